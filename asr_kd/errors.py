@@ -1,0 +1,81 @@
+"""The errors a user can meet: one root, and one message that says what to do.
+
+Knows nothing else of the project. Every message names what was found, what was expected, where, and
+what to do next; programming mistakes keep Python's own exceptions.
+"""
+
+from pathlib import Path
+
+
+class AsrKdError(Exception):
+    """Root of all errors that are about the user's data, files or settings.
+
+    Args:
+        found: what was found, as a statement.
+        expected: what would have been right.
+        where: the file, row, key or stage.
+        remedy: the next thing to do.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str = "", where: str | Path = "", remedy: str = "") -> None:
+        self.found, self.expected, self.where, self.remedy = found, expected, str(where), remedy
+        message = f"{self.where}: {found}" if self.where else found
+        if expected:
+            message += f"; expected {expected}"
+        if remedy:
+            message += f". {remedy}"
+        super().__init__(message)
+
+
+class RecipeError(AsrKdError):
+    """A recipe, or an override of one of its keys, is not valid."""
+
+
+class AudioError(AsrKdError):
+    """An audio file is missing, damaged or not what its manifest says."""
+
+
+class CorpusError(AsrKdError):
+    """A corpus folder or manifest is not what it should be."""
+
+
+class VocabularyError(AsrKdError):
+    """Text or tokens do not fit the vocabulary."""
+
+
+class TargetsError(AsrKdError):
+    """A soft-target store is damaged, of another version, or belongs to something else."""
+
+
+class CheckpointError(AsrKdError):
+    """A checkpoint or model folder is missing, damaged or unsafe."""
+
+
+class BundleError(AsrKdError):
+    """An exported bundle is missing, damaged, or does not do what its model does."""
+
+
+class EvaluationError(AsrKdError):
+    """References and hypotheses cannot be compared."""
+
+
+class TrainingError(AsrKdError):
+    """Training cannot start or go on."""
+
+
+class MissingExtraError(AsrKdError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(
+            f"the package {package!r} is not installed",
+            remedy=f"Install the extra that brings it: pip install 'asr-kd[{extra}]'",
+        )
+
+
+class StoppedEarly(AsrKdError):
+    """Work stopped on request (time limit or signal) with its state saved; running again goes on."""
+
+    exit_code = 75  # EX_TEMPFAIL: what batch systems read as "requeue me"
