@@ -1,0 +1,1 @@
+"""Waveforms in, log-mel filter banks out, and the augmentation of both."""

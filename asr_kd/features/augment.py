@@ -1,0 +1,80 @@
+"""Augmentation: what changes the audio (speed, silence) and what keeps time (SpecAugment).
+
+A change of speed moves frames, so soft targets must belong to the same speed; SpecAugment does not.
+Everything random comes from a generator that the caller seeds.
+"""
+
+from fractions import Fraction
+
+import torch
+import torchaudio.functional
+from pydantic import Field
+from torch import Tensor
+
+from asr_kd.config import Settings
+
+
+class SpecAugment(Settings):
+    """Masks over time and frequency (Park et al. 2019, LibriSpeech-double by shape)."""
+
+    frequency_masks: int = Field(2, ge=0, le=10)
+    frequency_width: int = Field(27, ge=0, le=80)
+    """Widest frequency mask, in mel bins."""
+    time_masks: int = Field(5, ge=0, le=50)
+    time_width_frames: int = Field(25, ge=0)
+    """Widest time mask, in 10 ms frames."""
+    time_share: float = Field(0.05, ge=0, le=1)
+    """Widest time mask as a share of the utterance: short commands keep most of their words."""
+
+
+class Augmentation(Settings):
+    """What training does to an utterance each time it sees it."""
+
+    speeds: tuple[float, ...] = (1.0,)
+    """Tempo and pitch factors; one is drawn an utterance and epoch."""
+    spec_augment: SpecAugment | None = SpecAugment()
+    silence_share: float = Field(0.0, ge=0, le=1)
+    """Share of utterances that get silence appended, because clients send it and corpora do not have it."""
+    silence_max_seconds: float = Field(1.0, ge=0, le=10)
+
+
+def speed_perturb(waveform: Tensor, factor: float) -> Tensor:
+    """Play [S] samples `factor` times as fast: about S / factor samples, pitch moved along (Ko et al. 2015)."""
+    if factor == 1.0:
+        return waveform
+    ratio = Fraction(factor).limit_denominator(100)
+    return torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+
+
+def append_silence(waveform: Tensor, seconds: float, sample_rate: int = 16_000) -> Tensor:
+    """Append digital silence."""
+    return torch.nn.functional.pad(waveform, (0, round(seconds * sample_rate)))
+
+
+def spec_augment(
+    features: Tensor, feature_lens: Tensor, fill: Tensor, settings: SpecAugment, generator: torch.Generator
+) -> Tensor:
+    """Mask random bands and stretches of [B, T, F] features with `fill` [F] (the corpus mean); a new tensor.
+
+    Masks lie inside each utterance's own length and differ between utterances.
+    """
+    batch, frames, bins = features.shape
+    lens = feature_lens.to("cpu", torch.float32)
+
+    def spans(count: int, widest: Tensor, extent: Tensor) -> tuple[Tensor, Tensor]:
+        # Drawn on the CPU, so that a seed means the same masks on every device.
+        width = torch.rand(batch, count, generator=generator) * (widest + 1).unsqueeze(1)
+        width = torch.minimum(width.floor(), widest.unsqueeze(1))
+        start = torch.rand(batch, count, generator=generator) * (extent.unsqueeze(1) - width).clamp_min(0)
+        return start.floor(), width
+
+    def inside(start: Tensor, width: Tensor, extent: int) -> Tensor:
+        index = torch.arange(extent).view(1, 1, -1)
+        return ((index >= start.unsqueeze(-1)) & (index < (start + width).unsqueeze(-1))).any(1)
+
+    widest_time = torch.minimum(torch.full((batch,), float(settings.time_width_frames)), (lens * settings.time_share).floor())
+    widest_band = torch.full((batch,), float(settings.frequency_width))
+    times = inside(*spans(settings.time_masks, widest_time, lens), frames)
+    bands = inside(*spans(settings.frequency_masks, widest_band, torch.full((batch,), float(bins))), bins)
+    masked = (times.unsqueeze(2) | bands.unsqueeze(1)).to(features.device)
+    return torch.where(masked, fill.to(features), features)

@@ -1,0 +1,69 @@
+"""Self-attention with rotary relative positions: the same layer over a whole utterance or over one chunk.
+
+Rotary embedding (Su et al. 2021) makes scores depend on the distance of two frames only. Keys are cached
+before rotation and rotated by their place in the window, so nothing absolute is kept and a stream has no
+longest length. Shapes: B or N streams, T frames, L left-context frames, C chunk frames, D width, H heads.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+BASE = 10_000.0
+
+
+def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for positions 0 … frames − 1, each [frames, head_width / 2] float32."""
+    inverse = BASE ** (-torch.arange(0, head_width, 2, device=device, dtype=torch.float32) / head_width)
+    angles = torch.arange(frames, device=device, dtype=torch.float32).unsqueeze(1) * inverse
+    return angles.cos(), angles.sin()
+
+
+def rotate(vectors: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn each [.., T, head_width] vector by its position's angles."""
+    cos, sin = (part.to(vectors.dtype) for part in table)
+    first, second = vectors.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+class RelativeSelfAttention(nn.Module):
+    """Multi-head attention over rotated queries and keys."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads, self.dropout = heads, dropout
+        self.query = nn.Linear(width, width)
+        self.key = nn.Linear(width, width)
+        self.value = nn.Linear(width, width)
+        self.output = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], allowed: Tensor) -> Tensor:
+        """[B, T, D] → [B, T, D]; `allowed` [B, 1, T, T] (or broadcastable) is true where a frame may look."""
+        query, key, value = (self._split(project(hidden)) for project in (self.query, self.key, self.value))
+        return self._attend(rotate(query, table), rotate(key, table), value, allowed)
+
+    def step(
+        self, hidden: Tensor, keys: Tensor, values: Tensor, table: tuple[Tensor, Tensor], allowed: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """One chunk [N, C, D] with cached keys and values [L, N, D].
+
+        `table` covers the window's L + C positions, `allowed` [N, 1, 1, L + C] leaves out what is no history.
+        Returns the output [N, C, D] and the caches moved on by C frames.
+        """
+        left = keys.shape[0]
+        window_keys = torch.cat([keys, self.key(hidden).transpose(0, 1)])  # [L + C, N, D]
+        window_values = torch.cat([values, self.value(hidden).transpose(0, 1)])
+        recent = (table[0][left:], table[1][left:])
+        query = rotate(self._split(self.query(hidden)), recent)
+        key = rotate(self._split(window_keys.transpose(0, 1)), table)
+        output = self._attend(query, key, self._split(window_values.transpose(0, 1)), allowed)
+        return output, window_keys[-left:], window_values[-left:]
+
+    def _split(self, projected: Tensor) -> Tensor:
+        """[B, T, D] → [B, H, T, D / H]."""
+        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed, dropout_p=dropout)
+        return self.output(mixed.transpose(1, 2).flatten(2))

@@ -1,0 +1,172 @@
+"""Conformer–CTC (Gulati et al. 2020): one definition for teacher and student.
+
+With full context it is the teacher; with chunks the same layers run masked over whole utterances (training,
+evaluation) or chunk by chunk on explicit caches (streaming, export), to the same result. Knows features and
+a vocabulary's size, nothing of files or training.
+
+Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder frames of 40 ms, D width,
+C chunk frames, L left-context frames, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asr_kd.features.fbank import NUM_MEL_BINS
+from asr_kd.models.attention import RelativeSelfAttention, rotary_table
+from asr_kd.models.convolution import ConvolutionModule
+from asr_kd.models.settings import ConformerSettings, Context
+from asr_kd.models.state import StreamState
+from asr_kd.models.subsampling import Subsampling, output_lens
+
+
+class EncoderOutput(NamedTuple):
+    """What a forward pass gives."""
+
+    log_probs: Tensor  # [B, T', V] float32; rows past an utterance's length mean nothing
+    lens: Tensor  # [B] int64, encoder frames
+
+
+class FeedForward(nn.Sequential):
+    """D → wider → D."""
+
+    def __init__(self, width: int, inner: int, dropout: float) -> None:
+        super().__init__(
+            nn.LayerNorm(width), nn.Linear(width, inner), nn.SiLU(), nn.Dropout(dropout), nn.Linear(inner, width)
+        )
+
+
+class ConformerLayer(nn.Module):
+    """½ feed-forward, attention, convolution, ½ feed-forward, LayerNorm; residual throughout."""
+
+    def __init__(self, settings: ConformerSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.feed_forward_in = FeedForward(width, settings.feed_forward, settings.dropout)
+        self.attention_norm = nn.LayerNorm(width)
+        self.attention = RelativeSelfAttention(width, settings.heads, settings.dropout)
+        self.convolution_norm = nn.LayerNorm(width)
+        self.convolution = ConvolutionModule(width, settings.kernel, causal=settings.streaming is not None)
+        self.feed_forward_out = FeedForward(width, settings.feed_forward, settings.dropout)
+        self.norm = nn.LayerNorm(width)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], allowed: Tensor, valid: Tensor) -> Tensor:
+        hidden = hidden + 0.5 * self.dropout(self.feed_forward_in(hidden))
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), table, allowed))
+        hidden = hidden + self.dropout(self.convolution(self.convolution_norm(hidden), valid))
+        hidden = hidden + 0.5 * self.dropout(self.feed_forward_out(hidden))
+        return self.norm(hidden)
+
+    def step(
+        self,
+        hidden: Tensor,
+        caches: tuple[Tensor, Tensor, Tensor],
+        table: tuple[Tensor, Tensor],
+        allowed: Tensor,
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        keys, values, conv = caches
+        hidden = hidden + 0.5 * self.feed_forward_in(hidden)
+        mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, allowed)
+        hidden = hidden + mixed
+        mixed, conv = self.convolution.step(self.convolution_norm(hidden), conv)
+        hidden = hidden + mixed
+        hidden = hidden + 0.5 * self.feed_forward_out(hidden)
+        return self.norm(hidden), (keys, values, conv)
+
+
+class Conformer(nn.Module):
+    """Log-mel features to CTC log-probabilities."""
+
+    mean: Tensor
+    inverse_std: Tensor
+
+    def __init__(self, settings: ConformerSettings, vocab_size: int) -> None:
+        super().__init__()
+        self.settings, self.vocab_size = settings, vocab_size
+        self.register_buffer("mean", torch.zeros(NUM_MEL_BINS))
+        self.register_buffer("inverse_std", torch.ones(NUM_MEL_BINS))
+        self.subsampling = Subsampling(NUM_MEL_BINS, settings.subsampling_channels, settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.layers = nn.ModuleList(ConformerLayer(settings) for _ in range(settings.layers))
+        self.output = nn.Linear(settings.width, vocab_size)
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
+        """Put the training corpus' feature mean and standard deviation, [F] each, into the graph."""
+        self.mean.copy_(mean)
+        self.inverse_std.copy_(1.0 / std.clamp_min(1e-3))
+
+    def forward(self, features: Tensor, feature_lens: Tensor, context: Context | None = None) -> EncoderOutput:
+        """Whole utterances: features [B, T, F] with lengths [B] int64.
+
+        `context` None means what the settings say: full context, or the default chunk of a streaming model.
+        """
+        if context is None and self.settings.streaming is not None:
+            context = self.settings.streaming.context
+        hidden = self.dropout(self.subsampling((features - self.mean) * self.inverse_std))
+        lens = output_lens(feature_lens)
+        frames = hidden.shape[1]
+        valid = torch.arange(frames, device=hidden.device) < lens.unsqueeze(1)  # [B, T']
+        allowed = _visible(frames, context, hidden.device) & valid.unsqueeze(1)
+        # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
+        allowed = (allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1)
+        table = rotary_table(frames, self.settings.width // self.settings.heads, hidden.device)
+        for layer in self.layers:
+            hidden = layer(hidden, table, allowed, valid.unsqueeze(-1))
+        return EncoderOutput(self._log_probs(hidden), lens)
+
+    def initial_state(self, streams: int, left_context_frames: int | None = None) -> StreamState:
+        """A state without history for so many streams.
+
+        Raises:
+            ValueError: the model is not a streaming one.
+        """
+        if self.settings.streaming is None:
+            raise ValueError("a full-context model has no streaming state; set model.streaming in its recipe")
+        left = left_context_frames or self.settings.streaming.left_context_frames
+        width, layers = self.settings.width, self.settings.layers
+
+        def zeros(*shape: int) -> list[Tensor]:
+            return [self.mean.new_zeros(*shape) for _ in range(layers)]
+
+        return StreamState(
+            keys=zeros(left, streams, width),
+            values=zeros(left, streams, width),
+            convs=zeros(streams, width, self.settings.kernel - 1),
+            processed=torch.zeros(streams, dtype=torch.int64, device=self.mean.device),
+        )
+
+    def stream_step(self, features: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """One chunk: features [N, 4C + 3, F], of which the next chunk repeats the last 3.
+
+        Returns log-probabilities [N, C, V] and the state after them.
+        """
+        hidden = self.subsampling((features - self.mean) * self.inverse_std)
+        chunk, left = hidden.shape[1], state.keys[0].shape[0]
+        window = torch.arange(left + chunk, device=hidden.device)
+        allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)  # [N, 1, 1, L + C]
+        table = rotary_table(left + chunk, self.settings.width // self.settings.heads, hidden.device)
+        caches = []
+        for layer, *cache in zip(self.layers, state.keys, state.values, state.convs, strict=True):
+            hidden, after = layer.step(hidden, tuple(cache), table, allowed)
+            caches.append(after)
+        keys, values, convs = (list(part) for part in zip(*caches, strict=True))
+        return self._log_probs(hidden), StreamState(keys, values, convs, state.processed + chunk)
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        return self.output(hidden).float().log_softmax(dim=-1)
+
+
+def _visible(frames: int, context: Context | None, device: torch.device) -> Tensor:
+    """[T', T'] true where frame (row) may look at frame (column)."""
+    if context is None:
+        return torch.ones(frames, frames, dtype=torch.bool, device=device)
+    index = torch.arange(frames, device=device)
+    start = (index // context.chunk_frames * context.chunk_frames).unsqueeze(1)
+    return (index < start + context.chunk_frames) & (index >= start - context.left_context_frames)

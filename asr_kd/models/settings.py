@@ -1,0 +1,66 @@
+"""Settings of the Conformer and its named sizes."""
+
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field, model_validator
+
+from asr_kd.config import Settings
+
+SIZES: dict[str, dict[str, int]] = {
+    "tiny": {"width": 96, "layers": 4, "heads": 4, "feed_forward": 384, "kernel": 15, "subsampling_channels": 32},
+    "small": {"width": 144, "layers": 8, "heads": 4, "feed_forward": 576, "kernel": 15, "subsampling_channels": 64},
+    "medium": {"width": 256, "layers": 12, "heads": 4, "feed_forward": 1024, "kernel": 31, "subsampling_channels": 96},
+    "large": {"width": 512, "layers": 17, "heads": 8, "feed_forward": 2048, "kernel": 31, "subsampling_channels": 128},
+}
+"""About 1, 4, 14 and 80 million parameters with a character vocabulary."""
+
+
+class Context(NamedTuple):
+    """What a frame of chunk i may see: frames [i·chunk − left, (i+1)·chunk)."""
+
+    chunk_frames: int
+    left_context_frames: int
+
+
+class Streaming(Settings):
+    """How a model streams. A frame is 40 ms."""
+
+    chunk_frames: int = Field(8, ge=1, le=128)
+    left_context_frames: int = Field(64, ge=1, le=1024)
+    train_contexts: tuple[Context, ...] = ()
+    """Dynamic chunk: (chunk, left context) pairs, one drawn a training step; empty trains on the pair above."""
+
+    @property
+    def context(self) -> Context:
+        """The pair used outside training."""
+        return Context(self.chunk_frames, self.left_context_frames)
+
+
+class ConformerSettings(Settings):
+    """Shape of a Conformer. `size` fills what is not given."""
+
+    size: Literal["tiny", "small", "medium", "large"] | None = None
+    width: int = Field(ge=8, le=4096)
+    layers: int = Field(ge=1, le=100)
+    heads: int = Field(ge=1, le=64)
+    feed_forward: int = Field(ge=8)
+    kernel: int = Field(ge=3, le=63)
+    subsampling_channels: int = Field(ge=1)
+    dropout: float = Field(0.1, ge=0, lt=1)
+    streaming: Streaming | None = None
+    """Chunked attention and causal convolution; without it the model sees the whole utterance."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_size(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("size") in SIZES:
+            return {**SIZES[data["size"]], **data}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "ConformerSettings":
+        if self.width % (4 * self.heads):
+            raise ValueError(f"width {self.width} must be a multiple of 4 × heads ({self.heads})")
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel {self.kernel} must be odd")
+        return self

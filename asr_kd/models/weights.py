@@ -1,0 +1,145 @@
+"""A model on disk: model.json, model.safetensors and tokens.txt. Nothing in it can run code.
+
+Written whole or not at all; opened only when its version, hashes and shapes are right.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from asr_kd.config import parse_settings
+from asr_kd.errors import CheckpointError, RecipeError
+from asr_kd.features.fbank import FEATURE_CONTRACT
+from asr_kd.files import atomic_folder, sha256_of_file
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import ConformerSettings
+from asr_kd.text.vocabulary import Vocabulary
+
+FORMAT_VERSION = 1
+DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready for use, in evaluation mode, and what its folder says about it."""
+
+    model: Conformer
+    vocabulary: Vocabulary
+    card: dict[str, Any]
+    """Whatever training wrote down: recipe, epochs, dev WER, versions."""
+    sha256: str
+    """Of the weights: the model's identity for soft targets and bundles."""
+    folder: Path
+
+
+def save_model(folder: Path, model: Conformer, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32) -> str:
+    """Write a model folder and return the SHA-256 of its weights."""
+    with atomic_folder(folder) as partial:
+        weights = {name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous() for name, tensor in model.state_dict().items()}
+        save_file(weights, partial / WEIGHTS)
+        vocabulary.save(partial / TOKENS)
+        sha256 = sha256_of_file(partial / WEIGHTS)
+        description = {
+            "format": "asr-kd model",
+            "version": FORMAT_VERSION,
+            "model": model.settings.model_dump(mode="json"),
+            "vocabulary_sha256": vocabulary.sha256,
+            "weights_sha256": sha256,
+            "features": FEATURE_CONTRACT,
+            "card": card,
+        }
+        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+    return sha256
+
+
+def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
+    """Open a model folder.
+
+    Raises:
+        CheckpointError: not such a folder, another version, damaged, or a pickle in place of safetensors.
+    """
+    description = _read_description(folder)
+    weights_path = folder / WEIGHTS
+    if not weights_path.is_file():
+        raise CheckpointError("the weights are missing", where=weights_path, remedy="Copy the whole folder again")
+    sha256 = sha256_of_file(weights_path)
+    if sha256 != description.get("weights_sha256"):
+        raise CheckpointError(
+            f"the weights' SHA-256 is {sha256[:12]}…",
+            expected=f"{str(description.get('weights_sha256'))[:12]}… as {DESCRIPTION} says",
+            where=weights_path,
+            remedy="The file is damaged or was replaced; copy it again or train again",
+        )
+    vocabulary = Vocabulary.load(folder / TOKENS)
+    if vocabulary.sha256 != description.get("vocabulary_sha256"):
+        raise CheckpointError(f"is not the vocabulary that {DESCRIPTION} names", where=folder / TOKENS, remedy="Copy the whole folder again")
+    try:
+        settings = parse_settings(ConformerSettings, description.get("model"), folder / DESCRIPTION)
+    except RecipeError as error:
+        raise CheckpointError(str(error), remedy="The folder was written by another release or changed by hand") from error
+    model = Conformer(settings, len(vocabulary))
+    load_weights(model, weights_path)
+    return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
+
+
+def load_weights(model: Conformer, path: Path) -> None:
+    """Fill `model` from a safetensors file of the same shapes.
+
+    Raises:
+        CheckpointError: not safetensors, or other names or shapes than the model has.
+    """
+    weights = read_tensors(path)
+    try:
+        model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    except RuntimeError as error:
+        raise CheckpointError("the weights do not fit the model: " + " ".join(str(error).split())[:500], where=path) from error
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file.
+
+    Raises:
+        CheckpointError: it is something else, a pickle for example.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"is not a safetensors file ({error})",
+            where=path,
+            expected="safetensors; pickled checkpoints (.pt, .bin, .ckpt) are refused because opening one can run code",
+        ) from error
+
+
+def _read_description(folder: Path) -> dict[str, Any]:
+    path = folder / DESCRIPTION
+    if not folder.is_dir() or not path.is_file():
+        raise CheckpointError(
+            "is not a model folder" if folder.exists() else "does not exist",
+            where=folder,
+            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; pickled checkpoints are refused because opening one can run code",
+        )
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
+    if not isinstance(description, dict) or description.get("format") != "asr-kd model":
+        raise CheckpointError("does not describe an asr-kd model", where=path)
+    if description.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"format version {description.get('version')!r}", expected=f"version {FORMAT_VERSION}", where=path,
+            remedy="Use the release of asr-kd that wrote it, or train again",
+        )
+    if description.get("features") != FEATURE_CONTRACT:
+        raise CheckpointError("was trained on other features", expected=str(FEATURE_CONTRACT), where=path)
+    return description
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
+    return dtype if tensor.is_floating_point() else tensor.dtype
