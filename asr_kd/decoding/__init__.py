@@ -1,0 +1,1 @@
+"""From frame log-probabilities to tokens. Knows tensors; nothing of models, audio or files."""
