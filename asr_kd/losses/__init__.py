@@ -1,0 +1,10 @@
+"""What a student is trained on: one objective a file, and their weighted sum.
+
+Knows tensors, not models, stores or recipes' files. Every term is a sum over the batch; the weighted sum divides
+once, by the global batch's number of student frames.
+"""
+
+from asr_kd.losses.base import References, Supervision
+from asr_kd.losses.objective import DistillSettings, LossTerms, Objective
+
+__all__ = ["DistillSettings", "LossTerms", "Objective", "References", "Supervision"]

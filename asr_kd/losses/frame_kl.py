@@ -1,0 +1,131 @@
+"""Frame-level KL divergence to a teacher's posteriors, on selected frames and with a fixed delay.
+
+Sources: Hinton 2015 (KL, temperature); Tian 2022 and Hilmes 2025 (blank elimination and its symmetric widening);
+a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020. Knows tensors only.
+
+Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import TrainingError
+from asr_kd.losses.base import Supervision, Term
+from asr_kd.posteriors.measures import dense_kl, frame_mask, sparse_kl
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
+
+Selection = Literal["all", "nonblank"]
+
+
+def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Selection, dilation: int) -> Tensor:
+    """Which of the teacher's frames are taught.
+
+    Args:
+        argmax: the teacher's most probable tokens, [B, Q].
+        lens: the teacher's frames, [B].
+        blank_id: the blank's index.
+        selection: every frame, or those where the teacher does not say blank.
+        dilation: frames added on either side of each selected one; 0 is pure blank elimination.
+
+    Returns:
+        [B, Q] bool, False at padding.
+    """
+    valid = frame_mask(lens, argmax.shape[1])
+    if selection == "all":
+        return valid
+    selected = (argmax != blank_id) & valid
+    if dilation and selected.numel():
+        widened = torch.nn.functional.max_pool1d(selected.float(), 2 * dilation + 1, stride=1, padding=dilation)
+        selected = widened.bool()
+    return selected & valid
+
+
+def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_frames: int) -> None:
+    """Refuse a student that is too short for its targets and the delay; nothing is wrapped or cropped.
+
+    Raises:
+        TrainingError: another number of utterances, or an utterance with too few frames.
+    """
+    if lens.shape != target_lens.shape:
+        raise TrainingError(
+            f"the batch has {lens.numel()} utterances, its soft targets {target_lens.numel()}",
+            expected="targets of the same utterances",
+        )
+    needed = target_lens + delay_frames
+    short = (needed > lens) | (needed > num_frames)
+    if short.any():
+        worst = int(torch.nonzero(short)[0])
+        raise TrainingError(
+            f"item {worst} of the batch has {int(lens[worst])} student frames, its soft targets "
+            f"{int(target_lens[worst])} frames and a delay of {delay_frames}",
+            expected=f"at least {int(needed[worst])} student frames",
+            remedy="Append that much silence to the student's input (delay), or extract targets of the same audio "
+            "at the student's frame shift",
+        )
+
+
+class FrameKl(Term):
+    """Σ_t m_t · KL(q_t ‖ p_{t+delay}) · temperature², summed over the batch.
+
+    Args:
+        blank_id: the blank's index in the vocabulary.
+        selection: which of the teacher's frames are taught (m).
+        dilation: frames added on either side of each selected frame.
+        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+        temperature: softens both sides; other than 1 needs dense targets, because a stored tail's total does not
+            say what the tail would weigh once softened.
+    """
+
+    needs_targets = True
+
+    def __init__(
+        self, blank_id: int, selection: Selection, dilation: int = 0, delay_frames: int = 0, temperature: float = 1.0
+    ) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+        self.selection: Selection = selection
+        self.dilation = dilation
+        self.delay_frames = delay_frames
+        self.temperature = temperature
+
+    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
+        """KL summed over the selected frames of the batch, a float32 scalar.
+
+        Raises:
+            TrainingError: the student is too short, the vocabularies differ in size, or stored targets meet a
+                temperature other than 1.
+        """
+        targets = supervision.targets
+        if targets is None:
+            raise ValueError("frame KL needs soft targets")
+        check_lengths(lens, targets.lens, log_probs.shape[1], self.delay_frames)
+        # Beyond the longest target there is only padding: cutting it loses nothing.
+        num_targets = int(targets.lens.max()) if targets.lens.numel() else 0
+        student = log_probs[:, self.delay_frames : self.delay_frames + num_targets]
+        divergence, argmax = self._divergence(student, targets, num_targets)
+        mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
+        return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
+
+    def _divergence(
+        self, student: Tensor, targets: SoftTargets | DensePosteriors, num_targets: int
+    ) -> tuple[Tensor, Tensor]:
+        """KL [B, Q] and the teacher's argmax [B, Q]."""
+        if isinstance(targets, DensePosteriors):
+            teacher = targets.log_probs[:, :num_targets]
+            if teacher.shape[-1] != student.shape[-1]:
+                raise TrainingError(
+                    f"the teacher has {teacher.shape[-1]} symbols, the student {student.shape[-1]}",
+                    expected="one vocabulary",
+                )
+            divergence = dense_kl(teacher.float() / self.temperature, student.float() / self.temperature)
+            return divergence, teacher.argmax(-1)
+        if self.temperature != 1.0:
+            raise TrainingError(
+                f"temperature {self.temperature:g} with stored soft targets",
+                expected="temperature 1: the stored tail's total says nothing about its softened weight",
+                remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
+            )
+        sparse = SparsePosteriors(*(part[:, :num_targets] for part in targets.posteriors))
+        return sparse_kl(sparse, student), sparse.argmax()

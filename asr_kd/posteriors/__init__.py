@@ -1,0 +1,9 @@
+"""Frame posteriors, dense and sparse: what every other room passes around.
+
+Knows tensors only: nothing of models, files or losses.
+"""
+
+from asr_kd.posteriors.nucleus import keep_nucleus
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
+
+__all__ = ["DensePosteriors", "SoftTargets", "SparsePosteriors", "keep_nucleus"]

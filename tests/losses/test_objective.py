@@ -1,0 +1,109 @@
+"""The weighted sum: weights, needs, refusals of settings."""
+
+import pytest
+import torch
+
+from asr_kd.config import parse_settings
+from asr_kd.errors import RecipeError, TrainingError
+from asr_kd.losses import DistillSettings, Objective, References
+from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses.frame_kl import FrameKl
+from asr_kd.posteriors import SoftTargets, keep_nucleus
+
+LENS = torch.tensor([6, 4])
+REFERENCES = References(torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]))
+
+
+@pytest.fixture
+def log_probs() -> torch.Tensor:
+    return torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(0)).log_softmax(-1)
+
+
+@pytest.fixture
+def targets() -> SoftTargets:
+    probs = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1)).softmax(-1)
+    return SoftTargets(keep_nucleus(probs, 0.01, 3), LENS)
+
+
+@pytest.mark.parametrize("weight", [0.25, 0.5, 0.9])
+def test_is_the_weighted_sum_divided_by_the_frames(log_probs, targets, weight):
+    objective = Objective.from_settings(DistillSettings(kd_weight=weight, selection="all"), blank_id=0)
+    terms = objective(log_probs, LENS, 10, REFERENCES, targets)
+    ctc = ctc_loss(log_probs, LENS, REFERENCES, 0) / 10
+    torch.testing.assert_close(terms.parts["ctc"], ctc)
+    torch.testing.assert_close(terms.total, (1 - weight) * ctc + weight * terms.parts["frame_kl"])
+    assert terms.parts["frame_kl"] > 0
+
+
+def test_halves_of_a_batch_add_up_to_the_batch(log_probs, targets):
+    """What makes accumulation and data-parallel training equal to one large batch."""
+    objective = Objective.from_settings(DistillSettings(), blank_id=0)
+    whole = objective(log_probs, LENS, 10, REFERENCES, targets).total
+    halves = [
+        objective(
+            log_probs[half],
+            LENS[half],
+            10,
+            References(*(x[half] for x in REFERENCES)),
+            SoftTargets(type(targets.posteriors)(*(x[half] for x in targets.posteriors)), LENS[half]),
+        ).total
+        for half in (slice(0, 1), slice(1, 2))
+    ]
+    torch.testing.assert_close(whole, halves[0] + halves[1])
+
+
+def test_weight_zero_needs_no_targets_and_is_ctc(log_probs):
+    for settings in (None, DistillSettings(kd_weight=0.0)):
+        objective = Objective.from_settings(settings, blank_id=0)
+        assert not objective.needs_targets
+        terms = objective(log_probs, LENS, 10, REFERENCES)
+        torch.testing.assert_close(terms.total, ctc_loss(log_probs, LENS, REFERENCES, 0) / 10)
+        assert set(terms.parts) == {"ctc"}
+
+
+def test_weight_one_needs_no_transcripts(log_probs, targets):
+    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, dilation=1), blank_id=0)
+    assert not objective.needs_references
+    terms = objective(log_probs, LENS, 10, targets=targets)
+    assert set(terms.parts) == {"frame_kl"}
+    torch.testing.assert_close(terms.total, terms.parts["frame_kl"])
+
+
+def test_the_gradient_goes_through_the_total_only(log_probs, targets):
+    log_probs.requires_grad_()
+    terms = Objective.from_settings(DistillSettings(), blank_id=0)(log_probs, LENS, 10, REFERENCES, targets)
+    assert terms.total.requires_grad
+    assert not any(part.requires_grad for part in terms.parts.values())
+
+
+def test_what_is_missing_is_named(log_probs, targets):
+    objective = Objective.from_settings(DistillSettings(), blank_id=0)
+    with pytest.raises(TrainingError, match="no soft targets"):
+        objective(log_probs, LENS, 10, REFERENCES)
+    with pytest.raises(TrainingError, match="no transcripts"):
+        objective(log_probs, LENS, 10, targets=targets)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kd_weight": 1.0, "selection": "nonblank", "dilation": 0}, "never train blanks"),
+        ({"temperature": 2.0}, "needs dense targets"),
+        ({"kd_weight": 1.5}, "less than or equal to 1"),
+        ({"temperature": 0.5, "targets": "dense"}, "greater than or equal to 1"),
+        ({"dilaton": 1}, "did you mean 'dilation'"),
+        ({"selection": "blank"}, "'all' or 'nonblank'"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(given, message):
+    with pytest.raises(RecipeError, match=message):
+        parse_settings(DistillSettings, given, "recipe.yaml")
+
+
+def test_dense_targets_may_be_softened():
+    assert DistillSettings(temperature=2.0, targets="dense").temperature == 2.0
+
+
+def test_terms_and_weights_must_match():
+    with pytest.raises(ValueError, match="same names"):
+        Objective({"a": FrameKl(0, "all")}, {"b": 1.0})
