@@ -1,0 +1,240 @@
+"""Files in, 16 kHz mono waveforms out; a damaged file is found here.
+
+Knows nothing of manifests, features or models. Shapes: S samples.
+
+What gives damage away, a format: FLAC carries checksums that libsndfile verifies; Ogg (Vorbis, Opus) carries
+them too, but libsndfile only stops early, so the pages are verified here; WAV states its length in the header,
+which libsndfile silently shortens, so it is read here. A flipped bit inside WAV or MP3 samples leaves no trace.
+"""
+
+import logging
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+
+from asr_kd.errors import AudioError
+
+SAMPLE_RATE = 16_000
+"""Samples a second of every waveform inside the project."""
+
+ChannelPolicy = Literal["refuse", "first", "mean"]
+"""What to do with more than one channel: refuse the file, keep the first, or average them."""
+
+DURATION_TOLERANCE_SECONDS = 0.02
+"""Largest difference between a promised and a found duration that still counts as rounding: two frames."""
+
+MP3_TOLERANCE_SAMPLES = 2 * 1152
+"""Without a Xing header an MP3's length is only known to its frames of 1152 samples."""
+
+LARGEST_SAMPLE = 16.0
+"""Beyond this a float file is not overdriven but in other units (16-bit integers stored as floats)."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioInfo:
+    """What an audio file's header promises."""
+
+    sample_rate: int  # samples a second
+    channels: int
+    num_samples: int  # a channel
+    duration: float  # seconds
+    approximate_length: bool = False  # MP3: the length above is only good to its frames
+
+
+def probe(path: Path) -> AudioInfo:
+    """Read an audio file's header only.
+
+    Raises:
+        AudioError: missing, empty or not audio.
+    """
+    info = _open_info(path)
+    num_samples = info.frames
+    if info.format in {"WAV", "WAVEX", "RF64"}:
+        num_samples = _promised_wav_samples(path) or num_samples
+    return AudioInfo(
+        info.samplerate, info.channels, num_samples, num_samples / info.samplerate, info.format in {"MP3", "MPEG"}
+    )
+
+
+def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: float | None = None) -> Tensor:
+    """Read a whole audio file as a waveform.
+
+    Args:
+        path: any file that libsndfile reads: .flac, .wav, .ogg, .opus, .mp3, .sph …
+        channels: what to do with more than one channel.
+        duration: what the manifest promises, seconds; None skips that comparison.
+
+    Returns:
+        float32 [S] at 16 kHz in [-1, 1]; other sample rates are resampled, which is logged once a rate.
+
+    Raises:
+        AudioError: missing, not audio, damaged, shorter than its header says or other than `duration`, of zero
+            length, with NaN or infinite samples, or with several channels under the policy "refuse".
+    """
+    info = probe(path)
+    samples = _decode(path, info)
+    if info.sample_rate != SAMPLE_RATE:
+        _say_resampled(info.sample_rate, str(path))
+    if samples.shape[1] > 1 and channels == "refuse":
+        raise AudioError(
+            f"has {samples.shape[1]} channels",
+            where=path,
+            expected="one",
+            remedy="Say which to use with channels: first or mean",
+        )
+    mono = samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
+    _check_samples(mono, path)
+    found = len(mono) / info.sample_rate
+    tolerance = MP3_TOLERANCE_SAMPLES / info.sample_rate if info.approximate_length else DURATION_TOLERANCE_SECONDS
+    if duration is not None and abs(found - duration) > tolerance:
+        raise AudioError(
+            f"lasts {found:.3f} s",
+            where=path,
+            expected=f"{duration:.3f} s as its manifest says",
+            remedy="The file was replaced or damaged: restore it, or run prepare again",
+        )
+    mono = np.clip(mono, -1.0, 1.0)  # lossy decoders overshoot a full-scale signal a little
+    return torch.from_numpy(np.ascontiguousarray(resample(mono, info.sample_rate, SAMPLE_RATE)))
+
+
+def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+    """Band-limited resampling of [S] float32 (soxr through librosa), clipped to [-1, 1]."""
+    if from_rate == to_rate:
+        return samples
+    import librosa  # slow to import, and only needed here
+
+    resampled = librosa.resample(samples, orig_sr=from_rate, target_sr=to_rate)
+    return np.clip(resampled, -1.0, 1.0).astype(np.float32)
+
+
+_rates_said: set[int] = set()
+
+
+def _say_resampled(rate: int, path: str) -> None:
+    if rate not in _rates_said:
+        _rates_said.add(rate)
+        _log.warning("%s has %d Hz: files of this rate are resampled to %d Hz (said once)", path, rate, SAMPLE_RATE)
+
+
+def _open_info(path: Path) -> Any:
+    try:
+        size = Path(path).stat().st_size
+    except OSError as error:
+        raise AudioError(
+            "cannot be read" if Path(path).exists() else "no such file",
+            where=path,
+            expected="an audio file",
+            remedy="Restore the file, or leave the utterance out of the manifest",
+        ) from error
+    if size == 0:
+        raise AudioError("the file is empty (0 bytes)", where=path, expected="audio", remedy="Restore the file")
+    try:
+        return soundfile.info(str(path))
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _undecodable(path, error) from error
+
+
+def _undecodable(path: Path, error: Exception) -> AudioError:
+    return AudioError(
+        f"cannot be decoded ({str(error).strip() or 'checksum or stream error'})",
+        where=path,
+        expected="undamaged FLAC, WAV, Ogg, Opus, MP3 or SPHERE",
+        remedy="Restore the file from its source; asr-kd check lists all that are damaged",
+    )
+
+
+def _decode(path: Path, info: AudioInfo) -> np.ndarray:
+    """All samples [S, channels] float32, or an error when there are fewer than promised."""
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            container = file.format
+            samples = file.read(dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _undecodable(path, error) from error
+    if info.num_samples - len(samples) > (MP3_TOLERANCE_SAMPLES if info.approximate_length else 0):
+        raise AudioError(
+            f"ends after {len(samples) / info.sample_rate:.3f} s: it is cut off or damaged",
+            where=path,
+            expected=f"{info.duration:.3f} s as its header says",
+            remedy="Restore the file from its source",
+        )
+    if container == "OGG":
+        _verify_ogg(path)
+    return samples
+
+
+def _check_samples(samples: np.ndarray, path: Path) -> None:
+    if len(samples) == 0:
+        raise AudioError("holds no samples", where=path, expected="speech", remedy="Leave the utterance out")
+    bad = int((~np.isfinite(samples)).sum())
+    if bad:
+        raise AudioError(f"{bad} of its {len(samples)} samples are NaN or infinite", where=path, expected="numbers")
+    peak = float(np.abs(samples).max())
+    if peak > LARGEST_SAMPLE:
+        raise AudioError(
+            f"its samples reach {peak:.4g}",
+            where=path,
+            expected="floating-point samples in [-1, 1]",
+            remedy="Divide by 32768 if they are 16-bit integers stored as floats",
+        )
+
+
+def _promised_wav_samples(path: Path) -> int | None:
+    """Samples a channel that a RIFF header promises; None when it does not say (streamed or RF64)."""
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+        file.seek(12)
+        block_bytes = 0
+        for name, size in _riff_chunks(file):
+            if name == b"fmt ":
+                block_bytes = struct.unpack("<H", file.read(14)[12:14])[0]
+                file.seek(size - 14 + (size & 1), 1)
+            elif name == b"data":
+                # 0 and the largest values stand for "not known when the header was written".
+                return size // block_bytes if block_bytes and 0 < size < 0x7FFFFFFF else None
+            else:
+                file.seek(size + (size & 1), 1)
+    return None
+
+
+def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    while len(header := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", header)
+        yield name, size
+
+
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_crc(page: bytes) -> int:
+    """The CRC of RFC 3533 (polynomial 0x04c11db7, not reflected, from 0), by way of zlib's reflected one."""
+    reflected = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
+
+
+def _verify_ogg(path: Path) -> None:
+    """Every page whole and with its checksum, and the last one marked as last (RFC 3533)."""
+    data = path.read_bytes()
+    position, last_flags = 0, 0
+    while position < len(data):
+        segments = data[position + 26 : position + 27]
+        body = position + 27 + (segments[0] if segments else 0)
+        end = body + sum(data[position + 27 : body])
+        page = data[position:end]
+        whole = page[:4] == b"OggS" and end <= len(data) and body <= len(data)
+        if not whole or _ogg_crc(page[:22] + bytes(4) + page[26:]) != struct.unpack("<I", page[22:26])[0]:
+            raise _undecodable(path, ValueError(f"the Ogg page at byte {position} is cut off or fails its checksum"))
+        last_flags, position = page[5], end
+    if not last_flags & 0x04:
+        raise _undecodable(path, ValueError("the last Ogg page is missing: the file is cut off"))

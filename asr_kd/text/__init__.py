@@ -1,0 +1,1 @@
+"""Text: comparable words (normalize) and the tokens a model writes (vocabulary)."""
