@@ -1,0 +1,171 @@
+"""AN4 (Carnegie Mellon University, 1991) in its publisher's layout.
+
+`etc/an4_train.fileids` and `.transcription` list the utterances, `wav/` (or `audio/`) holds them as .wav, .sph or
+.flac. The corpus has no development set, so its training speakers are cut into four folds here. Speakers whose
+names differ in a final digit only (mdcs, mdcs2) may be one person and stay on the same side.
+"""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from asr_kd.corpora.recordings import Recording
+from asr_kd.corpora.settings import corpora_root
+from asr_kd.errors import CorpusError
+
+FOLDS = 4
+DEV_SPEAKERS = 8
+
+_AUDIO_FOLDERS = ("wav", "audio")
+_AUDIO_SUFFIXES = (".wav", ".sph", ".flac")
+_TRANSCRIPT = re.compile(r"(?P<words>.*)\((?P<id>[^()\s]+)\)\s*")
+_NOT_WORDS = re.compile(r"<[^<>\s]+>|\+\+[^+\s]+\+\+")
+
+
+def find_an4(root: Path | None) -> Path:
+    """The folder that holds AN4's `etc/`: `root`, `root`/an4, or the same under ASR_KD_CORPORA.
+
+    Raises:
+        CorpusError: it is in neither place.
+    """
+    parent = corpora_root(root)
+    for folder in (parent, parent / "an4"):
+        if (folder / "etc" / "an4_train.fileids").is_file():
+            return folder
+    raise CorpusError(
+        "AN4 is not here",
+        where=parent,
+        expected="etc/an4_train.fileids in this folder or in an4/ below it",
+        remedy="Unpack an4_sphere.tar.gz there, or set corpus.root",
+    )
+
+
+def read_an4(folder: Path, part: Literal["train", "test"]) -> list[Recording]:
+    """What one official part lists, in the order of its list.
+
+    Raises:
+        CorpusError: a list is missing or malformed, an id stands twice, or ids and transcripts do not match.
+    """
+    listed = _read_lines(folder / "etc" / f"an4_{part}.fileids")
+    texts = _read_transcripts(folder / "etc" / f"an4_{part}.transcription")
+    ids = [Path(line).name for line in listed]
+    repeated = [name for name, count in Counter(ids).items() if count > 1]
+    unmatched = sorted(set(ids) ^ texts.keys())
+    if repeated or unmatched:
+        raise CorpusError(
+            f"ids that stand twice: {', '.join(repeated[:20]) or 'none'}; ids only in one of its two lists: "
+            f"{', '.join(unmatched[:20]) or 'none'} ({len(repeated)} and {len(unmatched)} in all)",
+            where=folder / "etc" / f"an4_{part}.fileids",
+            expected="one transcript for every file",
+            remedy="Unpack the corpus again",
+        )
+    return [
+        Recording(name, _find_audio(folder, line), texts[name], Path(line).parent.name)
+        for name, line in zip(ids, listed, strict=True)
+    ]
+
+
+def official_test(folder: Path) -> list[Recording] | str:
+    """The official test's recordings, or the reason why it is skipped."""
+    if not (folder / "etc" / "an4_test.fileids").is_file():
+        return "not present, skipped: there is no etc/an4_test.fileids"
+    recordings = read_an4(folder, "test")
+    if not any(recording.audio.is_file() for recording in recordings):
+        return "not present, skipped: its lists are here, its audio is not"
+    return recordings
+
+
+def speaker_folds(recordings: Sequence[Recording], seed: int) -> list[set[str]]:
+    """Four disjoint sets of speakers with nearly as many utterances each.
+
+    Groups of speakers (see the module) go, the largest first, to the fold with the fewest utterances; the seed
+    orders groups of one size. The same recordings and seed always give the same folds, on every machine.
+    """
+    counts = Counter(recording.speaker for recording in recordings)
+    sizes: Counter[str] = Counter()
+    for speaker, count in counts.items():
+        sizes[_person(speaker)] += count
+    folds: list[set[str]] = [set() for _ in range(FOLDS)]
+    totals = [0] * FOLDS
+    for person in sorted(sizes, key=lambda person: (-sizes[person], _shuffled(person, seed))):
+        smallest = totals.index(min(totals))
+        folds[smallest] |= {speaker for speaker in counts if _person(speaker) == person}
+        totals[smallest] += sizes[person]
+    return folds
+
+
+def split_speakers(
+    recordings: Sequence[Recording], fold: int | Literal["none"], seed: int
+) -> dict[str, list[Recording]]:
+    """Training recordings as `train`, `dev` and (with a fold) `devtest`; no speaker is in two of them.
+
+    `devtest` is the fold; `dev` are the first eight remaining speakers in the seed's order; the rest trains.
+
+    Raises:
+        CorpusError: there are too few speakers.
+    """
+    devtest = set() if fold == "none" else speaker_folds(recordings, seed)[fold]
+    dev = _dev_speakers({recording.speaker for recording in recordings} - devtest, seed)
+    train = {recording.speaker for recording in recordings} - devtest - dev
+    if not train or len(dev) < DEV_SPEAKERS:
+        raise CorpusError(
+            f"only {len(train | dev | devtest)} speakers",
+            where="AN4",
+            expected="more than eight outside a fold (the corpus has 74)",
+            remedy="Unpack the corpus again: most of it is missing",
+        )
+    sets = {"train": train, "dev": dev} | ({} if fold == "none" else {"devtest": devtest})
+    return {name: [recording for recording in recordings if recording.speaker in who] for name, who in sets.items()}
+
+
+def _dev_speakers(speakers: set[str], seed: int) -> set[str]:
+    chosen: set[str] = set()
+    for person in sorted({_person(speaker) for speaker in speakers}, key=lambda person: _shuffled(person, seed)):
+        group = {speaker for speaker in speakers if _person(speaker) == person}
+        if len(chosen) + len(group) <= DEV_SPEAKERS:
+            chosen |= group
+    return chosen
+
+
+def _person(speaker: str) -> str:
+    return speaker.rstrip("0123456789") or speaker
+
+
+def _shuffled(name: str, seed: int) -> str:
+    """A sort key: pseudo-random by the seed, and the same for every Python and platform."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"cannot be read ({error})", where=path, expected="AN4's own list", remedy="Unpack the corpus again"
+        ) from error
+    return [line for line in lines if line]
+
+
+def _read_transcripts(path: Path) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for row, line in enumerate(_read_lines(path), start=1):
+        match = _TRANSCRIPT.fullmatch(line)
+        if match is None or match["id"] in texts:
+            raise CorpusError(
+                f"row {line!r}" + (" repeats an id" if match else ""),
+                where=f"{path}:{row}",
+                expected="<s> WORDS </s> (utterance-id), each id once",
+            )
+        texts[match["id"]] = " ".join(_NOT_WORDS.sub(" ", match["words"]).split())
+    return texts
+
+
+def _find_audio(folder: Path, listed: str) -> Path:
+    """The utterance's file; where it ought to be when there is none, so that the message can name it."""
+    if listed.startswith("/") or ".." in Path(listed).parts:
+        raise CorpusError(f"the file id {listed!r} leads out of the corpus", where=folder / "etc", expected="a/b/name")
+    candidates = [folder / audio / f"{listed}{suffix}" for audio in _AUDIO_FOLDERS for suffix in _AUDIO_SUFFIXES]
+    return next((path for path in candidates if path.is_file()), candidates[0])

@@ -1,0 +1,163 @@
+"""Utterances and the JSON Lines manifests that hold them, one utterance a row.
+
+Knows the rows' form only: whether the audio is sound is `check`'s to say.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import CorpusError
+from asr_kd.files import atomic_path
+
+MAX_ID_LENGTH = 200
+"""Longest utterance id: ids become parts of file names, which end at 255 bytes on common file systems."""
+
+LISTED_AT_MOST = 20
+"""Rows or files that one message spells out; the rest is counted."""
+
+_KEYS = ("id", "audio", "duration", "text", "speaker")
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """One stretch of speech in a file of its own."""
+
+    id: str
+    audio: Path
+    duration: float  # seconds
+    text: str | None  # None: not transcribed (usable for distillation only)
+    speaker: str
+
+
+def id_problem(utterance_id: str) -> str | None:
+    """What makes an utterance id unsafe or unusable; None when it is fine.
+
+    Ids are keys of stores, columns of white-space separated files and parts of file names, so a path out of a
+    folder, white space, control characters and endless names are refused.
+    """
+    if not utterance_id:
+        return "is empty"
+    if len(utterance_id) > MAX_ID_LENGTH:
+        return f"has {len(utterance_id)} characters (at most {MAX_ID_LENGTH})"
+    if not utterance_id.isprintable() or any(character.isspace() for character in utterance_id):
+        return "holds white space, NUL or another control character"
+    if "\\" in utterance_id or utterance_id.startswith("/") or ".." in utterance_id.split("/"):
+        return "reads like a path out of a folder (absolute, '..' or '\\')"
+    return None
+
+
+def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
+    """Write utterances as JSON Lines, atomically, their audio as absolute paths.
+
+    Raises:
+        CorpusError: an unusable or repeated id, or a duration that is not positive; nothing is written then.
+    """
+    rows = [_row_of(utterance) for utterance in utterances]
+    _raise_if_any(_row_problems(rows), path)
+    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def read_manifest(path: Path, *, check_files: bool = False) -> list[Utterance]:
+    """Read a manifest; relative audio paths start at the manifest's folder, further keys are left alone.
+
+    Args:
+        path: the JSON Lines file.
+        check_files: also look for every audio file.
+
+    Raises:
+        CorpusError: unreadable; rows that are not utterances (each named by file:row); an id twice (both rows);
+            or, with `check_files`, audio that is missing (all files in one message).
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"cannot be read ({error})", where=path, expected="a manifest in JSON Lines", remedy="Run asr-kd prepare"
+        ) from error
+    rows = [_parse_row(line) for line in lines] if lines != [""] else []
+    _raise_if_any(_row_problems(rows), path)
+    utterances = [
+        Utterance(row["id"], path.parent / row["audio"], float(row["duration"]), row["text"], row["speaker"])
+        for row in rows
+        if isinstance(row, dict)
+    ]
+    if check_files:
+        _raise_if_any(
+            [(row, f"{u.audio}: no such file") for row, u in enumerate(utterances, 1) if not u.audio.is_file()], path
+        )
+    return utterances
+
+
+def hours(utterances: Iterable[Utterance]) -> float:
+    """Total duration, hours."""
+    return sum(utterance.duration for utterance in utterances) / 3600
+
+
+def _row_of(utterance: Utterance) -> dict[str, Any]:
+    return {
+        "id": utterance.id,
+        "audio": str(utterance.audio.absolute()),
+        "duration": utterance.duration,
+        "text": utterance.text,
+        "speaker": utterance.speaker,
+    }
+
+
+def _parse_row(line: str) -> dict[str, Any] | str:
+    """The row as a mapping, or what is wrong with its JSON."""
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return f"not JSON ({error})"
+    return row if isinstance(row, dict) else f"{type(row).__name__} instead of a mapping"
+
+
+def _row_problems(rows: Sequence[dict[str, Any] | str]) -> list[tuple[int, str]]:
+    """(row from 1, problem) of every row that is not an utterance and of every repeated id."""
+    problems: list[tuple[int, str]] = []
+    first_row: dict[str, int] = {}
+    for number, row in enumerate(rows, start=1):
+        problem = row if isinstance(row, str) else _field_problem(row)
+        if problem is None and isinstance(row, dict):
+            first = first_row.setdefault(row["id"], number)
+            if first != number:
+                problem = f"the id {row['id']!r} stands in rows {first} and {number}"
+        if problem is not None:
+            problems.append((number, problem))
+    return problems
+
+
+def _field_problem(row: dict[str, Any]) -> str | None:
+    missing = [key for key in _KEYS if key not in row]
+    if missing:
+        return f"no {', '.join(missing)}"
+    for key in ("id", "audio", "speaker"):
+        if not isinstance(row[key], str):
+            return f"{key} is {row[key]!r}, not a string"
+    if not isinstance(row["text"], str | None):
+        return f"text is {row['text']!r}, neither a string nor null"
+    if not row["audio"] or "\0" in row["audio"]:
+        return f"audio is {row['audio']!r}, not a path"
+    duration = row["duration"]
+    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
+        return f"duration is {duration!r}, not a positive number of seconds"
+    problem = id_problem(row["id"])
+    return f"the id {row['id'][:40]!r} {problem}" if problem else None
+
+
+def _raise_if_any(problems: list[tuple[int, str]], path: Path) -> None:
+    if not problems:
+        return
+    listed = "; ".join(f"{path}:{row}: {problem}" for row, problem in problems[:LISTED_AT_MOST])
+    more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
+    raise CorpusError(
+        f"{len(problems)} wrong rows: {listed}{more}",
+        expected="rows of id, audio, duration, text and speaker, each id once",
+        remedy="Correct the manifest, or run prepare again",
+    )

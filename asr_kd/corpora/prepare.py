@@ -1,0 +1,201 @@
+"""Any corpus into a training set and named evaluation sets, and these to and from a run's `manifests/`.
+
+Knows which reader belongs to which settings; the layouts are the readers' business.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
+from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
+from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
+from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
+from asr_kd.errors import CorpusError
+from asr_kd.files import write_json
+
+FORMAT = 1
+"""Version of corpus.json; another one is refused."""
+
+
+@dataclass(frozen=True)
+class PreparedCorpus:
+    """A corpus ready for use.
+
+    `sets` holds every evaluation set by name; `dev_sets` names those that training may look at. `absent` gives
+    the reason for each set that was asked for and is not there, `excluded` every utterance left out.
+    """
+
+    name: str
+    train: list[Utterance]
+    sets: dict[str, list[Utterance]]
+    dev_sets: tuple[str, ...] = ("dev",)
+    absent: dict[str, str] = field(default_factory=dict)
+    excluded: list[Exclusion] = field(default_factory=list)
+    synthetic: bool = False
+
+    @property
+    def dev(self) -> list[Utterance]:
+        """What training may look at: all dev sets together."""
+        return [utterance for name in self.dev_sets for utterance in self.sets[name]]
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the sets that nothing is tuned to."""
+        return tuple(name for name in self.sets if name not in self.dev_sets)
+
+    @property
+    def utterances(self) -> list[Utterance]:
+        """Everything, the training set first."""
+        return [*self.train, *(utterance for members in self.sets.values() for utterance in members)]
+
+
+def prepare(settings: An4Settings | LibriSpeechSettings | SyntheticSettings, work_dir: Path) -> PreparedCorpus:
+    """Find (or, for synthetic speech, make) a corpus and read what is in it.
+
+    Args:
+        settings: which corpus, which part.
+        work_dir: the run's folder; only synthetic speech is written there.
+
+    Raises:
+        CorpusError: the corpus or a needed part is not there, malformed, or too much of it is unusable.
+        MissingExtraError: synthetic speech without its extra.
+    """
+    if isinstance(settings, An4Settings):
+        return _prepare_an4(settings)
+    raise CorpusError(f"no reader for {settings.kind!r}")
+
+
+def _prepare_an4(settings: An4Settings) -> PreparedCorpus:
+    folder = find_an4(settings.root)
+    parts = split_speakers(read_an4(folder, "train"), settings.fold, settings.seed)
+    absent = {}
+    test = official_test(folder)
+    if isinstance(test, str):
+        absent["test"] = test
+    else:
+        parts["test"] = test
+    return measured("an4", parts, settings.max_excluded_share, folder, absent=absent)
+
+
+def measured(
+    name: str,
+    parts: Mapping[str, Sequence[Recording]],
+    max_excluded_share: float,
+    where: Path,
+    *,
+    dev_sets: tuple[str, ...] = ("dev",),
+    absent: dict[str, str] | None = None,
+    known_exclusions: Sequence[Exclusion] = (),
+) -> PreparedCorpus:
+    """Recordings by set (`train` among them) as a prepared corpus: durations read, unusable ones listed.
+
+    Raises:
+        CorpusError: too many are unusable, an id is in two sets, or a set is empty.
+    """
+    excluded = list(known_exclusions)
+    sets: dict[str, list[Utterance]] = {}
+    for part, recordings in parts.items():
+        sets[part], unusable = measure(recordings)
+        excluded += unusable
+    listed = sum(map(len, parts.values())) + len(known_exclusions)
+    refuse_too_many(excluded, listed, max_excluded_share, where)
+    for part, members in sets.items():
+        if not members:
+            raise CorpusError(f"the set {part!r} is empty", where=where, expected="at least one utterance")
+    _refuse_shared_ids(sets, where)
+    return PreparedCorpus(name, sets.pop("train"), sets, dev_sets, absent or {}, excluded)
+
+
+def _refuse_shared_ids(sets: Mapping[str, Sequence[Utterance]], where: Path) -> None:
+    home: dict[str, Utterance] = {}
+    for members in sets.values():
+        for utterance in members:
+            other = home.setdefault(utterance.id, utterance)
+            if other is not utterance:
+                raise CorpusError(
+                    f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}",
+                    where=where,
+                    expected="each id once",
+                    remedy="Rename one of the files and its transcript, or remove the copy",
+                )
+
+
+def manifests_folder(work_dir: Path) -> Path:
+    """Where a run keeps its manifests."""
+    return work_dir / "manifests"
+
+
+def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
+    """Write train.jsonl, one SET.jsonl a set, and corpus.json last, which says what belongs together."""
+    folder = manifests_folder(work_dir)
+    manifests = {folder / f"{name}.jsonl": members for name, members in {"train": corpus.train, **corpus.sets}.items()}
+    for path, members in manifests.items():
+        write_manifest(path, members)
+    for stale in set(folder.glob("*.jsonl")) - manifests.keys():  # sets of an earlier choice, such as another fold
+        stale.unlink()
+    description = {
+        "format": FORMAT,
+        "name": corpus.name,
+        "synthetic": corpus.synthetic,
+        "train": _summary(corpus.train),
+        "sets": {name: _summary(members) for name, members in corpus.sets.items()},
+        "dev_sets": list(corpus.dev_sets),
+        "absent": corpus.absent,
+        "excluded": [{"id": item.id, "path": str(item.path), "reason": item.reason} for item in corpus.excluded],
+    }
+    write_json(folder / "corpus.json", description)
+
+
+def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpus:
+    """Read back what `write_prepared` wrote.
+
+    Raises:
+        CorpusError: nothing was prepared, of another version, or a manifest is missing, changed in size or malformed.
+    """
+    path = manifests_folder(work_dir) / "corpus.json"
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(description, dict) or description.get("format") != FORMAT:
+            raise ValueError(f"not format {FORMAT}")
+        sizes = {"train": description["train"], **description["sets"]}
+        sets = {name: _read_set(path.parent, name, size, check_files) for name, size in sizes.items()}
+        excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
+        return PreparedCorpus(
+            description["name"],
+            sets.pop("train"),
+            sets,
+            tuple(description["dev_sets"]),
+            dict(description["absent"]),
+            excluded,
+            bool(description["synthetic"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CorpusError(
+            f"cannot be used ({error})",
+            where=path,
+            expected=f"what prepare writes (format {FORMAT})",
+            remedy="Run asr-kd prepare",
+        ) from error
+
+
+def _read_set(folder: Path, name: str, size: Any, check_files: bool) -> list[Utterance]:
+    utterances = read_manifest(folder / f"{name}.jsonl", check_files=check_files)
+    if len(utterances) != size["utterances"]:
+        raise CorpusError(
+            f"has {len(utterances)} rows",
+            where=folder / f"{name}.jsonl",
+            expected=f"{size['utterances']} as corpus.json says",
+            remedy="Run asr-kd prepare --force",
+        )
+    return utterances
+
+
+def _summary(utterances: Sequence[Utterance]) -> dict[str, Any]:
+    return {
+        "utterances": len(utterances),
+        "hours": round(hours(utterances), 4),
+        "speakers": len({utterance.speaker for utterance in utterances}),
+    }
