@@ -46,11 +46,6 @@ def speed_perturb(waveform: Tensor, factor: float) -> Tensor:
     return torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
 
 
-def append_silence(waveform: Tensor, seconds: float, sample_rate: int = 16_000) -> Tensor:
-    """Append digital silence."""
-    return torch.nn.functional.pad(waveform, (0, round(seconds * sample_rate)))
-
-
 def spec_augment(
     features: Tensor, feature_lens: Tensor, fill: Tensor, settings: SpecAugment, generator: torch.Generator
 ) -> Tensor:

@@ -13,7 +13,8 @@ import torch
 import torchaudio.compliance.kaldi
 from torch import Tensor
 
-SAMPLE_RATE = 16_000
+from asr_kd.audio import SAMPLE_RATE
+
 NUM_MEL_BINS = 80
 FRAME_SHIFT_MS = 10
 FRAME_SHIFT_SAMPLES = SAMPLE_RATE * FRAME_SHIFT_MS // 1000

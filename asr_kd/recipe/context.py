@@ -1,0 +1,84 @@
+"""What every stage of a run shares: the recipe, where it runs, who is told, and when to stop."""
+
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from asr_kd.evaluation.provenance import provenance
+from asr_kd.files import write_json, write_text
+from asr_kd.progress import SILENT, Progress
+from asr_kd.recipe.settings import Recipe
+
+@dataclass
+class RunContext:
+    """A run under way."""
+
+    recipe: Recipe
+    progress: Progress = SILENT
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    should_stop: Callable[[], str | None] = lambda: None
+    command: str = ""
+
+    @property
+    def work_dir(self) -> Path:
+        """Everything of the run lives here."""
+        return self.recipe.work_dir
+
+    def folder(self, *parts: str) -> Path:
+        """A folder of the run."""
+        return self.work_dir.joinpath(*parts)
+
+
+def choose_device(wanted: str) -> torch.device:
+    """`auto` takes a GPU when there is one."""
+    if wanted == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(wanted)
+
+
+@contextmanager
+def stop_on(max_minutes: float | None) -> Iterator[Callable[[], str | None]]:
+    """A function that says why to stop: the time is up, or SIGTERM came (Slurm asks for the node back)."""
+    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
+    asked: list[str] = []
+
+    def on_signal(number: int, frame: Any) -> None:
+        asked.append(signal.Signals(number).name)
+
+    def reason() -> str | None:
+        if asked:
+            return asked[0]
+        if deadline is not None and time.monotonic() >= deadline:
+            return f"--max-minutes {max_minutes:g} are over"
+        return None
+
+    try:
+        before = signal.signal(signal.SIGTERM, on_signal)
+    except ValueError:  # not the main thread: a notebook, a server; the time limit still works
+        yield reason
+        return
+    try:
+        yield reason
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def write_provenance(context: RunContext) -> None:
+    """Write the resolved recipe and what ran it beside the results."""
+    plain = context.recipe.model_dump(mode="json", exclude={"extras"})
+    write_text(context.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+    write_json(
+        context.folder("run.json"),
+        {
+            **provenance(context.command or None),
+            "seed": context.recipe.seed,
+            "device": str(context.device),
+        },
+    )

@@ -1,0 +1,123 @@
+"""The typed form of a recipe file. Each part's settings stand beside the part; here they are put together."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
+from asr_kd.corpora.settings import CorpusSettings
+from asr_kd.errors import RecipeError
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.export.settings import ExportSettings
+from asr_kd.losses import DistillSettings
+from asr_kd.models.settings import ConformerSettings
+from asr_kd.targets.settings import TargetSettings
+from asr_kd.text.normalize import Normalizer
+from asr_kd.training.settings import TrainSettings
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+class VocabularySettings(Settings):
+    """What the models spell with."""
+
+    kind: Literal["characters"] = "characters"
+    normalizer: Normalizer = "librispeech"
+    """Applied to transcripts before training and, to both sides, before scoring."""
+
+
+class TeacherSettings(Settings):
+    """A teacher trained by this recipe."""
+
+    model: ConformerSettings
+    train: TrainSettings = TrainSettings()
+
+
+class StudentSettings(Settings):
+    """A student; without `distill` it learns from transcripts alone."""
+
+    model: ConformerSettings
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings | None = None
+    teacher: str | None = None
+    """Whose soft targets it learns from; may be left out when there is one teacher."""
+
+
+class Recipe(Settings):
+    """A whole run."""
+
+    name: str
+    work_dir: Path
+    seed: int = Field(1, ge=0, lt=2**31)
+    device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    threads: int | None = Field(None, ge=1, le=256)
+    """Threads of the numerical library; None leaves its own choice."""
+    corpus: CorpusSettings
+    vocabulary: VocabularySettings = VocabularySettings()
+    teachers: dict[str, TeacherSettings] = Field(min_length=1)
+    targets: TargetSettings = TargetSettings()
+    students: dict[str, StudentSettings] = Field(min_length=1)
+    evaluate: EvaluationSettings = EvaluationSettings()
+    export: ExportSettings = ExportSettings()
+    extras: Any = None
+    """Ignored: a place for YAML anchors that the rest of the file refers to."""
+
+    @field_validator("teachers", "students")
+    @classmethod
+    def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
+        for name in named:
+            if not NAME.fullmatch(name):
+                raise ValueError(f"the name {name!r} must be letters, digits, '.', '_' and '-' (it becomes a folder)")
+        return named
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Recipe":
+        both = sorted(set(self.teachers) & set(self.students))
+        if both:
+            raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
+        for name, student in self.students.items():
+            if student.teacher is not None and student.teacher not in self.teachers:
+                raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {', '.join(self.teachers)}")
+            if learns_from_teacher(student) and student.teacher is None and len(self.teachers) > 1:
+                raise ValueError(f"students.{name}.teacher must name one of: {', '.join(self.teachers)}")
+        unknown = [name for name in self.export.models if name not in {*self.teachers, *self.students}]
+        if unknown:
+            raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join([*self.teachers, *self.students])}")
+        return self
+
+    def teacher_of(self, student: StudentSettings) -> str:
+        """The name of a student's teacher: the one it names, or the only one."""
+        return student.teacher or next(iter(self.teachers))
+
+    def target_speeds(self, teacher: str) -> tuple[float, ...]:
+        """Speeds at which this teacher's soft targets are needed: those its students train at; none, no store."""
+        speeds = {
+            speed
+            for student in self.students.values()
+            if reads_store(student) and self.teacher_of(student) == teacher
+            for speed in student.train.augmentation.speeds
+        }
+        return tuple(sorted(speeds))
+
+
+def learns_from_teacher(student: StudentSettings) -> bool:
+    """Whether any of the student's loss comes from a teacher."""
+    return student.distill is not None and student.distill.needs_targets
+
+
+def reads_store(student: StudentSettings) -> bool:
+    """Whether the student needs stored soft targets."""
+    return learns_from_teacher(student) and student.distill is not None and student.distill.targets == "stored"
+
+
+def load_recipe(path: Path, overrides: list[str]) -> Recipe:
+    """Read and check a recipe; nothing has run before this succeeds.
+
+    Raises:
+        RecipeError: see `asr_kd.config`.
+    """
+    if not path.exists():
+        raise RecipeError("does not exist", where=path, remedy="The recipes that come with asr-kd lie under recipes/")
+    return parse_settings(Recipe, apply_overrides(load_yaml(path), overrides), path)

@@ -1,0 +1,1 @@
+"""Training a model, teacher or student: data, schedule, checkpoints and the loop (a speechbrain Brain)."""

@@ -1,0 +1,121 @@
+"""Checkpoints of a training run: safetensors and JSON with hashes, written whole, read only when intact.
+
+The newest intact one wins; a damaged one is named and passed over. Knows models and optimizers as tensors.
+"""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from asr_kd.errors import CheckpointError
+from asr_kd.files import atomic_folder, sha256_of_file
+from asr_kd.models.weights import read_tensors
+from asr_kd.progress import Progress
+
+VERSION = 1
+KEEP = 2
+FILES = ("model.safetensors", "optimizer.safetensors", "progress.json")
+
+
+@dataclass
+class TrainingState:
+    """Where a run stands, beside its weights."""
+
+    job: str  # hash of the settings and data that the run belongs to
+    epoch: int = 1  # the epoch under way, counted from 1
+    batch: int = 0  # batches of it that are done
+    step: int = 0  # optimizer steps done
+    loss_sum: float = 0.0  # of this epoch's batches
+    nonfinite_total: int = 0
+    nonfinite_row: int = 0
+    curve: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch
+    unreadable: dict[str, dict[str, str]] = field(default_factory=dict)  # utterance id → path and reason
+
+
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
+    """Write `folder/step-N` and drop all but the newest two."""
+    with atomic_folder(folder / f"step-{state.step:08d}") as partial:
+        save_file(_contiguous(model.state_dict()), partial / FILES[0])
+        save_file(_optimizer_tensors(model, optimizer), partial / FILES[1])
+        (partial / FILES[2]).write_text(json.dumps(asdict(state)), encoding="utf-8")
+        hashes = {name: sha256_of_file(partial / name) for name in FILES}
+        (partial / "checkpoint.json").write_text(json.dumps({"version": VERSION, "sha256": hashes}), encoding="utf-8")
+    for old in _newest_first(folder)[KEEP:]:
+        shutil.rmtree(old)
+
+
+def load_newest(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, job: str, progress: Progress
+) -> TrainingState | None:
+    """Fill model and optimizer from the newest intact checkpoint; None when there is none.
+
+    Raises:
+        CheckpointError: the checkpoints belong to a run with other settings or data, or none is intact.
+    """
+    found = _newest_first(folder)
+    for path in found:
+        try:
+            _verify(path)
+            state = TrainingState(**json.loads((path / FILES[2]).read_text(encoding="utf-8")))
+            weights, moments = read_tensors(path / FILES[0]), read_tensors(path / FILES[1])
+        except (CheckpointError, OSError, ValueError, TypeError) as error:
+            progress.message(f"checkpoint passed over: {error}")
+            continue
+        if state.job != job:
+            raise CheckpointError(
+                "belongs to a run with other settings or data", where=path, remedy="Use --force to start that model again"
+            )
+        model.load_state_dict(weights)
+        _restore_optimizer(model, optimizer, moments)
+        return state
+    if found:
+        raise CheckpointError(
+            f"none of {len(found)} checkpoints is intact", where=folder, remedy="Use --force to start that model again"
+        )
+    return None
+
+
+def _newest_first(folder: Path) -> list[Path]:
+    return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
+
+
+def _verify(path: Path) -> None:
+    try:
+        description = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=path) from error
+    if description.get("version") != VERSION:
+        raise CheckpointError(f"version {description.get('version')!r}", expected=f"version {VERSION}", where=path)
+    for name in FILES:
+        if not (path / name).is_file():
+            raise CheckpointError("is missing", where=path / name)
+        if sha256_of_file(path / name) != description["sha256"].get(name):
+            raise CheckpointError("its SHA-256 is not the one written down: the file is damaged", where=path / name)
+
+
+def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's tensors by parameter name, so that no order has to be trusted."""
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"{name}/{key}"] = torch.as_tensor(value)
+    return _contiguous(tensors)
+
+
+def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    parameters = dict(model.named_parameters())
+    for path, value in tensors.items():
+        name, key = path.rsplit("/", 1)
+        parameter = parameters[name]
+        # AdamW counts its steps in a tensor of its own, wherever the parameter lives.
+        optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device).clone()
+
+
+def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,161 @@
+"""From utterances to batches: audio read, features cached, tokens and soft targets beside them.
+
+What cannot be read is handed on by name, for the trainer to count and list. Knows nothing of models.
+
+Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from asr_kd.audio import SAMPLE_RATE, read_audio
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import AudioError
+from asr_kd.features.augment import speed_perturb
+from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
+from asr_kd.losses import References
+from asr_kd.posteriors.types import SoftTargets
+from asr_kd.targets.collate import collate
+from asr_kd.targets.store import Store, StoredTargets
+from asr_kd.targets.settings import variant_name
+from asr_kd.training.plan import Draw
+
+
+class Unreadable(NamedTuple):
+    """An utterance that could not be read, and why."""
+
+    id: str
+    audio: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance, ready to be put into a batch."""
+
+    id: str
+    features: Tensor  # [T, F]
+    audio_frames: int  # feature frames before appended silence
+    tokens: list[int]
+    targets: StoredTargets | None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step sees."""
+
+    ids: list[str]
+    features: Tensor  # [B, T, F], padded with zeros
+    feature_lens: Tensor  # [B] int64
+    audio_lens: Tensor  # [B] int64: feature frames that are not appended silence
+    references: References
+    targets: SoftTargets | None
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same batch on a device."""
+        moved = self.targets
+        if moved is not None:
+            posteriors = type(moved.posteriors)(*(part.to(device) for part in moved.posteriors))
+            moved = SoftTargets(posteriors, moved.lens.to(device))
+        return Batch(
+            self.ids,
+            self.features.to(device),
+            self.feature_lens.to(device),
+            self.audio_lens.to(device),
+            References(*(part.to(device) for part in self.references)),
+            moved,
+            self.unreadable,
+        )
+
+
+class FeatureCache:
+    """Features by (utterance, speed) until the memory given is used up; what is in stays.
+
+    Epochs visit everything once in another order, where dropping the oldest would keep nothing useful.
+    """
+
+    def __init__(self, megabytes: int) -> None:
+        self._left_bytes = megabytes * 1_000_000
+        self._features: dict[tuple[int, float], tuple[Tensor, int]] = {}
+
+    def get(self, key: tuple[int, float], make: Callable[[], tuple[Tensor, int]]) -> tuple[Tensor, int]:
+        """The features under `key`, made when they are not there yet."""
+        if key in self._features:
+            return self._features[key]
+        made = make()
+        size = made[0].numel() * made[0].element_size()
+        if size <= self._left_bytes:
+            self._left_bytes -= size
+            self._features[key] = made
+        return made
+
+
+class SpeechDataset(Dataset[Example | Unreadable]):
+    """Utterances as examples. An item is asked for by a `Draw`.
+
+    Args:
+        utterances: what to read.
+        tokens: the reference of each, in the same order; empty where none is needed.
+        max_silence_seconds: the most silence any draw asks for.
+        cache_mb: memory for features.
+        store: soft targets, when the objective needs them from there.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokens: Sequence[list[int]],
+        max_silence_seconds: float,
+        cache_mb: int,
+        store: Store | None = None,
+    ) -> None:
+        self.utterances, self.tokens, self.store = utterances, tokens, store
+        self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
+        self._cache = FeatureCache(cache_mb)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, draw: Draw) -> Example | Unreadable:
+        utterance = self.utterances[draw.index]
+        try:
+            features, audio_frames = self._cache.get((draw.index, draw.speed), lambda: self._features(utterance, draw.speed))
+        except AudioError as error:
+            return Unreadable(utterance.id, str(utterance.audio), str(error))
+        targets = self.store.read(utterance.id, variant_name(draw.speed)) if self.store is not None else None
+        # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
+        return Example(
+            utterance.id, features[: audio_frames + draw.silence_frames], audio_frames, self.tokens[draw.index], targets
+        )
+
+    def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:
+        waveform = speed_perturb(read_audio(utterance.audio, duration=utterance.duration), speed)
+        padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
+        return fbank(padded), num_frames(waveform.shape[0])
+
+
+def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
+    """Pad examples into a batch; the unreadable ones travel beside it."""
+    good = [item for item in examples if isinstance(item, Example)]
+    unreadable = [item for item in examples if isinstance(item, Unreadable)]
+    features, lens = pad_batch([item.features for item in good] or [torch.zeros(0, 80)])
+    token_lens = torch.tensor([len(item.tokens) for item in good], dtype=torch.int64)
+    tokens = torch.zeros(len(good), max([len(item.tokens) for item in good], default=0), dtype=torch.int64)
+    for row, item in enumerate(good):
+        tokens[row, : len(item.tokens)] = torch.tensor(item.tokens, dtype=torch.int64)
+    stored = [item.targets for item in good if item.targets is not None]
+    return Batch(
+        ids=[item.id for item in good],
+        features=features,
+        feature_lens=lens if good else lens[:0],
+        audio_lens=torch.tensor([item.audio_frames for item in good], dtype=torch.int64),
+        references=References(tokens, token_lens),
+        targets=collate(stored) if stored else None,
+        unreadable=unreadable,
+    )

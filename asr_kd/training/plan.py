@@ -1,0 +1,85 @@
+"""Which utterances make up which batch, at what speed and with how much silence: a function of seed and epoch.
+
+Because nothing here depends on what happened before, a run that resumes sees exactly the batches that an
+uninterrupted one would have seen. Knows durations, not audio.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from asr_kd.features.augment import Augmentation
+
+JITTER = 0.2
+"""Durations are sorted after this much random stretching: little padding, yet other company every epoch."""
+
+
+class Draw(NamedTuple):
+    """One appearance of an utterance in an epoch."""
+
+    index: int
+    speed: float
+    silence_frames: int
+    """Feature frames (10 ms) of silence appended."""
+
+
+def plan_epoch(
+    durations: Sequence[float],
+    augmentation: Augmentation,
+    batch_seconds: float,
+    seed: int,
+    epoch: int,
+    min_silence_frames: int = 0,
+) -> list[list[Draw]]:
+    """Batches of one epoch: every utterance once, at most `batch_seconds` of padded audio each.
+
+    An utterance longer than that makes a batch of its own. `durations` are in seconds.
+    """
+    generator = np.random.default_rng([seed, epoch])
+    count = len(durations)
+    speeds = generator.choice(np.asarray(augmentation.speeds), size=count)
+    silent = generator.random(count) < augmentation.silence_share
+    extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
+    silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
+    seconds = np.asarray(durations) / speeds + silence / 100
+    order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
+    batches: list[list[Draw]] = []
+    longest = 0.0
+    for index in order:
+        widened = max(longest, float(seconds[index]))
+        if not batches or widened * (len(batches[-1]) + 1) > batch_seconds:
+            batches.append([])
+            widened = float(seconds[index])
+        batches[-1].append(Draw(int(index), float(speeds[index]), int(silence[index])))
+        longest = widened
+    return [batches[position] for position in generator.permutation(len(batches))]
+
+
+class EpochBatches:
+    """A DataLoader's batch sampler over `plan_epoch`, which can begin in the middle of an epoch."""
+
+    def __init__(
+        self,
+        durations: Sequence[float],
+        augmentation: Augmentation,
+        batch_seconds: float,
+        seed: int,
+        min_silence_frames: int = 0,
+    ) -> None:
+        self._arguments = (durations, augmentation, batch_seconds, seed)
+        self._min_silence_frames = min_silence_frames
+        self.num_utterances = len(durations)
+        self.skip = 0
+        self.set_epoch(1)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Plan this epoch."""
+        self._batches = plan_epoch(*self._arguments, epoch, self._min_silence_frames)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        first, self.skip = self.skip, 0
+        return iter(self._batches[first:])

@@ -1,0 +1,38 @@
+"""Settings of a training run."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from asr_kd.config import Settings
+from asr_kd.features.augment import Augmentation
+
+
+class TrainSettings(Settings):
+    """How a model is trained. Defaults suit a few hours of speech."""
+
+    epochs: int = Field(50, ge=1)
+    batch_seconds: float = Field(16.0, gt=0)
+    """Audio in a batch, padding counted. Small batches leave CTC's blank plateau sooner."""
+    learning_rate: float = Field(1e-3, gt=0, le=1)
+    """Peak, reached after the warm-up."""
+    warmup_epochs: float = Field(3.0, ge=0)
+    final_rate_share: float = Field(0.02, ge=0, le=1)
+    """The rate decays along a cosine to this share of the peak."""
+    weight_decay: float = Field(1e-2, ge=0)
+    clip_norm: float = Field(5.0, gt=0)
+    """Longest gradient, over all parameters."""
+    precision: Literal["fp32", "bf16"] = "bf16"
+    augmentation: Augmentation = Augmentation()
+    average_best: int = Field(5, ge=1, le=100)
+    """The final weights are the mean of so many best epochs on the dev set."""
+    validate_every_epochs: int = Field(1, ge=1)
+    max_nonfinite_steps: int = Field(5, ge=0)
+    """Steps in a row whose loss or gradient is not finite, before training stops."""
+    max_bad_share: float = Field(0.01, ge=0, le=1)
+    """Share of the training utterances that may turn out unreadable before training stops."""
+    checkpoint_minutes: float = Field(5.0, ge=0)
+    feature_cache_mb: int = Field(2048, ge=0)
+    """Features kept in memory; what does not fit is computed each time."""
+    workers: int = Field(0, ge=0, le=64)
+    """Processes that read ahead; 0 reads in the training process, which suits a corpus that fits the cache."""

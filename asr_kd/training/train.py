@@ -1,0 +1,224 @@
+"""One model from utterances: what can be trained on, the loop, the averaged weights, the model folder.
+
+Knows what a training run is; which runs there are is the recipe's business.
+"""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TrainingError
+from asr_kd.features.augment import Augmentation
+from asr_kd.features.fbank import SAMPLE_RATE, num_frames
+from asr_kd.files import sha256_of, write_text
+from asr_kd.losses import DistillSettings, Objective
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_lens
+from asr_kd.models.weights import load_weights, read_tensors, save_model
+from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.store import Store
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.data import SpeechDataset, collate_batch
+from asr_kd.training.distiller import Distiller, Surroundings, best_epochs, best_path
+from asr_kd.training.normalisation import measure_normalisation
+from asr_kd.training.plan import EpochBatches
+from asr_kd.training.settings import TrainSettings
+
+DEV_SILENCE_FRAMES = 60
+"""Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that decides what comes out of a training run."""
+
+    name: str
+    model: ConformerSettings
+    train: TrainSettings
+    distill: DistillSettings | None
+    vocabulary: Vocabulary
+    normalizer: Normalizer
+    seed: int
+    train_utterances: Sequence[Utterance]
+    dev_utterances: Sequence[Utterance]
+    store: Store | None = None
+    dense_teacher: Conformer | None = None
+    card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
+
+    def hash(self) -> str:
+        """Changes when the result would."""
+        listed = [(u.id, str(u.audio), u.duration, u.text) for u in (*self.train_utterances, *self.dev_utterances)]
+        distill = self.distill.model_dump(mode="json") if self.distill else None
+        parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
+        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed])
+
+
+@dataclass(frozen=True)
+class Control:
+    """Where a run reports to and who may stop it."""
+
+    device: torch.device = torch.device("cpu")
+    progress: Progress = SILENT
+    should_stop: Callable[[], str | None] = lambda: None
+
+
+def train(job: TrainingJob, folder: Path, control: Control) -> Path:
+    """Train, or go on training, and write `folder/model`; returns it.
+
+    Also written: `checkpoints/`, `best/` (the epochs that are averaged), `curve.jsonl`, `tensorboard/`, and
+    `excluded.jsonl` with every utterance that was left out and why.
+
+    Raises:
+        StoppedEarly: asked to stop; state saved.
+        TrainingError: nothing to train on, too much unreadable audio, or too many steps that are not finite.
+    """
+    objective = Objective.from_settings(job.distill, job.vocabulary.blank_id)
+    usable, tokens, excluded = select_trainable(job, objective.needs_references)
+    if excluded:
+        control.progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}")
+    _write_rows(folder / "excluded.jsonl", excluded)
+    if not usable:
+        raise TrainingError("no utterance is left to train on", where=folder / "excluded.jsonl", remedy="See why in that file")
+    torch.manual_seed(job.seed)
+    model = Conformer(job.model, len(job.vocabulary))
+    model.set_normalisation(*measure_normalisation(usable, job.seed))
+    train_loader, dev_loader, batches, references = _loaders(job, usable, tokens)
+    writer = SummaryWriter(str(folder / "tensorboard"))
+    around = Surroundings(
+        name=job.name,
+        job=job.hash(),
+        folder=folder,
+        vocabulary=job.vocabulary,
+        seed=job.seed,
+        batches=batches,
+        dev_references=references,
+        progress=control.progress,
+        should_checkpoint=_every(job.train.checkpoint_minutes),
+        should_stop=control.should_stop,
+        log_scalars=lambda scalars, step: [writer.add_scalar(k, v, step) for k, v in scalars.items()] and None,
+        dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
+    )
+    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, around, control.device)
+    try:
+        state = distiller.fit_all(train_loader, dev_loader)
+    finally:
+        writer.close()
+        _write_rows(folder / "curve.jsonl", distiller.state.curve)
+    excluded += [{"id": id_, **row} for id_, row in state.unreadable.items()]
+    _write_rows(folder / "excluded.jsonl", excluded)
+    averaged = best_epochs(state.curve, job.train.average_best)
+    load_average(model, [best_path(folder, epoch) for epoch in averaged])
+    card = {
+        **job.card,
+        "name": job.name,
+        "job": around.job,
+        "epochs": job.train.epochs,
+        "steps": state.step,
+        "averaged_epochs": averaged,
+        "best_dev_wer": min(row["dev_wer"] for row in state.curve if "dev_wer" in row),
+        "parameters": model.num_parameters,
+        "training_utterances": len(usable),
+        "excluded_utterances": len(excluded),
+        "nonfinite_steps": state.nonfinite_total,
+    }
+    save_model(folder / "model", model, job.vocabulary, card)
+    return folder / "model"
+
+
+def select_trainable(
+    job: TrainingJob, needs_references: bool
+) -> tuple[list[Utterance], list[list[int]], list[dict[str, str]]]:
+    """Utterances that can be trained on, their tokens, and a row for each that cannot, with the reason."""
+    usable, tokens, excluded = [], [], []
+    fastest = max(job.train.augmentation.speeds)
+    for utterance in job.train_utterances:
+        encoded: list[int] = []
+        reason = None
+        if needs_references:
+            text = normalize(utterance.text or "", job.normalizer)
+            unknown = job.vocabulary.unknown_characters(text)
+            if not text:
+                reason = "empty transcript"
+            elif unknown:
+                reason = f"characters outside the vocabulary: {' '.join(unknown)}"
+            else:
+                encoded = job.vocabulary.encode(text)
+                reason = _too_long(encoded, utterance.duration / fastest)
+        if reason is None:
+            usable.append(utterance)
+            tokens.append(encoded)
+        else:
+            excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
+    return usable, tokens, excluded
+
+
+def load_average(model: Conformer, paths: Sequence[Path]) -> None:
+    """Fill `model` with the mean of several weights (checkpoint averaging, Vaswani et al. 2017)."""
+    load_weights(model, paths[0])
+    own = model.state_dict()
+    sums = {name: torch.zeros_like(tensor, dtype=torch.float64, device="cpu") for name, tensor in own.items()}
+    for path in paths:
+        for name, tensor in read_tensors(path).items():
+            sums[name] += tensor.double()
+    model.load_state_dict({name: (total / len(paths)).to(own[name].dtype) for name, total in sums.items()})
+
+
+def _too_long(tokens: list[int], seconds: float) -> str | None:
+    """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
+    frames = int(output_lens(torch.tensor(num_frames(int(seconds * SAMPLE_RATE)))))
+    needed = len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    if needed <= frames:
+        return None
+    return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
+
+
+def _loaders(
+    job: TrainingJob, usable: list[Utterance], tokens: list[list[int]]
+) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
+    settings, distill = job.train, job.distill
+    delay_frames = distill.delay_frames if distill and distill.needs_targets else 0
+    min_silence = delay_frames * FRAME_SHIFT_MS // 10
+    augmentation = settings.augmentation
+    longest = max(augmentation.silence_max_seconds if augmentation.silence_share else 0.0, min_silence / 100)
+    dataset = SpeechDataset(usable, tokens, longest, settings.feature_cache_mb, job.store)
+    batches = EpochBatches([u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence)
+    train_loader: DataLoader[Any] = DataLoader(
+        dataset, batch_sampler=batches, collate_fn=collate_batch, num_workers=settings.workers  # type: ignore[arg-type]
+    )
+    known = [u for u in job.dev_utterances if not job.vocabulary.unknown_characters(normalize(u.text or "", job.normalizer))]
+    if not known:
+        raise TrainingError("no dev utterance has a transcript in the vocabulary", remedy="Look at the corpus with `asr-kd check`")
+    references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
+    dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
+    dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb)
+    plain = EpochBatches([u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES)
+    dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch)  # type: ignore[arg-type]
+    return train_loader, dev_loader, batches, references
+
+
+def _every(minutes: float) -> Callable[[], bool]:
+    """True once every so many minutes."""
+    last = time.monotonic()
+
+    def due() -> bool:
+        nonlocal last
+        if time.monotonic() - last < minutes * 60:
+            return False
+        last = time.monotonic()
+        return True
+
+    return due
+
+
+def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
