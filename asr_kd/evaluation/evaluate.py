@@ -1,0 +1,226 @@
+"""Runs every system over the same utterances, scores and times them. Knows nothing of how reports look.
+
+Audio is read once and handed to all systems, batch by batch, so that they see the same samples and the same
+utterances are left out for all.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from asr_kd.audio import read_audio
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import AudioError, EvaluationError
+from asr_kd.evaluation.cost import measure_costs
+from asr_kd.evaluation.provenance import provenance
+from asr_kd.evaluation.report import write_report
+from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult, SystemResult
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System, check_name, check_systems
+from asr_kd.progress import SILENT, Progress
+from asr_kd.scoring.significance import (
+    Difference,
+    GapRecovered,
+    Resampling,
+    bootstrap_difference,
+    bootstrap_wer,
+    gap_recovered,
+)
+from asr_kd.scoring.wer import Score, score
+
+EXAMPLES = 3
+"""How many excluded utterances an error message names."""
+
+
+def evaluate_systems(
+    systems: Sequence[System],
+    sets: Mapping[str, Sequence[Utterance]],
+    settings: EvaluationSettings,
+    folder: Path,
+    facts: RunFacts | None = None,
+    progress: Progress = SILENT,
+) -> Results:
+    """Evaluate all systems on all test sets and write the report into `folder`.
+
+    Args:
+        systems: one for each role (see `System.key`).
+        sets: test set → its utterances. Those without a transcript or with damaged audio are left out for
+            every system, and listed.
+        facts: what the report must say of the run.
+
+    Raises:
+        EvaluationError: no system or no test set, an empty one, a duplicate id, or more left out than
+            `settings.max_excluded_share` allows.
+        AsrKdError: the report cannot be written.
+    """
+    facts = facts or RunFacts()
+    check_systems(systems)
+    _check_sets(sets)
+    evaluated = {name: _evaluate_set(name, sets[name], systems, settings, progress) for name in sets}
+    timed = [utterance for name in sets for utterance in sets[name] if utterance.id in evaluated[name].references]
+    waveforms = [_read(utterance, settings) for utterance in spread(timed, settings.rtf_utterances)]
+    results = Results(
+        names={system.key: system.name for system in systems},
+        roles={system.key: system.role for system in systems},
+        details={system.key: dict(system.details) for system in systems},
+        sets=evaluated,
+        costs=measure_costs(systems, waveforms, progress=progress),
+        settings=settings,
+        facts=facts,
+        provenance=provenance(facts.command),
+    )
+    write_report(results, folder)
+    return results
+
+
+def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    """At most `count` utterances at equal steps from the shortest to the longest."""
+    by_duration = sorted(utterances, key=lambda utterance: (utterance.duration, utterance.id))
+    if count >= len(by_duration):
+        return by_duration
+    return [by_duration[(2 * index + 1) * len(by_duration) // (2 * count)] for index in range(count)]
+
+
+def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
+    if not sets:
+        raise EvaluationError("there is no test set", expected="at least one", remedy="Prepare a corpus with test data")
+    for name, utterances in sets.items():
+        check_name(name, "test set")
+        if not utterances:
+            raise EvaluationError("the test set is empty", where=name, expected="at least one utterance")
+        ids = [utterance.id for utterance in utterances]
+        if len(set(ids)) < len(ids):
+            twice = next(utterance_id for utterance_id in ids if ids.count(utterance_id) > 1)
+            raise EvaluationError(f"the id {twice!r} stands in it more than once", where=name, expected="each id once")
+
+
+def _evaluate_set(
+    name: str,
+    utterances: Sequence[Utterance],
+    systems: Sequence[System],
+    settings: EvaluationSettings,
+    progress: Progress,
+) -> SetResult:
+    left = [utterance for utterance in utterances if utterance.text is not None]
+    excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
+    answers: dict[str, dict[str, str]] = {system.key: {} for system in systems}
+    done = len(excluded)
+    for batch in _batches(left, settings.batch_seconds):
+        for utterance_id, texts in _transcribe(batch, systems, settings, excluded).items():
+            for system, text in zip(systems, texts, strict=True):
+                answers[system.key][utterance_id] = text
+        done += len(batch)
+        progress.update(f"transcribe {name}", done, len(utterances), "utterances")
+    _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
+    missing = {item.id for item in excluded}
+    return _score_set([utterance for utterance in left if utterance.id not in missing], answers, excluded, settings)
+
+
+def _transcribe(
+    batch: Sequence[Utterance], systems: Sequence[System], settings: EvaluationSettings, excluded: list[Excluded]
+) -> dict[str, list[str]]:
+    """Utterance id → one transcript a system; damaged utterances go to `excluded` instead."""
+    waveforms: dict[str, Tensor] = {}
+    for utterance in batch:
+        try:
+            waveforms[utterance.id] = _read(utterance, settings)
+        except AudioError as error:
+            excluded.append(Excluded(utterance.id, str(utterance.audio), str(error)))
+    if not waveforms:
+        return {}
+    columns = []
+    for system in systems:
+        texts = system.recognizer.transcribe(list(waveforms.values()))
+        if len(texts) != len(waveforms):
+            raise EvaluationError(
+                f"gave {len(texts)} transcripts for {len(waveforms)} waveforms", where=system.name, expected="one each"
+            )
+        columns.append(texts)
+    rows = zip(*columns, strict=True)
+    return {utterance_id: list(texts) for utterance_id, texts in zip(waveforms, rows, strict=True)}
+
+
+def _read(utterance: Utterance, settings: EvaluationSettings) -> Tensor:
+    return read_audio(utterance.audio, channels=settings.channels, duration=utterance.duration)
+
+
+def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[list[Utterance]]:
+    """Utterances of similar length, longest first, up to `batch_seconds` with their padding."""
+    batch: list[Utterance] = []
+    for utterance in sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id)):
+        if batch and (len(batch) + 1) * batch[0].duration > batch_seconds:
+            yield batch
+            batch = []
+        batch.append(utterance)
+    if batch:
+        yield batch
+
+
+def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed: float) -> None:
+    if len(excluded) < total and len(excluded) <= allowed * total:
+        return
+    examples = "; ".join(f"{item.id}: {item.reason}" for item in excluded[:EXAMPLES])
+    raise EvaluationError(
+        f"{len(excluded)} of {total} utterances cannot be used ({examples})",
+        where=name,
+        expected=f"at most {allowed:.0%} (evaluation.max_excluded_share)",
+        remedy="Run asr-kd check on the corpus and restore the files",
+    )
+
+
+def _score_set(
+    utterances: Sequence[Utterance],
+    answers: Mapping[str, Mapping[str, str]],
+    excluded: list[Excluded],
+    settings: EvaluationSettings,
+) -> SetResult:
+    references = {utterance.id: utterance.text or "" for utterance in utterances}
+    speakers = {utterance.id: utterance.speaker for utterance in utterances}
+    resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
+    groups = list(speakers.values())
+    systems = {}
+    for key, hypotheses in answers.items():
+        scored = score(references, hypotheses, settings.normalizer)
+        errors, words = _errors(scored), _words(scored)
+        systems[key] = SystemResult(
+            score=scored,
+            hypotheses={utterance_id: hypotheses[utterance_id] for utterance_id in references},
+            interval=bootstrap_wer(errors, words, resampling=resampling),
+            speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling),
+        )
+    by_speaker = len(set(groups)) > 1
+    scores = {key: result.score for key, result in systems.items()}
+    gap, difference = _compare(scores, groups if by_speaker else None, resampling)
+    return SetResult(
+        systems=systems,
+        references=references,
+        speakers=speakers,
+        seconds=sum(utterance.duration for utterance in utterances),
+        excluded=excluded,
+        gap_recovered=gap,
+        kd_minus_hard=difference,
+        resampled_by="speakers" if by_speaker else "utterances",
+    )
+
+
+def _compare(
+    scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
+) -> tuple[GapRecovered | None, Difference | None]:
+    """Gap recovered, and the WER of student_kd minus that of student_hard; None where a system is missing."""
+    if "student_hard" not in scores or "student_kd" not in scores:
+        return None, None
+    hard, kd = _errors(scores["student_hard"]), _errors(scores["student_kd"])
+    words = _words(scores["student_hard"])
+    difference = bootstrap_difference(kd, hard, words, groups=groups, resampling=resampling)
+    if "teacher" not in scores:
+        return None, difference
+    return gap_recovered(hard, kd, _errors(scores["teacher"]), words, groups=groups, resampling=resampling), difference
+
+
+def _errors(scored: Score) -> list[int]:
+    return [utterance.words.errors for utterance in scored.utterances.values()]
+
+
+def _words(scored: Score) -> list[int]:
+    return [utterance.words.words for utterance in scored.utterances.values()]

@@ -1,0 +1,94 @@
+"""What an evaluation found, as frozen data. Knows neither how it was measured nor how it is written."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import Role
+from asr_kd.scoring.significance import Difference, GapRecovered, Interval
+from asr_kd.scoring.wer import Score
+
+
+@dataclass(frozen=True)
+class Excluded:
+    """An utterance that no system was scored on, and why."""
+
+    id: str
+    audio: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class SystemResult:
+    """One system on one test set. Intervals are None where there is nothing to draw from."""
+
+    score: Score
+    hypotheses: dict[str, str]
+    """As the system wrote them, before the normalizer."""
+    interval: Interval | None
+    """Over utterances."""
+    speaker_interval: Interval | None
+    """Over speakers."""
+
+
+@dataclass(frozen=True)
+class SetResult:
+    """Every system on the same utterances of one test set."""
+
+    systems: dict[str, SystemResult]
+    references: dict[str, str]
+    speakers: dict[str, str]
+    """Utterance id → speaker, in the order of the manifest; so are `references`."""
+    seconds: float
+    excluded: list[Excluded]
+    gap_recovered: GapRecovered | None
+    """None when teacher or one of the two students is not among the systems."""
+    kd_minus_hard: Difference | None
+    resampled_by: str
+    """What the two above were resampled by: "speakers" or "utterances"."""
+
+    @property
+    def num_speakers(self) -> int:
+        return len(set(self.speakers.values()))
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a system needs to run. None: not known or not measured."""
+
+    parameters: int | None
+    size_bytes: int | None
+    real_time_factor: float | None
+    """Seconds of computing a second of audio, one thread, one utterance at a time; median over utterances."""
+    streaming_real_time_factor: float | None
+    """The same when the audio arrives in packets; None for a system that does not stream."""
+    rtf_utterances: int
+    device: str
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What the caller knows of a run and the report must say."""
+
+    synthetic: bool = False
+    seeds: tuple[int, ...] = ()
+    """Training seeds, one a trained run of each system."""
+    absent_sets: dict[str, str] = field(default_factory=dict)
+    """Test set → why it was not evaluated."""
+    command: str | None = None
+    """None: this process' own command line."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """All test sets and all systems."""
+
+    names: dict[str, str]
+    """Key in the report → the system's own name."""
+    roles: dict[str, Role]
+    details: dict[str, dict[str, Any]]
+    sets: dict[str, SetResult]
+    costs: dict[str, Cost]
+    settings: EvaluationSettings
+    facts: RunFacts
+    provenance: dict[str, Any]

@@ -1,0 +1,134 @@
+"""An evaluation's results as plain data: what results.json holds. Knows nothing of tables or files.
+
+Every rate is a fraction; percentages exist only where they are printed. What is undefined is null, beside
+its reason.
+"""
+
+from typing import Any
+
+from asr_kd.evaluation.results import Results, SetResult, SystemResult
+from asr_kd.evaluation.systems import ROLES
+from asr_kd.scoring.significance import Interval, Resampling
+
+FORMAT = "asr-kd results"
+FORMAT_VERSION = 1
+
+
+def summarize(results: Results) -> dict[str, Any]:
+    """The contents of results.json.
+
+    ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
+    ``gap_recovered`` and facts of the set, or ``skipped`` with a reason; ``models`` → system → cost and
+    details; ``provenance`` → where the numbers come from.
+    """
+    test_sets = {name: _set(results, found) for name, found in results.sets.items()}
+    absent = results.facts.absent_sets.items()
+    test_sets |= {name: {"skipped": reason} for name, reason in absent if name not in test_sets}
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "test_sets": test_sets,
+        "models": {key: _model(results, key) for key in _ordered(results)},
+        "provenance": {
+            "normalizer": results.settings.normalizer,
+            "synthetic": results.facts.synthetic,
+            "seeds": list(results.facts.seeds),
+            "bootstrap": {
+                "samples": results.settings.bootstrap_samples,
+                "seed": results.settings.bootstrap_seed,
+                "confidence": Resampling().confidence,
+            },
+            **results.provenance,
+        },
+    }
+
+
+def _ordered(results: Results) -> list[str]:
+    """Teacher, student without, student with distillation, then the others as they were given."""
+    keys = list(results.names)
+    return [key for key in ROLES if key in keys] + [key for key in keys if key not in ROLES]
+
+
+def _set(results: Results, found: SetResult) -> dict[str, Any]:
+    return {
+        **{key: _system(results.names[key], found.systems[key], found.seconds) for key in _ordered(results)},
+        **_gap(found),
+        "kd_minus_hard": _difference(found),
+        "resampled_by": found.resampled_by,
+        "utterances": len(found.references),
+        "speakers": found.num_speakers,
+        "seconds": round(found.seconds, 3),
+        "excluded": [{"id": item.id, "audio": item.audio, "reason": item.reason} for item in found.excluded],
+    }
+
+
+def _system(name: str, result: SystemResult, seconds: float) -> dict[str, Any]:
+    words, characters = result.score.words, result.score.characters
+    low, high = _ends(result.interval)
+    speakers_low, speakers_high = _ends(result.speaker_interval)
+    return {
+        "name": name,
+        "wer": words.wer,
+        "wer_low": low,
+        "wer_high": high,
+        "wer_low_speakers": speakers_low,
+        "wer_high_speakers": speakers_high,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "words": words.words,
+        "cer": characters.cer,
+        "characters": characters.characters,
+        "utterances": len(result.score.utterances),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _gap(found: SetResult) -> dict[str, Any]:
+    gap = found.gap_recovered
+    if gap is None:
+        missing = ", ".join(role for role in ROLES if role not in found.systems)
+        return {
+            "gap_recovered": None,
+            "gap_recovered_low": None,
+            "gap_recovered_high": None,
+            "gap_recovered_reason": f"not among the systems: {missing}",
+        }
+    low, high = _ends(gap.interval)
+    gap_low, gap_high = _ends(gap.gap_interval)
+    return {
+        "gap_recovered": gap.value,
+        "gap_recovered_low": low,
+        "gap_recovered_high": high,
+        "gap_recovered_reason": gap.reason,
+        "gap": {"wer": gap.gap, "low": gap_low, "high": gap_high},
+    }
+
+
+def _difference(found: SetResult) -> dict[str, Any] | None:
+    difference = found.kd_minus_hard
+    if difference is None:
+        return None
+    low, high = _ends(difference.interval)
+    return {"wer": difference.value, "low": low, "high": high}
+
+
+def _model(results: Results, key: str) -> dict[str, Any]:
+    cost = results.costs[key]
+    measured = {
+        "name": results.names[key],
+        "role": results.roles[key],
+        "parameters": cost.parameters,
+        "size_bytes": cost.size_bytes,
+        "real_time_factor": cost.real_time_factor,
+        "streaming_real_time_factor": cost.streaming_real_time_factor,
+        "rtf_utterances": cost.rtf_utterances,
+        "rtf_threads": 1,
+        "device": cost.device,
+    }
+    # What was measured here wins over what a card says of itself.
+    return measured | {name: value for name, value in results.details[key].items() if name not in measured}
+
+
+def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
+    return (interval.low, interval.high) if interval is not None else (None, None)

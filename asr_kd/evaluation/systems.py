@@ -1,0 +1,88 @@
+"""The systems under comparison: a name, a role and something that transcribes.
+
+Knows nothing of how they are scored.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+from asr_kd.errors import EvaluationError
+
+Role = Literal["teacher", "student_hard", "student_kd", "other"]
+
+ROLES: tuple[Role, ...] = ("teacher", "student_hard", "student_kd")
+"""Roles that stand in the report under their own name; each can be held by one system only."""
+
+RESERVED = frozenset(
+    {*ROLES, "excluded", "skipped", "speakers", "utterances", "seconds", "gap", "kd_minus_hard", "resampled_by"}
+)
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
+
+
+class Recognizer(Protocol):
+    """Turns speech into text, with one decoder and its own batching."""
+
+    def transcribe(self, waveforms: list[Tensor]) -> list[str]:
+        """Waveforms, each float32 [S] mono 16 kHz → one transcript each."""
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table.
+
+    `weights` is the file, or the model folder or bundle, whose size is reported. `details` go into the
+    report's `models` as they are (chunk_ms, seed, sha256, …); plain data only.
+    """
+
+    name: str
+    role: Role
+    recognizer: Recognizer
+    weights: Path | None = None
+    parameters: int | None = None
+    device: str = "cpu"
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Where it stands in results.json and under which file name its hypotheses are written."""
+        return self.name if self.role == "other" else self.role
+
+
+def check_systems(systems: Sequence[System]) -> None:
+    """Refuse what would lose or overwrite a result.
+
+    Raises:
+        EvaluationError: no system, a name that cannot be a file name, or two systems under one key.
+    """
+    if not systems:
+        raise EvaluationError("there is no system to evaluate", expected="at least one", remedy="Train one first")
+    seen: dict[str, str] = {}
+    for system in systems:
+        check_name(system.name, "system")
+        if system.role == "other" and (system.name in RESERVED or system.name.startswith("gap_recovered")):
+            raise EvaluationError(f"the report uses the name {system.name!r} itself", expected="another system name")
+        if system.key in seen:
+            raise EvaluationError(
+                f"the systems {seen[system.key]!r} and {system.name!r} both stand for {system.key!r}",
+                expected="one system for each role and name",
+                remedy='Give the further ones the role "other" and a name of their own',
+            )
+        seen[system.key] = system.name
+
+
+def check_name(name: str, what: str) -> None:
+    """Names become keys and file names; refuse those that could leave the report's folder.
+
+    Raises:
+        EvaluationError: letters other than a–z, digits and _ . + -, or longer than 100.
+    """
+    if not _NAME.fullmatch(name):
+        raise EvaluationError(
+            f"the {what} name {name!r} cannot be a file name",
+            expected="letters a–z, digits and _ . + -, beginning with a letter or digit, at most 100",
+        )

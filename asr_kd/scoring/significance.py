@@ -1,0 +1,240 @@
+"""How far an error rate, a difference or the recovered gap can be trusted: percentile bootstrap.
+
+Test sets are resampled by utterance or, where `groups` are given, by whole speakers, whose utterances
+share their errors (Bisani & Ney 2004; blockwise: Liu & Peng 2019). All systems of a comparison see the
+same resamples, so a test set that is hard for all of them cancels out.
+Knows counts only, [N] = one entry an utterance: nothing of texts or models.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from asr_kd.errors import EvaluationError
+
+Floats = NDArray[np.float64]
+
+CHUNK_DRAWS = 1_000_000
+"""Utterances drawn at a time: bounds memory at about 20 MB whatever the size of the test set."""
+
+
+class Interval(NamedTuple):
+    """Percentile interval; its ends are resampled values, never interpolated inwards."""
+
+    low: float
+    high: float
+
+    def __contains__(self, value: object) -> bool:
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How many resamples, from which seed, for which coverage."""
+
+    samples: int = 2_000
+    seed: int = 0
+    confidence: float = 0.95
+
+
+DEFAULT = Resampling()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """WER of one system minus WER of another (fractions); negative when the first makes fewer errors."""
+
+    value: float
+    interval: Interval | None
+
+
+@dataclass(frozen=True, slots=True)
+class GapRecovered:
+    """Share of the gap to the teacher that distillation closed; `value` is None when it is undefined.
+
+    `gap` is the denominator: WER without distillation − WER of the teacher.
+    """
+
+    value: float | None
+    interval: Interval | None
+    gap: float
+    gap_interval: Interval | None
+    reason: str | None = None
+
+    @property
+    def defined(self) -> bool:
+        return self.value is not None
+
+
+def bootstrap_wer(
+    errors: ArrayLike, words: ArrayLike, *, groups: Sequence[str] | None = None, resampling: Resampling = DEFAULT
+) -> Interval | None:
+    """Interval of a word error rate.
+
+    Args:
+        errors: errors of each utterance, [N].
+        words: reference words of each utterance, [N].
+        groups: the speaker of each utterance; None resamples utterances.
+
+    Returns:
+        The interval as fractions, or None when there are fewer than two utterances (speakers) to draw from.
+
+    Raises:
+        EvaluationError: no utterance, or no reference word.
+    """
+    error_rows, word_row = _checked([errors], words, groups)
+    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    return None if rates is None else _percentiles(rates[:, 0], resampling.confidence)
+
+
+def bootstrap_difference(
+    errors: ArrayLike,
+    baseline_errors: ArrayLike,
+    words: ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    resampling: Resampling = DEFAULT,
+) -> Difference:
+    """WER of a system minus that of a baseline on the same utterances, with its paired interval.
+
+    Args and raises: as `bootstrap_wer`.
+    """
+    error_rows, word_row = _checked([errors, baseline_errors], words, groups)
+    value = float(error_rows[0].sum() - error_rows[1].sum()) / float(word_row.sum())
+    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    interval = None if rates is None else _percentiles(rates[:, 0] - rates[:, 1], resampling.confidence)
+    return Difference(value, interval)
+
+
+def gap_recovered(
+    hard: ArrayLike,
+    kd: ArrayLike,
+    teacher: ArrayLike,
+    words: ArrayLike,
+    *,
+    groups: Sequence[str] | None = None,
+    resampling: Resampling = DEFAULT,
+) -> GapRecovered:
+    """(WER without KD − WER with KD) / (WER without KD − WER of the teacher), jointly resampled.
+
+    Args:
+        hard: errors of the student without distillation, [N], or [R, N] for R training runs (seeds).
+        kd: the same for the student with distillation.
+        teacher: the same for the teacher.
+        words: reference words, [N].
+        groups: the speaker of each utterance; None resamples utterances.
+
+    Returns:
+        A ratio of means over runs; runs are resampled too where there are several. Undefined, with the
+        reason, when the teacher's lead has an interval that is not wholly above 0.
+
+    Raises:
+        EvaluationError: no utterance, or no reference word.
+    """
+    runs = [np.atleast_2d(np.asarray(errors, dtype=np.float64)) for errors in (hard, kd, teacher)]
+    error_rows, word_row = _checked([row for system in runs for row in system], words, groups)
+    counts = [len(system) for system in runs]
+    # In errors a run, not in WERs: the words cancel in the ratio, and whole numbers stay exact.
+    hard_errors, kd_errors, teacher_errors = (float(system.sum() / len(system)) for system in runs)
+    lead = hard_errors - teacher_errors
+    gap = lead / float(word_row.sum())
+    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    if rates is None:
+        unit = "utterance" if groups is None else "speaker"
+        return GapRecovered(None, None, gap, None, f"one {unit} alone cannot be resampled")
+    hard_rates, kd_rates, teacher_rates = _means_over_runs(rates, counts, resampling.seed)
+    gaps = hard_rates - teacher_rates
+    gap_interval = _percentiles(gaps, resampling.confidence)
+    reason = _why_undefined(gap, gap_interval, resampling.confidence)
+    if reason:
+        return GapRecovered(None, None, gap, gap_interval, reason)
+    interval = _ratio_interval(hard_rates - kd_rates, gaps, resampling.confidence)
+    return GapRecovered((hard_errors - kd_errors) / lead, interval, gap, gap_interval)
+
+
+def _why_undefined(gap: float, interval: Interval, confidence: float) -> str | None:
+    spread = f"{confidence:.0%} interval [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+    if 0 in interval:
+        return f"the teacher's lead of {100 * gap:.2f} points has the {spread}, which holds 0"
+    if interval.high < 0:
+        behind = f"the teacher is {-100 * gap:.2f} points behind the student without distillation"
+        return f"{behind}, {spread}: there is no gap to recover"
+    return None
+
+
+def _ratio_interval(closed: Floats, gaps: Floats, confidence: float) -> Interval:
+    """Percentiles of closed / gaps where a resample whose gap is not positive counts against both ends."""
+    positive = gaps > 0
+    ratios = np.divide(closed, gaps, out=np.zeros_like(gaps), where=positive)
+    low = _percentiles(np.where(positive, ratios, -np.inf), confidence).low
+    high = _percentiles(np.where(positive, ratios, np.inf), confidence).high
+    return Interval(low, high)
+
+
+def _means_over_runs(rates: Floats, counts: Sequence[int], seed: int) -> list[Floats]:
+    """Mean rate of each system in each resample, its runs drawn with replacement too."""
+    rng = np.random.default_rng([seed, 1])  # apart from the draws of utterances
+    means, start = [], 0
+    for count in counts:
+        system = rates[:, start : start + count]
+        drawn = rng.integers(0, count, size=system.shape)
+        means.append(np.take_along_axis(system, drawn, axis=1).mean(axis=1))
+        start += count
+    return means
+
+
+def _percentiles(values: Floats, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    return Interval(
+        float(np.quantile(values, tail, method="lower")), float(np.quantile(values, 1 - tail, method="higher"))
+    )
+
+
+def _checked(systems: Sequence[ArrayLike], words: ArrayLike, groups: Sequence[str] | None) -> tuple[Floats, Floats]:
+    """Errors [systems, N] and words [N] as floats, which hold such counts exactly."""
+    word_row = np.asarray(words, dtype=np.float64)
+    error_rows = np.stack([np.asarray(errors, dtype=np.float64) for errors in systems])
+    if error_rows.shape[1:] != word_row.shape or (groups is not None and len(groups) != len(word_row)):
+        raise ValueError(
+            f"errors {error_rows.shape[1:]}, words {word_row.shape} and "
+            f"{'no' if groups is None else len(groups)} groups are not one entry an utterance"
+        )
+    if not word_row.sum():
+        raise EvaluationError(
+            f"{len(word_row)} utterances hold no reference word", expected="at least one", where="bootstrap"
+        )
+    return error_rows, word_row
+
+
+def _resampled_rates(
+    errors: Floats, words: Floats, groups: Sequence[str] | None, resampling: Resampling
+) -> Floats | None:
+    """Error rate of every system in every resample, [samples, systems]; None when nothing varies to draw from."""
+    columns = np.concatenate([words[None], errors]).T  # [N, 1 + systems]
+    if groups is not None:
+        _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+        grouped = np.zeros((int(group_of.max()) + 1, columns.shape[1]))
+        np.add.at(grouped, group_of, columns)
+        columns = grouped
+    if len(columns) < 2:
+        return None
+    totals = _resampled_totals(columns, resampling)
+    totals = totals[totals[:, 0] > 0]  # a resample of empty references alone has no rate
+    return totals[:, 1:] / totals[:, :1] if len(totals) else None
+
+
+def _resampled_totals(columns: Floats, resampling: Resampling) -> Floats:
+    """Column sums of `samples` draws with replacement of the rows of `columns`, [samples, columns]."""
+    rng = np.random.default_rng(resampling.seed)
+    size = len(columns)
+    totals = np.empty((resampling.samples, columns.shape[1]))
+    step = max(1, CHUNK_DRAWS // size)
+    for start in range(0, resampling.samples, step):
+        count = min(step, resampling.samples - start)
+        drawn = rng.integers(0, size, size=(count, size)) + size * np.arange(count)[:, None]
+        times_drawn = np.bincount(drawn.ravel(), minlength=count * size).reshape(count, size)
+        totals[start : start + count] = times_drawn.astype(np.float64) @ columns
+    return totals

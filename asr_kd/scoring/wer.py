@@ -1,0 +1,194 @@
+"""Word and character errors of hypotheses against references, matched by utterance id.
+
+The alignment is jiwer's (Levenshtein, all edits cost 1). Knows nothing of audio, models or reports;
+intervals stand in `significance`.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Self, TypeVar
+
+import jiwer
+
+from asr_kd.errors import EvaluationError
+from asr_kd.text.normalize import Normalizer, normalize
+
+EXAMPLES = 3
+"""How many ids an error message names."""
+
+
+@dataclass(frozen=True, slots=True)
+class EditCounts:
+    """Edits that turn references into hypotheses, and the tokens that needed none."""
+
+    substitutions: int = 0
+    deletions: int = 0
+    insertions: int = 0
+    hits: int = 0
+
+    @property
+    def errors(self) -> int:
+        return self.substitutions + self.deletions + self.insertions
+
+    @property
+    def reference_length(self) -> int:
+        return self.hits + self.substitutions + self.deletions
+
+    @property
+    def rate(self) -> float:
+        """Errors divided by the references' length, a fraction; above 1 when insertions abound.
+
+        Raises:
+            EvaluationError: the references are empty, so that there is no rate.
+        """
+        if not self.reference_length:
+            raise EvaluationError(
+                f"an error rate over empty references ({self.insertions} insertions) does not exist",
+                expected="at least one word in the references",
+            )
+        return self.errors / self.reference_length
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            self.substitutions + other.substitutions,
+            self.deletions + other.deletions,
+            self.insertions + other.insertions,
+            self.hits + other.hits,
+        )
+
+
+Counts = TypeVar("Counts", bound=EditCounts)
+
+
+@dataclass(frozen=True, slots=True)
+class WordErrors(EditCounts):
+    """Word errors of one utterance, or summed over many."""
+
+    @property
+    def words(self) -> int:
+        """Words in the references."""
+        return self.reference_length
+
+    @property
+    def wer(self) -> float:
+        """Word error rate, a fraction. Raises EvaluationError when the references hold no word."""
+        return self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterErrors(EditCounts):
+    """Character errors; one space between words counts as a character."""
+
+    @property
+    def characters(self) -> int:
+        """Characters in the references."""
+        return self.reference_length
+
+    @property
+    def cer(self) -> float:
+        """Character error rate, a fraction. Raises EvaluationError when the references hold no character."""
+        return self.rate
+
+
+@dataclass(frozen=True, slots=True)
+class UtteranceScore:
+    """One utterance as it was scored: both texts after the normalizer."""
+
+    reference: str
+    hypothesis: str
+    words: WordErrors
+    characters: CharacterErrors
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """A test set's errors: every utterance by id, in the references' order, and the sums."""
+
+    normalizer: Normalizer
+    utterances: dict[str, UtteranceScore]
+    words: WordErrors
+    characters: CharacterErrors
+
+    @property
+    def wer(self) -> float:
+        return self.words.wer
+
+    @property
+    def cer(self) -> float:
+        return self.characters.cer
+
+
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: Normalizer) -> Score:
+    """Score hypotheses against the references of the same ids.
+
+    Args:
+        references: utterance id → what was said. An empty one is legal: every hypothesised word is an insertion.
+        hypotheses: utterance id → what was recognised.
+        normalizer: applied to both sides; WERs of different normalizers must never be compared.
+
+    Raises:
+        EvaluationError: no references, other ids on one side, or not one word in all references.
+    """
+    _check_ids(references, hypotheses)
+    reference_texts = [_spaced(normalize(text, normalizer)) for text in references.values()]
+    hypothesis_texts = [_spaced(normalize(hypotheses[utterance_id], normalizer)) for utterance_id in references]
+    if not any(reference_texts):
+        raise EvaluationError(
+            f"all {len(references)} references are empty after the normalizer {normalizer!r}",
+            expected="at least one word",
+            remedy="Look at the texts of this test set; `asr-kd check` lists empty transcripts",
+        )
+    # jiwer's default transforms would rewrite white space again; ours has decided what a word is.
+    to_words, to_characters = jiwer.ReduceToListOfListOfWords(), jiwer.ReduceToListOfListOfChars()
+    by_word = jiwer.process_words(reference_texts, hypothesis_texts, to_words, to_words)
+    by_character = jiwer.process_characters(reference_texts, hypothesis_texts, to_characters, to_characters)
+    words = [_from_alignment(WordErrors, alignment) for alignment in by_word.alignments]
+    characters = [_from_alignment(CharacterErrors, alignment) for alignment in by_character.alignments]
+    scored = map(UtteranceScore, reference_texts, hypothesis_texts, words, characters)
+    return Score(
+        normalizer=normalizer,
+        utterances=dict(zip(references, scored, strict=True)),
+        words=sum(words, WordErrors()),
+        characters=sum(characters, CharacterErrors()),
+    )
+
+
+def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
+    if not references:
+        raise EvaluationError(
+            "the test set is empty",
+            expected="at least one utterance",
+            remedy="Check the manifest that it was read from",
+        )
+    unanswered = [utterance_id for utterance_id in references if utterance_id not in hypotheses]
+    unknown = [utterance_id for utterance_id in hypotheses if utterance_id not in references]
+    problems = []
+    if unanswered:
+        problems.append(
+            f"{len(unanswered)} of {len(references)} references lack a hypothesis ({_examples(unanswered)})"
+        )
+    if unknown:
+        problems.append(f"{len(unknown)} of {len(hypotheses)} hypotheses lack a reference ({_examples(unknown)})")
+    if problems:
+        raise EvaluationError(
+            "; ".join(problems),
+            expected="the same utterance ids on both sides",
+            remedy="Score hypotheses of exactly this test set; an empty hypothesis still needs its id",
+        )
+
+
+def _examples(ids: Sequence[str]) -> str:
+    return ", ".join(ids[:EXAMPLES]) + (", …" if len(ids) > EXAMPLES else "")
+
+
+def _spaced(text: str) -> str:
+    """Words separated by one space, so that white space can be no error."""
+    return " ".join(text.split())
+
+
+def _from_alignment(kind: type[Counts], alignment: Iterable[jiwer.AlignmentChunk]) -> Counts:
+    counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
+    for chunk in alignment:
+        # An insertion has no reference side, a deletion no hypothesis side; the others have both equally long.
+        counts[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+    return kind(counts["substitute"], counts["delete"], counts["insert"], counts["equal"])

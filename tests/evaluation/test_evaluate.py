@@ -1,0 +1,148 @@
+"""Every system sees the same utterances; what is left out is listed; what cannot be compared is refused."""
+
+import dataclasses
+
+import pytest
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.evaluate import evaluate_systems, spread
+from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System
+from asr_kd.scoring.wer import WordErrors
+
+SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, rtf_utterances=2)
+
+
+class Recorder:
+    """A Progress that remembers."""
+
+    def __init__(self):
+        self.updates = []
+
+    def update(self, label, done, total, unit, note=""):
+        self.updates.append((label, done, total))
+
+    def message(self, text):
+        pass
+
+
+def test_known_errors_of_two_systems(tmp_path, utterances, by_heart):
+    good = by_heart({"bob-2": "uh"})
+    poor = by_heart({"ann-1": "one too three", "eve-2": ""})
+    systems = [System("big", "teacher", good), System("small", "student_hard", poor)]
+    results = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report")
+    found = results.sets["test"]
+    assert found.systems["teacher"].score.words == WordErrors(insertions=1, hits=16)
+    assert found.systems["student_hard"].score.words == WordErrors(substitutions=1, deletions=5, hits=10)
+    assert found.systems["teacher"].score.wer == 1 / 16
+    assert list(found.references) == [utterance.id for utterance in utterances]
+    assert found.num_speakers == 3
+    assert found.seconds == pytest.approx(sum(utterance.duration for utterance in utterances))
+    assert found.gap_recovered is None
+    assert results.names == {"teacher": "big", "student_hard": "small"}
+
+
+def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, by_heart):
+    every_first = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
+    half = {key: text for key, text in every_first.items() if key.endswith("1")}
+    systems = [
+        System("t", "teacher", by_heart()),
+        System("h", "student_hard", by_heart(every_first)),
+        System("k", "student_kd", by_heart(half)),
+    ]
+    found = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report").sets["test"]
+    assert found.resampled_by == "speakers"
+    assert found.gap_recovered.value == pytest.approx(3 / 6)
+    assert found.kd_minus_hard.value == pytest.approx(-3 / 16)
+
+
+def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_path, utterances, by_heart):
+    utterances[1].audio.write_bytes(utterances[1].audio.read_bytes()[:5000])
+    utterances[4] = dataclasses.replace(utterances[4], text=None)
+    systems = [System("a", "teacher", by_heart()), System("b", "other", by_heart())]
+    settings = SETTINGS.model_copy(update={"max_excluded_share": 0.5})
+    found = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report").sets["test"]
+    assert {item.id for item in found.excluded} == {"ann-2", "eve-1"}
+    reasons = {item.id: item.reason for item in found.excluded}
+    assert reasons["eve-1"] == "no transcript"
+    assert "cut off" in reasons["ann-2"]
+    for result in found.systems.values():
+        assert set(result.score.utterances) == {"ann-1", "bob-1", "bob-2", "eve-2"}
+
+
+def test_too_many_left_out_stop_the_evaluation(tmp_path, utterances, by_heart):
+    utterances[0].audio.unlink()
+    with pytest.raises(EvaluationError, match=r"1 of 6 utterances cannot be used \(ann-1: .*max_excluded_share"):
+        evaluate_systems([System("a", "teacher", by_heart())], {"test": utterances}, SETTINGS, tmp_path / "report")
+    assert not (tmp_path / "report").exists()
+
+
+def test_nothing_left_is_an_error_whatever_share_is_allowed(tmp_path, utterances, by_heart):
+    without_text = [dataclasses.replace(utterance, text=None) for utterance in utterances]
+    settings = SETTINGS.model_copy(update={"max_excluded_share": 1.0})
+    with pytest.raises(EvaluationError, match="6 of 6 utterances"):
+        evaluate_systems([System("a", "teacher", by_heart())], {"test": without_text}, settings, tmp_path / "report")
+
+
+def test_batches_are_bounded_by_padded_seconds(tmp_path, utterances, by_heart):
+    recognizer = by_heart()
+    settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
+    evaluate_systems([System("a", "teacher", recognizer)], {"test": utterances}, settings, tmp_path / "report")
+    assert recognizer.batches == [2, 2, 2]
+
+
+def test_batching_does_not_change_the_result(tmp_path, utterances, by_heart):
+    system = System("a", "teacher", by_heart({"ann-1": "one"}))
+    scores = []
+    for seconds in (0.1, 1.0, 60.0):
+        settings = SETTINGS.model_copy(update={"batch_seconds": seconds})
+        results = evaluate_systems([system], {"test": utterances}, settings, tmp_path / "report")
+        scores.append(results.sets["test"].systems["teacher"])
+    assert scores[0] == scores[1] == scores[2]
+
+
+def test_progress_ends_at_the_whole(tmp_path, utterances, by_heart):
+    progress = Recorder()
+    evaluate_systems(
+        [System("a", "teacher", by_heart())], {"dev": utterances}, SETTINGS, tmp_path / "r", progress=progress
+    )
+    assert progress.updates[0] == ("transcribe dev", 6, 6)
+    assert progress.updates[-1] == ("real-time factor", 2, 2)
+
+
+def test_a_recognizer_that_loses_a_transcript_is_found(tmp_path, utterances):
+    class Forgetful:
+        def transcribe(self, waveforms):
+            return ["x"] * (len(waveforms) - 1)
+
+    with pytest.raises(EvaluationError, match="forgetful: gave 5 transcripts for 6 waveforms"):
+        evaluate_systems([System("forgetful", "other", Forgetful())], {"t": utterances}, SETTINGS, tmp_path / "r")
+
+
+def test_what_cannot_be_compared_is_refused(tmp_path, utterances, by_heart):
+    recognizer = by_heart()
+    one = [System("a", "teacher", recognizer)]
+
+    def refused(systems, sets, message):
+        with pytest.raises(EvaluationError, match=message):
+            evaluate_systems(systems, sets, SETTINGS, tmp_path / "report", RunFacts())
+
+    refused([], {"test": utterances}, "no system")
+    refused(one, {}, "no test set")
+    refused(one, {"test": []}, "test: the test set is empty")
+    refused(one, {"../test": utterances}, "cannot be a file name")
+    refused(one, {"test": [utterances[0], utterances[0]]}, "'ann-1' stands in it more than once")
+    refused([*one, System("b", "teacher", recognizer)], {"test": utterances}, "'a' and 'b' both stand for 'teacher'")
+    refused([System("gap_recovered", "other", recognizer)], {"test": utterances}, "uses the name")
+    refused([System("teacher", "other", recognizer)], {"test": utterances}, "uses the name")
+    refused([System("a/b", "other", recognizer)], {"test": utterances}, "cannot be a file name")
+    assert not recognizer.batches
+
+
+def test_timed_utterances_are_spread_from_short_to_long(tmp_path):
+    durations = [Utterance(f"u{n}", tmp_path, float(n), "x", "s") for n in range(1, 101)]
+    assert [item.duration for item in spread(durations, 4)] == [13.0, 38.0, 63.0, 88.0]
+    assert spread(durations[:3], 10) == durations[:3]
+    assert spread(durations, 0) == []

@@ -1,0 +1,38 @@
+"""Provenance is about this process and this checkout, and about no other."""
+
+import asr_kd
+from asr_kd.evaluation import provenance
+
+
+def test_the_command_is_quoted_for_a_shell(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["/some/where/bin/asr-kd", "run", "my recipe.yaml", "a.b=1"])
+    assert provenance.command_line() == "asr-kd run 'my recipe.yaml' a.b=1"
+
+
+def test_the_checkout_of_another_project_is_not_ours(monkeypatch, tmp_path):
+    package = tmp_path / "site-packages" / "asr_kd" / "__init__.py"
+    package.parent.mkdir(parents=True)
+    provenance._git(tmp_path, "init", "-q")
+    monkeypatch.setattr(asr_kd, "__file__", str(package))
+    assert provenance.git_commit() is None
+
+
+def test_a_checkout_gives_its_commit_and_says_when_it_was_changed(monkeypatch, tmp_path):
+    package = tmp_path / "asr_kd" / "__init__.py"
+    package.parent.mkdir()
+    package.write_text("")
+    identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
+    provenance._git(tmp_path, "init", "-q")
+    provenance._git(tmp_path, "add", ".")
+    provenance._git(tmp_path, *identity, "commit", "-q", "-m", "one")
+    monkeypatch.setattr(asr_kd, "__file__", str(package))
+    commit = provenance.git_commit()
+    assert commit is not None
+    assert len(commit) == 40
+    package.write_text("changed = True\n")
+    assert provenance.git_commit() == f"{commit}-dirty"
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert provenance.git_commit() is None
