@@ -23,7 +23,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         AsrKdError: the disk is full or the folder cannot be written; what stood at `path` is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(path)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         yield partial
@@ -43,7 +43,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     Raises:
         AsrKdError: the disk is full or the place cannot be written; what stood at `folder` is untouched.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    _make_parent(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
     shutil.rmtree(partial, ignore_errors=True)
@@ -84,6 +84,13 @@ def sha256_of_file(path: Path) -> str:
 def sha256_of(data: Any) -> str:
     """Hex SHA-256 of plain data, through its canonical JSON."""
     return hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _make_parent(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _write_error(path.parent, error) from error
 
 
 def _write_error(path: Path, error: OSError) -> AsrKdError:
