@@ -10,7 +10,7 @@ from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.export.settings import ExportSettings
+from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.settings import TargetSettings
@@ -45,6 +45,15 @@ class StudentSettings(Settings):
     """Whose soft targets it learns from; may be left out when there is one teacher."""
 
 
+class RecipeExport(ExportSettings):
+    """Which models are exported, and how."""
+
+    models: tuple[str, ...] = ()
+    """Names of students; empty exports every streaming one."""
+    verify_utterances: int = Field(8, ge=1)
+    """Dev utterances that a bundle is verified on, spread from the shortest to the longest."""
+
+
 class Recipe(Settings):
     """A whole run."""
 
@@ -60,7 +69,7 @@ class Recipe(Settings):
     targets: TargetSettings = TargetSettings()
     students: dict[str, StudentSettings] = Field(min_length=1)
     evaluate: EvaluationSettings = EvaluationSettings()
-    export: ExportSettings = ExportSettings()
+    export: RecipeExport = RecipeExport()
     extras: Any = None
     """Ignored: a place for YAML anchors that the rest of the file refers to."""
 

@@ -11,7 +11,6 @@ from typing import Any
 from asr_kd.errors import AsrKdError
 from asr_kd.files import sha256_of, write_json
 
-MARKER = "stage.json"
 VERSION = 1
 """Raised when a stage's output changes for the same settings, so that old results are not taken for new ones."""
 
@@ -22,7 +21,8 @@ class Unit:
 
     stage: str
     name: str
-    folder: Path
+    folder: Path  # its results, and nothing but them: bundles are copied away whole
+    marker: Path  # what was done for which key; beside the results, not among them
     settings: Any  # plain data that decides the result, beside the inputs
     inputs: Callable[[], Any]  # plain data that identifies the inputs; called when they are there
     run: Callable[[Path], None]
@@ -38,15 +38,15 @@ class Unit:
         return sha256_of([VERSION, self.stage, self.settings, self.inputs()])
 
 
-def read_marker(folder: Path) -> dict[str, Any]:
-    """What the folder says about its unit; empty when it says nothing."""
+def read_marker(path: Path) -> dict[str, Any]:
+    """What was done for a unit; empty when nothing was."""
     try:
-        marker = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+        marker = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         raise AsrKdError(
-            f"cannot be read ({error})", where=folder / MARKER, remedy="Run with --force to do this stage again"
+            f"cannot be read ({error})", where=path, remedy="Run with --force to do this stage again"
         ) from error
     return marker if isinstance(marker, dict) else {}
 
@@ -54,7 +54,7 @@ def read_marker(folder: Path) -> dict[str, Any]:
 def run_unit(unit: Unit, force: bool, say: Callable[[str], None]) -> bool:
     """Do the unit unless it is done; returns whether anything ran."""
     key = unit.key()
-    marker = {} if force else read_marker(unit.folder)
+    marker = read_marker(unit.marker) if unit.folder.exists() and not force else {}
     if marker.get("key") == key and marker.get("done"):
         say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
         return False
@@ -64,12 +64,12 @@ def run_unit(unit: Unit, force: bool, say: Callable[[str], None]) -> bool:
         _set_aside(unit, say, f"settings or inputs changed: {_difference(marker.get('settings'), unit.settings)}")
     say(f"[{unit.label}] {'goes on' if marker.get('key') == key else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}
-    write_json(unit.folder / MARKER, {**description, "done": False})
+    write_json(unit.marker, {**description, "done": False})
     started = time.monotonic()
     unit.run(unit.folder)
     seconds = round(time.monotonic() - started, 1)
     finished = time.strftime("%Y-%m-%d %H:%M")
-    write_json(unit.folder / MARKER, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
+    write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
     say(f"[{unit.label}] done in {seconds:.0f} s")
     return True
 

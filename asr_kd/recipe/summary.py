@@ -1,0 +1,29 @@
+"""What a run prints at its end: the table, where the files are, and the next useful command."""
+
+import shlex
+from pathlib import Path
+
+from rich.console import Console
+
+from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.tables import terminal_table
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.stages import STAGES, exported
+
+
+def print_summary(context: RunContext, recipe_path: Path, last: str, console: Console) -> None:
+    """Print what the stages up to `last` have made."""
+    work_dir = context.work_dir
+    if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
+        console.print(terminal_table(read_results(work_dir / "report")))
+        console.print(f"report:  {work_dir / 'report' / 'results.md'} (also results.json and hypotheses/)", markup=False)
+    bundles = [work_dir / "export" / name for name in exported(context)]
+    done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]
+    if last == "export" and done:
+        for bundle in done:
+            console.print(f"export:  {bundle}", markup=False)
+        favourite = next((bundle for bundle in done if bundle.name == "student-kd"), done[-1])
+        console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
+        return
+    following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
+    console.print(f"next:    asr-kd run {shlex.quote(str(recipe_path))} --from {following}", markup=False)
