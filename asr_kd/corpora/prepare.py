@@ -5,16 +5,19 @@ Knows which reader belongs to which settings; the layouts are the readers' busin
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
-from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
+from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
+from asr_kd.corpora.manifest import Utterance, hours, id_problem, read_manifest, write_manifest
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
+from asr_kd.corpora.synthetic import SPLITS, write_synthetic
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_json
+from asr_kd.progress import SILENT, Progress
 
 FORMAT = 1
 """Version of corpus.json; another one is refused."""
@@ -52,12 +55,15 @@ class PreparedCorpus:
         return [*self.train, *(utterance for members in self.sets.values() for utterance in members)]
 
 
-def prepare(settings: An4Settings | LibriSpeechSettings | SyntheticSettings, work_dir: Path) -> PreparedCorpus:
+def prepare(
+    settings: An4Settings | LibriSpeechSettings | SyntheticSettings, work_dir: Path, progress: Progress = SILENT
+) -> PreparedCorpus:
     """Find (or, for synthetic speech, make) a corpus and read what is in it.
 
     Args:
         settings: which corpus, which part.
         work_dir: the run's folder; only synthetic speech is written there.
+        progress: told how far the making of synthetic speech is.
 
     Raises:
         CorpusError: the corpus or a needed part is not there, malformed, or too much of it is unusable.
@@ -65,7 +71,9 @@ def prepare(settings: An4Settings | LibriSpeechSettings | SyntheticSettings, wor
     """
     if isinstance(settings, An4Settings):
         return _prepare_an4(settings)
-    raise CorpusError(f"no reader for {settings.kind!r}")
+    if isinstance(settings, LibriSpeechSettings):
+        return _prepare_librispeech(settings)
+    return _prepare_synthetic(settings, work_dir, progress)
 
 
 def _prepare_an4(settings: An4Settings) -> PreparedCorpus:
@@ -78,6 +86,41 @@ def _prepare_an4(settings: An4Settings) -> PreparedCorpus:
     else:
         parts["test"] = test
     return measured("an4", parts, settings.max_excluded_share, folder, absent=absent)
+
+
+def _prepare_librispeech(settings: LibriSpeechSettings) -> PreparedCorpus:
+    folder = find_librispeech(settings.root)
+    require_splits(folder, [*settings.train, *settings.dev])
+    present = [split for split in settings.test if (folder / split).is_dir()]
+    absent: dict[str, str] = {
+        split: f"not present, skipped: no folder {split}" for split in settings.test if split not in present
+    }
+    parts: dict[str, list[Recording]] = {"train": []}
+    unmatched: list[Exclusion] = []
+    for split in [*settings.train, *settings.dev, *present]:
+        recordings, without_partner = read_split(folder, split)
+        parts.setdefault("train" if split in settings.train else split, []).extend(recordings)
+        unmatched += without_partner
+    return measured(
+        "librispeech",
+        parts,
+        settings.max_excluded_share,
+        folder,
+        dev_sets=tuple(settings.dev),
+        absent=absent,
+        known_exclusions=unmatched,
+    )
+
+
+def _prepare_synthetic(settings: SyntheticSettings, work_dir: Path, progress: Progress) -> PreparedCorpus:
+    folder = (settings.root or work_dir / "corpus") / "synthetic"
+    write_synthetic(settings, folder, progress)
+    parts, unmatched = {}, []
+    for split in SPLITS:
+        parts[split], without_partner = read_split(folder, split)
+        unmatched += without_partner
+    corpus = measured("synthetic", parts, 0.0, folder, known_exclusions=unmatched)
+    return replace(corpus, synthetic=True)
 
 
 def measured(
@@ -93,7 +136,7 @@ def measured(
     """Recordings by set (`train` among them) as a prepared corpus: durations read, unusable ones listed.
 
     Raises:
-        CorpusError: too many are unusable, an id is in two sets, or a set is empty.
+        CorpusError: too many are unusable, an id is unsafe or stands twice, or a set is empty.
     """
     excluded = list(known_exclusions)
     sets: dict[str, list[Utterance]] = {}
@@ -105,14 +148,17 @@ def measured(
     for part, members in sets.items():
         if not members:
             raise CorpusError(f"the set {part!r} is empty", where=where, expected="at least one utterance")
-    _refuse_shared_ids(sets, where)
+    _check_ids(sets, where)
     return PreparedCorpus(name, sets.pop("train"), sets, dev_sets, absent or {}, excluded)
 
 
-def _refuse_shared_ids(sets: Mapping[str, Sequence[Utterance]], where: Path) -> None:
+def _check_ids(sets: Mapping[str, Sequence[Utterance]], where: Path) -> None:
     home: dict[str, Utterance] = {}
     for members in sets.values():
         for utterance in members:
+            problem = id_problem(utterance.id)
+            if problem:
+                raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=where, expected="a plain name")
             other = home.setdefault(utterance.id, utterance)
             if other is not utterance:
                 raise CorpusError(
