@@ -54,25 +54,30 @@ def markdown(summary: Summary) -> str:
 
 
 def terminal_table(summary: Summary) -> Table:
-    """One table of all test sets, for `rich` to print; notices and reasons stand in its caption."""
-    table = Table(box=box.SIMPLE_HEAD, title="Word error rates", caption_justify="left", title_justify="left")
-    table.add_column("System", overflow="fold")
-    for heading in ("WER % [95 %]", "S/D/I", "CER %", "Params", "Size", "RTF", "Gap recovered"):
-        table.add_column(heading, justify="right")
-    notes = _notices(summary)
+    """All test sets for `rich` to print, each with its gap recovered below; fits a terminal of 80 columns."""
+    page = Table.grid()
+    for notice in _notices(summary):
+        page.add_row(Text(notice))
     for name, found in summary["test_sets"].items():
+        page.add_row("")
         if "skipped" in found:
-            notes.append(f"{name}: skipped, {found['skipped']}")
+            page.add_row(Text(f"{name}: not evaluated ({found['skipped']})"))
             continue
-        table.add_row(Text(f"{name} ({found['utterances']} utterances, {found['speakers']} speakers)", style="bold"))
-        for key in _systems(found):
-            table.add_row(*(Text(cell) for cell in _terminal_cells(key, found, summary["models"][key])))
-        table.add_section()
-        if found["gap_recovered"] is None:
-            notes.append(f"{name}: gap recovered is undefined: {found['gap_recovered_reason']}")
+        page.add_row(Text(f"{name}: {_size(found)}", style="bold"))
+        page.add_row(_terminal_set(found, summary["models"]))
+        page.add_row(Text(f"Gap recovered: {_gap(found)}"))
         if found["excluded"]:
-            notes.append(f"{name}: {_excluded_count(found)}, listed in results.md")
-    table.caption = Text("\n".join(notes))
+            page.add_row(Text(f"{_excluded_count(found)}, listed in results.md"))
+    return page
+
+
+def _terminal_set(found: Mapping[str, Any], models: Mapping[str, Any]) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    table.add_column("System", overflow="fold")
+    for heading in ("WER % [95 %]", "S/D/I", "CER %", "Params", "Size", "RTF"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for key in _systems(found):
+        table.add_row(*(Text(cell) for cell in _terminal_cells(found[key], models[key])))
     return table
 
 
@@ -97,13 +102,13 @@ def _seeds_notice(seeds: Sequence[int]) -> str:
 
 def _set_section(name: str, found: Mapping[str, Any], models: Mapping[str, Any]) -> list[str]:
     if "skipped" in found:
-        return [f"## {name}", f"Skipped: {_escape(found['skipped'])}"]
+        return [f"## {name}", f"Not evaluated ({_escape(found['skipped'])})."]
     rows = [_markdown_cells(key, found, models[key]) for key in _systems(found)]
     parts = [
         f"## {name}",
-        f"{found['utterances']} utterances, {found['speakers']} speakers, {_duration(found['seconds'])}.",
+        f"{_size(found)}.",
         _pipe_table(_HEADER, rows, left=1),
-        f"Gap recovered: {_gap(found)}.",
+        f"Gap recovered: {_escape(_gap(found))}.",
     ]
     difference = found["kd_minus_hard"]
     if difference is not None:
@@ -127,20 +132,18 @@ def _markdown_cells(key: str, found: Mapping[str, Any], model: Mapping[str, Any]
         *(str(errors[count]) for count in ("substitutions", "deletions", "insertions", "words")),
         _percent(errors["cer"]),
         *_cost_cells(model),
-        _gap(found) if key == "student_kd" else "",
+        (_gap(found) if found["gap_recovered"] is not None else "undefined") if key == "student_kd" else "",
     ]
 
 
-def _terminal_cells(key: str, found: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    errors = found[key]
-    gap = _gap(found) if found["gap_recovered"] is not None else "undefined"
+def _terminal_cells(errors: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+    low, high = errors["wer_low"], errors["wer_high"]
     return [
-        f"  {errors['name']}",
-        f"{_percent(errors['wer'])} {_interval(errors['wer_low'], errors['wer_high'])}",
+        errors["name"],
+        _percent(errors["wer"]) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"),
         "/".join(str(errors[count]) for count in ("substitutions", "deletions", "insertions")),
         _percent(errors["cer"]),
         *_cost_cells(model),
-        gap if key == "student_kd" else "",
     ]
 
 
@@ -149,7 +152,7 @@ def _cost_cells(model: Mapping[str, Any]) -> list[str]:
     return [
         UNKNOWN if parameters is None else f"{parameters / 1e6:.2f} M",
         UNKNOWN if size is None else f"{size / 1e6:.1f} MB",
-        UNKNOWN if factor is None else f"{factor:.3f}",
+        UNKNOWN if factor is None else f"{factor:.2g}",
     ]
 
 
@@ -219,8 +222,10 @@ def _interval(low: float | None, high: float | None) -> str:
     return UNKNOWN if low is None or high is None else f"[{100 * low:.2f}, {100 * high:.2f}]"
 
 
-def _duration(seconds: float) -> str:
-    return f"{seconds / 3600:.2f} h of speech" if seconds >= 3600 else f"{seconds / 60:.1f} min of speech"
+def _size(found: Mapping[str, Any]) -> str:
+    seconds = found["seconds"]
+    duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    return f"{found['utterances']} utterances, {found['speakers']} speakers, {duration} of speech"
 
 
 def _escape(text: Any) -> str:

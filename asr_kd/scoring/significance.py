@@ -156,7 +156,7 @@ def gap_recovered(
 
 
 def _why_undefined(gap: float, interval: Interval, confidence: float) -> str | None:
-    spread = f"{confidence:.0%} interval [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
+    spread = f"{100 * confidence:g} % interval [{100 * interval.low:.2f}, {100 * interval.high:.2f}]"
     if 0 in interval:
         return f"the teacher's lead of {100 * gap:.2f} points has the {spread}, which holds 0"
     if interval.high < 0:

@@ -112,7 +112,7 @@ def test_results_md_reads_as_it_should(folder):
     assert "| 1.02 M | – | – |" in rows[3]
     assert rows[4].startswith("| student-kd | 18.75 | [")
     assert "| 50 % [" in rows[4]
-    assert "## test\n\nSkipped: its files are not here" in text
+    assert "## test\n\nNot evaluated (its files are not here)." in text
     assert "Gap recovered: 50 % [" in text
     assert "WER with KD minus WER without: -18.75 points [" in text
     assert "- Command: `asr-kd evaluate recipe.yaml`" in text
@@ -128,16 +128,17 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(folder):
 
 
 def test_the_terminal_table_prints_from_the_stored_results(folder):
-    console = Console(width=120, file=io.StringIO(), color_system=None)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(terminal_table(read_results(folder)))
     text = console.file.getvalue()
-    assert "dev (6 utterances, 3 speakers)" in text
+    assert "dev: 6 utterances, 3 speakers, 0.1 min of speech" in text
     line = next(line for line in text.splitlines() if "student-hard" in line)
     assert "37.50 [" in line
     assert "0/5/1" in line
-    assert "50 % [" in next(line for line in text.splitlines() if "student-kd" in line)
+    assert "Gap recovered: 50 % [" in text
+    assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert SYNTHETIC_NOTICE in text
-    assert "test: skipped, its files are not here" in text
+    assert "test: not evaluated (its files are not here)" in text
 
 
 def test_markdown_of_stored_results_is_results_md(folder):
@@ -160,10 +161,10 @@ def test_an_undefined_gap_says_why(tmp_path, utterances, by_heart):
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     assert summary["test_sets"]["dev"]["gap_recovered"] is None
-    assert "undefined (the teacher's lead of 0.00 points has the 95% interval" in markdown(summary)
-    console = Console(width=120, file=io.StringIO(), color_system=None)
+    assert "undefined (the teacher's lead of 0.00 points has the 95 % interval" in markdown(summary)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(terminal_table(summary))
-    assert "dev: gap recovered is undefined: the teacher's lead" in console.file.getvalue()
+    assert "Gap recovered: undefined (the teacher's lead" in console.file.getvalue()
 
 
 def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utterances, by_heart):
@@ -176,9 +177,9 @@ def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utt
     assert (
         "1 of 6 utterances left out, for every system alike:\n\n- ann-1: &lt;b&gt;bold&lt;/b&gt; \\| [red] next" in text
     )
-    console = Console(width=120, file=io.StringIO(), color_system=None)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(terminal_table(summary))
-    assert "dev: 1 of 6 utterances left out, listed in results.md" in console.file.getvalue()
+    assert "1 of 6 utterances left out, listed in results.md" in console.file.getvalue()
 
 
 def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utterances, by_heart):
