@@ -88,6 +88,7 @@ def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: floa
     if samples.shape[1] > 1 and channels == "refuse":
         raise AudioError(
             f"has {samples.shape[1]} channels",
+            problem="several channels",
             where=path,
             expected="one",
             remedy="Say which to use with channels: first or mean",
@@ -99,6 +100,7 @@ def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: floa
     if duration is not None and abs(found - duration) > tolerance:
         raise AudioError(
             f"lasts {found:.3f} s",
+            problem="wrong duration",
             where=path,
             expected=f"{duration:.3f} s as its manifest says",
             remedy="The file was replaced or damaged: restore it, or run prepare again",
@@ -132,6 +134,7 @@ def _open_info(path: Path) -> Any:
     except OSError as error:
         raise AudioError(
             "cannot be read" if Path(path).exists() else "no such file",
+            problem="missing file",
             where=path,
             expected="an audio file",
             remedy="Restore the file, or leave the utterance out of the manifest",
@@ -175,14 +178,22 @@ def _decode(path: Path, info: AudioInfo) -> np.ndarray:
 
 def _check_samples(samples: np.ndarray, path: Path) -> None:
     if len(samples) == 0:
-        raise AudioError("holds no samples", where=path, expected="speech", remedy="Leave the utterance out")
+        raise AudioError(
+            "holds no samples", problem="zero length", where=path, expected="speech", remedy="Leave the utterance out"
+        )
     bad = int((~np.isfinite(samples)).sum())
     if bad:
-        raise AudioError(f"{bad} of its {len(samples)} samples are NaN or infinite", where=path, expected="numbers")
+        raise AudioError(
+            f"{bad} of its {len(samples)} samples are NaN or infinite",
+            problem="NaN or infinite samples",
+            where=path,
+            expected="numbers",
+        )
     peak = float(np.abs(samples).max())
     if peak > LARGEST_SAMPLE:
         raise AudioError(
             f"its samples reach {peak:.4g}",
+            problem="samples out of range",
             where=path,
             expected="floating-point samples in [-1, 1]",
             remedy="Divide by 32768 if they are 16-bit integers stored as floats",

@@ -34,7 +34,25 @@ class RecipeError(AsrKdError):
 
 
 class AudioError(AsrKdError):
-    """An audio file is missing, damaged or not what its manifest says."""
+    """An audio file is missing, damaged or not what its manifest says.
+
+    Args:
+        found: what was found.
+        problem: its kind, in a few words that stay the same: what reports count by.
+        expected, where, remedy: as in the root.
+    """
+
+    def __init__(
+        self,
+        found: str,
+        *,
+        problem: str = "damaged audio",
+        expected: str = "",
+        where: str | Path = "",
+        remedy: str = "",
+    ) -> None:
+        self.problem = problem
+        super().__init__(found, expected=expected, where=where, remedy=remedy)
 
 
 class CorpusError(AsrKdError):

@@ -78,78 +78,72 @@ def prepare(
 
 def _prepare_an4(settings: An4Settings) -> PreparedCorpus:
     folder = find_an4(settings.root)
-    parts = split_speakers(read_an4(folder, "train"), settings.fold, settings.seed)
-    absent = {}
+    listing = Listing("an4", folder, dict(split_speakers(read_an4(folder, "train"), settings.fold, settings.seed)))
     test = official_test(folder)
     if isinstance(test, str):
-        absent["test"] = test
+        listing.absent["test"] = test
     else:
-        parts["test"] = test
-    return measured("an4", parts, settings.max_excluded_share, folder, absent=absent)
+        listing.parts["test"] = test
+    return measure_listing(listing, settings.max_excluded_share)
 
 
 def _prepare_librispeech(settings: LibriSpeechSettings) -> PreparedCorpus:
     folder = find_librispeech(settings.root)
     require_splits(folder, [*settings.train, *settings.dev])
-    present = [split for split in settings.test if (folder / split).is_dir()]
-    absent: dict[str, str] = {
-        split: f"not present, skipped: no folder {split}" for split in settings.test if split not in present
-    }
-    parts: dict[str, list[Recording]] = {"train": []}
-    unmatched: list[Exclusion] = []
-    for split in [*settings.train, *settings.dev, *present]:
-        recordings, without_partner = read_split(folder, split)
-        parts.setdefault("train" if split in settings.train else split, []).extend(recordings)
-        unmatched += without_partner
-    return measured(
-        "librispeech",
-        parts,
-        settings.max_excluded_share,
-        folder,
-        dev_sets=tuple(settings.dev),
-        absent=absent,
-        known_exclusions=unmatched,
-    )
+    listing = Listing("librispeech", folder, {"train": []}, dev_sets=tuple(settings.dev))
+    for split in [*settings.train, *settings.dev, *settings.test]:
+        if (folder / split).is_dir():
+            listing.add_split("train" if split in settings.train else split, split)
+        else:
+            listing.absent[split] = f"not present, skipped: there is no folder {split}"
+    return measure_listing(listing, settings.max_excluded_share)
 
 
 def _prepare_synthetic(settings: SyntheticSettings, work_dir: Path, progress: Progress) -> PreparedCorpus:
     folder = (settings.root or work_dir / "corpus") / "synthetic"
     write_synthetic(settings, folder, progress)
-    parts, unmatched = {}, []
+    listing = Listing("synthetic", folder)
     for split in SPLITS:
-        parts[split], without_partner = read_split(folder, split)
-        unmatched += without_partner
-    corpus = measured("synthetic", parts, 0.0, folder, known_exclusions=unmatched)
-    return replace(corpus, synthetic=True)
+        listing.add_split(split, split)
+    return replace(measure_listing(listing, max_excluded_share=0.0), synthetic=True)
 
 
-def measured(
-    name: str,
-    parts: Mapping[str, Sequence[Recording]],
-    max_excluded_share: float,
-    where: Path,
-    *,
-    dev_sets: tuple[str, ...] = ("dev",),
-    absent: dict[str, str] | None = None,
-    known_exclusions: Sequence[Exclusion] = (),
-) -> PreparedCorpus:
-    """Recordings by set (`train` among them) as a prepared corpus: durations read, unusable ones listed.
+@dataclass
+class Listing:
+    """What a corpus lists, by set (`train` among them), before any audio was looked at."""
+
+    name: str
+    folder: Path
+    parts: dict[str, list[Recording]] = field(default_factory=dict)
+    dev_sets: tuple[str, ...] = ("dev",)
+    absent: dict[str, str] = field(default_factory=dict)
+    unmatched: list[Exclusion] = field(default_factory=list)
+
+    def add_split(self, part: str, split: str) -> None:
+        """Add a folder in LibriSpeech's layout to a set."""
+        recordings, unmatched = read_split(self.folder, split)
+        self.parts.setdefault(part, []).extend(recordings)
+        self.unmatched += unmatched
+
+
+def measure_listing(listing: Listing, max_excluded_share: float) -> PreparedCorpus:
+    """A listing as a prepared corpus: durations read, unusable recordings told apart.
 
     Raises:
         CorpusError: too many are unusable, an id is unsafe or stands twice, or a set is empty.
     """
-    excluded = list(known_exclusions)
+    excluded = list(listing.unmatched)
     sets: dict[str, list[Utterance]] = {}
-    for part, recordings in parts.items():
+    for part, recordings in listing.parts.items():
         sets[part], unusable = measure(recordings)
         excluded += unusable
-    listed = sum(map(len, parts.values())) + len(known_exclusions)
-    refuse_too_many(excluded, listed, max_excluded_share, where)
+    listed = sum(map(len, listing.parts.values())) + len(listing.unmatched)
+    refuse_too_many(excluded, listed, max_excluded_share, listing.folder)
     for part, members in sets.items():
         if not members:
-            raise CorpusError(f"the set {part!r} is empty", where=where, expected="at least one utterance")
-    _check_ids(sets, where)
-    return PreparedCorpus(name, sets.pop("train"), sets, dev_sets, absent or {}, excluded)
+            raise CorpusError(f"the set {part!r} is empty", where=listing.folder, expected="at least one utterance")
+    _check_ids(sets, listing.folder)
+    return PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
 
 
 def _check_ids(sets: Mapping[str, Sequence[Utterance]], where: Path) -> None:

@@ -1,0 +1,221 @@
+"""What is wrong with a corpus, utterance by utterance, before anything is trained on it.
+
+Finds and lists; repairs and leaves out nothing. Knows the frame rate of models as a number only.
+"""
+
+import itertools
+import math
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from asr_kd.audio import DURATION_TOLERANCE_SECONDS, MP3_TOLERANCE_SAMPLES, SAMPLE_RATE, AudioInfo, probe, read_audio
+from asr_kd.corpora.manifest import Utterance, hours, id_problem
+from asr_kd.corpora.recordings import Exclusion
+from asr_kd.errors import AudioError
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
+
+THREADS = 4
+"""Files decoded at a time; libsndfile lets Python's other threads run meanwhile."""
+
+NOTES = frozenset({"other sample rate", "no transcript", "audio used twice"})
+"""Kinds that are worth knowing and do no harm; every other kind is a problem."""
+
+LOOKAHEAD_MS = 30
+"""What the models' two unpadded convolutions read beyond an encoder frame: it takes a part of a frame away."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """One thing found about one utterance."""
+
+    id: str
+    path: Path
+    problem: str  # the kind, for example "damaged audio"
+    detail: str
+
+
+@dataclass(frozen=True)
+class CheckReport:
+    """All that was found, in the utterances' order."""
+
+    rows: list[CheckRow]
+    utterances: int
+    hours: float
+    speakers: int
+    decoded: bool
+
+    @property
+    def problems(self) -> list[CheckRow]:
+        """Rows that must be mended or left out before training."""
+        return [row for row in self.rows if row.problem not in NOTES]
+
+    @property
+    def notes(self) -> list[CheckRow]:
+        """Rows that are good to know."""
+        return [row for row in self.rows if row.problem in NOTES]
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Rows by kind."""
+        return Counter(row.problem for row in self.rows)
+
+    @property
+    def ok(self) -> bool:
+        """Whether utterances were looked at and nothing is wrong with them."""
+        return self.utterances > 0 and not self.problems
+
+    def including(self, excluded: Sequence[Exclusion]) -> "CheckReport":
+        """The same report with what preparing the corpus already left out."""
+        rows = [CheckRow(item.id, item.path, "left out by prepare", item.reason) for item in excluded]
+        return replace(self, rows=rows + self.rows)
+
+    def lines(self, limit: int = 20) -> list[str]:
+        """The report as text: totals, counts by kind, and at most `limit` rows of each kind spelt out."""
+        how = "decoded and compared" if self.decoded else "headers only: damage inside the files is not looked for"
+        lines = [f"{self.utterances} utterances, {self.hours:.2f} h, {self.speakers} speakers ({how})"]
+        for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in NOTES, -item[1], item[0])):
+            lines.append(f"{'note' if kind in NOTES else 'PROBLEM'}: {kind}: {count}")
+            of_kind = [row for row in self.rows if row.problem == kind]
+            lines += [f"  {row.id}  {row.path}  {row.detail}" for row in of_kind[:limit]]
+            if count > limit:
+                lines.append(f"  … and {count - limit} more")
+        if not self.utterances:
+            lines.append("PROBLEM: there is nothing to check")
+        elif not self.problems:
+            lines.append("Nothing is wrong with it.")
+        else:
+            affected = len({row.id for row in self.problems})
+            lines.append(f"{len(self.problems)} problems in {affected} utterances: mend them or leave them out.")
+        return lines
+
+
+def check_utterances(
+    utterances: Sequence[Utterance],
+    vocabulary: Vocabulary | None,
+    normalizer: Normalizer,
+    *,
+    frame_shift_ms: float = 40,
+    read: bool = True,
+    progress: Callable[[int, int], None] | None = None,
+) -> CheckReport:
+    """Look at every utterance: its id, its transcript, its audio.
+
+    Args:
+        utterances: what a manifest or a corpus lists.
+        vocabulary: what transcripts must be written in; None skips that comparison.
+        normalizer: how transcripts are rewritten before training.
+        frame_shift_ms: duration of a model's output frame.
+        read: also decode the audio, which finds damage inside the files.
+        progress: told (utterances done, utterances in all).
+
+    Returns:
+        The report; problems are its rows, nothing is raised for them.
+    """
+    rows = list(_repeated(utterances))
+    with ThreadPoolExecutor(THREADS) as pool:
+        heard = pool.map(lambda utterance: list(_audio_rows(utterance, read)), utterances)
+        for done, (utterance, audio_rows) in enumerate(zip(utterances, heard, strict=True), start=1):
+            rows += _id_rows(utterance)
+            rows += audio_rows
+            rows += _text_rows(utterance, vocabulary, normalizer, frame_shift_ms)
+            if progress is not None:
+                progress(done, len(utterances))
+    speakers = {utterance.speaker for utterance in utterances}
+    total_hours = hours(utterance for utterance in utterances if math.isfinite(utterance.duration))
+    return CheckReport(rows, len(utterances), total_hours, len(speakers), read)
+
+
+def frames_available(duration: float, frame_shift_ms: float) -> int:
+    """Output frames of so many seconds; exactly the models' own count at 40 ms (four features, 30 ms ahead)."""
+    feature_frames = math.floor(duration * 100 + 0.5)
+    return max(math.floor((10 * feature_frames - LOOKAHEAD_MS) / frame_shift_ms), 0)
+
+
+def frames_needed(symbols: Sequence[object]) -> int:
+    """Frames that CTC needs: one a symbol, and a blank between equal neighbours (Graves et al., 2006)."""
+    return len(symbols) + sum(first == second for first, second in itertools.pairwise(symbols))
+
+
+def _repeated(utterances: Sequence[Utterance]) -> Iterator[CheckRow]:
+    rows_of_id: dict[str, int] = {}
+    rows_of_audio: dict[Path, int] = {}
+    for number, utterance in enumerate(utterances, start=1):
+        first = rows_of_id.setdefault(utterance.id, number)
+        if first != number:
+            yield CheckRow(utterance.id, utterance.audio, "duplicate id", f"rows {first} and {number}")
+        first = rows_of_audio.setdefault(utterance.audio, number)
+        if first != number:
+            yield CheckRow(utterance.id, utterance.audio, "audio used twice", f"rows {first} and {number}")
+
+
+def _id_rows(utterance: Utterance) -> Iterator[CheckRow]:
+    problem = id_problem(utterance.id)
+    if problem:
+        yield CheckRow(utterance.id[:60], utterance.audio, "unusable id", f"the id {problem}")
+
+
+def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
+    def row(problem: str, detail: str) -> CheckRow:
+        return CheckRow(utterance.id, utterance.audio, problem, detail)
+
+    try:
+        info = probe(utterance.audio)
+    except AudioError as error:
+        yield row(error.problem, error.found)
+        return
+    if info.num_samples == 0:
+        yield row("zero length", "holds no samples")
+        return
+    if info.channels > 1:
+        yield row("several channels", f"{info.channels} channels, expected one")
+    if info.sample_rate != SAMPLE_RATE:
+        yield row("other sample rate", f"{info.sample_rate} Hz, will be resampled to {SAMPLE_RATE} Hz")
+    wrong_duration = _duration_problem(utterance.duration, info)
+    if wrong_duration:
+        yield row("wrong duration", wrong_duration)
+    if read:
+        try:
+            read_audio(utterance.audio, channels="first")
+        except AudioError as error:
+            yield row(error.problem, error.found)
+
+
+def _duration_problem(promised: float, info: AudioInfo) -> str | None:
+    if not 0 < promised < math.inf:
+        return f"{promised} s, expected a positive number"
+    tolerance = MP3_TOLERANCE_SAMPLES / info.sample_rate if info.approximate_length else DURATION_TOLERANCE_SECONDS
+    if abs(promised - info.duration) > tolerance:
+        return f"{promised:.3f} s in the manifest, {info.duration:.3f} s in the file"
+    return None
+
+
+def _text_rows(
+    utterance: Utterance, vocabulary: Vocabulary | None, normalizer: Normalizer, frame_shift_ms: float
+) -> Iterator[CheckRow]:
+    def row(problem: str, detail: str) -> CheckRow:
+        return CheckRow(utterance.id, utterance.audio, problem, detail)
+
+    if utterance.text is None:
+        yield row("no transcript", "usable for distillation without transcripts only")
+        return
+    text = normalize(utterance.text, normalizer)
+    if not text.split():
+        yield row("empty transcript", f"{utterance.text[:60]!r}")
+        return
+    unknown = vocabulary.unknown_characters(text) if vocabulary is not None else []
+    if unknown:
+        yield row("characters outside the vocabulary", f"{' '.join(map(repr, unknown))} in {text[:60]!r}")
+    spelt: Sequence[object] = WORD_SEPARATOR.join(text.split())
+    if vocabulary is not None and not unknown:
+        spelt = vocabulary.encode(text)
+    if math.isfinite(utterance.duration):
+        needed, available = frames_needed(spelt), frames_available(utterance.duration, frame_shift_ms)
+        if needed > available:
+            yield row(
+                "transcript too long for CTC",
+                f"{len(spelt)} tokens need {needed} frames, {utterance.duration:.2f} s give {available}",
+            )
