@@ -1,0 +1,21 @@
+"""Soft targets on disk: made once with a teacher, read at random by utterance, checked on the way.
+
+Knows teachers and manifests, not students: soft targets outlive students.
+"""
+
+from asr_kd.targets.collate import collate
+from asr_kd.targets.extract import ExtractionReport, extract
+from asr_kd.targets.packing import StoredTargets
+from asr_kd.targets.settings import TargetSettings, variant_name
+from asr_kd.targets.store import Store, StoreInfo
+
+__all__ = [
+    "ExtractionReport",
+    "Store",
+    "StoreInfo",
+    "StoredTargets",
+    "TargetSettings",
+    "collate",
+    "extract",
+    "variant_name",
+]

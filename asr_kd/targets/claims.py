@@ -1,0 +1,79 @@
+"""Claiming a piece of work among processes that do not talk: a file that only one can create.
+
+A claim names its owner; one whose owner died on this machine is taken over. Knows nothing of the work.
+"""
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def guard(folder: Path) -> Iterator[None]:
+    """One process at a time in here; the system lets go when the process dies."""
+    with (folder / ".guard").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def release(path: Path) -> None:
+    """Give up a claim that `acquire` gave us."""
+    path.unlink(missing_ok=True)
+
+
+def acquire(path: Path) -> str | None:
+    """Take the claim `path`, or learn who holds it.
+
+    Returns:
+        None when it is ours now, else its owner in words ("process 12 on host").
+    """
+    # The guard makes "look, remove the dead one's, create ours" one step.
+    with guard(path.parent):
+        if path.exists():
+            owner = _read(path)
+            if not _is_dead(owner):
+                return f"process {owner['pid']} on {owner['host']} (claim {path})"
+            path.unlink()
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
+        with os.fdopen(descriptor, "w") as file:
+            me = {"pid": os.getpid(), "host": socket.gethostname(), "started": _start_of(os.getpid())}
+            json.dump(me, file)
+    return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Owner by the claim's own words; empty when its writer was killed before writing them."""
+    try:
+        owner = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return owner if isinstance(owner, dict) and {"pid", "host", "started"} <= owner.keys() else {}
+
+
+def _is_dead(owner: dict[str, Any]) -> bool:
+    if not owner:
+        return True
+    if owner["host"] != socket.gethostname():
+        return False  # cannot be known from here
+    try:
+        os.kill(int(owner["pid"]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        pass  # alive, another user's
+    # The same number may be another process by now, in a restarted container for example.
+    return owner["started"] != _start_of(int(owner["pid"]))
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in the kernel's ticks; empty where that is not to be had."""
+    try:
+        # The command's name, in parentheses, may hold spaces: fields are counted after it (proc(5), field 22).
+        return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[19]
+    except (OSError, IndexError):
+        return ""

@@ -1,0 +1,90 @@
+"""How much of the teacher a store kept, measured on a sample with the teacher itself. Changes nothing."""
+
+from collections.abc import Sequence
+
+import torch
+
+from asr_kd.audio import read_audio
+from asr_kd.config import Settings
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.features.augment import speed_perturb
+from asr_kd.posteriors import SparsePosteriors
+from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
+from asr_kd.targets.labelling import listen
+from asr_kd.targets.plan import plan_batches
+from asr_kd.targets.settings import TargetSettings, variant_name
+from asr_kd.targets.store import Store
+from asr_kd.teachers.base import Teacher
+
+
+class Fidelity(Settings):
+    """Shares and means over frames; divergences and entropy in nats."""
+
+    bytes_per_frame: float
+    """Over the whole store."""
+    entries_per_frame: float
+    """Over the whole store; a collapsed blank counts as one."""
+    certain_share: float
+    """Frames inside runs of certain blanks, over the whole store."""
+    sampled_utterances: int
+    sampled_frames: int
+    kl: float
+    """KL(teacher ‖ stored) over the stored entries and the tail: what rounding and collapsing cost."""
+    tail_divergence: float
+    """What the teacher says inside the tail beyond its mass, apart: KL to a flat tail of that mass."""
+    argmax_agreement: float
+    teacher_entropy: float
+    blank_share: float
+    """Frames where the teacher's most probable token is the blank."""
+
+
+def measure_fidelity(
+    teacher: Teacher, store: Store, utterances: Sequence[Utterance], settings: TargetSettings
+) -> Fidelity:
+    """Compare the store's first variant with the teacher on an even sample of the stored utterances."""
+    stored = [utterance for utterance in sorted(utterances, key=lambda item: item.id) if utterance.id in store]
+    stride = max(1, len(stored) // settings.fidelity_utterances)
+    sample = stored[::stride][: settings.fidelity_utterances]
+    sums = torch.zeros(6, dtype=torch.float64)
+    for batch in plan_batches(sample, settings.batch_seconds):
+        waveforms = [
+            speed_perturb(read_audio(utterance.audio, duration=utterance.duration), settings.speeds[0])
+            for utterance in batch
+        ]
+        dense = listen(teacher, waveforms)
+        for index, utterance in enumerate(batch):
+            kept = store.read(utterance.id, variant_name(settings.speeds[0]), int(dense.lens[index]))
+            sums += _sums(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
+    shards = store.info.shards
+    frames = max(store.info.frames, 1)
+    means = (sums / sums[0].clamp_min(1)).tolist()
+    return Fidelity(
+        bytes_per_frame=store.info.bytes_per_frame,
+        entries_per_frame=sum(shard.entries for shard in shards) / frames,
+        certain_share=sum(shard.certain_frames for shard in shards) / frames,
+        sampled_utterances=len(sample),
+        sampled_frames=int(sums[0]),
+        kl=means[1],
+        tail_divergence=means[2],
+        argmax_agreement=means[3],
+        teacher_entropy=means[4],
+        blank_share=means[5],
+    )
+
+
+def _sums(log_probs: torch.Tensor, stored: tuple[torch.Tensor, torch.Tensor], blank_id: int) -> torch.Tensor:
+    """Frames, and sums over them of KL, tail divergence, agreement, entropy and blanks, of one utterance [T, V]."""
+    teacher = log_probs.unsqueeze(0)
+    kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
+    kept_log, tail_log = partition_log_probs(teacher, kept)
+    kept_terms = (kept_log.exp() * (kept_log - kept.probs.log())).masked_fill(kept.probs == 0, 0.0).sum(-1)
+    tail_terms = tail_log.exp() * (tail_log - kept.tail.clamp_min(1e-7).log())
+    measures = [
+        torch.ones_like(tail_log),
+        (kept_terms + tail_terms).clamp_min(0.0),
+        tail_divergence(teacher, kept),
+        argmax_agreement(teacher, kept),
+        entropy(teacher),
+        teacher.argmax(-1) == blank_id,
+    ]
+    return torch.stack([measure.double().sum() for measure in measures])

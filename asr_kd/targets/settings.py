@@ -1,0 +1,46 @@
+"""What to keep of a teacher's posteriors, and how the work of keeping it is cut. Knows no teacher."""
+
+from pydantic import Field, field_validator
+
+from asr_kd.config import Settings
+
+
+class TargetSettings(Settings):
+    """Settings of a soft-target store and of its extraction.
+
+    The first four decide what is stored and belong to the store's identity; the others only cut the work.
+    """
+
+    epsilon: float = Field(default=0.01, ge=0.0, le=0.5)
+    """Entries of a frame are kept until at most this mass is outside (ε)."""
+    max_entries: int = Field(default=8, ge=1, le=15)
+    """Most entries a frame (k)."""
+    certain_blank: float = Field(default=0.005, ge=0.0, le=0.1)
+    """Frames with at least 1 − this on blank are kept as runs, without their entries (δ)."""
+    speeds: tuple[float, ...] = (1.0,)
+    """Speed variants, each with its own targets; training draws from the same speeds."""
+    shard_seconds: float = Field(default=1800.0, gt=0.0)
+    """Audio a shard: what an interruption can cost."""
+    batch_seconds: float = Field(default=60.0, gt=0.0)
+    """Audio the teacher sees at once."""
+    max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the utterances that may be unusable before extraction stops."""
+    fidelity_utterances: int = Field(default=32, ge=1)
+    """Sample of the fidelity report."""
+
+    @field_validator("speeds")
+    @classmethod
+    def _speeds(cls, speeds: tuple[float, ...]) -> tuple[float, ...]:
+        if not speeds or len(set(speeds)) != len(speeds) or not all(0.5 <= speed <= 2.0 for speed in speeds):
+            raise ValueError("speeds must be different numbers from 0.5 to 2, at least one")
+        return speeds
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """Names of the variants, in the order of `speeds`."""
+        return tuple(variant_name(speed) for speed in self.speeds)
+
+
+def variant_name(speed: float) -> str:
+    """The key of a speed's targets beside the utterance's id: ``speed-0.9``."""
+    return f"speed-{float(speed)!r}"

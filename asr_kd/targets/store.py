@@ -1,0 +1,308 @@
+"""A folder of soft targets: what it belongs to, its shards, and random access by utterance and variant.
+
+`store.json` says which teacher, vocabulary and settings the targets come from; every shard stands in it with its
+SHA-256. Opening refuses what does not match, by name. Knows nothing of how targets are made or used.
+"""
+
+import bisect
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from asr_kd.config import Settings, parse_settings
+from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.files import sha256_of_file
+from asr_kd.targets.packing import Codec, StoredTargets
+from asr_kd.targets.shard import Array, Shard
+from asr_kd.text.vocabulary import Vocabulary
+
+FORMAT = "asr-kd soft targets"
+FORMAT_VERSION = 1
+INDEX, QUARANTINE = "store.json", "quarantine.jsonl"
+EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
+
+
+class TeacherIdentity(Settings):
+    """Whose posteriors these are."""
+
+    name: str
+    sha256: str
+    """Of its weights."""
+
+
+class VocabularyIdentity(Settings):
+    """What token ids mean."""
+
+    size: int
+    sha256: str
+    blank_id: int
+
+
+class ShardEntry(Settings):
+    """One shard in the index."""
+
+    file: str = Field(pattern=r"^shard-\d{5,}\.safetensors$")
+    sha256: str
+    num_bytes: int
+    first_id: str
+    """First planned utterance: shards are consecutive stretches of the sorted ids."""
+    utterances: int
+    frames: int
+    """Of all variants."""
+    entries: int
+    """Kept entries of all frames; a collapsed blank counts as one."""
+    certain_frames: int
+    """Frames inside runs of certain blanks."""
+
+
+class StoreInfo(Settings):
+    """What `store.json` says."""
+
+    format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
+    version: Literal[1] = 1
+    teacher: TeacherIdentity
+    vocabulary: VocabularyIdentity
+    frame_shift_ms: float
+    features: dict[str, Any]
+    """What the teacher hears of the audio; plain data."""
+    epsilon: float
+    max_entries: int
+    certain_blank: float
+    floor: float
+    """The smallest probability that a code can say."""
+    variants: tuple[str, ...]
+    manifest_sha256: str
+    """Of ids and durations, see `plan.manifest_sha256`."""
+    planned_shards: int
+    shards: tuple[ShardEntry, ...] = ()
+    """Those that are done."""
+
+    @property
+    def codec(self) -> Codec:
+        """How frames are packed."""
+        return Codec(
+            self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, floor=self.floor
+        )
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned shard is done."""
+        return len(self.shards) == self.planned_shards
+
+    @property
+    def frames(self) -> int:
+        """Stored frames of all variants."""
+        return sum(shard.frames for shard in self.shards)
+
+    @property
+    def bytes_per_frame(self) -> float:
+        """All bytes of the shards by all their frames; 0 of an empty store."""
+        return sum(shard.num_bytes for shard in self.shards) / max(self.frames, 1)
+
+
+def read_info(folder: Path) -> StoreInfo:
+    """What a store's folder says of itself.
+
+    Raises:
+        TargetsError: not a store, of another version, or its index is damaged.
+    """
+    path = folder / INDEX
+    if not path.is_file():
+        raise TargetsError(
+            "no soft targets here", where=folder, expected=f"a folder with {INDEX}", remedy="Run `asr-kd extract` first"
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TargetsError(f"cannot be read ({error})", where=path, expected="JSON", remedy=EXTRACT_AGAIN) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise TargetsError("does not describe a soft-target store", where=path, remedy=EXTRACT_AGAIN)
+    if data.get("version") != FORMAT_VERSION:
+        raise TargetsError(
+            f"format version {data.get('version')!r}",
+            expected=f"version {FORMAT_VERSION}",
+            where=path,
+            remedy=f"Use the release of asr-kd that wrote it. {EXTRACT_AGAIN}",
+        )
+    try:
+        return parse_settings(StoreInfo, data, path)
+    except RecipeError as error:
+        raise TargetsError(f"the description is damaged: {error.found}", where=path, remedy=EXTRACT_AGAIN) from error
+
+
+class Store:
+    """Soft targets by utterance and variant; made by `Store.open`.
+
+    Shards are opened when first asked for, their SHA-256 is checked then, and only the asked part is read. May be
+    handed to other processes: each opens its own files.
+    """
+
+    def __init__(self, folder: Path, info: StoreInfo) -> None:
+        self.folder = folder
+        self.info = info
+        self._open: dict[int, Shard] = {}
+        self._first_ids = [entry.first_id for entry in info.shards]
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        vocabulary: Vocabulary | None = None,
+        teacher_sha256: str | None = None,
+        *,
+        partial: bool = False,
+    ) -> "Store":
+        """Open a store and refuse it when it is not what the caller expects.
+
+        Args:
+            folder: holds `store.json` and the shards.
+            vocabulary: the student's; None does not compare.
+            teacher_sha256: of the weights of the teacher that the recipe names; None does not compare.
+            partial: also open a store whose extraction has not finished.
+
+        Raises:
+            TargetsError: another version, vocabulary or teacher, unfinished, or shards missing or of another size.
+                Their hashes are checked at first use; see `verify`.
+        """
+        info = read_info(folder)
+        if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
+            raise TargetsError(
+                f"targets over another vocabulary: {info.vocabulary.size} symbols, blank {info.vocabulary.blank_id}, "
+                f"SHA-256 {info.vocabulary.sha256[:12]}…",
+                expected=f"the student's {len(vocabulary)} symbols, blank {vocabulary.blank_id}, "
+                f"SHA-256 {vocabulary.sha256[:12]}…",
+                where=folder,
+                remedy="Give the student the teacher's vocabulary, or extract with a teacher that has the student's",
+            )
+        if teacher_sha256 is not None and teacher_sha256 != info.teacher.sha256:
+            raise TargetsError(
+                f"targets of teacher {info.teacher.name!r} with weights {info.teacher.sha256[:12]}…",
+                expected=f"weights {teacher_sha256[:12]}…: the teacher has changed since, or is another one",
+                where=folder,
+                remedy=EXTRACT_AGAIN,
+            )
+        store = cls(folder, info)
+        store._check_files()
+        if not info.complete and not partial:
+            raise TargetsError(
+                f"extraction is unfinished: {len(info.shards)} of {info.planned_shards} shards",
+                where=folder,
+                remedy="Run the same `asr-kd extract` again; it goes on where it stopped",
+            )
+        return store
+
+    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> StoredTargets:
+        """Targets of an utterance.
+
+        Args:
+            utterance_id: as in the manifest.
+            variant: which perturbed audio; see `info.variants`.
+            num_frames: frames that the student has for the same audio; None does not compare.
+
+        Returns:
+            Tokens and probabilities, [T, K]; K is the most entries of a frame in this utterance.
+
+        Raises:
+            TargetsError: not stored, or another number of frames (nothing is cropped).
+        """
+        targets = self._shard_of(utterance_id).read(utterance_id, self._variant(variant))
+        if num_frames is not None and num_frames != targets.tokens.shape[0]:
+            raise TargetsError(
+                f"utterance {utterance_id!r} ({variant}) has {targets.tokens.shape[0]} frames of targets, "
+                f"its student {num_frames}",
+                expected=f"the same audio at {self.info.frame_shift_ms:g} ms a frame",
+                where=self.folder,
+                remedy=f"The audio has changed since extraction, or the frame rates differ. {EXTRACT_AGAIN}",
+            )
+        return targets
+
+    def read_array(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> Array:
+        """A further named array of an utterance, [n, …].
+
+        Raises:
+            TargetsError: no such array or utterance.
+        """
+        return self._shard_of(utterance_id).read_array(name, utterance_id, self._variant(variant))
+
+    def __contains__(self, utterance_id: str) -> bool:
+        index = self._position(utterance_id)
+        return index >= 0 and utterance_id in self._shard(index)
+
+    def ids(self) -> Iterator[str]:
+        """All utterances, sorted."""
+        for index in range(len(self.info.shards)):
+            yield from self._shard(index).ids
+
+    def verify(self) -> None:
+        """Check the SHA-256 of every shard.
+
+        Raises:
+            TargetsError: names all damaged shards.
+        """
+        damaged = [entry.file for entry in self.info.shards if sha256_of_file(self.folder / entry.file) != entry.sha256]
+        if damaged:
+            raise self._damaged(damaged)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_open": {}}
+
+    def _check_files(self) -> None:
+        sizes = {entry.file: _size(self.folder / entry.file) for entry in self.info.shards}
+        missing = [name for name, size in sizes.items() if size is None]
+        if missing:
+            raise TargetsError(f"missing shards: {', '.join(missing)}", where=self.folder, remedy=self._repair())
+        truncated = [entry.file for entry in self.info.shards if sizes[entry.file] != entry.num_bytes]
+        if truncated:
+            raise self._damaged(truncated)
+
+    def _position(self, utterance_id: str) -> int:
+        return bisect.bisect_right(self._first_ids, utterance_id) - 1
+
+    def _shard_of(self, utterance_id: str) -> Shard:
+        index = self._position(utterance_id)
+        if index < 0 or utterance_id not in self._shard(index):
+            raise TargetsError(
+                f"no targets for utterance {utterance_id!r}",
+                where=self.folder,
+                expected="every utterance of the manifest",
+                remedy=f"{QUARANTINE} there lists utterances that could not be used; after other changes to the data, "
+                "extract again",
+            )
+        return self._shard(index)
+
+    def _shard(self, index: int) -> Shard:
+        if index not in self._open:
+            entry = self.info.shards[index]
+            path = self.folder / entry.file
+            if _size(path) is None or sha256_of_file(path) != entry.sha256:
+                raise self._damaged([entry.file])
+            self._open[index] = Shard(path, self.info.codec, len(self.info.variants))
+        return self._open[index]
+
+    def _variant(self, variant: str) -> int:
+        if variant not in self.info.variants:
+            raise TargetsError(
+                f"no targets for variant {variant!r}",
+                expected=f"one of {', '.join(self.info.variants)}",
+                where=self.folder,
+                remedy="Train with the speeds that were extracted, or extract with the training's speeds",
+            )
+        return self.info.variants.index(variant)
+
+    def _damaged(self, files: list[str]) -> TargetsError:
+        return TargetsError(
+            f"damaged shards: {', '.join(files)}",
+            expected=f"the SHA-256 and size that {INDEX} names",
+            where=self.folder,
+            remedy=self._repair(),
+        )
+
+    def _repair(self) -> str:
+        return "Run the same `asr-kd extract` again; it makes missing and damaged shards anew and keeps the others"
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

@@ -1,0 +1,55 @@
+"""What a teacher is: waveforms in, frame posteriors over a known vocabulary out.
+
+Knows no particular model.
+
+Shapes: B utterances, S samples, T frames, V vocabulary.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.text.vocabulary import Vocabulary
+
+
+class Teacher(Protocol):
+    """A model that gives CTC posteriors at a fixed frame shift."""
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of the weights: equal exactly when the teacher is the same."""
+        ...
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """What V means, the blank included."""
+        ...
+
+    @property
+    def frame_shift_ms(self) -> float:
+        """Time from one posterior frame to the next, milliseconds."""
+        ...
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """What it hears of the audio, as plain data; soft targets record it."""
+        ...
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors at temperature 1, without gradients.
+
+        Args:
+            waveforms: 16 kHz mono in [-1, 1], [B, S] float32; anything after an utterance's length is ignored.
+            sample_lens: [B] int64.
+
+        Returns:
+            [B, T, V] float32 and lengths [B] int64; 0 frames for audio shorter than the model's window.
+        """
+        ...

@@ -1,0 +1,47 @@
+"""A teacher that this project trained: a model folder. Knows features and models, not why it is asked."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
+from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.weights import load_model
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.text.vocabulary import Vocabulary
+
+
+class LocalTeacher:
+    """A model folder as a teacher; see `teachers.base.Teacher` for what its members mean.
+
+    Args:
+        folder: written by `save_model`.
+        device: where the model runs; posteriors stay there.
+
+    Raises:
+        CheckpointError: not a model folder, or damaged.
+    """
+
+    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+        loaded = load_model(folder, device)
+        self.name = folder.name
+        self.sha256 = loaded.sha256
+        self.vocabulary: Vocabulary = loaded.vocabulary
+        self.frame_shift_ms = float(FRAME_SHIFT_MS)
+        self.features: Mapping[str, Any] = FEATURE_CONTRACT
+        self._model = loaded.model
+        self._device = torch.device(device)
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
+        rows = zip(waveforms, sample_lens.tolist(), strict=True)
+        features, lens = pad_batch([fbank(waveform[:length]) for waveform, length in rows])
+        missing = feature_frames_for(1) - features.shape[1]
+        if missing > 0:  # the convolutions refuse input without a single output frame
+            features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+        with torch.inference_mode():
+            output = self._model(features.to(self._device), lens.to(self._device))
+        return DensePosteriors(output.log_probs, output.lens)
