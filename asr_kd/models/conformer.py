@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.attention import RelativeSelfAttention, rotary_table
 from asr_kd.models.convolution import ConvolutionModule
+from asr_kd.models.dropout import Dropout
 from asr_kd.models.settings import ConformerSettings, Context
 from asr_kd.models.state import StreamState
 from asr_kd.models.subsampling import Subsampling, output_lens
@@ -33,7 +34,7 @@ class FeedForward(nn.Sequential):
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
         super().__init__(
-            nn.LayerNorm(width), nn.Linear(width, inner), nn.SiLU(), nn.Dropout(dropout), nn.Linear(inner, width)
+            nn.LayerNorm(width), nn.Linear(width, inner), nn.SiLU(), Dropout(dropout), nn.Linear(inner, width)
         )
 
 
@@ -45,12 +46,12 @@ class ConformerLayer(nn.Module):
         width = settings.width
         self.feed_forward_in = FeedForward(width, settings.feed_forward, settings.dropout)
         self.attention_norm = nn.LayerNorm(width)
-        self.attention = RelativeSelfAttention(width, settings.heads, settings.dropout)
+        self.attention = RelativeSelfAttention(width, settings.heads)
         self.convolution_norm = nn.LayerNorm(width)
         self.convolution = ConvolutionModule(width, settings.kernel, causal=settings.streaming is not None)
         self.feed_forward_out = FeedForward(width, settings.feed_forward, settings.dropout)
         self.norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
 
     def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], allowed: Tensor, valid: Tensor) -> Tensor:
         hidden = hidden + 0.5 * self.dropout(self.feed_forward_in(hidden))
@@ -62,7 +63,7 @@ class ConformerLayer(nn.Module):
     def step(
         self,
         hidden: Tensor,
-        caches: tuple[Tensor, Tensor, Tensor],
+        caches: tuple[Tensor, ...],
         table: tuple[Tensor, Tensor],
         allowed: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
@@ -88,7 +89,7 @@ class Conformer(nn.Module):
         self.register_buffer("mean", torch.zeros(NUM_MEL_BINS))
         self.register_buffer("inverse_std", torch.ones(NUM_MEL_BINS))
         self.subsampling = Subsampling(NUM_MEL_BINS, settings.subsampling_channels, settings.width)
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.layers = nn.ModuleList(ConformerLayer(settings) for _ in range(settings.layers))
         self.output = nn.Linear(settings.width, vocab_size)
 

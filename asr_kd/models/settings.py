@@ -8,7 +8,7 @@ from asr_kd.config import Settings
 
 SIZES: dict[str, dict[str, int]] = {
     "tiny": {"width": 96, "layers": 4, "heads": 4, "feed_forward": 384, "kernel": 15, "subsampling_channels": 32},
-    "small": {"width": 144, "layers": 8, "heads": 4, "feed_forward": 576, "kernel": 15, "subsampling_channels": 64},
+    "small": {"width": 144, "layers": 8, "heads": 4, "feed_forward": 576, "kernel": 15, "subsampling_channels": 48},
     "medium": {"width": 256, "layers": 12, "heads": 4, "feed_forward": 1024, "kernel": 31, "subsampling_channels": 96},
     "large": {"width": 512, "layers": 17, "heads": 8, "feed_forward": 2048, "kernel": 31, "subsampling_channels": 128},
 }

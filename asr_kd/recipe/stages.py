@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_kd.corpora.prepare import PreparedCorpus, prepare, read_prepared, write_prepared
 from asr_kd.corpora.settings import SyntheticSettings, corpora_root
-from asr_kd.errors import AsrKdError, CheckpointError
+from asr_kd.errors import AsrKdError, CheckpointError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.systems import Role, System
@@ -21,7 +21,7 @@ from asr_kd.models.weights import DESCRIPTION, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from_teacher, reads_store
 from asr_kd.recipe.stage import Unit
-from asr_kd.targets.extract import extract
+from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.store import Store
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.normalize import normalize
@@ -227,13 +227,36 @@ def _extract(context: RunContext, teacher: str) -> Unit:
         corpus, _ = read_corpus(context)
         model = LocalTeacher(teacher_folder(context, teacher) / "model", device=context.device)
         report = extract(
-            model, corpus.train, settings, folder, progress=context.progress, should_stop=lambda: context.should_stop() is not None
+            model,
+            corpus.train,
+            settings,
+            folder,
+            should_stop=lambda: context.should_stop() is not None,
+            progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
         )
-        for line in report.lines():
-            context.progress.message(f"  {line}")
+        _say_extraction(context, folder, report)
 
     own = settings.model_dump(mode="json")
     return _unit(context, "extract", teacher, targets_folder(context, teacher), own, inputs, run)
+
+
+def _say_extraction(context: RunContext, folder: Path, report: ExtractionReport) -> None:
+    say = context.progress.message
+    if not report.complete:
+        raise StoppedEarly(
+            f"other processes still make {len(report.busy)} shards of {folder} ({report.busy[0]})",
+            remedy="Run the same command again when they are done",
+        )
+    say(f"  {report.frames} frames, {report.bytes_per_frame:.2f} bytes a frame on disk")
+    if report.fidelity is not None:
+        kept = report.fidelity
+        say(
+            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats in the "
+            f"tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy {kept.teacher_entropy:.3f} nats, "
+            f"blank on {100 * kept.blank_share:.0f} % of frames"
+        )
+    if report.quarantine:
+        say(f"  {len(report.quarantine)} utterances left out, listed in {folder / 'quarantine.jsonl'}")
 
 
 # -- evaluate and export ---------------------------------------------------------------------------------

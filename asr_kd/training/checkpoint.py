@@ -113,8 +113,7 @@ def _restore_optimizer(model: nn.Module, optimizer: torch.optim.Optimizer, tenso
     for path, value in tensors.items():
         name, key = path.rsplit("/", 1)
         parameter = parameters[name]
-        # AdamW counts its steps in a tensor of its own, wherever the parameter lives.
-        optimizer.state[parameter][key] = value.clone() if key == "step" else value.to(parameter.device).clone()
+        optimizer.state[parameter][key] = value.to(parameter.device).clone()
 
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

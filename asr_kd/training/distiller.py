@@ -61,7 +61,7 @@ class Distiller(sb.Brain):
         self, model: Conformer, objective: Objective, settings: TrainSettings, around: Surroundings, device: torch.device
     ) -> None:
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, objective, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98)
+            _parameter_groups(model, objective, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
         )
         super().__init__(
             modules={"model": model, "objective": objective},
