@@ -42,12 +42,12 @@ def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Al
     if log_probs.ndim != 3 or lens.shape != log_probs.shape[:1]:
         raise ValueError(f"log_probs {tuple(log_probs.shape)} and lens {tuple(lens.shape)}; expected [B, T, V] and [B]")
     num_frames, vocab_size = log_probs.shape[1:]
-    if not 0 <= blank_id < vocab_size:
-        raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab_size}")
     if lens.numel() and not 0 <= int(lens.min()) <= int(lens.max()) <= num_frames:
         raise ValueError(f"lens reach from {int(lens.min())} to {int(lens.max())}; expected 0 to {num_frames}")
     if num_frames == 0:
         return [Alignment([], []) for _ in range(len(lens))]
+    if not 0 <= blank_id < vocab_size:
+        raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab_size}")
     path = log_probs.argmax(dim=-1)  # [B, T]
     emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
     emitted &= torch.arange(num_frames, device=path.device) < lens.to(path.device).unsqueeze(1)

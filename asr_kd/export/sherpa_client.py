@@ -1,0 +1,107 @@
+"""The real sherpa-onnx client on a bundle's files: a script for a process of its own, and its caller.
+
+The client ends its whole process on some damage, so it never runs in ours. This is the only file that imports
+sherpa_onnx. As a script it reads a request (JSON) on stdin and writes the answer on its last line of stdout.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+SAMPLE_RATE = 16_000
+STARTUP_SECONDS = 120
+
+
+class ClientResult(NamedTuple):
+    """What the client said about one utterance."""
+
+    text: str
+    symbols: list[str]
+    """Symbols of the tokens, as the client prints them: a leading U+2581 is a space."""
+    seconds: list[float]
+    """When each token was emitted."""
+
+
+class ClientFailure(Exception):
+    """The client's process ended without an answer."""
+
+
+def client_is_installed() -> bool:
+    """Whether sherpa_onnx can be imported; it is not imported here."""
+    return importlib.util.find_spec("sherpa_onnx") is not None
+
+
+def run_client(
+    model: Path, tokens: Path, waveforms: Sequence[np.ndarray], packet_samples: int = 3_200
+) -> list[ClientResult]:
+    """Decode waveforms, all streams at once, in another process.
+
+    Streams start one packet after another, so that the client batches streams at different positions.
+
+    Args:
+        model: an ONNX file of a *validated* bundle.
+        tokens: its tokens.txt.
+        waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at their end.
+        packet_samples: samples that a stream is fed at a time.
+
+    Raises:
+        ClientFailure: the process died or took far too long; what it printed is in the message.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [str(Path(folder, f"{index}.npy")) for index in range(len(waveforms))]
+        for path, waveform in zip(paths, waveforms, strict=True):
+            np.save(path, np.ascontiguousarray(waveform, dtype=np.float32))
+        request = {"model": str(model), "tokens": str(tokens), "waveforms": paths, "packet_samples": packet_samples}
+        seconds = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
+        try:
+            # -P: this file's folder holds an onnx.py, which must not stand in for the package.
+            done = subprocess.run(
+                [sys.executable, "-P", __file__],
+                input=json.dumps(request),
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                timeout=STARTUP_SECONDS + 4 * seconds,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise ClientFailure(f"no answer after {error.timeout:.0f} s") from error
+    if done.returncode != 0:
+        raise ClientFailure(f"exit status {done.returncode}: {' '.join(done.stderr.split())[-400:]}")
+    return [ClientResult(*item) for item in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _decode(request: dict[str, Any]) -> list[tuple[str, list[str], list[float]]]:
+    """In the client's process: the whole request."""
+    import sherpa_onnx
+
+    recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+        tokens=request["tokens"], model=request["model"], num_threads=1
+    )
+    waveforms = [np.load(path, allow_pickle=False) for path in request["waveforms"]]
+    streams = [recognizer.create_stream() for _ in waveforms]
+    packet, position = request["packet_samples"], 0
+    pending = set(range(len(streams)))
+    while pending:
+        for index in sorted(pending):
+            start = position - index * packet
+            if start >= 0:
+                streams[index].accept_waveform(SAMPLE_RATE, waveforms[index][start : start + packet])
+            if start + packet >= len(waveforms[index]):
+                streams[index].input_finished()
+                pending.remove(index)
+        position += packet
+        while ready := [stream for stream in streams if recognizer.is_ready(stream)]:
+            recognizer.decode_streams(ready)
+    return [(recognizer.get_result(s), recognizer.tokens(s), recognizer.timestamps(s)) for s in streams]
+
+
+if __name__ == "__main__":
+    print(json.dumps(_decode(json.load(sys.stdin))))

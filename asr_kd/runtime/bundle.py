@@ -1,0 +1,207 @@
+"""An exported bundle on disk: what it must hold, and opening it only when all of that is right.
+
+A bundle is a folder with model.onnx, tokens.txt and bundle.json. Damage is found here, in Python, because the
+native clients that run a bundle end the whole process on some of it. Nothing in a bundle can run code of ours.
+Knows nothing of how one is written (see ``export.bundle``) or of torch.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from asr_kd.config import Settings
+from asr_kd.errors import BundleError, VocabularyError
+from asr_kd.features.fbank import FEATURE_CONTRACT
+from asr_kd.models.settings import ConformerSettings, Context
+from asr_kd.runtime.wire import WireFormat
+from asr_kd.text.vocabulary import Vocabulary
+
+FORMAT, FORMAT_VERSION = "asr-kd bundle", 1
+DESCRIPTION, MODEL, TOKENS = "bundle.json", "model.onnx", "tokens.txt"
+
+COPY_AGAIN = "Copy the whole bundle again, or export the model again"
+
+
+class FileEntry(Settings):
+    """What a file of the bundle must be."""
+
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int = Field(ge=1)
+
+
+class Files(Settings):
+    """The files beside bundle.json; there are no others, so no name in it can lead outside the folder."""
+
+    model: FileEntry
+    tokens: FileEntry
+
+
+class Latency(Settings):
+    """How the model streams, in frames of 40 ms and in milliseconds."""
+
+    chunk_frames: int = Field(ge=1)
+    left_context_frames: int = Field(ge=1)
+    chunk_ms: int = Field(ge=1)
+    lookahead_ms: int = Field(ge=0)
+    latency_ms: int = Field(ge=1)
+    """Longest wait from a sound to the step that hears it: a chunk and its look-ahead; computing comes on top."""
+    tail_ms: int = Field(ge=0)
+    """Silence that a client should feed after the end of speech, on top of completing the chunk."""
+
+
+class VocabularyEntry(Settings):
+    """The tokens, by size and hash."""
+
+    size: int = Field(ge=2)
+    blank_id: int = Field(ge=0)
+    sha256: str
+
+
+class Trace(Settings):
+    """Where the bundle comes from."""
+
+    model_sha256: str
+    """Of the weights it was exported from."""
+    recipe: str | None = None
+    wer: dict[str, float] = Field(default_factory=dict)
+    """Test set → word error rate (a fraction) of the source model, as measured."""
+    card: dict[str, Any] = Field(default_factory=dict)
+    """What training wrote about the source model."""
+
+
+class BundleInfo(Settings):
+    """bundle.json."""
+
+    format: Literal["asr-kd bundle"] = "asr-kd bundle"
+    version: Literal[1] = 1
+    name: str
+    wire_format: Literal["sherpa-onnx zipformer2_ctc"] = "sherpa-onnx zipformer2_ctc"
+    features: dict[str, Any]
+    model: ConformerSettings
+    num_parameters: int = Field(ge=1)
+    streaming: Latency
+    vocabulary: VocabularyEntry
+    files: Files
+    trace: Trace
+    versions: dict[str, str] = Field(default_factory=dict)
+    parity: dict[str, Any] = Field(default_factory=dict)
+    """How the bundle was checked against its source model; see ``export.parity``."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle whose files are what bundle.json says. The graph is checked where it is loaded."""
+
+    folder: Path
+    info: BundleInfo
+    vocabulary: Vocabulary
+    onnx_bytes: bytes
+    """The very bytes that were hashed: what is run cannot differ from what was checked."""
+
+    @property
+    def context(self) -> Context:
+        """Chunk and left context."""
+        return Context(self.info.streaming.chunk_frames, self.info.streaming.left_context_frames)
+
+    @property
+    def wire(self) -> WireFormat:
+        """What the graph must look like."""
+        return WireFormat.of(self.info.model, self.info.vocabulary.size)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a bundle and check every file in it, without loading the graph.
+
+    Raises:
+        BundleError: names the file: missing, damaged (SHA-256), of another version, inconsistent.
+    """
+    info = _read_info(folder)
+    contents = {
+        name: _read_checked(folder / name, entry)
+        for name, entry in ((MODEL, info.files.model), (TOKENS, info.files.tokens))
+    }
+    try:
+        vocabulary = Vocabulary.load(folder / TOKENS)
+    except VocabularyError as error:
+        raise BundleError(error.found, expected=error.expected, where=error.where, remedy=COPY_AGAIN) from error
+    entry = info.vocabulary
+    if (len(vocabulary), vocabulary.blank_id, vocabulary.sha256) != (entry.size, entry.blank_id, entry.sha256):
+        raise BundleError(
+            f"{len(vocabulary)} tokens, blank {vocabulary.blank_id}, SHA-256 {vocabulary.sha256[:12]}…",
+            expected=f"{entry.size} tokens, blank {entry.blank_id}, SHA-256 {entry.sha256[:12]}… as {DESCRIPTION} says",
+            where=folder / TOKENS,
+            remedy=COPY_AGAIN,
+        )
+    return Bundle(folder, info, vocabulary, contents[MODEL])
+
+
+def file_entry(path: Path) -> FileEntry:
+    """The entry that describes a file as it is now."""
+    content = path.read_bytes()
+    return FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
+
+
+def _read_info(folder: Path) -> BundleInfo:
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise BundleError(
+            f"is not a bundle: {DESCRIPTION} is missing" if folder.is_dir() else "is not a folder",
+            where=folder,
+            expected=f"a folder with {DESCRIPTION}, {MODEL} and {TOKENS}",
+            remedy="Export the model with asr-kd export",
+        )
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"is not JSON ({error})", where=path, remedy=COPY_AGAIN) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise BundleError("does not describe an asr-kd bundle", where=path, expected=f'"format": "{FORMAT}"')
+    if data.get("version") != FORMAT_VERSION:
+        raise BundleError(
+            f"format version {data.get('version')!r}",
+            where=path,
+            expected=f"version {FORMAT_VERSION}",
+            remedy="Use the release of asr-kd that wrote it, or export the model again",
+        )
+    try:
+        info = BundleInfo.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False)
+        )
+        raise BundleError(problems, where=path, remedy=COPY_AGAIN) from error
+    _check_info(info, path)
+    return info
+
+
+def _check_info(info: BundleInfo, path: Path) -> None:
+    """What bundle.json says twice must be the same, and this release must be able to run it."""
+    if info.features != FEATURE_CONTRACT:
+        raise BundleError(f"expects features {info.features}", where=path, expected=str(FEATURE_CONTRACT))
+    streaming = info.model.streaming
+    if streaming is None:
+        raise BundleError("holds a full-context model", where=path, expected="a model with streaming settings")
+    said = Context(info.streaming.chunk_frames, info.streaming.left_context_frames)
+    if said != streaming.context:
+        raise BundleError(f"streaming says {said}", where=path, expected=f"{streaming.context} as its model says")
+
+
+def _read_checked(path: Path, entry: FileEntry) -> bytes:
+    """The bytes of a file whose hash is right."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot be read ({error.strerror})", where=path, remedy=COPY_AGAIN) from error
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != entry.sha256:
+        raise BundleError(
+            f"{len(content)} bytes with SHA-256 {sha256[:12]}…",
+            where=path,
+            expected=f"{entry.size_bytes} bytes with SHA-256 {entry.sha256[:12]}… as {DESCRIPTION} says",
+            remedy=f"The file is damaged or was replaced. {COPY_AGAIN}",
+        )
+    return content

@@ -1,0 +1,129 @@
+"""A bundle's graph in onnxruntime: validated, then run one chunk at a time. The only file that imports onnxruntime.
+
+Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
+"""
+
+import importlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_kd.errors import BundleError, MissingExtraError
+from asr_kd.models.conformer import EncoderOutput
+from asr_kd.models.settings import Context
+from asr_kd.runtime.backend import run_chunks
+from asr_kd.runtime.bundle import COPY_AGAIN, MODEL, Bundle
+from asr_kd.runtime.wire import BATCH, TensorSpec
+
+ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
+class OnnxBackend:
+    """Runs a bundle.
+
+    Args:
+        bundle: as `read_bundle` gives it.
+        num_threads: threads of a step; one stream gains little from more.
+
+    Raises:
+        BundleError: the graph cannot be loaded, or its metadata, inputs or outputs are not those of the contract.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, num_threads: int = 1) -> None:
+        self._bundle = bundle
+        self._specs = bundle.wire.states()
+        self._session = _load(bundle, num_threads)
+        _check_metadata(bundle, self._session.get_modelmeta().custom_metadata_map)
+        _check_tensors(bundle, self._session.get_inputs(), bundle.wire.inputs(), "input")
+        _check_tensors(bundle, self._session.get_outputs(), bundle.wire.outputs(), "output")
+        self._input_names = [value.name for value in self._session.get_inputs()]
+
+    @property
+    def context(self) -> Context:
+        """Chunk and left context."""
+        return self._bundle.context
+
+    def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
+        """Whole utterances, chunk by chunk and side by side."""
+        return run_chunks(self, features, feature_lens)
+
+    def initial_state(self, streams: int) -> list[np.ndarray]:
+        """No history: zeros."""
+        return [spec.zeros(streams) for spec in self._specs]
+
+    def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
+        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches in the contract's order."""
+        inputs = [features.contiguous().numpy(), *state]
+        log_probs, *state = self._session.run(None, dict(zip(self._input_names, inputs, strict=True)))
+        return torch.from_numpy(log_probs), state
+
+    def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+        """States of several streams, at any positions, as one batch."""
+        columns = zip(self._specs, zip(*states, strict=True), strict=True)
+        return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
+
+    def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
+        """The state of each stream of a batch: the inverse of `join`."""
+        streams = len(state[-1])
+        columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
+        return [list(arrays) for arrays in zip(*columns, strict=True)]
+
+
+def _load(bundle: Bundle, num_threads: int) -> Any:
+    try:
+        onnxruntime = importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise MissingExtraError("onnxruntime", "export") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are about graph clean-up, not about us
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    try:
+        return onnxruntime.InferenceSession(bundle.onnx_bytes, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no narrower base class
+        raise BundleError(
+            f"onnxruntime cannot load it: {' '.join(str(error).split())[:300]}",
+            where=bundle.folder / MODEL,
+            remedy=COPY_AGAIN,
+        ) from error
+
+
+def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
+    wrong = {
+        key: f"{key} is {found[key]!r} instead of {value!r}" if key in found else f"{key} is missing"
+        for key, value in bundle.wire.metadata().items()
+        if found.get(key) != value
+    }
+    if wrong:
+        raise BundleError(
+            f"its metadata does not fit: {'; '.join(wrong.values())}",
+            where=bundle.folder / MODEL,
+            expected="the zipformer2_ctc metadata of the model in bundle.json",
+            remedy="Clients end their process on such a file: export the model again",
+        )
+
+
+def _check_tensors(bundle: Bundle, found: list[Any], expected: list[TensorSpec], kind: str) -> None:
+    if len(found) != len(expected):
+        raise BundleError(f"{len(found)} {kind}s", expected=str(len(expected)), where=bundle.folder / MODEL)
+    for position, (value, spec) in enumerate(zip(found, expected, strict=True)):
+        if value.type != ELEMENT_TYPES[spec.dtype] or not _fits(value.shape, spec.shape):
+            raise BundleError(
+                f"{kind} {position} ({value.name}) is {value.type} {value.shape}",
+                expected=f"{ELEMENT_TYPES[spec.dtype]} {list(spec.shape)} ({spec.name})",
+                where=bundle.folder / MODEL,
+                remedy=COPY_AGAIN,
+            )
+
+
+def _fits(found: list[Any], expected: tuple[int | str, ...]) -> bool:
+    """Fixed sizes equal; the batch open, whatever its name."""
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) if wanted == BATCH else size == wanted
+        for size, wanted in zip(found, expected, strict=True)
+    )

@@ -1,0 +1,188 @@
+"""Audio to text with whatever is on disk: a model folder (torch) or an exported bundle (onnxruntime).
+
+Whole utterances in batches, or live streams; a chunked model gives the same text either way. Knows nothing of
+references or scores.
+
+Shapes: B utterances, S samples, T feature frames, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_kd.decoding.greedy import Alignment, greedy_alignments
+from asr_kd.errors import CheckpointError
+from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
+from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
+from asr_kd.models.weights import LoadedModel, load_model
+from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers
+from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
+from asr_kd.runtime.bundle import read_bundle
+from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.padding import DEFAULT_TAIL_MS, padded_num_samples
+from asr_kd.runtime.streaming import StreamingRecognizer, check_samples
+from asr_kd.runtime.wire import unprintable_tokens
+from asr_kd.text.vocabulary import Vocabulary
+
+BATCH_SECONDS = 120.0
+"""Padded audio that goes through the model at once."""
+
+
+class Recognizer:
+    """A model and its vocabulary.
+
+    Args:
+        backend: where the model runs.
+        vocabulary: its tokens.
+        tail_ms: silence after each utterance, for chunked models only.
+        name: what error messages call it.
+    """
+
+    def __init__(
+        self, backend: Backend[Any], vocabulary: Vocabulary, *, tail_ms: int = DEFAULT_TAIL_MS, name: str = "model"
+    ) -> None:
+        self.backend, self.vocabulary, self.tail_ms, self.name = backend, vocabulary, tail_ms, name
+
+    @property
+    def context(self) -> Context | None:
+        """Chunk and left context of a streaming model, None for full context."""
+        return self.backend.context
+
+    def stream(self) -> StreamingRecognizer:
+        """Start a live stream.
+
+        Raises:
+            CheckpointError: the model needs the whole utterance.
+        """
+        if self.context is None:
+            raise CheckpointError(
+                "is a full-context model and cannot stream",
+                where=self.name,
+                expected="a model trained with model.streaming",
+                remedy="Transcribe whole files with it, or choose a streaming student",
+            )
+        return StreamingRecognizer(self.backend, self.vocabulary, self.tail_ms, self.name)
+
+    def transcribe(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[str]:
+        """Text of whole utterances.
+
+        Args:
+            waveforms: [S] each, floats at 16 kHz in [−1, 1]; any number and order of lengths.
+            batch_seconds: audio, padding counted, that goes through the model at once.
+
+        Raises:
+            AudioError: a waveform is not such audio.
+        """
+        return [self.vocabulary.decode(a.tokens) for a in self.align(waveforms, batch_seconds=batch_seconds)]
+
+    def align(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[Alignment]:
+        """As `transcribe`, with token ids and the 40 ms frame of each."""
+        alignments: list[Alignment] = [Alignment([], [])] * len(waveforms)
+        for batch in _batches([len(waveform) for waveform in waveforms], batch_seconds):
+            output = self.log_probs([waveforms[index] for index in batch])
+            decoded = greedy_alignments(output.log_probs, output.lens, self.vocabulary.blank_id)
+            for index, alignment in zip(batch, decoded, strict=True):
+                alignments[index] = alignment
+        return alignments
+
+    def log_probs(self, waveforms: Sequence[Tensor]) -> EncoderOutput:
+        """Log-probabilities of one batch, [B, T', V] with lengths [B]; a frame is 40 ms.
+
+        Chunked models hear each utterance padded by `padded_num_samples`, as their streams do.
+
+        Raises:
+            AudioError: a waveform is not audio.
+            CheckpointError: the model gives NaN.
+        """
+        features, lens = pad_batch([self.features(waveform) for waveform in waveforms])
+        output = self.backend.log_probs(features, lens)
+        valid = torch.arange(output.log_probs.shape[1]) < output.lens.unsqueeze(1)
+        check_numbers(output.log_probs[valid], self.name)
+        return output
+
+    def features(self, waveform: Tensor) -> Tensor:
+        """What the model hears of one utterance, [S] → [T, 80], its padding included.
+
+        Raises:
+            AudioError: not audio.
+        """
+        waveform = check_samples(waveform)
+        if self.context is None:
+            return fbank(waveform)
+        samples = padded_num_samples(len(waveform), self.context.chunk_frames, self.tail_ms)
+        # The computer of streams and clients, not its batch twin: their last bits differ.
+        computer = StreamingFbank()
+        padded = torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
+        return torch.cat([computer.accept(padded), computer.finish()])
+
+
+def open_recognizer(
+    path: Path | str, *, tail_ms: int | None = None, device: str = "cpu", num_threads: int = 1
+) -> Recognizer:
+    """Open a model folder or a bundle, whichever `path` is.
+
+    Args:
+        path: a folder with model.json (run by torch on `device`) or bundle.json (run by onnxruntime).
+        tail_ms: silence after an utterance; None takes what the bundle says, or the default.
+        device: of a model folder.
+        num_threads: of a bundle.
+
+    Raises:
+        CheckpointError: neither of the two, or a damaged model folder.
+        BundleError: a damaged bundle.
+        MissingExtraError: a bundle, without onnxruntime.
+    """
+    folder = Path(path)
+    if (folder / BUNDLE_DESCRIPTION).is_file():
+        bundle = read_bundle(folder)
+        tail = bundle.info.streaming.tail_ms if tail_ms is None else tail_ms
+        return Recognizer(OnnxBackend(bundle, num_threads), bundle.vocabulary, tail_ms=tail, name=str(folder))
+    if not (folder / MODEL_DESCRIPTION).is_file():
+        raise CheckpointError(
+            "is neither a model folder nor a bundle" if folder.exists() else "does not exist",
+            where=folder,
+            expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}",
+            remedy="Pass a folder such as students/NAME or export/NAME of a run's work_dir",
+        )
+    return torch_recognizer(load_model(folder, device), tail_ms=tail_ms)
+
+
+def torch_recognizer(loaded: LoadedModel, *, tail_ms: int | None = None) -> Recognizer:
+    """A recognizer for a model that is in memory already."""
+    backend = TorchBackend(loaded.model, unprintable_tokens(loaded.vocabulary))
+    tail = DEFAULT_TAIL_MS if tail_ms is None else tail_ms
+    return Recognizer(backend, loaded.vocabulary, tail_ms=tail, name=str(loaded.folder))
+
+
+def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
+    """The same model with another chunk and left context; one trained on dynamic chunks serves several.
+
+    Raises:
+        CheckpointError: a full-context model.
+    """
+    streaming = loaded.model.settings.streaming
+    if streaming is None:
+        raise CheckpointError("is a full-context model", where=loaded.folder, expected="a streaming one")
+    changed = {**streaming.model_dump(), **context._asdict()}
+    settings = loaded.model.settings.model_copy(update={"streaming": Streaming.model_validate(changed)})
+    model = Conformer(settings, loaded.model.vocab_size).to(loaded.model.mean.device).eval()
+    model.load_state_dict(loaded.model.state_dict())
+    return replace(loaded, model=model)
+
+
+def _batches(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
+    """Indices of utterances of similar length, so many that their padded sum stays within `batch_seconds`."""
+    batch: list[int] = []
+    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
+        if batch and (len(batch) + 1) * lengths[index] > batch_seconds * SAMPLE_RATE:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch

@@ -1,0 +1,204 @@
+"""A bundle does what its model does, in onnxruntime and in the real client, and says where it comes from."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
+
+import asr_kd.export.bundle
+from asr_kd.errors import BundleError
+from asr_kd.export.bundle import ExportSettings, export_bundle
+from asr_kd.export.parity import client_input, stream_alignments, verify_bundle
+from asr_kd.export.sherpa_client import client_is_installed, run_client
+from asr_kd.models.settings import Context
+from asr_kd.models.weights import load_model, save_model
+from asr_kd.runtime.bundle import MODEL, TOKENS, file_entry, read_bundle
+from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.text.vocabulary import Vocabulary
+
+needs_client = pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx is not installed")
+
+
+def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_folder):
+    info = json.loads((bundle / "bundle.json").read_text())
+    source = load_model(model_folder)
+    assert sorted(path.name for path in bundle.iterdir()) == ["bundle.json", "model.onnx", "tokens.txt"]
+    assert info["streaming"] == {
+        "chunk_frames": CHUNK_FRAMES,
+        "left_context_frames": 8,
+        "chunk_ms": 160,
+        "lookahead_ms": 30,
+        "latency_ms": 190,
+        "tail_ms": 320,
+    }
+    assert info["trace"] == {
+        "model_sha256": source.sha256,
+        "recipe": "tests",
+        "wer": {"dev": 0.25},
+        "card": {"note": "random weights, for tests"},
+    }
+    assert info["vocabulary"] == {"size": len(VOCABULARY), "blank_id": 0, "sha256": VOCABULARY.sha256}
+    assert info["features"]["high_freq"] == 7600
+    assert {"asr-kd", "torch", "onnxruntime", "python"} <= info["versions"].keys()
+    parity = info["parity"]
+    assert parity["graph_difference"] < 1e-4
+    assert parity["batch_difference"] < 1e-4
+    assert parity["transcripts_equal"] == parity["utterances"] == 3
+    assert parity["ties"] == 0
+
+
+def test_the_graph_holds_no_path_of_the_machine_that_made_it(bundle):
+    content = (bundle / MODEL).read_bytes()
+    assert b".py" not in content
+    assert str(asr_kd.export.bundle.__file__).encode().rpartition(b"/asr_kd/")[0] not in content
+
+
+def test_a_bundle_opens_as_a_recognizer_and_says_what_its_model_says(bundle, model_folder, waveforms):
+    exported, original = open_recognizer(bundle), open_recognizer(model_folder)
+    texts = original.transcribe(waveforms)
+    assert all(texts)
+    assert exported.transcribe(waveforms) == texts
+    assert stream_alignments(exported, waveforms) == stream_alignments(original, waveforms)
+    assert exported.transcribe([torch.zeros(0), waveforms[0]]) == ["", texts[0]]
+
+
+def test_the_graph_equals_torch_step_by_step_in_every_cache(bundle, model_folder):
+    """Not only the log-probabilities: the halves of values and convolution caches are where they belong."""
+    backend, model = OnnxBackend(read_bundle(bundle)), load_model(model_folder).model
+    ours, theirs = backend.initial_state(3), model.initial_state(3)
+    generator = torch.Generator().manual_seed(1)
+    marker = np.random.default_rng(0).standard_normal(ours[-2].shape).astype(np.float32)
+    ours[-2], ours[1] = marker, ours[1] + 3  # caches of another model: pass through untouched
+    for _ in range(4):
+        features = torch.randn(3, 4 * CHUNK_FRAMES + 3, 80, generator=generator) * 3 - 7
+        with torch.no_grad():
+            expected, theirs = model.stream_step(features, theirs)
+        log_probs, ours = backend.step(features, ours)
+        torch.testing.assert_close(log_probs, expected, atol=1e-4, rtol=0)
+        for layer in range(2):
+            key, nonlin_attn, val1, val2, conv1, conv2 = ours[6 * layer : 6 * layer + 6]
+            np.testing.assert_allclose(key, theirs.keys[layer], atol=1e-5)
+            np.testing.assert_allclose(np.concatenate([val1, val2], -1), theirs.values[layer], atol=1e-5)
+            np.testing.assert_allclose(np.concatenate([conv1, conv2], -1), theirs.convs[layer], atol=1e-5)
+            assert float(np.unique(nonlin_attn).item()) == (3 if layer == 0 else 0)
+        np.testing.assert_array_equal(ours[-1], theirs.processed)
+    np.testing.assert_array_equal(ours[-2], marker)
+    assert ours[-1].tolist() == [16, 16, 16]
+
+
+def test_joining_and_splitting_states_are_inverse(bundle):
+    backend = OnnxBackend(read_bundle(bundle))
+    features = torch.randn(3, 4 * CHUNK_FRAMES + 3, 80, generator=torch.Generator().manual_seed(2))
+    _, state = backend.step(features, backend.initial_state(3))
+    singles = backend.split(state)
+    assert len(singles) == 3
+    for before, after in zip(state, backend.join(singles), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+@needs_client
+def test_the_real_client_gives_our_transcripts(bundle):
+    """Other audio than the export verified on, fed in other packets; text, tokens and times."""
+    opened = read_bundle(bundle)
+    recognizer = open_recognizer(bundle)
+    audio = [noise_speech(seconds, seed) for seed, seconds in [(11, 3.1), (12, 0.7), (13, 1.9)]]
+    results = run_client(bundle / MODEL, bundle / TOKENS, [client_input(opened, item).numpy() for item in audio], 1_111)
+    ours = stream_alignments(recognizer, audio)
+    texts = [VOCABULARY.decode(alignment.tokens) for alignment in ours]
+    assert sum(" " in text for text in texts) >= 2
+    assert [" ".join(result.text.split()) for result in results] == texts
+    for result, alignment in zip(results, ours, strict=True):
+        # A lone U+2581, the word separator, prints as one space.
+        symbols = [VOCABULARY.symbols[token].replace("▁", " ") for token in alignment.tokens]
+        assert result.symbols == symbols
+        assert result.seconds == pytest.approx([frame * 0.04 for frame in alignment.frames], abs=1e-4)
+
+
+@needs_client
+def test_the_export_was_verified_with_the_client(bundle):
+    parity = read_bundle(bundle).info.parity
+    assert re.match(r"sherpa-onnx \d", parity["client"])
+    assert parity["client_transcripts_equal"] == 3
+
+
+def test_a_bundle_of_another_model_is_refused(bundle, tmp_path, waveforms):
+    other = load_model(save_tiny_model(tmp_path / "other", seed=3))
+    with pytest.raises(BundleError, match="made from the weights"):
+        verify_bundle(bundle, other, waveforms)
+
+
+def test_a_graph_that_differs_from_its_model_gets_no_name(model_folder, tmp_path, waveforms, monkeypatch):
+    """A wrong exporter: what it wrote is refused, and the older bundle there stays."""
+    destination = tmp_path / "student"
+    destination.mkdir()
+    (destination / "older").write_text("kept")
+    monkeypatch.setattr(
+        asr_kd.export.bundle,
+        "SherpaWire",
+        lambda model, unprintable: asr_kd.export.sherpa.SherpaWire(tiny_model(seed=5)),
+    )
+    with pytest.raises(BundleError, match="differ from its model"):
+        export_bundle(model_folder, destination, waveforms, settings=ExportSettings(client=False))
+    assert [path.name for path in tmp_path.iterdir()] == ["student"]
+    assert (destination / "older").read_text() == "kept"
+
+
+def test_a_full_context_model_is_refused(tmp_path, waveforms):
+    teacher = save_tiny_model(tmp_path / "teacher", streaming=False)
+    with pytest.raises(BundleError, match="full-context"):
+        export_bundle(teacher, tmp_path / "bundle", waveforms)
+    with pytest.raises(BundleError, match="full-context"):
+        export_bundle(teacher, tmp_path / "bundle", waveforms, settings=ExportSettings(context=Context(4, 8)))
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_verification_needs_something_to_verify_on(bundle, model_folder):
+    with pytest.raises(ValueError, match="at least one"):
+        verify_bundle(bundle, load_model(model_folder), [])
+
+
+def test_export_is_reproducible_and_serves_another_context(model_folder, bundle, tmp_path, waveforms):
+    settings = ExportSettings(client=False)
+    again = export_bundle(model_folder, tmp_path / "again", waveforms[2:], settings=settings)
+    assert again.files.model == file_entry(bundle / MODEL)
+    settings = ExportSettings(client=False, context=Context(6, 12), tail_ms=100)
+    export_bundle(model_folder, tmp_path / "slower", waveforms[2:], settings=settings)
+    slower = open_recognizer(tmp_path / "slower")
+    assert (slower.context, slower.tail_ms) == (Context(6, 12), 100)
+    assert read_bundle(tmp_path / "slower").info.streaming.latency_ms == 270
+
+
+@needs_client
+def test_an_apostrophe_that_begins_the_text_is_lost_in_the_clients_text_only(tmp_path, waveforms):
+    """The client (2.0.1) drops one punctuation mark at the start of its text; its tokens still have it."""
+    vocabulary = Vocabulary.characters(["'BCDEFGHIJK"])
+    save_model(tmp_path / "student", tiny_model(vocabulary=vocabulary), vocabulary, {})
+    export_bundle(tmp_path / "student", tmp_path / "bundle", waveforms)  # and is no failure
+    opened = read_bundle(tmp_path / "bundle")
+    spoken = [noise_speech(1.0 + seed / 10, seed) for seed in range(8)]
+    audio = [client_input(opened, item).numpy() for item in spoken]
+    results = run_client(tmp_path / "bundle" / MODEL, tmp_path / "bundle" / TOKENS, audio)
+    texts = open_recognizer(tmp_path / "bundle").transcribe(spoken)
+    assert any(text.startswith("'") for text in texts)
+    for result, text in zip(results, texts, strict=True):
+        assert "".join(result.symbols).strip() == text
+        assert result.text == text.removeprefix("'").strip()
+
+
+@needs_client
+def test_a_vocabulary_with_unknown_and_subwords_runs_in_the_client(tmp_path, waveforms):
+    """`<unk>` would print literally and is never chosen; a symbol's leading U+2581 is a space."""
+    vocabulary = Vocabulary(("▁G", "<unk>", "E", "<blk>", "▁", "'", "▁HE", "S"))
+    model = tiny_model(vocabulary=vocabulary)
+    with torch.no_grad():
+        model.output.bias[1] = 1e3
+    save_model(tmp_path / "student", model, vocabulary, {})
+    info = export_bundle(tmp_path / "student", tmp_path / "bundle", waveforms)
+    assert (info.vocabulary.blank_id, info.parity["client_transcripts_equal"]) == (3, 3)
+    texts = open_recognizer(tmp_path / "bundle").transcribe(waveforms)
+    assert any(texts)
+    assert "unk" not in "".join(texts)
