@@ -41,19 +41,19 @@ class Fidelity(Settings):
 def measure_fidelity(
     teacher: Teacher, store: Store, utterances: Sequence[Utterance], settings: TargetSettings
 ) -> Fidelity:
-    """Compare the store's first variant with the teacher on an even sample of the stored utterances."""
+    """Compare the store with the teacher on an even sample of its utterances, unperturbed where that is stored."""
+    speed = 1.0 if 1.0 in settings.speeds else settings.speeds[0]
     stored = [utterance for utterance in sorted(utterances, key=lambda item: item.id) if utterance.id in store]
     stride = max(1, len(stored) // settings.fidelity_utterances)
     sample = stored[::stride][: settings.fidelity_utterances]
     sums = torch.zeros(6, dtype=torch.float64)
     for batch in plan_batches(sample, settings.batch_seconds):
         waveforms = [
-            speed_perturb(read_audio(utterance.audio, duration=utterance.duration), settings.speeds[0])
-            for utterance in batch
+            speed_perturb(read_audio(utterance.audio, duration=utterance.duration), speed) for utterance in batch
         ]
         dense = listen(teacher, waveforms)
         for index, utterance in enumerate(batch):
-            kept = store.read(utterance.id, variant_name(settings.speeds[0]), int(dense.lens[index]))
+            kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += _sums(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
     shards = store.info.shards
     frames = max(store.info.frames, 1)

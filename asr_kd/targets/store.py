@@ -153,6 +153,7 @@ class Store:
         vocabulary: Vocabulary | None = None,
         teacher_sha256: str | None = None,
         *,
+        frame_shift_ms: float | None = None,
         partial: bool = False,
     ) -> "Store":
         """Open a store and refuse it when it is not what the caller expects.
@@ -161,11 +162,12 @@ class Store:
             folder: holds `store.json` and the shards.
             vocabulary: the student's; None does not compare.
             teacher_sha256: of the weights of the teacher that the recipe names; None does not compare.
+            frame_shift_ms: of the student's frames; None does not compare.
             partial: also open a store whose extraction has not finished.
 
         Raises:
-            TargetsError: another version, vocabulary or teacher, unfinished, or shards missing or of another size.
-                Their hashes are checked at first use; see `verify`.
+            TargetsError: another version, vocabulary, teacher or frame shift, unfinished, or shards missing or of
+                another size. Their hashes are checked at first use; see `verify`.
         """
         info = read_info(folder)
         if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
@@ -183,6 +185,13 @@ class Store:
                 expected=f"weights {teacher_sha256[:12]}…: the teacher has changed since, or is another one",
                 where=folder,
                 remedy=EXTRACT_AGAIN,
+            )
+        if frame_shift_ms is not None and frame_shift_ms != info.frame_shift_ms:
+            raise TargetsError(
+                f"targets of {info.frame_shift_ms:g} ms a frame",
+                expected=f"the student's {frame_shift_ms:g} ms",
+                where=folder,
+                remedy="Give the student the teacher's frame shift, or extract with a teacher that has the student's",
             )
         store = cls(folder, info)
         store._check_files()

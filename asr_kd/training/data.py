@@ -19,6 +19,7 @@ from asr_kd.errors import AudioError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import References
+from asr_kd.models.subsampling import output_lens
 from asr_kd.posteriors.types import SoftTargets
 from asr_kd.targets.collate import collate
 from asr_kd.targets.store import Store, StoredTargets
@@ -128,7 +129,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             features, audio_frames = self._cache.get((draw.index, draw.speed), lambda: self._features(utterance, draw.speed))
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
-        targets = self.store.read(utterance.id, variant_name(draw.speed)) if self.store is not None else None
+        targets = None
+        if self.store is not None:
+            frames = int(output_lens(torch.tensor(audio_frames)))
+            targets = self.store.read(utterance.id, variant_name(draw.speed), num_frames=frames)
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         return Example(
             utterance.id, features[: audio_frames + draw.silence_frames], audio_frames, self.tokens[draw.index], targets

@@ -154,6 +154,8 @@ def select_trainable(
             else:
                 encoded = job.vocabulary.encode(text)
                 reason = _too_long(encoded, utterance.duration / fastest)
+        if reason is None and job.store is not None and utterance.id not in job.store:
+            reason = "no soft targets: see quarantine.jsonl beside them"
         if reason is None:
             usable.append(utterance)
             tokens.append(encoded)

@@ -161,12 +161,14 @@ def test_an_undamaged_store_verifies(folder):
     Store.open(folder).verify()
 
 
-def test_another_vocabulary_teacher_or_version_is_refused(folder, teacher):
+def test_another_vocabulary_teacher_frame_shift_or_version_is_refused(folder, teacher):
     other = Vocabulary.characters(["abcdefg"])
     with pytest.raises(TargetsError, match=r"10 symbols, blank 0.*expected the student's 9 symbols"):
         Store.open(folder, vocabulary=other)
     with pytest.raises(TargetsError, match=r"weights aaaaaaaaaaaa….*expected weights bbbbbbbbbbbb…"):
         Store.open(folder, teacher.vocabulary, teacher_sha256="b" * 64)
+    with pytest.raises(TargetsError, match=r"targets of 40 ms a frame; expected the student's 20 ms"):
+        Store.open(folder, frame_shift_ms=20.0)
     edit_index(folder, version=2)
     with pytest.raises(TargetsError, match=r"format version 2; expected version 1"):
         Store.open(folder)
