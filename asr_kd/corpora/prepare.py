@@ -55,59 +55,6 @@ class PreparedCorpus:
         return [*self.train, *(utterance for members in self.sets.values() for utterance in members)]
 
 
-def prepare(
-    settings: An4Settings | LibriSpeechSettings | SyntheticSettings, work_dir: Path, progress: Progress = SILENT
-) -> PreparedCorpus:
-    """Find (or, for synthetic speech, make) a corpus and read what is in it.
-
-    Args:
-        settings: which corpus, which part.
-        work_dir: the run's folder; only synthetic speech is written there.
-        progress: told how far the making of synthetic speech is.
-
-    Raises:
-        CorpusError: the corpus or a needed part is not there, malformed, or too much of it is unusable.
-        MissingExtraError: synthetic speech without its extra.
-    """
-    if isinstance(settings, An4Settings):
-        return _prepare_an4(settings)
-    if isinstance(settings, LibriSpeechSettings):
-        return _prepare_librispeech(settings)
-    return _prepare_synthetic(settings, work_dir, progress)
-
-
-def _prepare_an4(settings: An4Settings) -> PreparedCorpus:
-    folder = find_an4(settings.root)
-    listing = Listing("an4", folder, dict(split_speakers(read_an4(folder, "train"), settings.fold, settings.seed)))
-    test = official_test(folder)
-    if isinstance(test, str):
-        listing.absent["test"] = test
-    else:
-        listing.parts["test"] = test
-    return measure_listing(listing, settings.max_excluded_share)
-
-
-def _prepare_librispeech(settings: LibriSpeechSettings) -> PreparedCorpus:
-    folder = find_librispeech(settings.root)
-    require_splits(folder, [*settings.train, *settings.dev])
-    listing = Listing("librispeech", folder, {"train": []}, dev_sets=tuple(settings.dev))
-    for split in [*settings.train, *settings.dev, *settings.test]:
-        if (folder / split).is_dir():
-            listing.add_split("train" if split in settings.train else split, split)
-        else:
-            listing.absent[split] = f"not present, skipped: there is no folder {split}"
-    return measure_listing(listing, settings.max_excluded_share)
-
-
-def _prepare_synthetic(settings: SyntheticSettings, work_dir: Path, progress: Progress) -> PreparedCorpus:
-    folder = (settings.root or work_dir / "corpus") / "synthetic"
-    write_synthetic(settings, folder, progress)
-    listing = Listing("synthetic", folder)
-    for split in SPLITS:
-        listing.add_split(split, split)
-    return replace(measure_listing(listing, max_excluded_share=0.0), synthetic=True)
-
-
 @dataclass
 class Listing:
     """What a corpus lists, by set (`train` among them), before any audio was looked at."""
@@ -124,6 +71,65 @@ class Listing:
         recordings, unmatched = read_split(self.folder, split)
         self.parts.setdefault(part, []).extend(recordings)
         self.unmatched += unmatched
+
+
+def prepare(
+    settings: An4Settings | LibriSpeechSettings | SyntheticSettings,
+    work_dir: Path,
+    progress: Progress = SILENT,
+    *,
+    max_excluded_share: float | None = None,
+) -> PreparedCorpus:
+    """Find (or, for synthetic speech, make) a corpus and read what is in it.
+
+    Args:
+        settings: which corpus, which part.
+        work_dir: the run's folder; only synthetic speech is written there.
+        progress: told how far the making of synthetic speech is.
+        max_excluded_share: instead of the settings' own; `check` passes 1 to see everything.
+
+    Raises:
+        CorpusError: the corpus or a needed part is not there, malformed, or too much of it is unusable.
+        MissingExtraError: synthetic speech without its extra.
+    """
+    if isinstance(settings, SyntheticSettings):
+        return _prepare_synthetic(settings, work_dir, progress, max_excluded_share or 0.0)
+    listing = _list_an4(settings) if isinstance(settings, An4Settings) else _list_librispeech(settings)
+    return measure_listing(listing, settings.max_excluded_share if max_excluded_share is None else max_excluded_share)
+
+
+def _list_an4(settings: An4Settings) -> Listing:
+    folder = find_an4(settings.root)
+    listing = Listing("an4", folder, dict(split_speakers(read_an4(folder, "train"), settings.fold, settings.seed)))
+    test = official_test(folder)
+    if isinstance(test, str):
+        listing.absent["test"] = test
+    else:
+        listing.parts["test"] = test
+    return listing
+
+
+def _list_librispeech(settings: LibriSpeechSettings) -> Listing:
+    folder = find_librispeech(settings.root)
+    require_splits(folder, [*settings.train, *settings.dev])
+    listing = Listing("librispeech", folder, {"train": []}, dev_sets=tuple(settings.dev))
+    for split in [*settings.train, *settings.dev, *settings.test]:
+        if (folder / split).is_dir():
+            listing.add_split("train" if split in settings.train else split, split)
+        else:
+            listing.absent[split] = f"not present, skipped: there is no folder {split}"
+    return listing
+
+
+def _prepare_synthetic(
+    settings: SyntheticSettings, work_dir: Path, progress: Progress, max_excluded_share: float
+) -> PreparedCorpus:
+    folder = (settings.root or work_dir / "corpus") / "synthetic"
+    write_synthetic(settings, folder, progress)
+    listing = Listing("synthetic", folder)
+    for split in SPLITS:
+        listing.add_split(split, split)
+    return replace(measure_listing(listing, max_excluded_share), synthetic=True)
 
 
 def measure_listing(listing: Listing, max_excluded_share: float) -> PreparedCorpus:
