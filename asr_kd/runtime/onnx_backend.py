@@ -83,6 +83,11 @@ def _load(bundle: Bundle, num_threads: int) -> Any:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3  # its warnings are about graph clean-up, not about us
     options.add_session_config_entry("session.load_model_format", "ONNX")
+    # A graph may name further files for its weights, unhashed and relative to wherever we run: below a file
+    # there is none.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.folder.absolute() / MODEL)
+    )
     try:
         return onnxruntime.InferenceSession(bundle.onnx_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no narrower base class

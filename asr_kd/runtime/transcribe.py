@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 from torch import Tensor
 
@@ -26,8 +26,11 @@ def transcribe_files(model: Path, paths: Sequence[Path], channels: ChannelPolicy
     """Transcribe audio files; one that cannot be read gives its error and the others go on.
 
     Raises:
+        AudioError: another word for `channels` than its policies.
         CheckpointError, BundleError: the model is not one, or is damaged; before any file is read.
     """
+    if channels not in get_args(ChannelPolicy):
+        raise AudioError(f"channels is {channels!r}", expected=" or ".join(get_args(ChannelPolicy)))
     recognizer = open_recognizer(model)
     for path in paths:
         try:

@@ -1,0 +1,50 @@
+"""Files to text: the streaming path for a streaming model, and a damaged file that stops nobody else."""
+
+import pytest
+import soundfile
+from tiny_models import noise_speech, save_tiny_model
+
+from asr_kd.errors import AudioError, CheckpointError
+from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.runtime.streaming import StreamingRecognizer
+from asr_kd.runtime.transcribe import transcribe_files
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / f"{name}.wav" for name in ("one", "two")]
+    for seed, path in enumerate(paths):
+        soundfile.write(path, noise_speech(1.5, seed).numpy(), 16_000, subtype="FLOAT")
+    return paths
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_files_are_transcribed_through_the_path_that_suits_the_model(tmp_path, files, streaming, monkeypatch):
+    folder = save_tiny_model(tmp_path / "model", streaming=streaming)
+    ends = []
+    final = StreamingRecognizer.final
+    monkeypatch.setattr(StreamingRecognizer, "final", lambda stream: ends.append(stream) or final(stream))
+    results = list(transcribe_files(folder, files))
+    assert len(ends) == (2 if streaming else 0)
+    assert [result.path for result in results] == files
+    assert [result.error for result in results] == [None, None]
+    expected = open_recognizer(folder).transcribe([noise_speech(1.5, seed) for seed in range(2)])
+    assert all(expected)
+    assert [result.text for result in results] == expected
+
+
+def test_a_damaged_file_comes_with_its_error_and_the_next_one_is_transcribed(tmp_path, files):
+    folder = save_tiny_model(tmp_path / "model")
+    bad = tmp_path / "bad.flac"
+    bad.write_text("not audio")
+    results = list(transcribe_files(folder, [bad, tmp_path / "missing.wav", files[0]]))
+    assert [type(result.error) for result in results] == [AudioError, AudioError, type(None)]
+    assert "bad.flac" in str(results[0].error)
+    assert results[2].text
+
+
+def test_the_model_and_the_policy_are_checked_before_any_file(tmp_path, files):
+    with pytest.raises(CheckpointError):
+        list(transcribe_files(tmp_path / "nothing", files))
+    with pytest.raises(AudioError, match="refuse or first or mean"):
+        list(transcribe_files(save_tiny_model(tmp_path / "model"), files, "left"))
