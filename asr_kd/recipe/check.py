@@ -22,15 +22,16 @@ def check_target(target: Path, overrides: list[str], read_audio: bool, progress:
     if target.suffix in (".yaml", ".yml"):
         recipe = load_recipe(target, overrides)
         normalizer = recipe.vocabulary.normalizer
-        corpus = prepare(recipe.corpus, recipe.work_dir)
-        utterances = corpus.utterances
+        corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
+        utterances, excluded = corpus.utterances, corpus.excluded
         vocabulary = Vocabulary.characters(normalize(u.text, normalizer) for u in corpus.train if u.text)
     elif target.suffix in (".jsonl", ".json"):
-        utterances, vocabulary, normalizer = read_manifest(target), None, "librispeech"
+        utterances, vocabulary, normalizer, excluded = read_manifest(target), None, "librispeech", []
     else:
         raise CorpusError("is neither a recipe nor a manifest", where=target, expected="a .yaml or a .jsonl file")
 
     def report(done: int, total: int) -> None:
         progress.update("check", done, total, "utterances")
 
-    return check_utterances(utterances, vocabulary, normalizer, read=read_audio, progress=report)
+    found = check_utterances(utterances, vocabulary, normalizer, read=read_audio, progress=report)
+    return found.including(excluded)

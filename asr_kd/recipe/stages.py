@@ -96,7 +96,7 @@ def _prepare(context: RunContext) -> Unit:
         return str(corpora_root(recipe.corpus.root).resolve())
 
     def run(folder: Path) -> None:
-        corpus = prepare(recipe.corpus, context.work_dir)
+        corpus = prepare(recipe.corpus, context.work_dir, context.progress)
         write_prepared(corpus, context.work_dir)
         normalizer = recipe.vocabulary.normalizer
         vocabulary = Vocabulary.characters(normalize(u.text, normalizer) for u in corpus.train if u.text)
