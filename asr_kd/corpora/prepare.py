@@ -147,7 +147,12 @@ def measure_listing(listing: Listing, max_excluded_share: float) -> PreparedCorp
     refuse_too_many(excluded, listed, max_excluded_share, listing.folder)
     for part, members in sets.items():
         if not members:
-            raise CorpusError(f"the set {part!r} is empty", where=listing.folder, expected="at least one utterance")
+            why = (
+                f"; {len(excluded)} were left out, such as {excluded[0].path}: {excluded[0].reason}" if excluded else ""
+            )
+            raise CorpusError(
+                f"the set {part!r} is empty{why}", where=listing.folder, expected="at least one utterance in it"
+            )
     _check_ids(sets, listing.folder)
     return PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
 
