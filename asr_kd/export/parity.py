@@ -6,6 +6,7 @@ Shapes: S samples, T frames, V vocabulary.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -193,8 +194,6 @@ def _refuse_differences(same: Sequence[bool], close: Sequence[bool], folder: Pat
 def _client_version() -> str:
     if not client_is_installed():
         raise MissingExtraError("sherpa-onnx", "export")
-    from importlib.metadata import version
-
     return f"sherpa-onnx {version('sherpa-onnx')}"
 
 
@@ -226,7 +225,9 @@ def _same(vocabulary: Vocabulary, result: ClientResult, heard: Alignment) -> boo
     times_agree = len(result.seconds) == len(seconds) and torch.allclose(
         torch.tensor(result.seconds, dtype=torch.float64), seconds, atol=FRAME_SHIFT_MS / 4000
     )
-    return result.symbols == printed and times_agree and _letters(result.text) == _letters(vocabulary.decode(heard.tokens))
+    return (
+        result.symbols == printed and times_agree and _letters(result.text) == _letters(vocabulary.decode(heard.tokens))
+    )
 
 
 def _letters(text: str) -> str:

@@ -21,7 +21,7 @@ from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
 from asr_kd.models.weights import LoadedModel, load_model
-from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers
+from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.onnx_backend import OnnxBackend
@@ -32,6 +32,9 @@ from asr_kd.text.vocabulary import Vocabulary
 
 BATCH_SECONDS = 120.0
 """Padded audio that goes through the model at once."""
+
+LONGEST_MASKED_FRAMES = 12_000
+"""Feature frames (two minutes) up to which a masked pass beats chunks: its attention grows with the square."""
 
 
 class Recognizer:
@@ -101,7 +104,10 @@ class Recognizer:
             CheckpointError: the model gives NaN.
         """
         features, lens = pad_batch([self.features(waveform) for waveform in waveforms])
-        output = self.backend.log_probs(features, lens)
+        if self.context is not None and features.shape[1] > LONGEST_MASKED_FRAMES:
+            output = run_chunks(self.backend, features, lens)
+        else:
+            output = self.backend.log_probs(features, lens)
         valid = torch.arange(output.log_probs.shape[1]) < output.lens.unsqueeze(1)
         check_numbers(output.log_probs[valid], self.name)
         return output

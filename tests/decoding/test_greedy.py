@@ -4,14 +4,11 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.decoding.greedy import greedy, greedy_alignments
 from asr_kd.decoding.streaming import StreamingGreedy
-
-settings.register_profile("no-deadline", deadline=None)
-settings.load_profile("no-deadline")
 
 VOCAB_SIZE = 4
 paths = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=30)

@@ -9,7 +9,9 @@ import torch
 from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 import asr_kd.export.bundle
-from asr_kd.errors import BundleError
+import asr_kd.export.parity
+import asr_kd.export.sherpa_client
+from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.bundle import ExportSettings, export_bundle
 from asr_kd.export.parity import client_input, stream_alignments, verify_bundle
 from asr_kd.export.sherpa_client import client_is_installed, run_client
@@ -129,6 +131,47 @@ def test_a_bundle_of_another_model_is_refused(bundle, tmp_path, waveforms):
     other = load_model(save_tiny_model(tmp_path / "other", seed=3))
     with pytest.raises(BundleError, match="made from the weights"):
         verify_bundle(bundle, other, waveforms)
+
+
+def client_that(change):
+    """Stands in for `run_client`: the real answers, changed."""
+    return lambda *arguments: [change(result) for result in run_client(*arguments)]
+
+
+@needs_client
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda result: result._replace(symbols=[*result.symbols, "A"]),
+        lambda result: result._replace(seconds=[second + 0.04 for second in result.seconds]),
+        lambda result: result._replace(text=result.text + "A"),
+    ],
+)
+def test_a_client_that_hears_something_else_is_an_error_unless_it_was_a_tie(
+    bundle, model_folder, waveforms, monkeypatch, change
+):
+    monkeypatch.setattr(asr_kd.export.parity, "run_client", client_that(change))
+    with pytest.raises(BundleError, match=r"3 of 3 transcripts differ from those from sherpa-onnx \d"):
+        verify_bundle(bundle, load_model(model_folder), waveforms)
+    monkeypatch.setattr(asr_kd.export.parity, "TIE", 1e3)
+    report = verify_bundle(bundle, load_model(model_folder), waveforms)
+    assert (report.transcripts_equal, report.client_transcripts_equal, report.ties) == (3, 0, 3)
+
+
+@needs_client
+def test_a_client_that_dies_is_an_error_with_its_last_words(bundle, tmp_path, model_folder, waveforms, monkeypatch):
+    script = tmp_path / "client.py"
+    script.write_text("import sys\nprint('no metadata', file=sys.stderr)\nsys.exit(255)\n")
+    monkeypatch.setattr(asr_kd.export.sherpa_client, "__file__", str(script))
+    with pytest.raises(BundleError, match=r"cannot run it: exit status 255: no metadata"):
+        verify_bundle(bundle, load_model(model_folder), waveforms)
+
+
+def test_a_missing_client_names_the_extra(bundle, model_folder, waveforms, monkeypatch):
+    monkeypatch.setattr(asr_kd.export.parity, "client_is_installed", lambda: False)
+    with pytest.raises(MissingExtraError, match=r"asr-kd\[export\]"):
+        verify_bundle(bundle, load_model(model_folder), waveforms)
+    assert verify_bundle(bundle, load_model(model_folder), waveforms, with_client=False).client == ""
 
 
 def test_a_graph_that_differs_from_its_model_gets_no_name(model_folder, tmp_path, waveforms, monkeypatch):

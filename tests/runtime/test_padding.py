@@ -2,15 +2,12 @@
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.features.fbank import num_frames
 from asr_kd.models.subsampling import output_lens
 from asr_kd.runtime.padding import num_chunks, padded_num_samples
-
-settings.register_profile("no-deadline", deadline=None)  # no test asserts a time
-settings.load_profile("no-deadline")
 
 
 @given(samples=st.integers(1, 400_000), chunk=st.integers(1, 40), tail_ms=st.integers(0, 2_000))

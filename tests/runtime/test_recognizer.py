@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
+import asr_kd.runtime.recognizer
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
@@ -18,9 +19,6 @@ from asr_kd.runtime.backend import NEVER, TorchBackend, run_chunks
 from asr_kd.runtime.padding import num_chunks
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer, with_context
 from asr_kd.text.vocabulary import Vocabulary
-
-settings.register_profile("no-deadline", deadline=None)  # no test asserts a time
-settings.load_profile("no-deadline")
 
 SPEECH = noise_speech(2.1, seed=3)
 
@@ -48,7 +46,7 @@ def test_the_test_model_has_something_to_say(recognizer):
     assert len(set(text)) >= 4
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(cuts=st.lists(st.integers(0, len(SPEECH)), max_size=12))
 def test_packets_of_any_size_give_the_offline_transcript(recognizer, cuts):
     borders = [0, *sorted(cuts), len(SPEECH)]
@@ -58,7 +56,7 @@ def test_packets_of_any_size_give_the_offline_transcript(recognizer, cuts):
     assert text == recognizer.transcribe([SPEECH])[0]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(samples=st.integers(0, 12_000))
 def test_every_length_streams_as_offline(recognizer, samples):
     audio = SPEECH[8_000 : 8_000 + samples]
@@ -96,6 +94,28 @@ def test_a_batch_equals_single_utterances_in_the_order_given(kind, request):
     assert recognizer.transcribe(waveforms) == single
     assert recognizer.transcribe(waveforms, batch_seconds=3.0) == single
     assert recognizer.transcribe([]) == []
+
+
+def test_long_recordings_go_through_in_chunks_to_the_same_text(recognizer, monkeypatch):
+    waveforms = [noise_speech(4.0, 5), noise_speech(0.5, 6)]
+    masked = recognizer.align(waveforms)
+    steps = []
+    step = TorchBackend.step
+    monkeypatch.setattr(TorchBackend, "step", lambda *arguments: steps.append(1) or step(*arguments))
+    monkeypatch.setattr(asr_kd.runtime.recognizer, "LONGEST_MASKED_FRAMES", 200)
+    assert recognizer.align(waveforms) == masked
+    assert len(steps) == num_chunks(len(waveforms[0]), CHUNK_FRAMES)
+
+
+def test_streams_of_one_model_do_not_hear_each_other(recognizer):
+    waveforms = [noise_speech(1.5, seed) for seed in (1, 2, 3)]
+    streams = [recognizer.stream() for _ in waveforms]
+    for packets in zip(*(waveform.split(1_700) for waveform in waveforms), strict=True):
+        for stream, packet in zip(streams, packets, strict=True):
+            stream.accept(packet)
+    texts = [stream.final() for stream in streams]
+    assert len(set(texts)) == 3
+    assert texts == recognizer.transcribe(waveforms)
 
 
 def test_the_tail_is_heard(recognizer):
