@@ -87,12 +87,16 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
         path, separator, text = override.partition("=")
         keys = path.split(".")
         if not separator or not all(keys):
-            raise RecipeError(f"override {override!r}", expected="key.path=value, for example students.student-kd.train.epochs=5")
+            raise RecipeError(
+                f"override {override!r}", expected="key.path=value, for example students.student-kd.train.epochs=5"
+            )
         target = result
         for key in keys[:-1]:
             target = target.setdefault(key, {})
             if not isinstance(target, dict):
-                raise RecipeError(f"override {override!r} goes through {key!r}, which is not a mapping", expected="a path of mappings")
+                raise RecipeError(
+                    f"override {override!r} goes through {key!r}, which is not a mapping", expected="a path of mappings"
+                )
         try:
             target[keys[-1]] = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -120,7 +124,9 @@ def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
     except ValidationError as error:
         problems = [_describe(kind, problem) for problem in error.errors(include_url=False)]
         raise RecipeError(
-            "; ".join(problems), where=where, remedy="Correct the key in the recipe or in the override; nothing has run yet"
+            "; ".join(problems),
+            where=where,
+            remedy="Correct the key in the recipe or in the override; nothing has run yet",
         ) from error
 
 

@@ -62,7 +62,9 @@ class ConsoleProgress:
         elif now - self._printed >= PLAIN_INTERVAL_SECONDS:
             self._printed = now
             left = (total - done) / rate if rate > 0 else float("inf")
-            self.console.print(f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left {note}".rstrip())
+            self.console.print(
+                f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left {note}".rstrip()
+            )
         if done >= total:
             self.close()
 

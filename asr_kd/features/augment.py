@@ -67,7 +67,9 @@ def spec_augment(
         index = torch.arange(extent).view(1, 1, -1)
         return ((index >= start.unsqueeze(-1)) & (index < (start + width).unsqueeze(-1))).any(1)
 
-    widest_time = torch.minimum(torch.full((batch,), float(settings.time_width_frames)), (lens * settings.time_share).floor())
+    widest_time = torch.minimum(
+        torch.full((batch,), float(settings.time_width_frames)), (lens * settings.time_share).floor()
+    )
     widest_band = torch.full((batch,), float(settings.frequency_width))
     times = inside(*spans(settings.time_masks, widest_time, lens), frames)
     bands = inside(*spans(settings.frequency_masks, widest_band, torch.full((batch,), float(bins))), bins)

@@ -22,6 +22,7 @@ from asr_kd.models.settings import ConformerSettings
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
+NO_PICKLES = "pickled checkpoints (.pt, .bin, .ckpt) are refused because opening one can run code"
 DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
 
 
@@ -38,10 +39,15 @@ class LoadedModel:
     folder: Path
 
 
-def save_model(folder: Path, model: Conformer, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32) -> str:
+def save_model(
+    folder: Path, model: Conformer, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32
+) -> str:
     """Write a model folder and return the SHA-256 of its weights."""
     with atomic_folder(folder) as partial:
-        weights = {name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous() for name, tensor in model.state_dict().items()}
+        weights = {
+            name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous()
+            for name, tensor in model.state_dict().items()
+        }
         save_file(weights, partial / WEIGHTS)
         vocabulary.save(partial / TOKENS)
         sha256 = sha256_of_file(partial / WEIGHTS)
@@ -78,11 +84,17 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
         )
     vocabulary = Vocabulary.load(folder / TOKENS)
     if vocabulary.sha256 != description.get("vocabulary_sha256"):
-        raise CheckpointError(f"is not the vocabulary that {DESCRIPTION} names", where=folder / TOKENS, remedy="Copy the whole folder again")
+        raise CheckpointError(
+            f"is not the vocabulary that {DESCRIPTION} names",
+            where=folder / TOKENS,
+            remedy="Copy the whole folder again",
+        )
     try:
         settings = parse_settings(ConformerSettings, description.get("model"), folder / DESCRIPTION)
     except RecipeError as error:
-        raise CheckpointError(str(error), remedy="The folder was written by another release or changed by hand") from error
+        raise CheckpointError(
+            str(error), remedy="The folder was written by another release or changed by hand"
+        ) from error
     model = Conformer(settings, len(vocabulary))
     load_weights(model, weights_path)
     return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
@@ -98,7 +110,9 @@ def load_weights(model: Conformer, path: Path) -> None:
     try:
         model.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     except RuntimeError as error:
-        raise CheckpointError("the weights do not fit the model: " + " ".join(str(error).split())[:500], where=path) from error
+        raise CheckpointError(
+            "the weights do not fit the model: " + " ".join(str(error).split())[:500], where=path
+        ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -113,7 +127,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"is not a safetensors file ({error})",
             where=path,
-            expected="safetensors; pickled checkpoints (.pt, .bin, .ckpt) are refused because opening one can run code",
+            expected=f"safetensors; {NO_PICKLES}",
         ) from error
 
 
@@ -123,7 +137,7 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError(
             "is not a model folder" if folder.exists() else "does not exist",
             where=folder,
-            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; pickled checkpoints are refused because opening one can run code",
+            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}",
         )
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
@@ -133,7 +147,9 @@ def _read_description(folder: Path) -> dict[str, Any]:
         raise CheckpointError("does not describe an asr-kd model", where=path)
     if description.get("version") != FORMAT_VERSION:
         raise CheckpointError(
-            f"format version {description.get('version')!r}", expected=f"version {FORMAT_VERSION}", where=path,
+            f"format version {description.get('version')!r}",
+            expected=f"version {FORMAT_VERSION}",
+            where=path,
             remedy="Use the release of asr-kd that wrote it, or train again",
         )
     if description.get("features") != FEATURE_CONTRACT:

@@ -16,6 +16,7 @@ from asr_kd.files import write_json, write_text
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
 
+
 @dataclass
 class RunContext:
     """A run under way."""

@@ -39,7 +39,9 @@ def run_recipe(
     units = [unit for unit in units_of(context) if begin <= STAGES.index(unit.stage) <= end]
     unknown = [name for name in only if name not in {unit.name for unit in units}]
     if unknown:
-        raise RecipeError(f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(u.name for u in units)}")
+        raise RecipeError(
+            f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(u.name for u in units)}"
+        )
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     write_provenance(context)

@@ -93,7 +93,9 @@ class Recipe(Settings):
                 raise ValueError(f"students.{name}.teacher must name one of: {', '.join(self.teachers)}")
         unknown = [name for name in self.export.models if name not in {*self.teachers, *self.students}]
         if unknown:
-            raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join([*self.teachers, *self.students])}")
+            raise ValueError(
+                f"export.models names {unknown[0]!r}; known: {', '.join([*self.teachers, *self.students])}"
+            )
         return self
 
     def teacher_of(self, student: StudentSettings) -> str:

@@ -6,16 +6,16 @@ No loop over data here: a unit calls its part and says what came out.
 from pathlib import Path
 from typing import Any
 
+from asr_kd.audio import read_audio
 from asr_kd.corpora.prepare import PreparedCorpus, prepare, read_prepared, write_prepared
 from asr_kd.corpora.settings import SyntheticSettings, corpora_root
 from asr_kd.errors import AsrKdError, CheckpointError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.systems import Role, System
 from asr_kd.evaluation.opening import open_system
 from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.systems import Role, System
 from asr_kd.export.bundle import export_bundle
-from asr_kd.audio import read_audio
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, load_model
 from asr_kd.recipe.context import RunContext
@@ -114,7 +114,9 @@ def _say_corpus(context: RunContext, corpus: PreparedCorpus, vocabulary: Vocabul
     for name, reason in corpus.absent.items():
         context.progress.message(f"  {name}: {reason}")
     if corpus.excluded:
-        context.progress.message(f"  {len(corpus.excluded)} left out, listed in {context.folder('manifests', 'corpus.json')}")
+        context.progress.message(
+            f"  {len(corpus.excluded)} left out, listed in {context.folder('manifests', 'corpus.json')}"
+        )
     context.progress.message(f"  vocabulary: {len(vocabulary)} symbols")
 
 
@@ -128,7 +130,9 @@ def _manifest_hashes(context: RunContext, *names: str) -> list[str]:
     paths = [folder / f"{name}.jsonl" for name in names] or sorted(folder.glob("*.jsonl"))
     missing = [path for path in (*paths, folder / "tokens.txt") if not path.is_file()]
     if missing or not paths:
-        raise AsrKdError("the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)")
+        raise AsrKdError(
+            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)"
+        )
     return [sha256_of_file(path) for path in (*paths, folder / "tokens.txt")]
 
 
@@ -208,7 +212,9 @@ def model_sha256(folder: Path) -> str:
 
 def _existing(path: Path, stage: str) -> Path:
     if not path.is_file():
-        raise CheckpointError("is not there yet", where=path, remedy=f"Run the {stage} stage first (start --from earlier)")
+        raise CheckpointError(
+            "is not there yet", where=path, remedy=f"Run the {stage} stage first (start --from earlier)"
+        )
     return path
 
 
@@ -251,9 +257,9 @@ def _say_extraction(context: RunContext, folder: Path, report: ExtractionReport)
     if report.fidelity is not None:
         kept = report.fidelity
         say(
-            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats in the "
-            f"tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy {kept.teacher_entropy:.3f} nats, "
-            f"blank on {100 * kept.blank_share:.0f} % of frames"
+            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats "
+            f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
+            f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
         )
     if report.quarantine:
         say(f"  {len(report.quarantine)} utterances left out, listed in {folder / 'quarantine.jsonl'}")
@@ -315,11 +321,15 @@ def _export(context: RunContext, name: str) -> Unit:
 
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
-        waveforms = [read_audio(u.audio, duration=u.duration) for u in spread(corpus.dev, recipe.export.verify_utterances)]
+        waveforms = [
+            read_audio(u.audio, duration=u.duration) for u in spread(corpus.dev, recipe.export.verify_utterances)
+        ]
         info = export_bundle(
             model, folder, waveforms, recipe=recipe.name, wer=_word_error_rates(context, name), settings=recipe.export
         )
-        context.progress.message(f"  {folder}: verified, {info.files.model.size_bytes / 1e6:.1f} MB, chunks of {info.streaming.chunk_ms} ms")
+        context.progress.message(
+            f"  {folder}: verified, {info.files.model.size_bytes / 1e6:.1f} MB, chunks of {info.streaming.chunk_ms} ms"
+        )
 
     own = recipe.export.model_dump(mode="json")
     return _unit(context, "export", name, context.folder("export", name), own, inputs, run)

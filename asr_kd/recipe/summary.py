@@ -16,7 +16,9 @@ def print_summary(context: RunContext, recipe_path: Path, last: str, console: Co
     work_dir = context.work_dir
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
         console.print(terminal_table(read_results(work_dir / "report")))
-        console.print(f"report:  {work_dir / 'report' / 'results.md'} (also results.json and hypotheses/)", markup=False)
+        console.print(
+            f"report:  {work_dir / 'report' / 'results.md'} (also results.json and hypotheses/)", markup=False
+        )
     bundles = [work_dir / "export" / name for name in exported(context)]
     done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]
     if last == "export" and done:

@@ -69,7 +69,9 @@ def load_newest(
             continue
         if state.job != job:
             raise CheckpointError(
-                "belongs to a run with other settings or data", where=path, remedy="Use --force to start that model again"
+                "belongs to a run with other settings or data",
+                where=path,
+                remedy="Use --force to start that model again",
             )
         model.load_state_dict(weights)
         _restore_optimizer(model, optimizer, moments)

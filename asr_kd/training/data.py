@@ -22,8 +22,8 @@ from asr_kd.losses import References
 from asr_kd.models.subsampling import output_lens
 from asr_kd.posteriors.types import SoftTargets
 from asr_kd.targets.collate import collate
-from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.targets.settings import variant_name
+from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.training.plan import Draw
 
 
@@ -124,9 +124,11 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return len(self.utterances)
 
     def __getitem__(self, draw: Draw) -> Example | Unreadable:
-        utterance = self.utterances[draw.index]
+        utterance = self.utterances[draw.row]
         try:
-            features, audio_frames = self._cache.get((draw.index, draw.speed), lambda: self._features(utterance, draw.speed))
+            features, audio_frames = self._cache.get(
+                (draw.row, draw.speed), lambda: self._features(utterance, draw.speed)
+            )
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets = None
@@ -135,7 +137,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             targets = self.store.read(utterance.id, variant_name(draw.speed), num_frames=frames)
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         return Example(
-            utterance.id, features[: audio_frames + draw.silence_frames], audio_frames, self.tokens[draw.index], targets
+            utterance.id, features[: audio_frames + draw.silence_frames], audio_frames, self.tokens[draw.row], targets
         )
 
     def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import StoppedEarly, TrainingError
+from asr_kd.features.augment import spec_augment
 from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
 from asr_kd.losses.ctc import ctc_loss
@@ -27,7 +28,6 @@ from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.progress import Progress
 from asr_kd.scoring.wer import score
-from asr_kd.features.augment import spec_augment
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
 from asr_kd.training.data import Batch
@@ -58,10 +58,18 @@ class Distiller(sb.Brain):
     """Trains `model` on `objective`; `fit_all` is the way in."""
 
     def __init__(
-        self, model: Conformer, objective: Objective, settings: TrainSettings, around: Surroundings, device: torch.device
+        self,
+        model: Conformer,
+        objective: Objective,
+        settings: TrainSettings,
+        around: Surroundings,
+        device: torch.device,
     ) -> None:
         optimizer = torch.optim.AdamW(
-            _parameter_groups(model, objective, settings.weight_decay), lr=settings.learning_rate, betas=(0.9, 0.98), fused=True
+            _parameter_groups(model, objective, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
         )
         super().__init__(
             modules={"model": model, "objective": objective},
@@ -129,7 +137,12 @@ class Distiller(sb.Brain):
 
     def _end_epoch(self, dev: dict[str, float]) -> None:
         around, state = self.around, self.state
-        row = {"epoch": state.epoch, "step": state.step, "train_loss": state.loss_sum / max(self._epoch_batches, 1), **dev}
+        row = {
+            "epoch": state.epoch,
+            "step": state.step,
+            "train_loss": state.loss_sum / max(self._epoch_batches, 1),
+            **dev,
+        }
         state.curve.append(row)
         if dev:
             with atomic_path(best_path(around.folder, state.epoch)) as partial:
@@ -161,7 +174,11 @@ class Distiller(sb.Brain):
         else:
             self._count_nonfinite(batch)
         around.progress.update(
-            f"train {around.name}", state.step, max(self.total_steps, state.step), "steps", f"epoch {state.epoch} loss {float(loss):.3f}"
+            f"train {around.name}",
+            state.step,
+            max(self.total_steps, state.step),
+            "steps",
+            f"epoch {state.epoch} loss {float(loss):.3f}",
         )
         if state.batch < self._epoch_batches:
             self._checkpoint_or_stop()
@@ -196,13 +213,17 @@ class Distiller(sb.Brain):
         self.optimizer.step()
         if self.state.step % 20 == 0:
             scalars = {name: float(part) for name, part in terms.parts.items()}
-            self.around.log_scalars({f"step/{k}": v for k, v in scalars.items()} | {"step/rate": self._rate()}, self.state.step)
+            self.around.log_scalars(
+                {f"step/{k}": v for k, v in scalars.items()} | {"step/rate": self._rate()}, self.state.step
+            )
         return loss
 
     def _rate(self) -> float:
         settings = self.settings
         warmup = round(self.total_steps * settings.warmup_epochs / settings.epochs)
-        return learning_rate(self.state.step, self.total_steps, warmup, settings.learning_rate, settings.final_rate_share)
+        return learning_rate(
+            self.state.step, self.total_steps, warmup, settings.learning_rate, settings.final_rate_share
+        )
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
         """One of the contexts a dynamic-chunk student trains on; None is the model's own."""
@@ -229,7 +250,9 @@ class Distiller(sb.Brain):
             return torch.zeros(())
         with self.training_ctx:
             output: EncoderOutput = self.model(batch.features, batch.feature_lens)
-        for id_, tokens in zip(batch.ids, greedy(output.log_probs, output.lens, self.around.vocabulary.blank_id), strict=True):
+        for id_, tokens in zip(
+            batch.ids, greedy(output.log_probs, output.lens, self.around.vocabulary.blank_id), strict=True
+        ):
             self._hypotheses[id_] = self.around.vocabulary.decode(tokens)
         loss = ctc_loss(output.log_probs, output.lens, batch.references, self.around.vocabulary.blank_id)
         self._dev_loss += float(loss)
@@ -243,13 +266,15 @@ class Distiller(sb.Brain):
         state.nonfinite_row += 1
         state.nonfinite_total += 1
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
-        self.around.progress.message(f"{self.around.name}: step {state.step} is not finite and was left out (utterances {named})")
+        self.around.progress.message(
+            f"{self.around.name}: step {state.step} is not finite and was left out (utterances {named})"
+        )
         if state.nonfinite_row > self.settings.max_nonfinite_steps:
             raise TrainingError(
                 f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
                 where=f"training of {self.around.name}",
                 expected=f"at most {self.settings.max_nonfinite_steps} in a row",
-                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the last checkpoint is intact",
+                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the last checkpoint holds",
             )
 
     def _count_unreadable(self, batch: Batch) -> None:
@@ -274,7 +299,8 @@ class Distiller(sb.Brain):
             self.checkpoint()
         if reason is not None:
             raise StoppedEarly(
-                f"training of {self.around.name} stopped ({reason}) at epoch {self.state.epoch}, step {self.state.step}; its state is saved",
+                f"training of {self.around.name} stopped ({reason}) at epoch {self.state.epoch}, "
+                f"step {self.state.step}; its state is saved",
                 remedy="Run the same command again to go on",
             )
 

@@ -34,6 +34,8 @@ def measure_normalisation(utterances: Sequence[Utterance], seed: int) -> tuple[T
         total += features.sum(0)
         squares += features.square().sum(0)
     if count == 0:
-        raise TrainingError("none of the training utterances can be read", remedy="Look at the corpus with `asr-kd check`")
+        raise TrainingError(
+            "none of the training utterances can be read", remedy="Look at the corpus with `asr-kd check`"
+        )
     mean = total / count
     return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()

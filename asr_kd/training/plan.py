@@ -18,7 +18,7 @@ JITTER = 0.2
 class Draw(NamedTuple):
     """One appearance of an utterance in an epoch."""
 
-    index: int
+    row: int  # of the utterance
     speed: float
     silence_frames: int
     """Feature frames (10 ms) of silence appended."""

@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -63,11 +64,14 @@ class TrainingJob:
         return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed])
 
 
+CPU = torch.device("cpu")
+
+
 @dataclass(frozen=True)
 class Control:
     """Where a run reports to and who may stop it."""
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     progress: Progress = SILENT
     should_stop: Callable[[], str | None] = lambda: None
 
@@ -85,15 +89,24 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     objective = Objective.from_settings(job.distill, job.vocabulary.blank_id)
     usable, tokens, excluded = select_trainable(job, objective.needs_references)
     if excluded:
-        control.progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}")
+        control.progress.message(
+            f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}"
+        )
     _write_rows(folder / "excluded.jsonl", excluded)
     if not usable:
-        raise TrainingError("no utterance is left to train on", where=folder / "excluded.jsonl", remedy="See why in that file")
+        raise TrainingError(
+            "no utterance is left to train on", where=folder / "excluded.jsonl", remedy="See why in that file"
+        )
     torch.manual_seed(job.seed)
     model = Conformer(job.model, len(job.vocabulary))
     model.set_normalisation(*measure_normalisation(usable, job.seed))
     train_loader, dev_loader, batches, references = _loaders(job, usable, tokens)
     writer = SummaryWriter(str(folder / "tensorboard"))
+
+    def log_scalars(scalars: dict[str, float], step: int) -> None:
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, step)
+
     around = Surroundings(
         name=job.name,
         job=job.hash(),
@@ -105,7 +118,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         progress=control.progress,
         should_checkpoint=_every(job.train.checkpoint_minutes),
         should_stop=control.should_stop,
-        log_scalars=lambda scalars, step: [writer.add_scalar(k, v, step) for k, v in scalars.items()] and None,
+        log_scalars=log_scalars,
         dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
     )
     distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, around, control.device)
@@ -178,7 +191,7 @@ def load_average(model: Conformer, paths: Sequence[Path]) -> None:
 def _too_long(tokens: list[int], seconds: float) -> str | None:
     """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
     frames = int(output_lens(torch.tensor(num_frames(int(seconds * SAMPLE_RATE)))))
-    needed = len(tokens) + sum(a == b for a, b in zip(tokens, tokens[1:], strict=False))
+    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
     if needed <= frames:
         return None
     return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
@@ -195,16 +208,20 @@ def _loaders(
     dataset = SpeechDataset(usable, tokens, longest, settings.feature_cache_mb, job.store)
     batches = EpochBatches([u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence)
     train_loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate_batch, num_workers=settings.workers  # type: ignore[arg-type]
+        dataset, batch_sampler=batches, collate_fn=collate_batch, num_workers=settings.workers
     )
-    known = [u for u in job.dev_utterances if not job.vocabulary.unknown_characters(normalize(u.text or "", job.normalizer))]
+    known = [
+        u for u in job.dev_utterances if not job.vocabulary.unknown_characters(normalize(u.text or "", job.normalizer))
+    ]
     if not known:
-        raise TrainingError("no dev utterance has a transcript in the vocabulary", remedy="Look at the corpus with `asr-kd check`")
+        raise TrainingError(
+            "no dev utterance has a transcript in the vocabulary", remedy="Look at the corpus with `asr-kd check`"
+        )
     references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
     dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
     dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb)
     plain = EpochBatches([u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES)
-    dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch)  # type: ignore[arg-type]
+    dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch)
     return train_loader, dev_loader, batches, references
 
 

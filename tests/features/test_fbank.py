@@ -1,0 +1,97 @@
+"""Features: batch, streaming and the client's own computer agree, and frames know nothing of the future."""
+
+import math
+from itertools import pairwise
+
+import kaldi_native_fbank
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.audio import read_audio
+from asr_kd.features.fbank import SILENCE_VALUE, StreamingFbank, fbank, num_frames, num_samples_for, pad_batch
+
+CLIENT_TOLERANCE = 5e-3
+"""Log units; the two computers sum in different orders, which shows most where a bin holds almost nothing."""
+
+
+def speech_like(num_samples: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return 0.1 * torch.randn(num_samples, generator=generator)
+
+
+@given(num_samples=st.integers(0, 5_000))
+def test_one_frame_every_ten_milliseconds(num_samples):
+    features = fbank(speech_like(num_samples))
+    assert features.shape == (num_frames(num_samples), 80)
+    assert features.isfinite().all()
+
+
+@given(frames=st.integers(1, 300))
+def test_shortest_waveform_of_so_many_frames(frames):
+    assert num_frames(num_samples_for(frames)) == frames
+    assert num_frames(num_samples_for(frames) - 1) == frames - 1
+
+
+def test_silence_is_the_energy_floor():
+    assert math.isclose(SILENCE_VALUE, -15.942385, abs_tol=1e-5)
+    torch.testing.assert_close(fbank(torch.zeros(16_000)), torch.full((100, 80), SILENCE_VALUE))
+
+
+@given(cuts=st.lists(st.integers(0, 8_000), max_size=6))
+def test_streamed_in_any_packets_equals_at_once(cuts):
+    waveform = speech_like(8_000)
+    stream, frames = StreamingFbank(), []
+    edges = [0, *sorted(cuts), 8_000]
+    for begin, end in pairwise(edges):
+        frames.append(stream.accept(waveform[begin:end]))
+    frames.append(stream.finish())
+    streamed = torch.cat(frames)
+    assert streamed.shape == (num_frames(8_000), 80)
+    torch.testing.assert_close(streamed, fbank(waveform), atol=CLIENT_TOLERANCE, rtol=0)
+
+
+def test_later_samples_never_change_frames_that_are_out():
+    waveform = speech_like(16_000)
+    changed = waveform.clone()
+    changed[8_000:] = speech_like(8_000, seed=9)
+    first, second = (StreamingFbank().accept(audio[:8_000]) for audio in (waveform, changed))
+    assert len(first) > 40
+    torch.testing.assert_close(first, second, atol=0, rtol=0)
+
+
+def test_equals_the_clients_computer_with_its_own_settings():
+    """The options as sherpa-onnx sets them, written out here apart from ours."""
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.samp_freq, options.frame_opts.dither, options.frame_opts.snip_edges = 16_000, 0.0, False
+    options.frame_opts.frame_shift_ms, options.frame_opts.frame_length_ms = 10.0, 25.0
+    options.frame_opts.preemph_coeff, options.frame_opts.remove_dc_offset = 0.97, True
+    options.frame_opts.window_type = "povey"
+    options.mel_opts.num_bins, options.mel_opts.low_freq, options.mel_opts.high_freq = 80, 20.0, -400.0
+    computer = kaldi_native_fbank.OnlineFbank(options)
+    waveform = speech_like(20_000)
+    computer.accept_waveform(16_000, waveform.numpy())
+    computer.input_finished()
+    client = torch.from_numpy(np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)]))
+    torch.testing.assert_close(fbank(waveform), client, atol=CLIENT_TOLERANCE, rtol=0)
+
+
+@pytest.mark.corpora
+def test_agrees_on_real_speech(corpora_root):
+    paths = sorted(corpora_root.rglob("an4_clstk/*/*.wav"))[:5]
+    if not paths:
+        pytest.skip("no AN4 under ASR_KD_CORPORA")
+    for path in paths:
+        waveform = read_audio(path)
+        stream = StreamingFbank()
+        streamed = torch.cat([stream.accept(waveform), stream.finish()])
+        torch.testing.assert_close(fbank(waveform), streamed, atol=CLIENT_TOLERANCE, rtol=0)
+
+
+def test_padding_is_told_by_lengths():
+    features, lens = pad_batch([torch.ones(3, 80), torch.ones(5, 80)])
+    assert features.shape == (2, 5, 80)
+    assert lens.tolist() == [3, 5]
+    assert features[0, 3:].eq(0).all()

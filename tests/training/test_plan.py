@@ -1,0 +1,42 @@
+"""Batches: every utterance once, within the budget, decided by seed and epoch alone."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.features.augment import Augmentation
+from asr_kd.training.plan import EpochBatches, plan_epoch
+
+AUGMENTATION = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, silence_max_seconds=1.0)
+durations = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)
+
+
+def padded_seconds(batch, lengths):
+    return max(lengths[d.row] / d.speed + d.silence_frames / 100 for d in batch) * len(batch)
+
+
+@given(lengths=durations, epoch=st.integers(1, 5))
+def test_every_utterance_once_and_no_batch_too_long(lengths, epoch):
+    batches = plan_epoch(lengths, AUGMENTATION, 25.0, seed=1, epoch=epoch)
+    assert sorted(draw.row for batch in batches for draw in batch) == list(range(len(lengths)))
+    assert all(padded_seconds(batch, lengths) <= 25.0 + 1e-6 or len(batch) == 1 for batch in batches)
+
+
+@given(lengths=durations)
+def test_seed_and_epoch_decide(lengths):
+    plan = [plan_epoch(lengths, AUGMENTATION, 25.0, seed, epoch) for seed, epoch in ((1, 1), (1, 1), (1, 2), (2, 1))]
+    assert plan[0] == plan[1]
+    if len(lengths) > 20:
+        assert plan[0] not in (plan[2], plan[3])
+
+
+def test_delay_always_gets_its_silence():
+    batches = plan_epoch([1.0] * 20, Augmentation(), 10.0, 0, 1, min_silence_frames=12)
+    assert all(draw.silence_frames == 12 for batch in batches for draw in batch)
+
+
+def test_a_skipped_beginning_is_skipped_once():
+    batches = EpochBatches([1.0] * 20, AUGMENTATION, 5.0, seed=0)
+    whole = list(batches)
+    batches.skip = 2
+    assert list(batches) == whole[2:]
+    assert list(batches) == whole

@@ -1,0 +1,229 @@
+"""Training: resumed = uninterrupted, bad steps and bad audio left out and counted, targets of the same audio."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
+from asr_kd.losses import DistillSettings
+from asr_kd.models.weights import load_model
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.checkpoint import FILES
+from asr_kd.training.distiller import Distiller, best_epochs
+from asr_kd.training.train import Control, load_average, select_trainable, train
+from tests.training.conftest import weights_of
+
+
+class Recorder:
+    def __init__(self):
+        self.lines = []
+
+    def update(self, *arguments):
+        pass
+
+    def message(self, text):
+        self.lines.append(text)
+
+
+def stop_after(steps: int):
+    """A stop that comes after so many questions; one is asked a step."""
+    asked = 0
+
+    def reason():
+        nonlocal asked
+        asked += 1
+        return "the test says so" if asked == steps else None
+
+    return reason
+
+
+def test_interrupted_anywhere_equals_uninterrupted(make_job, tmp_path):
+    job = make_job()
+    train(job, tmp_path / "whole", Control())
+    for _ in range(3):
+        with pytest.raises(StoppedEarly, match="state is saved") as stopped:
+            train(job, tmp_path / "pieces", Control(should_stop=stop_after(3)))
+        assert stopped.value.exit_code == 75
+    train(job, tmp_path / "pieces", Control())
+    assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
+    curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "pieces")]
+    assert curves[0] == curves[1]
+    assert len(curves[0].splitlines()) == 3
+
+
+def test_damaged_newest_checkpoint_falls_back_and_says_so(make_job, tmp_path):
+    job, folder, recorder = make_job(), tmp_path / "run", Recorder()
+    train(job, tmp_path / "whole", Control())
+    for _ in range(2):
+        with pytest.raises(StoppedEarly):
+            train(job, folder, Control(should_stop=stop_after(2)))
+    newest = sorted((folder / "checkpoints").glob("step-*"))[-1]
+    weights = newest / FILES[0]
+    weights.write_bytes(weights.read_bytes()[:-100])
+    train(job, folder, Control(progress=recorder))
+    assert any("passed over" in line and FILES[0] in line for line in recorder.lines)
+    assert weights_of(folder) == weights_of(tmp_path / "whole")
+
+
+def test_checkpoints_all_damaged_or_of_another_job_are_refused(make_job, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(StoppedEarly):
+        train(make_job(), folder, Control(should_stop=stop_after(2)))
+    with pytest.raises(CheckpointError, match="other settings or data"):
+        train(make_job(seed=4), folder, Control())
+    for path in (folder / "checkpoints").rglob("progress.json"):
+        path.write_text("{}")
+    with pytest.raises(CheckpointError, match="none of 1 checkpoints is intact"):
+        train(make_job(), folder, Control())
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_too_many_stop(make_job, tmp_path, monkeypatch):
+    real = Distiller._step
+    poisoned = {2, 3}
+
+    def step(self, batch):
+        if self.state.step in poisoned:
+            self.model.output.bias.data[0] += 0.0
+            return torch.tensor(float("nan"))
+        return real(self, batch)
+
+    monkeypatch.setattr(Distiller, "_step", step)
+    recorder = Recorder()
+    model = train(make_job(), tmp_path / "some", Control(progress=recorder))
+    assert load_model(model).card["nonfinite_steps"] == 2
+    assert sum("not finite" in line and "noise-" in line for line in recorder.lines) == 2
+    poisoned.update(range(100))
+    with pytest.raises(TrainingError, match=r"6 steps in a row.*noise-"):
+        train(make_job(settings={"epochs": 5}), tmp_path / "all", Control())
+
+
+def test_an_infinite_loss_leaves_the_weights_alone(make_job, tmp_path, monkeypatch):
+    job = make_job(settings={"epochs": 1, "max_nonfinite_steps": 100})
+
+    def infinite(self, *arguments, **named):
+        terms = original(self, *arguments, **named)
+        return terms._replace(total=terms.total * float("inf"))
+
+    from asr_kd.losses import Objective
+
+    original = Objective.forward
+    monkeypatch.setattr(Objective, "forward", infinite)
+    folder = tmp_path / "run"
+    train(job, folder, Control())
+    torch.manual_seed(job.seed)
+    from asr_kd.models.conformer import Conformer
+
+    fresh = Conformer(job.model, len(job.vocabulary))
+    trained = load_model(folder / "model").model
+    for name, parameter in fresh.named_parameters():
+        assert trained.get_parameter(name).equal(parameter)
+
+
+def test_unreadable_audio_is_listed_and_too_much_of_it_stops(make_job, utterances, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(utterances[0].audio.read_bytes()[:9_000])
+    train_set = [replace(utterances[0], id="cut-off", audio=broken), *utterances[1:]]
+    model = train(make_job(train=train_set, settings={"max_bad_share": 0.2}), tmp_path / "run", Control())
+    rows = [json.loads(line) for line in (model.parent / "excluded.jsonl").read_text().splitlines()]
+    assert [row["id"] for row in rows] == ["cut-off"]
+    assert str(broken) in rows[0]["reason"]
+    with pytest.raises(TrainingError, match=r"11\.1 %.*max_bad_share"):
+        train(make_job(train=train_set), tmp_path / "strict", Control())
+
+
+def test_what_cannot_be_trained_on_is_listed_with_its_reason(make_job, utterances):
+    odd = [
+        replace(utterances[0], id="empty", text=" "),
+        replace(utterances[1], id="foreign", text="BÄD"),
+        replace(utterances[2], id="long", text="BAD " * 20),
+        replace(utterances[3], id="none", text=None),
+        utterances[4],
+    ]
+    usable, tokens, excluded = select_trainable(make_job(train=odd), needs_references=True)
+    assert [u.id for u in usable] == [utterances[4].id]
+    assert len(tokens) == 1
+    reasons = {row["id"]: row["reason"] for row in excluded}
+    assert reasons["empty"] == reasons["none"] == "empty transcript"
+    assert "Ä" in reasons["foreign"]
+    assert "needs" in reasons["long"]
+    usable, _, excluded = select_trainable(make_job(train=odd), needs_references=False)
+    assert len(usable) == 5
+    assert not excluded
+
+
+def distil(make_job, folder: Path, utterances, **distill) -> Path:
+    teacher_job = make_job(name="teacher", settings={"epochs": 1})
+    teacher = LocalTeacher(train(teacher_job, folder / "teacher", Control()))
+    extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), folder / "targets")
+    store = Store.open(folder / "targets", vocabulary=teacher_job.vocabulary, teacher_sha256=teacher.sha256)
+    job = make_job(distill=DistillSettings(**distill), store=store, settings={"epochs": 2})
+    return train(job, folder / "student", Control())
+
+
+def test_distils_from_the_store_at_every_speed_with_a_delay(make_job, utterances, tmp_path):
+    model = distil(make_job, tmp_path, utterances, kd_weight=0.5, delay_frames=2)
+    rows = [json.loads(line) for line in (model.parent / "curve.jsonl").read_text().splitlines()]
+    assert all(0 < row["train_loss"] < float("inf") for row in rows)
+
+
+def test_distils_without_transcripts(make_job, utterances, tmp_path):
+    silent = [replace(u, text=None) for u in utterances[:9]]
+    teacher_job = make_job(name="teacher", settings={"epochs": 1})
+    teacher = LocalTeacher(train(teacher_job, tmp_path / "teacher", Control()))
+    extract(teacher, silent, TargetSettings(speeds=(0.9, 1.0, 1.1)), tmp_path / "targets")
+    store = Store.open(tmp_path / "targets")
+    job = make_job(train=silent, distill=DistillSettings(kd_weight=1.0), store=store)
+    assert load_model(train(job, tmp_path / "student", Control())).card["training_utterances"] == 9
+
+
+def test_dense_targets_run_along_with_a_temperature(make_job, tmp_path):
+    teacher = load_model(train(make_job(name="teacher", settings={"epochs": 1}), tmp_path / "teacher", Control()))
+    distill = DistillSettings(kd_weight=0.5, temperature=2.0, targets="dense", delay_frames=1)
+    job = make_job(distill=distill, dense_teacher=teacher.model, settings={"epochs": 1})
+    assert train(job, tmp_path / "student", Control()).is_dir()
+
+
+def test_bf16_trains(make_job, tmp_path):
+    folder = train(make_job(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
+    assert all(p.isfinite().all() for p in load_model(folder).model.parameters())
+
+
+def test_workers_read_the_same_batches(make_job, tmp_path):
+    for workers in (0, 1):
+        train(make_job(settings={"epochs": 1, "workers": workers}), tmp_path / str(workers), Control())
+    assert weights_of(tmp_path / "0") == weights_of(tmp_path / "1")
+
+
+def test_final_weights_are_the_mean_of_the_best_epochs(make_job, tmp_path):
+    model = train(make_job(), tmp_path / "run", Control())
+    curve = [json.loads(line) for line in (tmp_path / "run" / "curve.jsonl").read_text().splitlines()]
+    chosen = best_epochs(curve, 2)
+    assert load_model(model).card["averaged_epochs"] == chosen
+    from safetensors.torch import load_file
+
+    kept = [load_file(tmp_path / "run" / "best" / f"epoch-{epoch:05d}.safetensors") for epoch in chosen]
+    expected = (kept[0]["output.weight"].double() + kept[1]["output.weight"].double()) / 2
+    torch.testing.assert_close(load_model(model).model.output.weight.double(), expected, atol=1e-7, rtol=0)
+    assert len(list((tmp_path / "run" / "best").iterdir())) <= 3
+
+
+def test_average_of_one_is_itself(make_job, tmp_path):
+    loaded = load_model(train(make_job(settings={"epochs": 1}), tmp_path / "run", Control())).model
+    before = loaded.output.weight.clone()
+    load_average(loaded, [tmp_path / "run" / "best" / "epoch-00001.safetensors"] * 3)
+    torch.testing.assert_close(loaded.output.weight, before, atol=1e-7, rtol=0)
+
+
+def test_best_epochs_by_word_errors_then_loss():
+    curve = [
+        {"epoch": 1, "dev_wer": 0.5, "dev_loss": 1.0},
+        {"epoch": 2, "dev_wer": 0.3, "dev_loss": 0.9},
+        {"epoch": 3},
+        {"epoch": 4, "dev_wer": 0.3, "dev_loss": 0.8},
+    ]
+    assert best_epochs(curve, 2) == [4, 2]
+    assert best_epochs(curve, 9) == [4, 2, 1]
