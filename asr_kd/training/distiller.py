@@ -21,7 +21,7 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.features.augment import spec_augment
 from asr_kd.files import atomic_path
-from asr_kd.losses import Objective
+from asr_kd.losses import LossTerms, Objective
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context
@@ -198,10 +198,9 @@ class Distiller(sb.Brain):
                 features, batch.feature_lens, self.model.mean, self.settings.augmentation.spec_augment, generator
             )
         with self.training_ctx:
-            output = self.model(features, batch.feature_lens, self._draw_context(generator))
-        terms = self.objective(
-            output.log_probs, output.lens, int(output.lens.sum()), batch.references, teacher_output or batch.targets
-        )
+            context = self._draw_context(generator)
+            output = self.model(features, batch.feature_lens, context, self.settings.inner_layers)
+        terms = self._loss(output, batch, teacher_output)
         loss = terms.total.detach().cpu()
         if not torch.isfinite(loss):
             return loss
@@ -217,6 +216,17 @@ class Distiller(sb.Brain):
                 {f"step/{k}": v for k, v in scalars.items()} | {"step/rate": self._rate()}, self.state.step
             )
         return loss
+
+    def _loss(self, output: EncoderOutput, batch: Batch, dense: DensePosteriors | None) -> LossTerms:
+        """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
+        outputs = [output.log_probs, *output.inner]
+        frames = int(output.lens.sum())
+        each = [self.objective(o, output.lens, frames, batch.references, dense or batch.targets) for o in outputs]
+        if len(each) == 1:
+            return each[0]
+        weight = self.settings.inner_weight
+        inner = torch.stack([terms.total for terms in each[1:]]).mean()
+        return each[0]._replace(total=(1 - weight) * each[0].total + weight * inner)
 
     def _rate(self) -> float:
         settings = self.settings
@@ -274,7 +284,7 @@ class Distiller(sb.Brain):
                 f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
                 where=f"training of {self.around.name}",
                 expected=f"at most {self.settings.max_nonfinite_steps} in a row",
-                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the last checkpoint holds",
+                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the checkpoint holds",
             )
 
     def _count_unreadable(self, batch: Batch) -> None:

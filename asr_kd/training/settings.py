@@ -22,6 +22,10 @@ class TrainSettings(Settings):
     weight_decay: float = Field(1e-2, ge=0)
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, over all parameters."""
+    inner_layers: tuple[int, ...] = ()
+    """Layers, counted from 1, that also go through the head and the objective (InterCTC, Lee & Watanabe 2021)."""
+    inner_weight: float = Field(0.3, ge=0, lt=1)
+    """Share of the inner layers' mean in the loss, when there are any."""
     precision: Literal["fp32", "bf16"] = "bf16"
     augmentation: Augmentation = Augmentation()
     average_best: int = Field(5, ge=1, le=100)
