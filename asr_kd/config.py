@@ -4,20 +4,22 @@ Knows the mechanism only; each component's settings stand beside the component.
 """
 
 import difflib
-from collections.abc import Sequence
+import types
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic.fields import FieldInfo
 
 from asr_kd.errors import RecipeError
 
 
 class Settings(BaseModel):
-    """Base of every settings class: immutable, and an unknown key is an error."""
+    """Base of every settings class: immutable, an unknown key is an error, and numbers are finite."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
 
 
 S = TypeVar("S", bound=Settings)
@@ -30,7 +32,7 @@ class _PlainLoader(yaml.SafeLoader):
 def _mapping_without_duplicates(loader: _PlainLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     seen: set[str] = set()
     for key_node, _ in node.value:
-        if key_node.tag == "tag:yaml.org,2002:merge":
+        if not isinstance(key_node, yaml.ScalarNode) or key_node.tag == "tag:yaml.org,2002:merge":
             continue
         if key_node.value in seen:
             raise RecipeError(
@@ -56,33 +58,45 @@ def load_yaml(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot be read ({error})", where=path, expected="a YAML file in UTF-8") from error
-    loader = _PlainLoader(text)
-    loader.name = str(path)
-    try:
-        data = loader.get_single_data()
-    except yaml.constructor.ConstructorError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        raise RecipeError(
-            f"{error.problem}",
-            where=f"{path}:{line}",
-            expected="plain values; tags such as !apply: or !!python are refused because they can run code",
-        ) from error
-    except yaml.YAMLError as error:
-        raise RecipeError(f"not YAML: {error}".replace("\n", " "), where=path, expected="a YAML mapping") from error
-    finally:
-        loader.dispose()
+    data = _parse_yaml(text, str(path))
     if not isinstance(data, dict):
         raise RecipeError(f"holds {type(data).__name__}, not a mapping", where=path, expected="key: value lines")
     return data
 
 
+def _parse_yaml(text: str, name: str) -> Any:
+    """Plain data from YAML; `name` is what errors call the text."""
+    try:
+        loader = _PlainLoader(text)
+    except yaml.YAMLError as error:  # characters that YAML does not allow
+        raise RecipeError(f"not YAML: {_one_line(error)}", where=name, expected="text") from error
+    loader.name = name
+    try:
+        return loader.get_single_data()
+    except yaml.constructor.ConstructorError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 0
+        expected = "plain values"
+        if "constructor for the tag" in str(error.problem):
+            expected += "; tags such as !apply: or !!python are refused because they can run code"
+        raise RecipeError(f"{error.problem}", where=f"{name}:{line}", expected=expected) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
+        raise RecipeError(f"not YAML: {_one_line(error)}", where=name, expected="a YAML mapping") from error
+    except RecursionError as error:
+        raise RecipeError("is nested too deeply", where=name, expected="a YAML mapping") from error
+    finally:
+        loader.dispose()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
 def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Return `data` with every ``key.path=value`` applied; values are read as YAML scalars or lists.
+    """Return `data` with every ``key.path=value`` applied; values are read as YAML, as in the file.
 
     Raises:
         RecipeError: an override is not of that form, or goes through something that is not a mapping.
     """
-    result = _deep_copy(data)
     for override in overrides:
         path, separator, text = override.partition("=")
         keys = path.split(".")
@@ -90,26 +104,20 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             raise RecipeError(
                 f"override {override!r}", expected="key.path=value, for example students.student-kd.train.epochs=5"
             )
-        target = result
-        for key in keys[:-1]:
-            target = target.setdefault(key, {})
-            if not isinstance(target, dict):
-                raise RecipeError(
-                    f"override {override!r} goes through {key!r}, which is not a mapping", expected="a path of mappings"
-                )
-        try:
-            target[keys[-1]] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise RecipeError(f"the value of override {override!r} is not YAML", expected="a plain value") from error
-    return result
+        data = _replaced(data, keys, _parse_yaml(text, f"override {override!r}"), override)
+    return data
 
 
-def _deep_copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _deep_copy(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_deep_copy(item) for item in value]
-    return value
+def _replaced(data: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> dict[str, Any]:
+    """A copy of the mappings along the path only: other places that a YAML anchor shares keep their values."""
+    if len(keys) == 1:
+        return {**data, keys[0]: value}
+    below = data.get(keys[0])
+    if below is not None and not isinstance(below, dict):
+        raise RecipeError(
+            f"override {override!r} goes through {keys[0]!r}, which is not a mapping", expected="a path of mappings"
+        )
+    return {**data, keys[0]: _replaced(below or {}, keys[1:], value, override)}
 
 
 def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
@@ -122,7 +130,7 @@ def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
     try:
         return kind.model_validate(data)
     except ValidationError as error:
-        problems = [_describe(kind, problem) for problem in error.errors(include_url=False)]
+        problems = [_describe(kind, data, problem) for problem in error.errors(include_url=False)]
         raise RecipeError(
             "; ".join(problems),
             where=where,
@@ -130,35 +138,121 @@ def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
         ) from error
 
 
-def _describe(kind: type[BaseModel], problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    path = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        known = _known_keys(kind, location[:-1])
-        near = difflib.get_close_matches(location[-1], known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(sorted(known))}"
-        return f"unknown key {path!r}: {hint}"
-    given = "" if problem["type"] == "missing" else f" (found {problem['input']!r})"
+# -- messages --------------------------------------------------------------------------------------------
+
+_BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
+_OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
+_SHOWN_CHARACTERS = 60
+
+
+def _describe(kind: type[BaseModel], data: Any, problem: Any) -> str:
+    """One of pydantic's problems in our words: the key as the user writes it, what was found, what is allowed."""
+    location, code = problem["loc"], problem["type"]
+    if code == "extra_forbidden":
+        place = _Place(kind).enter_all(location[:-1])
+        return f"unknown key {'.'.join([*place.path, str(location[-1])])!r}: {_nearest(location[-1], place.known)}"
+    place = _Place(kind).enter_all(location)
+    path = ".".join(place.path)
+    if code in ("union_tag_invalid", "union_tag_not_found"):
+        tag = problem["ctx"]["discriminator"].strip("'")
+        found = f"found {problem['ctx']['tag']!r}, " if code == "union_tag_invalid" else "missing, "
+        known = [name for model in place.models for name in _tags(model)]
+        return f"{path}.{tag}: {found}{_nearest(problem['ctx'].get('tag', ''), known)}"
+    if code == "missing":
+        return f"{path}: missing{_misspelt_name(data, location)}"
     message = problem["msg"].removeprefix("Value error, ")
-    return f"{path}: {message}{given}"
+    if code in _OUT_OF_RANGE and place.field is not None:
+        message = f"allowed: {_allowed(place.field) or message}"
+    given = f" (found {_shown(problem['input'])})" if _is_scalar(problem["input"]) else ""
+    return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
-def _known_keys(kind: type[BaseModel], location: list[str]) -> list[str]:
-    """Field names of the settings class that `location` leads to."""
-    current: list[type[BaseModel]] = [kind]
-    for part in location:
-        following: list[type[BaseModel]] = []
-        for model in current:
-            if part in model.model_fields:
-                following += _settings_in(model.model_fields[part].annotation)
-            else:  # a union's tag, a map's key or a list's index: stay where we are
-                following.append(model)
-        current = following or current
-    return [name for model in current for name in model.model_fields]
+class _Place:
+    """A place in a tree of settings: which types stand there, and how a recipe's author calls it."""
+
+    def __init__(self, kind: type[BaseModel]) -> None:
+        self.path: list[str] = []
+        self.field: FieldInfo | None = None
+        self._types: list[Any] = [kind]
+
+    @property
+    def models(self) -> list[type[BaseModel]]:
+        return [item for item in self._types if isinstance(item, type) and issubclass(item, BaseModel)]
+
+    @property
+    def known(self) -> list[str]:
+        """Keys that may stand here."""
+        return [name for model in self.models for name in model.model_fields]
+
+    def enter_all(self, location: Iterable[Any]) -> "_Place":
+        for part in location:
+            self._enter(part)
+        return self
+
+    def _enter(self, part: Any) -> None:
+        tagged = [model for model in self.models if part in _tags(model)]
+        if tagged:  # pydantic names the chosen member of a union; a recipe does not
+            self._types = tagged
+            return
+        self.path.append(str(part))
+        fields = [model.model_fields[part] for model in self.models if part in model.model_fields]
+        self.field = fields[0] if fields else None
+        inside = [field.annotation for field in fields] or [
+            get_args(item)[-1 if get_origin(item) is dict else 0]
+            for item in self._types
+            if get_origin(item) in (dict, list, tuple) and get_args(item)
+        ]
+        self._types = [member for item in inside for member in _members(item)]
 
 
-def _settings_in(annotation: Any) -> list[type[BaseModel]]:
-    """Settings classes mentioned anywhere in a type annotation."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [found for argument in getattr(annotation, "__args__", ()) for found in _settings_in(argument)]
+def _members(annotation: Any) -> Iterator[Any]:
+    """The types that a value may have: a union's members, without their annotations."""
+    if get_origin(annotation) in (Union, types.UnionType):
+        for member in get_args(annotation):
+            yield from _members(member)
+    elif get_origin(annotation) is Annotated:
+        yield from _members(get_args(annotation)[0])
+    else:
+        yield annotation
+
+
+def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
+    """What `kind` may be in a member of a union that `kind` tells apart."""
+    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+
+
+def _nearest(word: Any, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(str(word), known, n=1, cutoff=0.5)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(set(known)))}"
+
+
+def _misspelt_name(data: Any, location: Sequence[Any]) -> str:
+    """A hint when something lacks its keys because an override wrote a name that is nearly another's."""
+    for part in location[:-1]:
+        if not isinstance(data, Mapping) or part not in data:
+            break
+        others = [str(name) for name in data if name != part and isinstance(data[name], dict)]
+        near = difflib.get_close_matches(str(part), others, n=1, cutoff=0.85)
+        if near:
+            return f" (is {part!r} meant to be {near[0]!r}?)"
+        data = data[part]
+    return ""
+
+
+def _allowed(field: FieldInfo) -> str:
+    bounds = [
+        f"{words} {getattr(constraint, name)}"
+        for name, words in _BOUNDS.items()
+        for constraint in field.metadata
+        if hasattr(constraint, name)
+    ]
+    return " and ".join(bounds)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, str | int | float)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

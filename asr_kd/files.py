@@ -58,6 +58,8 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
             folder.rename(replaced)
         partial.rename(folder)
     except OSError as error:
+        if replaced.exists() and not folder.exists():
+            replaced.rename(folder)
         raise _write_error(folder, error) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
