@@ -57,7 +57,7 @@ def main() -> None:
     # step of the tiny model; waiting passively, 107 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("speechbrain").setLevel(logging.WARNING)
+    os.environ.setdefault("SB_LOG_LEVEL", "WARNING")  # speechbrain announces its precision settings otherwise
     warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\..*|torchaudio\..*|speechbrain\..*")
     warnings.filterwarnings("ignore", category=FutureWarning)
     try:

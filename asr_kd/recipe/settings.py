@@ -91,6 +91,12 @@ class Recipe(Settings):
                 raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {', '.join(self.teachers)}")
             if learns_from_teacher(student) and student.teacher is None and len(self.teachers) > 1:
                 raise ValueError(f"students.{name}.teacher must name one of: {', '.join(self.teachers)}")
+        for name, system in {**self.teachers, **self.students}.items():
+            if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
+                raise ValueError(
+                    f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
+                    f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
+                )
         unknown = [name for name in self.export.models if name not in {*self.teachers, *self.students}]
         if unknown:
             raise ValueError(

@@ -112,7 +112,7 @@ def test_a_reset_stream_equals_a_fresh_one_beside_a_running_one():
         )
         mixed, _ = net.stream_step(inputs[:, 32:51], reset)
         fresh, _ = net.stream_step(inputs[:1, 32:51], net.initial_state(1))
-    torch.testing.assert_close(mixed[:1], fresh, atol=1e-6, rtol=0)
+    torch.testing.assert_close(mixed[:1], fresh, atol=1e-5, rtol=0)
     torch.testing.assert_close(mixed[1:], stream(net, inputs[1:], chunk, 6)[:, 8:12], atol=1e-5, rtol=0)
 
 
@@ -132,6 +132,18 @@ def test_training_step_is_finite_with_padding():
     output = net(features(160, batch=2), torch.tensor([40, 160]))
     output.log_probs.exp().sum().backward()
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
+
+
+def test_inner_layers_go_through_the_head_and_change_nothing_else():
+    net, inputs = model(), features(80)
+    with torch.no_grad():
+        plain = net(inputs, torch.tensor([80]))
+        output = net(inputs, torch.tensor([80]), inner_layers=(1, 2))
+    assert output.log_probs.equal(plain.log_probs)
+    assert plain.inner == ()
+    assert len(output.inner) == 2
+    assert not torch.allclose(output.inner[0], output.log_probs)
+    torch.testing.assert_close(output.inner[1], output.log_probs)  # the last layer is the output
 
 
 def test_rows_are_distributions():

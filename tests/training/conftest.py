@@ -44,7 +44,7 @@ def make_job(utterances):
         }
         streaming = Streaming(chunk_frames=4, left_context_frames=8, train_contexts=(Context(4, 8), Context(8, 8)))
         model = ConformerSettings(
-            width=16, layers=1, heads=2, feed_forward=16, kernel=3, subsampling_channels=2, streaming=streaming
+            width=16, layers=2, heads=2, feed_forward=16, kernel=3, subsampling_channels=2, streaming=streaming
         )
         fields = {
             "name": "student",

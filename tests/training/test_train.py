@@ -187,6 +187,17 @@ def test_dense_targets_run_along_with_a_temperature(make_job, tmp_path):
     assert train(job, tmp_path / "student", Control()).is_dir()
 
 
+def test_inner_layers_mix_into_the_loss_by_their_weight(make_job, tmp_path):
+    """With a share of 0 the first step is that of training without; with more, it is not."""
+    weights = {}
+    for name, inner in (("none", {}), ("zero", {"inner_weight": 0.0}), ("some", {"inner_weight": 0.5})):
+        layers = () if name == "none" else (1,)
+        job = make_job(settings={"epochs": 1, "inner_layers": layers, **inner})
+        weights[name] = load_model(train(job, tmp_path / name, Control())).model.output.weight
+    torch.testing.assert_close(weights["zero"], weights["none"])
+    assert not torch.allclose(weights["some"], weights["none"], atol=1e-4)
+
+
 def test_bf16_trains(make_job, tmp_path):
     folder = train(make_job(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
     assert all(p.isfinite().all() for p in load_model(folder).model.parameters())
