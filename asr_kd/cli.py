@@ -1,5 +1,6 @@
 """The command line: verbs that parse, call and print. No logic lives here."""
 
+import errno
 import logging
 import os
 import sys
@@ -24,6 +25,11 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+SYSTEM_TROUBLE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE}
+)
+"""The machine's trouble, wherever it shows: the disk is full, something must not be written, too much is open."""
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file.")]
 Overrides = Annotated[
@@ -63,10 +69,20 @@ def main() -> None:
     try:
         app()
     except AsrKdError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"asr-kd: {error}", markup=False)
+        _complain(str(error))
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in SYSTEM_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        _complain(f"{where}{error.strerror}. What was finished is kept: mend it and run the same command again")
+        sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _complain(message: str) -> None:
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"asr-kd: {message}", markup=False)
 
 
 @contextmanager
@@ -98,7 +114,7 @@ def _run_stages(
     with _console() as progress, stop_on(max_minutes) as should_stop:
         context = RunContext(recipe, progress, choose_device(recipe.device), should_stop, command_line())
         run_recipe(context, first, last, force, only or ())
-        print_summary(context, path, last, progress.console)
+        print_summary(context, [str(path), *(overrides or [])], last, progress.console)
 
 
 @app.command()

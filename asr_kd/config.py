@@ -241,12 +241,16 @@ def _misspelt_name(data: Any, location: Sequence[Any]) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     bounds = [
-        f"{words} {getattr(constraint, name)}"
+        f"{words} {_number(getattr(constraint, name))}"
         for name, words in _BOUNDS.items()
         for constraint in field.metadata
         if hasattr(constraint, name)
     ]
     return " and ".join(bounds)
+
+
+def _number(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _is_scalar(value: Any) -> bool:

@@ -167,7 +167,7 @@ def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
     except AudioError as error:
         yield row(error.problem, error.found)
         return
-    if info.channels > 1:
+    if info.channels > 1 and utterance.channels == "refuse":
         yield row("several channels", f"{info.channels} channels, expected one")
     if info.sample_rate != SAMPLE_RATE:
         yield row("other sample rate", f"{info.sample_rate} Hz, will be resampled to {SAMPLE_RATE} Hz")

@@ -8,8 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_path
 
@@ -31,6 +32,7 @@ class Utterance:
     duration: float  # seconds
     text: str | None  # None: not transcribed (usable for distillation only)
     speaker: str
+    channels: ChannelPolicy = "refuse"  # how a file of several is read; written down where it is not this
 
 
 def id_problem(utterance_id: str) -> str | None:
@@ -83,7 +85,14 @@ def read_manifest(path: Path, *, check_files: bool = False) -> list[Utterance]:
     rows = [_parse_row(line) for line in lines] if lines != [""] else []
     _raise_if_any(_row_problems(rows), path)
     utterances = [
-        Utterance(row["id"], path.parent / row["audio"], float(row["duration"]), row["text"], row["speaker"])
+        Utterance(
+            row["id"],
+            path.parent / row["audio"],
+            float(row["duration"]),
+            row["text"],
+            row["speaker"],
+            row.get("channels", "refuse"),
+        )
         for row in rows
         if isinstance(row, dict)
     ]
@@ -100,13 +109,14 @@ def hours(utterances: Iterable[Utterance]) -> float:
 
 
 def _row_of(utterance: Utterance) -> dict[str, Any]:
-    return {
+    row = {
         "id": utterance.id,
         "audio": str(utterance.audio.absolute()),
         "duration": utterance.duration,
         "text": utterance.text,
         "speaker": utterance.speaker,
     }
+    return row if utterance.channels == "refuse" else {**row, "channels": utterance.channels}
 
 
 def _parse_row(line: str) -> dict[str, Any] | str:
@@ -147,6 +157,8 @@ def _field_problem(row: dict[str, Any]) -> str | None:
     duration = row["duration"]
     if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
         return f"duration is {duration!r}, not a positive number of seconds"
+    if row.get("channels", "refuse") not in get_args(ChannelPolicy):
+        return f"channels is {row['channels']!r}, none of {', '.join(get_args(ChannelPolicy))}"
     problem = id_problem(row["id"])
     return f"the id {row['id'][:40]!r} {problem}" if problem else None
 

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
 from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
 from asr_kd.corpora.manifest import Utterance, hours, id_problem, read_manifest, write_manifest
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
-from asr_kd.corpora.synthetic import SPLITS, write_synthetic
+from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_json
 from asr_kd.progress import SILENT, Progress
@@ -65,6 +66,7 @@ class Listing:
     dev_sets: tuple[str, ...] = ("dev",)
     absent: dict[str, str] = field(default_factory=dict)
     unmatched: list[Exclusion] = field(default_factory=list)
+    channels: ChannelPolicy = "refuse"
 
     def add_split(self, part: str, split: str) -> None:
         """Add a folder in LibriSpeech's layout to a set."""
@@ -95,6 +97,7 @@ def prepare(
     if isinstance(settings, SyntheticSettings):
         return _prepare_synthetic(settings, work_dir, progress, max_excluded_share or 0.0)
     listing = _list_an4(settings) if isinstance(settings, An4Settings) else _list_librispeech(settings)
+    listing.channels = settings.channels
     return measure_listing(listing, settings.max_excluded_share if max_excluded_share is None else max_excluded_share)
 
 
@@ -124,7 +127,7 @@ def _list_librispeech(settings: LibriSpeechSettings) -> Listing:
 def _prepare_synthetic(
     settings: SyntheticSettings, work_dir: Path, progress: Progress, max_excluded_share: float
 ) -> PreparedCorpus:
-    folder = (settings.root or work_dir / "corpus") / "synthetic"
+    folder = synthetic_folder(settings, work_dir)
     write_synthetic(settings, folder, progress)
     listing = Listing("synthetic", folder)
     for split in SPLITS:
@@ -141,7 +144,7 @@ def measure_listing(listing: Listing, max_excluded_share: float) -> PreparedCorp
     excluded = list(listing.unmatched)
     sets: dict[str, list[Utterance]] = {}
     for part, recordings in listing.parts.items():
-        sets[part], unusable = measure(recordings)
+        sets[part], unusable = measure(recordings, listing.channels)
         excluded += unusable
     listed = sum(map(len, listing.parts.values())) + len(listing.unmatched)
     refuse_too_many(excluded, listed, max_excluded_share, listing.folder)

@@ -6,9 +6,12 @@ Knows nothing of any corpus' layout.
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from asr_kd.audio import probe
+from torch import Tensor
+
+from asr_kd.audio import ChannelPolicy, probe, read_audio
 from asr_kd.corpora.manifest import LISTED_AT_MOST, Utterance
 from asr_kd.errors import AudioError, CorpusError
 
@@ -35,22 +38,33 @@ class Exclusion:
     reason: str
 
 
-def measure(recordings: Sequence[Recording]) -> tuple[list[Utterance], list[Exclusion]]:
+def measure(
+    recordings: Sequence[Recording], channels: ChannelPolicy = "refuse"
+) -> tuple[list[Utterance], list[Exclusion]]:
     """Read every duration from its header; files that are missing, unreadable or empty are told apart."""
     with ThreadPoolExecutor(THREADS) as pool:
-        measured = list(pool.map(_measure_one, recordings))
+        measured = list(pool.map(partial(_measure_one, channels=channels), recordings))
     utterances = [found for found in measured if isinstance(found, Utterance)]
     return utterances, [found for found in measured if isinstance(found, Exclusion)]
 
 
-def _measure_one(recording: Recording) -> Utterance | Exclusion:
+def _measure_one(recording: Recording, channels: ChannelPolicy) -> Utterance | Exclusion:
     try:
         duration = probe(recording.audio).duration
     except AudioError as error:
         return Exclusion(recording.id, recording.audio, error.found)
     if duration <= 0:
         return Exclusion(recording.id, recording.audio, "holds no samples")
-    return Utterance(recording.id, recording.audio.absolute(), duration, recording.text, recording.speaker)
+    return Utterance(recording.id, recording.audio.absolute(), duration, recording.text, recording.speaker, channels)
+
+
+def read_utterance(utterance: Utterance) -> Tensor:
+    """An utterance's samples, float32 [S] at 16 kHz, compared with the duration that its manifest states.
+
+    Raises:
+        AudioError: as `asr_kd.audio.read_audio`.
+    """
+    return read_audio(utterance.audio, channels=utterance.channels, duration=utterance.duration)
 
 
 def refuse_too_many(exclusions: Iterable[Exclusion], listed: int, max_share: float, where: Path) -> None:

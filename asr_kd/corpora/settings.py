@@ -10,6 +10,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.config import Settings
 from asr_kd.errors import CorpusError
 
@@ -28,6 +29,8 @@ class CorpusFolderSettings(Settings):
     """The corpus' own folder or its parent; None: the environment variable ASR_KD_CORPORA."""
     max_excluded_share: float = Field(0.01, ge=0, le=1)
     """Share of utterances that may be left out (listed) for missing or unreadable files before prepare stops."""
+    channels: ChannelPolicy = "refuse"
+    """Files of several channels: refuse them, take the first, or average; the same wherever they are read."""
 
 
 class An4Settings(CorpusFolderSettings):

@@ -35,7 +35,8 @@ SPLITS = ("train", "dev", "test")
 VERSION = 1
 """Raised whenever the same settings would give other audio or sentences."""
 
-_DESCRIPTION = "synthetic.json"
+DESCRIPTION = "synthetic.json"
+"""What a corpus was made by; written last, with the rest of it."""
 
 # Variants of eSpeak NG that sound like a person; its robots, whispers and far too dull or shrill ones are left out.
 _FEMALE = ("f1", "f2", "f3", "f4", "f5", "Alicia", "Annie", "aunty", "belinda", "grandma", "linda")
@@ -94,8 +95,13 @@ def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progres
             _follow(waiting, progress)
         write_text(partial / "SPEAKERS.TXT", _speakers_table(speakers))
         write_json(
-            partial / _DESCRIPTION, {"key": key, "version": VERSION, "settings": settings.model_dump(mode="json")}
+            partial / DESCRIPTION, {"key": key, "version": VERSION, "settings": settings.model_dump(mode="json")}
         )
+
+
+def synthetic_folder(settings: SyntheticSettings, work_dir: Path) -> Path:
+    """The corpus' own folder, for a run in `work_dir`."""
+    return (settings.root or work_dir / "corpus") / "synthetic"
 
 
 def settings_key(settings: SyntheticSettings) -> str:
@@ -155,12 +161,12 @@ def _is_complete(folder: Path, key: str) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        found = json.loads((folder / _DESCRIPTION).read_text(encoding="utf-8"))["key"]
+        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["key"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(
             "is not a synthetic corpus of this program",
             where=folder,
-            expected=f"nothing, or a corpus with its {_DESCRIPTION}",
+            expected=f"nothing, or a corpus with its {DESCRIPTION}",
             remedy="Choose another corpus.root, or remove the folder yourself",
         ) from error
     return bool(found == key)

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from asr_kd.audio import read_audio
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.provenance import provenance
@@ -59,7 +59,7 @@ def evaluate_systems(
     _check_sets(sets)
     evaluated = {name: _evaluate_set(name, sets[name], systems, settings, progress) for name in sets}
     timed = [utterance for name in sets for utterance in sets[name] if utterance.id in evaluated[name].references]
-    waveforms = [_read(utterance, settings) for utterance in spread(timed, settings.rtf_utterances)]
+    waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     results = Results(
         names={system.key: system.name for system in systems},
         roles={system.key: system.role for system in systems},
@@ -107,7 +107,7 @@ def _evaluate_set(
     answers: dict[str, dict[str, str]] = {system.key: {} for system in systems}
     done = len(excluded)
     for batch in _batches(left, settings.batch_seconds):
-        for utterance_id, texts in _transcribe(batch, systems, settings, excluded).items():
+        for utterance_id, texts in _transcribe(batch, systems, excluded).items():
             for system, text in zip(systems, texts, strict=True):
                 answers[system.key][utterance_id] = text
         done += len(batch)
@@ -118,13 +118,13 @@ def _evaluate_set(
 
 
 def _transcribe(
-    batch: Sequence[Utterance], systems: Sequence[System], settings: EvaluationSettings, excluded: list[Excluded]
+    batch: Sequence[Utterance], systems: Sequence[System], excluded: list[Excluded]
 ) -> dict[str, list[str]]:
     """Utterance id → one transcript a system; damaged utterances go to `excluded` instead."""
     waveforms: dict[str, Tensor] = {}
     for utterance in batch:
         try:
-            waveforms[utterance.id] = _read(utterance, settings)
+            waveforms[utterance.id] = read_utterance(utterance)
         except AudioError as error:
             excluded.append(Excluded(utterance.id, str(utterance.audio), str(error)))
     if not waveforms:
@@ -139,10 +139,6 @@ def _transcribe(
         columns.append(texts)
     rows = zip(*columns, strict=True)
     return {utterance_id: list(texts) for utterance_id, texts in zip(waveforms, rows, strict=True)}
-
-
-def _read(utterance: Utterance, settings: EvaluationSettings) -> Tensor:
-    return read_audio(utterance.audio, channels=settings.channels, duration=utterance.duration)
 
 
 def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[list[Utterance]]:
@@ -164,7 +160,7 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     raise EvaluationError(
         f"{len(excluded)} of {total} utterances cannot be used ({examples})",
         where=name,
-        expected=f"at most {allowed:.0%} (evaluation.max_excluded_share)",
+        expected=f"at most {allowed:.0%} (evaluate.max_excluded_share)",
         remedy="Run asr-kd check on the corpus and restore the files",
     )
 

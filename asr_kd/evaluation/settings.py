@@ -2,7 +2,6 @@
 
 from pydantic import Field
 
-from asr_kd.audio import ChannelPolicy
 from asr_kd.config import Settings
 from asr_kd.text.normalize import Normalizer
 
@@ -18,6 +17,5 @@ class EvaluationSettings(Settings):
     """Utterances that are timed one by one on one thread; 0 measures no real-time factor."""
     batch_seconds: float = Field(60.0, gt=0)
     """Audio handed to a system at once, padding included."""
-    channels: ChannelPolicy = "refuse"
     max_excluded_share: float = Field(0.1, ge=0, le=1)
     """Evaluation stops when a larger share of a test set cannot be used."""

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import torch
 import torchaudio.functional
-from pydantic import Field
+from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
@@ -36,6 +36,13 @@ class Augmentation(Settings):
     silence_share: float = Field(0.0, ge=0, le=1)
     """Share of utterances that get silence appended, because clients send it and corpora do not have it."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
+
+    @field_validator("speeds")
+    @classmethod
+    def _speeds(cls, speeds: tuple[float, ...]) -> tuple[float, ...]:
+        if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
+            raise ValueError("speeds must be numbers from 0.5 to 2, at least one")
+        return speeds
 
 
 def speed_perturb(waveform: Tensor, factor: float) -> Tensor:

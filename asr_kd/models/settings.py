@@ -1,6 +1,6 @@
 """Settings of the Conformer and its named sizes."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -18,8 +18,8 @@ SIZES: dict[str, dict[str, int]] = {
 class Context(NamedTuple):
     """What a frame of chunk i may see: frames [i·chunk − left, (i+1)·chunk)."""
 
-    chunk_frames: int
-    left_context_frames: int
+    chunk_frames: Annotated[int, Field(ge=1, le=128)]
+    left_context_frames: Annotated[int, Field(ge=1, le=1024)]
 
 
 class Streaming(Settings):

@@ -48,7 +48,7 @@ def save_model(
             name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous()
             for name, tensor in model.state_dict().items()
         }
-        save_file(weights, partial / WEIGHTS)
+        write_tensors(partial / WEIGHTS, weights)
         vocabulary.save(partial / TOKENS)
         sha256 = sha256_of_file(partial / WEIGHTS)
         description = {
@@ -113,6 +113,18 @@ def load_weights(model: Conformer, path: Path) -> None:
         raise CheckpointError(
             "the weights do not fit the model: " + " ".join(str(error).split())[:500], where=path
         ) from error
+
+
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the disk is full, for example; safetensors has an error of its own for that.
+    """
+    try:
+        save_file(tensors, path)
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

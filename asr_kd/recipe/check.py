@@ -5,7 +5,7 @@ from pathlib import Path
 from asr_kd.corpora.check import CheckReport, check_utterances
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.prepare import prepare
-from asr_kd.errors import CorpusError
+from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.progress import Progress
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.text.normalize import normalize
@@ -26,6 +26,10 @@ def check_target(target: Path, overrides: list[str], read_audio: bool, progress:
         utterances, excluded = corpus.utterances, corpus.excluded
         vocabulary = Vocabulary.characters(normalize(u.text, normalizer) for u in corpus.train if u.text)
     elif target.suffix in (".jsonl", ".json"):
+        if overrides:
+            raise RecipeError(
+                f"override {overrides[0]!r}", where=target, expected="no overrides: they belong to recipes"
+            )
         utterances, vocabulary, normalizer, excluded = read_manifest(target), None, "librispeech", []
     else:
         raise CorpusError("is neither a recipe nor a manifest", where=target, expected="a .yaml or a .jsonl file")

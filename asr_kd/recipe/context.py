@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.files import write_json, write_text
 from asr_kd.progress import SILENT, Progress
@@ -38,10 +39,22 @@ class RunContext:
 
 
 def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU when there is one."""
+    """`auto` takes a GPU when there is one.
+
+    Raises:
+        RecipeError: a GPU that is not there.
+    """
+    gpus = torch.cuda.device_count()
     if wanted == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(wanted)
+        return torch.device("cuda" if gpus else "cpu")
+    device = torch.device(wanted)
+    if device.type == "cuda" and (device.index or 0) >= gpus:
+        raise RecipeError(
+            f"{wanted} is not here: PyTorch finds {gpus} GPUs",
+            where="device",
+            expected="auto, cpu or one of them",
+        )
+    return device
 
 
 @contextmanager
@@ -52,6 +65,7 @@ def stop_on(max_minutes: float | None) -> Iterator[Callable[[], str | None]]:
 
     def on_signal(number: int, frame: Any) -> None:
         asked.append(signal.Signals(number).name)
+        signal.signal(number, before)  # who asks twice does not want to wait
 
     def reason() -> str | None:
         if asked:

@@ -1,12 +1,13 @@
 """Runs the stages of a recipe that are not yet done, in order."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
 
-from asr_kd.errors import RecipeError
+from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.recipe.context import RunContext, write_provenance
-from asr_kd.recipe.stage import run_unit
+from asr_kd.recipe.stage import Unit, run_unit
 from asr_kd.recipe.stages import STAGES, units_of
 
 
@@ -28,22 +29,36 @@ def run_recipe(
 
     Raises:
         RecipeError: no such stage or name, or `last` comes before `first`.
+        StoppedEarly: asked to stop; a unit was finished or its state is saved, so that every call gets further.
         AsrKdError: whatever a stage meets; finished stages stay finished.
     """
+    units = _select(units_of(context), first, last, only)
+    if context.recipe.threads is not None:
+        torch.set_num_threads(context.recipe.threads)
+    record = functools.cache(functools.partial(write_provenance, context))
+    ran = False
+    for unit in units:
+        if run_unit(unit, force, context.progress.message, record):
+            ran = True
+            reason = context.should_stop()
+            if reason is not None and unit is not units[-1]:
+                raise StoppedEarly(
+                    f"stopped ({reason}) after {unit.label}", remedy="Run the same command again to go on"
+                )
+    return ran
+
+
+def _select(units: Sequence[Unit], first: str, last: str, only: Sequence[str]) -> list[Unit]:
     for stage in (first, last):
         if stage not in STAGES:
             raise RecipeError(f"no stage is called {stage!r}", expected=f"one of {', '.join(STAGES)}")
     begin, end = STAGES.index(first), STAGES.index(last)
     if begin > end:
         raise RecipeError(f"--from {first} comes after --to {last}", expected=f"the order {' → '.join(STAGES)}")
-    units = [unit for unit in units_of(context) if begin <= STAGES.index(unit.stage) <= end]
-    unknown = [name for name in only if name not in {unit.name for unit in units}]
+    chosen = [unit for unit in units if begin <= STAGES.index(unit.stage) <= end]
+    unknown = [name for name in only if name not in {unit.name for unit in chosen}]
     if unknown:
         raise RecipeError(
-            f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(u.name for u in units)}"
+            f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(unit.name for unit in chosen)}"
         )
-    if context.recipe.threads is not None:
-        torch.set_num_threads(context.recipe.threads)
-    write_provenance(context)
-    ran = [run_unit(unit, force, context.progress.message) for unit in units if not only or unit.name in only]
-    return any(ran)
+    return [unit for unit in chosen if not only or unit.name in only]

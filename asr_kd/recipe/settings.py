@@ -73,6 +73,11 @@ class Recipe(Settings):
     extras: Any = None
     """Ignored: a place for YAML anchors that the rest of the file refers to."""
 
+    @field_validator("work_dir")
+    @classmethod
+    def _home_is_known(cls, work_dir: Path) -> Path:
+        return work_dir.expanduser()
+
     @field_validator("teachers", "students")
     @classmethod
     def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
@@ -91,7 +96,8 @@ class Recipe(Settings):
                 raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {', '.join(self.teachers)}")
             if learns_from_teacher(student) and student.teacher is None and len(self.teachers) > 1:
                 raise ValueError(f"students.{name}.teacher must name one of: {', '.join(self.teachers)}")
-        for name, system in {**self.teachers, **self.students}.items():
+        systems: dict[str, TeacherSettings | StudentSettings] = {**self.teachers, **self.students}
+        for name, system in systems.items():
             if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
                 raise ValueError(
                     f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "

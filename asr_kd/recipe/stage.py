@@ -1,4 +1,7 @@
-"""A unit of work with a key: done once for its settings and inputs, skipped after that, resumed when cut off."""
+"""A unit of work with a key: done once for its settings and inputs, skipped after that, resumed when cut off.
+
+When settings change, what an earlier run left is kept under `previous/`, and taken back when they change back.
+"""
 
 import json
 import shutil
@@ -21,47 +24,57 @@ class Unit:
 
     stage: str
     name: str
+    work_dir: Path
     folder: Path  # its results, and nothing but them: bundles are copied away whole
-    marker: Path  # what was done for which key; beside the results, not among them
     settings: Any  # plain data that decides the result, beside the inputs
     inputs: Callable[[], Any]  # plain data that identifies the inputs; called when they are there
     run: Callable[[Path], None]
-    replaced_whole: bool = True  # the folder is this unit's own and is set aside when its settings change
+    results: tuple[Path, ...]  # files without which it is not done, whatever its marker says
+    kept: bool = True  # the folder is set aside when settings change; otherwise `run` writes over it
 
     @property
     def label(self) -> str:
         """How it is called in messages."""
         return self.stage if self.stage == self.name else f"{self.stage} {self.name}"
 
+    @property
+    def marker(self) -> Path:
+        """What was done, for which key; beside the results, not among them."""
+        return self.work_dir / "stages" / f"{self._slug}.json"
+
+    def previous(self, key: str) -> Path:
+        """Where a result for another key is kept."""
+        return self.work_dir / "previous" / f"{self._slug}-{key[:8]}"
+
     def key(self) -> str:
         """Hash of the settings and inputs."""
         return sha256_of([VERSION, self.stage, self.settings, self.inputs()])
 
-
-def read_marker(path: Path) -> dict[str, Any]:
-    """What was done for a unit; empty when nothing was."""
-    try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise AsrKdError(
-            f"cannot be read ({error})", where=path, remedy="Run with --force to do this stage again"
-        ) from error
-    return marker if isinstance(marker, dict) else {}
+    @property
+    def _slug(self) -> str:
+        return self.label.replace(" ", "-")
 
 
-def run_unit(unit: Unit, force: bool, say: Callable[[str], None]) -> bool:
-    """Do the unit unless it is done; returns whether anything ran."""
+def run_unit(unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object]) -> bool:
+    """Do the unit unless it is done; returns whether anything ran.
+
+    Args:
+        unit: what to do.
+        force: do it although it is done.
+        say: takes messages.
+        on_change: called before anything is changed.
+    """
     key = unit.key()
-    marker = read_marker(unit.marker) if unit.folder.exists() and not force else {}
-    if marker.get("key") == key and marker.get("done"):
+    marker = _read_marker(unit.marker, force) if unit.folder.exists() else {}
+    if force or marker.get("key", key) != key:
+        on_change()
+        why = "--force" if force else _difference(marker.get("settings"), unit.settings)
+        _set_aside(unit, marker, say, why)
+        marker = {} if force else _take_back(unit, key, say)
+    if marker.get("done") and all(path.exists() for path in unit.results):
         say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
         return False
-    if force:
-        _set_aside(unit, say, "--force")
-    elif marker and marker.get("key") != key:
-        _set_aside(unit, say, f"settings or inputs changed: {_difference(marker.get('settings'), unit.settings)}")
+    on_change()
     say(f"[{unit.label}] {'goes on' if marker.get('key') == key else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}
     write_json(unit.marker, {**description, "done": False})
@@ -74,14 +87,61 @@ def run_unit(unit: Unit, force: bool, say: Callable[[str], None]) -> bool:
     return True
 
 
-def _set_aside(unit: Unit, say: Callable[[str], None], why: str) -> None:
-    """Keep what an earlier run left, one generation of it, under another name: it may have taken hours."""
-    if not unit.replaced_whole or not unit.folder.exists():
+def _read_marker(path: Path, force: bool) -> dict[str, Any]:
+    """What was done for a unit; empty when nothing was."""
+    try:
+        marker = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        if force:
+            return {}
+        raise AsrKdError(
+            f"cannot be read ({error})", where=path, remedy="Run with --force to do this stage again"
+        ) from error
+    return marker if isinstance(marker, dict) else {}
+
+
+def _set_aside(unit: Unit, marker: dict[str, Any], say: Callable[[str], None], why: str) -> None:
+    """Keep what an earlier run left: it may have taken hours."""
+    if not unit.kept or not unit.folder.exists():
+        say(f"[{unit.label}] {why}")
         return
-    aside = unit.folder.with_name(f"{unit.folder.name}.previous")
-    shutil.rmtree(aside, ignore_errors=True)
-    unit.folder.rename(aside)
+    wanted = aside = unit.previous(str(marker.get("key", "unknown")))
+    number = 1
+    while aside.exists():  # by an earlier --force
+        number += 1
+        aside = wanted.with_name(f"{wanted.name}-{number}")
+    _move(unit.folder, aside)
+    if unit.marker.exists():
+        _move(unit.marker, _marker_of(aside))
     say(f"[{unit.label}] {why}; the earlier result is kept in {aside}")
+
+
+def _take_back(unit: Unit, key: str, say: Callable[[str], None]) -> dict[str, Any]:
+    """Bring back an earlier result of this very key; returns its marker, or an empty one."""
+    aside = unit.previous(key)
+    marker = _read_marker(_marker_of(aside), force=True)
+    if not unit.kept or not aside.is_dir() or marker.get("key") != key:
+        return {}
+    _move(aside, unit.folder)
+    _move(_marker_of(aside), unit.marker)
+    say(f"[{unit.label}] the earlier result for these settings is taken back from {aside}")
+    return marker
+
+
+def _marker_of(aside: Path) -> Path:
+    return aside.with_name(f"{aside.name}.json")
+
+
+def _move(source: Path, target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(source, target)
+    except OSError as error:
+        raise AsrKdError(
+            f"cannot be moved to {target} ({error.strerror or error})", where=source, remedy="Move or remove it by hand"
+        ) from error
 
 
 def _difference(old: Any, new: Any, path: str = "") -> str:
@@ -90,4 +150,4 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
         for key in [*new, *(key for key in old if key not in new)]:
             if old.get(key) != new.get(key):
                 return _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    return f"{path} was {old!r}, is {new!r}" if old != new else "an input"
+    return f"{path} was {old!r}, is {new!r}" if old != new else "its inputs changed"

@@ -1,18 +1,19 @@
 """What a run prints at its end: the table, where the files are, and the next useful command."""
 
 import shlex
-from pathlib import Path
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.tables import terminal_table
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.stages import STAGES, exported
+from asr_kd.recipe.layout import exported
+from asr_kd.recipe.stages import STAGES
 
 
-def print_summary(context: RunContext, recipe_path: Path, last: str, console: Console) -> None:
-    """Print what the stages up to `last` have made."""
+def print_summary(context: RunContext, command: Sequence[str], last: str, console: Console) -> None:
+    """Print what the stages up to `last` have made; `command` is the recipe and its overrides."""
     work_dir = context.work_dir
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
         console.print(terminal_table(read_results(work_dir / "report")))
@@ -28,4 +29,4 @@ def print_summary(context: RunContext, recipe_path: Path, last: str, console: Co
         console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
         return
     following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
-    console.print(f"next:    asr-kd run {shlex.quote(str(recipe_path))} --from {following}", markup=False)
+    console.print(f"next:    asr-kd run {shlex.join(command)} --from {following}", markup=False)

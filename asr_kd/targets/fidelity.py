@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import torch
 
-from asr_kd.audio import read_audio
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
@@ -48,9 +48,7 @@ def measure_fidelity(
     sample = stored[::stride][: settings.fidelity_utterances]
     sums = torch.zeros(6, dtype=torch.float64)
     for batch in plan_batches(sample, settings.batch_seconds):
-        waveforms = [
-            speed_perturb(read_audio(utterance.audio, duration=utterance.duration), speed) for utterance in batch
-        ]
+        waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
         dense = listen(teacher, waveforms)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))

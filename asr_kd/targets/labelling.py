@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.audio import read_audio
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
@@ -87,7 +87,7 @@ def _read(batch: Sequence[Utterance], quarantine: list[QuarantineEntry]) -> dict
     waveforms: dict[str, Tensor] = {}
     for utterance in batch:
         try:
-            waveforms[utterance.id] = read_audio(utterance.audio, duration=utterance.duration)
+            waveforms[utterance.id] = read_utterance(utterance)
         except AudioError as error:
             quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=str(error)))
     return waveforms

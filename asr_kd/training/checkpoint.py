@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asr_kd.errors import CheckpointError
 from asr_kd.files import atomic_folder, sha256_of_file
-from asr_kd.models.weights import read_tensors
+from asr_kd.models.weights import read_tensors, write_tensors
 from asr_kd.progress import Progress
 
 VERSION = 1
@@ -41,8 +40,8 @@ class TrainingState:
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
     """Write `folder/step-N` and drop all but the newest two."""
     with atomic_folder(folder / f"step-{state.step:08d}") as partial:
-        save_file(_contiguous(model.state_dict()), partial / FILES[0])
-        save_file(_optimizer_tensors(model, optimizer), partial / FILES[1])
+        write_tensors(partial / FILES[0], _contiguous(model.state_dict()))
+        write_tensors(partial / FILES[1], _optimizer_tensors(model, optimizer))
         (partial / FILES[2]).write_text(json.dumps(asdict(state)), encoding="utf-8")
         hashes = {name: sha256_of_file(partial / name) for name in FILES}
         (partial / "checkpoint.json").write_text(json.dumps({"version": VERSION, "sha256": hashes}), encoding="utf-8")

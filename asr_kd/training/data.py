@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from asr_kd.audio import SAMPLE_RATE, read_audio
+from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
@@ -141,7 +142,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         )
 
     def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:
-        waveform = speed_perturb(read_audio(utterance.audio, duration=utterance.duration), speed)
+        waveform = speed_perturb(read_utterance(utterance), speed)
         padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
         return fbank(padded), num_frames(waveform.shape[0])
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from asr_kd.decoding.greedy import greedy
@@ -25,6 +24,7 @@ from asr_kd.losses import LossTerms, Objective
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context
+from asr_kd.models.weights import write_tensors
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.progress import Progress
 from asr_kd.scoring.wer import score
@@ -146,7 +146,7 @@ class Distiller(sb.Brain):
         state.curve.append(row)
         if dev:
             with atomic_path(best_path(around.folder, state.epoch)) as partial:
-                save_file({name: tensor.cpu() for name, tensor in self.model.state_dict().items()}, partial)
+                write_tensors(partial, {name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
             shown = f"dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}"
             around.progress.message(
                 f"{around.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.audio import read_audio
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, TrainingError
 from asr_kd.features.fbank import fbank
 
@@ -27,7 +27,7 @@ def measure_normalisation(utterances: Sequence[Utterance], seed: int) -> tuple[T
     count, total, squares = 0, torch.zeros(80, dtype=torch.float64), torch.zeros(80, dtype=torch.float64)
     for index in order:
         try:
-            features = fbank(read_audio(utterances[index].audio)).double()
+            features = fbank(read_utterance(utterances[index])).double()
         except AudioError:
             continue
         count += features.shape[0]

@@ -89,8 +89,8 @@ def test_what_is_missing_is_named(log_probs, targets):
     [
         ({"kd_weight": 1.0, "selection": "nonblank", "dilation": 0}, "never train blanks"),
         ({"temperature": 2.0}, "needs dense targets"),
-        ({"kd_weight": 1.5}, "less than or equal to 1"),
-        ({"temperature": 0.5, "targets": "dense"}, "greater than or equal to 1"),
+        ({"kd_weight": 1.5}, "at least 0 and at most 1"),
+        ({"temperature": 0.5, "targets": "dense"}, "at least 1"),
         ({"dilaton": 1}, "did you mean 'dilation'"),
         ({"selection": "blank"}, "'all' or 'nonblank'"),
     ],

@@ -1,0 +1,109 @@
+"""Where the parts of a run lie, and the hashes that tell whether they are still the same. Runs nothing."""
+
+from pathlib import Path
+
+from asr_kd.corpora.prepare import PreparedCorpus, manifests_folder, read_prepared
+from asr_kd.corpora.settings import SyntheticSettings
+from asr_kd.corpora.synthetic import settings_key
+from asr_kd.errors import AsrKdError, CheckpointError
+from asr_kd.files import sha256_of_file
+from asr_kd.models.weights import WEIGHTS
+from asr_kd.recipe.context import RunContext
+from asr_kd.targets.store import INDEX
+from asr_kd.text.vocabulary import Vocabulary
+
+VOCABULARY = "tokens.txt"
+
+
+def teacher_folder(context: RunContext, name: str) -> Path:
+    """Where a teacher's run lies."""
+    return context.folder("teachers", name)
+
+
+def student_folder(context: RunContext, name: str) -> Path:
+    """Where a student's run lies."""
+    return context.folder("students", name)
+
+
+def targets_folder(context: RunContext, teacher: str) -> Path:
+    """Where a teacher's soft targets lie."""
+    return context.folder("targets", teacher)
+
+
+def model_folders(context: RunContext) -> dict[str, Path]:
+    """The trained model of every teacher, then of every student."""
+    recipe = context.recipe
+    return {name: teacher_folder(context, name) / "model" for name in recipe.teachers} | {
+        name: student_folder(context, name) / "model" for name in recipe.students
+    }
+
+
+def exported(context: RunContext) -> list[str]:
+    """Names of the models that are exported: those the recipe names, or every streaming student."""
+    recipe = context.recipe
+    return list(recipe.export.models) or [n for n, s in recipe.students.items() if s.model.streaming is not None]
+
+
+def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
+    """What the prepare stage wrote.
+
+    Raises:
+        CorpusError: it has not run.
+    """
+    corpus = read_prepared(context.work_dir)
+    return corpus, Vocabulary.load(manifests_folder(context.work_dir) / VOCABULARY)
+
+
+def corpus_hashes(context: RunContext, *names: str) -> list[str]:
+    """Hashes of the vocabulary and of manifests, all of them when none is named; what is in the audio, if known.
+
+    Raises:
+        AsrKdError: prepare has not run.
+    """
+    folder = manifests_folder(context.work_dir)
+    paths = [folder / f"{name}.jsonl" for name in names] or sorted(folder.glob("*.jsonl"))
+    missing = [path for path in (*paths, folder / VOCABULARY) if not path.is_file()]
+    if missing or not paths:
+        raise AsrKdError(
+            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)"
+        )
+    hashes = [sha256_of_file(path) for path in (*paths, folder / VOCABULARY)]
+    # The same sentences may be spoken in other noise: nothing in a manifest would differ.
+    corpus = context.recipe.corpus
+    return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
+
+
+def training_hashes(context: RunContext) -> list[str]:
+    """`corpus_hashes` of what training looks at."""
+    return corpus_hashes(context, "train", *read_prepared(context.work_dir).dev_sets)
+
+
+def model_sha256(folder: Path) -> str:
+    """The identity of a trained model: the hash of its weights.
+
+    Raises:
+        CheckpointError: it is not there yet.
+    """
+    return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
+
+
+def store_sha256(folder: Path) -> str:
+    """The identity of stored soft targets: the hash of their index.
+
+    Raises:
+        CheckpointError: they are not there yet.
+    """
+    return sha256_of_file(existing(folder / INDEX, "extract"))
+
+
+def existing(path: Path, stage: str) -> Path:
+    """The path itself.
+
+    Raises:
+        CheckpointError: nothing is there; says which stage makes it.
+    """
+    if not path.is_file():
+        raise CheckpointError(
+            "is not there yet", where=path, remedy=f"Run the {stage} stage first (start --from earlier)"
+        )
+    return path

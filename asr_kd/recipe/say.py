@@ -1,0 +1,43 @@
+"""What stages say about their results, in a line or two. Decides nothing."""
+
+from pathlib import Path
+
+from asr_kd.corpora.manifest import hours
+from asr_kd.corpora.prepare import PreparedCorpus
+from asr_kd.progress import Progress
+from asr_kd.runtime.bundle import BundleInfo
+from asr_kd.targets.extract import ExtractionReport
+from asr_kd.targets.store import QUARANTINE
+from asr_kd.text.vocabulary import Vocabulary
+
+
+def say_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
+    """Sizes of the sets, what is absent, what was left out."""
+    for name, members in {"train": corpus.train, **corpus.sets}.items():
+        speakers = len({utterance.speaker for utterance in members})
+        progress.message(f"  {name}: {len(members)} utterances, {hours(members):.2f} h, {speakers} speakers")
+    for name, reason in corpus.absent.items():
+        progress.message(f"  {name}: {reason}")
+    if corpus.excluded:
+        progress.message(f"  {len(corpus.excluded)} left out, listed in {folder / 'corpus.json'}")
+    progress.message(f"  vocabulary: {len(vocabulary)} symbols")
+
+
+def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
+    """What the store costs and keeps, and who was left out."""
+    progress.message(f"  {report.frames} frames, {report.bytes_per_frame:.2f} bytes a frame on disk")
+    if report.fidelity is not None:
+        kept = report.fidelity
+        progress.message(
+            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats "
+            f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
+            f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
+        )
+    if report.quarantine:
+        progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")
+
+
+def say_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
+    """Where a bundle is, its size and its chunks."""
+    size = info.files.model.size_bytes / 1e6
+    progress.message(f"  {folder}: verified, {size:.1f} MB, chunks of {info.streaming.chunk_ms} ms")
