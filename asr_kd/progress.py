@@ -62,9 +62,8 @@ class ConsoleProgress:
         elif now - self._printed >= PLAIN_INTERVAL_SECONDS:
             self._printed = now
             left = (total - done) / rate if rate > 0 else float("inf")
-            self.console.print(
-                f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left {note}".rstrip()
-            )
+            line = f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left {note}"
+            self.console.print(line.rstrip(), markup=False)
         if done >= total:
             self.close()
 
@@ -80,7 +79,7 @@ class ConsoleProgress:
 
     def _open(self, label: str, total: float) -> None:
         self._bar = RichProgress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f}% {task.fields[speed]}"),
             TimeRemainingColumn(),

@@ -1,0 +1,148 @@
+"""Files and folders appear whole or not at all, also when the disk is full; and their hashes."""
+
+import errno
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from asr_kd.errors import AsrKdError
+from asr_kd.files import atomic_folder, atomic_path, sha256_of, sha256_of_file, write_json, write_text
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden things too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def full_disk(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_file_appears_whole_and_parents_are_made(tmp_path):
+    path = tmp_path / "a" / "b.txt"
+    with atomic_path(path) as partial:
+        partial.write_text("whole")
+        assert not path.exists()
+    assert path.read_text() == "whole"
+    assert names(path.parent) == ["b.txt"]
+
+
+def test_an_error_in_the_middle_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
+        partial.write_text("half")
+        raise ZeroDivisionError
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["a.txt"]
+
+
+def test_a_folder_appears_whole_in_place_of_the_old(tmp_path):
+    folder = tmp_path / "model"
+    with atomic_folder(folder) as partial:
+        (partial / "sub").mkdir()
+        (partial / "sub" / "a").write_text("1")
+        (partial / "gone").write_text("1")
+    with atomic_folder(folder) as partial:
+        (partial / "b").write_text("2")
+        assert names(folder) == ["gone", "sub"]
+    assert names(folder) == ["b"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_in_the_middle_leaves_the_old_folder(tmp_path):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+    with pytest.raises(ZeroDivisionError), atomic_folder(folder) as partial:
+        (partial / "weights").write_text("half")
+        raise ZeroDivisionError
+    assert (folder / "weights").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("step", ["mkdir", "rename"])
+def test_a_folder_that_cannot_take_its_place_leaves_the_old_one(tmp_path, monkeypatch, step):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "weights").write_text("old")
+    real = getattr(Path, step)
+
+    def failing(path: Path, *args: object, **kwargs: object) -> object:
+        return full_disk() if path.name.endswith(".partial") else real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, step, failing)
+    with pytest.raises(AsrKdError, match="No space left on device"), atomic_folder(folder) as partial:
+        (partial / "weights").write_text("new")
+    assert (folder / "weights").read_text() == "old"
+    assert names(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+def test_a_full_or_closed_disk_is_one_message_that_names_the_file(tmp_path, monkeypatch, code):
+    def refuse(descriptor: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    path = tmp_path / "results.json"
+    path.write_text("old")
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(AsrKdError) as caught:
+        write_json(path, {"a": 1})
+    assert str(caught.value).startswith(f"{path}: cannot be written ({os.strerror(code)})")
+    assert "Free some space" in str(caught.value)
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["results.json"]
+
+
+def test_a_parent_that_is_a_file_is_one_message(tmp_path):
+    (tmp_path / "file").write_text("")
+    for write in (lambda path: write_text(path, "x"), lambda path: atomic_folder(path).__enter__()):
+        with pytest.raises(AsrKdError, match="file: cannot be written"):
+            write(tmp_path / "file" / "below")
+
+
+def test_a_real_limit_on_size_is_the_same_message_for_tensors_too(tmp_path):
+    # safetensors reports a full disk in an error class of its own.
+    script = """
+import resource, sys, torch
+from pathlib import Path
+from asr_kd.errors import AsrKdError
+from asr_kd.files import atomic_path
+from asr_kd.models.weights import write_tensors
+resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+try:
+    with atomic_path(Path(sys.argv[1])) as partial:
+        write_tensors(partial, {"weights": torch.zeros(100_000)})
+except AsrKdError as error:
+    print(error)
+"""
+    path = tmp_path / "model.safetensors"
+    path.write_text("old")
+    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith(f"{path}: cannot be written (")
+    assert "File too large" in done.stdout
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["model.safetensors"]
+
+
+def test_json_keeps_its_order_and_its_letters(tmp_path):
+    write_json(tmp_path / "a.json", {"b": "é", "a": [1, 2]})
+    text = (tmp_path / "a.json").read_text(encoding="utf-8")
+    assert text.index('"b"') < text.index('"a"')
+    assert "é" in text
+    assert text.endswith("\n")
+    assert json.loads(text) == {"b": "é", "a": [1, 2]}
+
+
+def test_hashes_have_known_values(tmp_path):
+    (tmp_path / "abc").write_bytes(b"abc")
+    # FIPS 180-2, appendix B.1
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert sha256_of_file(tmp_path / "abc") == known
+    assert sha256_of({"b": 1, "a": Path("x")}) == hashlib.sha256(b'{"a": "x", "b": 1}').hexdigest()
+    assert sha256_of([1, 2]) != sha256_of([2, 1])
