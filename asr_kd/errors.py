@@ -25,7 +25,7 @@ class AsrKdError(Exception):
         if expected:
             message += f"; expected {expected}"
         if remedy:
-            message += f". {remedy}"
+            message += f"{'' if message.endswith('?') else '.'} {remedy}"
         super().__init__(message)
 
 

@@ -36,8 +36,9 @@ def provenance(command: str | None = None) -> dict[str, Any]:
 
 
 def command_line() -> str:
-    """This process' command, the program without its folder, quoted for a shell."""
-    return shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    """This process' command, the program without its folder, quoted for a shell; `python -m asr_kd` is asr-kd."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["asr-kd" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
 def versions() -> dict[str, str]:

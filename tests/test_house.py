@@ -1,0 +1,263 @@
+"""The rules of the house that a program can check; CONTRIBUTING.md says why they are there."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "asr_kd"
+
+MOST_LINES = 400
+DRAWERS = {"utils", "util", "helpers", "helper", "common", "misc", "tools", "lib", "core"}
+
+RUNS_CODE = {
+    *("eval", "exec", "compile", "__import__"),
+    *("torch.load", "torch.jit.load", "torch.hub.load", "joblib.load", "os.system", "os.popen"),
+    *("yaml.load", "yaml.load_all", "yaml.full_load", "yaml.full_load_all", "yaml.unsafe_load"),
+    *("yaml.unsafe_load_all", "yaml.Loader", "yaml.FullLoader", "yaml.UnsafeLoader"),
+}
+"""Names that run code or can be made to by the file they read."""
+RUNS_CODE_WHEN_IMPORTED = {"pickle", "_pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "hyperpyyaml"}
+SAFE_LOADERS = {"SafeLoader", "CSafeLoader"}
+
+ONE_HOME = {
+    "speechbrain": "training/distiller.py",
+    "onnx": "export/onnx.py",
+    "onnxruntime": "runtime/onnx_backend.py",
+    "sherpa_onnx": "export/sherpa_client.py",
+    "espeakng_loader": "corpora/synthetic.py",
+    "kaldi_native_fbank": "features/fbank.py",
+    "jiwer": "scoring/wer.py",
+    "librosa": "audio.py",
+    "typer": "cli.py",
+}
+"""Clients of other projects, and the one file that imports each."""
+LATE = {"onnx", "onnxscript", "onnxruntime", "sherpa_onnx", "espeakng_loader"}
+"""They come with extras: importing the package must work without them."""
+
+IMPORTERS = {"import_module", "find_spec", "_require"}
+"""Functions that import what a string names, or look for it."""
+
+# In pieces, so that this file does not hold what it looks for.
+MACHINE = [
+    *(re.escape("/" + folder + "/") for folder in ("wo" + "rk", "ho" + "me", "ro" + "ot", "Us" + "ers", "op" + "t")),
+    r"[A-Z]:\\" + "Us" + "ers",
+    re.escape("/" + "tm" + "p/"),
+    *(re.escape(host) for host in ("py" + "pi.", "python" + "hosted", "--" + "index-url", "--extra-" + "index-url")),
+    re.escape("../" + "shared"),
+]
+BINARY = {".flac", ".wav", ".onnx", ".safetensors", ".png", ".gz"}
+
+
+def modules() -> list[Path]:
+    found = sorted(PACKAGE.rglob("*.py"))
+    assert len(found) > 60, "there is something to check"
+    return found
+
+
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"), str(path))
+
+
+def at(path: Path, node: ast.AST) -> str:
+    return f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 1)}"
+
+
+def dotted(node: ast.AST) -> str:
+    """`a.b.c` of such an expression; empty for others."""
+    if isinstance(node, ast.Attribute):
+        inner = dotted(node.value)
+        return f"{inner}.{node.attr}" if inner else ""
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def imported(tree: ast.AST) -> Iterator[tuple[str, ast.AST]]:
+    """Top-level names of the packages that a file imports, by statement or by name."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name.split(".")[0], node) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            yield node.module.split(".")[0], node
+        elif isinstance(node, ast.Call) and dotted(node.func).split(".")[-1] in IMPORTERS:
+            yield from (
+                (str(item.value).split(".")[0], node) for item in node.args[:1] if isinstance(item, ast.Constant)
+            )
+
+
+# -- layers ----------------------------------------------------------------------------------------------
+
+
+def layers() -> list[str]:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    return next(contract["layers"] for contract in contracts if contract["type"] == "layers")
+
+
+def test_imports_go_down_only():
+    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    analyzed = re.search(r"Analyzed (\d+) files", done.stdout)
+    assert analyzed is not None
+    assert int(analyzed[1]) >= len(modules())
+
+
+def test_every_part_of_the_package_stands_in_a_layer():
+    parts = {
+        f"asr_kd.{path.stem}" for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()
+    }
+    listed = {name.strip() for row in layers() for name in row.split("|")}
+    assert len(listed) > 15
+    assert parts - {"asr_kd.__init__"} == listed
+
+
+def test_contributing_draws_the_layers_as_they_are():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    drawn = [line.split("  ")[0].strip() for line in text.split("<!-- layers -->")[1].splitlines() if line.strip(" `")]
+    assert drawn == [row.replace("asr_kd.", "") for row in layers()]
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def test_files_are_short():
+    assert [(str(path), n) for path in modules() if (n := len(path.read_text().splitlines())) > MOST_LINES] == []
+
+
+def test_there_are_no_drawers():
+    assert [str(path) for path in modules() if {path.stem, *path.relative_to(ROOT).parts} & DRAWERS] == []
+
+
+def test_modules_functions_and_classes_say_what_they_are():
+    missing, seen = [], 0
+    for path in modules():
+        tree = tree_of(path)
+        named = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
+        for node in [tree, *(node for node in named if not node.name.startswith("_"))]:
+            seen += 1
+            if not (ast.get_docstring(node) or path.name == "__main__.py"):
+                missing.append(at(path, node))
+    assert seen > 300
+    assert missing == []
+
+
+# -- code ------------------------------------------------------------------------------------------------
+
+
+def test_no_assert_and_no_bare_except():
+    found, functions = [], 0
+    for path in modules():
+        for node in ast.walk(tree_of(path)):
+            functions += isinstance(node, ast.FunctionDef)
+            if isinstance(node, ast.Assert) or (isinstance(node, ast.ExceptHandler) and node.type is None):
+                found.append(at(path, node))
+    assert functions > 400
+    assert found == []
+
+
+def code_runners(tree: ast.AST) -> list[ast.AST]:
+    """Places where what stands in a file could run."""
+    return [node for name, node in imported(tree) if name in RUNS_CODE_WHEN_IMPORTED] + [
+        node for node in ast.walk(tree) if runs_code(node)
+    ]
+
+
+def runs_code(node: ast.AST) -> bool:
+    if isinstance(node, ast.Name | ast.Attribute):
+        return dotted(node) in RUNS_CODE
+    if isinstance(node, ast.ImportFrom):
+        return any(f"{node.module}.{alias.name}" in RUNS_CODE for alias in node.names)
+    if isinstance(node, ast.keyword):
+        switched_off = isinstance(node.value, ast.Constant) and node.value.value is False
+        return node.arg in ("allow_pickle", "shell", "trust_remote_code") and not switched_off
+    if isinstance(node, ast.Call):
+        said = [keyword.arg for keyword in node.keywords]
+        return dotted(node.func) in ("np.load", "numpy.load") and "allow_pickle" not in said
+    if isinstance(node, ast.ClassDef):
+        bases = [dotted(base).split(".")[-1] for base in node.bases]
+        return any(base.endswith("Loader") and base not in SAFE_LOADERS for base in bases)
+    return False
+
+
+def test_nothing_that_is_read_can_run_code():
+    assert [at(path, node) for path in modules() for node in code_runners(tree_of(path))] == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import pickle",
+        "from pickle import load",
+        "torch.load(path)",
+        "from torch import load",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "yaml.unsafe_load(text)",
+        "np.load(path)",
+        "np.load(path, allow_pickle=True)",
+        "subprocess.run(line, shell=True)",
+        "importlib.import_module('dill')",
+        "class Loose(yaml.FullLoader): ...",
+        "eval(text)",
+    ],
+)
+def test_the_search_for_running_code_finds_it(line):
+    assert code_runners(ast.parse(line))
+
+
+@pytest.mark.parametrize("line", ["yaml.safe_load(text)", "np.load(path, allow_pickle=False)", "re.compile(text)"])
+def test_the_search_for_running_code_leaves_the_rest_alone(line):
+    assert not code_runners(ast.parse(line))
+
+
+def test_each_client_of_another_project_has_one_home():
+    homes: dict[str, set[str]] = {name: set() for name in ONE_HOME}
+    for path in modules():
+        for name, _ in imported(tree_of(path)):
+            if name in homes:
+                homes[name].add(str(path.relative_to(PACKAGE)))
+    assert homes == {name: {home} for name, home in ONE_HOME.items()}
+
+
+def test_what_comes_with_extras_is_imported_late():
+    early = []
+    for path in modules():
+        for node in tree_of(path).body:
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                early += [at(path, node) for name, _ in imported(node) if name in LATE]
+    assert early == []
+
+
+# -- everything under version control --------------------------------------------------------------------
+
+
+def tracked() -> list[Path]:
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
+    if listed.returncode != 0:
+        pytest.skip("not a git checkout")
+    found = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    assert len(found) > 100
+    return [path for path in found if path.is_file() and path.suffix not in BINARY]
+
+
+def test_no_file_names_a_machine_or_a_registry():
+    pattern = re.compile("|".join(MACHINE))
+    found = []
+    for path in tracked():
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            allowed = path == ROOT / ".ci" / "run" and line.count(MACHINE[-1].replace("\\", ""))
+            if pattern.search(line) and not allowed:
+                found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:80]}")
+    assert found == []
+
+
+def test_nothing_large_or_generated_is_under_version_control():
+    paths = tracked()
+    assert [str(path) for path in paths if path.stat().st_size > 1_000_000] == []
+    assert [str(path) for path in paths if {"exp", "__pycache__", ".venv"} & set(path.relative_to(ROOT).parts)] == []

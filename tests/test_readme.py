@@ -1,0 +1,175 @@
+"""What the READMEs tell people to type works: commands parse, recipes load, snippets run and say the same."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import soundfile
+import typer
+from tiny_models import noise_speech, save_tiny_model
+
+from asr_kd.cli import app
+from asr_kd.recipe.settings import load_recipe
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md")])
+BUNDLE = Path("exp/synthetic/export/student-kd")
+AUDIO = Path("exp/synthetic/corpus/synthetic/test/3000/1/3000-1-0000.flac")
+
+
+class Command(NamedTuple):
+    page: str
+    words: list[str]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
+
+
+def commands(program: str) -> list[Command]:
+    """Every such command in the pages' shell blocks and in their recipes' own headers."""
+    texts = {str(page.relative_to(ROOT)): "\n".join(blocks(page, "bash")) for page in PAGES}
+    for recipe in ROOT.glob("recipes/*/*.yaml"):
+        header = [line.lstrip("# ") for line in recipe.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+        texts[str(recipe.relative_to(ROOT))] = "\n".join(header)
+    found = []
+    for name, text in texts.items():
+        for line in text.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True) if line.startswith(program) else []
+            if words and words[0] == program:
+                found.append(Command(name, words[1:]))
+    return found
+
+
+def parse(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The verb and its arguments, as the command line reads them; an unknown verb or option is an error."""
+    group: Any = typer.main.get_command(app)
+    verb, *rest = words
+    assert verb in group.commands, f"no verb is called {verb!r}"
+    if rest == ["--help"]:
+        return verb, {}
+    return verb, group.commands[verb].make_context(verb, rest).params
+
+
+def ids(found: list[Command]) -> list[str]:
+    return [f"{command.page}: {' '.join(command.words)}" for command in found]
+
+
+OURS = commands("asr-kd")
+
+
+def test_there_are_pages_and_commands():
+    assert {"README.md", "CONTRIBUTING.md", "recipes/AN4/README.md"} <= {str(page.relative_to(ROOT)) for page in PAGES}
+    assert len(OURS) >= 12
+    assert {words[0] for _, words in OURS} >= {"run", "check", "transcribe"}
+
+
+@pytest.mark.parametrize("command", OURS, ids=ids(OURS))
+def test_a_command_parses_and_its_recipe_loads(command):
+    verb, params = parse(command.words)
+    recipe = params.get("recipe") or params.get("target")
+    if recipe is not None and Path(recipe).suffix == ".yaml" and "recipes" in Path(recipe).parts:
+        loaded = load_recipe(ROOT / recipe, params["overrides"] or [])
+        names = {*loaded.teachers, *loaded.students}
+        assert set(params.get("only") or []) <= names, "--only names models of the recipe"
+    if verb == "transcribe":
+        assert Path(params["model"]).parts[0] == "exp"
+
+
+@pytest.mark.parametrize("command", commands("make"), ids=ids(commands("make")))
+def test_a_make_target_exists(command):
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert re.search(rf"^{command.words[0]}:", makefile, re.M)
+
+
+def test_extras_that_are_named_exist():
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    named = [
+        name
+        for command in commands("pip")
+        for found in re.findall(r"\[(.+?)\]", " ".join(command.words))
+        for name in found.split(",")
+    ]
+    assert named
+    assert set(named) <= set(extras)
+
+
+def test_python_commands_name_files_that_exist():
+    found = [command.words[0] for command in commands("python") if not command.words[0].startswith("-")]
+    assert found
+    assert [name for name in found if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "yaml")], ids=str)
+def test_a_recipe_shown_on_a_page_loads(page, tmp_path):
+    for number, text in enumerate(blocks(page, "yaml")):
+        if not text.startswith("name:"):
+            continue  # a part of a recipe
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(text, encoding="utf-8")
+        recipe = load_recipe(path, [])
+        assert {"student-hard", "student-kd"} <= set(recipe.students)
+
+
+def test_links_lead_somewhere():
+    found = 0
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                found += 1
+                assert (page.parent / link).exists(), f"{page.relative_to(ROOT)}: {link}"
+    assert found > 8
+
+
+@pytest.fixture(scope="module")
+def demo_folder(tmp_path_factory) -> Path:
+    """What the demo leaves behind, as far as the snippets look at it: a bundle, and speech."""
+    pytest.importorskip("onnx")
+    from asr_kd.export.bundle import ExportSettings, export_bundle
+
+    folder = tmp_path_factory.mktemp("checkout")
+    waveform = noise_speech(2.3, seed=5)
+    model = save_tiny_model(folder / "exp/synthetic/students/student-kd/model")
+    export_bundle(model, folder / BUNDLE, [waveform], settings=ExportSettings(client=False))
+    (folder / AUDIO).parent.mkdir(parents=True)
+    soundfile.write(folder / AUDIO, waveform.numpy(), 16_000)
+    return folder
+
+
+@pytest.mark.parametrize("number", range(3))
+def test_a_python_snippet_of_the_readme_says_what_the_student_says(number, demo_folder):
+    from asr_kd.audio import read_audio
+    from asr_kd.runtime.recognizer import open_recognizer
+
+    for client in ("onnxruntime", "sherpa_onnx"):
+        pytest.importorskip(client)
+    snippets = blocks(ROOT / "README.md", "python")
+    assert len(snippets) == 3
+    expected = open_recognizer(demo_folder / BUNDLE).transcribe([read_audio(demo_folder / AUDIO)])[0]
+    assert len(expected) > 3
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "error::SyntaxWarning", "-c", snippets[number]]
+    done = subprocess.run(command, cwd=demo_folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    printed = re.split(r"[\r\n]", done.stdout.strip())[-1]
+    assert " ".join(printed.split()) == expected
+
+
+def test_the_transcribe_command_of_the_readme_runs(demo_folder):
+    command = next(words for page, words in OURS if page == "README.md" and words[0] == "transcribe")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_kd", *command],
+        cwd=demo_folder, env=environment, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path, text = done.stdout.rstrip("\n").split("\t")
+    assert Path(path) == AUDIO
+    assert len(text) > 3
