@@ -5,7 +5,7 @@ Knows nothing of speech.
 
 import random
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -32,6 +32,26 @@ class Grammar:
         return {
             part for options in self.rules.values() for option in options for part in option if not part.startswith("<")
         }
+
+    @property
+    def topics(self) -> list[str]:
+        """What <sentence> may be about, each once, in the grammar's order."""
+        return list(dict.fromkeys(part.strip("<>") for option in self.rules[START] for part in option))
+
+    def about(self, topics: Sequence[str]) -> "Grammar":
+        """The same grammar with sentences of these topics only, each as likely; all of them when none is named.
+
+        Raises:
+            CorpusError: no such topic.
+        """
+        unknown = [topic for topic in topics if topic not in self.topics]
+        if unknown:
+            raise CorpusError(
+                f"no topic of the grammar is called {unknown[0]!r}", expected=f"some of {', '.join(self.topics)}"
+            )
+        if not topics:
+            return self
+        return Grammar({**self.rules, START: tuple((f"<{topic}>",) for topic in topics)})
 
     def sentence(self, generator: random.Random) -> str:
         """One sentence, lower case, words apart by single spaces."""

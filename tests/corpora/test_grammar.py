@@ -58,3 +58,12 @@ def test_our_own_grammar_is_large_enough_and_plain():
 def test_a_wrong_grammar_is_refused(text, message):
     with pytest.raises(CorpusError, match=message):
         parse_grammar(text)
+
+
+def test_topics_restrict_the_sentences():
+    grammar = parse_grammar("<sentence> = <a> | <b> | <a>\n<a> = one | two\n<b> = three\n")
+    assert grammar.topics == ["a", "b"]
+    assert {grammar.about(["b"]).sentence(random.Random(seed)) for seed in range(9)} == {"three"}
+    assert grammar.about([]) == grammar
+    with pytest.raises(CorpusError, match="'c'.*a, b"):
+        grammar.about(["c"])
