@@ -72,6 +72,8 @@ class SyntheticSettings(Settings):
     train_speakers: int = Field(40, ge=1)
     dev_speakers: int = Field(6, ge=1)
     test_speakers: int = Field(10, ge=1)
+    topics: tuple[str, ...] = ()
+    """What sentences are about, by the names in grammar.txt (home, digits, …); empty takes them all."""
     noise_db: tuple[float, float] = (-60.0, -35.0)
     """Range of the white noise's level against full scale, one level an utterance."""
     seed: int = 0

@@ -137,7 +137,7 @@ def make_speakers(settings: SyntheticSettings) -> list[Speaker]:
 
 def make_sentences(settings: SyntheticSettings) -> dict[str, list[str]]:
     """Distinct sentences for every split; the evaluation sets draw first, so their size alone decides them."""
-    grammar = parse_grammar(grammar_text())
+    grammar = parse_grammar(grammar_text()).about(settings.topics)
     taken: set[str] = set()
     return {
         split: grammar.distinct_sentences(
