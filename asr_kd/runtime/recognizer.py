@@ -154,7 +154,7 @@ def open_recognizer(
             "is neither a model folder nor a bundle" if folder.exists() else "does not exist",
             where=folder,
             expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}",
-            remedy="Pass a folder such as students/NAME or export/NAME of a run's work_dir",
+            remedy="Pass a folder such as students/NAME/model or export/NAME of a run's work_dir",
         )
     return torch_recognizer(load_model(folder, device), tail_ms=tail_ms)
 
