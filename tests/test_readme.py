@@ -173,3 +173,9 @@ def test_the_transcribe_command_of_the_readme_runs(demo_folder):
     path, text = done.stdout.rstrip("\n").split("\t")
     assert Path(path) == AUDIO
     assert len(text) > 3
+
+
+def test_the_table_of_verbs_is_complete():
+    table = re.findall(r"^\| `asr-kd (\w+) ", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    group: Any = typer.main.get_command(app)
+    assert sorted(table) == sorted(group.commands)
