@@ -65,5 +65,5 @@ def test_topics_restrict_the_sentences():
     assert grammar.topics == ["a", "b"]
     assert {grammar.about(["b"]).sentence(random.Random(seed)) for seed in range(9)} == {"three"}
     assert grammar.about([]) == grammar
-    with pytest.raises(CorpusError, match="'c'.*a, b"):
+    with pytest.raises(CorpusError, match=r"'c'.*a, b"):
         grammar.about(["c"])
