@@ -82,6 +82,11 @@ def load_newest(
     return None
 
 
+def has_checkpoint(folder: Path) -> bool:
+    """Whether a run has left any, intact or not."""
+    return bool(_newest_first(folder))
+
+
 def _newest_first(folder: Path) -> list[Path]:
     return sorted(folder.glob("step-*"), reverse=True) if folder.is_dir() else []
 

@@ -29,6 +29,7 @@ from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.store import Store
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.checkpoint import has_checkpoint
 from asr_kd.training.data import SpeechDataset, collate_batch
 from asr_kd.training.distiller import Distiller, Surroundings, best_epochs, best_path
 from asr_kd.training.normalisation import measure_normalisation
@@ -99,7 +100,8 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         )
     torch.manual_seed(job.seed)
     model = Conformer(job.model, len(job.vocabulary))
-    model.set_normalisation(*measure_normalisation(usable, job.seed))
+    if not has_checkpoint(folder / "checkpoints"):  # a checkpoint holds them
+        model.set_normalisation(*measure_normalisation(usable, job.seed))
     train_loader, dev_loader, batches, references = _loaders(job, usable, tokens)
     writer = SummaryWriter(str(folder / "tensorboard"))
 
