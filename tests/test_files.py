@@ -19,6 +19,11 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def write_and_fail(path: Path) -> None:
+    path.write_text("half")
+    raise ZeroDivisionError
+
+
 def full_disk(*args: object, **kwargs: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -36,8 +41,7 @@ def test_an_error_in_the_middle_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_path(path) as partial:
-        partial.write_text("half")
-        raise ZeroDivisionError
+        write_and_fail(partial)
     assert path.read_text() == "old"
     assert names(tmp_path) == ["a.txt"]
 
@@ -60,8 +64,7 @@ def test_an_error_in_the_middle_leaves_the_old_folder(tmp_path):
     folder.mkdir()
     (folder / "weights").write_text("old")
     with pytest.raises(ZeroDivisionError), atomic_folder(folder) as partial:
-        (partial / "weights").write_text("half")
-        raise ZeroDivisionError
+        write_and_fail(partial / "weights")
     assert (folder / "weights").read_text() == "old"
     assert names(tmp_path) == ["model"]
 

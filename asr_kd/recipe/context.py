@@ -18,6 +18,14 @@ from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
 
 
+@dataclass(frozen=True)
+class Stop:
+    """Why to stop, and whether within seconds: a signal comes shortly before the end, a time limit is our own."""
+
+    reason: str
+    urgent: bool
+
+
 @dataclass
 class RunContext:
     """A run under way."""
@@ -25,13 +33,18 @@ class RunContext:
     recipe: Recipe
     progress: Progress = SILENT
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    should_stop: Callable[[], str | None] = lambda: None
+    should_stop: Callable[[], Stop | None] = lambda: None
     command: str = ""
 
     @property
     def work_dir(self) -> Path:
         """Everything of the run lives here."""
         return self.recipe.work_dir
+
+    def stop_reason(self) -> str | None:
+        """Why to stop at the next good place, or None."""
+        stop = self.should_stop()
+        return stop.reason if stop is not None else None
 
     def folder(self, *parts: str) -> Path:
         """A folder of the run."""
@@ -58,8 +71,8 @@ def choose_device(wanted: str) -> torch.device:
 
 
 @contextmanager
-def stop_on(max_minutes: float | None) -> Iterator[Callable[[], str | None]]:
-    """A function that says why to stop: the time is up, or SIGTERM came (Slurm asks for the node back)."""
+def stop_on(max_minutes: float | None) -> Iterator[Callable[[], Stop | None]]:
+    """A function that says whether to stop: the time is up, or SIGTERM came (Slurm asks for the node back)."""
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     asked: list[str] = []
 
@@ -67,20 +80,20 @@ def stop_on(max_minutes: float | None) -> Iterator[Callable[[], str | None]]:
         asked.append(signal.Signals(number).name)
         signal.signal(number, before)  # who asks twice does not want to wait
 
-    def reason() -> str | None:
+    def stop() -> Stop | None:
         if asked:
-            return asked[0]
+            return Stop(asked[0], urgent=True)
         if deadline is not None and time.monotonic() >= deadline:
-            return f"--max-minutes {max_minutes:g} are over"
+            return Stop(f"--max-minutes {max_minutes:g} are over", urgent=False)
         return None
 
     try:
         before = signal.signal(signal.SIGTERM, on_signal)
     except ValueError:  # not the main thread: a notebook, a server; the time limit still works
-        yield reason
+        yield stop
         return
     try:
-        yield reason
+        yield stop
     finally:
         signal.signal(signal.SIGTERM, before)
 

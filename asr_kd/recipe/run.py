@@ -40,7 +40,7 @@ def run_recipe(
     for unit in units:
         if run_unit(unit, force, context.progress.message, record):
             ran = True
-            reason = context.should_stop()
+            reason = context.stop_reason()
             if reason is not None and unit is not units[-1]:
                 raise StoppedEarly(
                     f"stopped ({reason}) after {unit.label}", remedy="Run the same command again to go on"

@@ -70,12 +70,18 @@ def run_unit(unit: Unit, force: bool, say: Callable[[str], None], on_change: Cal
         on_change()
         why = "--force" if force else _difference(marker.get("settings"), unit.settings)
         _set_aside(unit, marker, say, why)
-        marker = {} if force else _take_back(unit, key, say)
-    if marker.get("done") and all(path.exists() for path in unit.results):
+        marker = {}
+    if not marker and not force:
+        marker = _take_back(unit, key, say, on_change)
+    gone = [path for path in unit.results if not path.exists()]
+    if marker.get("done") and not gone:
         say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
         return False
     on_change()
-    say(f"[{unit.label}] {'goes on' if marker.get('key') == key else 'starts'}")
+    if marker.get("done"):
+        say(f"[{unit.label}] is done again: {gone[0]} is gone")
+    else:
+        say(f"[{unit.label}] {'goes on' if marker else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}
     write_json(unit.marker, {**description, "done": False})
     started = time.monotonic()
@@ -118,12 +124,13 @@ def _set_aside(unit: Unit, marker: dict[str, Any], say: Callable[[str], None], w
     say(f"[{unit.label}] {why}; the earlier result is kept in {aside}")
 
 
-def _take_back(unit: Unit, key: str, say: Callable[[str], None]) -> dict[str, Any]:
+def _take_back(unit: Unit, key: str, say: Callable[[str], None], on_change: Callable[[], object]) -> dict[str, Any]:
     """Bring back an earlier result of this very key; returns its marker, or an empty one."""
     aside = unit.previous(key)
     marker = _read_marker(_marker_of(aside), force=True)
-    if not unit.kept or not aside.is_dir() or marker.get("key") != key:
+    if not unit.kept or unit.folder.exists() or not aside.is_dir() or marker.get("key") != key:
         return {}
+    on_change()
     _move(aside, unit.folder)
     _move(_marker_of(aside), unit.marker)
     say(f"[{unit.label}] the earlier result for these settings is taken back from {aside}")

@@ -113,7 +113,7 @@ def _trained(
 ) -> Unit:
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings)
-        train(job, folder, Control(context.device, context.progress, context.should_stop))
+        train(job, folder, Control(context.device, context.progress, context.stop_reason))
 
     return Unit(
         stage,
@@ -182,12 +182,19 @@ def _extract(context: RunContext, teacher: str) -> Unit:
 
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
+        before = _shards_in(folder)
+
+        def should_stop() -> bool:
+            # A shard is the least that is kept: without one a call, a short time limit would never get anywhere.
+            stop = context.should_stop()
+            return stop is not None and (stop.urgent or _shards_in(folder) > before)
+
         report = extract(
             LocalTeacher(teacher_folder(context, teacher) / "model", device=context.device),
             corpus.train,
             settings,
             folder,
-            should_stop=lambda: context.should_stop() is not None,
+            should_stop=should_stop,
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
         )
         if not report.complete:
@@ -207,6 +214,10 @@ def _extract(context: RunContext, teacher: str) -> Unit:
         run=run,
         results=(folder / INDEX,),
     )
+
+
+def _shards_in(folder: Path) -> int:
+    return len(list(folder.glob("shard-*.json")))
 
 
 # -- evaluate and export ---------------------------------------------------------------------------------

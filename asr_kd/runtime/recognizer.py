@@ -20,7 +20,7 @@ from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
-from asr_kd.models.weights import LoadedModel, load_model
+from asr_kd.models.weights import NO_PICKLES, LoadedModel, load_model
 from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
 from asr_kd.runtime.bundle import read_bundle
@@ -153,7 +153,7 @@ def open_recognizer(
         raise CheckpointError(
             "is neither a model folder nor a bundle" if folder.exists() else "does not exist",
             where=folder,
-            expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}",
+            expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}; {NO_PICKLES}",
             remedy="Pass a folder such as students/NAME/model or export/NAME of a run's work_dir",
         )
     return torch_recognizer(load_model(folder, device), tail_ms=tail_ms)

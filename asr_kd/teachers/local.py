@@ -27,7 +27,7 @@ class LocalTeacher:
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
         loaded = load_model(folder, device)
-        self.name = folder.name
+        self.name = str(loaded.card.get("name", folder.name))
         self.sha256 = loaded.sha256
         self.vocabulary: Vocabulary = loaded.vocabulary
         self.frame_shift_ms = float(FRAME_SHIFT_MS)

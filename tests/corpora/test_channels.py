@@ -1,0 +1,55 @@
+"""One policy for files of several channels: the corpus' own, from prepare through the manifest to every reader."""
+
+import pytest
+import soundfile
+import torch
+from corpus_layouts import write_chapter
+from tiny_models import noise_speech
+
+from asr_kd.corpora.check import check_utterances
+from asr_kd.corpora.manifest import read_manifest, write_manifest
+from asr_kd.corpora.prepare import prepare
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.settings import LibriSpeechSettings
+from asr_kd.errors import AudioError, CorpusError
+
+
+@pytest.fixture
+def stereo(tmp_path):
+    """Two splits of two utterances; the first of training has two channels."""
+    for split, speaker in (("train-clean-100", "19"), ("dev-clean", "20")):
+        write_chapter(tmp_path / split, speaker, [".flac", ".flac"])
+    left, right = noise_speech(0.5, 1), noise_speech(0.5, 2)
+    path = tmp_path / "train-clean-100" / "19" / "7" / "19-7-0000.flac"
+    soundfile.write(path, torch.stack([left, right], 1).numpy(), 16_000, subtype="PCM_24")
+    return tmp_path, left, right
+
+
+def test_the_policy_of_the_corpus_reaches_every_reader(stereo):
+    folder, left, right = stereo
+    for policy, expected in (("first", left), ("mean", (left + right) / 2), ("refuse", None)):
+        corpus = prepare(LibriSpeechSettings(root=folder, channels=policy), folder / "run")
+        manifest = folder / f"{policy}.jsonl"
+        write_manifest(manifest, corpus.train)
+        train = read_manifest(manifest)
+        assert train == corpus.train
+        assert [utterance.channels for utterance in train] == [policy, policy]
+        assert ("channels" in manifest.read_text()) == (policy != "refuse")
+        checked = [row.problem for row in check_utterances(train, None, "none", frame_shift_ms=10).rows]
+        if expected is None:
+            with pytest.raises(AudioError, match="has 2 channels"):
+                read_utterance(train[0])
+            assert checked == ["several channels"]
+        else:
+            torch.testing.assert_close(read_utterance(train[0]), expected, atol=1e-6, rtol=0)
+            assert checked == []
+
+
+def test_another_word_in_a_manifest_is_refused(stereo):
+    folder, *_ = stereo
+    corpus = prepare(LibriSpeechSettings(root=folder, channels="mean"), folder / "run")
+    write_manifest(folder / "set.jsonl", corpus.train)
+    text = (folder / "set.jsonl").read_text()
+    (folder / "set.jsonl").write_text(text.replace('"mean"', '"left"', 1))
+    with pytest.raises(CorpusError, match="channels is 'left', none of refuse, first, mean"):
+        read_manifest(folder / "set.jsonl")

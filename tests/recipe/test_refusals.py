@@ -1,0 +1,165 @@
+"""What the command line refuses: one line, exit code 1, nothing run and nothing written."""
+
+import errno
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from tests.recipe.tiny_run import RECIPE, ROOT, command, hashes, one_line
+
+
+@pytest.fixture
+def work_dir(tmp_path):
+    """Where a refused command would have written."""
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["studens.student-kd.train.epochs=3"], "unknown key 'studens': did you mean 'students'?"),
+        (["corpus.train_uterances=3"], "unknown key 'corpus.train_uterances': did you mean 'train_utterances'?"),
+        (["teachers.teacher.train.epochs=0"], "teachers.teacher.train.epochs: allowed: at least 1 (found 0)"),
+        (["students.student-kd.distill.kd_weight=1.5"], "allowed: at least 0 and at most 1 (found 1.5)"),
+        (["students.student-hard.model.streaming.train_contexts=[[0, 4]]"], "greater than or equal to 1 (found 0)"),
+        (["teachers.teacher.train.augmentation.speeds=[0]"], "speeds must be numbers from 0.5 to 2"),
+        (["students.a/b.model.size=tiny"], "the name 'a/b' must be letters"),
+        (["export.models=[nobody]"], "export.models names 'nobody'; known: teacher, student-hard, student-kd"),
+        (["name=!!python/object/apply:os.getcwd []"], "tags such as !apply: or !!python are refused"),
+        (["teachers.teacher.train"], "expected key.path=value"),
+        (["device=cuda:63"], "device: cuda:63 is not here"),
+        (["--from", "techer"], "no stage is called 'techer'; expected one of prepare, teacher, extract"),
+        (["--to", "nothing"], "no stage is called 'nothing'"),
+        (
+            ["--from", "student", "--to", "teacher"],
+            "--from student comes after --to teacher; expected the order prepare",
+        ),
+    ],
+)
+def test_a_wrong_recipe_override_or_stage_is_refused_before_anything_is_written(work_dir, words, message):
+    line = one_line(command("run", str(RECIPE), f"work_dir={work_dir}", *words))
+    assert message in line
+    assert not work_dir.exists()
+
+
+def test_a_name_that_is_not_in_the_stage_is_refused(work_dir):
+    line = one_line(command("distill", str(RECIPE), f"work_dir={work_dir}", "--only", "student-kdd"))
+    assert "'student-kdd' is not in these stages; expected one of student-hard, student-kd" in line
+    assert not work_dir.exists()
+
+
+@pytest.mark.parametrize("verb", ["run", "prepare", "check", "train", "extract", "distill", "evaluate", "export"])
+def test_a_recipe_that_is_not_there_or_not_one(tmp_path, verb):
+    assert "does not exist" in one_line(command(verb, str(tmp_path / "no.yaml")))
+    (tmp_path / "folder.yaml").mkdir()
+    assert "cannot be read" in one_line(command(verb, str(tmp_path / "folder.yaml")))
+    (tmp_path / "list.yaml").write_text("- a\n")
+    assert "not a mapping" in one_line(command(verb, str(tmp_path / "list.yaml")))
+
+
+def test_the_console_script_itself_says_one_line_and_no_traceback(work_dir):
+    done = subprocess.run(
+        [sys.executable, "-m", "asr_kd", "run", str(RECIPE), f"work_dir={work_dir}", "sed=2"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"asr-kd: {RECIPE}: unknown key 'sed': did you mean 'seed'? "
+        "Correct the key in the recipe or in the override; nothing has run yet\n"
+    )
+    assert not work_dir.exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path, finished):
+    (tmp_path / "file").write_text("")
+    line = one_line(command("run", str(RECIPE), f"work_dir={tmp_path / 'file' / 'run'}"))
+    assert "file/run" in line
+    assert "cannot be written" in line
+
+
+def test_a_disk_that_is_full_is_one_line_and_the_same_command_goes_on(copy):
+    before = hashes(copy.work_dir)
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
+    script = f"{limited}from asr_kd.cli import main; main()"
+    words = copy.words("train", "--force")
+    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    line = done.stderr.splitlines()[-1]
+    assert "File too large" in line
+    assert "cannot be written" in line
+    outcome = copy.command("train")
+    assert outcome.code == 0, outcome.err
+    after = hashes(copy.work_dir)
+    assert after["teachers/teacher/model/model.safetensors"] == before["teachers/teacher/model/model.safetensors"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES, errno.EROFS])
+def test_trouble_with_the_disk_outside_our_own_writers_is_one_line_too(copy, monkeypatch, code):
+    def fail(*args: object) -> None:
+        raise OSError(code, os.strerror(code), "events")
+
+    monkeypatch.setattr(EventFileWriter, "add_event", fail)
+    line = one_line(copy.command("train", "--force"))
+    assert f"events: {os.strerror(code)}" in line
+    assert "run the same command again" in line
+
+
+# -- models ----------------------------------------------------------------------------------------------
+
+
+class Exploit:
+    """Runs code when unpickled."""
+
+    def __reduce__(self):
+        return os.mkdir, ("pwned",)
+
+
+def test_a_pickle_as_checkpoint_is_refused_and_does_not_run(copy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    audio = next(copy.corpus_root.rglob("*.flac"))
+    torch.save({"model": Exploit()}, "model.pt")
+    assert "pickled checkpoints" in one_line(command("transcribe", "model.pt", str(audio)))
+
+    model = copy.file("students", "student-hard", "model")
+    torch.save({"model": Exploit()}, model / "model.safetensors")
+    assert "SHA-256" in one_line(command("transcribe", str(model), str(audio)))
+    description = model / "model.json"
+    digest = hashes(model)["model.safetensors"]
+    text = description.read_text()
+    start = text.index('"weights_sha256": "') + len('"weights_sha256": "')
+    description.write_text(text[:start] + digest + text[start + 64 :])
+    line = one_line(command("transcribe", str(model), str(audio)))
+    assert "is not a safetensors file" in line
+    assert "pickled checkpoints" in line
+
+    checkpoint = max(copy.file("students", "student-hard", "checkpoints").iterdir())
+    torch.save({"model": Exploit()}, checkpoint / "model.safetensors")
+    assert copy.command("distill", "--only", "student-hard", "--max-minutes", "0").code in (0, 75)
+    assert not (tmp_path / "pwned").exists()
+
+
+def test_a_damaged_model_and_a_damaged_store_are_named(copy):
+    weights = copy.file("teachers", "teacher", "model", "model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    line = one_line(copy.command("run", "--from", "evaluate"))
+    assert "teachers/teacher/model/model.safetensors" in line
+    assert "SHA-256" in line
+
+    shard = next(copy.file("targets", "teacher").glob("shard-*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(weights.read_bytes()[:-1] + bytes([weights.read_bytes()[-1] ^ 1]))
+    shard.write_bytes(content)
+    line = one_line(copy.command("distill", "--only", "student-kd", "--force"))
+    assert f"damaged shards: {shard.name}" in line
+    assert "asr-kd extract" in line

@@ -1,0 +1,151 @@
+"""What is done is skipped, what depends on a change runs again, and what was there before is kept."""
+
+import json
+
+import pytest
+
+from asr_kd.models.weights import load_model
+from tests.recipe.tiny_run import hashes, one_line
+
+UNITS = (
+    "prepare",
+    "teacher",
+    "extract teacher",
+    "student student-hard",
+    "student student-kd",
+    "evaluate",
+    "export student-kd",
+)
+
+
+def skipped(*but: str) -> list[str]:
+    """All units, skipped but for those that started."""
+    return [f"{unit}: {'starts' if unit in but else 'skipped'}" for unit in UNITS]
+
+
+def test_a_second_run_skips_everything_says_so_and_changes_no_byte(finished):
+    before = hashes(finished.work_dir)
+    outcome = finished.command("run")
+    assert outcome.code == 0
+    assert outcome.did == skipped()
+    assert "Gap recovered" in outcome.out
+    assert hashes(finished.work_dir) == before
+
+
+def test_a_changed_setting_runs_what_depends_on_it_and_comes_back_without_work(copy):
+    before = hashes(copy.work_dir)
+    outcome = copy.command("run", "students.student-kd.distill.kd_weight=0.3")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == skipped("student student-kd", "evaluate", "export student-kd")
+    assert "distill.kd_weight was 0.5, is 0.3; the earlier result is kept in" in outcome.out
+    kept = {path.name.rsplit("-", 1)[0] for path in copy.file("previous").iterdir() if path.is_dir()}
+    assert kept == {"student-student-kd", "evaluate", "export-student-kd"}
+    changed = hashes(copy.work_dir)
+    for folder in ("manifests", "teachers", "targets", "students/student-hard"):
+        assert {name: changed[name] for name in changed if name.startswith(folder)} == {
+            name: before[name] for name in before if name.startswith(folder)
+        }
+    assert (
+        changed["students/student-kd/model/model.safetensors"] != before["students/student-kd/model/model.safetensors"]
+    )
+    assert json.loads(copy.file("run.json").read_text())["command"].endswith("kd_weight=0.3")
+
+    outcome = copy.command("run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == skipped()
+    assert outcome.out.count("is taken back from") == 3
+    again = hashes(copy.work_dir)
+    results = ("stages/", "students/", "report/", "export/", "teachers/", "targets/", "manifests/")
+    assert {name: again[name] for name in again if name.startswith(results)} == {
+        name: before[name] for name in before if name.startswith(results)
+    }
+
+
+def test_a_setting_of_the_report_leaves_models_and_bundles_alone(copy):
+    outcome = copy.command("run", "evaluate.bootstrap_samples=300")
+    assert outcome.did == skipped("evaluate")
+
+
+def test_force_repeats_the_named_stages_and_keeps_what_was_there(copy):
+    before = hashes(copy.file("students", "student-hard", "model"))
+    for generation in (1, 2):
+        outcome = copy.command("distill", "--only", "student-hard", "--force")
+        assert outcome.code == 0, outcome.err
+        assert outcome.did == ["student student-hard: starts"]
+        kept = [path for path in copy.file("previous").iterdir() if path.is_dir()]
+        assert len(kept) == generation
+        assert all(hashes(path / "model") == before for path in kept)
+    assert hashes(copy.file("students", "student-hard", "model")) == before
+    assert copy.command("run").did == skipped()
+
+
+def test_a_result_that_is_gone_is_made_again_and_what_it_led_to_still_fits(copy):
+    weights = copy.file("teachers", "teacher", "model", "model.safetensors")
+    before = weights.read_bytes()
+    weights.unlink()
+    outcome = copy.command("run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == ["teacher: again" if unit == "teacher" else f"{unit}: skipped" for unit in UNITS]
+    assert weights.read_bytes() == before
+
+
+def test_another_seed_trains_everything_anew(copy):
+    outcome = copy.command("run", "seed=2", "--max-minutes", "0")
+    assert outcome.code == 75
+    assert "[teacher] seed was 1, is 2; the earlier result is kept" in outcome.out
+
+
+def test_other_audio_under_the_same_sentences_trains_everything_anew(tmp_path, copy):
+    # Manifests name the same ids, texts and durations then.
+    outcome = copy.command("run", f"corpus.root={tmp_path / 'corpus'}", "corpus.noise_db=[-30, -20]", "--to", "prepare")
+    assert outcome.did == ["prepare: starts"]
+    outcome = copy.command(
+        "run", f"corpus.root={tmp_path / 'corpus'}", "corpus.noise_db=[-30, -20]", "--max-minutes", "0"
+    )
+    assert outcome.did == ["prepare: skipped", "teacher: starts"]
+
+
+def test_a_corpus_that_is_gone_is_made_again(tmp_path, copy):
+    own = f"corpus.root={tmp_path / 'corpus'}"
+    assert copy.command("prepare", own).did == ["prepare: starts"]
+    assert copy.command("prepare", own).did == ["prepare: skipped"]
+    (tmp_path / "corpus").rename(tmp_path / "elsewhere")
+    assert copy.command("prepare", own).did == ["prepare: again"]
+    assert hashes(tmp_path / "corpus") == hashes(tmp_path / "elsewhere")
+
+
+def test_targets_of_another_teacher_are_refused_and_nothing_is_lost(copy):
+    before = hashes(copy.file("students"))
+    assert copy.command("train", "seed=2").code == 0
+    outcome = copy.command("distill", "seed=2", "--only", "student-kd")
+    line = one_line(outcome)
+    teacher = load_model(copy.file("teachers", "teacher", "model"))
+    assert "targets of teacher 'teacher' with weights" in line
+    assert f"expected weights {teacher.sha256[:12]}" in line
+    assert "asr-kd extract" in line
+    assert copy.command("run").did == skipped()
+    assert hashes(copy.file("students")) == before
+
+
+def test_a_damaged_marker_is_one_message_and_force_mends_it(copy):
+    copy.file("stages", "evaluate.json").write_text("{half")
+    line = one_line(copy.command("evaluate"))
+    assert "stages/evaluate.json: cannot be read" in line
+    assert "--force" in line
+    assert copy.command("evaluate", "--force").did == ["evaluate: starts"]
+
+
+@pytest.mark.parametrize("name", ["tokens.txt", "train.jsonl"])
+def test_a_manifest_that_is_gone_says_which_stage_to_run(copy, name):
+    copy.file("manifests", name).unlink()
+    line = one_line(copy.command("train"))
+    assert "prepare" in line
+
+
+def test_a_stage_without_what_comes_before_says_so(tmp_path, copy):
+    for folder in ("teachers", "targets", "students"):
+        copy.file(folder).rename(tmp_path / folder)
+    assert "Run the teacher or student stage first" in one_line(copy.command("extract"))
+    assert "Run the teacher or student stage first" in one_line(copy.command("run", "--from", "evaluate"))
+    (tmp_path / "teachers").rename(copy.file("teachers"))
+    assert "Run the extract stage first" in one_line(copy.command("distill", "--only", "student-kd"))

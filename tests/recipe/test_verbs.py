@@ -1,0 +1,167 @@
+"""Each verb: its help, and `check` and `transcribe`, which are not stages."""
+
+import shutil
+
+import pytest
+import soundfile
+import typer
+from tiny_models import VOCABULARY, noise_speech, save_tiny_model
+
+from asr_kd.cli import app
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.export.bundle import ExportSettings, export_bundle
+from tests.recipe.tiny_run import RECIPE, command, one_line
+
+VERBS = ("run", "prepare", "check", "train", "extract", "distill", "evaluate", "export", "transcribe")
+
+
+def test_these_are_the_verbs():
+    assert tuple(typer.main.get_command(app).commands) == VERBS
+    outcome = command("--help")
+    assert outcome.code == 0
+    assert all(verb in outcome.out for verb in VERBS)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_help_shows_an_example(verb):
+    outcome = command(verb, "--help")
+    assert outcome.code == 0
+    assert f"Example: asr-kd {verb} " in " ".join(outcome.out.split())
+
+
+def test_an_unknown_verb_and_a_missing_argument_are_usage_errors():
+    assert command("trian").code == 2
+    assert command("run").code == 2
+    assert command("run", str(RECIPE), "--max-minutes", "-1").code == 2
+
+
+# -- check -----------------------------------------------------------------------------------------------
+
+
+def test_check_of_a_sound_recipe(tmp_path):
+    pytest.importorskip("espeakng_loader")
+    outcome = command("check", str(RECIPE), f"work_dir={tmp_path}", "corpus.topics=[digits]")
+    assert outcome.code == 0, outcome.out
+    assert "52 utterances" in outcome.out
+    assert "Nothing is wrong with it." in outcome.out
+
+
+@pytest.fixture
+def manifest(tmp_path):
+    """Five utterances, all but the first with a fault of their own."""
+    for name in ("good", "empty-text", "damaged", "zero"):
+        soundfile.write(tmp_path / f"{name}.flac", noise_speech(1.5).numpy(), 16_000)
+    soundfile.write(tmp_path / "zero.flac", noise_speech(0.0).numpy(), 16_000, format="WAV")
+    content = bytearray((tmp_path / "damaged.flac").read_bytes())
+    content[len(content) // 2] ^= 16
+    (tmp_path / "damaged.flac").write_bytes(content)
+    rows = [
+        Utterance(name, tmp_path / f"{name}.flac", 1.5, "" if name == "empty-text" else "A B", "speaker")
+        for name in ("good", "empty-text", "damaged", "zero", "missing")
+    ]
+    write_manifest(tmp_path / "set.jsonl", rows)
+    return tmp_path / "set.jsonl"
+
+
+def test_check_of_a_manifest_lists_every_fault_once(manifest):
+    outcome = command("check", str(manifest))
+    assert outcome.code == 1
+    assert outcome.err == ""
+    for kind, name in (
+        ("empty transcript", "empty-text"),
+        ("damaged audio", "damaged"),
+        ("zero length", "zero"),
+        ("missing file", "missing"),
+    ):
+        assert f"PROBLEM: {kind}: 1\n  {name}  " in outcome.out
+    assert "4 problems in 4 utterances" in outcome.out
+
+    fast = command("check", str(manifest), "--headers-only")
+    assert fast.code == 1
+    assert "damaged audio" not in fast.out
+    assert "headers only" in fast.out
+
+
+def test_check_of_what_is_neither(tmp_path, manifest):
+    (tmp_path / "notes.txt").write_text("")
+    assert "neither a recipe nor a manifest" in one_line(command("check", str(tmp_path / "notes.txt")))
+    assert "cannot be read" in one_line(command("check", str(tmp_path / "no.jsonl")))
+    assert "no overrides: they belong to recipes" in one_line(command("check", str(manifest), "seed=1"))
+    manifest.write_text('{"id": "../../x"}\n')
+    assert "set.jsonl:1" in one_line(command("check", str(manifest)))
+
+
+# -- transcribe ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def talking(tmp_path_factory):
+    """A model that says something, and its bundle."""
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    folder = tmp_path_factory.mktemp("talking")
+    model = save_tiny_model(folder / "model", vocabulary=VOCABULARY)
+    export_bundle(model, folder / "bundle", [noise_speech(1.0)], settings=ExportSettings(client=False))
+    return folder
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    paths = [tmp_path / "one.wav", tmp_path / "two words.flac"]
+    for seed, path in enumerate(paths):
+        soundfile.write(path, noise_speech(1.5 + seed, seed).numpy(), 16_000)
+    return [str(path) for path in paths]
+
+
+def test_transcribe_prints_the_same_for_a_bundle_and_its_model(talking, recordings):
+    outcomes = [command("transcribe", str(talking / kind), *recordings) for kind in ("bundle", "model")]
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    assert outcomes[0].out == outcomes[1].out
+    rows = [line.split("\t") for line in outcomes[0].out.splitlines()]
+    assert [path for path, _ in rows] == recordings
+    assert all(len(text) > 3 for _, text in rows)
+    assert rows[0][1] != rows[1][1]
+
+
+def test_the_run_s_own_bundle_and_student_agree(finished):
+    audio = sorted(str(path) for path in finished.corpus_root.rglob("3000-*.flac"))
+    bundle = command("transcribe", str(finished.file("export", "student-kd")), *audio)
+    model = command("transcribe", str(finished.file("students", "student-kd", "model")), *audio)
+    assert (bundle.code, bundle.err) == (0, "")
+    assert bundle.out == model.out
+    assert len(bundle.out.splitlines()) == len(audio) == 3
+
+
+def test_a_damaged_recording_is_a_message_and_the_others_are_transcribed(talking, recordings, tmp_path):
+    bad = tmp_path / "bad.flac"
+    bad.write_bytes((tmp_path / "two words.flac").read_bytes()[:4000])
+    outcome = command(
+        "transcribe", str(talking / "bundle"), recordings[0], str(bad), str(tmp_path / "no"), recordings[1]
+    )
+    assert outcome.code == 1
+    good = command("transcribe", str(talking / "bundle"), *recordings)
+    assert outcome.out == good.out
+    lines = outcome.err.splitlines()
+    assert [line.split(": ")[:2] for line in lines] == [["asr-kd", str(bad)], ["asr-kd", str(tmp_path / "no")]]
+    assert "no such file" in lines[1]
+
+
+def test_several_channels_are_a_choice(talking, recordings, tmp_path):
+    mono = noise_speech(1.5).numpy()
+    soundfile.write(tmp_path / "stereo.wav", [[sample, 0.0] for sample in mono], 16_000)
+    stereo = str(tmp_path / "stereo.wav")
+    assert "has 2 channels" in one_line(command("transcribe", str(talking / "model"), stereo))
+    text = command("transcribe", str(talking / "model"), recordings[0]).out.split("\t")[1]
+    assert command("transcribe", str(talking / "model"), stereo, "--channels", "first").out == f"{stereo}\t{text}"
+    assert command("transcribe", str(talking / "model"), stereo, "--channels", "left").code == 2
+
+
+def test_what_is_no_model_is_refused(talking, recordings, tmp_path):
+    (tmp_path / "empty").mkdir()
+    assert "is neither a model folder nor a bundle" in one_line(
+        command("transcribe", str(tmp_path / "empty"), *recordings)
+    )
+    assert "does not exist" in one_line(command("transcribe", str(tmp_path / "nothing"), *recordings))
+    broken = shutil.copytree(talking / "bundle", tmp_path / "bundle")
+    (broken / "tokens.txt").write_text("a 0\n")
+    assert "tokens.txt" in one_line(command("transcribe", str(broken), *recordings))
