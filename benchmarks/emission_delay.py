@@ -2,7 +2,7 @@
 
     python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--silence-seconds 0.6]
 
-Frames are 40 ms. Only utterances for which both models say the same tokens count; each token's delay is the frame of its
+Frames are 40 ms. Only utterances for which both models say the same tokens count. A token's delay is the frame of its
 first emission by the student less that by the teacher. A model is a folder `…/model` of a run.
 """
 
