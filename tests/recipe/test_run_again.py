@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asr_kd.models.weights import load_model
-from tests.recipe.tiny_run import hashes, one_line
+from tests.recipe.tiny_run import RECIPE, hashes, one_line
 
 UNITS = (
     "prepare",
@@ -87,6 +87,12 @@ def test_a_result_that_is_gone_is_made_again_and_what_it_led_to_still_fits(copy)
     assert outcome.code == 0, outcome.err
     assert outcome.did == ["teacher: again" if unit == "teacher" else f"{unit}: skipped" for unit in UNITS]
     assert weights.read_bytes() == before
+
+
+def test_what_to_do_next_carries_the_overrides(copy):
+    outcome = copy.command("train", "targets.epsilon=0.02")
+    places = f"work_dir={copy.work_dir} corpus.root={copy.corpus_root}"
+    assert outcome.out.splitlines()[-1] == f"next:    asr-kd run {RECIPE} {places} targets.epsilon=0.02 --from extract"
 
 
 def test_another_seed_trains_everything_anew(copy):
