@@ -33,7 +33,7 @@ SYSTEM_TROUBLE = frozenset(
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file.")]
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Settings to change for this run.")
+    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Settings to change for this run.")
 ]
 Force = Annotated[
     bool, typer.Option("--force", help="Do it again although nothing changed; the earlier result is set aside.")
@@ -78,6 +78,7 @@ def main() -> None:
         _complain(f"{where}{error.strerror}. What was finished is kept: mend it and run the same command again")
         sys.exit(1)
     except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on from the last checkpoint")
         sys.exit(130)
 
 
@@ -130,7 +131,9 @@ def run(
 
     What is done is skipped, what was cut off goes on.
 
-    Example: asr-kd run recipes/AN4/an4.yaml students.student-kd.distill.kd_weight=0.3 --from student
+    \b
+    Example:
+      asr-kd run recipes/AN4/an4.yaml students.student-kd.distill.kd_weight=0.3 --from student
     """
     _run_stages(recipe, overrides, first, last, force, max_minutes)
 
@@ -139,7 +142,9 @@ def run(
 def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
     """Find (or make) the corpus and write its manifests and vocabulary.
 
-    Example: asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
+    \b
+    Example:
+      asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
     """
     _run_stages(recipe, overrides, "prepare", "prepare", force)
 
@@ -154,7 +159,9 @@ def check(
 ) -> None:
     """Report what is wrong with a corpus; exit code 1 when something is.
 
-    Example: asr-kd check recipes/AN4/an4.yaml
+    \b
+    Example:
+      asr-kd check recipes/AN4/an4.yaml
     """
     from asr_kd.recipe.check import check_target
 
@@ -177,7 +184,9 @@ def train(
 ) -> None:
     """Train the recipe's teachers.
 
-    Example: asr-kd train recipes/AN4/an4.yaml --max-minutes 30
+    \b
+    Example:
+      asr-kd train recipes/AN4/an4.yaml --max-minutes 30
     """
     _run_stages(recipe, overrides, "teacher", "teacher", force, max_minutes, only)
 
@@ -192,7 +201,9 @@ def extract(
 ) -> None:
     """Run the teachers over the training set once and store their soft targets.
 
-    Example: asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
+    \b
+    Example:
+      asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
     """
     _run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only)
 
@@ -207,7 +218,9 @@ def distill(
 ) -> None:
     """Train the recipe's students, with and without a teacher.
 
-    Example: asr-kd distill recipes/AN4/an4.yaml --only student-kd
+    \b
+    Example:
+      asr-kd distill recipes/AN4/an4.yaml --only student-kd
     """
     _run_stages(recipe, overrides, "student", "student", force, max_minutes, only)
 
@@ -216,7 +229,9 @@ def distill(
 def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
     """Score teachers and students on every evaluation set and write the report.
 
-    Example: asr-kd evaluate recipes/AN4/an4.yaml
+    \b
+    Example:
+      asr-kd evaluate recipes/AN4/an4.yaml
     """
     _run_stages(recipe, overrides, "evaluate", "evaluate", force)
 
@@ -225,7 +240,9 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = Fal
 def export(recipe: RecipePath, overrides: Overrides = None, only: Only = None, force: Force = False) -> None:
     """Export the students as bundles that sherpa-onnx and onnxruntime run, and verify them.
 
-    Example: asr-kd export recipes/AN4/an4.yaml --only student-kd
+    \b
+    Example:
+      asr-kd export recipes/AN4/an4.yaml --only student-kd
     """
     _run_stages(recipe, overrides, "export", "export", force, only=only)
 
@@ -235,12 +252,14 @@ def transcribe(
     model: Annotated[
         Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
     ],
-    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO...", help="Audio files.")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files.")],
     channels: Annotated[Channels, typer.Option(help="What to do with several channels.")] = Channels.refuse,
 ) -> None:
     """Print what is said in audio files, through the streaming path for a streaming model.
 
-    Example: asr-kd transcribe exp/an4/export/student-kd my-recording.wav
+    \b
+    Example:
+      asr-kd transcribe exp/an4/export/student-kd my-recording.wav
     """
     from asr_kd.runtime.transcribe import transcribe_files
 
