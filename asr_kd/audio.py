@@ -137,7 +137,7 @@ def _open_info(path: Path) -> Any:
             problem="missing file",
             where=path,
             expected="an audio file",
-            remedy="Restore the file, or leave the utterance out of the manifest",
+            remedy="Check the path, or restore the file",
         ) from error
     if size == 0:
         raise AudioError("the file is empty (0 bytes)", where=path, expected="audio", remedy="Restore the file")

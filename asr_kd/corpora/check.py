@@ -89,7 +89,7 @@ class CheckReport:
             lines.append("Nothing is wrong with it.")
         else:
             affected = len({row.id for row in self.problems})
-            lines.append(f"{len(self.problems)} problems in {affected} utterances: mend them or leave them out.")
+            lines.append(f"Problems: {len(self.problems)}, in so many utterances: {affected}. Mend them or leave them out.")
         return lines
 
 

@@ -172,7 +172,7 @@ def test_the_report_counts_lists_and_shortens(tmp_path, good):
     assert "PROBLEM: missing file: 7" in lines
     assert "  … and 4 more" in lines
     assert sum("no such file" in line for line in lines) == 3
-    assert lines[-1].startswith("8 problems in 8 utterances")
+    assert lines[-1].startswith("Problems: 8, in so many utterances: 8")
 
 
 def test_what_prepare_left_out_is_part_of_the_report(good):

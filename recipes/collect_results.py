@@ -1,0 +1,52 @@
+"""Puts what a run measured into small JSON Lines that can be committed.
+
+    python recipes/collect_results.py exp/an4 recipes/AN4/results
+
+Writes rows.jsonl (a row for each system on each set, with its model and where the numbers come from) and curves.jsonl
+(a row for each system and epoch).
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from asr_kd.evaluation.report import read_results
+from asr_kd.files import write_text
+
+CARRIED = ("seeds", "synthetic", "normalizer", "date", "command", "git_commit", "machine", "versions")
+
+
+def rows(work_dir: Path) -> Iterator[dict[str, Any]]:
+    """Every system on every set that was evaluated."""
+    results = read_results(work_dir / "report")
+    origin = {key: results["provenance"].get(key) for key in CARRIED}
+    for test_set, found in results["test_sets"].items():
+        if "skipped" in found:
+            continue
+        shared = {key: value for key, value in found.items() if not isinstance(value, dict | list)}
+        for key, model in results["models"].items():
+            yield {"set": test_set, "system": key, "errors": found[key], "model": model, "of_set": shared, **origin}
+
+
+def curves(work_dir: Path) -> Iterator[dict[str, Any]]:
+    """Every epoch of every teacher and student."""
+    for path in sorted([*work_dir.glob("teachers/*/curve.jsonl"), *work_dir.glob("students/*/curve.jsonl")]):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            yield {"system": path.parent.name, **json.loads(line)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work_dir", type=Path)
+    parser.add_argument("destination", type=Path)
+    arguments = parser.parse_args()
+    for name, made in (("rows", rows(arguments.work_dir)), ("curves", curves(arguments.work_dir))):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
+        write_text(arguments.destination / f"{name}.jsonl", "".join(lines))
+        print(f"{arguments.destination / name}.jsonl: {len(lines)} rows")
+
+
+if __name__ == "__main__":
+    main()
