@@ -88,8 +88,8 @@ class CheckReport:
         elif not self.problems:
             lines.append("Nothing is wrong with it.")
         else:
-            affected = len({row.id for row in self.problems})
-            lines.append(f"Problems: {len(self.problems)}, in so many utterances: {affected}. Mend them or leave them out.")
+            count, affected = len(self.problems), len({row.id for row in self.problems})
+            lines.append(f"Problems: {count}, in so many utterances: {affected}. Mend them or leave them out.")
         return lines
 
 
