@@ -7,9 +7,6 @@ Shapes: B utterances, T frames, V vocabulary.
 """
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
@@ -17,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.decoding.greedy import greedy
-from asr_kd.errors import StoppedEarly, TrainingError
+from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import spec_augment
 from asr_kd.files import atomic_path
 from asr_kd.losses import LossTerms, Objective
@@ -26,32 +23,13 @@ from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import write_tensors
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.progress import Progress
 from asr_kd.scoring.wer import score
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
 from asr_kd.training.data import Batch
-from asr_kd.training.plan import EpochBatches
 from asr_kd.training.schedule import learning_rate
 from asr_kd.training.settings import TrainSettings
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What a run needs beside the model and its objective."""
-
-    name: str
-    job: str  # hash of settings and data: a checkpoint of another job is refused
-    folder: Path
-    vocabulary: Vocabulary
-    seed: int
-    batches: EpochBatches
-    dev_references: dict[str, str]
-    progress: Progress
-    should_checkpoint: Callable[[], bool]
-    should_stop: Callable[[], str | None]  # the reason to stop, or None
-    log_scalars: Callable[[dict[str, float], int], None]
-    dense_teacher: Conformer | None = None
+from asr_kd.training.surroundings import Surroundings, note_nonfinite, note_unreadable
 
 
 class Distiller(sb.Brain):
@@ -162,7 +140,7 @@ class Distiller(sb.Brain):
 
     def fit_batch(self, batch: Batch) -> Tensor:
         """One optimizer step; a loss or gradient that is not finite changes nothing and is counted."""
-        self._count_unreadable(batch)
+        note_unreadable(self.state, batch, self.around, self.settings.max_bad_share)
         loss = self._step(batch.to(self.device)) if batch.ids else torch.zeros(())
         state, around = self.state, self.around
         state.batch += 1
@@ -172,7 +150,7 @@ class Distiller(sb.Brain):
             state.loss_sum += float(loss)
             state.nonfinite_row = 0
         else:
-            self._count_nonfinite(batch)
+            note_nonfinite(self.state, batch, self.around, self.settings.max_nonfinite_steps)
         around.progress.update(
             f"train {around.name}",
             state.step,
@@ -271,38 +249,6 @@ class Distiller(sb.Brain):
 
     # -- trouble and stopping ----------------------------------------------------------------------------
 
-    def _count_nonfinite(self, batch: Batch) -> None:
-        state = self.state
-        state.nonfinite_row += 1
-        state.nonfinite_total += 1
-        named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
-        self.around.progress.message(
-            f"{self.around.name}: step {state.step} is not finite and was left out (utterances {named})"
-        )
-        if state.nonfinite_row > self.settings.max_nonfinite_steps:
-            raise TrainingError(
-                f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
-                where=f"training of {self.around.name}",
-                expected=f"at most {self.settings.max_nonfinite_steps} in a row",
-                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the checkpoint holds",
-            )
-
-    def _count_unreadable(self, batch: Batch) -> None:
-        known = self.state.unreadable
-        for id_, audio, reason in batch.unreadable:
-            if id_ not in known:
-                known[id_] = {"audio": audio, "reason": reason}
-                self.around.progress.message(f"{self.around.name}: left out {id_}: {reason}")
-        share = len(known) / max(self.around.batches.num_utterances, 1)
-        if share > self.settings.max_bad_share:
-            first = next(iter(known.values()))["reason"]
-            raise TrainingError(
-                f"{len(known)} utterances ({100 * share:.1f} %) cannot be read; the first: {first}",
-                where=f"training of {self.around.name}",
-                expected=f"at most {100 * self.settings.max_bad_share:g} % (max_bad_share)",
-                remedy="Look at the corpus with `asr-kd check`",
-            )
-
     def _checkpoint_or_stop(self) -> None:
         reason = self.around.should_stop()
         if reason is not None or self.around.should_checkpoint():
@@ -318,26 +264,8 @@ class Distiller(sb.Brain):
         """Save where the run stands, and drop epochs that are no longer among the best."""
         save_checkpoint(self.around.folder / "checkpoints", self.trained, self.optimizer, self.state)
         # An older checkpoint may still be the one to come back to: what was best then stays as well.
-        keep = {
-            epoch
-            for rows in (self.state.curve, self.state.curve[: self._checkpointed_rows])
-            for epoch in best_epochs(rows, self.settings.average_best)
-        }
+        prune_best(self.around.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
         self._checkpointed_rows = len(self.state.curve)
-        for path in best_path(self.around.folder, 0).parent.glob("epoch-*.safetensors"):
-            if int(path.stem.removeprefix("epoch-")) not in keep:
-                path.unlink()
-
-
-def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
-    """The epochs of lowest dev WER, then dev loss."""
-    rows = [row for row in curve if "dev_wer" in row]
-    return [row["epoch"] for row in sorted(rows, key=lambda row: (row["dev_wer"], row["dev_loss"]))[:count]]
-
-
-def best_path(folder: Path, epoch: int) -> Path:
-    """Where an epoch's weights lie while they are among the best."""
-    return folder / "best" / f"epoch-{epoch:05d}.safetensors"
 
 
 def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

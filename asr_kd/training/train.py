@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -24,17 +25,19 @@ from asr_kd.losses import DistillSettings, Objective
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_lens
-from asr_kd.models.weights import load_weights, read_tensors, save_model
+from asr_kd.models.weights import save_model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.store import Store
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.checkpoint import has_checkpoint
+from asr_kd.training.averaging import best_epochs, best_path, load_average
+from asr_kd.training.checkpoint import TrainingState, has_checkpoint
 from asr_kd.training.data import SpeechDataset, collate_batch
-from asr_kd.training.distiller import Distiller, Surroundings, best_epochs, best_path
+from asr_kd.training.distiller import Distiller
 from asr_kd.training.normalisation import measure_normalisation
 from asr_kd.training.plan import EpochBatches
 from asr_kd.training.settings import TrainSettings
+from asr_kd.training.surroundings import Surroundings
 
 DEV_SILENCE_FRAMES = 60
 """Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
@@ -104,11 +107,6 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         model.set_normalisation(*measure_normalisation(usable, job.seed))
     train_loader, dev_loader, batches, references = _loaders(job, usable, tokens)
     writer = SummaryWriter(str(folder / "tensorboard"))
-
-    def log_scalars(scalars: dict[str, float], step: int) -> None:
-        for name, value in scalars.items():
-            writer.add_scalar(name, value, step)
-
     around = Surroundings(
         name=job.name,
         job=job.hash(),
@@ -120,7 +118,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         progress=control.progress,
         should_checkpoint=_every(job.train.checkpoint_minutes),
         should_stop=control.should_stop,
-        log_scalars=log_scalars,
+        log_scalars=partial(_log_scalars, writer),
         dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
     )
     distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, around, control.device)
@@ -133,21 +131,28 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     _write_rows(folder / "excluded.jsonl", excluded)
     averaged = best_epochs(state.curve, job.train.average_best)
     load_average(model, [best_path(folder, epoch) for epoch in averaged])
-    card = {
-        **job.card,
-        "name": job.name,
-        "job": around.job,
-        "epochs": job.train.epochs,
-        "steps": state.step,
-        "averaged_epochs": averaged,
-        "best_dev_wer": min(row["dev_wer"] for row in state.curve if "dev_wer" in row),
-        "parameters": model.num_parameters,
-        "training_utterances": len(usable),
-        "excluded_utterances": len(excluded),
-        "nonfinite_steps": state.nonfinite_total,
-    }
+    counts = {"training_utterances": len(usable), "excluded_utterances": len(excluded)}
+    card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
     save_model(folder / "model", model, job.vocabulary, card)
     return folder / "model"
+
+
+def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
+    """What the model's folder says of the run."""
+    return {
+        **job.card,
+        "name": job.name,
+        "job": job.hash(),
+        "epochs": job.train.epochs,
+        "steps": state.step,
+        "best_dev_wer": min(row["dev_wer"] for row in state.curve if "dev_wer" in row),
+        "nonfinite_steps": state.nonfinite_total,
+    }
+
+
+def _log_scalars(writer: SummaryWriter, scalars: dict[str, float], step: int) -> None:
+    for name, value in scalars.items():
+        writer.add_scalar(name, value, step)
 
 
 def select_trainable(
@@ -177,17 +182,6 @@ def select_trainable(
         else:
             excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
     return usable, tokens, excluded
-
-
-def load_average(model: Conformer, paths: Sequence[Path]) -> None:
-    """Fill `model` with the mean of several weights (checkpoint averaging, Vaswani et al. 2017)."""
-    load_weights(model, paths[0])
-    own = model.state_dict()
-    sums = {name: torch.zeros_like(tensor, dtype=torch.float64, device="cpu") for name, tensor in own.items()}
-    for path in paths:
-        for name, tensor in read_tensors(path).items():
-            sums[name] += tensor.double()
-    model.load_state_dict({name: (total / len(paths)).to(own[name].dtype) for name, total in sums.items()})
 
 
 def _too_long(tokens: list[int], seconds: float) -> str | None:

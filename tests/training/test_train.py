@@ -12,9 +12,10 @@ from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.averaging import best_epochs, load_average
 from asr_kd.training.checkpoint import FILES
-from asr_kd.training.distiller import Distiller, best_epochs
-from asr_kd.training.train import Control, load_average, select_trainable, train
+from asr_kd.training.distiller import Distiller
+from asr_kd.training.train import Control, select_trainable, train
 from tests.training.conftest import weights_of
 
 
