@@ -1,4 +1,4 @@
-# make demo    set up and run the whole path on synthetic speech (about 8 minutes on two quiet cores)
+# make demo    set up and run the whole path on synthetic speech (under 8 minutes on two cores)
 # make test    set up and run every check: lint, types, layers, tests
 # make setup   only the virtual environment
 
