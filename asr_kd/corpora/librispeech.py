@@ -17,13 +17,14 @@ _TRANSCRIPTS = ".trans.txt"
 
 
 def find_librispeech(root: Path | None) -> Path:
-    """The folder that holds the splits: `root`, `root`/LibriSpeech, or the same under ASR_KD_CORPORA.
+    """The folder that holds the splits: `root`, `root`/LibriSpeech (in any case), or the same under ASR_KD_CORPORA.
 
     Raises:
         CorpusError: neither holds any split.
     """
     parent = corpora_root(root)
-    for folder in (parent, parent / "LibriSpeech"):
+    below = sorted(path for path in parent.iterdir() if path.name.lower() == "librispeech")
+    for folder in (parent, *below):
         if present_splits(folder):
             return folder
     raise CorpusError(

@@ -39,6 +39,11 @@ def test_a_missing_training_split_names_what_is_here(librispeech_folder, tmp_pat
         prepare(settings, tmp_path)
 
 
+def test_the_folders_name_may_be_in_any_case(tmp_path):
+    write_chapter(tmp_path / "librispeech" / "train-clean-100", "30", [".flac"])
+    assert find_librispeech(tmp_path) == tmp_path / "librispeech"
+
+
 def test_nothing_here_is_said(tmp_path):
     with pytest.raises(CorpusError, match="LibriSpeech is not here"):
         find_librispeech(tmp_path)
