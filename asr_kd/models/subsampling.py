@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 FACTOR = 4
 FRAME_SHIFT_MS = 40
+FRAME_OFFSET_MS = 35
+"""Centre of encoder frame 0: the middle of feature frames 0 … 6, whose own centres lie at 5 + 10k ms."""
 LOOKAHEAD_FEATURE_FRAMES = 3
 """Feature frames that a chunk reads beyond its own: a window of 4C + 3 gives C encoder frames."""
 

@@ -38,6 +38,11 @@ class Teacher(Protocol):
         ...
 
     @property
+    def frame_offset_ms(self) -> float:
+        """Centre of posterior frame 0 after the start of the audio, milliseconds; frame i lies i shifts later."""
+        ...
+
+    @property
     def features(self) -> Mapping[str, Any]:
         """What it hears of the audio, as plain data; soft targets record it."""
         ...

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
-from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.weights import load_model
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.text.vocabulary import Vocabulary
@@ -31,6 +31,7 @@ class LocalTeacher:
         self.sha256 = loaded.sha256
         self.vocabulary: Vocabulary = loaded.vocabulary
         self.frame_shift_ms = float(FRAME_SHIFT_MS)
+        self.frame_offset_ms = float(FRAME_OFFSET_MS)
         self.features: Mapping[str, Any] = FEATURE_CONTRACT
         self._model = loaded.model
         self._device = torch.device(device)

@@ -20,6 +20,7 @@ class FakeTeacher:
         self.sha256 = sha256
         self.vocabulary = Vocabulary.characters([letters])
         self.frame_shift_ms = 40.0
+        self.frame_offset_ms = 20.0
         self.features: dict[str, Any] = {"kind": "raw", "sample_rate": 16_000}
         self.calls = 0
         self.before_call: Callable[[int], None] = lambda calls: None

@@ -1,0 +1,45 @@
+"""The application that verbs register with, and what several of them share: arguments and the console."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_kd.progress import ConsoleProgress
+
+app = typer.Typer(
+    name="asr-kd",
+    help="Distil a large acoustic model into a compact streaming one, and prove what it cost.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Settings to change for this run.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Do it again although nothing changed; the earlier result is set aside.")
+]
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(
+        "--max-minutes", min=0.0, help="Stop at a checkpoint after so many minutes (exit code 75); run again to go on."
+    ),
+]
+Only = Annotated[
+    list[str] | None, typer.Option("--only", metavar="NAME", help="Only this teacher or student; may be repeated.")
+]
+
+
+@contextmanager
+def console() -> Iterator[ConsoleProgress]:
+    progress = ConsoleProgress()
+    try:
+        yield progress
+    finally:
+        progress.close()

@@ -1,0 +1,135 @@
+"""Verbs that run stages of a recipe: run, prepare, train, extract, distill, evaluate, export."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console
+
+
+def run_stages(
+    path: Path,
+    overrides: list[str] | None,
+    first: str,
+    last: str,
+    force: bool,
+    max_minutes: float | None = None,
+    only: list[str] | None = None,
+) -> None:
+    # Imported here: `--help` and a misspelt verb should not wait for torch.
+    from asr_kd.evaluation.provenance import command_line
+    from asr_kd.recipe.context import RunContext, choose_device, stop_on
+    from asr_kd.recipe.run import run_recipe
+    from asr_kd.recipe.settings import load_recipe
+    from asr_kd.recipe.summary import print_summary
+
+    recipe = load_recipe(path, overrides or [])
+    with console() as progress, stop_on(max_minutes) as should_stop:
+        context = RunContext(recipe, progress, choose_device(recipe.device), should_stop, command_line())
+        run_recipe(context, first, last, force, only or ())
+        print_summary(context, [str(path), *(overrides or [])], last, progress.console)
+
+
+@app.command()
+def run(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "prepare",
+    last: Annotated[str, typer.Option("--to", metavar="STAGE", help="End with this stage.")] = "export",
+    force: Force = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Run a recipe: prepare → teacher → extract → student → evaluate → export.
+
+    What is done is skipped, what was cut off goes on.
+
+    \b
+    Example:
+      asr-kd run recipes/AN4/an4.yaml students.student-kd.distill.kd_weight=0.3 --from student
+    """
+    run_stages(recipe, overrides, first, last, force, max_minutes)
+
+
+@app.command()
+def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
+    """Find (or make) the corpus and write its manifests and vocabulary.
+
+    \b
+    Example:
+      asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
+    """
+    run_stages(recipe, overrides, "prepare", "prepare", force)
+
+
+@app.command()
+def train(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    only: Only = None,
+    force: Force = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Train the recipe's teachers.
+
+    \b
+    Example:
+      asr-kd train recipes/AN4/an4.yaml --max-minutes 30
+    """
+    run_stages(recipe, overrides, "teacher", "teacher", force, max_minutes, only)
+
+
+@app.command()
+def extract(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    only: Only = None,
+    force: Force = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Run the teachers over the training set once and store their soft targets.
+
+    \b
+    Example:
+      asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
+    """
+    run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only)
+
+
+@app.command()
+def distill(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    only: Only = None,
+    force: Force = False,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Train the recipe's students, with and without a teacher.
+
+    \b
+    Example:
+      asr-kd distill recipes/AN4/an4.yaml --only student-kd
+    """
+    run_stages(recipe, overrides, "student", "student", force, max_minutes, only)
+
+
+@app.command()
+def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
+    """Score teachers and students on every evaluation set and write the report.
+
+    \b
+    Example:
+      asr-kd evaluate recipes/AN4/an4.yaml
+    """
+    run_stages(recipe, overrides, "evaluate", "evaluate", force)
+
+
+@app.command()
+def export(recipe: RecipePath, overrides: Overrides = None, only: Only = None, force: Force = False) -> None:
+    """Export the students as bundles that sherpa-onnx and onnxruntime run, and verify them.
+
+    \b
+    Example:
+      asr-kd export recipes/AN4/an4.yaml --only student-kd
+    """
+    run_stages(recipe, overrides, "export", "export", force, only=only)
