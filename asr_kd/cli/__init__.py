@@ -5,6 +5,7 @@ way in.
 """
 
 from asr_kd.cli import stages  # isort: split
+
 from asr_kd.cli import data
 from asr_kd.cli.app import app
 from asr_kd.cli.entry import main

@@ -38,6 +38,7 @@ Only = Annotated[
 
 @contextmanager
 def console() -> Iterator[ConsoleProgress]:
+    """The terminal as progress, closed at the end."""
     progress = ConsoleProgress()
     try:
         yield progress
