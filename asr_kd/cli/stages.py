@@ -17,6 +17,7 @@ def run_stages(
     max_minutes: float | None = None,
     only: list[str] | None = None,
 ) -> None:
+    """Run the recipe from stage `first` to stage `last` and print what it came to."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
     from asr_kd.evaluation.provenance import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
