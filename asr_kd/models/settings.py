@@ -6,13 +6,27 @@ from pydantic import Field, model_validator
 
 from asr_kd.config import Settings
 
-SIZES: dict[str, dict[str, int]] = {
+Size = Literal["tiny", "small", "medium", "large", "5m", "10m", "30m"]
+
+SIZES: dict[Size, dict[str, int]] = {
     "tiny": {"width": 96, "layers": 4, "heads": 4, "feed_forward": 384, "kernel": 15, "subsampling_channels": 32},
     "small": {"width": 144, "layers": 8, "heads": 4, "feed_forward": 576, "kernel": 15, "subsampling_channels": 48},
     "medium": {"width": 256, "layers": 12, "heads": 4, "feed_forward": 1024, "kernel": 31, "subsampling_channels": 96},
     "large": {"width": 512, "layers": 17, "heads": 8, "feed_forward": 2048, "kernel": 31, "subsampling_channels": 128},
+    "5m": {"width": 144, "layers": 10, "heads": 4, "feed_forward": 576, "kernel": 15, "subsampling_channels": 48},
+    "10m": {"width": 160, "layers": 16, "heads": 4, "feed_forward": 640, "kernel": 15, "subsampling_channels": 64},
+    "30m": {"width": 256, "layers": 19, "heads": 4, "feed_forward": 1024, "kernel": 15, "subsampling_channels": 96},
 }
-"""About 1, 4, 19 and 104 million parameters with a character vocabulary."""
+"""Shapes by name: teachers of about 1, 4, 19 and 104 million parameters with a character vocabulary, and students of
+about 5, 10 and 30 million with 29 characters or 500 BPE pieces.
+
+A student's multiplications a second hardly depend on its shape, only on its size: every weight outside the
+subsampling meets each 40 ms frame once. So depth is free in arithmetic, and 16 to 18 layers of width 144 to 256 are
+what Conformer-S/M (Gulati et al. 2020: 10.3 and 30.7 M) and NeMo's Conformer-CTC (176 × 16: 13 M; 256 × 18: 30 M)
+found best; 5m keeps the width of Conformer-S and gives up layers. Where we leave them: subsampling of full width would
+take 30 % of the arithmetic of 30m for 6 % of its weights, so few channels and one more layer; and a kernel of 15
+frames, all of them past, because what is further back is attention's.
+"""
 
 
 class Context(NamedTuple):
@@ -39,7 +53,7 @@ class Streaming(Settings):
 class ConformerSettings(Settings):
     """Shape of a Conformer. `size` fills what is not given."""
 
-    size: Literal["tiny", "small", "medium", "large"] | None = None
+    size: Size | None = None
     width: int = Field(ge=8, le=4096)
     layers: int = Field(ge=1, le=100)
     heads: int = Field(ge=1, le=64)

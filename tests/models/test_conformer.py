@@ -1,12 +1,14 @@
 """The Conformer's invariants: streamed = offline, no look-ahead beyond the chunk, padding changes nothing."""
 
+from typing import get_args
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.models.conformer import Conformer
-from asr_kd.models.settings import SIZES, ConformerSettings, Context, Streaming
+from asr_kd.models.settings import SIZES, ConformerSettings, Context, Size, Streaming
 from asr_kd.models.state import StreamState
 from asr_kd.models.subsampling import feature_frames_for, output_lens
 
@@ -156,12 +158,31 @@ def test_a_full_context_model_has_no_stream():
         model(chunk=None).initial_state(1)
 
 
-@pytest.mark.parametrize(("size", "millions"), [("tiny", 0.94), ("small", 4.0), ("medium", 18.8), ("large", 104)])
-def test_named_sizes(size, millions):
+@pytest.mark.parametrize(
+    ("size", "vocabulary", "parameters"),
+    [
+        ("tiny", 29, 935_997),
+        ("small", 29, 4_024_205),
+        ("medium", 29, 18_833_981),
+        ("large", 29, 104_438_685),
+        ("5m", 29, 4_991_021),
+        ("5m", 500, 5_059_316),
+        ("10m", 29, 9_772_957),
+        ("10m", 500, 9_848_788),
+        ("30m", 29, 29_416_765),
+        ("30m", 500, 29_537_812),
+    ],
+)
+def test_named_sizes_have_exactly_these_parameters(size, vocabulary, parameters):
     with torch.device("meta"):
-        built = Conformer(ConformerSettings(size=size), vocab_size=29)
-    assert built.num_parameters / 1e6 == pytest.approx(millions, rel=0.12)
-    assert set(SIZES) == {"tiny", "small", "medium", "large"}
+        built = Conformer(ConformerSettings(size=size), vocab_size=vocabulary)
+    assert built.num_parameters == parameters
+    if size[0].isdigit():  # the name says how many million
+        assert parameters == pytest.approx(1e6 * int(size.removesuffix("m")), rel=0.1)
+
+
+def test_sizes_and_their_names_are_one_list():
+    assert set(SIZES) == set(get_args(Size))
 
 
 def test_a_size_can_be_changed_in_part():
