@@ -35,6 +35,7 @@ ONE_HOME = {
     "kaldi_native_fbank": "features/fbank.py",
     "jiwer": "scoring/wer.py",
     "librosa": "audio.py",
+    "fsspec": "targets/remote.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each."""
