@@ -194,6 +194,8 @@ class _Place:
         if tagged:  # pydantic names the chosen member of a union; a recipe does not
             self._types = tagged
             return
+        if isinstance(part, str) and not self.models and str in self._types:  # so does a union of text and a list
+            return
         self.path.append(str(part))
         fields = [model.model_fields[part] for model in self.models if part in model.model_fields]
         self.field = fields[0] if fields else None
@@ -217,8 +219,10 @@ def _members(annotation: Any) -> Iterator[Any]:
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:
-    """What `kind` may be in a member of a union that `kind` tells apart."""
-    return get_args(model.model_fields["kind"].annotation) if "kind" in model.model_fields else ()
+    """How pydantic names a member of a union: by what its `kind` may be, or by its class' `tag`."""
+    if "kind" in model.model_fields:
+        return get_args(model.model_fields["kind"].annotation)
+    return (model.tag,) if hasattr(model, "tag") else ()
 
 
 def _nearest(word: Any, known: Sequence[str]) -> str:
