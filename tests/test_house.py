@@ -35,6 +35,7 @@ ONE_HOME = {
     "kaldi_native_fbank": "features/fbank.py",
     "jiwer": "scoring/wer.py",
     "librosa": "audio.py",
+    "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote.py",
     "typer": "cli/",
 }

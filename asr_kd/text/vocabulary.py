@@ -1,18 +1,20 @@
-"""The tokens a model writes: characters now, with `tokens.txt` as sherpa-onnx reads it.
+"""The tokens a model writes: characters or subwords, with `tokens.txt` as sherpa-onnx reads it.
 
 The client prints a leading U+2581 of a symbol as one space, so a character vocabulary has a lone U+2581 as its
-word separator; a symbol never holds white space. Knows nothing of models. Subword vocabularies (BPE) will stand
-beside `characters` as another constructor: `decode` and `tokens.txt` already treat symbols of any length.
+word separator, and a subword that begins a word begins with it; a symbol never holds white space. How text is cut
+into subwords stands in `bpe.model` beside tokens.txt. Knows nothing of models.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
 
 from asr_kd.errors import VocabularyError
-from asr_kd.files import write_text
+from asr_kd.files import atomic_path, write_text
+from asr_kd.text.bpe import MODEL, BpeModel, train_bpe
 
 BLANK = "<blk>"
 """CTC's blank, by the name sherpa-onnx looks for."""
@@ -27,15 +29,20 @@ class Vocabulary:
 
     Args:
         symbols: symbol of each id from 0; distinct, without white space, with `<blk>` among them.
+        bpe: bytes of the bpe.model that cuts text into these symbols; None for characters.
 
     Raises:
-        VocabularyError: a symbol is empty, repeated or holds white space, or there is no blank.
+        VocabularyError: a symbol is empty, repeated or holds white space, there is no blank, or the bpe.model has
+            other symbols.
     """
 
     symbols: tuple[str, ...]
+    bpe: bytes | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         _check_symbols(self.symbols, where="vocabulary")
+        if self.bpe is not None:
+            _check_pieces(self.symbols, BpeModel(self.bpe).symbols)
 
     def __len__(self) -> int:
         return len(self.symbols)
@@ -54,6 +61,16 @@ class Vocabulary:
             )
         return Vocabulary((BLANK, WORD_SEPARATOR, *sorted(seen)))
 
+    @staticmethod
+    def subwords(texts: Iterable[str], size: int) -> "Vocabulary":
+        """`<blk>` and `size − 1` subwords learned from the texts, every character of them included.
+
+        Raises:
+            VocabularyError: no text, a reserved character in it, or a size that these texts do not allow.
+        """
+        bpe = train_bpe(texts, size, BLANK)
+        return Vocabulary(BpeModel(bpe).symbols, bpe)
+
     @cached_property
     def blank_id(self) -> int:
         """Token id of `<blk>`."""
@@ -61,31 +78,50 @@ class Vocabulary:
 
     @cached_property
     def sha256(self) -> str:
-        """Hex SHA-256 of the canonical tokens.txt: equal exactly when symbols and ids are."""
-        return hashlib.sha256(self._tokens_text().encode()).hexdigest()
+        """Hex SHA-256 of the canonical tokens.txt, and of bpe.model where there is one."""
+        return hashlib.sha256(self._tokens_text().encode() + (b"\0" + self.bpe if self.bpe else b"")).hexdigest()
 
     @cached_property
     def _ids(self) -> dict[str, int]:
         return {symbol: index for index, symbol in enumerate(self.symbols)}
 
+    @cached_property
+    def _model(self) -> BpeModel | None:
+        return None if self.bpe is None else BpeModel(self.bpe)
+
     def encode(self, text: str) -> list[int]:
-        """Token ids of a transcript: words joined by the separator, none at either end.
+        """Token ids of a transcript: words joined by the separator, none at either end; or its subwords.
 
         Raises:
-            VocabularyError: names the characters that are not in the vocabulary.
+            VocabularyError: names the characters that are not in the vocabulary; or there are subwords, but nothing
+                that says how to cut text into them.
         """
-        try:
-            return [self._ids[symbol] for symbol in _symbols_of(text)]
-        except KeyError:
+        unknown = self.unknown_characters(text)
+        if unknown:
             raise VocabularyError(
-                f"the text {text[:80]!r} holds {', '.join(map(repr, self.unknown_characters(text)))}",
+                f"the text {text[:80]!r} holds {', '.join(map(repr, unknown))}",
                 expected=f"characters of the vocabulary ({len(self)} symbols)",
                 remedy="Normalize the transcripts, or build the vocabulary from them; asr-kd check lists all such rows",
-            ) from None
+            )
+        if self._model is not None:
+            return self._model.encode(text)
+        if any(len(symbol) > 1 and not _is_mark(symbol) for symbol in self.symbols):
+            raise VocabularyError(
+                f"the vocabulary has subwords but no {MODEL} that says how to cut text into them",
+                expected=f"{MODEL} beside tokens.txt",
+                remedy="Copy it there from the system that the tokens.txt comes from",
+            )
+        return [self._ids[symbol] for symbol in _symbols_of(text)]
 
     def unknown_characters(self, text: str) -> list[str]:
         """Characters of a text that have no token, sorted, each once."""
-        return sorted({symbol for symbol in _symbols_of(text) if symbol not in self._ids})
+        characters = set(_symbols_of(text))
+        if self._model is None:
+            return sorted(characters - self._ids.keys())
+        never = {self._model.unknown_id, self.blank_id}
+        if not never & set(self._model.encode(text)):
+            return []
+        return sorted(characters - self._ids.keys()) or [BLANK]  # some models take the blank's name for the blank
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """Words of token ids that are already collapsed and without blanks, one space between words.
@@ -104,16 +140,22 @@ class Vocabulary:
         return " ".join(word for word in joined.split(WORD_SEPARATOR) if word)
 
     def save(self, path: Path) -> None:
-        """Write tokens.txt: one "symbol id" a line, ids from 0."""
+        """Write tokens.txt, one "symbol id" a line, ids from 0; and bpe.model beside it, where there is one."""
+        model = path.with_name(MODEL)
+        if self.bpe is None:
+            model.unlink(missing_ok=True)  # of a vocabulary that stood here before
+        else:
+            with atomic_path(model) as partial:
+                partial.write_bytes(self.bpe)
         write_text(path, self._tokens_text())
 
     @staticmethod
     def load(path: Path) -> "Vocabulary":
-        """Read tokens.txt.
+        """Read tokens.txt, and bpe.model where one stands beside it.
 
         Raises:
             VocabularyError: unreadable; a row that is not "symbol id"; ids not from 0 without gaps; a symbol
-                twice; no blank. The row is named.
+                twice; no blank; a bpe.model of other symbols. The row is named.
         """
         try:
             text = path.read_text(encoding="utf-8")
@@ -129,7 +171,10 @@ class Vocabulary:
                 )
             symbols.append(symbol)
         _check_symbols(symbols, where=path)
-        return Vocabulary(tuple(symbols))
+        bpe = _read_model(path.with_name(MODEL))
+        if bpe is not None:
+            _check_pieces(symbols, BpeModel(bpe, path.with_name(MODEL)).symbols, path.with_name(MODEL))
+        return Vocabulary(tuple(symbols), bpe)
 
     def _tokens_text(self) -> str:
         return "".join(f"{symbol} {index}\n" for index, symbol in enumerate(self.symbols))
@@ -137,6 +182,33 @@ class Vocabulary:
 
 def _symbols_of(text: str) -> str:
     return WORD_SEPARATOR.join(text.split())
+
+
+def _is_mark(symbol: str) -> bool:
+    """Whether a symbol is a mark such as `<unk>`, which no text is spelled with."""
+    return symbol.startswith("<") and symbol.endswith(">")
+
+
+def _read_model(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise VocabularyError(f"cannot be read ({error})", where=path, expected="a sentencepiece model") from error
+
+
+def _check_pieces(symbols: Sequence[str], pieces: Sequence[str], where: str | Path = MODEL) -> None:
+    """Refuse a bpe.model whose ids mean other symbols; only the blank may have another name there."""
+    blank = symbols.index(BLANK)
+    for index, (symbol, piece) in enumerate(zip_longest(symbols, pieces)):
+        if symbol != piece and (index != blank or piece is None):
+            raise VocabularyError(
+                f"id {index} is {piece!r} there and {symbol!r} in tokens.txt",
+                where=where,
+                expected=f"the same {len(symbols)} symbols in both",
+                remedy="The two files come from different vocabularies: copy both again from one place",
+            )
 
 
 def _check_symbols(symbols: Sequence[str], where: str | Path) -> None:

@@ -1,0 +1,105 @@
+"""What models spell with: the settings, and the vocabulary that they and some transcripts give."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from asr_kd.config import Settings
+from asr_kd.errors import VocabularyError
+from asr_kd.files import sha256_of_file
+from asr_kd.text.bpe import MODEL
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import Vocabulary
+
+TOKENS = "tokens.txt"
+
+
+class VocabularySettings(Settings):
+    """What the models spell with."""
+
+    kind: Literal["characters", "bpe", "file"] = "characters"
+    """Characters of the training transcripts, subwords learned from them, or a vocabulary that is there already."""
+    normalizer: Normalizer = "librispeech"
+    """Applied to transcripts before training and, to both sides, before scoring."""
+    size: int | None = Field(default=None, ge=3, le=65_536)
+    """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours."""
+    alphabet: str | None = None
+    """`characters`: the letters themselves, for a corpus without transcripts ("ABC…Z'"); white space is ignored."""
+    path: Path | None = None
+    """`file`: a tokens.txt, with its bpe.model beside it where it has subwords, or the folder of a model or bundle."""
+
+    @field_validator("path")
+    @classmethod
+    def _home_is_known(cls, path: Path | None) -> Path | None:
+        return path.expanduser() if path else None
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> "VocabularySettings":
+        owner = {"size": "bpe", "alphabet": "characters", "path": "file"}
+        given = [key for key in owner if getattr(self, key) is not None]
+        wrong = [key for key in given if owner[key] != self.kind]
+        if wrong:
+            raise ValueError(f"{wrong[0]} belongs to kind: {owner[wrong[0]]}, this is kind: {self.kind}")
+        needed = {"bpe": "size", "file": "path"}.get(self.kind)
+        if needed and not given:
+            raise ValueError(f"kind: {self.kind} needs {needed}")
+        strange = sorted({c for c in self.alphabet or "" if not c.isspace() and not self._can_be_written(c)})
+        if strange:
+            raise ValueError(f"alphabet: normalizer {self.normalizer} never writes {' '.join(strange)}")
+        if self.alphabet is not None and not self.alphabet.strip():
+            raise ValueError("alphabet: holds no character")
+        return self
+
+    def _can_be_written(self, character: str) -> bool:
+        inside = f"A{character}A"
+        return normalize(inside, self.normalizer) == inside
+
+    @property
+    def tokens_path(self) -> Path | None:
+        """The tokens.txt of `kind: file`."""
+        if self.path is None or not self.path.is_dir():
+            return self.path
+        return self.path / TOKENS
+
+
+def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Vocabulary:
+    """The vocabulary that the settings ask for.
+
+    Args:
+        settings: which kind, and the normalizer.
+        texts: training transcripts as they stand in the corpus; normalized here.
+
+    Raises:
+        VocabularyError: the file is not a vocabulary, or the transcripts do not give one (none, reserved characters,
+            too few subwords).
+    """
+    if settings.tokens_path is not None:
+        return Vocabulary.load(settings.tokens_path)
+    normalized = [settings.alphabet] if settings.alphabet else [normalize(text, settings.normalizer) for text in texts]
+    if settings.size is not None:
+        return Vocabulary.subwords(normalized, settings.size)
+    vocabulary = Vocabulary.characters(normalized)
+    if not any(text.strip() for text in normalized):
+        raise VocabularyError(
+            "there are no transcripts to take characters from",
+            where="vocabulary",
+            remedy="Name them (vocabulary.alphabet), or use an existing vocabulary (vocabulary.kind: file)",
+        )
+    return vocabulary
+
+
+def vocabulary_fingerprint(settings: VocabularySettings) -> list[str]:
+    """Hashes of the files that the settings name, for those who must notice when these change; often none.
+
+    Raises:
+        VocabularyError: there is no such file.
+    """
+    tokens = settings.tokens_path
+    if tokens is None:
+        return []
+    if not tokens.is_file():
+        raise VocabularyError("is not there", where=tokens, expected="a tokens.txt", remedy="Mend vocabulary.path")
+    paths = [tokens, tokens.with_name(MODEL)]
+    return [sha256_of_file(path) for path in paths if path.is_file()]
