@@ -2,9 +2,9 @@
 
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings
@@ -14,6 +14,7 @@ from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.settings import TargetSettings
+from asr_kd.teachers.settings import TeacherSource, parse_source
 from asr_kd.text.normalize import Normalizer
 from asr_kd.training.settings import TrainSettings
 
@@ -31,8 +32,28 @@ class VocabularySettings(Settings):
 class TeacherSettings(Settings):
     """A teacher trained by this recipe."""
 
+    tag: ClassVar[str] = "trained"
+
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
+
+
+class ExistingTeacher(TeacherSource):
+    """A teacher that exists already: a public model, a folder, or an ensemble; also of teachers trained here."""
+
+    tag: ClassVar[str] = "existing"
+
+
+def _teacher_form(value: Any) -> str:
+    existing = "source" in value if isinstance(value, dict) else isinstance(value, ExistingTeacher)
+    return ExistingTeacher.tag if existing else TeacherSettings.tag
+
+
+AnyTeacher = Annotated[
+    Annotated[TeacherSettings, Tag(TeacherSettings.tag)] | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
+    Discriminator(_teacher_form),
+]
+"""A teacher, told apart by whether it has a `source`."""
 
 
 class StudentSettings(Settings):
@@ -65,7 +86,7 @@ class Recipe(Settings):
     """Threads of the numerical library; None leaves its own choice."""
     corpus: CorpusSettings
     vocabulary: VocabularySettings = VocabularySettings()
-    teachers: dict[str, TeacherSettings] = Field(min_length=1)
+    teachers: dict[str, AnyTeacher] = Field(min_length=1)
     targets: TargetSettings = TargetSettings()
     students: dict[str, StudentSettings] = Field(min_length=1)
     evaluate: EvaluationSettings = EvaluationSettings()
@@ -91,24 +112,49 @@ class Recipe(Settings):
         both = sorted(set(self.teachers) & set(self.students))
         if both:
             raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
+        for name, teacher in self.teachers.items():
+            self._check_members(name, teacher)
         for name, student in self.students.items():
-            if student.teacher is not None and student.teacher not in self.teachers:
-                raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {', '.join(self.teachers)}")
-            if learns_from_teacher(student) and student.teacher is None and len(self.teachers) > 1:
-                raise ValueError(f"students.{name}.teacher must name one of: {', '.join(self.teachers)}")
-        systems: dict[str, TeacherSettings | StudentSettings] = {**self.teachers, **self.students}
+            self._check_student(name, student)
+        systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
         for name, system in systems.items():
-            if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
-                raise ValueError(
-                    f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
-                    f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
-                )
-        unknown = [name for name in self.export.models if name not in {*self.teachers, *self.students}]
+            if not isinstance(system, ExistingTeacher):
+                _check_inner_layers(name, system)
+        unknown = [name for name in self.export.models if name not in systems]
         if unknown:
-            raise ValueError(
-                f"export.models names {unknown[0]!r}; known: {', '.join([*self.teachers, *self.students])}"
-            )
+            raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join(systems)}")
+        existing = [name for name in self.export.models if isinstance(systems[name], ExistingTeacher)]
+        if existing:
+            raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train")
         return self
+
+    def _check_members(self, name: str, teacher: AnyTeacher) -> None:
+        """A teacher made of the recipe's own needs those to be trained here."""
+        if not isinstance(teacher, ExistingTeacher):
+            return
+        trained = [other for other, settings in self.teachers.items() if isinstance(settings, TeacherSettings)]
+        for member in teacher.members:
+            kind, place, _ = parse_source(member.source)
+            if kind == "recipe" and place not in trained:
+                raise ValueError(
+                    f"teachers.{name}.source names {member.source!r}; teachers that this recipe trains: "
+                    f"{', '.join(trained) or 'none'}"
+                )
+
+    def _check_student(self, name: str, student: StudentSettings) -> None:
+        known = ", ".join(self.teachers)
+        if student.teacher is not None and student.teacher not in self.teachers:
+            raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {known}")
+        if not learns_from_teacher(student):
+            return
+        if student.teacher is None and len(self.teachers) > 1:
+            raise ValueError(f"students.{name}.teacher must name one of: {known}")
+        dense = student.distill is not None and student.distill.targets == "dense"
+        if dense and isinstance(self.teachers[self.teacher_of(student)], ExistingTeacher):
+            raise ValueError(
+                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains; one from elsewhere "
+                "teaches through stored targets"
+            )
 
     def teacher_of(self, student: StudentSettings) -> str:
         """The name of a student's teacher: the one it names, or the only one."""
@@ -123,6 +169,14 @@ class Recipe(Settings):
             for speed in student.train.augmentation.speeds
         }
         return tuple(sorted(speeds))
+
+
+def _check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:
+    if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
+        raise ValueError(
+            f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
+            f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
+        )
 
 
 def learns_from_teacher(student: StudentSettings) -> bool:

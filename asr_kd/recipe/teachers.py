@@ -1,0 +1,143 @@
+"""The teachers of a recipe, whether it trains them or they exist already: opened, identified, bridged to its students.
+
+What is known of an existing teacher is written down once, so that later stages need not open it to tell who it is.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import CheckpointError
+from asr_kd.files import write_json
+from asr_kd.models.weights import WEIGHTS
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.layout import VOCABULARY, existing, model_sha256, teacher_folder
+from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.recipe.stage import Unit
+from asr_kd.targets.bridge import bridge
+from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.teachers.opening import open_teacher
+from asr_kd.teachers.settings import parse_source
+from asr_kd.text.vocabulary import Vocabulary
+
+IDENTITY = "teacher.json"
+"""What is written of a teacher that the recipe does not train."""
+
+
+@dataclass(frozen=True)
+class KnownTeacher:
+    """A teacher by what is written of it: everything but its voice. See `teachers.base.Teacher`."""
+
+    name: str
+    sha256: str
+    vocabulary: Vocabulary
+    frame_shift_ms: float
+    frame_offset_ms: float
+    features: Mapping[str, Any]
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Never: it would have to be opened."""
+        raise TypeError(f"the teacher {self.name!r} is described here, not open")
+
+
+def teacher_unit(context: RunContext, name: str, settings: ExistingTeacher) -> Unit:
+    """Finds (fetches, where there is a network) an existing teacher and writes down who it is."""
+
+    def run(folder: Path) -> None:
+        teacher = _open(context, settings, torch.device("cpu"))
+        teacher.vocabulary.save(folder / VOCABULARY)
+        description = {
+            "name": teacher.name,
+            "sha256": teacher.sha256,
+            "frame_shift_ms": teacher.frame_shift_ms,
+            "frame_offset_ms": teacher.frame_offset_ms,
+            "features": dict(teacher.features),
+        }
+        write_json(folder / IDENTITY, description)
+        context.progress.message(
+            f"  {teacher.name}: {len(teacher.vocabulary)} symbols, a frame every {teacher.frame_shift_ms:g} ms, "
+            f"weights {teacher.sha256[:12]}…"
+        )
+
+    folder = teacher_folder(context, name)
+    return Unit(
+        "teacher",
+        name,
+        context.work_dir,
+        folder,
+        settings=settings.model_dump(mode="json"),
+        inputs=lambda: [_state_of(context, member.source) for member in settings.members],
+        run=run,
+        results=(folder / IDENTITY, folder / VOCABULARY),
+    )
+
+
+def teacher_sha256(context: RunContext, name: str) -> str:
+    """The identity of a teacher: the hash of its weights and of what else decides what it says.
+
+    Raises:
+        CheckpointError: the teacher stage has not run.
+    """
+    if isinstance(context.recipe.teachers[name], ExistingTeacher):
+        return known_teacher(context, name).sha256
+    return model_sha256(teacher_folder(context, name) / "model")
+
+
+def known_teacher(context: RunContext, name: str) -> KnownTeacher:
+    """What the teacher stage wrote of an existing teacher.
+
+    Raises:
+        CheckpointError: it has not run, or its file is damaged.
+    """
+    folder = teacher_folder(context, name)
+    path = existing(folder / IDENTITY, "teacher")
+    try:
+        return KnownTeacher(vocabulary=Vocabulary.load(folder / VOCABULARY), **json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise CheckpointError(
+            f"cannot be read ({error})", where=path, remedy="Run the teacher stage again with --force"
+        ) from error
+
+
+def heard_teacher(context: RunContext, name: str) -> Teacher:
+    """A teacher of the recipe, opened, in its own vocabulary and on its own frames."""
+    settings = context.recipe.teachers[name]
+    if isinstance(settings, ExistingTeacher):
+        return _open(context, settings, context.device)
+    return LocalTeacher(teacher_folder(context, name) / "model", device=context.device)
+
+
+def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
+    """The teacher as the students of the recipe need it."""
+    return bridge(teacher, vocabulary, settings=context.recipe.targets.bridge)
+
+
+def bridged_sha256(context: RunContext, name: str, vocabulary: Vocabulary) -> str:
+    """The identity that the soft targets of a teacher carry; nothing is opened."""
+    if isinstance(context.recipe.teachers[name], ExistingTeacher):
+        return bridged(context, known_teacher(context, name), vocabulary).sha256
+    return teacher_sha256(context, name)
+
+
+def _open(context: RunContext, settings: ExistingTeacher, device: torch.device) -> Teacher:
+    return open_teacher(settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device)
+
+
+def _state_of(context: RunContext, source: str) -> Any:
+    """What tells that a source may have changed: of a folder its files, of a teacher trained here its weights."""
+    kind, place, _ = parse_source(source)
+    if kind == "recipe":
+        return model_sha256(teacher_folder(context, place) / "model")
+    folder = Path(place).expanduser()
+    if kind == "local":
+        return model_sha256(folder) if (folder / WEIGHTS).is_file() else None
+    if not folder.is_dir():
+        return None
+    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
