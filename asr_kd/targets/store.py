@@ -14,14 +14,14 @@ from pydantic import Field
 
 from asr_kd.config import Settings, parse_settings
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.files import sha256_of_file
 from asr_kd.targets.packing import Codec, StoredTargets
+from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.shard import Array, Shard
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT = "asr-kd soft targets"
 FORMAT_VERSION = 1
-INDEX, QUARANTINE = "store.json", "quarantine.jsonl"
+INDEX, QUARANTINE, VOCABULARY = "store.json", "quarantine.jsonl", "tokens.txt"
 EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
 
 
@@ -103,19 +103,23 @@ class StoreInfo(Settings):
         return sum(shard.num_bytes for shard in self.shards) / max(self.frames, 1)
 
 
-def read_info(folder: Path) -> StoreInfo:
+def read_info(folder: Path | str | Place) -> StoreInfo:
     """What a store's folder says of itself.
 
     Raises:
         TargetsError: not a store, of another version, or its index is damaged.
     """
-    path = folder / INDEX
-    if not path.is_file():
-        raise TargetsError(
-            "no soft targets here", where=folder, expected=f"a folder with {INDEX}", remedy="Run `asr-kd extract` first"
-        )
+    place = place_of(folder)
+    path = f"{place}/{INDEX}"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(place.read(INDEX))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TargetsError(
+            "no soft targets here",
+            where=str(place),
+            expected=f"a folder with {INDEX}",
+            remedy="Run `asr-kd extract` first",
+        ) from error
     except (OSError, ValueError) as error:
         raise TargetsError(f"cannot be read ({error})", where=path, expected="JSON", remedy=EXTRACT_AGAIN) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
@@ -140,8 +144,9 @@ class Store:
     handed to other processes: each opens its own files.
     """
 
-    def __init__(self, folder: Path, info: StoreInfo) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path | str | Place, info: StoreInfo) -> None:
+        self.place = place_of(folder)
+        self.folder = str(self.place)
         self.info = info
         self._open: dict[int, Shard] = {}
         self._first_ids = [entry.first_id for entry in info.shards]
@@ -149,7 +154,7 @@ class Store:
     @classmethod
     def open(
         cls,
-        folder: Path,
+        folder: Path | str,
         vocabulary: Vocabulary | None = None,
         teacher_sha256: str | None = None,
         *,
@@ -159,7 +164,7 @@ class Store:
         """Open a store and refuse it when it is not what the caller expects.
 
         Args:
-            folder: holds `store.json` and the shards.
+            folder: holds `store.json` and the shards: a path, or any URL that fsspec reaches.
             vocabulary: the student's; None does not compare.
             teacher_sha256: of the weights of the teacher that the recipe names; None does not compare.
             frame_shift_ms: of the student's frames; None does not compare.
@@ -169,36 +174,37 @@ class Store:
             TargetsError: another version, vocabulary, teacher or frame shift, unfinished, or shards missing or of
                 another size. Their hashes are checked at first use; see `verify`.
         """
-        info = read_info(folder)
+        place = place_of(folder)
+        info = read_info(place)
         if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
             raise TargetsError(
                 f"targets over another vocabulary: {info.vocabulary.size} symbols, blank {info.vocabulary.blank_id}, "
                 f"SHA-256 {info.vocabulary.sha256[:12]}…",
                 expected=f"the student's {len(vocabulary)} symbols, blank {vocabulary.blank_id}, "
                 f"SHA-256 {vocabulary.sha256[:12]}…",
-                where=folder,
+                where=str(place),
                 remedy="Give the student the teacher's vocabulary, or extract with a teacher that has the student's",
             )
         if teacher_sha256 is not None and teacher_sha256 != info.teacher.sha256:
             raise TargetsError(
                 f"targets of teacher {info.teacher.name!r} with weights {info.teacher.sha256[:12]}…",
                 expected=f"weights {teacher_sha256[:12]}…: the teacher has changed since, or is another one",
-                where=folder,
+                where=str(place),
                 remedy=EXTRACT_AGAIN,
             )
         if frame_shift_ms is not None and frame_shift_ms != info.frame_shift_ms:
             raise TargetsError(
                 f"targets of {info.frame_shift_ms:g} ms a frame",
                 expected=f"the student's {frame_shift_ms:g} ms",
-                where=folder,
+                where=str(place),
                 remedy="Give the student the teacher's frame shift, or extract with a teacher that has the student's",
             )
-        store = cls(folder, info)
+        store = cls(place, info)
         store._check_files()
         if not info.complete and not partial:
             raise TargetsError(
                 f"extraction is unfinished: {len(info.shards)} of {info.planned_shards} shards",
-                where=folder,
+                where=str(place),
                 remedy="Run the same `asr-kd extract` again; it goes on where it stopped",
             )
         return store
@@ -251,7 +257,7 @@ class Store:
         Raises:
             TargetsError: names all damaged shards.
         """
-        damaged = [entry.file for entry in self.info.shards if sha256_of_file(self.folder / entry.file) != entry.sha256]
+        damaged = [entry.file for entry in self.info.shards if self.place.sha256(entry.file) != entry.sha256]
         if damaged:
             raise self._damaged(damaged)
 
@@ -259,8 +265,8 @@ class Store:
         return {**self.__dict__, "_open": {}}
 
     def _check_files(self) -> None:
-        sizes = {entry.file: _size(self.folder / entry.file) for entry in self.info.shards}
-        missing = [name for name, size in sizes.items() if size is None]
+        sizes = self.place.sizes()
+        missing = [entry.file for entry in self.info.shards if entry.file not in sizes]
         if missing:
             raise TargetsError(f"missing shards: {', '.join(missing)}", where=self.folder, remedy=self._repair())
         truncated = [entry.file for entry in self.info.shards if sizes[entry.file] != entry.num_bytes]
@@ -285,8 +291,8 @@ class Store:
     def _shard(self, index: int) -> Shard:
         if index not in self._open:
             entry = self.info.shards[index]
-            path = self.folder / entry.file
-            if _size(path) is None or sha256_of_file(path) != entry.sha256:
+            path = self.place.checked(entry.file, entry.sha256)
+            if path is None:
                 raise self._damaged([entry.file])
             self._open[index] = Shard(path, self.info.codec, len(self.info.variants))
         return self._open[index]
@@ -311,7 +317,3 @@ class Store:
 
     def _repair(self) -> str:
         return "Run the same `asr-kd extract` again; it makes missing and damaged shards anew and keeps the others"
-
-
-def _size(path: Path) -> int | None:
-    return path.stat().st_size if path.is_file() else None
