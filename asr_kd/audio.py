@@ -7,7 +7,9 @@ them too, but libsndfile only stops early, so the pages are verified here; WAV s
 which libsndfile silently shortens, so it is read here. A flipped bit inside WAV or MP3 samples leaves no trace.
 """
 
+import functools
 import logging
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -66,13 +68,44 @@ def probe(path: Path) -> AudioInfo:
     )
 
 
-def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: float | None = None) -> Tensor:
-    """Read a whole audio file as a waveform.
+def length_problem(info: AudioInfo, duration: float, start: float | None = None) -> str | None:
+    """How a promised duration, or segment, contradicts a file's header; None when it does not.
+
+    Args:
+        info: what the header says.
+        duration: seconds of the whole file or, with `start`, of a segment of it.
+        start: where the segment begins, seconds into the file.
+    """
+    if not 0 < duration < math.inf:
+        return f"{duration} s, expected a positive number"
+    tolerance = _tolerance_seconds(info)
+    if start is None:
+        found = info.duration
+        return (
+            f"{duration:.3f} s in the manifest, {found:.3f} s in the file"
+            if abs(duration - found) > tolerance
+            else None
+        )
+    if not 0 <= start < math.inf:
+        return f"begins at {start} s, expected 0 or more"
+    if start + duration > info.duration + tolerance:
+        return f"{_span(start, duration)} in the manifest, {info.duration:.3f} s in the file"
+    return None
+
+
+def read_audio(
+    path: Path, *, channels: ChannelPolicy = "refuse", duration: float | None = None, start: float | None = None
+) -> Tensor:
+    """Read an audio file, or a segment of it, as a waveform.
+
+    A segment is sought, not read up to: of an hour's FLAC it costs a millisecond. Damage elsewhere in the file is
+    then nobody's to find; only an Ogg file is still verified whole, once.
 
     Args:
         path: any file that libsndfile reads: .flac, .wav, .ogg, .opus, .mp3, .sph …
         channels: what to do with more than one channel.
         duration: what the manifest promises, seconds; None skips that comparison.
+        start: where a segment begins, seconds into the file; it lasts `duration`, or to the end. None: the whole file.
 
     Returns:
         float32 [S] at 16 kHz in [-1, 1]; other sample rates are resampled, which is logged once a rate.
@@ -82,7 +115,8 @@ def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: floa
             length, with NaN or infinite samples, or with several channels under the policy "refuse".
     """
     info = probe(path)
-    samples = _decode(path, info)
+    where = str(path) if start is None else f"{path}, {_span(start, duration)}"
+    samples = _decode(path, info) if start is None else _decode_segment(path, where, info, start, duration)
     if info.sample_rate != SAMPLE_RATE:
         _say_resampled(info.sample_rate, str(path))
     if samples.shape[1] > 1 and channels == "refuse":
@@ -94,14 +128,13 @@ def read_audio(path: Path, *, channels: ChannelPolicy = "refuse", duration: floa
             remedy="Say which to use with channels: first or mean",
         )
     mono = samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
-    _check_samples(mono, path)
+    _check_samples(mono, where)
     found = len(mono) / info.sample_rate
-    tolerance = MP3_TOLERANCE_SAMPLES / info.sample_rate if info.approximate_length else DURATION_TOLERANCE_SECONDS
-    if duration is not None and abs(found - duration) > tolerance:
+    if duration is not None and abs(found - duration) > _tolerance_seconds(info):
         raise AudioError(
             f"lasts {found:.3f} s",
             problem="wrong duration",
-            where=path,
+            where=where,
             expected=f"{duration:.3f} s as its manifest says",
             remedy="The file was replaced or damaged: restore it, or run prepare again",
         )
@@ -147,7 +180,7 @@ def _open_info(path: Path) -> Any:
         raise _undecodable(path, error) from error
 
 
-def _undecodable(path: Path, error: Exception) -> AudioError:
+def _undecodable(path: Path | str, error: Exception) -> AudioError:
     return AudioError(
         f"cannot be decoded ({str(error).strip() or 'checksum or stream error'})",
         where=path,
@@ -176,7 +209,51 @@ def _decode(path: Path, info: AudioInfo) -> np.ndarray:
     return samples
 
 
-def _check_samples(samples: np.ndarray, path: Path) -> None:
+def _decode_segment(path: Path, where: str, info: AudioInfo, start: float, duration: float | None) -> np.ndarray:
+    """Samples [S, channels] float32 of a stretch of the file, or an error when it does not hold them all."""
+    problem = length_problem(info, info.duration - start if duration is None else duration, start)
+    if problem:
+        raise AudioError(
+            problem,
+            problem="wrong duration",
+            where=where,
+            expected="a segment inside its file",
+            remedy="The file was replaced or cut, or the segment is wrong: restore the one or correct the other",
+        )
+    first = min(round(start * info.sample_rate), info.num_samples)
+    wanted = info.num_samples - first
+    if duration is not None:
+        wanted = min(round(duration * info.sample_rate), wanted)
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            container = file.format
+            file.seek(min(first, file.frames))  # of a WAV that was cut off, libsndfile counts what is left
+            samples = file.read(wanted, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _undecodable(where, error) from error
+    if wanted - len(samples) > (MP3_TOLERANCE_SAMPLES if info.approximate_length else 0):
+        raise AudioError(
+            f"{len(samples) / info.sample_rate:.3f} s of it are there: the file is cut off or damaged",
+            where=where,
+            expected=f"{wanted / info.sample_rate:.3f} s",
+            remedy="Restore the file from its source",
+        )
+    if container == "OGG":
+        stat = path.stat()
+        _verify_ogg_once(path, stat.st_size, stat.st_mtime_ns)
+    return samples
+
+
+def _span(start: float, duration: float | None) -> str:
+    """How messages call a segment."""
+    return f"{start:.3f}–{start + duration:.3f} s" if duration is not None else f"from {start:.3f} s"
+
+
+def _tolerance_seconds(info: AudioInfo) -> float:
+    return MP3_TOLERANCE_SAMPLES / info.sample_rate if info.approximate_length else DURATION_TOLERANCE_SECONDS
+
+
+def _check_samples(samples: np.ndarray, path: str) -> None:
     if len(samples) == 0:
         raise AudioError(
             "holds no samples", problem="zero length", where=path, expected="speech", remedy="Leave the utterance out"
@@ -232,6 +309,12 @@ def _ogg_crc(page: bytes) -> int:
     """The CRC of RFC 3533 (polynomial 0x04c11db7, not reflected, from 0), by way of zlib's reflected one."""
     reflected = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
+
+
+@functools.lru_cache(maxsize=4096)
+def _verify_ogg_once(path: Path, size: int, changed: int) -> None:
+    """Verify a file that many segments are read from; it is verified again when it has changed."""
+    _verify_ogg(path)
 
 
 def _verify_ogg(path: Path) -> None:

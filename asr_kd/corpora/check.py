@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asr_kd.audio import DURATION_TOLERANCE_SECONDS, MP3_TOLERANCE_SAMPLES, SAMPLE_RATE, AudioInfo, probe, read_audio
+from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, length_problem, probe, read_audio
 from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
@@ -68,9 +68,9 @@ class CheckReport:
         """Whether utterances were looked at and nothing is wrong with them."""
         return self.utterances > 0 and not self.problems
 
-    def including(self, excluded: Sequence[Exclusion]) -> "CheckReport":
-        """The same report with what preparing the corpus already left out."""
-        rows = [CheckRow(item.id, item.path, "left out by prepare", item.reason) for item in excluded]
+    def including(self, excluded: Sequence[Exclusion], problem: str = "left out by prepare") -> "CheckReport":
+        """The same report with what preparing the corpus, or reading the manifest, already left out."""
+        rows = [CheckRow(item.id, item.path, problem, item.reason) for item in excluded]
         return replace(self, rows=rows + self.rows)
 
     def lines(self, limit: int = 20) -> list[str]:
@@ -142,14 +142,34 @@ def frames_needed(symbols: Sequence[object]) -> int:
 
 def _repeated(utterances: Sequence[Utterance]) -> Iterator[CheckRow]:
     rows_of_id: dict[str, int] = {}
-    rows_of_audio: dict[Path, int] = {}
+    shared = _overlapping(utterances)
     for number, utterance in enumerate(utterances, start=1):
         first = rows_of_id.setdefault(utterance.id, number)
         if first != number:
             yield CheckRow(utterance.id, utterance.audio, "duplicate id", f"rows {first} and {number}")
-        first = rows_of_audio.setdefault(utterance.audio, number)
-        if first != number:
-            yield CheckRow(utterance.id, utterance.audio, "audio used twice", f"rows {first} and {number}")
+        if number in shared:
+            yield CheckRow(utterance.id, utterance.audio, "audio used twice", f"rows {shared[number]} and {number}")
+
+
+def _overlapping(utterances: Sequence[Utterance]) -> dict[int, int]:
+    """Row → an earlier row that shares its audio, or some of it; rows are counted from 1."""
+    of_file: dict[Path, list[int]] = {}
+    for number, utterance in enumerate(utterances, start=1):
+        of_file.setdefault(utterance.audio, []).append(number)
+    found: dict[int, int] = {}
+    for rows in of_file.values():
+        furthest = 0  # the row that reaches furthest into the file
+        for row in sorted(rows, key=lambda row: (utterances[row - 1].start, row)):
+            if furthest and _begins_before(utterances[row - 1], utterances[furthest - 1]):
+                found[max(row, furthest)] = min(row, furthest)
+            if not furthest or utterances[row - 1].end > utterances[furthest - 1].end:
+                furthest = row
+    return found
+
+
+def _begins_before(utterance: Utterance, other: Utterance) -> bool:
+    """Whether an utterance begins before another of its file has ended; two whole files are one and the same."""
+    return (utterance.whole and other.whole) or utterance.start < other.end - DURATION_TOLERANCE_SECONDS
 
 
 def _id_rows(utterance: Utterance) -> Iterator[CheckRow]:
@@ -171,26 +191,19 @@ def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
         yield row("several channels", f"{info.channels} channels, expected one")
     if info.sample_rate != SAMPLE_RATE:
         yield row("other sample rate", f"{info.sample_rate} Hz, will be resampled to {SAMPLE_RATE} Hz")
-    wrong_duration = _duration_problem(utterance.duration, info)
+    start = None if utterance.whole else utterance.start
+    wrong_duration = length_problem(info, utterance.duration, start)
     if wrong_duration and info.num_samples:
         yield row("wrong duration", wrong_duration)
     if not read:
         if not info.num_samples:
             yield row("zero length", "holds no samples")
-    else:  # decoding also tells an empty file from one that was cut off near its start
+    elif start is None or not wrong_duration:  # decoding also tells an empty file from one cut off near its start
         try:
-            read_audio(utterance.audio, channels="first")
+            duration = None if start is None else utterance.duration
+            read_audio(utterance.audio, channels="first", start=start, duration=duration)
         except AudioError as error:
             yield row(error.problem, error.found)
-
-
-def _duration_problem(promised: float, info: AudioInfo) -> str | None:
-    if not 0 < promised < math.inf:
-        return f"{promised} s, expected a positive number"
-    tolerance = MP3_TOLERANCE_SAMPLES / info.sample_rate if info.approximate_length else DURATION_TOLERANCE_SECONDS
-    if abs(promised - info.duration) > tolerance:
-        return f"{promised:.3f} s in the manifest, {info.duration:.3f} s in the file"
-    return None
 
 
 def _text_rows(

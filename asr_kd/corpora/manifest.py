@@ -25,7 +25,7 @@ _KEYS = ("id", "audio", "duration", "text", "speaker")
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One stretch of speech in a file of its own."""
+    """One stretch of speech: a file of its own, or a segment of a longer one."""
 
     id: str
     audio: Path
@@ -33,6 +33,17 @@ class Utterance:
     text: str | None  # None: not transcribed (usable for distillation only)
     speaker: str
     channels: ChannelPolicy = "refuse"  # how a file of several is read; written down where it is not this
+    start: float = 0.0  # seconds into the file
+    whole: bool = True  # the file holds nothing else, so that another length is damage; False for segments
+
+    def __post_init__(self) -> None:
+        if self.start > 0:
+            object.__setattr__(self, "whole", False)
+
+    @property
+    def end(self) -> float:
+        """Seconds into the file."""
+        return self.start + self.duration
 
 
 def id_problem(utterance_id: str) -> str | None:
@@ -92,6 +103,8 @@ def read_manifest(path: Path, *, check_files: bool = False) -> list[Utterance]:
             row["text"],
             row["speaker"],
             row.get("channels", "refuse"),
+            float(row.get("start", 0.0)),
+            "start" not in row,
         )
         for row in rows
         if isinstance(row, dict)
@@ -109,14 +122,18 @@ def hours(utterances: Iterable[Utterance]) -> float:
 
 
 def _row_of(utterance: Utterance) -> dict[str, Any]:
-    row = {
+    row: dict[str, Any] = {
         "id": utterance.id,
         "audio": str(utterance.audio.absolute()),
         "duration": utterance.duration,
         "text": utterance.text,
         "speaker": utterance.speaker,
     }
-    return row if utterance.channels == "refuse" else {**row, "channels": utterance.channels}
+    if utterance.channels != "refuse":
+        row["channels"] = utterance.channels
+    if not utterance.whole:
+        row["start"] = utterance.start
+    return row
 
 
 def _parse_row(line: str) -> dict[str, Any] | str:
@@ -159,6 +176,9 @@ def _field_problem(row: dict[str, Any]) -> str | None:
         return f"duration is {duration!r}, not a positive number of seconds"
     if row.get("channels", "refuse") not in get_args(ChannelPolicy):
         return f"channels is {row['channels']!r}, none of {', '.join(get_args(ChannelPolicy))}"
+    start = row.get("start", 0.0)
+    if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start < math.inf:
+        return f"start is {start!r}, not a number of seconds from 0"
     problem = id_problem(row["id"])
     return f"the id {row['id'][:40]!r} {problem}" if problem else None
 

@@ -6,12 +6,11 @@ Knows nothing of any corpus' layout.
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
-from asr_kd.audio import ChannelPolicy, probe, read_audio
+from asr_kd.audio import AudioInfo, ChannelPolicy, length_problem, probe, read_audio
 from asr_kd.corpora.manifest import LISTED_AT_MOST, Utterance
 from asr_kd.errors import AudioError, CorpusError
 
@@ -27,6 +26,17 @@ class Recording:
     audio: Path
     text: str | None
     speaker: str
+    duration: float | None = None  # seconds; None: not said
+    start: float = 0.0  # seconds into the file
+    whole: bool = True  # as `Utterance.whole`
+    channels: ChannelPolicy | None = None  # None: the corpus' own policy
+
+    def utterance(self, duration: float, channels: ChannelPolicy) -> Utterance:
+        """The same with its duration, seconds, and the policy for its channels where it has none of its own."""
+        policy = self.channels or channels
+        return Utterance(
+            self.id, self.audio.absolute(), duration, self.text, self.speaker, policy, self.start, self.whole
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,33 +51,63 @@ class Exclusion:
 def measure(
     recordings: Sequence[Recording], channels: ChannelPolicy = "refuse"
 ) -> tuple[list[Utterance], list[Exclusion]]:
-    """Read every duration from its header; files that are missing, unreadable or empty are told apart."""
-    with ThreadPoolExecutor(THREADS) as pool:
-        measured = list(pool.map(partial(_measure_one, channels=channels), recordings))
+    """Read every file's header: durations that are not said come from it, those that are must agree with it.
+
+    Returns:
+        The utterances, and those whose file is missing, unreadable, empty or of another length.
+    """
+    infos = probe_all(recording.audio for recording in recordings)
+    measured = [_measure_one(recording, infos[recording.audio], channels) for recording in recordings]
     utterances = [found for found in measured if isinstance(found, Utterance)]
     return utterances, [found for found in measured if isinstance(found, Exclusion)]
 
 
-def _measure_one(recording: Recording, channels: ChannelPolicy) -> Utterance | Exclusion:
+def probe_all(paths: Iterable[Path]) -> dict[Path, AudioInfo | AudioError]:
+    """The header of every file, each read once however many segments lie in it; an error where it has none."""
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(unique, pool.map(_probe_or_error, unique), strict=True))
+
+
+def _probe_or_error(path: Path) -> AudioInfo | AudioError:
     try:
-        duration = probe(recording.audio).duration
+        return probe(path)
     except AudioError as error:
-        return Exclusion(recording.id, recording.audio, error.found)
-    if duration <= 0:
+        return error
+
+
+def _measure_one(recording: Recording, info: AudioInfo | AudioError, channels: ChannelPolicy) -> Utterance | Exclusion:
+    if isinstance(info, AudioError):
+        return Exclusion(recording.id, recording.audio, info.found)
+    if info.duration <= 0:
         return Exclusion(recording.id, recording.audio, "holds no samples")
-    return Utterance(recording.id, recording.audio.absolute(), duration, recording.text, recording.speaker, channels)
+    duration = info.duration - recording.start if recording.duration is None else recording.duration
+    whole = recording.whole and recording.start == 0
+    problem = length_problem(info, duration, None if whole else recording.start)
+    return Exclusion(recording.id, recording.audio, problem) if problem else recording.utterance(duration, channels)
 
 
 def read_utterance(utterance: Utterance) -> Tensor:
     """An utterance's samples, float32 [S] at 16 kHz, compared with the duration that its manifest states.
 
     Raises:
-        AudioError: as `asr_kd.audio.read_audio`.
+        AudioError: as `asr_kd.audio.read_audio`; of a segment, when its file ends before it does.
     """
-    return read_audio(utterance.audio, channels=utterance.channels, duration=utterance.duration)
+    return read_audio(
+        utterance.audio,
+        channels=utterance.channels,
+        duration=utterance.duration,
+        start=None if utterance.whole else utterance.start,
+    )
 
 
-def refuse_too_many(exclusions: Iterable[Exclusion], listed: int, max_share: float, where: Path) -> None:
+def refuse_too_many(
+    exclusions: Iterable[Exclusion],
+    listed: int,
+    max_share: float,
+    where: Path,
+    remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them",
+) -> None:
     """Stop when more than a share of what a corpus lists cannot be used.
 
     Raises:
@@ -82,5 +122,5 @@ def refuse_too_many(exclusions: Iterable[Exclusion], listed: int, max_share: flo
         f"{len(problems)} of {listed} utterances cannot be used: {named}{more}",
         where=where,
         expected=f"at most a share of {max_share:g} missing or unreadable",
-        remedy="Unpack the corpus again, or raise corpus.max_excluded_share to go on without them",
+        remedy=remedy,
     )

@@ -62,7 +62,8 @@ class TrainingJob:
 
     def hash(self) -> str:
         """Changes when the result would."""
-        listed = [(u.id, str(u.audio), u.duration, u.text) for u in (*self.train_utterances, *self.dev_utterances)]
+        utterances = (*self.train_utterances, *self.dev_utterances)
+        listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
         distill = self.distill.model_dump(mode="json") if self.distill else None
         parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
         return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed])
