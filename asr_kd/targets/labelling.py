@@ -4,6 +4,7 @@ An utterance that cannot be used becomes a quarantine entry with the reason. Kno
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
@@ -12,12 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
-from asr_kd.errors import AudioError
-from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.plan import plan_batches, variant_seconds
+from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import ShardRow
 from asr_kd.teachers.base import Teacher
@@ -59,19 +58,12 @@ def label(
         after_batch: told what there is so far and the seconds just done; may raise to stop.
     """
     labels = Labels()
-    for batch in plan_batches(utterances, settings.batch_seconds):
-        before_batch()
-        waveforms = _read(batch, labels.quarantine)
-        heard = [utterance for utterance in batch if utterance.id in waveforms]
-        for speed in settings.speeds:
-            for utterance, row in _label_variant(teacher, heard, waveforms, speed, settings, codec):
-                if isinstance(row, str):
-                    labels.quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=row))
-                else:
-                    labels.rows.setdefault(utterance.id, []).append(row)
-            unusable = {entry.id for entry in labels.quarantine}
-            heard = [utterance for utterance in heard if utterance.id not in unusable]
-        after_batch(labels, sum(variant_seconds(utterance, settings) for utterance in batch))
+    batches = plan_batches(utterances, settings.batch_seconds)
+    with closing(read_batches(batches, settings.speeds, settings.readers)) as read:
+        for batch in read:
+            before_batch()
+            _label_batch(teacher, batch, settings, codec, labels)
+            after_batch(labels, sum(variant_seconds(item.utterance, settings) for item in batch))
     for entry in labels.quarantine:  # all of its variants or none
         labels.rows.pop(entry.id, None)
     return labels
@@ -80,38 +72,51 @@ def label(
 def listen(teacher: Teacher, waveforms: Sequence[Tensor]) -> DensePosteriors:
     """The teacher's posteriors of waveforms [S] each."""
     lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
-    return teacher.log_probs(pad_sequence(list(waveforms), batch_first=True), lens)
+    padded = pad_sequence(list(waveforms), batch_first=True)
+    # Where a teacher copies them to its GPU, pinned memory spares the driver a copy of its own.
+    return teacher.log_probs(padded.pin_memory() if torch.cuda.is_available() else padded, lens)
 
 
-def _read(batch: Sequence[Utterance], quarantine: list[QuarantineEntry]) -> dict[str, Tensor]:
-    waveforms: dict[str, Tensor] = {}
-    for utterance in batch:
-        try:
-            waveforms[utterance.id] = read_utterance(utterance)
-        except AudioError as error:
-            quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=str(error)))
-    return waveforms
+def _label_batch(
+    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, codec: Codec, labels: Labels
+) -> None:
+    """Add what comes of a batch to `labels`; an utterance that fails at one speed is not tried at the next."""
+    heard: list[Reading] = []
+    for item in batch:
+        if item.problem is None:
+            heard.append(item)
+        else:
+            labels.quarantine.append(_quarantined(item.utterance, item.problem))
+    for index in range(len(settings.speeds)):
+        good = []
+        for item, row in zip(heard, _label_variant(teacher, heard, index, settings, codec), strict=True):
+            if isinstance(row, str):
+                labels.quarantine.append(_quarantined(item.utterance, row))
+            else:
+                labels.rows.setdefault(item.utterance.id, []).append(row)
+                good.append(item)
+        heard = good
+
+
+def _quarantined(utterance: Utterance, reason: str) -> QuarantineEntry:
+    return QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=reason)
 
 
 def _label_variant(
-    teacher: Teacher,
-    heard: Sequence[Utterance],
-    waveforms: dict[str, Tensor],
-    speed: float,
-    settings: TargetSettings,
-    codec: Codec,
-) -> Iterator[tuple[Utterance, ShardRow | str]]:
+    teacher: Teacher, heard: Sequence[Reading], variant: int, settings: TargetSettings, codec: Codec
+) -> Iterator[ShardRow | str]:
     """For each utterance its row, or why there is none."""
     if not heard:
         return
-    dense = listen(teacher, [speed_perturb(waveforms[utterance.id], speed) for utterance in heard])
+    speed = settings.speeds[variant]
+    dense = listen(teacher, [item.waveforms[variant] for item in heard])
     nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)
     finite = dense.log_probs.isnan().any(-1).logical_not().cpu()  # −inf is the logarithm of 0, and fine
     tokens, probs = (part.cpu().numpy() for part in nucleus)
-    for index, (utterance, num_frames) in enumerate(zip(heard, dense.lens.tolist(), strict=True)):
+    for index, num_frames in enumerate(dense.lens.tolist()):
         if num_frames == 0:
-            yield utterance, f"too short for the teacher at speed {speed:g}: no frame of {teacher.frame_shift_ms:g} ms"
+            yield f"too short for the teacher at speed {speed:g}: no frame of {teacher.frame_shift_ms:g} ms"
         elif not finite[index, :num_frames].all():
-            yield utterance, f"the teacher's posteriors are not numbers at speed {speed:g}"
+            yield f"the teacher's posteriors are not numbers at speed {speed:g}"
         else:
-            yield utterance, ShardRow(codec.pack(tokens[index, :num_frames], probs[index, :num_frames]))
+            yield ShardRow(codec.pack(tokens[index, :num_frames], probs[index, :num_frames]))

@@ -1,12 +1,16 @@
-"""Which utterances go into which shard and which batch: fixed by the manifest alone, so workers need not talk.
+"""Which utterances go into which shard and batch, and which shards a worker makes: fixed, so workers need not talk.
 
-Knows durations and ids, nothing of audio or teachers.
+Knows durations, ids and numbers of workers, nothing of audio or teachers.
 """
 
-from collections.abc import Iterable, Sequence
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.targets.settings import TargetSettings
 
@@ -24,6 +28,77 @@ class PlannedShard:
     def name(self) -> str:
         """File name without its suffix."""
         return f"shard-{self.index:05d}"
+
+
+@dataclass(frozen=True)
+class Share:
+    """The part of the shards that one of several workers makes: those whose number leaves `index` modulo `count`.
+
+    Raises:
+        ValueError: not 0 ≤ index < count.
+    """
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.index < self.count:
+            raise ValueError(f"share {self.index} of {self.count}: the first is 0, the last {self.count - 1}")
+
+    def __contains__(self, shard: int) -> bool:
+        return shard % self.count == self.index
+
+    def __str__(self) -> str:
+        return f"{self.index + 1}/{self.count}"
+
+    def split(self, index: int, count: int) -> "Share":
+        """Part `index` of `count` of this share: for example of each process of a Slurm task."""
+        return Share(self.index + self.count * index, self.count * count)
+
+    @staticmethod
+    def parse(text: str) -> "Share":
+        """``2/8`` as people write it: the second of eight workers.
+
+        Raises:
+            TargetsError: not of this form, or no such part.
+        """
+        found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
+        if not found or not 1 <= int(found[1]) <= int(found[2]):
+            raise TargetsError(
+                f"the share {text!r} means nothing", expected="a part and their number, from 1/8 to 8/8 for eight"
+            )
+        return Share(int(found[1]) - 1, int(found[2]))
+
+
+EVERYTHING = Share(0, 1)
+
+
+def slurm_share(environment: Mapping[str, str] = os.environ) -> Share:
+    """The share of this task of a Slurm job array (``sbatch --array=0-7``); everything where there is none.
+
+    Raises:
+        TargetsError: the array leaves numbers out (``--array=0,3,4``), so that shares would be nobody's.
+    """
+    if "SLURM_ARRAY_TASK_ID" not in environment:
+        return EVERYTHING
+    names = ("ID", "COUNT", "MIN", "MAX", "STEP")
+    given = {name: environment.get(f"SLURM_ARRAY_TASK_{name}", "") for name in names}
+    try:
+        task, first = int(given["ID"]), int(given["MIN"] or 0)
+        count, step = int(given["COUNT"]), int(given["STEP"] or 1)
+        last = int(given["MAX"] or first + step * (count - 1))
+        index, rest = divmod(task - first, step)
+        if rest or last != first + step * (count - 1):
+            raise ValueError("numbers are left out")
+        return Share(index, count)
+    except (ValueError, ZeroDivisionError) as error:
+        shown = ", ".join(f"{name} {value or 'not set'}" for name, value in given.items())
+        raise TargetsError(
+            f"the Slurm array does not cut the work into shares ({shown})",
+            expected="task numbers without gaps, such as --array=0-7",
+            where="SLURM_ARRAY_TASK_…",
+            remedy="Submit it so, or name the share yourself: --share 2/8",
+        ) from error
 
 
 def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> list[PlannedShard]:
@@ -60,5 +135,11 @@ def variant_seconds(utterance: Utterance, settings: TargetSettings) -> float:
 
 
 def manifest_sha256(utterances: Iterable[Utterance]) -> str:
-    """Identity of a set of utterances for soft targets: their ids and durations; transcripts may change."""
-    return sha256_of(sorted((utterance.id, round(utterance.duration, 4)) for utterance in utterances))
+    """Identity of a set of utterances for soft targets: their ids, durations and starts; transcripts may change."""
+    return sha256_of(sorted(_identity(utterance) for utterance in utterances))
+
+
+def _identity(utterance: Utterance) -> tuple[Any, ...]:
+    # Without the start where it is 0: stores are older than segments.
+    start = (round(utterance.start, 4),) if utterance.start else ()
+    return utterance.id, round(utterance.duration, 4), *start

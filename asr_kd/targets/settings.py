@@ -23,6 +23,8 @@ class TargetSettings(Settings):
     """Audio a shard: what an interruption can cost."""
     batch_seconds: float = Field(default=60.0, gt=0.0)
     """Audio the teacher sees at once."""
+    readers: int = Field(default=4, ge=0, le=64)
+    """Threads that read audio ahead while the device computes; 0 reads in between. Changes no result."""
     max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the utterances that may be unusable before extraction stops."""
     fidelity_utterances: int = Field(default=32, ge=1)
