@@ -4,7 +4,7 @@ Knows tensors, not models, stores or recipes' files. Every term is a sum over th
 once, by the global batch's number of student frames.
 """
 
-from asr_kd.losses.base import References, Supervision
+from asr_kd.losses.base import Hypotheses, References, Supervision
 from asr_kd.losses.objective import DistillSettings, LossTerms, Objective
 
-__all__ = ["DistillSettings", "LossTerms", "Objective", "References", "Supervision"]
+__all__ = ["DistillSettings", "Hypotheses", "LossTerms", "Objective", "References", "Supervision"]

@@ -11,7 +11,12 @@ from asr_kd.posteriors.measures import frame_mask
 
 
 def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:
-    """−Σ log P(reference | log_probs) over the batch, in float32.
+    """−Σ log P(reference | log_probs) over the batch, a float32 scalar; see `ctc_losses`."""
+    return ctc_losses(log_probs, lens, references, blank_id).sum()
+
+
+def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:
+    """−log P(reference | log_probs) of each utterance, in float32.
 
     A reference that needs more frames than there are gives infinity, on purpose: see `unalignable`.
 
@@ -22,7 +27,7 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: 
         blank_id: the blank's index in V.
 
     Returns:
-        A scalar, in nats.
+        [B], in nats.
     """
     return torch.nn.functional.ctc_loss(
         log_probs.float().transpose(0, 1),
@@ -30,7 +35,7 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: 
         lens.long(),
         references.lens.long(),
         blank=blank_id,
-        reduction="sum",
+        reduction="none",
         zero_infinity=False,
     )
 

@@ -1,0 +1,62 @@
+"""Sequence-level distillation: CTC against a teacher's n-best hypotheses, weighted.
+
+Source: Takashima 2019 ("Investigation of sequence-level knowledge distillation methods for CTC acoustic models");
+with one hypothesis of weight 1 it is training on pseudo-labels (distil-whisper). Hypotheses are text, so teacher and
+student may differ in vocabulary, frame rate and kind. Knows tensors only.
+
+Shapes: B utterances, T frames, V vocabulary, N hypotheses of the whole batch, U tokens.
+"""
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import TrainingError
+from asr_kd.losses.base import Hypotheses, References, Supervision, Term
+from asr_kd.losses.ctc import ctc_losses
+
+
+def normalised_weights(hypotheses: Hypotheses, num_utterances: int) -> Tensor:
+    """Weights [N] float32 that sum to 1 over the hypotheses of each utterance; 0 where all of them are 0."""
+    weights = hypotheses.weights.float()
+    totals = weights.new_zeros(num_utterances).index_add(0, hypotheses.rows, weights)
+    return weights / totals.clamp_min(torch.finfo(torch.float32).tiny)[hypotheses.rows]
+
+
+class SequenceCtc(Term):
+    """Σ_k w_k · CTC(hypothesis k) with Σ_k w_k = 1 for each utterance, summed over the batch.
+
+    An utterance without hypotheses adds nothing; a hypothesis that needs more frames than there are gives infinity, as
+    a transcript does in CTC, and is therefore left out before training.
+
+    Args:
+        blank_id: the blank's index in the vocabulary.
+    """
+
+    needs_hypotheses = True
+
+    def __init__(self, blank_id: int) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+
+    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar, of log-probabilities [B, T, V] with lengths [B].
+
+        Raises:
+            TrainingError: a hypothesis of an utterance that the batch does not have.
+        """
+        hypotheses = supervision.hypotheses
+        if hypotheses is None:
+            raise ValueError("sequence-level distillation needs hypotheses")
+        num_utterances = log_probs.shape[0]
+        if hypotheses.rows.numel() == 0:
+            return log_probs[:0].float().sum()  # 0 that a gradient can go through
+        if not 0 <= int(hypotheses.rows.min()) <= int(hypotheses.rows.max()) < num_utterances:
+            raise TrainingError(
+                f"hypotheses of utterances {int(hypotheses.rows.min())} to {int(hypotheses.rows.max())}",
+                expected=f"0 to {num_utterances - 1}: hypotheses of the same batch",
+            )
+        references = References(hypotheses.tokens, hypotheses.lens)
+        losses = ctc_losses(log_probs[hypotheses.rows], lens[hypotheses.rows], references, self.blank_id)
+        weights = normalised_weights(hypotheses, num_utterances)
+        # Not a plain product: an impossible hypothesis of weight 0 would make 0 · ∞.
+        return torch.where(weights > 0, weights * losses, 0.0).sum()
