@@ -9,6 +9,7 @@ from asr_kd.errors import AsrKdError, CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.settings import ExistingTeacher
 from asr_kd.targets.store import INDEX
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -31,9 +32,10 @@ def targets_folder(context: RunContext, teacher: str) -> Path:
 
 
 def model_folders(context: RunContext) -> dict[str, Path]:
-    """The trained model of every teacher, then of every student."""
+    """The model of every teacher that the recipe trains, then of every student."""
     recipe = context.recipe
-    return {name: teacher_folder(context, name) / "model" for name in recipe.teachers} | {
+    trained = [name for name, settings in recipe.teachers.items() if not isinstance(settings, ExistingTeacher)]
+    return {name: teacher_folder(context, name) / "model" for name in trained} | {
         name: student_folder(context, name) / "model" for name in recipe.students
     }
 

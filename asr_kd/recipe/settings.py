@@ -13,6 +13,7 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
+from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.settings import TeacherSource, parse_source
 from asr_kd.text.normalize import Normalizer
@@ -87,6 +88,7 @@ class Recipe(Settings):
     corpus: CorpusSettings
     vocabulary: VocabularySettings = VocabularySettings()
     teachers: dict[str, AnyTeacher] = Field(min_length=1)
+    bridge: BridgeSettings = BridgeSettings()
     targets: TargetSettings = TargetSettings()
     students: dict[str, StudentSettings] = Field(min_length=1)
     evaluate: EvaluationSettings = EvaluationSettings()

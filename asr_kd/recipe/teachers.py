@@ -116,7 +116,7 @@ def heard_teacher(context: RunContext, name: str) -> Teacher:
 
 def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
     """The teacher as the students of the recipe need it."""
-    return bridge(teacher, vocabulary, settings=context.recipe.targets.bridge)
+    return bridge(teacher, vocabulary, settings=context.recipe.bridge)
 
 
 def bridged_sha256(context: RunContext, name: str, vocabulary: Vocabulary) -> str:

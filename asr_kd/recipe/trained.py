@@ -1,0 +1,94 @@
+"""The models that a recipe trains, teachers and students alike, as units of work."""
+
+from pathlib import Path
+
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.weights import WEIGHTS, load_model
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.layout import (
+    read_corpus,
+    store_sha256,
+    student_folder,
+    targets_folder,
+    teacher_folder,
+    training_hashes,
+)
+from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from_teacher, reads_store
+from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
+from asr_kd.targets.store import Store
+from asr_kd.training.train import Control, TrainingJob, train
+
+
+def trained_teacher_unit(context: RunContext, name: str, settings: TeacherSettings) -> Unit:
+    """Trains a teacher."""
+    return _trained(context, "teacher", name, teacher_folder(context, name), settings)
+
+
+def student_unit(context: RunContext, name: str, settings: StudentSettings) -> Unit:
+    """Trains a student."""
+    return _trained(context, "student", name, student_folder(context, name), settings)
+
+
+def _trained(
+    context: RunContext, stage: str, name: str, folder: Path, settings: TeacherSettings | StudentSettings
+) -> Unit:
+    def run(folder: Path) -> None:
+        job = _training_job(context, name, settings)
+        train(job, folder, Control(context.device, context.progress, context.stop_reason))
+
+    return Unit(
+        stage,
+        name,
+        context.work_dir,
+        folder,
+        settings={
+            **settings.model_dump(mode="json"),
+            "seed": context.recipe.seed,
+            **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
+        },
+        inputs=lambda: training_hashes(context) + _taught_by(context, settings),
+        run=run,
+        results=(folder / "model" / WEIGHTS,),
+    )
+
+
+def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
+    """Hashes of the teacher and of its soft targets, where a student learns from them."""
+    if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
+        return []
+    teacher = context.recipe.teacher_of(settings)
+    hashes = [teacher_sha256(context, teacher)]
+    return [*hashes, store_sha256(targets_folder(context, teacher))] if reads_store(settings) else hashes
+
+
+def _training_job(context: RunContext, name: str, settings: TeacherSettings | StudentSettings) -> TrainingJob:
+    corpus, vocabulary = read_corpus(context)
+    recipe = context.recipe
+    store, dense_teacher, distill = None, None, None
+    if isinstance(settings, StudentSettings):
+        distill = settings.distill
+        teacher = recipe.teacher_of(settings)
+        if reads_store(settings):
+            store = Store.open(
+                targets_folder(context, teacher),
+                vocabulary=vocabulary,
+                teacher_sha256=bridged_sha256(context, teacher, vocabulary),
+                frame_shift_ms=FRAME_SHIFT_MS,
+            )
+        elif learns_from_teacher(settings):
+            dense_teacher = load_model(teacher_folder(context, teacher) / "model", context.device).model
+    return TrainingJob(
+        name=name,
+        model=settings.model,
+        train=settings.train,
+        distill=distill,
+        vocabulary=vocabulary,
+        normalizer=recipe.vocabulary.normalizer,
+        seed=recipe.seed,
+        train_utterances=corpus.train,
+        dev_utterances=corpus.dev,
+        store=store,
+        dense_teacher=dense_teacher,
+        card={"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic, "seed": recipe.seed},
+    )
