@@ -57,7 +57,7 @@ def measure_costs(
     return {
         system.key: Cost(
             parameters=system.parameters,
-            size_bytes=weights_bytes(system.weights) if system.weights is not None else None,
+            size_bytes=weights_bytes(system.weights) if system.weights is not None else system.size_bytes,
             real_time_factor=factors.get(f"{system.key} whole"),
             streaming_real_time_factor=factors.get(f"{system.key} streamed"),
             rtf_utterances=len(waveforms),

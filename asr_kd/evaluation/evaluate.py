@@ -6,12 +6,14 @@ utterances are left out for all.
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
+from asr_kd.evaluation.comparison import Comparison, compare, errors_of, resolve_comparisons, words_of
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
@@ -19,15 +21,8 @@ from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult, Sy
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
-from asr_kd.scoring.significance import (
-    Difference,
-    GapRecovered,
-    Resampling,
-    bootstrap_difference,
-    bootstrap_wer,
-    gap_recovered,
-)
-from asr_kd.scoring.wer import Score, score
+from asr_kd.scoring.significance import Resampling, bootstrap_wer
+from asr_kd.scoring.wer import score
 
 EXAMPLES = 3
 """How many excluded utterances an error message names."""
@@ -47,17 +42,21 @@ def evaluate_systems(
         systems: one for each role (see `System.key`).
         sets: test set → its utterances. Those without a transcript or with damaged audio are left out for
             every system, and listed.
-        facts: what the report must say of the run.
+        facts: what the report must say of the run, and which pairs of students it compares.
 
     Raises:
-        EvaluationError: no system or no test set, an empty one, a duplicate id, or more left out than
-            `settings.max_excluded_share` allows.
+        EvaluationError: no system or no test set, an empty one, a duplicate id, a comparison with a system that is
+            not there, or more left out than `settings.max_excluded_share` allows.
         AsrKdError: the report cannot be written.
     """
     facts = facts or RunFacts()
     check_systems(systems)
     _check_sets(sets)
-    evaluated = {name: _evaluate_set(name, sets[name], systems, settings, progress) for name in sets}
+    pairs = resolve_comparisons(systems, facts.comparisons)
+    evaluated = {}
+    for name, utterances in sets.items():
+        answered = _answers(name, utterances, systems, settings, progress)
+        evaluated[name] = _score_set(answered, pairs, settings)
     timed = [utterance for name in sets for utterance in sets[name] if utterance.id in evaluated[name].references]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     results = Results(
@@ -95,13 +94,21 @@ def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
             raise EvaluationError(f"the id {twice!r} stands in it more than once", where=name, expected="each id once")
 
 
-def _evaluate_set(
+class _Answered(NamedTuple):
+    """What was transcribed of a test set."""
+
+    utterances: list[Utterance]
+    texts: dict[str, dict[str, str]]  # system's key → utterance id → text
+    excluded: list[Excluded]
+
+
+def _answers(
     name: str,
     utterances: Sequence[Utterance],
     systems: Sequence[System],
     settings: EvaluationSettings,
     progress: Progress,
-) -> SetResult:
+) -> _Answered:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
     answers: dict[str, dict[str, str]] = {system.key: {} for system in systems}
@@ -114,7 +121,7 @@ def _evaluate_set(
         progress.update(f"transcribe {name}", done, len(utterances), "utterances")
     _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
     missing = {item.id for item in excluded}
-    return _score_set([utterance for utterance in left if utterance.id not in missing], answers, excluded, settings)
+    return _Answered([utterance for utterance in left if utterance.id not in missing], answers, excluded)
 
 
 def _transcribe(
@@ -165,20 +172,16 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     )
 
 
-def _score_set(
-    utterances: Sequence[Utterance],
-    answers: Mapping[str, Mapping[str, str]],
-    excluded: list[Excluded],
-    settings: EvaluationSettings,
-) -> SetResult:
+def _score_set(answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings) -> SetResult:
+    utterances = answered.utterances
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     speakers = {utterance.id: utterance.speaker for utterance in utterances}
     resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
     groups = list(speakers.values())
     systems = {}
-    for key, hypotheses in answers.items():
+    for key, hypotheses in answered.texts.items():
         scored = score(references, hypotheses, settings.normalizer)
-        errors, words = _errors(scored), _words(scored)
+        errors, words = errors_of(scored), words_of(scored)
         systems[key] = SystemResult(
             score=scored,
             hypotheses={utterance_id: hypotheses[utterance_id] for utterance_id in references},
@@ -187,36 +190,12 @@ def _score_set(
         )
     by_speaker = len(set(groups)) > 1
     scores = {key: result.score for key, result in systems.items()}
-    gap, difference = _compare(scores, groups if by_speaker else None, resampling)
     return SetResult(
         systems=systems,
         references=references,
         speakers=speakers,
         seconds=sum(utterance.duration for utterance in utterances),
-        excluded=excluded,
-        gap_recovered=gap,
-        kd_minus_hard=difference,
+        excluded=answered.excluded,
+        comparisons=compare(pairs, scores, groups if by_speaker else None, resampling),
         resampled_by="speakers" if by_speaker else "utterances",
     )
-
-
-def _compare(
-    scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
-) -> tuple[GapRecovered | None, Difference | None]:
-    """Gap recovered, and the WER of student_kd minus that of student_hard; None where a system is missing."""
-    if "student_hard" not in scores or "student_kd" not in scores:
-        return None, None
-    hard, kd = _errors(scores["student_hard"]), _errors(scores["student_kd"])
-    words = _words(scores["student_hard"])
-    difference = bootstrap_difference(kd, hard, words, groups=groups, resampling=resampling)
-    if "teacher" not in scores:
-        return None, difference
-    return gap_recovered(hard, kd, _errors(scores["teacher"]), words, groups=groups, resampling=resampling), difference
-
-
-def _errors(scored: Score) -> list[int]:
-    return [utterance.words.errors for utterance in scored.utterances.values()]
-
-
-def _words(scored: Score) -> list[int]:
-    return [utterance.words.words for utterance in scored.utterances.values()]

@@ -1,14 +1,27 @@
-"""Model folders and bundles as systems to evaluate. Knows nothing of how they are scored."""
+"""Model folders, bundles and teachers from elsewhere as systems to evaluate. Knows nothing of how they are scored.
 
-from collections.abc import Mapping
+Shapes: B utterances, S samples.
+"""
+
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_kd.decoding.greedy import greedy
 from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
-from asr_kd.runtime.backend import TorchBackend
+from asr_kd.posteriors.measures import frame_mask
+from asr_kd.runtime.backend import TorchBackend, check_numbers
 from asr_kd.runtime.bundle import read_bundle
-from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.runtime.recognizer import batches_by_seconds, open_recognizer
+from asr_kd.teachers.base import Teacher
+
+TEACHER_BATCH_SECONDS = 60.0
+"""Padded audio that a teacher hears at once."""
 
 
 def open_system(
@@ -39,3 +52,70 @@ def open_system(
     }
     facts = {"engine": engine, **streaming, **(details or {})}
     return System(name, role, recognizer, weights=folder, parameters=parameters, device=where, details=facts)
+
+
+def open_teacher_system(
+    name: str,
+    teacher: Teacher,
+    *,
+    role: Role = "teacher",
+    details: Mapping[str, Any] | None = None,
+    batch_seconds: float = TEACHER_BATCH_SECONDS,
+) -> System:
+    """A teacher that this run did not train as a system: decoded greedily, in its own vocabulary.
+
+    Parameters, bytes of the weights and the device are reported when the teacher has `num_parameters`, `num_bytes` and
+    `device`; the protocol does not ask for them.
+
+    Args:
+        teacher: as it came, before any bridge to the student's vocabulary and frames.
+        details: further facts for the report, such as its `source`; plain data.
+        batch_seconds: audio, padding counted, that it hears at once.
+    """
+    facts = {
+        "engine": "teacher",
+        "external": True,
+        "sha256": teacher.sha256,
+        "symbols": len(teacher.vocabulary),
+        "frame_shift_ms": teacher.frame_shift_ms,
+    }
+    return System(
+        name,
+        role,
+        TeacherRecognizer(teacher, batch_seconds),
+        parameters=getattr(teacher, "num_parameters", None),
+        size_bytes=getattr(teacher, "num_bytes", None),
+        device=str(getattr(teacher, "device", "cpu")),
+        details={**facts, **(details or {})},
+    )
+
+
+class TeacherRecognizer:
+    """Greedy transcripts of a teacher.
+
+    Args:
+        teacher: gives posteriors over its own vocabulary.
+        batch_seconds: audio, padding counted, that it hears at once.
+    """
+
+    def __init__(self, teacher: Teacher, batch_seconds: float = TEACHER_BATCH_SECONDS) -> None:
+        self.teacher, self.batch_seconds = teacher, batch_seconds
+
+    def transcribe(self, waveforms: Sequence[Tensor]) -> list[str]:
+        """Text of whole utterances, [S] each.
+
+        Raises:
+            CheckpointError: the teacher gives NaN.
+        """
+        texts = [""] * len(waveforms)
+        for batch in batches_by_seconds([len(waveform) for waveform in waveforms], self.batch_seconds):
+            for index, text in zip(batch, self._batch([waveforms[index] for index in batch]), strict=True):
+                texts[index] = text
+        return texts
+
+    def _batch(self, waveforms: list[Tensor]) -> list[str]:
+        lens = torch.tensor([len(waveform) for waveform in waveforms])
+        log_probs, frames = self.teacher.log_probs(pad_sequence(waveforms, batch_first=True), lens)
+        check_numbers(log_probs[frame_mask(frames.to(log_probs.device), log_probs.shape[1])], self.teacher.name)
+        vocabulary = self.teacher.vocabulary
+        return [vocabulary.decode(tokens) for tokens in greedy(log_probs, frames, vocabulary.blank_id)]

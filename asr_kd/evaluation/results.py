@@ -1,11 +1,13 @@
 """What an evaluation found, as frozen data. Knows neither how it was measured nor how it is written."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Role
-from asr_kd.scoring.significance import Difference, GapRecovered, Interval
+from asr_kd.scoring.significance import Interval
 from asr_kd.scoring.wer import Score
 
 
@@ -41,15 +43,20 @@ class SetResult:
     """Utterance id → speaker, in the order of the manifest; so are `references`."""
     seconds: float
     excluded: list[Excluded]
-    gap_recovered: GapRecovered | None
-    """None when teacher or one of the two students is not among the systems."""
-    kd_minus_hard: Difference | None
+    comparisons: list[Compared]
+    """Every student with distillation against its like without, in the order of the report."""
     resampled_by: str
-    """What the two above were resampled by: "speakers" or "utterances"."""
+    """What comparisons were resampled by: "speakers" or "utterances"."""
 
     @property
     def num_speakers(self) -> int:
         return len(set(self.speakers.values()))
+
+    @property
+    def default_pair(self) -> Compared | None:
+        """`student_kd` against `student_hard`, if they are among the systems."""
+        wanted = (DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline)
+        return next((item for item in self.comparisons if (item.pair.distilled, item.pair.baseline) == wanted), None)
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,11 @@ class RunFacts:
     """Test set → why it was not evaluated."""
     command: str | None = None
     """None: this process' own command line."""
+    comparisons: tuple[Comparison, ...] = ()
+    """Pairs of students to compare, beside that of the roles student_hard and student_kd."""
+    teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of a teacher → what is known of distilling from it (how it was bridged, what its targets take …), as plain
+    data for the report."""
 
 
 @dataclass(frozen=True)

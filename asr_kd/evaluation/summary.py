@@ -6,9 +6,10 @@ its reason.
 
 from typing import Any
 
+from asr_kd.evaluation.comparison import Compared
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.systems import ROLES
-from asr_kd.scoring.significance import Interval, Resampling
+from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
 
 FORMAT = "asr-kd results"
 FORMAT_VERSION = 1
@@ -18,8 +19,9 @@ def summarize(results: Results) -> dict[str, Any]:
     """The contents of results.json.
 
     ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
-    ``gap_recovered`` and facts of the set, or ``skipped`` with a reason; ``models`` → system → cost and
-    details; ``provenance`` → where the numbers come from.
+    ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
+    student_hard) and facts of the set, or ``skipped`` with a reason; ``models`` → system → cost and details;
+    ``teachers`` → what is known of distilling from them; ``provenance`` → where the numbers come from.
     """
     test_sets = {name: _set(results, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
@@ -29,6 +31,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
         "models": {key: _model(results, key) for key in _ordered(results)},
+        "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
         "provenance": {
             "normalizer": results.settings.normalizer,
             "synthetic": results.facts.synthetic,
@@ -52,8 +55,9 @@ def _ordered(results: Results) -> list[str]:
 def _set(results: Results, found: SetResult) -> dict[str, Any]:
     return {
         **{key: _system(results.names[key], found.systems[key], found.seconds) for key in _ordered(results)},
-        **_gap(found),
-        "kd_minus_hard": _difference(found),
+        **_default_gap(found),
+        "kd_minus_hard": _difference(found.default_pair.difference) if found.default_pair is not None else None,
+        "comparisons": [_comparison(compared) for compared in found.comparisons],
         "resampled_by": found.resampled_by,
         "utterances": len(found.references),
         "speakers": found.num_speakers,
@@ -84,16 +88,30 @@ def _system(name: str, result: SystemResult, seconds: float) -> dict[str, Any]:
     }
 
 
-def _gap(found: SetResult) -> dict[str, Any]:
-    gap = found.gap_recovered
+def _comparison(compared: Compared) -> dict[str, Any]:
+    pair = compared.pair
+    return {
+        "distilled": pair.distilled,
+        "baseline": pair.baseline,
+        "teacher": pair.teacher,
+        **_gap(compared.gap_recovered, "its teacher was not evaluated"),
+        "difference": _difference(compared.difference),
+    }
+
+
+def _default_gap(found: SetResult) -> dict[str, Any]:
+    """The gap of student_kd and student_hard, which stands beside the systems as it did when there was no other."""
+    default = found.default_pair
+    missing = f"not among the systems: {', '.join(role for role in ROLES if role not in found.systems)}"
+    if default is None and found.comparisons:
+        missing += f"; comparisons: {', '.join(compared.pair.distilled for compared in found.comparisons)}"
+    return _gap(default.gap_recovered if default is not None else None, missing)
+
+
+def _gap(gap: GapRecovered | None, without: str) -> dict[str, Any]:
     if gap is None:
-        missing = ", ".join(role for role in ROLES if role not in found.systems)
-        return {
-            "gap_recovered": None,
-            "gap_recovered_low": None,
-            "gap_recovered_high": None,
-            "gap_recovered_reason": f"not among the systems: {missing}",
-        }
+        undefined = dict.fromkeys(("gap_recovered", "gap_recovered_low", "gap_recovered_high"))
+        return {**undefined, "gap_recovered_reason": without}
     low, high = _ends(gap.interval)
     gap_low, gap_high = _ends(gap.gap_interval)
     return {
@@ -105,10 +123,7 @@ def _gap(found: SetResult) -> dict[str, Any]:
     }
 
 
-def _difference(found: SetResult) -> dict[str, Any] | None:
-    difference = found.kd_minus_hard
-    if difference is None:
-        return None
+def _difference(difference: Difference) -> dict[str, Any]:
     low, high = _ends(difference.interval)
     return {"wer": difference.value, "low": low, "high": high}
 

@@ -20,6 +20,7 @@ ROLES: tuple[Role, ...] = ("teacher", "student_hard", "student_kd")
 
 RESERVED = frozenset(
     {*ROLES, "excluded", "skipped", "speakers", "utterances", "seconds", "gap", "kd_minus_hard", "resampled_by"}
+    | {"comparisons"}
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
@@ -35,8 +36,9 @@ class Recognizer(Protocol):
 class System:
     """One row of the table.
 
-    `weights` is the file, or the model folder or bundle, whose size is reported. `details` go into the
-    report's `models` as they are (chunk_ms, seed, sha256, …); plain data only.
+    `weights` is the file, or the model folder or bundle, whose size is reported; where there is none to look at,
+    `size_bytes` says it. `details` go into the report's `models` as they are (chunk_ms, seed, sha256, …); plain data
+    only.
     """
 
     name: str
@@ -46,6 +48,7 @@ class System:
     parameters: int | None = None
     device: str = "cpu"
     details: Mapping[str, Any] = field(default_factory=dict)
+    size_bytes: int | None = None
 
     @property
     def key(self) -> str:

@@ -4,7 +4,6 @@ Works on the plain data of `summary`, so that a stored evaluation prints like a 
 how numbers were measured.
 """
 
-import html
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,12 +11,14 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from asr_kd.evaluation.cells import UNKNOWN, escape, interval, millions, percent, pipe_table, plain
+from asr_kd.evaluation.distillation import gap_cell, pair_lines, pair_sections, teacher_sections
+
 Summary = Mapping[str, Any]
 
 SYNTHETIC_NOTICE = "Synthetic speech: says nothing about real speech."
 LISTED = 50
 """Excluded utterances that results.md lists; results.json has them all."""
-UNKNOWN = "–"
 
 _HEADER = (
     "System", "WER %", "95 % interval", "by speaker", "S", "D", "I", "Words", "CER %",
@@ -35,6 +36,8 @@ _MEASURED = {
     "device",
     *_STREAMED,
 }
+_ELSEWHERE = {"external", "sha256", "symbols", "frame_shift_ms"}
+"""Details of a teacher from elsewhere, which stand in a section of their own."""
 _LEGEND = (
     "WER: word error rate with its bootstrap interval over utterances, then over speakers; S, D, I: substituted, "
     "deleted, inserted words; CER: character error rate; Size: weights on disk; RTF: computing time per second of "
@@ -49,7 +52,8 @@ def markdown(summary: Summary) -> str:
     for name, found in summary["test_sets"].items():
         parts += _set_section(name, found, summary["models"])
     timed = max((model["rtf_utterances"] for model in summary["models"].values()), default=0)
-    parts += [_LEGEND.format(rtf_utterances=timed), *_models_section(summary["models"]), *_provenance_section(summary)]
+    parts += [_LEGEND.format(rtf_utterances=timed), *teacher_sections(summary)]
+    parts += [*_models_section(summary["models"]), *_provenance_section(summary)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -65,7 +69,8 @@ def terminal_table(summary: Summary) -> Table:
             continue
         page.add_row(Text(f"{name}: {_size(found)}", style="bold"))
         page.add_row(_terminal_set(found, summary["models"]))
-        page.add_row(Text(f"Gap recovered: {_gap(found)}"))
+        for line in pair_lines(found):
+            page.add_row(Text(line))
         if found["excluded"]:
             page.add_row(Text(f"{_excluded_count(found)}, listed in results.md"))
     return page
@@ -102,21 +107,14 @@ def _seeds_notice(seeds: Sequence[int]) -> str:
 
 def _set_section(name: str, found: Mapping[str, Any], models: Mapping[str, Any]) -> list[str]:
     if "skipped" in found:
-        return [f"## {name}", f"Not evaluated ({_escape(found['skipped'])})."]
+        return [f"## {name}", f"Not evaluated ({escape(found['skipped'])})."]
     rows = [_markdown_cells(key, found, models[key]) for key in _systems(found)]
     parts = [
         f"## {name}",
         f"{_size(found)}.",
-        _pipe_table(_HEADER, rows, left=1),
-        f"Gap recovered: {_escape(_gap(found))}.",
+        pipe_table(_HEADER, rows, left=1),
+        *pair_sections(found),
     ]
-    difference = found["kd_minus_hard"]
-    if difference is not None:
-        spread = _interval(difference["low"], difference["high"])
-        parts.append(
-            f"WER with KD minus WER without: {100 * difference['wer']:+.2f} points {spread} "
-            f"(paired, resampled by {found['resampled_by']})."
-        )
     if found["excluded"]:
         parts.append(_excluded_list(found))
     return parts
@@ -126,13 +124,13 @@ def _markdown_cells(key: str, found: Mapping[str, Any], model: Mapping[str, Any]
     errors = found[key]
     return [
         errors["name"],
-        _percent(errors["wer"]),
-        _interval(errors["wer_low"], errors["wer_high"]),
-        _interval(errors["wer_low_speakers"], errors["wer_high_speakers"]),
+        percent(errors["wer"]),
+        interval(errors["wer_low"], errors["wer_high"]),
+        interval(errors["wer_low_speakers"], errors["wer_high_speakers"]),
         *(str(errors[count]) for count in ("substitutions", "deletions", "insertions", "words")),
-        _percent(errors["cer"]),
+        percent(errors["cer"]),
         *_cost_cells(model),
-        (_gap(found) if found["gap_recovered"] is not None else "undefined") if key == "student_kd" else "",
+        gap_cell(found, key),
     ]
 
 
@@ -140,9 +138,9 @@ def _terminal_cells(errors: Mapping[str, Any], model: Mapping[str, Any]) -> list
     low, high = errors["wer_low"], errors["wer_high"]
     return [
         errors["name"],
-        _percent(errors["wer"]) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"),
+        percent(errors["wer"]) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"),
         "/".join(str(errors[count]) for count in ("substitutions", "deletions", "insertions")),
-        _percent(errors["cer"]),
+        percent(errors["cer"]),
         *_cost_cells(model),
     ]
 
@@ -150,17 +148,10 @@ def _terminal_cells(errors: Mapping[str, Any], model: Mapping[str, Any]) -> list
 def _cost_cells(model: Mapping[str, Any]) -> list[str]:
     parameters, size, factor = model["parameters"], model["size_bytes"], model["real_time_factor"]
     return [
-        UNKNOWN if parameters is None else f"{parameters / 1e6:.2f} M",
+        millions(parameters),
         UNKNOWN if size is None else f"{size / 1e6:.1f} MB",
         UNKNOWN if factor is None else f"{factor:.2g}",
     ]
-
-
-def _gap(found: Mapping[str, Any]) -> str:
-    if found["gap_recovered"] is None:
-        return f"undefined ({found['gap_recovered_reason']})"
-    low, high = found["gap_recovered_low"], found["gap_recovered_high"]
-    return f"{100 * found['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _excluded_count(found: Mapping[str, Any]) -> str:
@@ -170,20 +161,21 @@ def _excluded_count(found: Mapping[str, Any]) -> str:
 
 def _excluded_list(found: Mapping[str, Any]) -> str:
     lines = [f"{_excluded_count(found)}, for every system alike:", ""]
-    lines += [f"- {_escape(item['id'])}: {_escape(item['reason'])}" for item in found["excluded"][:LISTED]]
+    lines += [f"- {escape(item['id'])}: {escape(item['reason'])}" for item in found["excluded"][:LISTED]]
     if len(found["excluded"]) > LISTED:
         lines.append(f"- … and {len(found['excluded']) - LISTED} more, see results.json")
     return "\n".join(lines)
 
 
 def _models_section(models: Mapping[str, Any]) -> list[str]:
-    details = list(dict.fromkeys(name for model in models.values() for name in model if name not in _MEASURED))
+    elsewhere = _MEASURED | _ELSEWHERE
+    details = list(dict.fromkeys(name for model in models.values() for name in model if name not in elsewhere))
     header = ["System", "Role", "Device", "RTF streamed", *details]
     rows = [
-        [model["name"], model["role"], model["device"], *(_plain(model.get(name)) for name in _STREAMED + details)]
+        [model["name"], model["role"], model["device"], *(plain(model.get(name)) for name in _STREAMED + details)]
         for model in models.values()
     ]
-    return ["## Models", _pipe_table(header, rows, left=3)]
+    return ["## Models", pipe_table(header, rows, left=3)]
 
 
 def _provenance_section(summary: Summary) -> list[str]:
@@ -193,7 +185,7 @@ def _provenance_section(summary: Summary) -> list[str]:
     bootstrap = facts["bootstrap"]
     lines = [
         f"- Date: {facts['date']}",
-        f"- Command: `{_escape(facts['command'])}`",
+        f"- Command: `{escape(facts['command'])}`",
         f"- Git commit: {facts['git_commit'] or 'not in a checkout'}",
         f"- Machine: {machine['cpu']}, {machine['cpus']} CPUs ({machine['system']}), GPU: {machine['gpu'] or 'none'}",
         f"- Versions: {versions}",
@@ -203,31 +195,7 @@ def _provenance_section(summary: Summary) -> list[str]:
     return ["## Where this comes from", "\n".join(lines)]
 
 
-def _pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first `left` columns are text, the others numbers."""
-    rule = [":--" if column < left else "--:" for column in range(len(header))]
-    lines = [header, rule, *([_escape(cell) for cell in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _plain(value: Any) -> str:
-    return UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
-
-
-def _interval(low: float | None, high: float | None) -> str:
-    return UNKNOWN if low is None or high is None else f"[{100 * low:.2f}, {100 * high:.2f}]"
-
-
 def _size(found: Mapping[str, Any]) -> str:
     seconds = found["seconds"]
     duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
     return f"{found['utterances']} utterances, {found['speakers']} speakers, {duration} of speech"
-
-
-def _escape(text: Any) -> str:
-    """Text as data: no markup, no table cell or line ended early."""
-    return " ".join(html.escape(str(text), quote=False).replace("|", "\\|").split())

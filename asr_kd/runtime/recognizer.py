@@ -87,7 +87,7 @@ class Recognizer:
     def align(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[Alignment]:
         """As `transcribe`, with token ids and the 40 ms frame of each."""
         alignments: list[Alignment] = [Alignment([], [])] * len(waveforms)
-        for batch in _batches([len(waveform) for waveform in waveforms], batch_seconds):
+        for batch in batches_by_seconds([len(waveform) for waveform in waveforms], batch_seconds):
             output = self.log_probs([waveforms[index] for index in batch])
             decoded = greedy_alignments(output.log_probs, output.lens, self.vocabulary.blank_id)
             for index, alignment in zip(batch, decoded, strict=True):
@@ -182,7 +182,7 @@ def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
     return replace(loaded, model=model)
 
 
-def _batches(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
+def batches_by_seconds(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
     """Indices of utterances of similar length, so many that their padded sum stays within `batch_seconds`."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):

@@ -6,6 +6,7 @@ import pytest
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
@@ -40,7 +41,7 @@ def test_known_errors_of_two_systems(tmp_path, utterances, by_heart):
     assert list(found.references) == [utterance.id for utterance in utterances]
     assert found.num_speakers == 3
     assert found.seconds == pytest.approx(sum(utterance.duration for utterance in utterances))
-    assert found.gap_recovered is None
+    assert found.comparisons == []
     assert results.names == {"teacher": "big", "student_hard": "small"}
 
 
@@ -54,8 +55,10 @@ def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, by_heart
     ]
     found = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report").sets["test"]
     assert found.resampled_by == "speakers"
-    assert found.gap_recovered.value == pytest.approx(3 / 6)
-    assert found.kd_minus_hard.value == pytest.approx(-3 / 16)
+    assert found.comparisons == [found.default_pair]
+    assert found.default_pair.pair == Comparison("student_kd", "student_hard", "teacher")
+    assert found.default_pair.gap_recovered.value == pytest.approx(3 / 6)
+    assert found.default_pair.difference.value == pytest.approx(-3 / 16)
 
 
 def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_path, utterances, by_heart):

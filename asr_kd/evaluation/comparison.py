@@ -1,0 +1,131 @@
+"""Who is compared with whom: a student with distillation, its like without, and the teacher of the first.
+
+Knows scores, not how they came about or how they are printed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.systems import System
+from asr_kd.scoring.significance import Difference, GapRecovered, Resampling, bootstrap_difference, gap_recovered
+from asr_kd.scoring.wer import Score
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One pair of students and their teacher, by the names of the systems."""
+
+    distilled: str
+    """The student that learned from a teacher."""
+    baseline: str
+    """The same student without: same model, training and data."""
+    teacher: str | None = None
+    """Without one among the systems there is a difference, but no gap to recover."""
+
+
+DEFAULT_PAIR = Comparison("student_kd", "student_hard", "teacher")
+"""By keys: the roles that make a pair without being asked."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison found on one test set; the systems by their keys."""
+
+    pair: Comparison
+    difference: Difference
+    """WER with distillation minus WER without."""
+    gap_recovered: GapRecovered | None
+    """None without a teacher."""
+
+
+def resolve_comparisons(systems: Sequence[System], stated: Sequence[Comparison]) -> list[Comparison]:
+    """The pairs to compare, by the systems' keys: that of the roles `student_hard` and `student_kd`, then the stated.
+
+    Raises:
+        EvaluationError: a pair names a system that is not there or one system twice, or is stated twice.
+    """
+    keys = {system.name: system.key for system in systems}
+    pairs = [_by_key(keys, pair) for pair in stated]
+    default = _default_pair(set(keys.values()))
+    if default is not None and all(_students(pair) != _students(default) for pair in pairs):
+        pairs.insert(0, default)
+    seen: set[tuple[str, str]] = set()
+    for pair in pairs:
+        if _students(pair) in seen:
+            raise EvaluationError(
+                f"the comparison of {pair.distilled!r} with {pair.baseline!r} is stated twice",
+                expected="each pair once",
+            )
+        seen.add(_students(pair))
+    return pairs
+
+
+def compare(
+    pairs: Sequence[Comparison],
+    scores: Mapping[str, Score],
+    groups: Sequence[str] | None,
+    resampling: Resampling,
+) -> list[Compared]:
+    """Difference and gap recovered of every pair, all on the same resamples.
+
+    Args:
+        pairs: by keys of `scores`.
+        groups: the speaker of each utterance; None resamples utterances.
+    """
+    found = []
+    for pair in pairs:
+        distilled, baseline = scores[pair.distilled], scores[pair.baseline]
+        words = words_of(baseline)
+        difference = bootstrap_difference(
+            errors_of(distilled), errors_of(baseline), words, groups=groups, resampling=resampling
+        )
+        gap = None
+        if pair.teacher is not None:
+            teacher = errors_of(scores[pair.teacher])
+            gap = gap_recovered(
+                errors_of(baseline), errors_of(distilled), teacher, words, groups=groups, resampling=resampling
+            )
+        found.append(Compared(pair, difference, gap))
+    return found
+
+
+def errors_of(scored: Score) -> list[int]:
+    """Word errors of each utterance, [N]."""
+    return [utterance.words.errors for utterance in scored.utterances.values()]
+
+
+def words_of(scored: Score) -> list[int]:
+    """Reference words of each utterance, [N]."""
+    return [utterance.words.words for utterance in scored.utterances.values()]
+
+
+def _default_pair(keys: set[str]) -> Comparison | None:
+    if not {DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline} <= keys:
+        return None
+    return Comparison(
+        DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline, DEFAULT_PAIR.teacher if DEFAULT_PAIR.teacher in keys else None
+    )
+
+
+def _by_key(keys: Mapping[str, str], pair: Comparison) -> Comparison:
+    named = [name for name in (pair.distilled, pair.baseline, pair.teacher) if name is not None]
+    unknown = [name for name in named if name not in keys]
+    if unknown:
+        raise EvaluationError(
+            f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}, which is not evaluated",
+            expected=f"one of {', '.join(keys)}",
+        )
+    if len(set(named)) < len(named):
+        raise EvaluationError(
+            f"the comparison of {pair.distilled!r} with {pair.baseline!r} and teacher {pair.teacher!r} names one "
+            "system twice",
+            expected="a student with distillation, one without, and a teacher",
+        )
+    return Comparison(
+        keys[pair.distilled], keys[pair.baseline], keys[pair.teacher] if pair.teacher is not None else None
+    )
+
+
+def _students(pair: Comparison) -> tuple[str, str]:
+    return pair.distilled, pair.baseline

@@ -1,0 +1,131 @@
+"""Several pairs of students in one report: each against its like, and what cannot be compared."""
+
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
+from asr_kd.evaluation.evaluate import evaluate_systems
+from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.tables import markdown, terminal_table
+
+SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, rtf_utterances=0)
+PAIRS = (Comparison("5m-kd", "5m-hard", "big"), Comparison("10m-kd", "10m-hard", "big"))
+
+
+@pytest.fixture
+def systems(utterances, by_heart):
+    """Two pairs: the first closes half of its gap, the second all of a smaller one."""
+    every_first = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
+    half = {key: text for key, text in every_first.items() if key.endswith("1")}
+    return [
+        System("big", "teacher", by_heart(), parameters=300_000_000),
+        System("5m-hard", "other", by_heart(every_first), parameters=5_000_000),
+        System("5m-kd", "other", by_heart(half), parameters=5_000_000),
+        System("10m-hard", "other", by_heart(half)),
+        System("10m-kd", "other", by_heart()),
+    ]
+
+
+@pytest.fixture
+def summary(systems, utterances, tmp_path):
+    evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path, RunFacts(comparisons=PAIRS))
+    return read_results(tmp_path)
+
+
+def test_every_pair_has_its_own_gap_and_difference(summary):
+    found = summary["test_sets"]["dev"]
+    pairs = {pair["distilled"]: pair for pair in found["comparisons"]}
+    assert list(pairs) == ["5m-kd", "10m-kd"]
+    assert (pairs["5m-kd"]["baseline"], pairs["5m-kd"]["teacher"]) == ("5m-hard", "teacher")
+    assert pairs["5m-kd"]["gap_recovered"] == pytest.approx(3 / 6)
+    assert pairs["5m-kd"]["difference"]["wer"] == pytest.approx(-3 / 16)
+    assert pairs["5m-kd"]["difference"]["low"] <= -3 / 16 <= pairs["5m-kd"]["difference"]["high"]
+    assert pairs["10m-kd"]["gap_recovered"] == pytest.approx(1.0)
+    assert pairs["10m-kd"]["difference"]["wer"] == pytest.approx(-3 / 16)
+    assert set(found) >= {"teacher", "5m-hard", "5m-kd", "10m-hard", "10m-kd"}
+
+
+def test_the_keys_of_the_default_pair_say_that_there_is_none(summary):
+    found = summary["test_sets"]["dev"]
+    assert (found["gap_recovered"], found["kd_minus_hard"]) == (None, None)
+    reason = "not among the systems: student_hard, student_kd; comparisons: 5m-kd, 10m-kd"
+    assert found["gap_recovered_reason"] == reason
+
+
+def test_results_md_has_a_row_for_every_pair(summary):
+    text = markdown(summary)
+    rows = [line for line in text.splitlines() if line.startswith("| 5m-kd | 5m-hard | big | ")]
+    assert len(rows) == 1
+    assert " | 50 % [" in rows[0]
+    assert " | -18.75 [" in rows[0]
+    assert "| 10m-kd | 10m-hard | big | 100 % [100, 100] | -18.75 [" in text
+    in_table = [line for line in text.splitlines() if line.startswith("| 5m-kd | 18.75 | ")]
+    assert in_table[0].rstrip(" |").rsplit("| ", 1)[1].startswith("50 % [")
+    assert "## Distillation" not in text  # the teacher was trained by this run
+
+
+def test_the_terminal_names_the_students(summary):
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(summary))
+    assert "Gap recovered by 5m-kd: 50 % [" in console.file.getvalue()
+    assert "Gap recovered by 10m-kd: 100 % [100, 100]" in console.file.getvalue()
+
+
+def test_the_roles_make_a_pair_unasked_and_come_first(systems, by_heart):
+    roles = [System("student-kd", "student_kd", by_heart()), System("student-hard", "student_hard", by_heart())]
+    pairs = resolve_comparisons([*systems, *roles], PAIRS)
+    assert pairs[0] == Comparison("student_kd", "student_hard", "teacher")
+    assert pairs[1] == Comparison("5m-kd", "5m-hard", "teacher")
+    assert len(pairs) == 3
+    stated = Comparison("student-kd", "student-hard", None)
+    assert resolve_comparisons(roles, [stated]) == [Comparison("student_kd", "student_hard", None)]
+    assert resolve_comparisons(roles, []) == [Comparison("student_kd", "student_hard", None)]
+    assert resolve_comparisons(systems, []) == []
+
+
+def test_a_pair_without_a_teacher_has_a_difference_but_no_gap(systems, utterances, tmp_path):
+    facts = RunFacts(comparisons=(Comparison("5m-kd", "5m-hard"),))
+    evaluate_systems(systems[1:3], {"dev": utterances}, SETTINGS, tmp_path, facts)
+    pair = read_results(tmp_path)["test_sets"]["dev"]["comparisons"][0]
+    assert (pair["gap_recovered"], pair["gap_recovered_reason"]) == (None, "its teacher was not evaluated")
+    assert pair["difference"]["wer"] == pytest.approx(-3 / 16)
+    assert "Gap recovered: undefined (its teacher was not evaluated)." in (tmp_path / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (Comparison("5m-kd", "nobody", "big"), "'5m-kd' with 'nobody' needs 'nobody', which is not evaluated"),
+        (
+            Comparison("5m-kd", "5m-hard", "giant"),
+            "needs 'giant', which is not evaluated; expected one of big",
+        ),
+        (Comparison("5m-kd", "5m-kd", "big"), "names one system twice"),
+        (Comparison("5m-kd", "big", "big"), "names one system twice"),
+        (PAIRS[0], "is stated twice"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_the_first_transcript(pair, message, systems, utterances, tmp_path):
+    with pytest.raises(EvaluationError, match=message):
+        evaluate_systems(
+            systems, {"dev": utterances}, SETTINGS, tmp_path / "report", RunFacts(comparisons=(PAIRS[0], pair))
+        )
+    assert not (tmp_path / "report").exists()
+    assert not any(system.recognizer.batches for system in systems)
+
+
+def test_a_report_from_before_there_were_several_pairs_still_reads(utterances, by_heart, tmp_path):
+    roles = [System(role, role, by_heart()) for role in ("teacher", "student_hard", "student_kd")]
+    evaluate_systems(roles, {"dev": utterances}, SETTINGS, tmp_path)
+    now = markdown(read_results(tmp_path))
+    stored = json.loads((tmp_path / "results.json").read_text())
+    del stored["test_sets"]["dev"]["comparisons"], stored["teachers"]
+    (tmp_path / "results.json").write_text(json.dumps(stored))
+    assert markdown(read_results(tmp_path)) == now
