@@ -1,6 +1,7 @@
 """Claiming a piece of work among processes that do not talk: a file that only one can create.
 
-A claim names its owner; one whose owner died on this machine is taken over. Knows nothing of the work.
+A claim names its owner; one whose owner died on this machine, or has not been heard of for long on another, is taken
+over. Knows nothing of the work.
 """
 
 import fcntl
@@ -8,17 +9,28 @@ import json
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+GUARD = ".guard"
+SILENT_SECONDS = 1800.0
+"""An owner on another machine that has not held its claim for so long is taken for dead. Were it alive after all, the
+same shard would be made twice, with the same bytes."""
 
 
 @contextmanager
 def guard(folder: Path) -> Iterator[None]:
     """One process at a time in here; the system lets go when the process dies."""
-    with (folder / ".guard").open("w") as file:
+    with (folder / GUARD).open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
+
+
+def hold(path: Path) -> None:
+    """Say that the owner of a claim still lives."""
+    with suppress(FileNotFoundError):  # somebody took us for dead
+        os.utime(path)
 
 
 def release(path: Path) -> None:
@@ -36,7 +48,7 @@ def acquire(path: Path) -> str | None:
     with guard(path.parent):
         if path.exists():
             owner = _read(path)
-            if not _is_dead(owner):
+            if not _is_dead(owner, path):
                 return f"process {owner['pid']} on {owner['host']} (claim {path})"
             path.unlink()
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
@@ -55,11 +67,13 @@ def _read(path: Path) -> dict[str, Any]:
     return owner if isinstance(owner, dict) and {"pid", "host", "started"} <= owner.keys() else {}
 
 
-def _is_dead(owner: dict[str, Any]) -> bool:
+def _is_dead(owner: dict[str, Any], path: Path) -> bool:
     if not owner:
         return True
     if owner["host"] != socket.gethostname():
-        return False  # cannot be known from here
+        # Both times by the disk's own clock: machines' clocks differ.
+        os.utime(path.parent / GUARD)
+        return (path.parent / GUARD).stat().st_mtime - path.stat().st_mtime > SILENT_SECONDS
     try:
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:

@@ -67,6 +67,10 @@ class Place(ABC):
         """Claim a piece of work; None when it is ours, else who has it. A place without locks gives it to anyone."""
 
     @abstractmethod
+    def hold(self, name: str) -> None:
+        """Say that we are still at work on what we claimed."""
+
+    @abstractmethod
     def release(self, name: str) -> None:
         """Give up a claim that `acquire` gave us."""
 
@@ -123,6 +127,10 @@ class LocalPlace(Place):
     def acquire(self, name: str) -> str | None:
         """See `Place`."""
         return claims.acquire(self.folder / f"{name}.claim")
+
+    def hold(self, name: str) -> None:
+        """See `Place`."""
+        claims.hold(self.folder / f"{name}.claim")
 
     def release(self, name: str) -> None:
         """See `Place`."""

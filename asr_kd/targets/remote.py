@@ -114,6 +114,9 @@ class RemotePlace(Place):
         """See `Place`; always ours."""
         return None
 
+    def hold(self, name: str) -> None:
+        """See `Place`; nothing to do."""
+
     def release(self, name: str) -> None:
         """See `Place`; nothing to do."""
 

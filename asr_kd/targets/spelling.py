@@ -1,0 +1,45 @@
+"""A store's own copy of its vocabulary, so that people can read the targets without the model. Trains nothing."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from asr_kd.errors import TargetsError
+from asr_kd.targets.places import Place
+from asr_kd.targets.store import EXTRACT_AGAIN, VOCABULARY, StoreInfo
+from asr_kd.text.vocabulary import Vocabulary
+
+FILES = (VOCABULARY, "bpe.model")
+"""What a vocabulary may be saved as."""
+
+
+def write_vocabulary(place: Place, vocabulary: Vocabulary) -> None:
+    """Put the vocabulary beside the index, unless it is there."""
+    there = place.sizes()
+    with TemporaryDirectory() as folder:
+        vocabulary.save(Path(folder) / VOCABULARY)
+        for path in sorted(Path(folder).iterdir()):
+            if there.get(path.name) != path.stat().st_size:
+                place.write(path.name, path.read_bytes())
+
+
+def read_vocabulary(place: Place, info: StoreInfo) -> Vocabulary:
+    """The vocabulary that a store's token ids mean.
+
+    Raises:
+        TargetsError: it is not there, or not the one that the index names.
+        VocabularyError: it is damaged.
+    """
+    there = place.sizes()
+    with TemporaryDirectory() as folder:
+        for name in FILES:
+            if name in there:
+                (Path(folder) / name).write_bytes(place.read(name))
+        found = Vocabulary.load(Path(folder) / VOCABULARY) if VOCABULARY in there else None
+    if found is None or found.sha256 != info.vocabulary.sha256:
+        raise TargetsError(
+            "is not there" if found is None else f"holds other symbols: {len(found)}, SHA-256 {found.sha256[:12]}…",
+            where=f"{place}/{VOCABULARY}",
+            expected=f"the {info.vocabulary.size} symbols of SHA-256 {info.vocabulary.sha256[:12]}…",
+            remedy=f"Copy the student's tokens.txt there. {EXTRACT_AGAIN}" if found is None else EXTRACT_AGAIN,
+        )
+    return found
