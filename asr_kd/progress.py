@@ -37,6 +37,25 @@ class Silent:
 SILENT = Silent()
 
 
+class Aside:
+    """What another process of the same run reports: no bars, and its lines with its name.
+
+    Args:
+        inner: what prints.
+        name: of the process.
+    """
+
+    def __init__(self, inner: Progress, name: str) -> None:
+        self.inner, self.name = inner, name
+
+    def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
+        """Nothing: one bar is enough."""
+
+    def message(self, text: str) -> None:
+        """A line that stays, with whose it is."""
+        self.inner.message(f"{self.name}: {text}")
+
+
 class ConsoleProgress:
     """A bar with speed and time left on a terminal; a line every 20 seconds when the output is a file."""
 

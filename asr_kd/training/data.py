@@ -6,7 +6,7 @@ Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import References
 from asr_kd.models.subsampling import output_lens
-from asr_kd.posteriors.types import SoftTargets
+from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
 from asr_kd.targets.collate import collate
 from asr_kd.targets.settings import variant_name
 from asr_kd.targets.store import Store, StoredTargets
@@ -60,19 +60,35 @@ class Batch:
     unreadable: list[Unreadable] = field(default_factory=list)
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device."""
-        moved = self.targets
-        if moved is not None:
-            posteriors = type(moved.posteriors)(*(part.to(device) for part in moved.posteriors))
-            moved = SoftTargets(posteriors, moved.lens.to(device))
-        return Batch(
-            self.ids,
-            self.features.to(device),
-            self.feature_lens.to(device),
-            self.audio_lens.to(device),
-            References(*(part.to(device) for part in self.references)),
-            moved,
-            self.unreadable,
+        """The same batch on a device; from pinned memory the copy does not wait."""
+        return self._each(lambda part: part.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Batch":
+        """The same batch in memory that a GPU reads by itself; a DataLoader with `pin_memory` calls this."""
+        return self._each(Tensor.pin_memory)
+
+    def pieces(self, count: int) -> "list[Batch]":
+        """The batch in so many pieces of about as many utterances, each with the batch's padding."""
+        if count == 1:
+            return [self]
+        rows = list(range(len(self.ids)))
+        return [self._rows(rows[number::count]) for number in range(count) if rows[number::count]]
+
+    def _rows(self, rows: list[int]) -> "Batch":
+        return replace(self._each(lambda part: part[rows]), ids=[self.ids[row] for row in rows], unreadable=[])
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        targets = self.targets
+        if targets is not None:
+            posteriors = SparsePosteriors(*(change(part) for part in targets.posteriors))
+            targets = SoftTargets(posteriors, change(targets.lens))
+        return replace(
+            self,
+            features=change(self.features),
+            feature_lens=change(self.feature_lens),
+            audio_lens=change(self.audio_lens),
+            references=References(*(change(part) for part in self.references)),
+            targets=targets,
         )
 
 

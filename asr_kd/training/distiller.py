@@ -1,9 +1,8 @@
-"""The training loop: a speechbrain Brain with exact resuming, and with steps that are not finite left out.
+"""The training loop: a speechbrain Brain with exact resuming, on one process or several.
 
-What the Brain supplies: loop, mixed precision, devices. What is ours: randomness that depends on the step
-alone, checkpoints, the learning rate, and the policy for bad steps and unreadable audio.
-
-Shapes: B utterances, T frames, V vocabulary.
+What the Brain supplies: loop, mixed precision, devices. What is ours: steps whose randomness depends on their number
+alone, checkpoints, the learning rate, the policy for bad steps and unreadable audio, and how processes share the work:
+gradients are summed by `Gradients`, not by the Brain's wrapper, which cannot divide by the global batch's frames.
 """
 
 import math
@@ -11,24 +10,21 @@ from typing import Any
 
 import speechbrain as sb
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from asr_kd.decoding.greedy import greedy
-from asr_kd.errors import StoppedEarly
-from asr_kd.features.augment import spec_augment
+from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.files import atomic_path
-from asr_kd.losses import LossTerms, Objective
-from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses import Objective
 from asr_kd.models.conformer import Conformer, EncoderOutput
-from asr_kd.models.settings import Context
 from asr_kd.models.weights import write_tensors
-from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.scoring.wer import score
+from asr_kd.training.agreement import Agreement, agree
 from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
 from asr_kd.training.data import Batch
+from asr_kd.training.dev import DevScores
 from asr_kd.training.schedule import learning_rate
 from asr_kd.training.settings import TrainSettings
+from asr_kd.training.step import Stepper
 from asr_kd.training.surroundings import Surroundings, note_nonfinite, note_unreadable
 
 
@@ -43,22 +39,18 @@ class Distiller(sb.Brain):
         around: Surroundings,
         device: torch.device,
     ) -> None:
-        optimizer = torch.optim.AdamW(
-            _parameter_groups(model, objective, settings.weight_decay),
-            lr=settings.learning_rate,
-            betas=(0.9, 0.98),
-            fused=True,
-        )
         super().__init__(
             modules={"model": model, "objective": objective},
             run_opts={"device": str(device), "precision": settings.precision, "noprogressbar": True},
         )
         self.settings, self.around = settings, around
-        self.model, self.objective, self.optimizer = model, objective, optimizer
-        self.trained = nn.ModuleDict({"model": model, "objective": objective})
+        self.model = model
+        self.stepper = Stepper(model, objective, settings, around, device, self.training_ctx)
+        self.dev = DevScores(around.dev_references, around.vocabulary, around.ranks)
         self.state = TrainingState(around.job)
         self.total_steps = 0
         self._checkpointed_rows = 0
+        self._stop: str | None = None
 
     # -- the run -----------------------------------------------------------------------------------------
 
@@ -67,10 +59,21 @@ class Distiller(sb.Brain):
 
         Raises:
             StoppedEarly: asked to stop; the state is saved.
-            TrainingError: too many steps that are not finite, or too much unreadable audio.
+            TrainingError: too many steps that are not finite, or too much unreadable audio; or the processes do not
+                see the same files.
         """
         around = self.around
-        restored = load_newest(around.folder / "checkpoints", self.trained, self.optimizer, around.job, around.progress)
+        folder = around.folder / "checkpoints"
+        around.ranks.barrier()  # nobody looks before an earlier unit's files are all there
+        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, around.job, around.progress)
+        steps = around.ranks.gather(restored.step if restored is not None else 0)
+        if len(set(steps)) > 1:
+            raise TrainingError(
+                f"the processes go on from different steps ({', '.join(map(str, steps))})",
+                where=folder,
+                expected="one folder that all of them see",
+                remedy="Put work_dir on storage that the machines share",
+            )
         if restored is not None:
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
@@ -87,6 +90,9 @@ class Distiller(sb.Brain):
     def init_optimizers(self) -> None:
         """The optimizer is there from the start, because a checkpoint fills it."""
 
+    def _wrap_distributed(self) -> None:
+        """Nothing: gradients are summed by the step."""
+
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Plan the epoch, or clear the dev set's hypotheses."""
         if stage == sb.Stage.TRAIN:
@@ -95,8 +101,7 @@ class Distiller(sb.Brain):
             self.step = self.state.batch
             self._epoch_batches = len(self.around.batches)
         else:
-            self._hypotheses: dict[str, str] = {}
-            self._dev_loss, self._dev_frames = 0.0, 0
+            self.dev.clear()
 
     def _fit_valid(self, valid_set: Any, epoch: int, enable: bool) -> None:
         every = self.settings.validate_every_epochs
@@ -107,11 +112,8 @@ class Distiller(sb.Brain):
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """After the dev set: word errors, the epoch's row, and its weights if they are among the best."""
-        if stage != sb.Stage.VALID:
-            return
-        references = {id_: self.around.dev_references[id_] for id_ in self._hypotheses}
-        errors = score(references, self._hypotheses, "none")
-        self._end_epoch({"dev_wer": errors.wer, "dev_loss": self._dev_loss / max(self._dev_frames, 1)})
+        if stage == sb.Stage.VALID:
+            self._end_epoch(self.dev.row())
 
     def _end_epoch(self, dev: dict[str, float]) -> None:
         around, state = self.around, self.state
@@ -123,88 +125,55 @@ class Distiller(sb.Brain):
         }
         state.curve.append(row)
         if dev:
-            with atomic_path(best_path(around.folder, state.epoch)) as partial:
-                write_tensors(partial, {name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
+            if around.ranks.first:
+                with atomic_path(best_path(around.folder, state.epoch)) as partial:
+                    write_tensors(partial, {name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
             shown = f"dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}"
             around.progress.message(
                 f"{around.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"
             )
         around.log_scalars({key: value for key, value in row.items() if key not in ("epoch", "step")}, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
-        if state.epoch > self.settings.epochs:
-            self.checkpoint()
-        else:
+        if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()
+        elif around.ranks.first:
+            self.checkpoint()
 
     # -- one step ----------------------------------------------------------------------------------------
 
     def fit_batch(self, batch: Batch) -> Tensor:
         """One optimizer step; a loss or gradient that is not finite changes nothing and is counted."""
-        note_unreadable(self.state, batch, self.around, self.settings.max_bad_share)
-        loss = self._step(batch.to(self.device)) if batch.ids else torch.zeros(())
         state, around = self.state, self.around
+        agreed = agree(batch, around.should_stop(), around.ranks)
+        self._stop = agreed.stop
+        note_unreadable(state, agreed.unreadable, around, self.settings.max_bad_share)
+        loss = self._step(batch, agreed) if agreed.utterances else 0.0
         state.batch += 1
         state.step += 1
         self.optimizer_step += 1
         if math.isfinite(loss):
-            state.loss_sum += float(loss)
+            state.loss_sum += loss
             state.nonfinite_row = 0
         else:
-            note_nonfinite(self.state, batch, self.around, self.settings.max_nonfinite_steps)
+            ids = [id_ for theirs in around.ranks.gather(batch.ids) for id_ in theirs]
+            note_nonfinite(state, ids, around, self.settings.max_nonfinite_steps)
         around.progress.update(
             f"train {around.name}",
             state.step,
             max(self.total_steps, state.step),
             "steps",
-            f"epoch {state.epoch} loss {float(loss):.3f}",
+            f"epoch {state.epoch} loss {loss:.3f}",
         )
         if state.batch < self._epoch_batches:
             self._checkpoint_or_stop()
-        return loss
+        return torch.tensor(loss)
 
-    def _step(self, batch: Batch) -> Tensor:
-        # The step's number seeds everything random in it, so a resumed run draws what the first would have.
-        seed = self.around.seed * 1_000_003 + self.state.step
-        torch.manual_seed(seed)
-        generator = torch.Generator().manual_seed(seed)
-        for group in self.optimizer.param_groups:
-            group["lr"] = self._rate()
-        features = batch.features
-        teacher_output = self._dense_targets(batch)
-        if self.settings.augmentation.spec_augment is not None:
-            features = spec_augment(
-                features, batch.feature_lens, self.model.mean, self.settings.augmentation.spec_augment, generator
-            )
-        with self.training_ctx:
-            context = self._draw_context(generator)
-            output = self.model(features, batch.feature_lens, context, self.settings.inner_layers)
-        terms = self._loss(output, batch, teacher_output)
-        loss = terms.total.detach().cpu()
-        if not torch.isfinite(loss):
-            return loss
-        self.optimizer.zero_grad(set_to_none=True)
-        terms.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.trained.parameters(), self.settings.clip_norm)
-        if not torch.isfinite(norm):
-            return torch.full((), torch.nan)
-        self.optimizer.step()
-        if self.state.step % 20 == 0:
-            scalars = {name: float(part) for name, part in terms.parts.items()}
-            self.around.log_scalars(
-                {f"step/{k}": v for k, v in scalars.items()} | {"step/rate": self._rate()}, self.state.step
-            )
+    def _step(self, batch: Batch, agreed: Agreement) -> float:
+        step, rate = self.state.step, self._rate()
+        loss, parts = self.stepper.take(batch, agreed.frames, step, rate)
+        if parts and step % 20 == 0:
+            self.around.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
         return loss
-
-    def _loss(self, output: EncoderOutput, batch: Batch, dense: DensePosteriors | None) -> LossTerms:
-        """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
-        outputs = [output.log_probs, *output.inner]
-        frames = int(output.lens.sum())
-        each = [self.objective(o, output.lens, frames, batch.references, dense or batch.targets) for o in outputs]
-        if len(each) == 1:
-            return each[0]
-        weight = self.settings.inner_weight
-        inner = torch.stack([terms.total for terms in each[1:]]).mean()
-        return each[0]._replace(total=(1 - weight) * each[0].total + weight * inner)
 
     def _rate(self) -> float:
         settings = self.settings
@@ -212,22 +181,6 @@ class Distiller(sb.Brain):
         return learning_rate(
             self.state.step, self.total_steps, warmup, settings.learning_rate, settings.final_rate_share
         )
-
-    def _draw_context(self, generator: torch.Generator) -> Context | None:
-        """One of the contexts a dynamic-chunk student trains on; None is the model's own."""
-        streaming = self.model.settings.streaming
-        if streaming is None or not streaming.train_contexts:
-            return None
-        return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
-
-    def _dense_targets(self, batch: Batch) -> DensePosteriors | None:
-        """The teacher's posteriors of the same, unmasked audio, when it runs along."""
-        if self.around.dense_teacher is None:
-            return None
-        with torch.no_grad(), self.training_ctx:
-            frames = int(batch.audio_lens.max())
-            output = self.around.dense_teacher(batch.features[:, :frames], batch.audio_lens)
-        return DensePosteriors(output.log_probs, output.lens)
 
     # -- the dev set -------------------------------------------------------------------------------------
 
@@ -238,40 +191,26 @@ class Distiller(sb.Brain):
             return torch.zeros(())
         with self.training_ctx:
             output: EncoderOutput = self.model(batch.features, batch.feature_lens)
-        for id_, tokens in zip(
-            batch.ids, greedy(output.log_probs, output.lens, self.around.vocabulary.blank_id), strict=True
-        ):
-            self._hypotheses[id_] = self.around.vocabulary.decode(tokens)
-        loss = ctc_loss(output.log_probs, output.lens, batch.references, self.around.vocabulary.blank_id)
-        self._dev_loss += float(loss)
-        self._dev_frames += int(output.lens.sum())
-        return loss.cpu() / output.lens.sum().cpu()
+        return self.dev.add(batch.ids, output.log_probs, output.lens, batch.references)
 
-    # -- trouble and stopping ----------------------------------------------------------------------------
+    # -- stopping ----------------------------------------------------------------------------------------
 
     def _checkpoint_or_stop(self) -> None:
-        reason = self.around.should_stop()
-        if reason is not None or self.around.should_checkpoint():
+        around, reason = self.around, self._stop
+        if around.ranks.first and (reason is not None or around.should_checkpoint()):
             self.checkpoint()
         if reason is not None:
+            around.ranks.barrier()  # nobody leaves before the state is saved: torchrun ends the others then
             raise StoppedEarly(
-                f"training of {self.around.name} stopped ({reason}) at epoch {self.state.epoch}, "
+                f"training of {around.name} stopped ({reason}) at epoch {self.state.epoch}, "
                 f"step {self.state.step}; its state is saved",
                 remedy="Run the same command again to go on",
             )
 
     def checkpoint(self) -> None:
-        """Save where the run stands, and drop epochs that are no longer among the best."""
-        save_checkpoint(self.around.folder / "checkpoints", self.trained, self.optimizer, self.state)
+        """Save where the run stands, and drop epochs that are no longer among the best; on the first process."""
+        stepper = self.stepper
+        save_checkpoint(self.around.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
         # An older checkpoint may still be the one to come back to: what was best then stays as well.
         prune_best(self.around.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
         self._checkpointed_rows = len(self.state.curve)
-
-
-def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and norms do not."""
-    parameters = [p for module in (model, objective) for p in module.parameters()]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]

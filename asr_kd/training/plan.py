@@ -1,10 +1,11 @@
 """Which utterances make up which batch, at what speed and with how much silence: a function of seed and epoch.
 
 Because nothing here depends on what happened before, a run that resumes sees exactly the batches that an
-uninterrupted one would have seen. Knows durations, not audio.
+uninterrupted one would have seen; and because batches are planned before they are shared out, any number of processes
+sees the same ones. Knows durations, not audio.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,8 +57,22 @@ def plan_epoch(
     return [batches[position] for position in generator.permutation(len(batches))]
 
 
+def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int, count: int) -> list[Draw]:
+    """What process `rank` of `count` takes of a batch; maybe nothing.
+
+    Longest first, there and back again (0, 1, 1, 0, 0, …): each gets as many, and nearly as much audio.
+    """
+    if count == 1:
+        return list(batch)
+    order = sorted(batch, key=seconds, reverse=True)
+    return [draw for position, draw in enumerate(order) if position % (2 * count) in (rank, 2 * count - 1 - rank)]
+
+
 class EpochBatches:
-    """A DataLoader's batch sampler over `plan_epoch`, which can begin in the middle of an epoch."""
+    """A DataLoader's batch sampler over `plan_epoch`, which can begin in the middle of an epoch.
+
+    It counts the global batches and gives process `rank` of `count` its share of each.
+    """
 
     def __init__(
         self,
@@ -66,9 +81,13 @@ class EpochBatches:
         batch_seconds: float,
         seed: int,
         min_silence_frames: int = 0,
+        *,
+        rank: int = 0,
+        count: int = 1,
     ) -> None:
         self._arguments = (durations, augmentation, batch_seconds, seed)
         self._min_silence_frames = min_silence_frames
+        self._rank, self._count = rank, count
         self.num_utterances = len(durations)
         self.skip = 0
         self.set_epoch(1)
@@ -82,4 +101,7 @@ class EpochBatches:
 
     def __iter__(self) -> Iterator[list[Draw]]:
         first, self.skip = self.skip, 0
-        return iter(self._batches[first:])
+        return (share_of(batch, self._seconds, self._rank, self._count) for batch in self._batches[first:])
+
+    def _seconds(self, draw: Draw) -> float:
+        return self._arguments[0][draw.row] / draw.speed + draw.silence_frames / 100

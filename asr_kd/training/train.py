@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Augmentation
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
@@ -74,11 +75,12 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class Control:
-    """Where a run reports to and who may stop it."""
+    """Where a run computes, reports to, who may stop it, and which processes share it."""
 
     device: torch.device = CPU
     progress: Progress = SILENT
     should_stop: Callable[[], str | None] = lambda: None
+    ranks: Ranks = ALONE
 
 
 def train(job: TrainingJob, folder: Path, control: Control) -> Path:
@@ -91,23 +93,23 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         StoppedEarly: asked to stop; state saved.
         TrainingError: nothing to train on, too much unreadable audio, or too many steps that are not finite.
     """
+    ranks = control.ranks
+    progress = control.progress if ranks.first else SILENT
     objective = Objective.from_settings(job.distill, job.vocabulary.blank_id)
     usable, tokens, excluded = select_trainable(job, objective.needs_references)
     if excluded:
-        control.progress.message(
-            f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}"
-        )
-    _write_rows(folder / "excluded.jsonl", excluded)
+        progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}")
+    if ranks.first:
+        _write_rows(folder / "excluded.jsonl", excluded)
     if not usable:
         raise TrainingError(
             "no utterance is left to train on", where=folder / "excluded.jsonl", remedy="See why in that file"
         )
     torch.manual_seed(job.seed)
     model = Conformer(job.model, len(job.vocabulary))
-    if not has_checkpoint(folder / "checkpoints"):  # a checkpoint holds them
-        model.set_normalisation(*measure_normalisation(usable, job.seed))
-    train_loader, dev_loader, batches, references = _loaders(job, usable, tokens)
-    writer = SummaryWriter(str(folder / "tensorboard"))
+    _set_normalisation(model, usable, job.seed, folder, ranks)
+    train_loader, dev_loader, batches, references = _loaders(job, usable, tokens, control)
+    writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
     around = Surroundings(
         name=job.name,
         job=job.hash(),
@@ -116,26 +118,55 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         seed=job.seed,
         batches=batches,
         dev_references=references,
-        progress=control.progress,
+        progress=progress,
         should_checkpoint=_every(job.train.checkpoint_minutes),
         should_stop=control.should_stop,
         log_scalars=partial(_log_scalars, writer),
         dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
+        ranks=ranks,
+        own_progress=control.progress,
     )
     distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, around, control.device)
     try:
-        state = distiller.fit_all(train_loader, dev_loader)
+        distiller.fit_all(train_loader, dev_loader)
     finally:
-        writer.close()
-        _write_rows(folder / "curve.jsonl", distiller.state.curve)
-    excluded += [{"id": id_, **row} for id_, row in state.unreadable.items()]
+        if writer is not None:
+            writer.close()
+            _write_rows(folder / "curve.jsonl", distiller.state.curve)
+    if ranks.first:
+        _write_model(job, folder, model, distiller.state, len(usable), excluded)
+    ranks.barrier()
+    return folder / "model"
+
+
+def _set_normalisation(
+    model: Conformer, utterances: Sequence[Utterance], seed: int, folder: Path, ranks: Ranks
+) -> None:
+    """Measured by the first process, for all; a checkpoint holds them already."""
+    measured = None
+    if ranks.first and not has_checkpoint(folder / "checkpoints"):
+        measured = [part.tolist() for part in measure_normalisation(utterances, seed)]
+    measured = ranks.broadcast(measured)
+    if measured is not None:
+        model.set_normalisation(*(torch.tensor(part) for part in measured))
+
+
+def _write_model(
+    job: TrainingJob,
+    folder: Path,
+    model: Conformer,
+    state: TrainingState,
+    num_trained: int,
+    excluded: list[dict[str, str]],
+) -> None:
+    """The averaged weights as a model folder, and everything that was left out."""
+    excluded = excluded + [{"id": id_, **row} for id_, row in state.unreadable.items()]
     _write_rows(folder / "excluded.jsonl", excluded)
     averaged = best_epochs(state.curve, job.train.average_best)
     load_average(model, [best_path(folder, epoch) for epoch in averaged])
-    counts = {"training_utterances": len(usable), "excluded_utterances": len(excluded)}
+    counts = {"training_utterances": num_trained, "excluded_utterances": len(excluded)}
     card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
     save_model(folder / "model", model, job.vocabulary, card)
-    return folder / "model"
 
 
 def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
@@ -151,9 +182,10 @@ def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
     }
 
 
-def _log_scalars(writer: SummaryWriter, scalars: dict[str, float], step: int) -> None:
-    for name, value in scalars.items():
-        writer.add_scalar(name, value, step)
+def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: int) -> None:
+    if writer is not None:
+        for name, value in scalars.items():
+            writer.add_scalar(name, value, step)
 
 
 def select_trainable(
@@ -195,17 +227,25 @@ def _too_long(tokens: list[int], seconds: float) -> str | None:
 
 
 def _loaders(
-    job: TrainingJob, usable: list[Utterance], tokens: list[list[int]]
+    job: TrainingJob, usable: list[Utterance], tokens: list[list[int]], control: Control
 ) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
-    settings, distill = job.train, job.distill
+    settings, distill, ranks = job.train, job.distill, control.ranks
+    share = {"rank": ranks.rank, "count": ranks.count}
+    pinned = control.device.type == "cuda"
     delay_frames = distill.delay_frames if distill and distill.needs_targets else 0
     min_silence = delay_frames * FRAME_SHIFT_MS // 10
     augmentation = settings.augmentation
     longest = max(augmentation.silence_max_seconds if augmentation.silence_share else 0.0, min_silence / 100)
     dataset = SpeechDataset(usable, tokens, longest, settings.feature_cache_mb, job.store)
-    batches = EpochBatches([u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence)
+    batches = EpochBatches(
+        [u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence, **share
+    )
     train_loader: DataLoader[Any] = DataLoader(
-        dataset, batch_sampler=batches, collate_fn=collate_batch, num_workers=settings.workers
+        dataset,
+        batch_sampler=batches,
+        collate_fn=collate_batch,
+        num_workers=settings.workers,
+        pin_memory=pinned,
     )
     known = [
         u for u in job.dev_utterances if not job.vocabulary.unknown_characters(normalize(u.text or "", job.normalizer))
@@ -217,8 +257,10 @@ def _loaders(
     references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
     dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
     dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb)
-    plain = EpochBatches([u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES)
-    dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch)
+    plain = EpochBatches(
+        [u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES, **share
+    )
+    dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch, pin_memory=pinned)
     return train_loader, dev_loader, batches, references
 
 

@@ -14,7 +14,7 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.averaging import best_epochs, load_average
 from asr_kd.training.checkpoint import FILES
-from asr_kd.training.distiller import Distiller
+from asr_kd.training.step import Stepper, StepResult
 from asr_kd.training.train import Control, select_trainable, train
 from tests.training.conftest import weights_of
 
@@ -83,16 +83,15 @@ def test_checkpoints_all_damaged_or_of_another_job_are_refused(make_job, tmp_pat
 
 
 def test_a_step_that_is_not_finite_changes_nothing_and_too_many_stop(make_job, tmp_path, monkeypatch):
-    real = Distiller._step
+    real = Stepper.take
     poisoned = {2, 3}
 
-    def step(self, batch):
-        if self.state.step in poisoned:
-            self.model.output.bias.data[0] += 0.0
-            return torch.tensor(float("nan"))
-        return real(self, batch)
+    def take(self, batch, frames, step, rate):
+        if step in poisoned:
+            return StepResult(float("nan"), {})
+        return real(self, batch, frames, step, rate)
 
-    monkeypatch.setattr(Distiller, "_step", step)
+    monkeypatch.setattr(Stepper, "take", take)
     recorder = Recorder()
     model = train(make_job(), tmp_path / "some", Control(progress=recorder))
     assert load_model(model).card["nonfinite_steps"] == 2

@@ -1,0 +1,164 @@
+"""One optimizer step: our share of a global batch, its loss, everyone's gradients, the new weights.
+
+All randomness depends on seed, step and process alone. A step that is not finite changes nothing; a batch that does
+not fit into memory is computed in pieces.
+
+Shapes: B utterances, T frames, V vocabulary.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from asr_kd.features.augment import spec_augment
+from asr_kd.losses import LossTerms, Objective
+from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.models.settings import Context
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.training.data import Batch
+from asr_kd.training.gradients import Gradients
+from asr_kd.training.settings import TrainSettings
+from asr_kd.training.surroundings import Surroundings
+
+ANOTHER_STREAM = 0x9E3779B97F4A7C15
+"""Added to a seed: far from those of all other steps and processes."""
+
+
+class StepResult(NamedTuple):
+    """What a step cost, a student frame of the global batch."""
+
+    loss: float  # NaN when the step was left out
+    parts: dict[str, float]  # the objective's terms, unweighted
+
+
+class Stepper:
+    """Takes optimizer steps.
+
+    Args:
+        model, objective: what is trained.
+        settings: how.
+        around: the run's surroundings.
+        device: where the weights are.
+        autocast: the context of mixed precision.
+    """
+
+    def __init__(
+        self,
+        model: Conformer,
+        objective: Objective,
+        settings: TrainSettings,
+        around: Surroundings,
+        device: torch.device,
+        autocast: Any,
+    ) -> None:
+        self.model, self.objective, self.settings, self.around = model, objective, settings, around
+        self.device, self.autocast = device, autocast
+        self.trained = nn.ModuleDict({"model": model, "objective": objective})
+        self.optimizer = torch.optim.AdamW(
+            _parameter_groups(model, objective, settings.weight_decay),
+            lr=settings.learning_rate,
+            betas=(0.9, 0.98),
+            fused=True,
+        )
+        self.names = list(objective.terms)
+        self._gradients = Gradients(self.trained.parameters(), around.ranks, 1 + len(self.names))
+
+    def take(self, batch: Batch, frames: int, step: int, rate: float) -> StepResult:
+        """Step number `step`, counted from 0.
+
+        Args:
+            batch: our share of the global batch; maybe nothing.
+            frames: student frames of the global batch, by which losses are divided.
+            step: seeds everything random in it, so that a resumed run draws what the first would have.
+            rate: the learning rate.
+        """
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        costs = self._gradients.sum(self._costs(batch, frames, step))
+        norm = nn.utils.clip_grad_norm_(self._gradients.parameters, self.settings.clip_norm)
+        loss, *parts, length = torch.cat([costs, norm.view(1)]).tolist()  # a GPU is waited for here and nowhere else
+        if not (math.isfinite(loss) and math.isfinite(length)):
+            return StepResult(math.nan, {})
+        self.optimizer.step()
+        return StepResult(loss, dict(zip(self.names, parts, strict=True)))
+
+    def _costs(self, batch: Batch, frames: int, step: int) -> Tensor:
+        """Loss and terms of our share, [1 + terms]; their gradients are in place. In pieces when memory is short."""
+        pieces = 1
+        while True:
+            self._gradients.clear()
+            costs = torch.zeros(1 + len(self.names), device=self.device)
+            try:
+                for number, piece in enumerate(batch.pieces(pieces) if batch.ids else []):
+                    costs = costs + self._backward(piece, frames, step, number)
+                return costs
+            except torch.OutOfMemoryError:
+                pass  # dealt with below, where nothing holds on to what the attempt has made
+            if pieces >= len(batch.ids):
+                self._say_short(step, batch, "even one by one; the step is left out")
+                return torch.full_like(costs, math.nan)
+            pieces *= 2
+            self._say_short(step, batch, f"the batch is computed in {pieces} pieces")
+            torch.cuda.empty_cache()
+
+    def _backward(self, batch: Batch, frames: int, step: int, piece: int) -> Tensor:
+        seed = self.around.seed * 1_000_003 + step
+        context = self._draw_context(torch.Generator().manual_seed(seed))  # the same for all processes and pieces
+        ranks = self.around.ranks
+        own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
+        torch.manual_seed(own)
+        lens = batch.feature_lens  # stay on the CPU as well: reading them from a GPU would wait for it
+        longest = int(batch.audio_lens.max())
+        batch = batch.to(self.device)
+        dense = self._dense_targets(batch, longest)
+        features = batch.features
+        masks = self.settings.augmentation.spec_augment
+        if masks is not None:
+            features = spec_augment(features, lens, self.model.mean, masks, torch.Generator().manual_seed(own))
+        with self.autocast:
+            output = self.model(features, batch.feature_lens, context, self.settings.inner_layers)
+        terms = self._loss(output, batch, frames, dense)
+        terms.total.backward()
+        return torch.stack([terms.total.detach(), *(terms.parts[name] for name in self.names)])
+
+    def _loss(self, output: EncoderOutput, batch: Batch, frames: int, dense: DensePosteriors | None) -> LossTerms:
+        """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
+        outputs = [output.log_probs, *output.inner]
+        each = [self.objective(o, output.lens, frames, batch.references, dense or batch.targets) for o in outputs]
+        if len(each) == 1:
+            return each[0]
+        weight = self.settings.inner_weight
+        inner = torch.stack([terms.total for terms in each[1:]]).mean()
+        return each[0]._replace(total=(1 - weight) * each[0].total + weight * inner)
+
+    def _draw_context(self, generator: torch.Generator) -> Context | None:
+        """One of the contexts a dynamic-chunk student trains on; None is the model's own."""
+        streaming = self.model.settings.streaming
+        if streaming is None or not streaming.train_contexts:
+            return None
+        return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
+
+    def _dense_targets(self, batch: Batch, longest: int) -> DensePosteriors | None:
+        """The teacher's posteriors of the same, unmasked audio, when it runs along."""
+        if self.around.dense_teacher is None:
+            return None
+        with torch.no_grad(), self.autocast:
+            output = self.around.dense_teacher(batch.features[:, :longest], batch.audio_lens)
+        return DensePosteriors(output.log_probs, output.lens)
+
+    def _say_short(self, step: int, batch: Batch, then: str) -> None:
+        named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
+        self.around.own_progress.message(
+            f"{self.around.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"
+        )
+
+
+def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices decay; biases and norms do not."""
+    parameters = [p for module in (model, objective) for p in module.parameters()]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
