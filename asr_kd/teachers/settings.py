@@ -29,8 +29,8 @@ NO_NEMO = (
 
 ALLOW_CODE = (
     "a speechbrain model is described by a YAML file that names the Python code to build it with, and its weights are "
-    "pickles: opening one runs whatever its author wrote, with your rights. Read the hyperparams.yaml of that revision; "
-    "if you trust it, say allow_code: true beside the source"
+    "pickles: opening one runs whatever its author wrote, with your rights. Read the hyperparams.yaml of that "
+    "revision; if you trust it, say allow_code: true beside the source"
 )
 
 

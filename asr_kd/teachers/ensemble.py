@@ -1,0 +1,107 @@
+"""Several teachers as one: the weighted average of their posteriors. Knows no particular teacher.
+
+Shapes: B utterances, S samples, T frames, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import CheckpointError, RecipeError
+from asr_kd.files import sha256_of
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.base import Teacher
+
+Average = Literal["probabilities", "log_probabilities"]
+
+
+class Ensemble:
+    """The average of teachers that share a vocabulary and a frame grid; see `teachers.base.Teacher`.
+
+    Args:
+        members: at least one.
+        weights: of each member, positive; only their ratios count.
+        average: of probabilities (a mixture: what any member believes stays possible), or of log-probabilities,
+            normalised again (a product: what any member rules out is out).
+
+    Raises:
+        RecipeError: members that differ in vocabulary or frames; both sides are named.
+    """
+
+    def __init__(self, members: Sequence[Teacher], weights: Sequence[float], average: Average) -> None:
+        if not members or len(members) != len(weights) or min(weights) <= 0:
+            raise ValueError(f"{len(members)} members with the weights {list(weights)}")
+        first = members[0]
+        for other in members[1:]:
+            _check_pair(first, other)
+        self.members = tuple(members)
+        self.weights = tuple(weight / sum(weights) for weight in weights)
+        self.average: Average = average
+        self.name = " + ".join(member.name for member in members)
+        self.vocabulary = first.vocabulary
+        self.frame_shift_ms, self.frame_offset_ms = first.frame_shift_ms, first.frame_offset_ms
+        self.features: Mapping[str, Any] = {"ensemble": [dict(member.features) for member in members]}
+
+    @property
+    def sha256(self) -> str:
+        """Of members, weights and average."""
+        parts = [[member.sha256, weight] for member, weight in zip(self.members, self.weights, strict=True)]
+        return sha256_of({"average": self.average, "members": parts})
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S].
+
+        Raises:
+            CheckpointError: members that give other numbers of frames for the same audio.
+        """
+        total, lens = self.members[0].log_probs(waveforms, sample_lens)
+        total = self._weighted(total, self.weights[0])
+        for member, weight in zip(self.members[1:], self.weights[1:], strict=True):
+            dense = member.log_probs(waveforms, sample_lens)
+            self._check_lens(member, lens, dense.lens)
+            frames = min(total.shape[1], dense.log_probs.shape[1])
+            ours, theirs = total[:, :frames], self._weighted(dense.log_probs[:, :frames].to(total.device), weight)
+            total = torch.logaddexp(ours, theirs) if self.average == "probabilities" else ours + theirs
+        return DensePosteriors(total.log_softmax(dim=-1), lens)
+
+    def _weighted(self, log_probs: Tensor, weight: float) -> Tensor:
+        if self.average == "probabilities":
+            return log_probs.float() + math.log(weight)
+        # 0 · −∞ cannot occur, because weights are positive; −∞ itself stays: ruled out is out.
+        return log_probs.float() * weight
+
+    def _check_lens(self, member: Teacher, lens: Tensor, others: Tensor) -> None:
+        differing = (lens.cpu() != others.cpu()).nonzero().flatten().tolist()
+        if differing:
+            row = differing[0]
+            raise CheckpointError(
+                f"{self.members[0].name} gives {int(lens[row])} frames and {member.name} {int(others[row])} for the "
+                "same audio",
+                where=self.name,
+                expected="one frame grid in an ensemble",
+            )
+
+
+def _check_pair(first: Teacher, other: Teacher) -> None:
+    if first.vocabulary != other.vocabulary:
+        pairs = enumerate(zip(first.vocabulary.symbols, other.vocabulary.symbols, strict=False))
+        differing = next((f"id {index} is {a!r} and {b!r}" for index, (a, b) in pairs if a != b), "one goes on longer")
+        raise RecipeError(
+            f"{first.name} has {len(first.vocabulary)} symbols and {other.name} {len(other.vocabulary)}; {differing}",
+            where="ensemble",
+            expected="one vocabulary, in one order",
+            remedy="Take members of one family, or make a store for each and train on them in turn",
+        )
+    grids = [(member.frame_shift_ms, member.frame_offset_ms) for member in (first, other)]
+    if not all(math.isclose(a, b, abs_tol=1e-6) for a, b in zip(*grids, strict=True)):
+        (shift, offset), (other_shift, other_offset) = grids
+        raise RecipeError(
+            f"{first.name} has frames at {offset:g} + {shift:g}·i ms and {other.name} at "
+            f"{other_offset:g} + {other_shift:g}·i ms",
+            where="ensemble",
+            expected="one frame grid",
+            remedy="Take members of one family",
+        )

@@ -1,0 +1,237 @@
+"""CTC models of transformers as teachers: a folder or a repository of the hub, safetensors only, never its code.
+
+Waveforms go through the repository's own feature extractor. What is known here of each family is where its frames
+lie and whether padding leaves an utterance's posteriors alone; see `families`.
+"""
+
+import json
+import logging
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
+from asr_kd.files import sha256_of, sha256_of_file
+from asr_kd.teachers.ctc import CtcTeacher, Forward
+from asr_kd.teachers.families import FAMILIES, Family
+from asr_kd.teachers.settings import Precision
+from asr_kd.teachers.symbols import ctc_vocabulary
+from asr_kd.text.vocabulary import Vocabulary
+
+CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+EXTRACTORS = ("preprocessor_config.json", "processor_config.json")
+TOKENIZERS = ("vocab.json", "tokenizer.json", "tokenizer.model")
+WANTED = ("*.json", "*.txt", "*.model", "model*.safetensors")
+"""What is fetched of a repository: no pickles, no Python, none of the adapters of other languages."""
+
+UNTRAINED_ONLY = re.compile(r"masked_spec_embed$")
+"""Weights that may be missing, because only training uses them."""
+
+_log = logging.getLogger(__name__)
+
+
+def open_huggingface(
+    place: str, revision: str | None = None, device: torch.device | str = "cpu", precision: Precision = "fp32"
+) -> CtcTeacher:
+    """Open a CTC model from a folder, or from the hub through its cache.
+
+    Args:
+        place: a folder, or a repository such as ``facebook/wav2vec2-base-960h``.
+        revision: commit, tag or branch of a repository; None takes what ``main`` is now and says which commit that is.
+        device: where the model runs.
+        precision: arithmetic of its layers.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        CheckpointError: files are missing or damaged, with the command that fetches them; or only a pickle is there.
+        RecipeError: not a CTC model, or of a family whose frames are not known here.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "hf") from error
+    folder, name = _folder_of(place, revision)
+    _check_files(folder, place, revision)
+    quiet = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **quiet)
+        family = _family(config, name)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet)
+        model, report = transformers.AutoModelForCTC.from_pretrained(
+            folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
+            where=name,
+            expected="a CTC model saved with save_pretrained",
+            remedy=f"If it is damaged, fetch it again: {fetch_command(place, revision)}",
+        ) from error
+    _check_weights(report, name)
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise RecipeError(f"hears {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
+    device = torch.device(device)
+    masks_padding = family.masks_padding(config)
+    return CtcTeacher(
+        name=name,
+        weights_sha256=_identity(folder),
+        vocabulary=_vocabulary(tokenizer, config, name),
+        geometry=family.geometry(config, extractor),
+        features={
+            "kind": type(extractor).__name__,
+            "sample_rate": SAMPLE_RATE,
+            "normalised": bool(getattr(extractor, "do_normalize", True)),
+        },
+        forward=_forward(model.to(device).eval(), extractor, masks_padding, device),
+        masks_padding=masks_padding,
+        device=device,
+        precision=precision,
+    )
+
+
+def fetch_command(place: str, revision: str | None) -> str:
+    """The shell command that fetches a repository into a folder."""
+    patterns = " ".join(f"'{pattern}'" for pattern in WANTED)
+    folder = place.rpartition("/")[2]
+    return f"hf download {place} --revision {revision or 'main'} --include {patterns} --local-dir {folder}"
+
+
+# -- files -----------------------------------------------------------------------------------------------
+
+
+def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
+    """Where the files lie, and what to call them: the commit is part of a repository's name."""
+    folder = Path(place).expanduser()
+    if folder.is_dir():
+        return folder, folder.name
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", place):
+        raise CheckpointError("does not exist", where=folder, expected="a folder, or OWNER/NAME of the hub")
+    folder = _fetched(place, revision)
+    commit = folder.name
+    if revision is None:
+        _log.warning("hf:%s is at commit %s now; write hf:%s@%s to keep it there", place, commit, place, commit)
+    return folder, f"{place}@{commit[:12]}"
+
+
+def _fetched(place: str, revision: str | None) -> Path:
+    """The repository's snapshot in the hub's cache, completed where there is a network."""
+    import huggingface_hub
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(huggingface_hub.snapshot_download(place, revision=revision, allow_patterns=list(WANTED)))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise _missing(f"{SINGLE} and {CONFIG} of {place}, {revision or 'main'}", place, revision, reason) from error
+
+
+def _missing(what: str, place: str, revision: str | None, reason: str) -> CheckpointError:
+    is_folder = Path(place).expanduser().is_dir()
+    command = "" if is_folder else f" Where there is a network, run: {fetch_command(place, revision)} — then copy the "
+    return CheckpointError(
+        f"{what} {'is' if is_folder else 'are'} not here" + (f" ({reason})" if reason else ""),
+        where=f"hf:{place}",
+        expected="the files of a CTC model, as save_pretrained writes them",
+        remedy="Copy the whole folder again" if is_folder else f"{command.strip()} folder here and write hf:FOLDER",
+    )
+
+
+def _check_files(folder: Path, place: str, revision: str | None) -> None:
+    weights = _weight_files(folder, place, revision)
+    if not weights and (pickles := sorted(file.name for file in folder.glob("*.bin"))):
+        raise CheckpointError(
+            f"has its weights as {pickles[0]} only",
+            where=folder,
+            expected=f"{SINGLE}: opening a pickle can run code",
+            remedy='Take a revision that has safetensors, or convert it where you trust it: python -c "from '
+            f"transformers import AutoModelForCTC as M; M.from_pretrained('{place}').save_pretrained('converted')\"",
+        )
+    groups: tuple[tuple[str, ...], ...] = ((CONFIG,), EXTRACTORS, TOKENIZERS)
+    for names in groups:
+        if not any((folder / name).is_file() for name in names):
+            raise _missing(f"{folder.name}/{names[0]}", place, revision, "")
+    for file in weights or [folder / SINGLE]:
+        if not file.is_file():
+            raise _missing(f"{folder.name}/{file.name}", place, revision, "")
+
+
+def _weight_files(folder: Path, place: str, revision: str | None) -> list[Path]:
+    """The safetensors files that together hold the weights; one that is named but absent is among them."""
+    if (folder / SINGLE).is_file():
+        return [folder / SINGLE]
+    if not (folder / INDEX).is_file():
+        return []
+    try:
+        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError) as error:
+        raise _missing(f"{folder.name}/{INDEX} (readable)", place, revision, str(error)) from error
+    return [folder / Path(name).name for name in names]
+
+
+def _identity(folder: Path) -> str:
+    """Of the weights, and of the settings that decide what is computed with them."""
+    names = [SINGLE, CONFIG, *EXTRACTORS, *(file.name for file in folder.glob("model-*.safetensors"))]
+    return sha256_of({name: sha256_of_file(folder / name) for name in sorted(names) if (folder / name).is_file()})
+
+
+# -- the model -------------------------------------------------------------------------------------------
+
+
+def _family(config: Any, name: str) -> Family:
+    family = FAMILIES.get(config.model_type)
+    if family is None:
+        raise RecipeError(
+            f"is a {config.model_type!r} model",
+            where=name,
+            expected=f"a CTC model of one of the families {', '.join(sorted(FAMILIES))}",
+        )
+    return family
+
+
+def _check_weights(report: dict[str, Any], name: str) -> None:
+    missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
+    if missing:
+        raise CheckpointError(
+            f"lacks {len(missing)} of the model's weights, {missing[0]} for one: they would be random",
+            where=name,
+            expected="a model with a trained CTC head, not one that is only pre-trained",
+        )
+
+
+def _vocabulary(tokenizer: Any, config: Any, name: str) -> Vocabulary:
+    ids = tokenizer.get_vocab()
+    labels: list[str | None] = [None] * config.vocab_size
+    for label, index in sorted(ids.items(), key=lambda item: item[1]):
+        if index < len(labels) and labels[index] is None:
+            labels[index] = label
+    if config.pad_token_id != tokenizer.pad_token_id:
+        raise CheckpointError(
+            f"{CONFIG} says that blank (pad) is {config.pad_token_id}, the tokenizer says {tokenizer.pad_token_id}",
+            where=name,
+            expected="one blank",
+            remedy=f"Correct pad_token_id in a copy of {CONFIG}: it is the id that the model writes most often",
+        )
+    separator = getattr(tokenizer, "word_delimiter_token", None)
+    return ctc_vocabulary(labels, config.pad_token_id, separator if separator in ids else None, name)
+
+
+def _forward(model: Any, extractor: Any, masks_padding: bool, device: torch.device) -> Forward:
+    def forward(waveforms: Sequence[Tensor]) -> Tensor:
+        # Where padding is masked the mask is always given; elsewhere there is no padding, and the extractor gives
+        # what its model was trained with: none for wav2vec2-base, for example.
+        inputs = extractor(
+            [waveform.numpy() for waveform in waveforms],
+            sampling_rate=SAMPLE_RATE,
+            padding="longest",
+            return_attention_mask=True if masks_padding else None,
+            return_tensors="pt",
+        )
+        return model(**{key: value.to(device) for key, value in inputs.items()}).logits
+
+    return forward

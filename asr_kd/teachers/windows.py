@@ -1,0 +1,163 @@
+"""Long audio in overlapping windows whose frames are put together on the teacher's own grid.
+
+Each window is believed from the middle of the overlap before it to the middle of the overlap after it: where a
+frame has at least half an overlap of audio on either side. Windows start on the grid, so frames of neighbouring
+windows lie at the same times and nothing is interpolated. What a teacher does to a whole utterance (mean and
+variance of the waveform, for example) it does to each window.
+
+Knows no particular teacher. Shapes: B utterances, S samples, T frames, V vocabulary.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.errors import CheckpointError, RecipeError
+from asr_kd.files import sha256_of
+from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.base import Teacher
+from asr_kd.text.vocabulary import Vocabulary
+
+BATCH_SECONDS = 120.0
+"""Audio of an utterance's windows that goes through the teacher at once."""
+
+
+class Window(NamedTuple):
+    """Samples of an utterance."""
+
+    start: int
+    stop: int
+
+
+def plan_windows(num_samples: int, window: int, overlap: int, grid: int) -> list[Window]:
+    """Windows that cover an utterance, as equal in length as the grid allows.
+
+    Args:
+        num_samples: of the utterance.
+        window: longest window, samples; a multiple of `grid`.
+        overlap: what neighbours share, exactly, samples; a multiple of `grid`.
+        grid: samples from one frame to the next; every window starts on a multiple of it.
+
+    Returns:
+        One window when that is enough; the last one may be shorter than the others, but longer than the overlap.
+    """
+    if num_samples <= window:
+        return [Window(0, num_samples)]
+    count = math.ceil((num_samples - overlap) / (window - overlap))
+    hop = math.ceil((num_samples - overlap) / count / grid) * grid
+    return [Window(start, min(start + hop + overlap, num_samples)) for start in range(0, num_samples - overlap, hop)]
+
+
+class WindowedTeacher:
+    """A teacher that hears long audio in windows; see `teachers.base.Teacher` for what its members mean.
+
+    Args:
+        teacher: what listens.
+        window_seconds: longest audio that it hears at once.
+        overlap_seconds: what neighbouring windows share.
+
+    Raises:
+        RecipeError: either is not a multiple of the teacher's frame shift.
+    """
+
+    def __init__(self, teacher: Teacher, window_seconds: float, overlap_seconds: float) -> None:
+        self.teacher = teacher
+        self._grid = round(teacher.frame_shift_ms * SAMPLE_RATE / 1000)
+        self._window = self._on_grid(window_seconds, "window_seconds")
+        self._overlap = self._on_grid(overlap_seconds, "overlap_seconds")
+
+    def _on_grid(self, seconds: float, key: str) -> int:
+        samples = round(seconds * SAMPLE_RATE)
+        if samples % self._grid or abs(self._grid * 1000 / SAMPLE_RATE - self.teacher.frame_shift_ms) > 1e-9:
+            shift = self.teacher.frame_shift_ms
+            near = round(seconds * 1000 / shift) * shift / 1000
+            raise RecipeError(
+                f"{key} is {seconds:g}",
+                where=self.teacher.name,
+                expected=f"a multiple of the teacher's frame shift of {shift:g} ms, {near:g} for example",
+            )
+        return samples
+
+    @property
+    def name(self) -> str:
+        """The teacher's."""
+        return self.teacher.name
+
+    @property
+    def sha256(self) -> str:
+        """Of the teacher and its windows, because posteriors of long audio depend on them."""
+        return sha256_of({"teacher": self.teacher.sha256, "window": self._window, "overlap": self._overlap})
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The teacher's."""
+        return self.teacher.vocabulary
+
+    @property
+    def frame_shift_ms(self) -> float:
+        """The teacher's."""
+        return self.teacher.frame_shift_ms
+
+    @property
+    def frame_offset_ms(self) -> float:
+        """The teacher's."""
+        return self.teacher.frame_offset_ms
+
+    @property
+    def features(self) -> Mapping[str, Any]:
+        """The teacher's, and the windows."""
+        return {**self.teacher.features, "window_samples": self._window, "overlap_samples": self._overlap}
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
+        long = (sample_lens > self._window).nonzero().flatten().tolist()
+        if not long:
+            return self.teacher.log_probs(waveforms, sample_lens)
+        rows: dict[int, Tensor] = {row: self._stitched(waveforms[row, : int(sample_lens[row])]) for row in long}
+        short = [row for row in range(len(sample_lens)) if row not in rows]
+        if short:
+            longest = int(sample_lens[short].max())
+            dense = self.teacher.log_probs(waveforms[short, :longest], sample_lens[short])
+            rows |= {row: dense.log_probs[index, : dense.lens[index]] for index, row in enumerate(short)}
+        ordered = [rows[row] for row in range(len(rows))]
+        lens = torch.tensor([len(row) for row in ordered], device=ordered[0].device)
+        return DensePosteriors(pad_sequence(ordered, batch_first=True), lens)
+
+    def _stitched(self, waveform: Tensor) -> Tensor:
+        """Log-probabilities [T, V] of one long waveform [S]."""
+        windows = plan_windows(waveform.shape[0], self._window, self._overlap, self._grid)
+        # The first frame of a window whose centre lies in the second half of the overlap.
+        middle = math.ceil((self._overlap / 2 / SAMPLE_RATE * 1000 - self.frame_offset_ms) / self.frame_shift_ms)
+        middle = max(middle, 0)
+        firsts = [0, *(window.start // self._grid + middle for window in windows[1:])]  # on the utterance's grid
+        pieces: list[Tensor] = []
+        for window, frames, first, following in zip(
+            windows, self._heard(waveform, windows), firsts, [*firsts[1:], None], strict=True
+        ):
+            origin = window.start // self._grid
+            last = len(frames) if following is None else following - origin
+            if not first - origin <= last <= len(frames):
+                raise CheckpointError(
+                    f"gives {len(frames)} frames of a window of {window.stop - window.start} samples",
+                    where=self.name,
+                    expected=f"at least {max(last, first - origin)}",
+                    remedy="Use a longer window_seconds, or none",
+                )
+            pieces.append(frames[first - origin : last])
+        return torch.cat(pieces)
+
+    def _heard(self, waveform: Tensor, windows: list[Window]) -> list[Tensor]:
+        """The teacher's frames [T, V] of each window."""
+        at_once = max(1, int(BATCH_SECONDS * SAMPLE_RATE // (windows[0].stop - windows[0].start)))
+        heard: list[Tensor] = []
+        for begin in range(0, len(windows), at_once):
+            cuts = [waveform[window.start : window.stop] for window in windows[begin : begin + at_once]]
+            lens = torch.tensor([len(cut) for cut in cuts])
+            dense = self.teacher.log_probs(pad_sequence(cuts, batch_first=True), lens)
+            heard += [frames[:count] for frames, count in zip(dense.log_probs, dense.lens.tolist(), strict=True)]
+        return heard
