@@ -19,17 +19,23 @@ def run_stages(
 ) -> None:
     """Run the recipe from stage `first` to stage `last` and print what it came to."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
+    from asr_kd.distributed import open_ranks
     from asr_kd.evaluation.provenance import command_line
+    from asr_kd.progress import Aside
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
     from asr_kd.recipe.run import run_recipe
     from asr_kd.recipe.settings import load_recipe
     from asr_kd.recipe.summary import print_summary
 
-    recipe = load_recipe(path, overrides or [])
-    with console() as progress, stop_on(max_minutes) as should_stop:
-        context = RunContext(recipe, progress, choose_device(recipe.device), should_stop, command_line())
+    with open_ranks() as ranks, console() as progress, stop_on(max_minutes, patient=ranks.count > 1) as should_stop:
+        recipe = load_recipe(path, overrides or [])
+        device = choose_device(recipe.device, ranks)
+        ranks.use(device)
+        told = progress if ranks.first else Aside(progress, ranks.name)
+        context = RunContext(recipe, told, device, should_stop, command_line(), ranks)
         run_recipe(context, first, last, force, only or ())
-        print_summary(context, [str(path), *(overrides or [])], last, progress.console)
+        if ranks.first:
+            print_summary(context, [str(path), *(overrides or [])], last, progress.console)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 
+from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.files import write_json, write_text
@@ -35,6 +36,7 @@ class RunContext:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     should_stop: Callable[[], Stop | None] = lambda: None
     command: str = ""
+    ranks: Ranks = ALONE
 
     @property
     def work_dir(self) -> Path:
@@ -51,34 +53,43 @@ class RunContext:
         return self.work_dir.joinpath(*parts)
 
 
-def choose_device(wanted: str) -> torch.device:
-    """`auto` takes a GPU when there is one.
+def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
+    """`auto` takes a GPU when there is one: of several processes on a machine, each takes its own.
 
     Raises:
-        RecipeError: a GPU that is not there.
+        RecipeError: a GPU that is not there, or one GPU for several processes.
     """
     gpus = torch.cuda.device_count()
-    if wanted == "auto":
-        return torch.device("cuda" if gpus else "cpu")
-    device = torch.device(wanted)
+    device = torch.device("cuda" if gpus else "cpu") if wanted == "auto" else torch.device(wanted)
+    if device.type == "cuda" and ranks.count > 1:
+        if device.index is not None:
+            raise RecipeError(
+                f"{wanted} for {ranks.count} processes", where="device", expected="auto, cuda (each its own) or cpu"
+            )
+        device = torch.device("cuda", ranks.local_rank)
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise RecipeError(
-            f"{wanted} is not here: PyTorch finds {gpus} GPUs",
+            f"{device} is not here: PyTorch finds {gpus} GPUs",
             where="device",
-            expected="auto, cpu or one of them",
+            expected="auto, cpu or one of them, and no more processes on a machine than it has GPUs",
         )
     return device
 
 
 @contextmanager
-def stop_on(max_minutes: float | None) -> Iterator[Callable[[], Stop | None]]:
-    """A function that says whether to stop: the time is up, or SIGTERM came (Slurm asks for the node back)."""
+def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callable[[], Stop | None]]:
+    """A function that says whether to stop: the time is up, or SIGTERM came (Slurm asks for the node back).
+
+    A second SIGTERM ends the process at once, unless it is `patient`: torchrun's processes get the signal from Slurm
+    and from torchrun, which has its own way (SIGKILL after 30 s) with those that take too long.
+    """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     asked: list[str] = []
 
     def on_signal(number: int, frame: Any) -> None:
         asked.append(signal.Signals(number).name)
-        signal.signal(number, before)  # who asks twice does not want to wait
+        if not patient:
+            signal.signal(number, before)  # who asks twice does not want to wait
 
     def stop() -> Stop | None:
         if asked:
@@ -108,5 +119,6 @@ def write_provenance(context: RunContext) -> None:
             **provenance(context.command or None),
             "seed": context.recipe.seed,
             "device": str(context.device),
+            "processes": context.ranks.count,
         },
     )

@@ -18,7 +18,7 @@ def run_recipe(
     force: bool = False,
     only: Sequence[str] = (),
 ) -> bool:
-    """Run the stages from `first` to `last`; returns whether anything had to be done.
+    """Run the stages from `first` to `last`; returns whether anything had to be done. Called by all processes.
 
     Args:
         context: the recipe and where it runs.
@@ -32,15 +32,15 @@ def run_recipe(
         StoppedEarly: asked to stop; a unit was finished or its state is saved, so that every call gets further.
         AsrKdError: whatever a stage meets; finished stages stay finished.
     """
-    units = _select(units_of(context), first, last, only)
+    units, ranks = _select(units_of(context), first, last, only), context.ranks
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     record = functools.cache(functools.partial(write_provenance, context))
     ran = False
     for unit in units:
-        if run_unit(unit, force, context.progress.message, record):
+        if run_unit(unit, force, context.progress.message, record, ranks):
             ran = True
-            reason = context.stop_reason()
+            reason = next((reason for reason in ranks.gather(context.stop_reason()) if reason), None)
             if reason is not None and unit is not units[-1]:
                 raise StoppedEarly(
                     f"stopped ({reason}) after {unit.label}", remedy="Run the same command again to go on"

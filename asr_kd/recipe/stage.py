@@ -1,6 +1,7 @@
 """A unit of work with a key: done once for its settings and inputs, skipped after that, resumed when cut off.
 
-When settings change, what an earlier run left is kept under `previous/`, and taken back when they change back.
+When settings change, what an earlier run left is kept under `previous/`, and taken back when they change back. Among
+several processes the first one decides, moves and marks; the others help in units that can use them, or wait.
 """
 
 import json
@@ -11,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from asr_kd.errors import AsrKdError
+from asr_kd.distributed import ALONE, Ranks
+from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import sha256_of, write_json
 
 VERSION = 1
@@ -31,6 +33,8 @@ class Unit:
     run: Callable[[Path], None]
     results: tuple[Path, ...]  # files without which it is not done, whatever its marker says
     kept: bool = True  # the folder is set aside when settings change; otherwise `run` writes over it
+    parallel: bool = False  # `run` is called in every process; otherwise in the first one only
+    finish: Callable[[Path], None] | None = None  # called in the first process after `run` has ended in all of them
 
     @property
     def label(self) -> str:
@@ -55,15 +59,45 @@ class Unit:
         return self.label.replace(" ", "-")
 
 
-def run_unit(unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object]) -> bool:
-    """Do the unit unless it is done; returns whether anything ran.
+def run_unit(
+    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object], ranks: Ranks = ALONE
+) -> bool:
+    """Do the unit unless it is done; returns whether anything ran. Called by all processes of a run.
 
     Args:
         unit: what to do.
         force: do it although it is done.
         say: takes messages.
         on_change: called before anything is changed.
+        ranks: the processes of the run.
+
+    Raises:
+        StoppedEarly: a process was asked to stop; the others have then finished their part.
+        AsrKdError: whatever the unit meets.
     """
+    description = ranks.broadcast(_begin(unit, force, say, on_change) if ranks.first else None)
+    if description is None:
+        return False
+    started = time.monotonic()
+    if unit.parallel and ranks.count > 1:
+        _run_in_all(unit, ranks)
+    elif ranks.first:
+        unit.run(unit.folder)
+    if ranks.first:
+        if unit.finish is not None:
+            unit.finish(unit.folder)
+        seconds = round(time.monotonic() - started, 1)
+        finished = time.strftime("%Y-%m-%d %H:%M")
+        write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
+        say(f"[{unit.label}] done in {seconds:.0f} s")
+    ranks.barrier()
+    return True
+
+
+def _begin(
+    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object]
+) -> dict[str, Any] | None:
+    """Clear the place and mark the unit as begun; returns what the marker says of it, or None when it is done."""
     key = unit.key()
     marker = _read_marker(unit.marker, force) if unit.folder.exists() else {}
     if force or marker.get("key", key) != key:
@@ -76,7 +110,7 @@ def run_unit(unit: Unit, force: bool, say: Callable[[str], None], on_change: Cal
     gone = [path for path in unit.results if not path.exists()]
     if marker.get("done") and not gone:
         say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
-        return False
+        return None
     on_change()
     if marker.get("done"):
         say(f"[{unit.label}] is done again: {gone[0]} is gone")
@@ -84,13 +118,21 @@ def run_unit(unit: Unit, force: bool, say: Callable[[str], None], on_change: Cal
         say(f"[{unit.label}] {'goes on' if marker else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}
     write_json(unit.marker, {**description, "done": False})
-    started = time.monotonic()
-    unit.run(unit.folder)
-    seconds = round(time.monotonic() - started, 1)
-    finished = time.strftime("%Y-%m-%d %H:%M")
-    write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
-    say(f"[{unit.label}] done in {seconds:.0f} s")
-    return True
+    return description
+
+
+def _run_in_all(unit: Unit, ranks: Ranks) -> None:
+    """Each process does its part; one that stops early waits for the others, which may be writing what they have."""
+    stopped: StoppedEarly | None = None
+    try:
+        unit.run(unit.folder)
+    except StoppedEarly as error:
+        stopped = error
+    said = [words for words in ranks.gather([stopped.found, stopped.remedy] if stopped is not None else None) if words]
+    if stopped is not None:
+        raise stopped
+    if said:
+        raise StoppedEarly(said[0][0], remedy=said[0][1])
 
 
 def _read_marker(path: Path, force: bool) -> dict[str, Any]:

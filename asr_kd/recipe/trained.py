@@ -35,7 +35,7 @@ def _trained(
 ) -> Unit:
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings)
-        train(job, folder, Control(context.device, context.progress, context.stop_reason))
+        train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
     return Unit(
         stage,
@@ -50,6 +50,7 @@ def _trained(
         inputs=lambda: training_hashes(context) + _taught_by(context, settings),
         run=run,
         results=(folder / "model" / WEIGHTS,),
+        parallel=True,
     )
 
 
