@@ -90,8 +90,8 @@ FAMILIES = {
     # Its five positional convolutions follow each other without a mask in between.
     "data2vec-audio": Family(_convolutional, _never),
     "wav2vec2-conformer": Family(_convolutional, _never),
-    "unispeech": Family(_convolutional, _never),
-    "unispeech-sat": Family(_convolutional, _never),
+    "unispeech": Family(_convolutional, _normalises_frames),
+    "unispeech-sat": Family(_convolutional, _normalises_frames),
     "sew": Family(_convolutional, _never),
     "sew-d": Family(_convolutional, _never),
     "wav2vec2-bert": Family(_wav2vec2_bert, _without_adapter),

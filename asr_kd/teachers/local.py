@@ -11,6 +11,8 @@ from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.weights import load_model
 from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.ctc import arithmetic, with_precision
+from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import Vocabulary
 
 
@@ -20,21 +22,22 @@ class LocalTeacher:
     Args:
         folder: written by `save_model`.
         device: where the model runs; posteriors stay there.
+        precision: arithmetic of the model's layers; the last softmax is taken in float32 by the model itself.
 
     Raises:
         CheckpointError: not a model folder, or damaged.
     """
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu") -> None:
+    def __init__(self, folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> None:
         loaded = load_model(folder, device)
         self.name = str(loaded.card.get("name", folder.name))
-        self.sha256 = loaded.sha256
+        self.sha256 = with_precision(loaded.sha256, precision)
         self.vocabulary: Vocabulary = loaded.vocabulary
         self.frame_shift_ms = float(FRAME_SHIFT_MS)
         self.frame_offset_ms = float(FRAME_OFFSET_MS)
         self.features: Mapping[str, Any] = FEATURE_CONTRACT
         self._model = loaded.model
-        self._device = torch.device(device)
+        self._device, self._precision = torch.device(device), precision
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
         """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
@@ -43,6 +46,6 @@ class LocalTeacher:
         missing = feature_frames_for(1) - features.shape[1]
         if missing > 0:  # the convolutions refuse input without a single output frame
             features = torch.nn.functional.pad(features, (0, 0, 0, missing))
-        with torch.inference_mode():
+        with torch.inference_mode(), arithmetic(self._precision, self._device):
             output = self._model(features.to(self._device), lens.to(self._device))
         return DensePosteriors(output.log_probs, output.lens)

@@ -6,8 +6,10 @@ import torch
 
 from asr_kd.errors import RecipeError
 from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import TeacherSource, parse_source
+from asr_kd.teachers.windows import WindowedTeacher
 
 
 def open_teacher(settings: TeacherSource, device: torch.device | str = "cpu") -> Teacher:
@@ -17,7 +19,34 @@ def open_teacher(settings: TeacherSource, device: torch.device | str = "cpu") ->
         AsrKdError: a source that cannot be opened, with the file that is missing and the command that fetches it;
             members of an ensemble that differ; windows that do not fit the teacher's frames.
     """
-    kind, place, _ = parse_source(settings.members[0].source)
+    opened = [_open_one(member.source, settings, device) for member in settings.members]
+    weights = [member.weight for member in settings.members]
+    teacher = opened[0] if len(opened) == 1 else Ensemble(opened, weights, settings.average)
+    if settings.window_seconds is None:
+        return teacher
+    return WindowedTeacher(teacher, settings.window_seconds, settings.overlap_seconds)
+
+
+def _open_one(source: str, settings: TeacherSource, device: torch.device | str) -> Teacher:
+    kind, place, revision = parse_source(source)
+    # Each library is imported only when one of its models is asked for.
     if kind == "local":
-        return LocalTeacher(Path(place).expanduser(), device)
-    raise RecipeError(f"the source {settings.source!r} cannot be opened yet")
+        return LocalTeacher(Path(place).expanduser(), device, settings.precision)
+    if kind == "torchaudio":
+        from asr_kd.teachers.torchaudio_ctc import open_torchaudio
+
+        return open_torchaudio(place, device, settings.precision)
+    if kind == "hf":
+        from asr_kd.teachers.huggingface_ctc import open_huggingface
+
+        return open_huggingface(place, revision, device, settings.precision)
+    if kind == "speechbrain":
+        from asr_kd.teachers.speechbrain_ctc import SpeechbrainTeacher
+
+        return SpeechbrainTeacher(
+            place, revision or "", allow_code=settings.allow_code, device=device, precision=settings.precision
+        )
+    raise RecipeError(
+        f"{source!r} names a teacher that a recipe trains",
+        expected="a source that exists outside a recipe: torchaudio:, hf:, speechbrain: or local:",
+    )

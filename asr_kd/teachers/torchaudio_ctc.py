@@ -6,6 +6,7 @@ Labels, normalisation and frames come from the bundle. Weights lie in torch hub'
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 from urllib.parse import urlparse
 
 import torch
@@ -25,10 +26,11 @@ from asr_kd.text.vocabulary import BLANK
 FAMILIES = ("WAV2VEC2_ASR_", "HUBERT_ASR_", "VOXPOPULI_ASR_")
 HOST = "https://download.pytorch.org/torchaudio/models"
 SEPARATOR = "|"
-UnpicklingError = torch.serialization.pickle.UnpicklingError  # type: ignore[attr-defined]
+UnpicklingError: type[Exception] = torch.serialization.pickle.UnpicklingError
 """What torch raises for a file that is more than tensors; taken from there, so that nothing here imports pickle."""
 
-Bundle = torchaudio.pipelines.Wav2Vec2ASRBundle
+Bundle: TypeAlias = Any
+"""A torchaudio.pipelines.Wav2Vec2ASRBundle; torchaudio brings no types."""
 
 
 def bundle_names() -> list[str]:
@@ -36,7 +38,7 @@ def bundle_names() -> list[str]:
     return [
         name
         for name in dir(torchaudio.pipelines)
-        if name.startswith(FAMILIES) and isinstance(getattr(torchaudio.pipelines, name), Bundle)
+        if name.startswith(FAMILIES) and isinstance(getattr(torchaudio.pipelines, name), torchaudio.pipelines.Wav2Vec2ASRBundle)
     ]
 
 
@@ -50,7 +52,7 @@ def open_torchaudio(name: str, device: torch.device | str = "cpu", precision: Pr
     """
     bundle = _bundle(name)
     model = _load(bundle, name)
-    normalised = isinstance(model, torchaudio.pipelines._wav2vec2.utils._Wav2Vec2Model)
+    normalised = bool(getattr(model, "normalize_waveform", False))
     # The wrapper normalises a whole batch at once, padding and neighbours included; here each row is, on its own.
     inner = model.model if normalised else model
     convolutions = inner.feature_extractor.conv_layers
@@ -93,7 +95,7 @@ def _bundle(name: str) -> Bundle:
     return bundle
 
 
-def _load(bundle: Bundle, name: str) -> nn.Module:
+def _load(bundle: Bundle, name: str) -> Any:
     file = cached_file(bundle)
     try:
         # Tensors only: the file is a pickle, and torch's restricted reader refuses anything else in it.
