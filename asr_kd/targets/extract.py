@@ -110,6 +110,7 @@ class _Extraction:
         self.ledger.begin()
         with writing(self.place):
             write_vocabulary(self.place, self.teacher.vocabulary)
+        self._tell()
         made = 0
         for shard in self.plan:
             if shard.index in self.share:
