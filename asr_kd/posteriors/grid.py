@@ -54,12 +54,18 @@ class FrameGrid:
         Returns:
             [num_frames] int64, never falling; negative before this grid's first cell.
         """
+        positions, scale = self.positions_of(other, num_frames, device)
+        return positions.div(scale, rounding_mode="floor")
+
+    def positions_of(
+        self, other: "FrameGrid", num_frames: int, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, int]:
+        """As `cells_of`, with the place inside the cell: [num_frames] int64 in parts of a cell, and how many parts."""
         shift = _exact(self.shift_ms)
         first = (_exact(other.offset_ms) - _exact(self.offset_ms)) / shift + Fraction(1, 2)
         step = _exact(other.shift_ms) / shift
         scale = first.denominator * step.denominator
-        steps = torch.arange(num_frames, device=device) * int(step * scale)
-        return (steps + int(first * scale)).div(scale, rounding_mode="floor")
+        return torch.arange(num_frames, device=device) * int(step * scale) + int(first * scale), scale
 
 
 def _exact(milliseconds: float) -> Fraction:

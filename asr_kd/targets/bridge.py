@@ -1,48 +1,56 @@
 """A teacher as its students need it: in their vocabulary, on their frames. Bridging happens before anything is stored.
 
-Knows the teachers' protocol and the students' frames; how frames and symbols are mapped stands beside it.
+Knows the teachers' protocol and where students' frames lie; how frames and symbols are mapped stands beside it.
 """
 
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any
 
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from asr_kd.config import Settings
 from asr_kd.features.fbank import num_frames
+from asr_kd.files import sha256_of
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
+from asr_kd.posteriors import DensePosteriors
 from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.targets.bridge_frames import Strategy, resample
+from asr_kd.targets.bridge_vocabulary import SymbolMap, map_symbols
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
 STUDENT_GRID = FrameGrid(float(FRAME_SHIFT_MS), float(FRAME_OFFSET_MS))
 """Where the frames of this project's models lie."""
 
-Strategy = Literal["max_nonblank", "mean", "blank_aware"]
+BRIDGE_VERSION = 1
+"""Raised when the same bridge would give other numbers: stores made before must not pass for ones made after."""
 
 
 class BridgeSettings(Settings):
-    """How a foreign teacher's posteriors become a student's."""
+    """How a teacher's posteriors become its students', where frames or symbols differ."""
 
-    strategy: Strategy = "blank_aware"
-    """How several of the teacher's frames become one."""
-    symbols: dict[str, str] = {}
-    """The teacher's symbol → the student's, where the names alone do not say it."""
+    strategy: Strategy = "spikes_apart"
+    """How several of the teacher's frames become one: `spikes_apart` (blank only if all are, tokens that would meet in
+    a frame move to a neighbour), `blank_aware` (without the moving), `max_nonblank` (the frame with the surest token)
+    or `mean`."""
+    symbols: dict[str, str] = Field(default_factory=dict)
+    """The teacher's symbol: the student's, where neither name nor case says it; two may become one."""
     ignore: tuple[str, ...] = ()
-    """Symbols that only one side has and that may go without a counterpart."""
+    """Symbols that may go without a counterpart: the teacher's become blank, the student's get probability 0."""
 
 
 def student_frames(sample_lens: Tensor) -> Tensor:
-    """Frames of this project's models for so many samples, [B] → [B]."""
-    frames = [num_frames(samples) for samples in sample_lens.tolist()]
-    return output_lens(sample_lens.new_tensor(frames))
+    """Frames of this project's models for so many samples at 16 kHz, [B] → [B]."""
+    return output_lens(sample_lens.new_tensor([num_frames(samples) for samples in sample_lens.tolist()]))
 
 
 def bridge(
     teacher: Teacher,
     vocabulary: Vocabulary,
     grid: FrameGrid = STUDENT_GRID,
-    settings: BridgeSettings = BridgeSettings(),
+    settings: BridgeSettings | None = None,
     frames_of: Callable[[Tensor], Tensor] = student_frames,
 ) -> Teacher:
     """A teacher whose posteriors are in the student's vocabulary on the student's frames.
@@ -51,15 +59,87 @@ def bridge(
         teacher: whose posteriors to bridge.
         vocabulary: the student's.
         grid: where the student's frames lie.
-        settings: how frames and symbols are mapped.
-        frames_of: the student's frames for so many samples at 16 kHz, [B] → [B].
+        settings: how frames and symbols are mapped; None is the default of each.
+        frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
 
     Returns:
         The teacher itself when nothing differs.
 
     Raises:
-        VocabularyError: symbols that cannot be mapped; names them and says what to do.
+        VocabularyError: symbols that cannot be mapped: named, with what to do.
     """
-    if teacher.vocabulary == vocabulary and FrameGrid(teacher.frame_shift_ms, teacher.frame_offset_ms) == grid:
+    settings = settings or BridgeSettings()
+    symbols = map_symbols(teacher.vocabulary, vocabulary, settings.symbols, settings.ignore)
+    if symbols.identical and grid_of(teacher) == grid:
         return teacher
-    raise NotImplementedError
+    return BridgedTeacher(teacher, symbols, grid, settings.strategy, frames_of)
+
+
+def grid_of(teacher: Teacher) -> FrameGrid:
+    """Where a teacher's frames lie."""
+    return FrameGrid(teacher.frame_shift_ms, teacher.frame_offset_ms)
+
+
+class BridgedTeacher:
+    """A teacher behind a bridge; made by `bridge`. See `teachers.base.Teacher` for what its members mean.
+
+    Its SHA-256 is of the teacher's and of all that the bridge does, and `features` say the same as plain data.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        symbols: SymbolMap,
+        grid: FrameGrid,
+        strategy: Strategy,
+        frames_of: Callable[[Tensor], Tensor],
+    ) -> None:
+        self.teacher, self.symbols, self.strategy = teacher, symbols, strategy
+        self.name = teacher.name
+        self.vocabulary = symbols.student
+        self.frame_shift_ms, self.frame_offset_ms = grid.shift_ms, grid.offset_ms
+        description = self._describe()
+        self.features: Mapping[str, Any] = {**teacher.features, "bridge": description}
+        table = [*symbols.table, symbols.student.sha256]
+        self.sha256 = sha256_of({"teacher": teacher.sha256, "bridge": description, "table": table})
+        self._grid, self._frames_of = grid, frames_of
+        self._unmapped_mass, self._frames = 0.0, 0
+
+    @property
+    def unmapped_mass(self) -> float:
+        """Mean probability a frame of symbols without a counterpart, over all that was heard so far; 0 before."""
+        return self._unmapped_mass / max(self._frames, 1)
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]: as many frames as the student has.
+
+        Audio too short for one of the two has no frames.
+
+        Raises:
+            TargetsError: the teacher's frames and the student's do not span the same audio.
+        """
+        with torch.inference_mode():
+            heard, lens = self.teacher.log_probs(waveforms, sample_lens)
+            heard = heard.float()
+            self._count(heard, lens)
+            mapped = DensePosteriors(self.symbols.apply(heard), lens)
+            blank_id, target_lens = self.vocabulary.blank_id, self._frames_of(sample_lens)
+            return resample(mapped, grid_of(self.teacher), self._grid, target_lens, blank_id, self.strategy)
+
+    def _describe(self) -> dict[str, Any]:
+        own = grid_of(self.teacher)
+        return {
+            "version": BRIDGE_VERSION,
+            "teacher_sha256": self.teacher.sha256,
+            "frame_shift_ms": own.shift_ms,
+            "frame_offset_ms": own.offset_ms,
+            "strategy": self.strategy,
+            "symbols": self.symbols.describe(),
+        }
+
+    def _count(self, log_probs: Tensor, lens: Tensor) -> None:
+        if self.symbols.unmapped:
+            mass = self.symbols.unmapped_mass(log_probs)
+            inside = torch.arange(mass.shape[1], device=mass.device) < lens.to(mass.device)[:, None]
+            self._unmapped_mass += float(mass.masked_fill(~inside, 0.0).sum())
+            self._frames += int(lens.sum())

@@ -1,0 +1,200 @@
+"""A teacher's symbols onto a student's: a table, one to one where it can be, and refused where it would lose letters.
+
+Knows symbols and posteriors, nothing of frames or models.
+
+Shapes: B utterances, T frames, V the teacher's vocabulary, V' the student's.
+"""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from asr_kd.errors import VocabularyError
+from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
+
+SEPARATORS = ("|", WORD_SEPARATOR, "<space>", "[SPACE]")
+"""How models write the space between words; a lone one is the same symbol as another."""
+
+_SPECIAL = re.compile(r"<[^<>]+>|\[[A-Z]+\]")
+"""Symbols that spell nothing: <s>, </s>, <unk>, <pad>, [UNK] …"""
+
+
+@dataclass(frozen=True)
+class SymbolMap:
+    """Which of the student's tokens each of the teacher's becomes.
+
+    A symbol without a counterpart is not spoken: its probability goes to the blank. Renormalising instead would raise
+    whatever noise stands beside it.
+    """
+
+    teacher: Vocabulary
+    student: Vocabulary
+    table: tuple[int | None, ...]
+    """By the teacher's token: the student's, or None."""
+
+    @property
+    def identical(self) -> bool:
+        """Whether it changes nothing."""
+        return self.teacher.symbols == self.student.symbols and self.table == tuple(range(len(self.student)))
+
+    @property
+    def exact(self) -> bool:
+        """Whether it is one to one: every token of both sides has exactly one counterpart."""
+        return sorted(-1 if token is None else token for token in self.table) == list(range(len(self.student)))
+
+    @property
+    def unmapped(self) -> tuple[str, ...]:
+        """The teacher's symbols that become blanks."""
+        return tuple(self.teacher.symbols[index] for index, token in enumerate(self.table) if token is None)
+
+    @property
+    def unsaid(self) -> tuple[str, ...]:
+        """The student's symbols that the teacher never says: they have probability 0."""
+        said = set(self.table)
+        return tuple(symbol for index, symbol in enumerate(self.student.symbols) if index not in said)
+
+    def describe(self) -> dict[str, object]:
+        """As plain data, for a store to record: symbols whose name changes, and those without a counterpart."""
+        pairs = zip(self.teacher.symbols, self.table, strict=True)
+        renamed = {old: self.student.symbols[token] for old, token in pairs if token is not None}
+        return {
+            "teacher_vocabulary_sha256": self.teacher.sha256,
+            "renamed": {old: new for old, new in renamed.items() if old != new},
+            "to_blank": list(self.unmapped),
+            "never_said": list(self.unsaid),
+            "exact": self.exact,
+        }
+
+    def apply(self, log_probs: Tensor) -> Tensor:
+        """Log-probabilities over the student's vocabulary, [B, T, V] → [B, T, V']; probability is conserved."""
+        first = torch.tensor([sources[0] if sources else 0 for sources in self._sources], device=log_probs.device)
+        mapped = log_probs.index_select(-1, first)
+        for token, sources in enumerate(self._sources):
+            if len(sources) > 1:
+                mapped[..., token] = log_probs[..., sources].logsumexp(-1)
+            elif not sources:
+                mapped[..., token] = -torch.inf
+        return mapped
+
+    def unmapped_mass(self, log_probs: Tensor) -> Tensor:
+        """Probability of what has no counterpart, a frame, [B, T, V] → [B, T]."""
+        tokens = [index for index, token in enumerate(self.table) if token is None]
+        return log_probs[..., tokens].exp().sum(-1)
+
+    @cached_property
+    def _sources(self) -> list[list[int]]:
+        """The teacher's tokens of each of the student's; the blank also gets what has no counterpart."""
+        sources: list[list[int]] = [[] for _ in self.student.symbols]
+        for index, token in enumerate(self.table):
+            sources[self.student.blank_id if token is None else token].append(index)
+        return sources
+
+
+def map_symbols(
+    teacher: Vocabulary, student: Vocabulary, symbols: Mapping[str, str] | None = None, ignore: Collection[str] = ()
+) -> SymbolMap:
+    """Find each symbol's counterpart: as `symbols` says, else the same, another word separator, or in another case.
+
+    Args:
+        teacher, student: the two vocabularies.
+        symbols: the teacher's symbol → the student's, where names do not say it; two may become one.
+        ignore: symbols that may stay without a counterpart, on either side; special ones (<s>, <unk>) always may.
+
+    Raises:
+        VocabularyError: characters against subwords, or two sets of those; letters without a counterpart on either
+            side; or `symbols` and `ignore` naming what is not there.
+    """
+    symbols = symbols or {}
+    _check_named(teacher, student, symbols, ignore)
+    # What the teacher spells itself, or the table gives away, is taken: nothing becomes one symbol by itself.
+    taken = {*teacher.symbols, *symbols.values()}
+    found: list[str | None] = []
+    for symbol in teacher.symbols:
+        found.append(symbols.get(symbol) or _counterpart(symbol, student, taken, ignore))
+        taken |= {found[-1]} if found[-1] is not None else set()
+    ids = {symbol: index for index, symbol in enumerate(student.symbols)}
+    result = SymbolMap(teacher, student, tuple(None if symbol is None else ids[symbol] for symbol in found))
+    lost = [symbol for symbol in result.unmapped if not _may_go(symbol, ignore)]
+    unsaid = [symbol for symbol in result.unsaid if not _may_go(symbol, ignore)]
+    if (lost or unsaid) and (_has_subwords(teacher) or _has_subwords(student)):
+        raise _sequence_level(teacher, student)
+    if lost or unsaid:
+        raise _without_counterpart(lost, unsaid)
+    return result
+
+
+def _counterpart(symbol: str, student: Vocabulary, taken: Collection[str], ignore: Collection[str]) -> str | None:
+    if symbol in student.symbols:
+        return symbol
+    if symbol in ignore:
+        return None
+    candidates = SEPARATORS if symbol in SEPARATORS else _other_cases(symbol)
+    return next((name for name in candidates if name in student.symbols and name not in taken), None)
+
+
+def _other_cases(symbol: str) -> list[str]:
+    """The symbol in upper and lower case where the way back leads to it: ı and ς have none."""
+    return [name for name in (symbol.upper(), symbol.lower()) if symbol in (name.upper(), name.lower())]
+
+
+def _check_named(teacher: Vocabulary, student: Vocabulary, symbols: Mapping[str, str], ignore: Collection[str]) -> None:
+    strangers = [name for name in symbols if name not in teacher.symbols]
+    strangers += [name for name in symbols.values() if name not in student.symbols]
+    strangers += [name for name in ignore if name not in teacher.symbols and name not in student.symbols]
+    if BLANK in symbols or BLANK in symbols.values() or BLANK in ignore:
+        raise VocabularyError(
+            f"the bridge's tables name {BLANK}",
+            expected="symbols that are spoken: both sides' blanks are each other's counterpart",
+            where="bridge",
+            remedy="To drop a symbol of the teacher's list it under bridge.ignore",
+        )
+    if strangers:
+        raise VocabularyError(
+            f"{_listed(strangers)} in neither place that the bridge's tables are for",
+            expected="the teacher's symbols on the left of bridge.symbols, the student's on the right, either's in "
+            "bridge.ignore",
+            where="bridge",
+        )
+
+
+def _may_go(symbol: str, ignore: Collection[str]) -> bool:
+    return symbol in ignore or bool(_SPECIAL.fullmatch(symbol))
+
+
+def _has_subwords(vocabulary: Vocabulary) -> bool:
+    return any(len(symbol) > 1 and not _SPECIAL.fullmatch(symbol) for symbol in vocabulary.symbols)
+
+
+def _kind(vocabulary: Vocabulary) -> str:
+    return f"{len(vocabulary)} {'subwords' if _has_subwords(vocabulary) else 'characters'}"
+
+
+def _sequence_level(teacher: Vocabulary, student: Vocabulary) -> VocabularyError:
+    return VocabularyError(
+        f"the teacher spells with {_kind(teacher)}, the student with {_kind(student)}: their frames cannot be matched",
+        expected="the same symbols on both sides for distillation frame by frame",
+        where="bridge",
+        remedy="Distil from the teacher's n-best transcripts instead, which any vocabulary can spell: "
+        "distill.level: sequence; or give the student the teacher's vocabulary",
+    )
+
+
+def _without_counterpart(lost: Sequence[str], unsaid: Sequence[str]) -> VocabularyError:
+    found = [f"the student has nothing for the teacher's {_listed(lost)}"] if lost else []
+    found += [f"the teacher never says the student's {_listed(unsaid)}"] if unsaid else []
+    return VocabularyError(
+        "; ".join(found),
+        expected="a counterpart for every letter, in any case",
+        where="bridge",
+        remedy="Name the counterparts under bridge.symbols (the teacher's: the student's); list under bridge.ignore "
+        "what may go without: the teacher's becomes blank, the student's gets probability 0",
+    )
+
+
+def _listed(symbols: Sequence[str]) -> str:
+    shown = ", ".join(map(repr, symbols[:12]))
+    return f"{shown} and {len(symbols) - 12} more" if len(symbols) > 12 else shown
