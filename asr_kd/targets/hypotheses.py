@@ -1,0 +1,223 @@
+"""Hypotheses of utterances as text, weighted by their scores: what sequence-level distillation learns from.
+
+A folder of JSON Lines parts and `hypotheses.json`, which says whose hypotheses they are, under which normalizer, and
+every part's SHA-256. Text fits any student: its vocabulary and frame rate are its own business. Knows nothing of how
+hypotheses are made (`nbest`, `importing`) or used.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from pydantic import Field
+
+from asr_kd.config import Settings, parse_settings
+from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.targets.places import Place, place_of
+from asr_kd.text.normalize import Normalizer
+
+FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 1
+HYPOTHESES_INDEX = "hypotheses.json"
+MAKE_AGAIN = "Extract or import them again into an empty folder"
+
+
+class Hypothesis(NamedTuple):
+    """What a system understood."""
+
+    text: str
+    score: float | None = None
+    """A log-probability, or any number of which 1 more means e times as likely; None: only the order is known."""
+
+
+def distinct(hypotheses: Iterable[Hypothesis], most: int | None = None) -> list[Hypothesis]:
+    """The best `most` different texts that hold a word, the probabilities of equal ones added, best first."""
+    merged: dict[str, float | None] = {}
+    for text, score in hypotheses:
+        before = merged.get(text)
+        merged[text] = score if before is None or score is None else _log_add(before, score)
+    found = [Hypothesis(text, score) for text, score in merged.items() if text.strip()]
+    if all(item.score is not None for item in found):
+        found.sort(key=lambda item: -(item.score or 0.0))  # stable: equals keep their order
+    return found[:most]
+
+
+def weights_of(hypotheses: Sequence[Hypothesis], temperature: float = 1.0) -> list[float]:
+    """Weights that sum to 1: the softmax of the scores divided by `temperature`; all alike where there are none."""
+    scores = [item.score for item in hypotheses if item.score is not None]
+    if len(scores) != len(hypotheses):
+        return [1.0 / len(hypotheses)] * len(hypotheses)
+    best = max(scores, default=0.0)
+    relative = [math.exp((score - best) / temperature) for score in scores]
+    return [value / sum(relative) for value in relative]
+
+
+class HypothesesSource(Settings):
+    """Whose hypotheses these are."""
+
+    kind: Literal["teacher", "imported"]
+    name: str
+    """Of the teacher, or of the file."""
+    sha256: str
+    """Of the teacher's weights, or of what was read."""
+
+
+class PartEntry(Settings):
+    """One part in the index."""
+
+    file: str = Field(pattern=r"^nbest-\d{5,}\.jsonl$")
+    sha256: str
+    utterances: int
+
+
+class HypothesesInfo(Settings):
+    """What `hypotheses.json` says."""
+
+    format: Literal["asr-kd hypotheses"] = "asr-kd hypotheses"
+    version: Literal[1] = 1
+    source: HypothesesSource
+    normalizer: Normalizer
+    """Under which the texts stand there."""
+    manifest_sha256: str
+    """Of ids and durations, see `plan.manifest_sha256`."""
+    settings: dict[str, Any]
+    """How they were made; plain data."""
+    planned_parts: int
+    parts: tuple[PartEntry, ...] = ()
+    """Those that are done."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned part is done."""
+        return len(self.parts) == self.planned_parts
+
+
+def read_hypotheses_info(place: Place) -> HypothesesInfo:
+    """What a folder of hypotheses says of itself.
+
+    Raises:
+        TargetsError: not such a folder, of another version, or its index is damaged.
+    """
+    where = f"{place}/{HYPOTHESES_INDEX}"
+    try:
+        data = json.loads(place.read(HYPOTHESES_INDEX))
+    except FileNotFoundError:
+        raise TargetsError(
+            "no hypotheses here",
+            where=str(place),
+            expected=f"a folder with {HYPOTHESES_INDEX}",
+            remedy="Run `asr-kd extract` or `asr-kd targets import` first",
+        ) from None
+    except ValueError as error:
+        raise TargetsError(f"cannot be read ({error})", where=where, expected="JSON", remedy=MAKE_AGAIN) from error
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise TargetsError("does not describe hypotheses", where=where, remedy=MAKE_AGAIN)
+    if data.get("version") != FORMAT_VERSION:
+        raise TargetsError(
+            f"format version {data.get('version')!r}",
+            expected=f"version {FORMAT_VERSION}",
+            where=where,
+            remedy=f"Use the release of asr-kd that wrote it. {MAKE_AGAIN}",
+        )
+    try:
+        return parse_settings(HypothesesInfo, data, where)
+    except RecipeError as error:
+        raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=MAKE_AGAIN) from error
+
+
+class HypothesisStore:
+    """Hypotheses by utterance; made by `HypothesisStore.open`. They fit into memory: text is small."""
+
+    def __init__(self, place: Place, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
+        self.place, self.info = place, info
+        self._rows = rows
+
+    @classmethod
+    def open(
+        cls, folder: Path | str, normalizer: Normalizer | None = None, source_sha256: str | None = None
+    ) -> "HypothesisStore":
+        """Read a folder of hypotheses and refuse it when it is not what the caller expects.
+
+        Args:
+            folder: a path, or a URL.
+            normalizer: of the student's transcripts; None does not compare.
+            source_sha256: of the weights of the teacher that the recipe names; None does not compare.
+
+        Raises:
+            TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
+        """
+        place = place_of(folder)
+        info = read_hypotheses_info(place)
+        if normalizer is not None and normalizer != info.normalizer:
+            raise TargetsError(
+                f"hypotheses under the normalizer {info.normalizer!r}",
+                expected=f"{normalizer!r}, as the recipe's transcripts",
+                where=str(place),
+                remedy=f"{MAKE_AGAIN}, with the recipe's normalizer",
+            )
+        if source_sha256 is not None and source_sha256 != info.source.sha256:
+            raise TargetsError(
+                f"hypotheses of {info.source.name!r} with weights {info.source.sha256[:12]}…",
+                expected=f"weights {source_sha256[:12]}…: the teacher has changed since, or is another one",
+                where=str(place),
+                remedy=MAKE_AGAIN,
+            )
+        if not info.complete:
+            raise TargetsError(
+                f"unfinished: {len(info.parts)} of {info.planned_parts} parts",
+                where=str(place),
+                remedy="Run the same command again; it goes on where it stopped",
+            )
+        return cls(place, info, dict(_rows(place, info)))
+
+    @property
+    def sha256(self) -> str:
+        """Identity of all hypotheses and of what is said about them."""
+        return hashlib.sha256(self.info.model_dump_json().encode()).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, utterance_id: str) -> bool:
+        return utterance_id in self._rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def __getitem__(self, utterance_id: str) -> list[Hypothesis]:
+        """Hypotheses, the best first; none when the system heard no word.
+
+        Raises:
+            KeyError: nothing is known of that utterance.
+        """
+        return [Hypothesis(item["text"], item["score"]) for item in json.loads(self._rows[utterance_id])["nbest"]]
+
+
+def part_of(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
+    """The content of a part: one utterance a line."""
+    lines = [{"id": id_, "nbest": [item._asdict() for item in hypotheses]} for id_, hypotheses in rows]
+    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+
+
+def _rows(place: Place, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
+    """Id and line of each utterance, once every part's hash is found right."""
+    for part in info.parts:
+        try:
+            content = place.read(part.file)
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != part.sha256:
+            raise TargetsError(
+                f"{part.file} is missing or damaged",
+                expected=f"the SHA-256 that {HYPOTHESES_INDEX} names",
+                where=str(place),
+                remedy="Run the command that made it again",
+            )
+        yield from ((json.loads(line)["id"], line) for line in content.split(b"\n") if line)
+
+
+def _log_add(one: float, other: float) -> float:
+    high, low = max(one, other), min(one, other)
+    return high + math.log1p(math.exp(low - high))
