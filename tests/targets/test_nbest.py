@@ -70,18 +70,16 @@ def test_interrupted_it_goes_on_and_the_parts_are_the_same(corpus, tmp_path):
         asked += 1
         return asked % 4 == 0
 
-    runs = 0
-    resumed = FakeTeacher()
+    resumed, stopped = FakeTeacher(), 0
     while True:
-        runs += 1
         try:
             report = extract_hypotheses(resumed, corpus, SETTINGS, tmp_path / "pieces", "none", should_stop=stop)
             break
-        except StoppedEarly as error:
-            assert "finished parts are kept" in str(error)
+        except StoppedEarly:
+            stopped += 1
             with pytest.raises(TargetsError, match="unfinished"):
                 HypothesisStore.open(tmp_path / "pieces")
-    assert runs > 2
+    assert stopped > 1
     assert report.complete
     assert files(tmp_path / "pieces") == files(tmp_path / "whole")
     calls = resumed.calls
