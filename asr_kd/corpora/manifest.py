@@ -3,8 +3,10 @@
 Knows the rows' form only: whether the audio is sound is `check`'s to say.
 """
 
+import gzip
 import json
 import math
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,36 +71,41 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         CorpusError: an unusable or repeated id, or a duration that is not positive; nothing is written then.
     """
+    text = render_manifest(utterances, path)
+    with atomic_path(path) as partial:
+        partial.write_text(text, encoding="utf-8")
+
+
+def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the manifest")) -> str:
+    """What `write_manifest` writes.
+
+    Raises:
+        CorpusError: as there; names the rows by `path`.
+    """
     rows = [_row_of(utterance) for utterance in utterances]
-    _raise_if_any(_row_problems(rows), path)
-    with atomic_path(path) as partial, partial.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    raise_wrong_rows(_row_problems(rows), path)
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
-def read_manifest(path: Path, *, check_files: bool = False) -> list[Utterance]:
-    """Read a manifest; relative audio paths start at the manifest's folder, further keys are left alone.
+def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = None) -> list[Utterance]:
+    """Read a manifest; further keys are left alone.
 
     Args:
-        path: the JSON Lines file.
+        path: the JSON Lines file, gzipped if its name ends in .gz.
         check_files: also look for every audio file.
+        root: where relative audio paths start; None: at the manifest's folder.
 
     Raises:
         CorpusError: unreadable; rows that are not utterances (each named by file:row); an id twice (both rows);
             or, with `check_files`, audio that is missing (all files in one message).
     """
-    try:
-        lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"cannot be read ({error})", where=path, expected="a manifest in JSON Lines", remedy="Run asr-kd prepare"
-        ) from error
+    lines = read_text(path, "a manifest in JSON Lines", "Run asr-kd prepare").removesuffix("\n").split("\n")
     rows = [_parse_row(line) for line in lines] if lines != [""] else []
-    _raise_if_any(_row_problems(rows), path)
+    raise_wrong_rows(_row_problems(rows), path)
     utterances = [
         Utterance(
             row["id"],
-            path.parent / row["audio"],
+            (root or path.parent) / row["audio"],
             float(row["duration"]),
             row["text"],
             row["speaker"],
@@ -110,10 +117,23 @@ def read_manifest(path: Path, *, check_files: bool = False) -> list[Utterance]:
         if isinstance(row, dict)
     ]
     if check_files:
-        _raise_if_any(
+        raise_wrong_rows(
             [(row, f"{u.audio}: no such file") for row, u in enumerate(utterances, 1) if not u.audio.is_file()], path
         )
     return utterances
+
+
+def read_text(path: Path, expected: str, remedy: str) -> str:
+    """A text file in UTF-8, gzipped if its name ends in .gz.
+
+    Raises:
+        CorpusError: cannot be read; says what was expected and the remedy.
+    """
+    try:
+        data = path.read_bytes()
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").replace("\r\n", "\n")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise CorpusError(f"cannot be read ({error})", where=path, expected=expected, remedy=remedy) from error
 
 
 def hours(utterances: Iterable[Utterance]) -> float:
@@ -183,13 +203,19 @@ def _field_problem(row: dict[str, Any]) -> str | None:
     return f"the id {row['id'][:40]!r} {problem}" if problem else None
 
 
-def _raise_if_any(problems: list[tuple[int, str]], path: Path) -> None:
+def raise_wrong_rows(
+    problems: list[tuple[int, str]],
+    path: Path,
+    expected: str = "rows of id, audio, duration, text and speaker, each id once",
+    remedy: str = "Correct the manifest, or run prepare again",
+) -> None:
+    """Complain of wrong rows, each (row from 1, what is wrong), if there are any.
+
+    Raises:
+        CorpusError: names the first of them by file:row, and the number of the others.
+    """
     if not problems:
         return
     listed = "; ".join(f"{path}:{row}: {problem}" for row, problem in problems[:LISTED_AT_MOST])
     more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
-    raise CorpusError(
-        f"{len(problems)} wrong rows: {listed}{more}",
-        expected="rows of id, audio, duration, text and speaker, each id once",
-        remedy="Correct the manifest, or run prepare again",
-    )
+    raise CorpusError(f"{len(problems)} wrong rows: {listed}{more}", expected=expected, remedy=remedy)

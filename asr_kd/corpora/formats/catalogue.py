@@ -1,0 +1,180 @@
+"""Every format by its name: which one a manifest is in, reading it, writing another.
+
+Knows which reader belongs to which name; the formats are their own business.
+"""
+
+import gzip
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from asr_kd.audio import ChannelPolicy
+from asr_kd.corpora.formats import kaldi, lhotse, nemo, speechbrain_csv
+from asr_kd.corpora.formats.table import Malformed, Rendering, Table, json_object, numbered_lines
+from asr_kd.corpora.manifest import Utterance, read_manifest, render_manifest
+from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
+from asr_kd.errors import CorpusError
+from asr_kd.files import atomic_folder, atomic_path
+
+FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
+"""The formats: JSON Lines of this project, and of other tools."""
+
+_JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What became of a manifest's rows."""
+
+    utterances: int
+    excluded: list[Exclusion]
+    dropped: Counter[str]
+    notes: list[str]
+
+
+def read_table(
+    path: Path, name: FormatName | Literal["auto"], data_root: Path | None = None, channels: ChannelPolicy = "refuse"
+) -> Table:
+    """Read a manifest of any format.
+
+    Args:
+        path: a file or, of lhotse and Kaldi, a folder.
+        name: its format; `auto` looks.
+        data_root: where relative audio paths start; None: at the manifest's folder.
+        channels: the corpus' policy; rows of several channels need one.
+
+    Raises:
+        CorpusError: unreadable, of no known format, or with rows that are malformed or share an id.
+    """
+    root = data_root.expanduser().absolute() if data_root is not None else None
+    match detect(path) if name == "auto" else name:
+        case "lhotse":
+            return lhotse.read(path, root, channels)
+        case "nemo":
+            return nemo.read(path, root, channels)
+        case "speechbrain":
+            return speechbrain_csv.read(path, root, channels)
+        case "kaldi":
+            return kaldi.read(path, root, channels)
+    return Table([_recording(utterance) for utterance in read_manifest(path, root=root)], files=[path])
+
+
+def detect(path: Path) -> FormatName:
+    """The format of a manifest, by its name and its first row.
+
+    Raises:
+        CorpusError: it is in none.
+    """
+    if (path / kaldi.WAV).is_file() or path.name == kaldi.WAV:
+        return "kaldi"
+    if lhotse.is_pair_folder(path):
+        return "lhotse"
+    if path.suffix == ".csv":
+        return "speechbrain"
+    if not path.name.endswith(_JSON_SUFFIXES):
+        raise CorpusError(
+            "is no manifest", where=path, expected="JSON Lines (.jsonl, .jsonl.gz, .json), a CSV or a Kaldi data folder"
+        )
+    try:
+        first = json_object(next(numbered_lines(path), (0, "{}"))[1])
+    except Malformed:
+        return "asr-kd"  # whose reader says what is wrong with every row
+    if "audio_filepath" in first or "audio_filename" in first:
+        return "nemo"
+    if "sources" in first or "recording_id" in first or "supervisions" in first or "tracks" in first:
+        return "lhotse"
+    return "asr-kd"
+
+
+def render(utterances: Sequence[Utterance], name: FormatName) -> Rendering:
+    """Utterances as the text of a manifest; nothing is written.
+
+    Raises:
+        CorpusError: they cannot be said in this format at all.
+    """
+    match name:
+        case "lhotse":
+            return lhotse.render(utterances)
+        case "nemo":
+            return nemo.render(utterances)
+        case "speechbrain":
+            return speechbrain_csv.render(utterances)
+        case "kaldi":
+            return kaldi.render(utterances)
+    return Rendering({"": render_manifest(utterances)}, len(utterances))
+
+
+def convert(
+    source: Path,
+    target: Path,
+    source_format: FormatName | Literal["auto"],
+    target_format: FormatName,
+    *,
+    data_root: Path | None = None,
+    channels: ChannelPolicy = "refuse",
+    max_excluded_share: float = 0.0,
+) -> Conversion:
+    """Write a manifest in another format; audio is looked at only where the rows do not say what is needed.
+
+    Args:
+        source, source_format, data_root, channels: as `read_table`.
+        target: the new file or, of Kaldi, folder; gzipped if its name ends in .gz.
+        target_format: its format.
+        max_excluded_share: share of the rows that may be left out.
+
+    Raises:
+        CorpusError: something stands at `target`, too many rows cannot be converted, or as `read_table`.
+    """
+    if target.is_dir() and not any(target.iterdir()):
+        target.rmdir()
+    if target.exists():
+        raise CorpusError(
+            "is already there", where=target, expected="a new name", remedy="Remove it, or choose another"
+        )
+    table = read_table(source, source_format, data_root, channels)
+    utterances, unreadable = complete(table.recordings, channels)
+    rendering = render(utterances, target_format)
+    excluded = [*table.excluded, *unreadable, *rendering.excluded]
+    refuse_too_many(
+        excluded,
+        len(table.recordings) + len(table.excluded),
+        max_excluded_share,
+        source,
+        remedy="Correct them, or raise --max-excluded-share to go on without them",
+    )
+    if not rendering.utterances:
+        raise CorpusError("there is nothing to write", where=source, expected="at least one utterance")
+    if "" in rendering.texts:
+        data = rendering.texts[""].encode()
+        with atomic_path(target) as partial:
+            partial.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
+    else:
+        with atomic_folder(target) as partial:
+            for name, text in rendering.texts.items():
+                (partial / name).write_text(text, encoding="utf-8")
+    return Conversion(rendering.utterances, excluded, table.dropped + rendering.dropped, rendering.notes)
+
+
+def complete(recordings: Sequence[Recording], channels: ChannelPolicy) -> tuple[list[Utterance], list[Exclusion]]:
+    """Recordings as utterances; only files of those without a duration are looked at."""
+    silent = [recording for recording in recordings if recording.duration is None]
+    measured, excluded = measure(silent, channels)
+    known = {utterance.id: utterance for utterance in measured}
+    stated = {r.id: r.utterance(r.duration, channels) for r in recordings if r.duration is not None}
+    found = stated | known
+    return [found[recording.id] for recording in recordings if recording.id in found], excluded
+
+
+def _recording(utterance: Utterance) -> Recording:
+    return Recording(
+        utterance.id,
+        utterance.audio,
+        utterance.text,
+        utterance.speaker,
+        utterance.duration,
+        utterance.start,
+        utterance.whole,
+        None if utterance.channels == "refuse" else utterance.channels,
+    )

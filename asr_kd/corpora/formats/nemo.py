@@ -1,0 +1,112 @@
+"""NeMo's manifests: JSON Lines of audio_filepath, duration, text, and offset for a segment.
+
+As NVIDIA NeMo's documentation lays them out ("Preparing Custom ASR Data") and its own reader,
+nemo/collections/common/parts/preprocessing/manifest.py, takes them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_kd.audio import ChannelPolicy
+from asr_kd.corpora.formats.naming import names_of_files, segment_name
+from asr_kd.corpora.formats.table import (
+    UNKNOWN_SPEAKER,
+    Malformed,
+    Rendering,
+    Table,
+    Unfit,
+    audio_path,
+    json_lines,
+    json_object,
+    numbered_lines,
+    optional_text,
+    positive_seconds,
+    seconds,
+)
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import Recording
+
+_KNOWN = ("audio_filepath", "audio_filename", "duration", "text", "normalized_text", "offset", "speaker", "id")
+
+
+def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
+    """Read a manifest.
+
+    A row's id is its `id`, which NeMo does not need; else it comes from the file's name (and the offset).
+
+    Raises:
+        CorpusError: unreadable, or rows that are malformed or share an id.
+    """
+    base = data_root or path.parent
+    table = Table(files=[path])
+    rows = list(numbered_lines(path))
+    names = names_of_files(_audio_files([line for _, line in rows], base))
+
+    def parse(line: str) -> Recording:
+        row = json_object(line)
+        recording = _recording(row, base, names)
+        table.drop(row, _KNOWN)
+        return recording
+
+    table.collect(path, rows, parse)
+    return table
+
+
+def render(utterances: Sequence[Utterance]) -> Rendering:
+    """The manifest of these utterances; `id` and `speaker` are kept in keys that NeMo leaves alone."""
+    rendering = Rendering({}, len(utterances))
+    rows = []
+    for utterance in utterances:
+        row: dict[str, Any] = {"audio_filepath": str(utterance.audio.absolute()), "duration": utterance.duration}
+        if not utterance.whole:
+            row["offset"] = utterance.start
+        if utterance.text is not None:
+            row["text"] = utterance.text
+        rows.append({**row, "id": utterance.id, "speaker": utterance.speaker})
+        if utterance.channels != "refuse":
+            rendering.dropped[f"channels: {utterance.channels}"] += 1
+    rendering.texts[""] = json_lines(rows)
+    return rendering
+
+
+def _audio_files(lines: Sequence[str], base: Path) -> list[Path]:
+    """The files of all rows that have one; what is wrong with the others is said when they are parsed."""
+    found = []
+    for line in lines:
+        try:
+            found.append(_audio(json_object(line), base))
+        except (Malformed, Unfit):
+            continue
+    return found
+
+
+def _recording(row: dict[str, Any], base: Path, names: dict[Path, str]) -> Recording:
+    audio = _audio(row, base)
+    name = row.get("id")
+    if "shard_id" in row:
+        raise Unfit("its audio lies in a tar archive (shard_id): unpack it", str(name or audio.name))
+    if "text" not in row and "text_filepath" in row:
+        raise Unfit("its text lies in a file of its own (text_filepath)", str(name or audio.name))
+    offset = row.get("offset")
+    start = 0.0 if offset is None else seconds(row, "offset")
+    if not isinstance(name, str) or not name:
+        name = names[audio] if offset is None else segment_name(names[audio], start)
+    return Recording(
+        name,
+        audio,
+        optional_text(row, "text" if "text" in row else "normalized_text"),
+        optional_text(row, "speaker") or UNKNOWN_SPEAKER,
+        positive_seconds(row, "duration"),
+        start,
+        whole=offset is None,
+    )
+
+
+def _audio(row: dict[str, Any], base: Path) -> Path:
+    written = row.get("audio_filename", row.get("audio_filepath"))
+    if isinstance(written, list):
+        raise Unfit(f"several files ({len(written)}) for one row")
+    if not isinstance(written, str):
+        raise Malformed("no audio_filepath")
+    return audio_path(str(Path(written).expanduser()) if written.startswith("~") else written, base)
