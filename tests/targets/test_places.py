@@ -1,0 +1,184 @@
+"""Places: a folder, a disk without locks and an object store do the same; what cannot be reached is said."""
+
+import hashlib
+import pickle
+from pathlib import Path
+from uuid import uuid4
+
+import fsspec
+import pytest
+import torch
+from fake_teacher import FakeTeacher
+
+from asr_kd.errors import AsrKdError, TargetsError
+from asr_kd.files import sha256_of_file
+from asr_kd.targets import Store, extract, remote
+from asr_kd.targets.ledger import done_shards
+from asr_kd.targets.places import LocalPlace, place_of
+from asr_kd.targets.remote import RemotePlace, cache_folder
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("ASR_KD_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(params=["folder", "file", "memory", "memory that moves"])
+def url(request, tmp_path, monkeypatch):
+    """A place that is not there yet."""
+    if request.param == "memory that moves":  # as on servers where a file appears while it is written
+        monkeypatch.setattr(remote, "WRITES_WHOLE", frozenset())
+    base = {"folder": str(tmp_path), "file": f"file://{tmp_path}"}.get(request.param, f"memory://{uuid4().hex}")
+    return f"{base}/deep/store"
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_files_come_back_as_they_were_put(url):
+    place = place_of(url)
+    assert place.sizes() == {}
+    assert place.sha256("a.json") is None
+    with pytest.raises(FileNotFoundError):
+        place.read("a.json")
+    place.write("a.json", b"one")
+    place.write("a.json", b"three")
+    place.write_json("b.json", {"é": 1})
+    assert place.sizes() == {"a.json": 5, "b.json": len('{\n  "é": 1\n}\n'.encode())}
+    assert place.read("a.json") == b"three"
+    assert place.sha256("a.json") == sha256(b"three")
+    local = place.checked("a.json", sha256(b"three"))
+    assert local is not None
+    assert local.read_bytes() == b"three"
+    assert place.checked("a.json", sha256(b"one")) is None
+    assert place.checked("c.json", sha256(b"one")) is None
+    copy = pickle.loads(pickle.dumps(place))  # noqa: S301 - what a DataLoader does
+    assert copy.read("a.json") == b"three"
+    assert str(place) == url
+
+
+def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
+    place = place_of(url)
+    place.write("a.json", b"earlier")
+
+    def full(*arguments, **names):
+        raise OSError(28, "No space left on device")
+
+    if isinstance(place, LocalPlace):
+        monkeypatch.setattr(Path, "replace", full)
+    else:
+        files = fsspec.core.url_to_fs(url)[0]
+        monkeypatch.setattr(type(files), "pipe_file" if remote._writes_whole(files) else "mv", full)
+    with pytest.raises(AsrKdError, match="No space left"):
+        place.write("a.json", b"later")
+    monkeypatch.undo()
+    assert place.read("a.json") == b"earlier"
+    assert list(place.sizes()) == ["a.json"]
+
+
+def test_leftovers_of_the_killed_are_cleared(url):
+    place = place_of(url)
+    place.write("shard-00001.safetensors", b"whole")
+    if isinstance(place, LocalPlace) or not remote._writes_whole(fsspec.core.url_to_fs(url)[0]):
+        place.write(".shard-00001.safetensors.77.partial", b"half")
+        place.write(".shard-00002.safetensors.77.partial", b"another's")
+        place.clear("shard-00001")
+        assert sorted(place.sizes()) == [".shard-00002.safetensors.77.partial", "shard-00001.safetensors"]
+    else:
+        place.clear("shard-00001")
+        assert list(place.sizes()) == ["shard-00001.safetensors"]
+
+
+def test_a_store_is_made_resumed_and_read_anywhere(url, tmp_path, corpus, settings, cache):
+    teacher = FakeTeacher()
+    extract(teacher, corpus, settings, tmp_path / "reference")
+    report = extract(teacher, corpus, settings, url)
+    assert report.complete
+    place = place_of(url)
+    reference, store = Store.open(tmp_path / "reference"), Store.open(url, teacher.vocabulary, teacher.sha256)
+    assert store.info == reference.info
+    assert report.made == len(store.info.shards) == done_shards(url) > 2
+    for utterance in corpus:
+        for one, other in zip(store.read(utterance.id), reference.read(utterance.id), strict=True):
+            assert torch.equal(one, other)
+    store.verify()
+    assert bool(list(cache.glob("*"))) == url.startswith("memory"), "a disk needs no copies"
+
+    name = store.info.shards[1].file
+    place.write(name, bytes(store.info.shards[1].num_bytes))
+    with pytest.raises(TargetsError, match=f"damaged shards: {name}"):
+        Store.open(url).verify()
+    again = extract(FakeTeacher(), corpus, settings, url)
+    assert (again.made, again.skipped) == (1, report.made - 1)
+    Store.open(url).verify()
+    with pytest.raises(TargetsError, match=r"differ in teacher"):
+        extract(FakeTeacher(sha256="b" * 64), corpus, settings, url)
+
+
+def test_copies_are_checked_and_fetched_anew(corpus, settings, cache):
+    url = f"memory://{uuid4().hex}"
+    extract(FakeTeacher(), corpus, settings, url)
+    first = Store.open(url).info.shards[0]
+    for path in cache.glob("*"):
+        path.write_bytes(b"damaged by somebody")
+    targets = Store.open(url).read(first.first_id)
+    assert targets.tokens.shape[0] > 0
+    copy = cache / f"{first.sha256}.safetensors"
+    assert sha256_of_file(copy) == first.sha256
+    place_of(url).write(first.file, b"damaged")  # the copy still has what the index names
+    with pytest.raises(TargetsError, match="damaged shards"):
+        Store.open(url)
+
+
+def test_no_store_behind_a_url():
+    with pytest.raises(TargetsError, match=r"memory://nothing.*no soft targets here"):
+        Store.open("memory://nothing")
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("oci://bucket/store", r"oci://bucket/store: the file system driver of oci:// .*pip install ocifs"),
+        ("nonsense://bucket/store", r"nonsense://bucket/store: cannot be read or written .*nonsense"),
+    ],
+)
+def test_what_cannot_be_reached_is_said(url, message, corpus, settings):
+    with pytest.raises(TargetsError, match=message):
+        Store.open(url)
+    with pytest.raises(TargetsError, match=message):
+        extract(FakeTeacher(), corpus, settings, url)
+
+
+def test_trouble_of_a_driver_is_said(monkeypatch):
+    class Refused(Exception):
+        """As drivers have their own."""
+
+    def refuse(*arguments, **names):
+        raise Refused("403 Forbidden")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", refuse)
+    with pytest.raises(TargetsError, match=r"cannot be read or written \(Refused: 403 Forbidden\).*credentials"):
+        Store.open("memory://somewhere")
+
+
+def test_a_password_in_a_url_is_not_shown():
+    assert str(RemotePlace("sftp://me:secret@host/folder/")) == "sftp://host/folder"
+    with pytest.raises(TargetsError) as error:
+        Store.open("sftp://me:secret@host/folder")
+    assert "secret" not in str(error.value)
+
+
+def test_a_url_that_was_taken_for_a_path_is_refused():
+    with pytest.raises(TargetsError, match="looks like a URL that lost a slash"):
+        place_of(Path("s3://bucket/folder"))
+    assert isinstance(place_of("C:/folder"), LocalPlace)
+    assert isinstance(place_of(Path("targets/teacher")), LocalPlace)
+
+
+def test_the_cache_lies_where_it_is_told(monkeypatch, tmp_path, cache):
+    assert cache_folder() == cache
+    monkeypatch.delenv("ASR_KD_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
+    assert cache_folder() == tmp_path / "xdg" / "asr-kd" / "shards"
