@@ -20,7 +20,7 @@ from asr_kd.targets.shard import Array, Shard
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT = "asr-kd soft targets"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INDEX, QUARANTINE, VOCABULARY = "store.json", "quarantine.jsonl", "tokens.txt"
 EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
 
@@ -62,17 +62,19 @@ class StoreInfo(Settings):
     """What `store.json` says."""
 
     format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     teacher: TeacherIdentity
     vocabulary: VocabularyIdentity
     frame_shift_ms: float
+    frame_offset_ms: float
+    """Centre of frame 0, from the start of the audio."""
     features: dict[str, Any]
     """What the teacher hears of the audio; plain data."""
     epsilon: float
     max_entries: int
     certain_blank: float
-    floor: float
-    """The smallest probability that a code can say."""
+    levels: int
+    """Steps of a probability's square root."""
     variants: tuple[str, ...]
     manifest_sha256: str
     """Of ids and durations, see `plan.manifest_sha256`."""
@@ -84,7 +86,7 @@ class StoreInfo(Settings):
     def codec(self) -> Codec:
         """How frames are packed."""
         return Codec(
-            self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, floor=self.floor
+            self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels
         )
 
     @property
@@ -249,7 +251,11 @@ class Store:
     def ids(self) -> Iterator[str]:
         """All utterances, sorted."""
         for index in range(len(self.info.shards)):
-            yield from self._shard(index).ids
+            yield from self.ids_in(index)
+
+    def ids_in(self, shard: int) -> list[str]:
+        """The utterances of one shard, by its place in the index."""
+        return self._shard(shard).ids
 
     def verify(self) -> None:
         """Check the SHA-256 of every shard.
