@@ -44,6 +44,8 @@ PLAIN = {
     "LibriSpeechSettings.kind": "This corpus.",
     "LibriSpeechSettings.train": "Splits that are trained on.",
     "LibriSpeechSettings.dev": "Splits that training may look at; each becomes a set of its own in the report.",
+    "ManifestSettings.kind": "This corpus.",
+    "FolderSettings.kind": "This corpus.",
     "SyntheticSettings.kind": "This corpus.",
     "SyntheticSettings.train_utterances": "Size of the training set.",
     "SyntheticSettings.dev_utterances": "Size of the dev set.",

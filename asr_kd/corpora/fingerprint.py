@@ -1,32 +1,74 @@
 """What lies in a corpus' folder, cheaply: enough to see that a part was unpacked or taken away since.
 
-Looks at names and sizes two levels deep and opens nothing, so that the whole of LibriSpeech costs a moment. A file
-replaced further down goes unseen: `asr-kd prepare --force` looks at everything.
+Looks at names and sizes and opens no audio. Of a publisher's layout two levels deep, so that the whole of
+LibriSpeech costs a moment: a file replaced further down goes unseen, and `asr-kd prepare --force` looks at
+everything. Of a user's own manifests and folders every file: their content is anybody's to change.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.an4 import find_an4
+from asr_kd.corpora.folder import audio_files
+from asr_kd.corpora.formats.catalogue import read_table
 from asr_kd.corpora.librispeech import find_librispeech
-from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
+from asr_kd.corpora.settings import (
+    An4Settings,
+    AnyCorpus,
+    FolderSettings,
+    ManifestSettings,
+    OwnSettings,
+    SyntheticSettings,
+)
 from asr_kd.corpora.synthetic import settings_key
+from asr_kd.files import sha256_of_file
+
+THREADS = 8
+"""Sizes are asked for in parallel: the time goes into waiting for the disk."""
 
 
-def fingerprint(settings: An4Settings | LibriSpeechSettings | SyntheticSettings) -> Any:
+def fingerprint(settings: AnyCorpus) -> Any:
     """Plain data that changes when what prepare would find does.
 
     Raises:
-        CorpusError: the corpus is not there.
+        CorpusError: the corpus is not there, or a manifest cannot be read.
     """
     if isinstance(settings, SyntheticSettings):
         return settings_key(settings)
+    if isinstance(settings, FolderSettings):
+        folders = [folder.expanduser() for folder in settings.train]
+        audio = [_sizes(audio_files(folder, settings.extensions)) for folder in folders]
+        return [audio, _manifests([*settings.dev, *settings.test.values()], settings)]
+    if isinstance(settings, ManifestSettings):
+        return _manifests([*settings.train, *settings.dev, *settings.test.values()], settings)
     if isinstance(settings, An4Settings):
         folder, parts = find_an4(settings.root), ["audio", "etc", "wav"]
     else:
         folder, parts = find_librispeech(settings.root), sorted({*settings.train, *settings.dev, *settings.test})
     return [str(folder.resolve()), [entry for part in parts for entry in _listing(folder / part)]]
+
+
+def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
+    """What manifests say, and the sizes of the files that they name."""
+    tables = [read_table(path.expanduser(), settings.format, settings.data_root, settings.channels) for path in paths]
+    read = [[str(file.resolve()), sha256_of_file(file)] for table in tables for file in table.files]
+    return [read, _sizes(recording.audio for table in tables for recording in table.recordings)]
+
+
+def _sizes(paths: Iterable[Path]) -> list[tuple[str, int | None]]:
+    unique = sorted(set(paths))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return [(str(path), size) for path, size in zip(unique, pool.map(_size, unique), strict=True)]
+
+
+def _size(path: Path) -> int | None:
+    """Bytes; None where there is no such file, which prepare has to say."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, int | None]]:

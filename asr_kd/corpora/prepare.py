@@ -4,21 +4,34 @@ Knows which reader belongs to which settings; the layouts are the readers' busin
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
-from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
-from asr_kd.corpora.manifest import Utterance, hours, id_problem, read_manifest, write_manifest
-from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
-from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
+from asr_kd.corpora.folder import cut_utterances, list_folder
+from asr_kd.corpora.librispeech import find_librispeech, require_splits
+from asr_kd.corpora.listing import Listing, check_sets, measure_listing
+from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
+from asr_kd.corpora.recordings import Exclusion
+from asr_kd.corpora.settings import (
+    An4Settings,
+    AnyCorpus,
+    FolderSettings,
+    LibriSpeechSettings,
+    ManifestSettings,
+    OwnSettings,
+    SyntheticSettings,
+)
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_json
 from asr_kd.progress import SILENT, Progress
+
+OWN_REMEDY = (
+    "Correct the manifest, corpus.data_root or the files, or raise corpus.max_excluded_share to go on without them"
+)
 
 FORMAT = 1
 """Version of corpus.json; another one is refused."""
@@ -56,27 +69,8 @@ class PreparedCorpus:
         return [*self.train, *(utterance for members in self.sets.values() for utterance in members)]
 
 
-@dataclass
-class Listing:
-    """What a corpus lists, by set (`train` among them), before any audio was looked at."""
-
-    name: str
-    folder: Path
-    parts: dict[str, list[Recording]] = field(default_factory=dict)
-    dev_sets: tuple[str, ...] = ("dev",)
-    absent: dict[str, str] = field(default_factory=dict)
-    unmatched: list[Exclusion] = field(default_factory=list)
-    channels: ChannelPolicy = "refuse"
-
-    def add_split(self, part: str, split: str) -> None:
-        """Add a folder in LibriSpeech's layout to a set."""
-        recordings, unmatched = read_split(self.folder, split)
-        self.parts.setdefault(part, []).extend(recordings)
-        self.unmatched += unmatched
-
-
 def prepare(
-    settings: An4Settings | LibriSpeechSettings | SyntheticSettings,
+    settings: AnyCorpus,
     work_dir: Path,
     progress: Progress = SILENT,
     *,
@@ -87,7 +81,7 @@ def prepare(
     Args:
         settings: which corpus, which part.
         work_dir: the run's folder; only synthetic speech is written there.
-        progress: told how far the making of synthetic speech is.
+        progress: told how far the making of synthetic speech, or the cutting of long files, is; and what is cut.
         max_excluded_share: instead of the settings' own; `check` passes 1 to see everything.
 
     Raises:
@@ -96,9 +90,19 @@ def prepare(
     """
     if isinstance(settings, SyntheticSettings):
         return _prepare_synthetic(settings, work_dir, progress, max_excluded_share or 0.0)
+    share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share
+    if isinstance(settings, FolderSettings):
+        return _prepare_folder(settings, progress, share)
+    if isinstance(settings, ManifestSettings):
+        return _prepared(_list_manifests(settings, progress), share)
     listing = _list_an4(settings) if isinstance(settings, An4Settings) else _list_librispeech(settings)
     listing.channels = settings.channels
-    return measure_listing(listing, settings.max_excluded_share if max_excluded_share is None else max_excluded_share)
+    return _prepared(listing, share)
+
+
+def _prepared(listing: Listing, max_excluded_share: float) -> PreparedCorpus:
+    sets, excluded = measure_listing(listing, max_excluded_share)
+    return PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
 
 
 def _list_an4(settings: An4Settings) -> Listing:
@@ -132,49 +136,39 @@ def _prepare_synthetic(
     listing = Listing("synthetic", folder)
     for split in SPLITS:
         listing.add_split(split, split)
-    return replace(measure_listing(listing, max_excluded_share), synthetic=True)
+    return replace(_prepared(listing, max_excluded_share), synthetic=True)
 
 
-def measure_listing(listing: Listing, max_excluded_share: float) -> PreparedCorpus:
-    """A listing as a prepared corpus: durations read, unusable recordings told apart.
-
-    Raises:
-        CorpusError: too many are unusable, an id is unsafe or stands twice, or a set is empty.
-    """
-    excluded = list(listing.unmatched)
-    sets: dict[str, list[Utterance]] = {}
-    for part, recordings in listing.parts.items():
-        sets[part], unusable = measure(recordings, listing.channels)
-        excluded += unusable
-    listed = sum(map(len, listing.parts.values())) + len(listing.unmatched)
-    refuse_too_many(excluded, listed, max_excluded_share, listing.folder)
-    for part, members in sets.items():
-        if not members:
-            why = (
-                f"; {len(excluded)} were left out, such as {excluded[0].path}: {excluded[0].reason}" if excluded else ""
-            )
-            raise CorpusError(
-                f"the set {part!r} is empty{why}", where=listing.folder, expected="at least one utterance in it"
-            )
-    _check_ids(sets, listing.folder)
-    return PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
+def _list_manifests(settings: ManifestSettings, progress: Progress) -> Listing:
+    listing = Listing("manifest", settings.train[0], remedy=OWN_REMEDY)
+    for path in settings.train:
+        listing.add_manifest("train", path, settings)
+    _add_evaluation_sets(listing, settings, progress)
+    return listing
 
 
-def _check_ids(sets: Mapping[str, Sequence[Utterance]], where: Path) -> None:
-    home: dict[str, Utterance] = {}
-    for members in sets.values():
-        for utterance in members:
-            problem = id_problem(utterance.id)
-            if problem:
-                raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=where, expected="a plain name")
-            other = home.setdefault(utterance.id, utterance)
-            if other is not utterance:
-                raise CorpusError(
-                    f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}",
-                    where=where,
-                    expected="each id once",
-                    remedy="Rename one of the files and its transcript, or remove the copy",
-                )
+def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_share: float) -> PreparedCorpus:
+    folders = [folder.expanduser() for folder in settings.train]
+    listing = Listing("folder", folders[0], {"train": []}, remedy=OWN_REMEDY)
+    for folder in folders:
+        listing.parts["train"] += list_folder(folder, settings)
+    _add_evaluation_sets(listing, settings, progress)
+    corpus = _prepared(listing, max_excluded_share)
+    train, too_short = cut_utterances(corpus.train, settings, progress)
+    excluded = [*corpus.excluded, *too_short]
+    check_sets({"train": train, **corpus.sets}, excluded, listing.folder)  # pieces have new ids
+    return replace(corpus, train=train, excluded=excluded)
+
+
+def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Progress) -> None:
+    listing.channels = settings.channels
+    for path in settings.dev:
+        listing.add_manifest("dev", path, settings)
+    for name, path in settings.test.items():
+        listing.add_manifest(name, path, settings)
+    if listing.dropped:
+        counts = ", ".join(f"{key} ({count} rows)" for key, count in sorted(listing.dropped.items()))
+        progress.message(f"  not used of the manifests: {counts}")
 
 
 def manifests_folder(work_dir: Path) -> Path:

@@ -4,11 +4,12 @@ Knows the names of folders and splits, not how a corpus is read.
 """
 
 import os
+import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.config import Settings
@@ -22,15 +23,31 @@ DevSplit = Literal["dev-clean", "dev-other"]
 TestSplit = Literal["test-clean", "test-other"]
 
 
-class CorpusFolderSettings(Settings):
-    """What every corpus on disk has."""
+ManifestFormat = Literal["auto", "asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 
-    root: Path | None = None
-    """The corpus' own folder or its parent; None: the environment variable ASR_KD_CORPORA."""
+
+def _one_or_several(given: Any) -> Any:
+    return [given] if isinstance(given, str | Path) else given
+
+
+Paths = Annotated[list[Path], BeforeValidator(_one_or_several), Field(min_length=1)]
+"""One path, or a list of them."""
+
+
+class FileSettings(Settings):
+    """What every corpus of files has."""
+
     max_excluded_share: float = Field(0.01, ge=0, le=1)
     """Share of utterances that may be left out (listed) for missing or unreadable files before prepare stops."""
     channels: ChannelPolicy = "refuse"
     """Files of several channels: refuse them, take the first, or average; the same wherever they are read."""
+
+
+class CorpusFolderSettings(FileSettings):
+    """What every corpus in its publisher's layout has."""
+
+    root: Path | None = None
+    """The corpus' own folder or its parent; None: the environment variable ASR_KD_CORPORA."""
 
 
 class An4Settings(CorpusFolderSettings):
@@ -57,6 +74,69 @@ class LibriSpeechSettings(CorpusFolderSettings):
         twice = [split for split, count in Counter([*self.train, *self.dev, *self.test]).items() if count > 1]
         if twice:
             raise ValueError(f"{', '.join(twice)} stands more than once among train, dev and test")
+        return self
+
+
+class OwnSettings(FileSettings):
+    """What a user's own speech has: evaluation sets as manifests."""
+
+    dev: Paths
+    """Manifests of what training may look at: a file, a Kaldi or lhotse folder, or several, as one set."""
+    test: dict[str, Path] = Field(default={})
+    """Name → manifest of every test set."""
+    format: ManifestFormat = "auto"
+    """What all manifests are written in; auto looks at each."""
+    data_root: Path | None = None
+    """Where relative audio paths of manifests start; None: at each manifest's folder."""
+
+    @field_validator("test")
+    @classmethod
+    def _names_are_sets(cls, test: dict[str, Path]) -> dict[str, Path]:
+        for name in test:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev"):
+                raise ValueError(f"the name {name!r} must be letters, digits, '.', '_', '-', and not train or dev")
+        return test
+
+
+class ManifestSettings(OwnSettings):
+    """Labelled speech by manifests: this project's, or those of lhotse, NeMo, SpeechBrain or Kaldi."""
+
+    kind: Literal["manifest"] = "manifest"
+    train: Paths
+    """Manifests of the training set, as one set; rows without a transcript can be distilled on only."""
+
+
+class FolderSettings(OwnSettings):
+    """Untranscribed audio in folders, for distillation without transcripts; dev and test sets have some."""
+
+    kind: Literal["folder"] = "folder"
+    train: Paths
+    """Folders that are searched for audio, at any depth."""
+    extensions: tuple[str, ...] = (".flac", ".wav", ".ogg", ".opus", ".mp3")
+    """Endings of file names that are audio, in lower case; others are not looked at."""
+    speakers: Literal["folders", "one"] = "folders"
+    """Speakers are the first sub-folders; or a folder is one speaker."""
+    min_seconds: float = Field(0.5, ge=0.1)
+    """Shorter files are left out (listed)."""
+    max_seconds: float = Field(30.0, ge=1)
+    """Longer files are cut into pieces, without copying them, at their quietest points."""
+    cut_window_seconds: float = Field(5.0, ge=0.2)
+    """How long before `max_seconds` the quietest point is looked for."""
+
+    @field_validator("extensions")
+    @classmethod
+    def _endings(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [ending for ending in extensions if not re.fullmatch(r"\.[a-z0-9]+", ending)]
+        if wrong or not extensions:
+            raise ValueError(f"{wrong[0]!r} must be a dot and lower-case letters" if wrong else "at least one ending")
+        return extensions
+
+    @model_validator(mode="after")
+    def _pieces_fit(self) -> "FolderSettings":
+        if self.max_seconds < self.cut_window_seconds + 2 * self.min_seconds:
+            raise ValueError(
+                "max_seconds must be at least cut_window_seconds + 2 × min_seconds, or pieces are too short"
+            )
         return self
 
 
@@ -88,7 +168,9 @@ class SyntheticSettings(Settings):
         return self
 
 
-CorpusSettings = Annotated[An4Settings | LibriSpeechSettings | SyntheticSettings, Field(discriminator="kind")]
+AnyCorpus = An4Settings | LibriSpeechSettings | SyntheticSettings | ManifestSettings | FolderSettings
+
+CorpusSettings = Annotated[AnyCorpus, Field(discriminator="kind")]
 """Any corpus, told apart by `kind`."""
 
 LIBRISPEECH_SPLITS: tuple[str, ...] = get_args(TrainSplit) + get_args(DevSplit) + get_args(TestSplit)

@@ -129,11 +129,7 @@ def _segment(name: str, value: str) -> tuple[str, float, float]:
     """Recording, begin and end (seconds; -1 for the recording's own) of a row of segments."""
     fields = value.split()
     if len(fields) == 4:
-        if fields[3] != "0":
-            raise Unfit(
-                f"channel {fields[3]} of its recording: only a file's first, or their average, can be read", name
-            )
-        fields = fields[:3]
+        raise Unfit(f"channel {fields[3]} of its recording: write it to a file of its own", name)
     if len(fields) != 3:
         raise Malformed(f"{len(fields) + 1} fields, not utterance, recording, begin and end")
     begin, end = _number(fields[1]), _number(fields[2])

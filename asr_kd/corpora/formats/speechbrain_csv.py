@@ -71,8 +71,13 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
     file = io.StringIO(newline="")
     # SpeechBrain skips spaces after a comma, but not inside quotes.
     spaces = any((u.text or "").startswith(" ") or u.speaker.startswith(" ") for u in utterances)
-    quoting = csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL
-    writer = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n", quoting=quoting)
+    writer = csv.DictWriter(
+        file,
+        columns,
+        extrasaction="ignore",
+        lineterminator="\n",
+        quoting=csv.QUOTE_ALL if spaces else csv.QUOTE_MINIMAL,
+    )
     writer.writeheader()
     for utterance in utterances:
         row = _row(utterance)

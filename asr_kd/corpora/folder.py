@@ -1,0 +1,135 @@
+"""A folder of audio that nobody has transcribed: which files, whose voices, and where long ones are cut.
+
+A cut file stays as it is: its pieces are segments of it. Knows nothing of transcripts.
+"""
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from asr_kd.audio import SAMPLE_RATE, read_audio
+from asr_kd.corpora.formats.naming import name_of, segment_name
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import Exclusion, Recording
+from asr_kd.corpora.settings import FolderSettings
+from asr_kd.errors import AudioError, CorpusError
+from asr_kd.progress import SILENT, Progress
+
+THREADS = 4
+"""Files cut at a time; libsndfile lets Python's other threads run meanwhile."""
+
+GRID_SECONDS = 0.01
+"""Pieces begin and end on this grid: the features' frames."""
+
+QUIET_FRAMES = 10
+"""A cut goes through the middle of the quietest stretch of so many frames of the grid: 0.1 s, a pause of a breath."""
+
+
+def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
+    """The audio below a folder, at any depth, in the order of its paths; hidden files and folders are left alone.
+
+    Raises:
+        CorpusError: no such folder.
+    """
+    if not folder.is_dir():
+        raise CorpusError("no such folder", where=folder, expected="a folder of audio files")
+    found = (path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+
+
+def list_folder(folder: Path, settings: FolderSettings) -> list[Recording]:
+    """A recording for every file; its id is its path below the folder, its speaker the first sub-folder.
+
+    Raises:
+        CorpusError: no such folder, or no audio in it.
+    """
+    files = audio_files(folder, settings.extensions)
+    if not files:
+        raise CorpusError("holds no audio", where=folder, expected=f"files named {', '.join(settings.extensions)}")
+    recordings = []
+    for path in files:
+        relative = path.relative_to(folder)
+        in_folder = settings.speakers == "folders" and len(relative.parts) > 1
+        speaker = relative.parts[0] if in_folder else folder.absolute().name
+        recordings.append(Recording(name_of(relative), path, None, speaker))
+    return recordings
+
+
+def cut_utterances(
+    utterances: Sequence[Utterance], settings: FolderSettings, progress: Progress = SILENT
+) -> tuple[list[Utterance], list[Exclusion]]:
+    """Utterances of at most `max_seconds`: longer files are cut, shorter ones than `min_seconds` left out.
+
+    Returns:
+        The utterances, and what is too short, or damaged where a cut was sought.
+    """
+    pieces: list[Utterance] = []
+    excluded: list[Exclusion] = []
+    cut = 0
+    with ThreadPoolExecutor(THREADS) as pool:
+        for done, found in enumerate(pool.map(partial(_pieces_or_reason, settings=settings), utterances), start=1):
+            if isinstance(found, Exclusion):
+                excluded.append(found)
+            else:
+                pieces += found
+                cut += len(found) > 1
+            progress.update("cut long files", done, len(utterances), "files")
+    if cut:
+        progress.message(
+            f"  {cut} files longer than {settings.max_seconds:g} s are cut at their quietest points: "
+            f"{len(pieces)} utterances of {len(utterances) - len(excluded)} files"
+        )
+    return pieces, excluded
+
+
+def _pieces_or_reason(utterance: Utterance, settings: FolderSettings) -> list[Utterance] | Exclusion:
+    if utterance.duration < settings.min_seconds:
+        reason = f"lasts {utterance.duration:.3f} s, less than corpus.min_seconds ({settings.min_seconds:g})"
+        return Exclusion(utterance.id, utterance.audio, reason)
+    try:
+        starts = [0.0, *cut_points(utterance, settings)]
+    except AudioError as error:
+        return Exclusion(utterance.id, utterance.audio, error.found)
+    if len(starts) == 1:
+        return [utterance]
+    ends = [*starts[1:], utterance.duration]
+    return [
+        replace(
+            utterance, id=segment_name(utterance.id, start), start=start, duration=round(end - start, 9), whole=False
+        )
+        for start, end in zip(starts, ends, strict=True)
+    ]
+
+
+def cut_points(utterance: Utterance, settings: FolderSettings) -> list[float]:
+    """Where a file is cut, seconds into it; none when it is short enough.
+
+    Each cut lies within `cut_window_seconds` before the piece would become too long; what is left for the last two
+    is shared equally, so that no piece is a splinter. Only the windows are read.
+
+    Raises:
+        AudioError: a window is damaged.
+    """
+    points: list[float] = []
+    begin, longest, window = 0.0, settings.max_seconds, settings.cut_window_seconds
+    while (left := utterance.duration - begin) > longest:
+        latest = begin + (longest if left >= 2 * longest - window else (left + window) / 2)
+        begin = _quietest(utterance, max(latest - window, 0.0), window)
+        points.append(begin)
+    return points
+
+
+def _quietest(utterance: Utterance, start: float, seconds: float) -> float:
+    """The middle of the quietest stretch from `start` on, on the grid, seconds into the file."""
+    start = math.ceil(start / GRID_SECONDS - 1e-6) * GRID_SECONDS
+    samples = read_audio(utterance.audio, channels=utterance.channels, start=start, duration=seconds).numpy()
+    length = round(GRID_SECONDS * SAMPLE_RATE)
+    energy = np.square(samples[: len(samples) // length * length].reshape(-1, length), dtype=np.float64).sum(1)
+    stretches = np.convolve(energy, np.ones(QUIET_FRAMES), mode="valid")
+    middle = int(stretches.argmin()) + QUIET_FRAMES // 2
+    return round(start + middle * GRID_SECONDS, 2)
