@@ -19,7 +19,10 @@ class Channels(StrEnum):
 
 @app.command()
 def check(
-    target: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|MANIFEST.jsonl", help="A recipe, or one manifest.")],
+    target: Annotated[
+        Path,
+        typer.Argument(metavar="RECIPE.yaml|MANIFEST|FOLDER", help="A recipe, a manifest of any format, or audio."),
+    ],
     overrides: Overrides = None,
     headers_only: Annotated[
         bool, typer.Option("--headers-only", help="Do not decode the audio (fast, finds less).")

@@ -59,14 +59,58 @@ def run(
 
 
 @app.command()
-def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
-    """Find (or make) the corpus and write its manifests and vocabulary.
+def prepare(
+    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|librispeech", help="The recipe file, or a corpus.")],
+    overrides: Overrides = None,
+    force: Force = False,
+    download: Annotated[
+        bool, typer.Option("--download", help="librispeech: fetch what is missing from its publisher, verified.")
+    ] = False,
+    splits: Annotated[
+        list[str] | None, typer.Option("--splits", metavar="NAME,…", help="librispeech: which; may be repeated.")
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="librispeech: the folder to hold LibriSpeech/; else ASR_KD_CORPORA."),
+    ] = None,
+) -> None:
+    """Find (or make) the corpus and write its manifests and vocabulary; or fetch LibriSpeech.
 
     \b
     Example:
       asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
+      asr-kd prepare librispeech --download --splits train-clean-100,dev-clean --into corpora
     """
-    run_stages(recipe, overrides, "prepare", "prepare", force)
+    if str(recipe) == "librispeech":
+        _refuse_options({"a setting": overrides, "--force": force}, "a recipe")
+        _prepare_librispeech(download, [name for given in splits or [] for name in given.split(",")], into)
+    else:
+        _refuse_options({"--download": download, "--splits": splits, "--into": into}, "prepare librispeech")
+        run_stages(recipe, overrides, "prepare", "prepare", force)
+
+
+def _refuse_options(given: dict[str, object], owner: str) -> None:
+    """A usage error for an option that belongs to the other use of the verb."""
+    for name, value in given.items():
+        if value:
+            raise typer.BadParameter(f"{name} belongs to {owner}")
+
+
+def _prepare_librispeech(download: bool, splits: list[str], into: Path | None) -> None:
+    from asr_kd.corpora.download import download_librispeech, librispeech_folder, missing_splits
+    from asr_kd.corpora.librispeech import require_splits
+    from asr_kd.corpora.settings import LibriSpeechSettings, corpora_root
+
+    default = LibriSpeechSettings()
+    splits = splits or [*default.train, *default.dev, *default.test]
+    folder = into.expanduser() if into is not None else corpora_root(None)
+    with console() as progress:
+        if download:
+            found = download_librispeech(splits, folder, progress.message)
+        else:
+            found = librispeech_folder(folder)
+            require_splits(found, missing_splits(splits, folder), remedy="Add --download to fetch them")
+        progress.message(f"{found}: {', '.join(splits)}. Recipes find them with corpus.root={folder}")
 
 
 @app.command()

@@ -40,7 +40,9 @@ def present_splits(folder: Path) -> list[str]:
     return [split for split in LIBRISPEECH_SPLITS if (folder / split).is_dir()]
 
 
-def require_splits(folder: Path, splits: Sequence[str]) -> None:
+def require_splits(
+    folder: Path, splits: Sequence[str], remedy: str = "Unpack the missing splits, or name those that are here"
+) -> None:
     """Refuse to go on without splits that are needed.
 
     Raises:
@@ -52,8 +54,8 @@ def require_splits(folder: Path, splits: Sequence[str]) -> None:
         raise CorpusError(
             f"{', '.join(missing)} not found",
             where=folder,
-            expected=f"a folder for each split in corpus.train and corpus.dev (here: {here})",
-            remedy="Unpack the missing splits, or name those that are here",
+            expected=f"a folder for each split that is needed (here: {here})",
+            remedy=remedy,
         )
 
 

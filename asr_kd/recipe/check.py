@@ -1,41 +1,78 @@
-"""`asr-kd check`: a recipe's whole corpus, or one manifest, through `corpora.check`."""
+"""`asr-kd check`: a recipe's whole corpus, a manifest of any format, or a folder of audio, through `corpora.check`."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from asr_kd.corpora.check import CheckReport, check_utterances
-from asr_kd.corpora.manifest import read_manifest
+from asr_kd.corpora.folder import list_folder
+from asr_kd.corpora.formats.catalogue import complete, detect, read_table
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import prepare
+from asr_kd.corpora.recordings import Exclusion, measure
+from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.progress import Progress
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.text.normalize import normalize
+from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
 
+@dataclass(frozen=True)
+class _Target:
+    """What is checked, and against what."""
+
+    utterances: Sequence[Utterance]
+    vocabulary: Vocabulary | None = None
+    normalizer: Normalizer = "librispeech"
+    excluded: Sequence[Exclusion] = field(default_factory=list)
+    why_excluded: str = "left out by prepare"
+
+
 def check_target(target: Path, overrides: list[str], read_audio: bool, progress: Progress) -> CheckReport:
-    """Check a recipe's corpus (training vocabulary against every set) or a manifest.
+    """Check a recipe's corpus (training vocabulary against every set), a manifest, or a folder of audio.
 
     Raises:
-        CorpusError: the target is neither.
-        AsrKdError: the recipe or the corpus cannot be read at all.
+        CorpusError: the target is none of these.
+        AsrKdError: the recipe, the corpus or the manifest cannot be read at all.
     """
     if target.suffix in (".yaml", ".yml"):
-        recipe = load_recipe(target, overrides)
-        normalizer = recipe.vocabulary.normalizer
-        corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
-        utterances, excluded = corpus.utterances, corpus.excluded
-        vocabulary = Vocabulary.characters(normalize(u.text, normalizer) for u in corpus.train if u.text)
-    elif target.suffix in (".jsonl", ".json"):
-        if overrides:
-            raise RecipeError(
-                f"override {overrides[0]!r}", where=target, expected="no overrides: they belong to recipes"
-            )
-        utterances, vocabulary, normalizer, excluded = read_manifest(target), None, "librispeech", []
+        found = _recipe(target, overrides, progress)
+    elif overrides:
+        raise RecipeError(f"override {overrides[0]!r}", where=target, expected="no overrides: they belong to recipes")
     else:
-        raise CorpusError("is neither a recipe nor a manifest", where=target, expected="a .yaml or a .jsonl file")
+        found = _manifest_or_folder(target)
 
     def report(done: int, total: int) -> None:
         progress.update("check", done, total, "utterances")
 
-    found = check_utterances(utterances, vocabulary, normalizer, read=read_audio, progress=report)
-    return found.including(excluded)
+    checked = check_utterances(found.utterances, found.vocabulary, found.normalizer, read=read_audio, progress=report)
+    return checked.including(found.excluded, found.why_excluded)
+
+
+def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
+    recipe = load_recipe(path, overrides)
+    normalizer = recipe.vocabulary.normalizer
+    corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
+    texts = [normalize(u.text, normalizer) for u in corpus.train if u.text]
+    vocabulary = Vocabulary.characters(texts) if texts else None  # of untranscribed audio it is the teacher's
+    return _Target(corpus.utterances, vocabulary, normalizer, corpus.excluded)
+
+
+def _manifest_or_folder(path: Path) -> _Target:
+    try:
+        kind = detect(path)
+    except CorpusError:
+        if not path.is_dir():
+            raise CorpusError(
+                "is neither a recipe nor a manifest",
+                where=path,
+                expected="a .yaml, a .jsonl (ours, lhotse's or NeMo's), a .csv of SpeechBrain, a data folder of Kaldi, "
+                "or a folder of audio",
+            ) from None
+        # Every file is looked at as it is: check finds what is short or long itself.
+        utterances, excluded = measure(list_folder(path, FolderSettings(train=[path], dev=[path])))
+        return _Target(utterances, excluded=excluded, why_excluded="unusable audio")
+    table = read_table(path, kind)
+    utterances, excluded = complete(table.recordings, "refuse")
+    return _Target(utterances, excluded=[*table.excluded, *excluded], why_excluded="not an utterance")
