@@ -7,6 +7,7 @@ the others wait; gradients on GPUs travel over NCCL. Data travels as JSON: nothi
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -26,6 +27,8 @@ WAIT = timedelta(days=30)
 """How long a process waits for the others: the first may evaluate for hours, and torchrun ends us if one dies."""
 FIRST_SPEAKS = timedelta(seconds=2)
 """How long the others let the first process say what went wrong, where all meet the same trouble."""
+LINGER_SECONDS = 3.0
+"""How long the first process, which may keep the notes, waits for the others to read that something went wrong."""
 
 
 class Ranks:
@@ -107,6 +110,14 @@ class Ranks:
             self._store.set("exit_code", str(exit_code))
         return None
 
+    def leave(self) -> None:
+        """End the talk after a failure, so that the others notice."""
+        dist.destroy_process_group()
+        until = time.monotonic() + LINGER_SECONDS
+        with suppress(RuntimeError):
+            while self.first and self._store.add("failures", 0) < self.count and time.monotonic() < until:
+                time.sleep(0.05)
+
 
 ALONE = Ranks()
 
@@ -137,6 +148,7 @@ def open_ranks() -> Iterator[Ranks]:
         yield ranks
     except BaseException as error:
         code = ranks.earlier_failure(_exit_code(error))
+        ranks.leave()
         if code is not None:
             raise SystemExit(code) from error
         if isinstance(error, AsrKdError) and not ranks.first:

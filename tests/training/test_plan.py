@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.features.augment import Augmentation
-from asr_kd.training.plan import EpochBatches, plan_epoch
+from asr_kd.training.plan import EpochBatches, plan_epoch, share_of
 
 AUGMENTATION = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, silence_max_seconds=1.0)
 durations = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)
@@ -40,3 +40,21 @@ def test_a_skipped_beginning_is_skipped_once():
     batches.skip = 2
     assert list(batches) == whole[2:]
     assert list(batches) == whole
+
+
+@given(lengths=durations, count=st.integers(1, 5))
+def test_shares_of_any_number_of_processes_are_the_same_batches(lengths, count):
+    whole = list(EpochBatches(lengths, AUGMENTATION, 25.0, seed=1))
+    shares = [list(EpochBatches(lengths, AUGMENTATION, 25.0, seed=1, rank=rank, count=count)) for rank in range(count)]
+    assert {len(share) for share in shares} == {len(whole)}
+    for batch, *parts in zip(whole, *shares, strict=True):
+        assert sorted(draw for part in parts for draw in part) == sorted(batch)
+        sizes = [len(part) for part in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+@given(lengths=durations, count=st.integers(2, 4))
+def test_shares_have_nearly_as_much_audio(lengths, count):
+    batch = plan_epoch(lengths, Augmentation(), 1e9, 0, 1)[0]
+    audio = [sum(lengths[d.row] for d in share_of(batch, lambda d: lengths[d.row], r, count)) for r in range(count)]
+    assert max(audio) - min(audio) <= max(lengths) + 1e-6

@@ -1,0 +1,133 @@
+"""A program for torchrun: the jobs below, trained by two processes. `test_distributed_training` reads what it leaves.
+
+python -m torch.distributed.run … in_ranks.py FOLDER, which has the noises, a teacher and its targets.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from asr_kd.distributed import Ranks, open_ranks
+from asr_kd.errors import AsrKdError
+from asr_kd.features.augment import Augmentation
+from asr_kd.losses import DistillSettings
+from asr_kd.models.weights import load_model
+from asr_kd.targets.store import Store
+from asr_kd.training.step import Stepper
+from asr_kd.training.train import Control, TrainingJob, train
+from tests.training.jobs import Recorder, job_on, noises, stop_after
+
+NOT_FINITE = {1: "loss", 6: "gradient"}
+"""Steps that are spoilt in the second process: by their loss, by their gradient."""
+
+
+def quiet(folder: Path, settings: dict | None = None, **changes) -> TrainingJob:
+    """A job without randomness but in its plan, which knows of no processes."""
+    plain = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, spec_augment=None)
+    settings = {"augmentation": plain, **(settings or {})}
+    return job_on(noises(folder), settings=settings, model={"dropout": 0.0}, **changes)
+
+
+def stored(folder: Path) -> TrainingJob:
+    store = Store.open(folder / "targets")
+    return quiet(folder, distill=DistillSettings(kd_weight=0.5, delay_frames=2), store=store)
+
+
+def dense(folder: Path) -> TrainingJob:
+    teacher = load_model(folder / "teacher" / "model").model
+    distill = DistillSettings(kd_weight=0.5, temperature=2.0, targets="dense", delay_frames=1)
+    return quiet(folder, distill=distill, dense_teacher=teacher)
+
+
+def unreadable(folder: Path) -> TrainingJob:
+    good = noises(folder)
+    (folder / "broken.wav").write_bytes(good[0].audio.read_bytes()[:9_000])
+    broken = [replace(good[index], id=f"cut-off-{index}", audio=folder / "broken.wav") for index in (0, 1)]
+    return quiet(folder, {"max_bad_share": 0.3, "epochs": 2}, train=[*broken, *good[2:]])
+
+
+JOBS: dict[str, Callable[[Path], TrainingJob]] = {
+    "labels": quiet,
+    "stored": stored,
+    "dense": dense,
+    "inner": lambda folder: quiet(folder, {"inner_layers": (1,), "inner_weight": 0.5}),
+    "one-by-one": lambda folder: quiet(folder, {"batch_seconds": 0.5, "epochs": 1, "workers": 1}),
+    "unreadable": unreadable,
+}
+"""Jobs whose curve is the same for any number of processes."""
+
+
+def random(folder: Path) -> TrainingJob:
+    return job_on(noises(folder))
+
+
+def spoil(stepper: Stepper, ranks: Ranks) -> None:
+    """Make steps of the second process not finite."""
+    real = stepper._backward
+
+    def backward(batch, frames, step, piece):
+        costs = real(batch, frames, step, piece)
+        if NOT_FINITE.get(step) == "gradient":
+            stepper._gradients.parameters[0].grad.fill_(math.inf)
+        return costs * math.nan if NOT_FINITE.get(step) == "loss" else costs
+
+    if not ranks.first:
+        stepper._backward = backward
+
+
+def main(folder: Path) -> None:
+    said: dict[str, list[str]] = {}
+
+    def run(name: str, job: TrainingJob, ranks: Ranks, place: str = "", stop: int = 0) -> None:
+        recorder = Recorder()
+        try:
+            train(
+                job,
+                folder / "two" / (place or name),
+                Control(progress=recorder, ranks=ranks, should_stop=stop_after(stop)),
+            )
+        except AsrKdError as error:
+            recorder.lines.append(f"{type(error).__name__}: {error}")
+        said[name] = said.get(name, []) + recorder.lines
+
+    with open_ranks() as ranks:
+        for name, make in JOBS.items():
+            run(name, make(folder), ranks)
+        run("random", random(folder), ranks)
+        for _ in range(3):
+            run("random in pieces", random(folder), ranks, stop=0 if ranks.first else 3)  # only the second wants to
+        run("random in pieces", random(folder), ranks)
+        run("two, one, two", quiet(folder), ranks, stop=3)
+        if ranks.first:
+            run("two, one, two", quiet(folder), Ranks(), stop=3)
+        ranks.barrier()
+        run("two, one, two", quiet(folder), ranks)
+        run("too much", replace_share(unreadable(folder)), ranks)
+        original = Stepper.__init__
+
+        def spoilt(self, *arguments):
+            original(self, *arguments)
+            spoil(self, ranks)
+
+        Stepper.__init__ = spoilt
+        run("not finite", quiet(folder), ranks)
+        Stepper.__init__ = original
+        said["talk"] = [json.dumps(ranks.gather([ranks.rank, "ä"])), json.dumps(ranks.broadcast({"from": ranks.rank}))]
+        numbers = torch.tensor([1.0, float(ranks.rank)])
+        ranks.sum(numbers)
+        said["talk"].append(json.dumps(numbers.tolist()))
+        (folder / f"rank-{ranks.rank}.json").write_text(json.dumps(said))
+
+
+def replace_share(job: TrainingJob) -> TrainingJob:
+    return replace(job, train=job.train.model_copy(update={"max_bad_share": 0.05}))
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]))

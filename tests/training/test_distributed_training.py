@@ -1,0 +1,120 @@
+"""Two processes train as one does: the same curve within rounding, one stop, one list of what was left out."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asr_kd.targets import TargetSettings, extract
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.step import Stepper, StepResult
+from asr_kd.training.train import Control, train
+from tests.training.conftest import weights_of
+from tests.training.in_ranks import JOBS, NOT_FINITE, quiet
+from tests.training.jobs import job_on, noises
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Everything that two processes have trained, in a folder with the data."""
+    folder = tmp_path_factory.mktemp("ranks")
+    utterances = noises(folder)
+    teacher = LocalTeacher(train(job_on(utterances, settings={"epochs": 1}), folder / "teacher", Control()))
+    extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), folder / "targets")
+    program = Path(__file__).with_name("in_ranks.py")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, str(folder)], env=environment, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def said(folder) -> list[dict[str, list[str]]]:
+    """By process: job → its messages."""
+    return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
+
+
+def curve(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "curve.jsonl").read_text().splitlines()]
+
+
+def assert_same(run: Path, expected: Path) -> None:
+    """Curves and final weights within rounding."""
+    ours, theirs = curve(run), curve(expected)
+    assert len(ours) == len(theirs) > 0
+    for row, wanted in zip(ours, theirs, strict=True):
+        assert row.keys() == wanted.keys()
+        assert row["step"] == wanted["step"]
+        assert row["dev_wer"] == wanted["dev_wer"]
+        assert row["train_loss"] == pytest.approx(wanted["train_loss"], rel=1e-5)
+        assert row["dev_loss"] == pytest.approx(wanted["dev_loss"], rel=1e-5)
+    weights, wanted = (load_file(place / "model" / "model.safetensors") for place in (run, expected))
+    assert weights.keys() == wanted.keys()
+    for name, tensor in weights.items():
+        torch.testing.assert_close(
+            tensor, wanted[name], atol=2e-4, rtol=0, msg=lambda text, name=name: f"{name}: {text}"
+        )
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_the_curve_is_that_of_one_process(folder, said, name):
+    train(JOBS[name](folder), folder / "one" / name, Control())
+    assert_same(folder / "two" / name, folder / "one" / name)
+    assert not any("Error" in line for line in said[0][name])
+
+
+def test_what_cannot_be_read_is_told_once_by_the_first_and_listed(folder, said):
+    lines = [line for line in said[0]["unreadable"] if "left out cut-off" in line]
+    assert len(lines) == 2
+    assert said[1]["unreadable"] == []
+    rows = [json.loads(line) for line in (folder / "two" / "unreadable" / "excluded.jsonl").read_text().splitlines()]
+    assert sorted(row["id"] for row in rows) == ["cut-off-0", "cut-off-1"]
+    for lines in (said[0]["too much"], said[1]["too much"]):
+        assert "max_bad_share" in lines[-1]
+
+
+def test_whoever_wants_to_stop_all_stop_and_going_on_gives_the_same_bytes(folder, said):
+    stops = [[line for line in lines["random in pieces"] if "StoppedEarly" in line] for lines in said]
+    assert stops[0] == stops[1]
+    assert ["step 3;" in stops[0][0], "step 6;" in stops[0][1]] == [True, True]
+    assert weights_of(folder / "two" / "random in pieces") == weights_of(folder / "two" / "random")
+    assert curve(folder / "two" / "random in pieces") == curve(folder / "two" / "random")
+
+
+def test_another_number_of_processes_goes_on_where_the_first_stopped(folder, said):
+    assert_same(folder / "two" / "two, one, two", folder / "two" / "labels")
+    assert sum("StoppedEarly" in line for line in said[0]["two, one, two"]) == 2
+    assert sum("goes on at epoch" in line for line in said[0]["two, one, two"]) == 2
+
+
+def test_a_step_that_one_process_finds_not_finite_is_left_out_by_all(folder, said, monkeypatch):
+    real = Stepper.take
+
+    def take(self, batch, frames, step, rate):
+        return StepResult(float("nan"), {}) if step in NOT_FINITE else real(self, batch, frames, step, rate)
+
+    monkeypatch.setattr(Stepper, "take", take)
+    train(quiet(folder), folder / "one" / "not finite", Control())
+    assert_same(folder / "two" / "not finite", folder / "one" / "not finite")
+    lines = [line for line in said[0]["not finite"] if "is not finite" in line]
+    assert len(lines) == 2
+    assert lines[0].count("noise-") > 1  # both processes' utterances
+    assert said[1]["not finite"] == []
+
+
+def test_processes_talk(said):
+    gathered, broadcast, summed = (json.loads(line) for line in said[1]["talk"])
+    assert gathered == [[0, "ä"], [1, "ä"]]
+    assert broadcast == {"from": 0}
+    assert summed == [2.0, 1.0]
+    assert said[0]["talk"] == said[1]["talk"]
