@@ -98,11 +98,11 @@ class BridgedTeacher:
         self.name = teacher.name
         self.vocabulary = symbols.student
         self.frame_shift_ms, self.frame_offset_ms = grid.shift_ms, grid.offset_ms
+        self._grid, self._frames_of = grid, frames_of
         description = self._describe()
         self.features: Mapping[str, Any] = {**teacher.features, "bridge": description}
         table = [*symbols.table, symbols.student.sha256]
         self.sha256 = sha256_of({"teacher": teacher.sha256, "bridge": description, "table": table})
-        self._grid, self._frames_of = grid, frames_of
         self._unmapped_mass, self._frames = 0.0, 0
 
     @property
@@ -131,8 +131,8 @@ class BridgedTeacher:
         return {
             "version": BRIDGE_VERSION,
             "teacher_sha256": self.teacher.sha256,
-            "frame_shift_ms": own.shift_ms,
-            "frame_offset_ms": own.offset_ms,
+            "from": {"frame_shift_ms": own.shift_ms, "frame_offset_ms": own.offset_ms},
+            "to": {"frame_shift_ms": self.frame_shift_ms, "frame_offset_ms": self.frame_offset_ms},
             "strategy": self.strategy,
             "symbols": self.symbols.describe(),
         }

@@ -37,15 +37,15 @@ def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target
     path = path.masked_fill(~frame_mask(lens, path.shape[1]), blank_id)
     emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
     index = torch.arange(path.shape[1], device=path.device).expand_as(path)
-    latest = index.masked_fill(~emitted, -1).cummax(1).values  # where the token being said, or said last, began
+    latest = index.masked_fill(~emitted, -1).cummax(1).values  # where the token of now, or the last one, began
     previous = torch.cat([torch.full_like(latest[:, :1], -1), latest[:, :-1]], 1)
     repeated = emitted & (previous >= 0) & (path == path.gather(1, previous.clamp_min(0)))
     last = target_lens.clamp_min(1)[:, None] - 1
     cells = positions.div(scale, rounding_mode="floor").clamp_min(0).minimum(last)
     moved = _spread(positions, scale, emitted, repeated, last)
     moved = moved.maximum(cells - MOST_MOVED_FRAMES).minimum(cells + MOST_MOVED_FRAMES).clamp_min(0).minimum(last)
-    first, end = _limits(path == blank_id, moved, latest, repeated, last)
-    return torch.where(emitted, moved, cells.maximum(first).minimum(end)).clamp_min(0).cummax(1).values
+    spoken = path != blank_id
+    return _fill_between(spoken, torch.where(emitted, moved, cells), cells, emitted, repeated)
 
 
 def _spread(positions: Tensor, scale: int, emitted: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
@@ -61,18 +61,27 @@ def _spread(positions: Tensor, scale: int, emitted: Tensor, repeated: Tensor, la
     return middle.clamp_min(0).minimum(room) + needed
 
 
-def _limits(silent: Tensor, moved: Tensor, latest: Tensor, repeated: Tensor, last: Tensor) -> tuple[Tensor, Tensor]:
-    """First and last coarser frame for what is no emission: a token's further frames, and blanks between tokens."""
-    size = silent.shape[1]
-    index = torch.arange(size, device=silent.device)
-    emissions = torch.where(latest == index, index, size)
-    following = torch.cat([_cummin_from_behind(emissions)[:, 1:], torch.full_like(latest[:, :1], size)], 1)
+def _fill_between(spoken: Tensor, moved: Tensor, cells: Tensor, emitted: Tensor, repeated: Tensor) -> Tensor:
+    """Let the frames around moved emissions follow: a token's further frames, then blanks; by time where they may."""
+    size = spoken.shape[1]
+    index = torch.arange(size, device=spoken.device).expand_as(moved)
+    following = _cummin_from_behind(index.masked_fill(~emitted, size))[:, 1:]
+    following = torch.cat([following, torch.full_like(index[:, :1], size)], 1)
     ends = following == size
     following = following.clamp_max(size - 1)
-    gap = (repeated.gather(1, following) & ~ends).long()  # the same token comes next: one blank frame before it
-    first = torch.where(latest < 0, 0, moved.gather(1, latest.clamp_min(0)) + torch.where(silent, gap, 0))
-    end = moved.gather(1, following) - gap - torch.where(silent, 0, 1)
-    return first, torch.where(ends, last, end)
+    upcoming = moved.gather(1, following)
+    gap = repeated.gather(1, following) & ~ends  # the same token comes next: one blank frame before it
+    # A token's further frames end before the next token begins, and before the blank frame that sets it off.
+    latest = index.masked_fill(~emitted, 0).cummax(1).values
+    run = cells.minimum(torch.where(ends, cells, upcoming - 1 - gap.long())).maximum(moved.gather(1, latest))
+    moved = torch.where(spoken & ~emitted, run, moved)
+    # Blanks lie between; where anything around them has moved, they are the blank frame between equal tokens.
+    ended = index.masked_fill(~spoken, -1).cummax(1).values
+    begin = moved.gather(1, ended.clamp_min(0))
+    stirred = (begin != cells.gather(1, ended.clamp_min(0))) | (upcoming != cells.gather(1, following))
+    gap = (gap & stirred).long()
+    silent = cells.maximum(torch.where(ended < 0, 0, begin + gap)).minimum(torch.where(ends, cells, upcoming - gap))
+    return torch.where(spoken, moved, silent).clamp_min(0).cummax(1).values
 
 
 def _cummin_from_behind(values: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """Resampling: known answers, and what holds for any grids and any posteriors: mass, tokens, padding, time."""
 
+from itertools import pairwise
 from math import ceil
 from typing import get_args
 
@@ -139,7 +140,7 @@ def test_frames_beyond_the_last_cell_are_merged_and_not_cropped():
     path = [0, 0, 0, 0, 0, 0, 2]  # centre 132.5; two cells end at 95
     for strategy in KEEPS_SPIKES:
         assert said(one(spikes(path), 2, strategy)) == [2]
-    with pytest.raises(TargetsError, match="9 frames .* student's 1 of the same audio"):
+    with pytest.raises(TargetsError, match=r"9 frames .* student's 1 of the same audio"):
         one(spikes([0] * 9), 1)
 
 
@@ -220,16 +221,15 @@ def test_only_the_difference_in_time_matters(seed, source, strategy, later_ms):
     torch.testing.assert_close(here.log_probs, there.log_probs)
 
 
-@given(seed=seeds, strategy=strategies, source=grids)
+@given(seed=seeds, strategy=st.sampled_from(["mean", "max_nonblank", "blank_aware"]), source=grids)
 def test_a_teacher_one_student_frame_later_is_the_same_one_frame_later(seed, strategy, source):
+    """But for the first cell, which takes what lies before it. (Moved tokens depend on the room at the beginning.)"""
     dense = random_posteriors(seed, [24])
     later = FrameGrid(source.shift_ms, source.offset_ms + 40.0)
     length = frames_that_fit(source, STUDENT_GRID, 24)
     early = resample(dense, source, STUDENT_GRID, torch.tensor([length]), BLANK, strategy).log_probs[0]
     late = resample(dense, later, STUDENT_GRID, torch.tensor([length + 1]), BLANK, strategy).log_probs[0]
-    # Apart from what lies at the beginning, where there may now be room to move into.
-    clear = 0 if strategy != "spikes_apart" else length
-    torch.testing.assert_close(late[clear + 2 :], early[clear + 1 :])
+    torch.testing.assert_close(late[2:], early[1:])
 
 
 @given(path=st.lists(st.integers(0, VOCAB_SIZE - 1), min_size=1, max_size=30), ratio=st.sampled_from(FINER_OR_COARSER))
@@ -276,10 +276,14 @@ def test_pairs_in_one_cell_survive_when_kept_apart(pairs, pauses):
     assert said(bridged) == expected
 
 
-@given(path=st.lists(st.sampled_from([0, 0, 0, 1, 2, 3]), min_size=6, max_size=40))
-def test_keeping_apart_loses_no_more_than_leaving_together_and_only_acts_where_tokens_meet(path):
+@given(path=st.lists(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3]), min_size=6, max_size=40))
+def test_where_tokens_do_not_meet_keeping_apart_changes_nothing(path):
     length = frames_that_fit(WAV2VEC2, STUDENT_GRID, len(path))
     together, apart = (one(spikes(path), length, name) for name in ("blank_aware", "spikes_apart"))
-    if said(together) == said(spikes(path)):
-        assert said(apart) == said(together)
-    assert len(said(apart)) >= len(said(together)) - 1
+    cells = STUDENT_GRID.cells_of(WAV2VEC2, len(path)).clamp_min(0).tolist()
+    begun = [j for j, token in enumerate(path) if token != BLANK and (j == 0 or path[j - 1] != token)]
+    needed = [1 + (path[j] == path[i]) for i, j in pairwise(begun)]
+    ended = [max(j for j in range(i, len(path)) if path[i : j + 1] == [path[i]] * (j + 1 - i)) for i in begun]
+    distances = [cells[j] - cells[i] for i, j in zip(ended, begun[1:], strict=False)]
+    assume(all(distance >= room for distance, room in zip(distances, needed, strict=True)))
+    torch.testing.assert_close(apart.log_probs, together.log_probs)
