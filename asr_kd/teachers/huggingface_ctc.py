@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
@@ -66,7 +67,7 @@ def open_huggingface(
         model, report = transformers.AutoModelForCTC.from_pretrained(
             folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointError(
             f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
             where=name,

@@ -38,7 +38,8 @@ def bundle_names() -> list[str]:
     return [
         name
         for name in dir(torchaudio.pipelines)
-        if name.startswith(FAMILIES) and isinstance(getattr(torchaudio.pipelines, name), torchaudio.pipelines.Wav2Vec2ASRBundle)
+        if name.startswith(FAMILIES)
+        and isinstance(getattr(torchaudio.pipelines, name), torchaudio.pipelines.Wav2Vec2ASRBundle)
     ]
 
 
