@@ -4,7 +4,6 @@ Each worker makes its share of the fixed plan; a shard is claimed, written whole
 interrupted ones are made again with the same bytes. Knows teachers and stores, not students.
 """
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -16,14 +15,13 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import Labels, QuarantineEntry, label
-from asr_kd.targets.ledger import Ledger, writing
-from asr_kd.targets.packing import Codec
+from asr_kd.targets.ledger import Ledger, entry_of, writing
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard import ShardRow, shard_bytes
+from asr_kd.targets.shard import shard_bytes
 from asr_kd.targets.spelling import write_vocabulary
-from asr_kd.targets.store import QUARANTINE, ShardEntry, Store, StoreInfo, TeacherIdentity, VocabularyIdentity
+from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, TeacherIdentity, VocabularyIdentity
 from asr_kd.teachers.base import Teacher
 
 FIDELITY = "fidelity.json"
@@ -154,11 +152,12 @@ class _Extraction:
             teacher=TeacherIdentity(name=self.teacher.name, sha256=self.teacher.sha256),
             vocabulary=VocabularyIdentity(size=len(vocabulary), sha256=vocabulary.sha256, blank_id=vocabulary.blank_id),
             frame_shift_ms=self.teacher.frame_shift_ms,
+            frame_offset_ms=self.teacher.frame_offset_ms,
             features=dict(self.teacher.features),
             epsilon=self.settings.epsilon,
             max_entries=self.settings.max_entries,
             certain_blank=self.settings.certain_blank,
-            floor=Codec.floor,
+            levels=self.settings.levels,
             variants=self.settings.variants,
             manifest_sha256=manifest_sha256(self.utterances),
             planned_shards=len(self.plan),
@@ -189,7 +188,7 @@ class _Extraction:
             codec = self.ledger.info.codec
             labels = label(self.teacher, shard.utterances, self.settings, codec, self._before_batch, self._after_batch)
             content = shard_bytes(codec, labels.rows)
-            self.ledger.finish(shard, content, _entry(shard, content, labels.rows), labels.quarantine)
+            self.ledger.finish(shard, content, entry_of(shard, content, labels.rows), labels.quarantine)
         finally:
             self.under_way = 0.0
 
@@ -231,19 +230,3 @@ class _Extraction:
 
     def _tell(self) -> None:
         self.progress(self._done_seconds(), self.total_seconds)
-
-
-def _entry(shard: PlannedShard, content: bytes, rows: dict[str, list[ShardRow]]) -> ShardEntry:
-    packed = [row.packed for variants in rows.values() for row in variants]
-    certain = sum(int(item.runs.sum()) for item in packed)
-    written = sum(int((item.events > 0).sum()) for item in packed)
-    return ShardEntry(
-        file=f"{shard.name}.safetensors",
-        sha256=hashlib.sha256(content).hexdigest(),
-        num_bytes=len(content),
-        first_id=shard.utterances[0].id,
-        utterances=len(rows),
-        frames=written + certain,
-        entries=sum(len(item.tokens) for item in packed) + certain,
-        certain_frames=certain,
-    )

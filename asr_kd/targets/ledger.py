@@ -3,8 +3,9 @@
 Workers do not talk: each writes its marks, and whoever gathers sees all that there are. Knows nothing of teachers.
 """
 
+import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.targets.labelling import QuarantineEntry
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.plan import PlannedShard
+from asr_kd.targets.shard import ShardRow
 from asr_kd.targets.store import EXTRACT_AGAIN, INDEX, QUARANTINE, ShardEntry, StoreInfo, read_info
 
 LOOK_SECONDS = 30.0
@@ -147,6 +149,23 @@ class Ledger:
                 expected="the same teacher, manifest and settings as the extraction that began it",
                 remedy=EXTRACT_AGAIN,
             )
+
+
+def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[ShardRow]]) -> ShardEntry:
+    """What the index says of a shard with this content, made of these rows."""
+    packed = [row.packed for variants in rows.values() for row in variants]
+    certain = sum(int(item.runs.sum()) for item in packed)
+    written = sum(int((item.events > 0).sum()) for item in packed)
+    return ShardEntry(
+        file=f"{shard.name}.safetensors",
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        first_id=shard.utterances[0].id,
+        utterances=len(rows),
+        frames=written + certain,
+        entries=sum(len(item.tokens) for item in packed) + certain,
+        certain_frames=certain,
+    )
 
 
 def done_shards(folder: Place | str) -> int:

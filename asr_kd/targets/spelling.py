@@ -13,13 +13,14 @@ FILES = (VOCABULARY, "bpe.model")
 
 
 def write_vocabulary(place: Place, vocabulary: Vocabulary) -> None:
-    """Put the vocabulary beside the index, unless it is there."""
+    """Put the vocabulary beside the index, unless it is there already."""
     there = place.sizes()
     with TemporaryDirectory() as folder:
         vocabulary.save(Path(folder) / VOCABULARY)
         for path in sorted(Path(folder).iterdir()):
-            if there.get(path.name) != path.stat().st_size:
-                place.write(path.name, path.read_bytes())
+            content = path.read_bytes()
+            if path.name not in there or place.read(path.name) != content:
+                place.write(path.name, content)
 
 
 def read_vocabulary(place: Place, info: StoreInfo) -> Vocabulary:

@@ -1,0 +1,223 @@
+"""Looking into stores: right numbers, damage by name, frames that can be read; and what one would cost."""
+
+import json
+from dataclasses import replace
+from uuid import uuid4
+
+import numpy as np
+import pytest
+import torch
+from fake_teacher import FakeTeacher
+from typer.testing import CliRunner
+
+from asr_kd.cli import app
+from asr_kd.errors import TargetsError
+from asr_kd.posteriors import DensePosteriors
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.estimate import plan_report
+from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, summarize, verify
+from asr_kd.targets.lattice import sample_lines
+from asr_kd.targets.places import place_of
+from asr_kd.targets.plan import Share
+from asr_kd.targets.spelling import read_vocabulary
+
+FRAMES = ["blank", "blank", "blank", "a", "a", "blank", "torn", "b", "blank"]
+"""What the teacher below says, frame by frame."""
+
+
+class SpellingTeacher(FakeTeacher):
+    """Says the same nine frames of every utterance, "ab" with one doubt."""
+
+    def log_probs(self, waveforms, sample_lens):
+        ids = {"blank": 0, "a": self.vocabulary.symbols.index("a"), "b": self.vocabulary.symbols.index("b")}
+        probs = torch.zeros(len(waveforms), len(FRAMES), len(self.vocabulary))
+        for index, what in enumerate(FRAMES):
+            for token, share in {"torn": {"b": 0.75, "blank": 0.25}}.get(what, {what: 1.0}).items():
+                probs[:, index, ids[token]] = share
+        return DensePosteriors(probs.log(), torch.full((len(waveforms),), len(FRAMES)))
+
+
+@pytest.fixture
+def folder(tmp_path, corpus, settings):
+    extract(SpellingTeacher(), corpus, settings, tmp_path / "store")
+    return tmp_path / "store"
+
+
+def run(*arguments: str):
+    return CliRunner().invoke(app, ["targets", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_a_summary_of_known_frames(folder, corpus):
+    summary = summarize(folder)
+    measures = summary.measures
+    assert measures.utterances == len(corpus)
+    assert measures.frames == len(corpus) * len(FRAMES)
+    assert measures.blank_share == pytest.approx(5 / 9)
+    torn = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
+    assert measures.entropy == pytest.approx(torn / 9, abs=0.02)
+    assert measures.kept_mass == pytest.approx(1.0, abs=0.005)
+    assert summary.total_bytes == sum(path.stat().st_size for path in folder.iterdir())
+    text = "\n".join(summary.lines())
+    assert f"shards: {len(summary.info.shards)} of {len(summary.info.shards)}\n" in text
+    assert f"utterances: {len(corpus)}, and 0 quarantined" in text
+    assert f"frames: {2 * len(corpus) * len(FRAMES)} of 40 ms" in text
+    assert "teacher: fake, weights aaaaaaaaaaaa…" in text
+    assert f"bytes a frame: {summary.info.bytes_per_frame:.3f}" in text
+    assert "variants: speed-1.0, speed-0.9" in text
+
+
+def test_the_sample_of_a_summary_is_bounded_and_even(tmp_path, corpus):
+    many = [replace(u, id=f"{u.id}-{copy:02d}") for copy in range(25) for u in corpus]
+    settings = TargetSettings(shard_seconds=20.0, fidelity_utterances=1)
+    extract(SpellingTeacher(), many, settings, tmp_path / "s")
+    store = Store.open(tmp_path / "s")
+    assert len(store.info.shards) < SAMPLED_SHARDS
+    assert summarize(tmp_path / "s").measures.utterances == len(store.info.shards) * SAMPLED_IN_A_SHARD < len(many)
+
+
+def test_an_unfinished_store_with_quarantine_says_so(tmp_path, corpus, settings):
+    corpus[0].audio.unlink()
+    settings = settings.model_copy(update={"max_quarantine_share": 0.2})
+    extract(SpellingTeacher(), corpus, settings, tmp_path / "s", Share(0, 2))
+    lines = summarize(tmp_path / "s").lines()
+    assert any("unfinished" in line for line in lines)
+    assert verify(tmp_path / "s").ok
+    assert "the others are not extracted yet" in verify(tmp_path / "s").lines()[0]
+
+
+def test_verify_names_every_damaged_file(folder):
+    assert verify(folder).ok
+    good = run("verify", folder)
+    assert (good.exit_code, "SHA-256 that the index names" in good.output) == (0, True)
+    shards = sorted(folder.glob("*.safetensors"))
+    content = bytearray(shards[0].read_bytes())
+    content[-1] ^= 1
+    shards[0].write_bytes(content)
+    shards[1].unlink()
+    shards[2].write_bytes(b"short")
+    (folder / "tokens.txt").write_text("<blk> 0\nx 1\n")
+    found = verify(folder)
+    assert not found.ok
+    assert [line.split(": ")[1] for line in found.damage[:3]] == ["is damaged", "is missing", "is damaged"]
+    bad = run("verify", folder)
+    assert bad.exit_code == 1
+    for name in [*(path.name for path in shards[:3]), "tokens.txt"]:
+        assert name in bad.output
+    assert all(path.name not in bad.output for path in shards[3:])
+
+
+def test_a_store_without_its_vocabulary_is_damaged(folder):
+    (folder / "tokens.txt").unlink()
+    assert [line.split(": ")[0] for line in verify(folder).damage] == [f"{folder}/tokens.txt"]
+    with pytest.raises(TargetsError, match=r"tokens.txt: is not there"):
+        sample_lines(folder)
+
+
+@pytest.mark.parametrize("verb", ["info", "verify", "sample"])
+def test_no_store_is_an_error(verb, tmp_path):
+    with pytest.raises(TargetsError, match="no soft targets here"):
+        run(verb, tmp_path)
+
+
+def test_a_lattice_can_be_read(folder, corpus):
+    known = corpus[0].id
+    lines = sample_lines(folder, known)
+    assert lines[0].startswith(f"{known} (speed-1.0): 9 frames of 40 ms, 0.36 s, 1.11 entries a frame")
+    assert lines[1] == "best path: ab"
+    rows = [line.split() for line in lines[3:]]
+    assert [row[0] for row in rows] == ["0.020", "0.140", "0.180", "0.220", "0.260", "0.300", "0.340"]
+    assert [" ".join(row[1:4:2]) if row[2] == "×" else row[1] for row in rows] == [
+        "∅ 3",
+        "a",
+        "a",
+        "∅ 1",
+        "b",
+        "b",
+        "∅ 1",
+    ]
+    assert float(rows[4][2]) == pytest.approx(0.75, abs=0.05)
+    assert rows[4][3] == "∅"
+    assert float(rows[4][4]) == pytest.approx(0.25, abs=0.05)
+
+
+def test_sample_draws_and_draws_again(folder, corpus):
+    ids = {run("sample", folder, "--seed", str(seed)).output.split(" ")[0] for seed in range(40)}
+    assert len(ids) > 4
+    assert ids <= {utterance.id for utterance in corpus}
+    assert run("sample", folder, "--seed", "3").output == run("sample", folder, "--seed", "3").output
+    assert "speed-0.9" in run("sample", folder, corpus[1].id, "--variant", "speed-0.9").output
+    with pytest.raises(TargetsError, match="no targets for utterance 'nobody'"):
+        run("sample", folder, "nobody")
+    with pytest.raises(TargetsError, match=r"no targets for variant 'speed-2\.0'"):
+        run("sample", folder, corpus[1].id, "--variant", "speed-2.0")
+
+
+def test_info_is_printed(folder):
+    printed = run("info", folder)
+    assert printed.exit_code == 0
+    assert printed.output.splitlines() == summarize(folder).lines()
+
+
+def test_a_store_behind_a_url_is_looked_into(corpus, settings, tmp_path, monkeypatch):
+    monkeypatch.setenv("ASR_KD_CACHE", str(tmp_path / "cache"))
+    url = f"memory://{uuid4().hex}"
+    extract(SpellingTeacher(), corpus, settings, url)
+    assert verify(url).ok
+    assert summarize(url).measures.utterances == len(corpus)
+    assert sample_lines(url)[1] == "best path: ab"
+
+
+def test_the_store_carries_its_vocabulary(folder):
+    info = Store.open(folder).info
+    assert read_vocabulary(place_of(folder), info) == SpellingTeacher().vocabulary
+
+
+def test_a_resumed_extraction_puts_the_vocabulary_back(folder, corpus, settings):
+    text = (folder / "tokens.txt").read_text()
+    (folder / "tokens.txt").write_text(text.replace("a", "z"))
+    assert not verify(folder).ok
+    extract(SpellingTeacher(), corpus, settings, folder)
+    assert verify(folder).ok
+
+
+def test_a_plan_counts_and_estimates(tmp_path, corpus, settings):
+    report = plan_report(FakeTeacher(), corpus, settings)
+    extract(FakeTeacher(), corpus, settings, tmp_path / "s")
+    info = Store.open(tmp_path / "s").info
+    assert report.shards == len(info.shards)
+    assert report.sampled_utterances == report.utterances == len(corpus)
+    assert report.frames == info.frames, "the sample is everything here"
+    assert report.labelled_seconds == pytest.approx(report.sampled_seconds)
+    assert report.device_hours == pytest.approx(report.took_seconds / 3600)
+    assert report.unusable == 0
+    lines = report.lines(workers=4)
+    assert f"  {len(info.shards)} shards, about {info.frames} frames" in lines[1]
+    assert "each on 4 workers" in lines[2]
+    assert not list(tmp_path.glob("plan*"))
+
+
+def test_a_plan_of_a_part_scales_up(corpus, settings):
+    whole = plan_report(FakeTeacher(), corpus, settings)
+    part = plan_report(FakeTeacher(), corpus, settings, sample_seconds=5.0)
+    assert 1 < part.sampled_utterances < len(corpus) // 2 + 1
+    assert part.sampled_seconds < 0.6 * whole.sampled_seconds
+    assert part.frames == pytest.approx(whole.frames, rel=0.1)
+    assert part.labelled_seconds == whole.labelled_seconds
+    assert part.device_hours == pytest.approx(part.took_seconds / 3600 * whole.labelled_seconds / part.sampled_seconds)
+
+
+def test_a_plan_says_what_cannot_be_used(corpus, settings):
+    corpus[0].audio.unlink()
+    report = plan_report(FakeTeacher(), corpus, settings)
+    assert report.unusable == 1
+    assert "1 of them cannot be used" in report.lines()[-1]
+    for utterance in corpus[1:]:
+        utterance.audio.unlink()
+    with pytest.raises(TargetsError, match="none of the 9 sampled utterances can be used"):
+        plan_report(FakeTeacher(), corpus, settings)
+    with pytest.raises(TargetsError, match="no utterances"):
+        plan_report(FakeTeacher(), [], settings)
+
+
+def test_the_index_is_json_that_others_can_read(folder):
+    assert json.loads((folder / "store.json").read_text())["planned_shards"] == len(list(folder.glob("*.safetensors")))
