@@ -8,7 +8,7 @@ from asr_kd.config import Settings
 class TargetSettings(Settings):
     """Settings of a soft-target store and of its extraction.
 
-    The first four decide what is stored and belong to the store's identity; the others only cut the work.
+    The first five decide what is stored and belong to the store's identity; the others only cut the work.
     """
 
     epsilon: float = Field(default=0.01, ge=0.0, le=0.5)
@@ -17,6 +17,8 @@ class TargetSettings(Settings):
     """Most entries a frame (k)."""
     certain_blank: float = Field(default=0.005, ge=0.0, le=0.1)
     """Frames with at least 1 − this on blank are kept as runs, without their entries (δ)."""
+    levels: int = Field(default=24, ge=4, le=255)
+    """Steps in which a share of a frame is kept, as an angle from 0 to 90 degrees; see `packing`."""
     speeds: tuple[float, ...] = (1.0,)
     """Speed variants, each with its own targets; training draws from the same speeds."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)

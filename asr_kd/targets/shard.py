@@ -1,7 +1,7 @@
 """One file of packed soft targets: utterances × variants, in safetensors.
 
-Arrays of all utterances lie end to end, so that a short utterance costs no header of its own; where each begins
-follows from the number of its events. Knows the file's inside; hashes and the index are the store's.
+Bits of all utterances lie end to end in whole bytes, so that a short one costs no header of its own; the codes they are
+written in stand beside them once. Knows the file's inside; hashes and the index are the store's.
 """
 
 import json
@@ -16,7 +16,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.packing import Codec, Packed, StoredTargets, pack_bits, unpack_bits
+from asr_kd.targets.codebook import fit, read_books, write_books
+from asr_kd.targets.packing import Codec, Packed, StoredTargets
+from asr_kd.targets.streams import STREAMS, decode, encode, streams_of
 
 Array = NDArray[Any]
 
@@ -37,15 +39,16 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
         utterances: id → one row for each of the store's variants, in their order.
     """
     rows = [row for _, variants in sorted(utterances.items()) for row in variants]
-    events, runs, tokens, codes = (_concatenate([row.packed[part] for row in rows], np.uint8) for part in range(4))
+    streams = [streams_of(codec, row.packed) for row in rows]
+    books = [fit([row[part] for row in streams]) for part in range(len(STREAMS))]
+    bits = encode(books, streams)
     tensors: dict[str, Array] = {
         # Sorted ids share their beginnings: compressed they take a quarter, and short utterances would notice.
         "ids": np.frombuffer(zlib.compress(json.dumps(sorted(utterances)).encode(), level=9), np.uint8),
+        "books": write_books(books),
+        "bits": _concatenate(bits, np.uint8),
+        "num_bytes": _smallest([len(row) for row in bits]),
         "num_events": _smallest([len(row.packed.events) for row in rows]),
-        "events": pack_bits(events, codec.event_bits),
-        "runs": runs,
-        "tokens": pack_bits(tokens, codec.token_bits),
-        "codes": codes,
     }
     for name in sorted({name for row in rows for name in row.arrays}):
         tensors[f"array.{name}"] = _concatenate([row.arrays[name] for row in rows], np.uint8)
@@ -72,37 +75,37 @@ class Shard:
         try:
             self._file = safe_open(path, framework="np")
             self.ids: list[str] = json.loads(zlib.decompress(self._file.get_tensor("ids").tobytes()))
-            num_events = self._file.get_tensor("num_events").astype(np.int64)
-            packed_events = self._file.get_tensor("events")
+            self._num_events = self._file.get_tensor("num_events").astype(np.int64)
+            self._offsets = _offsets(self._file.get_tensor("num_bytes"))
+            self._books = read_books(self._file.get_tensor("books"), len(STREAMS))
+            size = self._file.get_slice("bits").get_shape()[0]
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
-        if len(num_events) != len(self.ids) * num_variants:
+        num_rows = len(self.ids) * num_variants
+        if not len(self._num_events) == len(self._offsets) - 1 == num_rows or self._offsets[-1] != size:
             raise TargetsError(
-                f"has {len(num_events)} rows",
+                f"has {len(self._num_events)} rows in {size} bytes",
                 where=path,
-                expected=f"{len(self.ids)} utterances × {num_variants} variants",
+                expected=f"{len(self.ids)} utterances × {num_variants} variants in {self._offsets[-1]} bytes",
             )
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
-        self._events = _offsets(num_events)
-        events = unpack_bits(packed_events, codec.event_bits, 0, int(self._events[-1]))
-        self._runs = _offsets(events == 0)[self._events]
-        self._entries = _offsets(events)[self._events]
 
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._row
 
     def read(self, utterance_id: str, variant: int) -> StoredTargets:
-        """Targets of an utterance that is in this shard."""
+        """Targets of an utterance that is in this shard.
+
+        Raises:
+            TargetsError: its bits are no targets.
+        """
         row = self._row[utterance_id] * self._num_variants + variant
-        codec = self._codec
-        return codec.unpack(
-            Packed(
-                self._bits("events", codec.event_bits, self._events, row).astype(np.uint8),
-                self._slice("runs", self._runs, row),
-                self._bits("tokens", codec.token_bits, self._entries, row).astype(np.int32),
-                self._slice("codes", self._entries, row),
-            )
-        )
+        data = self._slice("bits", self._offsets, row)
+        try:
+            packed = decode(self._codec, self._books, data, int(self._num_events[row]))
+        except ValueError as error:
+            raise TargetsError(f"targets of {utterance_id!r} are damaged: {error}", where=self.path) from error
+        return self._codec.unpack(packed)
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -122,11 +125,6 @@ class Shard:
 
     def _slice(self, name: str, offsets: Array, row: int) -> Array:
         return self._piece(name, int(offsets[row]), int(offsets[row + 1]))
-
-    def _bits(self, name: str, width: int, offsets: Array, row: int) -> Array:
-        first, last = int(offsets[row]) * width, int(offsets[row + 1]) * width
-        data = self._piece(name, first // 8, -(-last // 8))
-        return unpack_bits(data, width, first % 8, (last - first) // width)
 
     def _piece(self, name: str, first: int, last: int) -> Array:
         view = self._file.get_slice(name)

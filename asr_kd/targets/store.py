@@ -74,7 +74,7 @@ class StoreInfo(Settings):
     max_entries: int
     certain_blank: float
     levels: int
-    """Steps of a probability's square root."""
+    """Steps of an angle in which probabilities are kept; see `packing`."""
     variants: tuple[str, ...]
     manifest_sha256: str
     """Of ids and durations, see `plan.manifest_sha256`."""

@@ -1,0 +1,131 @@
+"""Canonical Huffman codes of at most 16 bits, and bits read through them. Knows integers, not what they mean.
+
+A code is known by its lengths alone: symbols are ordered by length, then by value, and codes count upwards. Aligned to
+the left of 16 bits, codes cut the numbers below 2¹⁶ into consecutive stretches, so the symbol that begins at a bit is
+found by bisection.
+"""
+
+import heapq
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_BITS = 16
+Integers = NDArray[np.int64]
+
+
+class Table(NamedTuple):
+    """One code, for reading: symbols in the order of their codes."""
+
+    starts: list[int]
+    """First number of 16 bits that begins with the symbol's code."""
+    lengths: list[int]
+    symbols: list[int]
+
+
+NOTHING = Table([], [], [])
+"""The code of a context that never occurred: reading with it is an IndexError."""
+
+
+def code_lengths(counts: Integers) -> Integers:
+    """Bits of each symbol's code, by how often it occurs (at least once); a symbol that is alone needs none.
+
+    Raises:
+        ValueError: more symbols than codes.
+    """
+    if len(counts) > 1 << MAX_BITS:
+        raise ValueError(f"{len(counts)} symbols have no codes of {MAX_BITS} bits")
+    lengths = _depths(counts.tolist())
+    while lengths.max(initial=0) > MAX_BITS:  # flatter counts give flatter trees, all-equal ones the flattest
+        counts = (counts + 1) // 2
+        lengths = _depths(counts.tolist())
+    return lengths
+
+
+def _depths(counts: list[int]) -> Integers:
+    """Depth of each leaf in a Huffman tree; equal weights are joined in the order in which they came to be."""
+    parents = [0] * max(2 * len(counts) - 1, 0)
+    heap = [(count, leaf) for leaf, count in enumerate(counts)]
+    heapq.heapify(heap)
+    for node in range(len(counts), len(parents)):
+        one, other = heapq.heappop(heap), heapq.heappop(heap)
+        parents[one[1]] = parents[other[1]] = node
+        heapq.heappush(heap, (one[0] + other[0], node))
+    depths = [0] * len(parents)
+    for node in range(len(parents) - 2, -1, -1):
+        depths[node] = depths[parents[node]] + 1
+    return np.array(depths[: len(counts)], np.int64)
+
+
+def table_of(symbols: Integers, lengths: Integers) -> Table:
+    """The code with these lengths.
+
+    Raises:
+        ValueError: no complete code has such lengths.
+    """
+    if len(symbols) and (lengths.min() < 0 or lengths.max() > MAX_BITS):
+        raise ValueError("lengths of codes are out of range")
+    shares = 1 << (MAX_BITS - lengths)
+    if len(symbols) and shares.sum() != 1 << MAX_BITS:
+        raise ValueError("lengths of codes do not belong to one code")
+    order = np.lexsort((symbols, lengths))
+    starts = np.cumsum(shares[order]) - shares[order]
+    return Table(starts.tolist(), lengths[order].tolist(), symbols[order].tolist())
+
+
+def write_bits(codes: Integers, lengths: Integers) -> NDArray[np.uint8]:
+    """Codes, left-aligned in 16 bits, as consecutive bits, the highest first, filled up to whole bytes with zeros."""
+    place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    return np.packbits((np.repeat(codes, lengths) >> (MAX_BITS - 1 - place) & 1).astype(np.uint8))
+
+
+class BitReader:
+    """Reads symbols one after the other.
+
+    Args:
+        data: whole bytes.
+    """
+
+    def __init__(self, data: NDArray[np.uint8]) -> None:
+        self._bit = 0
+        self._num_bits = 8 * len(data)
+        padded = np.concatenate([data, np.zeros(3, np.uint8)]).astype(np.int32)
+        three = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]
+        windows = (three[:, None] >> np.arange(8, 0, -1)) & 0xFFFF
+        self._windows: list[int] = windows.ravel()[: self._num_bits + 1].tolist()
+
+    def follow(self, tables: Mapping[int, Table], other: Table, contexts: Iterable[int]) -> list[int]:
+        """Values of consecutive symbols, each read with its context's table.
+
+        Symbol 0 means the context itself, s + 1 the value s.
+
+        Args:
+            tables: by context.
+            other: for contexts that have none of their own.
+            contexts: one a symbol, at least 0; −1 is the value before.
+
+        Raises:
+            IndexError: the bits end, or there is no table.
+        """
+        windows, bit, value = self._windows, self._bit, -1
+        values = []
+        for context in contexts:
+            if context < 0:
+                context = value
+            starts, lengths, symbols = tables.get(context, other)
+            found = bisect_right(starts, windows[bit]) - 1
+            bit += lengths[found]
+            symbol = symbols[found]
+            value = symbol - 1 if symbol else context
+            values.append(value)
+        self._bit = bit
+        return values
+
+    @property
+    def at_end(self) -> bool:
+        """Whether all was read but for the bits that fill the last byte, and those are zeros."""
+        rest = self._num_bits - self._bit
+        return 0 <= rest < 8 and self._windows[self._bit] == 0
