@@ -2,8 +2,8 @@
 
     python recipes/collect_results.py exp/an4 recipes/AN4/results
 
-Writes rows.jsonl (a row for each system on each set, with its model and where the numbers come from) and curves.jsonl
-(a row for each system and epoch).
+Writes rows.jsonl (a row for each system on each set, with its model and where the numbers come from), pairs.jsonl (a
+row for each pair of students on each set, where there are several) and curves.jsonl (a row for each system and epoch).
 """
 
 import argparse
@@ -30,6 +30,13 @@ def rows(work_dir: Path) -> Iterator[dict[str, Any]]:
             yield {"set": test_set, "system": key, "errors": found[key], "model": model, "of_set": shared, **origin}
 
 
+def pairs(work_dir: Path) -> Iterator[dict[str, Any]]:
+    """Every pair of students on every set; none for a single pair, which stands in the rows."""
+    for test_set, found in read_results(work_dir / "report")["test_sets"].items():
+        compared = found.get("comparisons", [])
+        yield from ({"set": test_set, **pair} for pair in compared if len(compared) > 1)
+
+
 def curves(work_dir: Path) -> Iterator[dict[str, Any]]:
     """Every epoch of every teacher and student."""
     for path in sorted([*work_dir.glob("teachers/*/curve.jsonl"), *work_dir.glob("students/*/curve.jsonl")]):
@@ -42,8 +49,10 @@ def main() -> None:
     parser.add_argument("work_dir", type=Path)
     parser.add_argument("destination", type=Path)
     arguments = parser.parse_args()
-    for name, made in (("rows", rows(arguments.work_dir)), ("curves", curves(arguments.work_dir))):
-        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made]
+    for name, made in (("rows", rows), ("pairs", pairs), ("curves", curves)):
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in made(arguments.work_dir)]
+        if name == "pairs" and not lines:
+            continue
         write_text(arguments.destination / f"{name}.jsonl", "".join(lines))
         print(f"{arguments.destination / name}.jsonl: {len(lines)} rows")
 

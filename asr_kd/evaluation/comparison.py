@@ -23,6 +23,11 @@ class Comparison:
     teacher: str | None = None
     """Without one among the systems there is a difference, but no gap to recover."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The systems that are needed."""
+        return tuple(name for name in (self.distilled, self.baseline, self.teacher) if name is not None)
+
 
 DEFAULT_PAIR = Comparison("student_kd", "student_hard", "teacher")
 """By keys: the roles that make a pair without being asked."""
@@ -109,14 +114,13 @@ def _default_pair(keys: set[str]) -> Comparison | None:
 
 
 def _by_key(keys: Mapping[str, str], pair: Comparison) -> Comparison:
-    named = [name for name in (pair.distilled, pair.baseline, pair.teacher) if name is not None]
-    unknown = [name for name in named if name not in keys]
+    unknown = [name for name in pair.names if name not in keys]
     if unknown:
         raise EvaluationError(
             f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}, which is not evaluated",
             expected=f"one of {', '.join(keys)}",
         )
-    if len(set(named)) < len(named):
+    if len(set(pair.names)) < len(pair.names):
         raise EvaluationError(
             f"the comparison of {pair.distilled!r} with {pair.baseline!r} and teacher {pair.teacher!r} names one "
             "system twice",

@@ -52,7 +52,8 @@ def evaluate_systems(
     facts = facts or RunFacts()
     check_systems(systems)
     _check_sets(sets)
-    pairs = resolve_comparisons(systems, facts.comparisons)
+    stated = [pair for pair in facts.comparisons if not facts.absent_systems.keys() & set(pair.names)]
+    pairs = resolve_comparisons(systems, stated)
     evaluated = {}
     for name, utterances in sets.items():
         answered = _answers(name, utterances, systems, settings, progress)

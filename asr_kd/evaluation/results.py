@@ -84,8 +84,11 @@ class RunFacts:
     """Test set → why it was not evaluated."""
     command: str | None = None
     """None: this process' own command line."""
+    absent_systems: Mapping[str, str] = field(default_factory=dict)
+    """System → why it was not evaluated."""
     comparisons: tuple[Comparison, ...] = ()
-    """Pairs of students to compare, beside that of the roles student_hard and student_kd."""
+    """Pairs of students to compare, beside that of the roles student_hard and student_kd; those of an absent system
+    are left out."""
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a teacher → what is known of distilling from it (how it was bridged, what its targets take …), as plain
     data for the report."""

@@ -20,8 +20,9 @@ def summarize(results: Results) -> dict[str, Any]:
 
     ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
     ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
-    student_hard) and facts of the set, or ``skipped`` with a reason; ``models`` → system → cost and details;
-    ``teachers`` → what is known of distilling from them; ``provenance`` → where the numbers come from.
+    student_hard) and facts of the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there;
+    ``models`` → system → cost and details; ``teachers`` → what is known of distilling from them; ``provenance`` →
+    where the numbers come from.
     """
     test_sets = {name: _set(results, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
@@ -30,6 +31,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
+        "absent_systems": dict(results.facts.absent_systems),
         "models": {key: _model(results, key) for key in _ordered(results)},
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
         "provenance": {

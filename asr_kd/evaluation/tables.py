@@ -94,6 +94,8 @@ def _systems(found: Mapping[str, Any]) -> list[str]:
 def _notices(summary: Summary) -> list[str]:
     facts = summary["provenance"]
     notices = [SYNTHETIC_NOTICE] if facts["synthetic"] else []
+    absent = "; ".join(f"{name} ({reason})" for name, reason in summary.get("absent_systems", {}).items())
+    notices += [f"Not evaluated: {absent}."] if absent else []
     return [*notices, f"Normalizer: {facts['normalizer']}. {_seeds_notice(facts['seeds'])}"]
 
 

@@ -126,6 +126,18 @@ def test_a_report_from_before_there_were_several_pairs_still_reads(utterances, b
     evaluate_systems(roles, {"dev": utterances}, SETTINGS, tmp_path)
     now = markdown(read_results(tmp_path))
     stored = json.loads((tmp_path / "results.json").read_text())
-    del stored["test_sets"]["dev"]["comparisons"], stored["teachers"]
+    del stored["test_sets"]["dev"]["comparisons"], stored["teachers"], stored["absent_systems"]
     (tmp_path / "results.json").write_text(json.dumps(stored))
     assert markdown(read_results(tmp_path)) == now
+
+
+def test_systems_that_are_not_there_yet_are_named_and_their_pairs_left_out(systems, utterances, tmp_path):
+    facts = RunFacts(comparisons=PAIRS, absent_systems={"10m-kd": "not trained yet"})
+    evaluate_systems(systems[:4], {"dev": utterances}, SETTINGS, tmp_path, facts)
+    summary = read_results(tmp_path)
+    assert summary["absent_systems"] == {"10m-kd": "not trained yet"}
+    assert [pair["distilled"] for pair in summary["test_sets"]["dev"]["comparisons"]] == ["5m-kd"]
+    assert "Not evaluated: 10m-kd (not trained yet)." in markdown(summary)
+    console = Console(width=80, file=io.StringIO(), color_system=None)
+    console.print(terminal_table(summary))
+    assert "Not evaluated: 10m-kd (not trained yet)." in console.file.getvalue()

@@ -6,14 +6,16 @@ import torch
 from asr_kd.errors import CheckpointError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.opening import TeacherRecognizer, open_teacher_system
+from asr_kd.evaluation.opening import TeacherRecognizer, open_system, open_teacher_system
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
 from asr_kd.evaluation.tables import markdown
 from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
+from tests.tiny_models import noise_speech, save_tiny_model
 
 FRAME = 160  # samples: 10 ms, so that half a second can be spelt
 SETTINGS = EvaluationSettings(normalizer="librispeech", bootstrap_samples=200, rtf_utterances=2)
@@ -78,6 +80,16 @@ def test_batches_are_bounded_and_do_not_change_a_text(teacher, utterances):
         assert TeacherRecognizer(teacher, seconds).transcribe(waveforms) == texts
         assert len(teacher.calls) == calls
         assert all(rows == 1 or rows * samples <= seconds * 16_000 for rows, samples in teacher.calls)
+
+
+def test_a_model_folder_says_the_same_as_a_teacher_and_as_a_system(tmp_path):
+    folder = save_tiny_model(tmp_path / "model", streaming=False)
+    waveforms = [noise_speech(1.0 + 0.37 * number, seed=number) for number in range(5)]
+    texts = open_system("model", "teacher", folder).recognizer.transcribe(waveforms)
+    assert len(set(texts)) == len(texts)
+    for seconds in (60.0, 3.0):
+        teacher = open_teacher_system("model", LocalTeacher(folder), batch_seconds=seconds)
+        assert teacher.recognizer.transcribe(waveforms) == texts
 
 
 def test_audio_shorter_than_a_frame_has_no_words(teacher):

@@ -1,32 +1,82 @@
 """The recipes that come with the project: all load, and those on real speech prepare and start."""
 
 import json
+import string
 from pathlib import Path
 
 import pytest
+import torchaudio
 
-from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.settings import ExistingTeacher, Recipe, load_recipe
+from asr_kd.teachers.settings import parse_source
 from tests.recipe.tiny_run import RECIPE, ROOT, command
 
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 
 
+LIBRISPEECH = ROOT / "recipes" / "LibriSpeech"
+PUBLIC = [LIBRISPEECH / f"{name}.yaml" for name in ("960h", "train-clean-100", "label-free", "mini-public")]
+
+
 def test_there_are_recipes():
-    assert len(RECIPES) >= 3
     assert {path.parent.name for path in RECIPES} >= {"AN4", "LibriSpeech", "Synthetic"}
+    assert set(PUBLIC) < set(RECIPES)
+
+
+def pairs(recipe: Recipe) -> list[tuple[str, str]]:
+    """Students that learn from labels alone, each with one that learned from a teacher."""
+    named = [("student-hard", "student-kd")] if "student-kd" in recipe.students else []
+    return named + [(s.baseline, name) for name, s in recipe.students.items() if s.baseline is not None]
 
 
 @pytest.mark.parametrize("path", [*RECIPES, RECIPE], ids=lambda path: path.name)
-def test_it_loads_and_compares_a_student_with_and_without_its_teacher(path):
+def test_it_loads_and_compares_like_with_like(path):
     recipe = load_recipe(path, [])
     assert recipe.work_dir.parent == Path("exp")
-    hard, kd = recipe.students["student-hard"], recipe.students["student-kd"]
-    assert hard.distill is None
-    assert kd.distill is not None
-    assert kd.distill.needs_targets
-    assert (hard.model, hard.train) == (kd.model, kd.train)
-    assert kd.model.streaming is not None
-    assert recipe.teachers[recipe.teacher_of(kd)].model.streaming is None
+    assert pairs(recipe) or path.stem == "label-free"
+    for hard, kd in ((recipe.students[hard], recipe.students[kd]) for hard, kd in pairs(recipe)):
+        assert hard.distill is None
+        assert kd.distill is not None
+        assert kd.distill.needs_targets
+        assert (hard.model, hard.train) == (kd.model, kd.train)
+    for student in recipe.students.values():
+        assert student.model.streaming is not None
+        teacher = recipe.teachers[recipe.teacher_of(student)]
+        assert isinstance(teacher, ExistingTeacher) or teacher.model.streaming is None
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.stem)
+def test_a_public_teacher_has_students_of_5_10_and_30_million_parameters(path):
+    recipe = load_recipe(path, [])
+    assert {student.model.size for student in recipe.students.values()} == {"5m", "10m", "30m"}
+    (teacher,) = recipe.teachers.values()
+    assert isinstance(teacher, ExistingTeacher)
+    kind, bundle, _ = parse_source(teacher.source)
+    assert kind == "torchaudio"
+    documented = getattr(torchaudio.pipelines, bundle).__doc__
+    assert "MIT License" in documented
+    assert set(getattr(torchaudio.pipelines, bundle).get_labels()) == {"-", "|", "'", *string.ascii_uppercase}
+
+
+@pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.stem)
+def test_its_header_says_command_teacher_and_a_cost_that_is_called_an_estimate(path):
+    header = path.read_text(encoding="utf-8").split("\nname: ")[0]
+    assert all(line.startswith("#") for line in header.splitlines())
+    for words in (f"asr-kd run recipes/LibriSpeech/{path.name}", "torchrun --nproc_per_node", "licence", "NOT RUN"):
+        assert words in header
+    assert load_recipe(path, []).teachers.popitem()[1].source.removeprefix("torchaudio:") in header
+    assert "ESTIMATE" in header
+    assert "benchmarks/recipe_cost.py" in header
+
+
+def test_label_free_students_need_no_transcripts():
+    recipe = load_recipe(LIBRISPEECH / "label-free.yaml", [])
+    assert not any(student.distill.needs_references for student in recipe.students.values())
+    assert "train-clean-100" not in recipe.corpus.train  # what its teacher was fine-tuned on
+    for path in PUBLIC:
+        kd = next(name for name, student in load_recipe(path, []).students.items() if student.distill is not None)
+        changed = load_recipe(path, [f"students.{kd}.distill.kd_weight=1"])
+        assert not changed.students[kd].distill.needs_references
 
 
 def prepared(path: Path) -> dict:
