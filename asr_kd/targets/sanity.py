@@ -151,8 +151,8 @@ def _implausible(teacher: Teacher, report: SanityReport, settings: SanitySetting
     return TargetsError(
         f"the teacher {teacher.name!r} gets {100 * wer:.1f} % of the words and {100 * cer:.1f} % of the characters "
         f"wrong on {report.utterances} utterances ({said})",
-        expected=f"at most {100 * settings.max_wer:g} % of the words (max_wer {settings.max_wer:g})",
+        expected=f"at most {100 * settings.max_wer:g} % of the words (sanity.max_wer {settings.max_wer:g})",
         remedy="Words of the right length with the wrong letters: a wrong label map. Nothing but blanks: another blank "
         "position, or a teacher that has not learnt. Few letters, or noise: audio at another sample rate or level. "
-        "Fluent words of another language: a teacher of that language. If it is just this weak, raise max_wer",
+        "Fluent words of another language: a teacher of that language. If it is just this weak, raise sanity.max_wer",
     )

@@ -1,0 +1,133 @@
+"""The look at a teacher before extraction: a right one passes, a wrong one is stopped with words that help."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from fake_teacher import FakeTeacher
+
+from asr_kd.errors import TargetsError
+from asr_kd.posteriors import DensePosteriors
+from asr_kd.targets.bridge import bridge
+from asr_kd.targets.sanity import SanitySettings, check_teacher
+from asr_kd.text.vocabulary import Vocabulary
+
+VOCABULARY = Vocabulary(("<blk>", "<s>", "▁", *"ABC"))
+EVERYTHING = SanitySettings(utterances=100)
+
+
+class Parrot(FakeTeacher):
+    """Says the same text whatever it hears, a token a second frame; `<s>` always has a little probability."""
+
+    def __init__(self, text: str, vocabulary: Vocabulary = VOCABULARY) -> None:
+        super().__init__()
+        self.vocabulary, self.text, self.heard = vocabulary, text, 0
+
+    def log_probs(self, waveforms: torch.Tensor, sample_lens: torch.Tensor) -> DensePosteriors:
+        self.heard += len(sample_lens)
+        tokens = self.vocabulary.encode(self.text)
+        probs = torch.full((len(sample_lens), 2 * len(tokens) + 1, len(self.vocabulary)), 0.002)
+        probs[..., 0] = 1.0
+        for index, token in enumerate(tokens):
+            probs[:, 2 * index, [0, token]] = torch.tensor([0.002, 1.0])
+        probs = probs / probs.sum(-1, keepdim=True)
+        return DensePosteriors(probs.log(), torch.full((len(sample_lens),), probs.shape[1]))
+
+
+@pytest.fixture
+def spoken(corpus):
+    """All say "ab ab"."""
+    return [replace(utterance, text="ab ab") for utterance in corpus]
+
+
+def test_a_teacher_that_says_what_was_said_passes(spoken):
+    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    assert (report.utterances, report.unreadable, report.wer, report.cer) == (9, 0, 0.0, 0.0)
+    assert len(report.examples) == 2
+    lines = report.lines()
+    assert "9 utterances, greedy: WER 0.0 %, CER 0.0 %" in lines[0]
+    assert "said:  AB AB" in lines[1]
+    assert "heard: AB AB" in lines[2]
+
+
+def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
+    with pytest.raises(TargetsError) as caught:
+        check_teacher(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
+    message = str(caught.value)
+    for words in ("100.0 % of the words", "said 'AB AB', heard 'BC BC'", "at most 80 %", "label map", "sample rate"):
+        assert words in message
+    assert "another language" in message
+    assert "raise sanity.max_wer" in message
+
+
+def test_the_threshold_is_a_setting(spoken):
+    half_wrong = Parrot("AB BB")
+    assert check_teacher(half_wrong, spoken, "librispeech", EVERYTHING).wer == 0.5
+    with pytest.raises(TargetsError, match="at most 40 %"):
+        check_teacher(half_wrong, spoken, "librispeech", SanitySettings(max_wer=0.4))
+    silent = Parrot("")
+    assert check_teacher(silent, spoken, "librispeech", SanitySettings(max_wer=1.0)).wer == 1.0
+
+
+def test_the_normalizer_is_that_of_the_evaluation(spoken):
+    """Without one the transcripts stay in lower case, which this teacher does not write."""
+    with pytest.raises(TargetsError, match=r"100\.0 % of the words"):
+        check_teacher(Parrot("AB AB"), spoken, "none", EVERYTHING)
+
+
+def test_without_transcripts_it_says_that_nothing_was_checked(corpus):
+    untold = [replace(utterance, text=None if index % 2 else " . ") for index, utterance in enumerate(corpus)]
+    teacher = Parrot("AB")
+    report = check_teacher(teacher, untold, "librispeech", EVERYTHING)
+    assert (report.utterances, report.wer) == (0, None)
+    assert report.lines() == ["teacher not checked: no transcribed utterance that could be read in the sample"]
+    assert teacher.heard == 0
+    assert check_teacher(teacher, corpus, "librispeech", SanitySettings(utterances=0)).wer is None
+
+
+def test_the_sample_is_spread_evenly_over_the_ids(spoken):
+    heard = []
+    teacher = Parrot("AB AB")
+    original = teacher.log_probs
+
+    def listen(waveforms, sample_lens):
+        heard.extend(sample_lens.tolist())
+        return original(waveforms, sample_lens)
+
+    teacher.log_probs = listen
+    assert check_teacher(teacher, spoken[::-1], "librispeech", SanitySettings(utterances=3)).utterances == 3
+    by_id = sorted(spoken, key=lambda utterance: utterance.id)
+    assert sorted(heard) == sorted(round(by_id[index].duration * 16_000) for index in (0, 3, 6))
+
+
+def test_unreadable_audio_is_counted_and_left_to_extraction(spoken):
+    spoken[0].audio.write_bytes(b"not audio")
+    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    assert (report.utterances, report.unreadable, report.wer) == (8, 1, 0.0)
+    assert "(1 unreadable ones left out)" in report.lines()[0]
+    for utterance in spoken:
+        utterance.audio.write_bytes(b"not audio")
+    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    assert (report.utterances, report.unreadable, report.wer) == (0, 9, None)
+
+
+def test_what_a_bridge_takes_away_is_said(spoken):
+    """As a bridged teacher is checked: its words in the student's letters, and the probability that found no place."""
+    spoken = [replace(utterance, audio=spoken[-1].audio, duration=spoken[-1].duration) for utterance in spoken]
+    student = Vocabulary.characters(["ABC"])
+    bridged = bridge(Long("AB AB"), student)
+    report = check_teacher(bridged, spoken, "librispeech", EVERYTHING)
+    assert report.wer == 0.0
+    assert report.unmapped_mass == pytest.approx(0.002, rel=0.02)
+    assert report.lines()[-1].startswith("  0.19")
+    assert "look at the symbols" in report.lines()[-1]
+
+
+class Long(Parrot):
+    """As many frames as its audio has."""
+
+    def log_probs(self, waveforms: torch.Tensor, sample_lens: torch.Tensor) -> DensePosteriors:
+        said, _ = super().log_probs(waveforms, sample_lens)
+        lens = sample_lens // 640
+        rest = said[:, -1:].expand(-1, int(lens.max()) - said.shape[1], -1)
+        return DensePosteriors(torch.cat([said, rest], 1), lens)
