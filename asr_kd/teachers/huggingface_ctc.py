@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -52,44 +52,25 @@ def open_huggingface(
         CheckpointError: files are missing or damaged, with the command that fetches them; or only a pickle is there.
         RecipeError: not a CTC model, or of a family whose frames are not known here.
     """
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "hf") from error
+    _transformers()  # before anything is fetched
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision)
-    quiet = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **quiet)
-        family = _family(config, name)
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet)
-        model, report = transformers.AutoModelForCTC.from_pretrained(
-            folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(
-            f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
-            where=name,
-            expected="a CTC model saved with save_pretrained",
-            remedy=f"If it is damaged, fetch it again: {fetch_command(place, revision)}",
-        ) from error
-    _check_weights(report, name)
-    if extractor.sampling_rate != SAMPLE_RATE:
-        raise RecipeError(f"hears {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
+    parts = _read(folder, name, fetch_command(place, revision))
+    if parts.extractor.sampling_rate != SAMPLE_RATE:
+        raise RecipeError(f"hears {parts.extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
     device = torch.device(device)
-    masks_padding = family.masks_padding(config)
+    masks_padding = parts.family.masks_padding(parts.config)
     return CtcTeacher(
         name=name,
         weights_sha256=_identity(folder),
-        vocabulary=_vocabulary(tokenizer, config, name),
-        geometry=family.geometry(config, extractor),
+        vocabulary=_vocabulary(parts.tokenizer, parts.config, name),
+        geometry=parts.family.geometry(parts.config, parts.extractor),
         features={
-            "kind": type(extractor).__name__,
+            "kind": type(parts.extractor).__name__,
             "sample_rate": SAMPLE_RATE,
-            "normalised": bool(getattr(extractor, "do_normalize", True)),
+            "normalised": bool(getattr(parts.extractor, "do_normalize", True)),
         },
-        forward=_forward(model.to(device).eval(), extractor, masks_padding, device),
+        forward=_forward(parts.model.to(device).eval(), parts.extractor, masks_padding, device),
         masks_padding=masks_padding,
         device=device,
         precision=precision,
@@ -145,19 +126,21 @@ def _missing(what: str, place: str, revision: str | None, reason: str) -> Checkp
 
 def _check_files(folder: Path, place: str, revision: str | None) -> None:
     weights = _weight_files(folder, place, revision)
-    if not weights and (pickles := sorted(file.name for file in folder.glob("*.bin"))):
-        raise CheckpointError(
-            f"has its weights as {pickles[0]} only",
-            where=folder,
-            expected=f"{SINGLE}: opening a pickle can run code",
-            remedy='Take a revision that has safetensors, or convert it where you trust it: python -c "from '
-            f"transformers import AutoModelForCTC as M; M.from_pretrained('{place}').save_pretrained('converted')\"",
-        )
     groups: tuple[tuple[str, ...], ...] = ((CONFIG,), EXTRACTORS, TOKENIZERS)
     for names in groups:
         if not any((folder / name).is_file() for name in names):
             raise _missing(f"{folder.name}/{names[0]}", place, revision, "")
-    for file in weights or [folder / SINGLE]:
+    if not weights:
+        pickles = sorted(file.name for file in folder.glob("*.bin"))
+        raise CheckpointError(
+            f"has no {SINGLE}" + (f", only {pickles[0]}" if pickles else ""),
+            where=folder,
+            expected=f"{SINGLE} at this revision: the pickles that older repositories hold instead can run code",
+            remedy="Take a revision that has it (the hub's own conversion is often at refs/pr/N), or convert the model "
+            'where you trust it: python -c "from transformers import AutoModelForCTC as M; '
+            f"M.from_pretrained('{place}').save_pretrained('converted')\"",
+        )
+    for file in weights:
         if not file.is_file():
             raise _missing(f"{folder.name}/{file.name}", place, revision, "")
 
@@ -182,6 +165,46 @@ def _identity(folder: Path) -> str:
 
 
 # -- the model -------------------------------------------------------------------------------------------
+
+
+class _Parts(NamedTuple):
+    """What transformers makes of a folder."""
+
+    family: Family
+    config: Any
+    extractor: Any
+    tokenizer: Any
+    model: Any
+
+
+def _read(folder: Path, name: str, command: str) -> _Parts:
+    transformers = _transformers()
+    quiet = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **quiet)
+        family = _family(config, name)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet)
+        model, report = transformers.AutoModelForCTC.from_pretrained(
+            folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
+            where=name,
+            expected="a CTC model saved with save_pretrained",
+            remedy=f"If it is damaged, fetch it again: {command}",
+        ) from error
+    _check_weights(report, name)
+    return _Parts(family, config, extractor, tokenizer, model)
+
+
+def _transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise MissingExtraError("transformers", "hf") from error
+    return transformers
 
 
 def _family(config: Any, name: str) -> Family:
@@ -227,7 +250,7 @@ def _forward(model: Any, extractor: Any, masks_padding: bool, device: torch.devi
         # Where padding is masked the mask is always given; elsewhere there is no padding, and the extractor gives
         # what its model was trained with: none for wav2vec2-base, for example.
         inputs = extractor(
-            [waveform.numpy() for waveform in waveforms],
+            [waveform.cpu().numpy() for waveform in waveforms],
             sampling_rate=SAMPLE_RATE,
             padding="longest",
             return_attention_mask=True if masks_padding else None,

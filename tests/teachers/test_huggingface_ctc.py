@@ -186,7 +186,9 @@ def test_a_missing_file_is_named(copied, missing):
 
 def test_a_pickle_is_refused_with_the_way_out(copied):
     (copied / "model.safetensors").rename(copied / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin only.*run code.*save_pretrained"):
+    with pytest.raises(
+        CheckpointError, match=r"has no model\.safetensors, only pytorch_model\.bin.*can run code.*save_pretrained"
+    ):
         open_huggingface(str(copied))
 
 

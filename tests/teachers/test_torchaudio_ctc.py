@@ -1,4 +1,4 @@
-"""torchaudio's bundles as teachers: labels, frames and posteriors are the library's; missing weights say how to come."""
+"""torchaudio's bundles as teachers: labels, frames, posteriors are the library's; missing weights say how to come."""
 
 import urllib.error
 
