@@ -6,7 +6,7 @@ batch's student frames, so that λ means the same for any batch. Knows tensors o
 """
 
 from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field, model_validator
@@ -38,6 +38,8 @@ class DistillSettings(Settings):
         max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
             fraction); None teaches all.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"level", "hypotheses", "score_temperature", "max_hypothesis_wer"})
 
     kd_weight: float = Field(default=0.5, ge=0.0, le=1.0)
     level: Literal["frame", "sequence"] = "frame"

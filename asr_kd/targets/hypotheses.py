@@ -194,6 +194,10 @@ class HypothesisStore:
         """
         return [Hypothesis(item["text"], item["score"]) for item in json.loads(self._rows[utterance_id])["nbest"]]
 
+    def get(self, utterance_id: str) -> list[Hypothesis] | None:
+        """As by `[]`, None of an utterance of which nothing is known."""
+        return self[utterance_id] if utterance_id in self._rows else None
+
 
 def part_of(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
     """The content of a part: one utterance a line."""

@@ -1,4 +1,4 @@
-"""From utterances to batches: audio read, features cached, tokens and soft targets beside them.
+"""From utterances to batches: audio read, features cached, tokens, soft targets and hypotheses beside them.
 
 What cannot be read is handed on by name, for the trainer to count and list. Knows nothing of models.
 
@@ -19,13 +19,14 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
-from asr_kd.losses import References
+from asr_kd.losses import Hypotheses, References
 from asr_kd.models.subsampling import output_lens
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
 from asr_kd.targets.collate import collate
 from asr_kd.targets.settings import variant_name
 from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.training.plan import Draw
+from asr_kd.training.taught import Taught, collate_taught, of_rows
 
 
 class Unreadable(NamedTuple):
@@ -45,6 +46,7 @@ class Example:
     audio_frames: int  # feature frames before appended silence
     tokens: list[int]
     targets: StoredTargets | None
+    taught: Sequence[Taught] = ()  # hypotheses of a teacher
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ class Batch:
     references: References
     targets: SoftTargets | None
     unreadable: list[Unreadable] = field(default_factory=list)
+    hypotheses: Hypotheses | None = None
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; from pinned memory the copy does not wait."""
@@ -75,7 +78,9 @@ class Batch:
         return [self._rows(rows[number::count]) for number in range(count) if rows[number::count]]
 
     def _rows(self, rows: list[int]) -> "Batch":
-        return replace(self._each(lambda part: part[rows]), ids=[self.ids[row] for row in rows], unreadable=[])
+        hypotheses = of_rows(self.hypotheses, rows, len(self.ids)) if self.hypotheses is not None else None
+        piece = replace(self, hypotheses=None)._each(lambda part: part[rows])
+        return replace(piece, ids=[self.ids[row] for row in rows], unreadable=[], hypotheses=hypotheses)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         targets = self.targets
@@ -89,6 +94,7 @@ class Batch:
             audio_lens=change(self.audio_lens),
             references=References(*(change(part) for part in self.references)),
             targets=targets,
+            hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
         )
 
 
@@ -123,6 +129,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         max_silence_seconds: the most silence any draw asks for.
         cache_mb: memory for features.
         store: soft targets, when the objective needs them from there.
+        taught: a teacher's hypotheses of each utterance, when the objective needs them.
     """
 
     def __init__(
@@ -132,8 +139,9 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         max_silence_seconds: float,
         cache_mb: int,
         store: Store | None = None,
+        taught: Sequence[Sequence[Taught]] | None = None,
     ) -> None:
-        self.utterances, self.tokens, self.store = utterances, tokens, store
+        self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = FeatureCache(cache_mb)
 
@@ -153,9 +161,9 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             frames = int(output_lens(torch.tensor(audio_frames)))
             targets = self.store.read(utterance.id, variant_name(draw.speed), num_frames=frames)
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
-        return Example(
-            utterance.id, features[: audio_frames + draw.silence_frames], audio_frames, self.tokens[draw.row], targets
-        )
+        heard = features[: audio_frames + draw.silence_frames]
+        taught = self.taught[draw.row] if self.taught is not None else ()
+        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught)
 
     def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:
         waveform = speed_perturb(read_utterance(utterance), speed)
@@ -181,4 +189,5 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         references=References(tokens, token_lens),
         targets=collate(stored) if stored else None,
         unreadable=unreadable,
+        hypotheses=collate_taught([item.taught for item in good]) if any(item.taught for item in good) else None,
     )

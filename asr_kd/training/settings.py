@@ -1,8 +1,9 @@
 """Settings of a training run."""
 
-from typing import Literal
+from pathlib import Path
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
 from asr_kd.features.augment import Augmentation
@@ -10,6 +11,8 @@ from asr_kd.features.augment import Augmentation
 
 class TrainSettings(Settings):
     """How a model is trained. Defaults suit a few hours of speech."""
+
+    later: ClassVar[frozenset[str]] = frozenset({"init_from", "init_head"})
 
     epochs: int = Field(50, ge=1)
     batch_seconds: float = Field(16.0, gt=0)
@@ -40,3 +43,13 @@ class TrainSettings(Settings):
     """Features kept in memory; what does not fit is computed each time."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that read ahead; 0 reads in the training process, which suits a corpus that fits the cache."""
+    init_from: Path | None = None
+    """A model folder whose weights training begins from, of the same shape and vocabulary: to adapt a student to
+    another domain. None begins from random weights."""
+    init_head: bool = True
+    """Whether the output layer is taken over as well; without it the vocabulary may be another."""
+
+    @field_validator("init_from")
+    @classmethod
+    def _home_is_known(cls, folder: Path | None) -> Path | None:
+        return folder.expanduser() if folder else None

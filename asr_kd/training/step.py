@@ -126,7 +126,8 @@ class Stepper:
     def _loss(self, output: EncoderOutput, batch: Batch, frames: int, dense: DensePosteriors | None) -> LossTerms:
         """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
         outputs = [output.log_probs, *output.inner]
-        each = [self.objective(o, output.lens, frames, batch.references, dense or batch.targets) for o in outputs]
+        targets = dense or batch.targets
+        each = [self.objective(o, output.lens, frames, batch.references, targets, batch.hypotheses) for o in outputs]
         if len(each) == 1:
             return each[0]
         weight = self.settings.inner_weight

@@ -6,9 +6,8 @@ Knows what a training run is; which runs there are is the recipe's business.
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,54 +19,26 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Augmentation
-from asr_kd.features.fbank import SAMPLE_RATE, num_frames
-from asr_kd.files import sha256_of, write_text
-from asr_kd.losses import DistillSettings, Objective
+from asr_kd.files import write_text
+from asr_kd.losses import Objective
 from asr_kd.models.conformer import Conformer
-from asr_kd.models.settings import ConformerSettings
-from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_lens
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.store import Store
-from asr_kd.text.normalize import Normalizer, normalize
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.text.normalize import normalize
 from asr_kd.training.averaging import best_epochs, best_path, load_average
 from asr_kd.training.checkpoint import TrainingState, has_checkpoint
 from asr_kd.training.data import SpeechDataset, collate_batch
 from asr_kd.training.distiller import Distiller
+from asr_kd.training.initial import start_from
+from asr_kd.training.job import TrainingJob
 from asr_kd.training.normalisation import measure_normalisation
 from asr_kd.training.plan import EpochBatches
-from asr_kd.training.settings import TrainSettings
+from asr_kd.training.selection import Selection, select
 from asr_kd.training.surroundings import Surroundings
 
 DEV_SILENCE_FRAMES = 60
 """Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """Everything that decides what comes out of a training run."""
-
-    name: str
-    model: ConformerSettings
-    train: TrainSettings
-    distill: DistillSettings | None
-    vocabulary: Vocabulary
-    normalizer: Normalizer
-    seed: int
-    train_utterances: Sequence[Utterance]
-    dev_utterances: Sequence[Utterance]
-    store: Store | None = None
-    dense_teacher: Conformer | None = None
-    card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
-
-    def hash(self) -> str:
-        """Changes when the result would."""
-        utterances = (*self.train_utterances, *self.dev_utterances)
-        listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
-        distill = self.distill.model_dump(mode="json") if self.distill else None
-        parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
-        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed])
 
 
 CPU = torch.device("cpu")
@@ -96,19 +67,16 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     ranks = control.ranks
     progress = control.progress if ranks.first else SILENT
     objective = Objective.from_settings(job.distill, job.vocabulary.blank_id)
-    usable, tokens, excluded = select_trainable(job, objective.needs_references)
-    if excluded:
-        progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {folder / 'excluded.jsonl'}")
-    if ranks.first:
-        _write_rows(folder / "excluded.jsonl", excluded)
-    if not usable:
-        raise TrainingError(
-            "no utterance is left to train on", where=folder / "excluded.jsonl", remedy="See why in that file"
-        )
+    selection = select(job, objective)
+    usable = selection.utterances
+    _report(job, selection, folder, progress, ranks)
     torch.manual_seed(job.seed)
     model = Conformer(job.model, len(job.vocabulary))
-    _set_normalisation(model, usable, job.seed, folder, ranks)
-    train_loader, dev_loader, batches, references = _loaders(job, usable, tokens, control)
+    if job.train.init_from is None:
+        _set_normalisation(model, usable, job.seed, folder, ranks)
+    else:  # the features' normalisation belongs to the weights
+        start_from(model, job.vocabulary, job.train)
+    train_loader, dev_loader, batches, references = _loaders(job, selection, control)
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
     around = Surroundings(
         name=job.name,
@@ -134,9 +102,26 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
             writer.close()
             _write_rows(folder / "curve.jsonl", distiller.state.curve)
     if ranks.first:
-        _write_model(job, folder, model, distiller.state, len(usable), excluded)
+        _write_model(job, folder, model, distiller.state, len(usable), selection.excluded)
     ranks.barrier()
     return folder / "model"
+
+
+def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Progress, ranks: Ranks) -> None:
+    """Say and list what is left out.
+
+    Raises:
+        TrainingError: that is everything.
+    """
+    if selection.said:
+        progress.message(f"{job.name}: {selection.said}")
+    excluded, path = selection.excluded, folder / "excluded.jsonl"
+    if excluded:
+        progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {path}")
+    if ranks.first:
+        _write_rows(path, excluded)
+    if not selection.utterances:
+        raise TrainingError("no utterance is left to train on", where=path, remedy="See why in that file")
 
 
 def _set_normalisation(
@@ -188,46 +173,8 @@ def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: 
             writer.add_scalar(name, value, step)
 
 
-def select_trainable(
-    job: TrainingJob, needs_references: bool
-) -> tuple[list[Utterance], list[list[int]], list[dict[str, str]]]:
-    """Utterances that can be trained on, their tokens, and a row for each that cannot, with the reason."""
-    usable, tokens, excluded = [], [], []
-    fastest = max(job.train.augmentation.speeds)
-    for utterance in job.train_utterances:
-        encoded: list[int] = []
-        reason = None
-        if needs_references:
-            text = normalize(utterance.text or "", job.normalizer)
-            unknown = job.vocabulary.unknown_characters(text)
-            if not text:
-                reason = "empty transcript"
-            elif unknown:
-                reason = f"characters outside the vocabulary: {' '.join(unknown)}"
-            else:
-                encoded = job.vocabulary.encode(text)
-                reason = _too_long(encoded, utterance.duration / fastest)
-        if reason is None and job.store is not None and utterance.id not in job.store:
-            reason = "no soft targets: see quarantine.jsonl beside them"
-        if reason is None:
-            usable.append(utterance)
-            tokens.append(encoded)
-        else:
-            excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
-    return usable, tokens, excluded
-
-
-def _too_long(tokens: list[int], seconds: float) -> str | None:
-    """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
-    frames = int(output_lens(torch.tensor(num_frames(int(seconds * SAMPLE_RATE)))))
-    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
-    if needed <= frames:
-        return None
-    return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
-
-
 def _loaders(
-    job: TrainingJob, usable: list[Utterance], tokens: list[list[int]], control: Control
+    job: TrainingJob, selection: Selection, control: Control
 ) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
     settings, distill, ranks = job.train, job.distill, control.ranks
     share = {"rank": ranks.rank, "count": ranks.count}
@@ -236,7 +183,8 @@ def _loaders(
     min_silence = delay_frames * FRAME_SHIFT_MS // 10
     augmentation = settings.augmentation
     longest = max(augmentation.silence_max_seconds if augmentation.silence_share else 0.0, min_silence / 100)
-    dataset = SpeechDataset(usable, tokens, longest, settings.feature_cache_mb, job.store)
+    usable, cache_mb = selection.utterances, settings.feature_cache_mb
+    dataset = SpeechDataset(usable, selection.tokens, longest, cache_mb, job.store, selection.taught)
     batches = EpochBatches(
         [u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence, **share
     )

@@ -123,11 +123,6 @@ def test_certain_students_and_one_frame_are_finite():
     assert float(loss(log_probs, hypotheses((0, [1], 1.0)), torch.tensor([1]))) == 0
 
 
-def test_hypotheses_of_another_batch_are_refused(log_probs):
-    with pytest.raises(TrainingError, match="utterances 0 to 2; expected 0 to 1"):
-        loss(log_probs, hypotheses((0, [1], 1.0), (2, [1], 1.0)))
-
-
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_the_objective_weighs_it_against_the_transcripts(log_probs, weight):
     objective = Objective.from_settings(DistillSettings(kd_weight=weight, level="sequence"), blank_id=0)

@@ -8,38 +8,18 @@ import pytest
 import torch
 
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
+from asr_kd.features.augment import Augmentation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.averaging import best_epochs, load_average
 from asr_kd.training.checkpoint import FILES
+from asr_kd.training.selection import select_trainable
 from asr_kd.training.step import Stepper, StepResult
-from asr_kd.training.train import Control, select_trainable, train
+from asr_kd.training.train import Control, train
 from tests.training.conftest import weights_of
-
-
-class Recorder:
-    def __init__(self):
-        self.lines = []
-
-    def update(self, *arguments):
-        pass
-
-    def message(self, text):
-        self.lines.append(text)
-
-
-def stop_after(steps: int):
-    """A stop that comes after so many questions; one is asked a step."""
-    asked = 0
-
-    def reason():
-        nonlocal asked
-        asked += 1
-        return "the test says so" if asked == steps else None
-
-    return reason
+from tests.training.jobs import Recorder, stop_after
 
 
 def test_interrupted_anywhere_equals_uninterrupted(make_job, tmp_path):
@@ -121,6 +101,35 @@ def test_an_infinite_loss_leaves_the_weights_alone(make_job, tmp_path, monkeypat
     trained = load_model(folder / "model").model
     for name, parameter in fresh.named_parameters():
         assert trained.get_parameter(name).equal(parameter)
+
+
+class Small(torch.OutOfMemoryError):
+    """A GPU that is too small."""
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_pieces(make_job, tmp_path, monkeypatch):
+    """The same curve within rounding; what does not fit even one by one is left out and named."""
+    from asr_kd.models.conformer import Conformer
+
+    quiet = {"augmentation": Augmentation(spec_augment=None), "epochs": 2}
+    job, recorder, largest = make_job(settings=quiet, model={"dropout": 0.0}), Recorder(), 2
+    train(job, tmp_path / "large", Control())
+    real = Conformer.forward
+
+    def forward(self, features, *arguments, **named):
+        if self.training and len(features) > largest:
+            raise Small
+        return real(self, features, *arguments, **named)
+
+    monkeypatch.setattr(Conformer, "forward", forward)
+    train(job, tmp_path / "small", Control(progress=recorder))
+    assert sum("computed in 2 pieces" in line and "noise-" in line for line in recorder.lines) > 1
+    weights = [load_model(tmp_path / name / "model").model.output.weight for name in ("large", "small")]
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=0)
+    largest = 0
+    with pytest.raises(TrainingError, match=r"steps in a row are not finite.*noise-"):
+        train(job, tmp_path / "none", Control(progress=recorder))
+    assert any("even one by one" in line for line in recorder.lines)
 
 
 def test_unreadable_audio_is_listed_and_too_much_of_it_stops(make_job, utterances, tmp_path):

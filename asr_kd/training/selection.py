@@ -1,0 +1,113 @@
+"""Which utterances can be trained on, and by what; the others are listed with the reason. Knows no audio or models."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TrainingError
+from asr_kd.features.fbank import SAMPLE_RATE, num_frames
+from asr_kd.losses import Objective
+from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_lens
+from asr_kd.text.normalize import normalize
+from asr_kd.training.job import TrainingJob
+from asr_kd.training.taught import Lessons, Taught, choose_lessons
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What a run trains on."""
+
+    utterances: list[Utterance]
+    tokens: list[list[int]]
+    """Transcripts; empty ones where none are needed."""
+    taught: list[list[Taught]] | None
+    """Hypotheses of a teacher, where they are needed."""
+    excluded: list[dict[str, str]]
+    """A row for each utterance that cannot be trained on, with the reason."""
+    said: str | None
+    """About the hypotheses, in words."""
+
+
+def select(job: TrainingJob, objective: Objective) -> Selection:
+    """Everything that can be trained on, and why the rest cannot.
+
+    Raises:
+        TrainingError: hypotheses are needed and there are none.
+    """
+    utterances, tokens, excluded = select_trainable(job, objective.needs_references)
+    if not objective.needs_hypotheses:
+        return Selection(utterances, tokens, None, excluded, None)
+    lessons = select_lessons(job, utterances)
+    kept = [(utterances[row], tokens[row]) for row in lessons.rows]
+    return Selection(
+        [utterance for utterance, _ in kept],
+        [row for _, row in kept],
+        lessons.taught,
+        [*excluded, *lessons.excluded],
+        f"learns from {lessons.summary()}",
+    )
+
+
+def select_trainable(
+    job: TrainingJob, needs_references: bool
+) -> tuple[list[Utterance], list[list[int]], list[dict[str, str]]]:
+    """Utterances that can be trained on, their tokens, and a row for each that cannot, with the reason."""
+    usable, tokens, excluded = [], [], []
+    fastest = max(job.train.augmentation.speeds)
+    for utterance in job.train_utterances:
+        encoded: list[int] = []
+        reason = None
+        if needs_references:
+            text = normalize(utterance.text or "", job.normalizer)
+            unknown = job.vocabulary.unknown_characters(text)
+            if not text:
+                reason = "empty transcript"
+            elif unknown:
+                reason = f"characters outside the vocabulary: {' '.join(unknown)}"
+            else:
+                encoded = job.vocabulary.encode(text)
+                reason = _too_long(encoded, utterance.duration / fastest)
+        if reason is None and job.store is not None and utterance.id not in job.store:
+            reason = "no soft targets: see quarantine.jsonl beside them"
+        if reason is None:
+            usable.append(utterance)
+            tokens.append(encoded)
+        else:
+            excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
+    return usable, tokens, excluded
+
+
+def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
+    """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
+    frames = int(output_lens(torch.tensor(num_frames(int(seconds * SAMPLE_RATE)))))
+    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    if needed <= frames:
+        return None
+    return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
+
+
+def select_lessons(job: TrainingJob, utterances: Sequence[Utterance]) -> Lessons:
+    """What the teacher's hypotheses teach about each utterance.
+
+    Raises:
+        TrainingError: there are no hypotheses.
+    """
+    if job.hypotheses is None or job.distill is None:
+        raise TrainingError(
+            "level: sequence without hypotheses",
+            where=job.name,
+            expected="a teacher's hypotheses",
+            remedy="Run the extract stage or `asr-kd targets import` first",
+        )
+    fastest = max(job.train.augmentation.speeds)
+    return choose_lessons(
+        utterances,
+        job.hypotheses,
+        job.distill,
+        job.vocabulary,
+        job.normalizer,
+        fits=lambda tokens, utterance: _too_long(tokens, utterance.duration / fastest) is None,
+    )

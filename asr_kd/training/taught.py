@@ -1,0 +1,157 @@
+"""Which hypotheses each utterance is taught by, as tokens with weights; what is left out is counted or listed.
+
+Knows text, vocabulary and durations, nothing of audio or models.
+"""
+
+from array import array
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.losses import DistillSettings, Hypotheses
+from asr_kd.scoring.wer import score
+from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore, weights_of
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import Vocabulary
+
+
+class Taught(NamedTuple):
+    """One hypothesis as the student learns it."""
+
+    tokens: Sequence[int]
+    weight: float
+
+
+@dataclass
+class Lessons:
+    """What can be taught."""
+
+    rows: list[int] = field(default_factory=list)
+    """Numbers of the utterances that have something to learn from."""
+    taught: list[list[Taught]] = field(default_factory=list)
+    """For each of these."""
+    excluded: list[dict[str, str]] = field(default_factory=list)
+    """The other utterances, and why."""
+    dropped: Counter[str] = field(default_factory=Counter)
+    """Hypotheses that were left out, by reason."""
+
+    def summary(self) -> str:
+        """In words."""
+        kept = sum(len(hypotheses) for hypotheses in self.taught)
+        left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
+        return f"{kept} hypotheses of {len(self.rows)} utterances" + (f"; left out: {left_out}" if left_out else "")
+
+
+def choose_lessons(
+    utterances: Sequence[Utterance],
+    store: HypothesisStore,
+    settings: DistillSettings,
+    vocabulary: Vocabulary,
+    normalizer: Normalizer,
+    fits: Callable[[Sequence[int], Utterance], bool],
+) -> Lessons:
+    """The best hypotheses of each utterance that can be taught.
+
+    Args:
+        utterances: those to train on; transcripts serve `max_hypothesis_wer` alone.
+        store: what a teacher understood of them.
+        settings: how many, how weighted, how far from the transcript.
+        vocabulary: the student's.
+        normalizer: of the transcripts and of the store's texts.
+        fits: whether CTC can emit these tokens in that utterance's audio.
+    """
+    lessons = Lessons()
+    for row, utterance in enumerate(utterances):
+        found = store.get(utterance.id)
+        usable, reasons = _usable(found or [], utterance, settings, vocabulary, normalizer, fits)
+        lessons.dropped.update(reasons)
+        if usable:
+            weights = weights_of([hypothesis for hypothesis, _ in usable], settings.score_temperature)
+            lessons.rows.append(row)
+            lessons.taught.append([Taught(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)])
+        else:
+            reason = _why_nothing(found, reasons)
+            lessons.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
+    return lessons
+
+
+def collate_taught(taught: Sequence[Sequence[Taught]]) -> Hypotheses:
+    """Hypotheses of a batch, one after another."""
+    flat = [(row, item) for row, items in enumerate(taught) for item in items]
+    tokens = torch.zeros(len(flat), max((len(item.tokens) for _, item in flat), default=0), dtype=torch.int64)
+    for index, (_, item) in enumerate(flat):
+        tokens[index, : len(item.tokens)] = torch.tensor(item.tokens, dtype=torch.int64)
+    return Hypotheses(
+        tokens,
+        torch.tensor([len(item.tokens) for _, item in flat], dtype=torch.int64),
+        torch.tensor([row for row, _ in flat], dtype=torch.int64),
+        torch.tensor([item.weight for _, item in flat], dtype=torch.float32),
+    )
+
+
+def of_rows(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) -> Hypotheses:
+    """Those of some utterances of a batch, which are counted anew."""
+    number = torch.full((num_utterances,), -1, dtype=torch.int64)
+    number[list(rows)] = torch.arange(len(rows))
+    renumbered: Tensor = number[hypotheses.rows]
+    kept = renumbered >= 0
+    return Hypotheses(hypotheses.tokens[kept], hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
+
+
+def _usable(
+    hypotheses: Sequence[Hypothesis],
+    utterance: Utterance,
+    settings: DistillSettings,
+    vocabulary: Vocabulary,
+    normalizer: Normalizer,
+    fits: Callable[[Sequence[int], Utterance], bool],
+) -> tuple[list[tuple[Hypothesis, Sequence[int]]], list[str]]:
+    """The best that can be taught, with their tokens, and why each better one cannot."""
+    usable: list[tuple[Hypothesis, Sequence[int]]] = []
+    reasons: list[str] = []
+    errors = _word_error_rates(hypotheses, utterance, settings, normalizer)
+    for hypothesis, wer in zip(hypotheses, errors, strict=True):
+        tokens, reason = _tokens(hypothesis, wer, settings, vocabulary)
+        if reason is None and not fits(tokens, utterance):
+            reason = "too long for CTC in its audio"
+        if reason is not None:
+            reasons.append(reason)
+        elif len(usable) < settings.hypotheses:
+            usable.append((hypothesis, tokens))
+    return usable, reasons
+
+
+def _why_nothing(found: Sequence[Hypothesis] | None, reasons: Sequence[str]) -> str:
+    if found is None:
+        return "no hypotheses: see quarantine.jsonl beside them"
+    if not found:
+        return "the teacher heard no word in it"
+    return f"no hypothesis can be taught: {', '.join(sorted(set(reasons)))}"
+
+
+def _tokens(
+    hypothesis: Hypothesis, wer: float | None, settings: DistillSettings, vocabulary: Vocabulary
+) -> tuple[Sequence[int], str | None]:
+    """Tokens of a hypothesis, or why it is not taught."""
+    if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
+        return array("i"), "too far from the transcript (max_hypothesis_wer)"
+    if vocabulary.unknown_characters(hypothesis.text):
+        return array("i"), "characters outside the vocabulary"
+    return array("i", vocabulary.encode(hypothesis.text)), None
+
+
+def _word_error_rates(
+    hypotheses: Sequence[Hypothesis], utterance: Utterance, settings: DistillSettings, normalizer: Normalizer
+) -> list[float | None]:
+    """Of each hypothesis against the transcript; None where nobody asks, or there is none."""
+    reference = normalize(utterance.text or "", normalizer)
+    if settings.max_hypothesis_wer is None or not reference.strip() or not hypotheses:
+        return [None] * len(hypotheses)
+    texts = {str(index): item.text for index, item in enumerate(hypotheses)}
+    scored = score(dict.fromkeys(texts, reference), texts, "none")
+    return [scored.utterances[index].words.wer for index in texts]
