@@ -2,7 +2,8 @@
 
 As https://kaldi-asr.org/doc/data_prep.html describes them and utils/validate_data_dir.sh checks them: files sorted
 by bytes (LC_ALL=C), each id once, all of one list, utterance ids that begin with their speaker's. A wav.scp may hold
-commands ("sox … |"); they are never run.
+commands ("sox … |"); they are never run. One is understood without: `flac -c -d -s FILE |`, which Kaldi's recipe for
+LibriSpeech writes, is FILE.
 """
 
 import re
@@ -18,6 +19,7 @@ from asr_kd.errors import CorpusError
 
 WAV = "wav.scp"
 
+_FLAC = re.compile(r"flac(?=.* -\w*d)(?: -[cds]+)+ (?P<path>[^\s|;&<>()$`'\"*?\\]+) *\|")
 _ARCHIVE = re.compile(r"\.ark(:\d+)?$")
 _ILLEGAL = re.compile(r"(?<!\w)(<s>|</s>|#0)(?!\w)")
 Lines = dict[str, tuple[int, str]]
@@ -157,11 +159,14 @@ def _number(value: str) -> float:
 
 
 def _audio(value: str, base: Path, name: str) -> Path:
+    decoded = _FLAC.fullmatch(value)
+    if decoded:
+        return audio_path(decoded["path"], base, name)
     if value.endswith("|") or value.startswith("|"):
         raise Unfit(f"a command, which would run code ({value[:60]}): write its output to a file", name)
     if _ARCHIVE.search(value) or value == "-":
         raise Unfit(f"{value} is an archive or a stream, not an audio file", name)
-    return audio_path(value, base)
+    return audio_path(value, base, name)
 
 
 # -- writing ---------------------------------------------------------------------------------------------

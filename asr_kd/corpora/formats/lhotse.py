@@ -200,7 +200,7 @@ def _file_of(row: dict[str, Any], base: Path, name: str = "") -> _File:
     ids = row.get("channel_ids") or source.get("channels") or [0]
     if not isinstance(ids, list) or not all(isinstance(item, int) for item in ids):
         raise Malformed(f"channel_ids is {ids!r}, no list of numbers")
-    return _File(audio_path(required_text(source, "source"), base), positive_seconds(row, "duration"), rate, ids)
+    return _File(audio_path(required_text(source, "source"), base, name), positive_seconds(row, "duration"), rate, ids)
 
 
 def _refuse_beyond(supervision: dict[str, Any], duration: float, name: str) -> None:

@@ -109,4 +109,6 @@ def _audio(row: dict[str, Any], base: Path) -> Path:
         raise Unfit(f"several files ({len(written)}) for one row")
     if not isinstance(written, str):
         raise Malformed("no audio_filepath")
-    return audio_path(str(Path(written).expanduser()) if written.startswith("~") else written, base)
+    return audio_path(
+        str(Path(written).expanduser()) if written.startswith("~") else written, base, str(row.get("id", ""))
+    )

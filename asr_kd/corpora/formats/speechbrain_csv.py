@@ -176,7 +176,7 @@ def _audio(row: dict[Any, Any], data_root: Path | None, folder: Path) -> Path:
         raise Malformed(f"wav is {written!r}: set data_root to the folder that {variable[0]} stands for")
     if variable:
         written = _VARIABLE.sub(lambda match: str(data_root), written)
-    return audio_path(written, data_root or folder)
+    return audio_path(written, data_root or folder, row["ID"])
 
 
 def _number(row: dict[Any, Any], column: str) -> float:

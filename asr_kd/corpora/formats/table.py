@@ -175,8 +175,8 @@ def required_text(row: dict[str, Any], key: str) -> str:
     return value
 
 
-def audio_path(written: str, base: Path) -> Path:
-    """Where a row's audio lies; a relative path starts at `base`.
+def audio_path(written: str, base: Path, name: str = "") -> Path:
+    """Where a row's audio lies; a relative path starts at `base`. `name` is the row's id, for the list.
 
     Raises:
         Malformed: not a path.
@@ -185,5 +185,5 @@ def audio_path(written: str, base: Path) -> Path:
     if not written.strip() or "\0" in written:
         raise Malformed(f"the audio is {written!r}, not a path")
     if _URL.match(written):
-        raise Unfit(f"its audio is at {written}, not in a file here")
+        raise Unfit(f"its audio is at {written}, not in a file here", name)
     return base / written
