@@ -11,6 +11,7 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.targets.labelling import listen
+from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.plan import plan_batches
 from asr_kd.targets.settings import TargetSettings, variant_name
 from asr_kd.targets.store import Store
@@ -52,7 +53,7 @@ def measure_fidelity(
         dense = listen(teacher, waveforms)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
-            sums += _sums(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
+            sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
     shards = store.info.shards
     frames = max(store.info.frames, 1)
     means = (sums / sums[0].clamp_min(1)).tolist()
@@ -70,8 +71,18 @@ def measure_fidelity(
     )
 
 
-def _sums(log_probs: torch.Tensor, stored: tuple[torch.Tensor, torch.Tensor], blank_id: int) -> torch.Tensor:
-    """Frames, and sums over them of KL, tail divergence, agreement, entropy and blanks, of one utterance [T, V]."""
+def compare(log_probs: torch.Tensor, stored: StoredTargets, blank_id: int) -> torch.Tensor:
+    """What a stored utterance lost of its dense posteriors.
+
+    Args:
+        log_probs: the teacher's, [T, V].
+        stored: the same frames, read from a store.
+        blank_id: index of the blank.
+
+    Returns:
+        [6] float64: frames, and sums over them of the KL over the stored partition, of the divergence inside the tail,
+        of argmax agreement, of the teacher's entropy and of its blanks.
+    """
     teacher = log_probs.unsqueeze(0)
     kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
     kept_log, tail_log = partition_log_probs(teacher, kept)
