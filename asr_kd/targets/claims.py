@@ -13,6 +13,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from asr_kd.errors import TargetsError
+
 GUARD = ".guard"
 SILENT_SECONDS = 1800.0
 """An owner on another machine that has not held its claim for so long is taken for dead. Were it alive after all, the
@@ -21,9 +23,22 @@ same shard would be made twice, with the same bytes."""
 
 @contextmanager
 def guard(folder: Path) -> Iterator[None]:
-    """One process at a time in here; the system lets go when the process dies."""
+    """One process at a time in here; the system lets go when the process dies.
+
+    Raises:
+        TargetsError: the disk has no locks.
+    """
     with (folder / GUARD).open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        except OSError as error:
+            raise TargetsError(
+                f"the disk does not lock files ({error.strerror})",
+                where=folder,
+                expected="a disk with working locks (flock)",
+                remedy=f"Name the folder as file://{folder.absolute()}: it is used without locks then, and each worker "
+                "must have a share of its own",
+            ) from error
         yield
 
 

@@ -58,7 +58,7 @@ class RemotePlace(Place):
 
     def write(self, name: str, content: bytes) -> None:
         """See `Place`."""
-        with self._reaching() as (files, folder):
+        with self._reaching(to_write=True) as (files, folder):
             if _writes_whole(files):
                 files.pipe_file(f"{folder}/{name}", content)
                 return
@@ -121,24 +121,33 @@ class RemotePlace(Place):
         """See `Place`; nothing to do."""
 
     @contextmanager
-    def _reaching(self) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+    def _reaching(self, to_write: bool = False) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
         """The file system and the folder's path in it; its trouble becomes what a user can act on.
+
+        That something is not there is no trouble, unless it is to be written: then the bucket is missing.
 
         Opened anew each time: fsspec keeps the connection, but one of its own for each process and thread.
         """
         try:
             yield fsspec.core.url_to_fs(self.url)
-        except (FileNotFoundError, AsrKdError):
+        except AsrKdError:
             raise
+        except FileNotFoundError as error:
+            if not to_write:
+                raise
+            raise self._trouble(error) from error
         except ImportError as error:
             raise self._without_driver(error) from error
         except Exception as error:  # a driver's own classes: nobody can list them
-            raise TargetsError(
-                f"cannot be read or written ({type(error).__name__}: {error})",
-                where=str(self),
-                expected="a URL that fsspec knows, and credentials that may read and write there",
-                remedy="Mend that, then run the same command again: finished shards are kept and usable",
-            ) from error
+            raise self._trouble(error) from error
+
+    def _trouble(self, error: Exception) -> TargetsError:
+        return TargetsError(
+            f"cannot be read or written ({type(error).__name__}: {error})",
+            where=str(self),
+            expected="a URL that fsspec knows, a bucket that exists, and credentials that may read and write there",
+            remedy="Mend that, then run the same command again: finished shards are kept and usable",
+        )
 
     def _without_driver(self, error: ImportError) -> TargetsError:
         protocol = re.split(r"::|://", self.url)[0]

@@ -12,7 +12,7 @@ from fake_teacher import FakeTeacher
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import sha256_of_file
-from asr_kd.targets import Store, extract, remote
+from asr_kd.targets import Store, claims, extract, remote
 from asr_kd.targets.ledger import done_shards
 from asr_kd.targets.places import LocalPlace, place_of
 from asr_kd.targets.remote import RemotePlace, cache_folder
@@ -161,6 +161,25 @@ def test_trouble_of_a_driver_is_said(monkeypatch):
     monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "cat_file", refuse)
     with pytest.raises(TargetsError, match=r"cannot be read or written \(Refused: 403 Forbidden\).*credentials"):
         Store.open("memory://somewhere")
+
+
+def test_a_bucket_that_is_not_there_is_said(monkeypatch, corpus, settings):
+    def missing(*arguments, **names):
+        raise FileNotFoundError(2, "The specified bucket does not exist")
+
+    monkeypatch.setattr(fsspec.get_filesystem_class("memory"), "pipe_file", missing)
+    with pytest.raises(TargetsError, match=r"memory://bucket: cannot be .*bucket does not exist.*a bucket that exists"):
+        extract(FakeTeacher(), corpus, settings, "memory://bucket")
+
+
+def test_a_disk_without_locks_is_said_and_can_be_used_without(monkeypatch, tmp_path, corpus, settings):
+    def unlocked(*arguments):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(claims.fcntl, "flock", unlocked)
+    with pytest.raises(TargetsError, match=f"does not lock files.*file://{tmp_path}/store"):
+        extract(FakeTeacher(), corpus, settings, tmp_path / "store")
+    assert extract(FakeTeacher(), corpus, settings, f"file://{tmp_path}/store").complete
 
 
 def test_a_password_in_a_url_is_not_shown():
