@@ -23,6 +23,7 @@ from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import LoadedModel, load_model
 from asr_kd.runtime.bundle import (
+    BPE_MODEL,
     DESCRIPTION,
     MODEL,
     TOKENS,
@@ -124,7 +125,11 @@ def _describe(folder: Path, name: str, source: LoadedModel, latency: Latency, tr
         vocabulary=VocabularyEntry(
             size=len(source.vocabulary), blank_id=source.vocabulary.blank_id, sha256=source.vocabulary.sha256
         ),
-        files=Files(model=file_entry(folder / MODEL), tokens=file_entry(folder / TOKENS)),
+        files=Files(
+            model=file_entry(folder / MODEL),
+            tokens=file_entry(folder / TOKENS),
+            bpe=file_entry(folder / BPE_MODEL) if source.vocabulary.bpe is not None else None,
+        ),
         trace=trace,
         versions=_versions(),
     )

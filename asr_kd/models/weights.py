@@ -1,4 +1,4 @@
-"""A model on disk: model.json, model.safetensors and tokens.txt. Nothing in it can run code.
+"""A model on disk: model.json, model.safetensors, tokens.txt and, for subwords, bpe.model. Nothing in it can run code.
 
 Written whole or not at all; opened only when its version, hashes and shapes are right.
 """

@@ -1,6 +1,7 @@
 """An exported bundle on disk: what it must hold, and opening it only when all of that is right.
 
-A bundle is a folder with model.onnx, tokens.txt and bundle.json. Damage is found here, in Python, because the
+A bundle is a folder with model.onnx, tokens.txt, bundle.json and, where tokens are subwords, the bpe.model that cuts
+text into them, which clients do not need. Damage is found here, in Python, because the
 native clients that run a bundle end the whole process on some of it. Nothing in a bundle can run code of ours.
 Knows nothing of how one is written (see ``export.bundle``) or of torch.
 """
@@ -18,6 +19,7 @@ from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.models.settings import ConformerSettings, Context
 from asr_kd.runtime.wire import WireFormat
+from asr_kd.text.bpe import MODEL as BPE_MODEL
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT, FORMAT_VERSION = "asr-kd bundle", 1
@@ -38,6 +40,8 @@ class Files(Settings):
 
     model: FileEntry
     tokens: FileEntry
+    bpe: FileEntry | None = None
+    """bpe.model, where the tokens are subwords."""
 
 
 class Latency(Settings):
@@ -120,10 +124,8 @@ def read_bundle(folder: Path) -> Bundle:
         BundleError: names the file: missing, damaged (SHA-256), of another version, inconsistent.
     """
     info = _read_info(folder)
-    contents = {
-        name: _read_checked(folder / name, entry)
-        for name, entry in ((MODEL, info.files.model), (TOKENS, info.files.tokens))
-    }
+    named = ((MODEL, info.files.model), (TOKENS, info.files.tokens), (BPE_MODEL, info.files.bpe))
+    contents = {name: _read_checked(folder / name, entry) for name, entry in named if entry is not None}
     try:
         vocabulary = Vocabulary.load(folder / TOKENS)
     except VocabularyError as error:

@@ -6,7 +6,7 @@ import pickle
 import pytest
 import torch
 
-from asr_kd.errors import CheckpointError
+from asr_kd.errors import CheckpointError, VocabularyError
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from tests.tiny_models import VOCABULARY, tiny_model
@@ -95,4 +95,26 @@ def test_missing_parts_are_named(folder, tmp_path):
         load_model(tmp_path / "nowhere")
     (folder / "model.safetensors").unlink()
     with pytest.raises(CheckpointError, match=r"model\.safetensors.*missing"):
+        load_model(folder)
+
+
+SUBWORDS = Vocabulary.subwords(["THE CAT SAT ON THE MAT", "A DOG'S LIFE"], 24)
+
+
+def test_subwords_come_back_with_the_model_that_cuts_text(tmp_path):
+    save_model(tmp_path / "model", tiny_model(vocabulary=SUBWORDS), SUBWORDS, {})
+    loaded = load_model(tmp_path / "model").vocabulary
+    assert loaded == SUBWORDS
+    assert loaded.encode("THE CAT'S LIFE") == SUBWORDS.encode("THE CAT'S LIFE")
+
+
+def test_a_missing_or_foreign_bpe_model_is_refused(folder, tmp_path):
+    save_model(tmp_path / "words", tiny_model(vocabulary=SUBWORDS), SUBWORDS, {})
+    model = tmp_path / "words" / "bpe.model"
+    content = model.read_bytes()
+    model.unlink()
+    with pytest.raises(CheckpointError, match=r"not the vocabulary"):
+        load_model(tmp_path / "words")
+    (folder / "bpe.model").write_bytes(content)
+    with pytest.raises(VocabularyError, match=r"bpe\.model"):
         load_model(folder)
