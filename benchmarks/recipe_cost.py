@@ -163,7 +163,7 @@ def main() -> None:
     )
     parser.add_argument("--cores", type=int, default=16, help="that read and compute features")
     parser.add_argument("--input-rate", type=float, default=1000, help="× real time a core, see --measure")
-    parser.add_argument("--bytes-per-frame", type=float, default=3.0, help="of the store")
+    parser.add_argument("--bytes-per-frame", type=float, default=0.8, help="of the store")
     arguments = parser.parse_args()
     cost = counted()
     for name, (parameters, flops) in cost.items():
