@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asr_kd.corpora.check import CheckReport, check_utterances
 from asr_kd.corpora.folder import list_folder
-from asr_kd.corpora.formats.catalogue import complete, detect, read_table
+from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion, measure
@@ -60,19 +60,16 @@ def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
 
 
 def _manifest_or_folder(path: Path) -> _Target:
-    try:
-        kind = detect(path)
-    except CorpusError:
-        if not path.is_dir():
-            raise CorpusError(
-                "is neither a recipe nor a manifest",
-                where=path,
-                expected="a .yaml, a .jsonl (ours, lhotse's or NeMo's), a .csv of SpeechBrain, a data folder of Kaldi, "
-                "or a folder of audio",
-            ) from None
-        # Every file is looked at as it is: check finds what is short or long itself.
-        utterances, excluded = measure(list_folder(path, FolderSettings(train=[path], dev=[path])))
-        return _Target(utterances, excluded=excluded, why_excluded="unusable audio")
-    table = read_table(path, kind)
-    utterances, excluded = complete(table.recordings, "refuse")
-    return _Target(utterances, excluded=[*table.excluded, *excluded], why_excluded="not an utterance")
+    if is_manifest(path):
+        table = read_table(path, "auto")
+        utterances, excluded = complete(table.recordings, "refuse")
+        return _Target(utterances, excluded=[*table.excluded, *excluded], why_excluded="not an utterance")
+    if not path.is_dir():
+        raise CorpusError(
+            "is neither a recipe nor a manifest",
+            where=path,
+            expected="a .yaml, JSON Lines (ours, lhotse's or NeMo's), a .csv of SpeechBrain, a data folder of Kaldi, "
+            "or a folder of audio",
+        )
+    utterances, excluded = measure(list_folder(path, FolderSettings(train=[path], dev=[path])))
+    return _Target(utterances, excluded=excluded, why_excluded="unusable audio")

@@ -12,11 +12,12 @@ from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.export.bundle import ExportSettings, export_bundle
 from tests.recipe.tiny_run import RECIPE, command, one_line
 
-VERBS = ("run", "prepare", "check", "train", "extract", "distill", "evaluate", "export", "transcribe")
+VERBS = ("run", "prepare", "train", "extract", "distill", "evaluate", "export", "check", "transcribe")
+GROUPS = ("manifest", "targets")
 
 
 def test_these_are_the_verbs():
-    assert tuple(typer.main.get_command(app).commands) == VERBS
+    assert tuple(typer.main.get_command(app).commands) == VERBS + GROUPS
     outcome = command("--help")
     assert outcome.code == 0
     assert all(verb in outcome.out for verb in VERBS)
@@ -27,6 +28,16 @@ def test_help_shows_an_example(verb):
     outcome = command(verb, "--help")
     assert outcome.code == 0
     assert f"Example: asr-kd {verb} " in " ".join(outcome.out.split())
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_help_of_each_verb_of_a_group_shows_an_example(group):
+    verbs = typer.main.get_command(app).commands[group].commands
+    assert verbs
+    for verb in verbs:
+        outcome = command(group, verb, "--help")
+        assert outcome.code == 0
+        assert f"Example: asr-kd {group} {verb} " in " ".join(outcome.out.split())
 
 
 def test_an_unknown_verb_and_a_missing_argument_are_usage_errors():

@@ -61,22 +61,29 @@ def read_table(
     return Table([_recording(utterance) for utterance in read_manifest(path, root=root)], files=[path])
 
 
+def is_manifest(path: Path) -> bool:
+    """Whether a path is called like a manifest, or is a folder that is one."""
+    if path.is_dir():
+        return (path / kaldi.WAV).is_file() or lhotse.is_pair_folder(path)
+    return path.name == kaldi.WAV or path.suffix == ".csv" or path.name.endswith(_JSON_SUFFIXES)
+
+
 def detect(path: Path) -> FormatName:
     """The format of a manifest, by its name and its first row.
 
     Raises:
-        CorpusError: it is in none.
+        CorpusError: it is in none, or cannot be read.
     """
-    if (path / kaldi.WAV).is_file() or path.name == kaldi.WAV:
-        return "kaldi"
-    if lhotse.is_pair_folder(path):
-        return "lhotse"
-    if path.suffix == ".csv":
-        return "speechbrain"
-    if not path.name.endswith(_JSON_SUFFIXES):
+    if not is_manifest(path):
         raise CorpusError(
             "is no manifest", where=path, expected="JSON Lines (.jsonl, .jsonl.gz, .json), a CSV or a Kaldi data folder"
         )
+    if (path / kaldi.WAV).is_file() or path.name == kaldi.WAV:
+        return "kaldi"
+    if path.is_dir():
+        return "lhotse"
+    if path.suffix == ".csv":
+        return "speechbrain"
     try:
         first = json_object(next(numbered_lines(path), (0, "{}"))[1])
     except Malformed:
