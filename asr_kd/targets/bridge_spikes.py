@@ -5,6 +5,8 @@ A frame can say one token, and a doubled letter needs a blank frame between. Kno
 Shapes: B utterances, T frames of the finer grid.
 """
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -18,10 +20,10 @@ MOST_MOVED_FRAMES = 1
 def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target_lens: Tensor, blank_id: int) -> Tensor:
     """Give every token of a best path a coarser frame of its own, with a blank one between equal tokens.
 
-    Tokens move as little as possible: the largest move in time is the least that keeps them apart (isotonic
-    regression in the maximum norm: the midpoint of the running maximum and of the running minimum from behind).
-    Tokens that time already keeps apart stay where they are; those that would have to move by more than
-    `MOST_MOVED_FRAMES` may still meet.
+    A token's time is the middle of its frames. Tokens move as little as possible: the largest move in time is the
+    least that keeps them apart (isotonic regression in the maximum norm: the midpoint of the running maximum and of
+    the running minimum from behind). What time already keeps apart stays where it is; tokens that would have to move
+    by more than `MOST_MOVED_FRAMES` may still meet.
 
     Args:
         path: likeliest token a frame, [B, T].
@@ -35,53 +37,88 @@ def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target
         The coarser frame of each, never falling, [B, T].
     """
     path = path.masked_fill(~frame_mask(lens, path.shape[1]), blank_id)
-    emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
-    index = torch.arange(path.shape[1], device=path.device).expand_as(path)
-    latest = index.masked_fill(~emitted, -1).cummax(1).values  # where the token of now, or the last one, began
-    previous = torch.cat([torch.full_like(latest[:, :1], -1), latest[:, :-1]], 1)
-    repeated = emitted & (previous >= 0) & (path == path.gather(1, previous.clamp_min(0)))
     last = target_lens.clamp_min(1)[:, None] - 1
     cells = positions.div(scale, rounding_mode="floor").clamp_min(0).minimum(last)
-    moved = _spread(positions, scale, emitted, repeated, last)
-    moved = moved.maximum(cells - MOST_MOVED_FRAMES).minimum(cells + MOST_MOVED_FRAMES).clamp_min(0).minimum(last)
+    tokens = _tokens(path, blank_id)
+    times = positions + positions[tokens.end]  # twice the middle
+    natural = times.div(2 * scale, rounding_mode="floor").clamp_min(0).minimum(last)
+    moved = _spread(times, 2 * scale, tokens, last)
+    moved = moved.maximum(natural - MOST_MOVED_FRAMES).minimum(natural + MOST_MOVED_FRAMES)
+    return _follow(cells, moved.clamp_min(0).minimum(last), tokens)
+
+
+@dataclass(frozen=True)
+class _Tokens:
+    """Where the tokens of best paths begin and end; all [B, T]."""
+
+    spoken: Tensor  # not blank
+    emitted: Tensor  # first frames of tokens
+    gap: Tensor  # at those, 1 where the token before is the same one, else 0; int64
+    start: Tensor  # index of the first frame of the token of now, or of the last one before; -1 before the first
+    end: Tensor  # at spoken frames, index of the last frame of the token
+    before: Tensor  # index of the last spoken frame up to now; -1 before the first
+    following: Tensor  # index of the first frame of the next token; T after the last
+
+
+def _tokens(path: Tensor, blank_id: int) -> _Tokens:
+    size = path.shape[1]
+    index = torch.arange(size, device=path.device).expand_as(path)
     spoken = path != blank_id
-    return _fill_between(spoken, torch.where(emitted, moved, cells), cells, emitted, repeated)
+    emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
+    lasting = torch.cat([(spoken & ~emitted)[:, 1:], torch.zeros_like(spoken[:, :1])], 1)  # goes on in the next frame
+    before = index.masked_fill(~spoken, -1).cummax(1).values
+    earlier = torch.cat([torch.full_like(before[:, :1], -1), before[:, :-1]], 1)
+    repeated = emitted & (earlier >= 0) & (path == path.gather(1, earlier.clamp_min(0)))
+    begun = _cummin_from_behind(index.masked_fill(~emitted, size))
+    return _Tokens(
+        spoken=spoken,
+        emitted=emitted,
+        gap=repeated.long(),
+        start=index.masked_fill(~emitted, -1).cummax(1).values,
+        end=_cummin_from_behind(index.masked_fill(~spoken | lasting, size)).clamp_max(size - 1),
+        before=before,
+        following=torch.cat([begun[:, 1:], torch.full_like(begun[:, :1], size)], 1),
+    )
 
 
-def _spread(positions: Tensor, scale: int, emitted: Tensor, repeated: Tensor, last: Tensor) -> Tensor:
-    """The coarser frame of each emission, [B, T]; entries of other frames mean nothing."""
-    needed = torch.where(emitted, 1 + repeated.int(), 0).cumsum(1)
-    needed = needed - needed.gather(1, emitted.int().argmax(1, keepdim=True))  # frames from the first token to this
-    slack = positions - scale * needed  # falls where tokens meet; once it never falls, they are apart
+def _spread(times: Tensor, scale: int, tokens: _Tokens, last: Tensor) -> Tensor:
+    """The coarser frame of each token, at its first frame, [B, T]; other entries mean nothing."""
+    needed = torch.where(tokens.emitted, 1 + tokens.gap, 0).cumsum(1)
+    needed = needed - needed.gather(1, tokens.emitted.int().argmax(1, keepdim=True))  # frames from the first token
+    slack = times - scale * needed  # falls where tokens meet; once it never falls, they are apart
     far = torch.iinfo(slack.dtype).max // 4
-    highest = slack.masked_fill(~emitted, -far).cummax(1).values
-    lowest = _cummin_from_behind(slack.masked_fill(~emitted, far))
+    highest = slack.masked_fill(~tokens.emitted, -far).cummax(1).values
+    lowest = _cummin_from_behind(slack.masked_fill(~tokens.emitted, far))
     middle = (highest + lowest).div(2 * scale, rounding_mode="floor")
     room = (last - needed.amax(1, keepdim=True)).clamp_min(0)
     return middle.clamp_min(0).minimum(room) + needed
 
 
-def _fill_between(spoken: Tensor, moved: Tensor, cells: Tensor, emitted: Tensor, repeated: Tensor) -> Tensor:
-    """Let the frames around moved emissions follow: a token's further frames, then blanks; by time where they may."""
-    size = spoken.shape[1]
-    index = torch.arange(size, device=spoken.device).expand_as(moved)
-    following = _cummin_from_behind(index.masked_fill(~emitted, size))[:, 1:]
-    following = torch.cat([following, torch.full_like(index[:, :1], size)], 1)
-    ends = following == size
-    following = following.clamp_max(size - 1)
-    upcoming = moved.gather(1, following)
-    gap = repeated.gather(1, following) & ~ends  # the same token comes next: one blank frame before it
-    # A token's further frames end before the next token begins, and before the blank frame that sets it off.
-    latest = index.masked_fill(~emitted, 0).cummax(1).values
-    run = cells.minimum(torch.where(ends, cells, upcoming - 1 - gap.long())).maximum(moved.gather(1, latest))
-    moved = torch.where(spoken & ~emitted, run, moved)
-    # Blanks lie between; where anything around them has moved, they are the blank frame between equal tokens.
-    ended = index.masked_fill(~spoken, -1).cummax(1).values
-    begin = moved.gather(1, ended.clamp_min(0))
-    stirred = (begin != cells.gather(1, ended.clamp_min(0))) | (upcoming != cells.gather(1, following))
-    gap = (gap & stirred).long()
-    silent = cells.maximum(torch.where(ended < 0, 0, begin + gap)).minimum(torch.where(ends, cells, upcoming - gap))
-    return torch.where(spoken, moved, silent).clamp_min(0).cummax(1).values
+def _follow(cells: Tensor, moved: Tensor, tokens: _Tokens) -> Tensor:
+    """The coarser frame of every frame, [B, T]: by time, but for those around tokens that meet or have moved."""
+    free = _free(cells, moved, tokens)
+    start, following = tokens.start.clamp_min(0), tokens.following.clamp_max(cells.shape[1] - 1)
+    bound = (tokens.following < cells.shape[1]) & ~free.gather(1, following)  # by the token that comes next
+    upcoming, gap = moved.gather(1, following), tokens.gap.gather(1, following)
+    # A token's frames begin at its own place, and end before that of the next, or of the blank frame before it.
+    own = moved.gather(1, start)
+    first = torch.where(free.gather(1, start), cells, own)
+    said = cells.maximum(first)
+    said = torch.where(bound, said.minimum((upcoming - 1 - gap).maximum(own)), said)
+    # Blanks lie between; of equal tokens they are the blank frame.
+    begin = torch.where(tokens.before < 0, 0, said.gather(1, tokens.before.clamp_min(0)) + gap)
+    silent = torch.where(bound, cells.maximum(begin).minimum(upcoming - gap), cells)
+    return torch.where(tokens.spoken, said, silent).clamp_min(0).cummax(1).values
+
+
+def _free(cells: Tensor, moved: Tensor, tokens: _Tokens) -> Tensor:
+    """At first frames: whether time alone keeps the token apart from the one before it, neither having moved."""
+    stays = (cells <= moved) & (moved <= cells.gather(1, tokens.end))
+    earlier = torch.cat([torch.full_like(tokens.before[:, :1], -1), tokens.before[:, :-1]], 1)
+    alone = earlier < 0
+    earlier = earlier.clamp_min(0)
+    apart = cells > cells.gather(1, earlier) + tokens.gap
+    return stays & (alone | (apart & stays.gather(1, tokens.start.gather(1, earlier).clamp_min(0))))
 
 
 def _cummin_from_behind(values: Tensor) -> Tensor:

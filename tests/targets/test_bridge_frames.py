@@ -104,6 +104,14 @@ def test_two_tokens_in_a_cell_move_apart_and_a_doubled_letter_keeps_its_blank():
         assert said(one(spikes(path), num_frames, "spikes_apart")) == tokens
 
 
+def test_a_tokens_time_is_the_middle_of_its_frames():
+    """Both tokens touch cell 1: by their first frames they would be in 0 and 1, by their middles they are in 1 and 2."""
+    path = [0, 0, 1, 1, 2, 2, 0, 0, 0]
+    bridged = one(spikes(path), 4, "spikes_apart")
+    assert bridged.log_probs.argmax(-1)[0].tolist() == [1, 1, 2, 0]
+    assert said(bridged) == [1, 2]
+
+
 def test_a_token_moves_by_a_frame_at_most():
     crowd = [0, 0, 0, 0, 0, 1, 2, 3, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0]
     bridged = one(spikes(crowd), 9, "spikes_apart")
