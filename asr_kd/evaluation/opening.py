@@ -59,16 +59,18 @@ def open_teacher_system(
     teacher: Teacher,
     *,
     role: Role = "teacher",
+    device: str = "cpu",
     details: Mapping[str, Any] | None = None,
     batch_seconds: float = TEACHER_BATCH_SECONDS,
 ) -> System:
     """A teacher that this run did not train as a system: decoded greedily, in its own vocabulary.
 
-    Parameters, bytes of the weights and the device are reported when the teacher has `num_parameters`, `num_bytes` and
-    `device`; the protocol does not ask for them.
+    Parameters and bytes of the weights are reported when the teacher has `num_parameters` and `num_bytes`, which the
+    protocol does not ask for.
 
     Args:
         teacher: as it came, before any bridge to the student's vocabulary and frames.
+        device: where it was opened.
         details: further facts for the report, such as its `source`; plain data.
         batch_seconds: audio, padding counted, that it hears at once.
     """
@@ -85,7 +87,7 @@ def open_teacher_system(
         TeacherRecognizer(teacher, batch_seconds),
         parameters=getattr(teacher, "num_parameters", None),
         size_bytes=getattr(teacher, "num_bytes", None),
-        device=str(getattr(teacher, "device", "cpu")),
+        device=device,
         details={**facts, **(details or {})},
     )
 
