@@ -51,6 +51,14 @@ class ExtractionReport:
     fidelity: Fidelity | None
     """None while other workers are still busy."""
 
+    def share_line(self) -> str:
+        """What this worker did and what is done by all, in a line."""
+        left = f", {len(self.busy)} left to others" if self.busy else ""
+        return (
+            f"share {self.share}: {self.made} shards made, {self.skipped} found whole{left}; "
+            f"{self.done} of {self.planned} done by all workers"
+        )
+
 
 def extract(
     teacher: Teacher,

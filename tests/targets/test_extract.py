@@ -31,7 +31,7 @@ def run_in_process(folder: Path, corpus: list[Utterance], before_call: str, prea
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from conftest import write_corpus
+from noise import write_corpus
 from fake_teacher import FakeTeacher
 from asr_kd.targets import TargetSettings, extract
 {preamble}

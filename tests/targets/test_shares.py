@@ -1,50 +1,47 @@
 """Several workers that do not talk: each makes its share, whoever comes last completes the store."""
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
+from collections.abc import Iterable
 from itertools import pairwise
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 from fake_teacher import FakeTeacher
 from hypothesis import given
 from hypothesis import strategies as st
+from noise import write_corpus
 
 from asr_kd.errors import StoppedEarly, TargetsError
-from asr_kd.targets import Store, extract, ledger
+from asr_kd.targets import Store, TargetSettings, extract, ledger
 from asr_kd.targets.ledger import done_shards
 from asr_kd.targets.plan import Share, plan_shards, slurm_share
 
-WORKER = """
-import os, signal, sys
-from itertools import pairwise
-from pathlib import Path
-sys.path.insert(0, sys.argv[1])
-from conftest import write_corpus
-from fake_teacher import FakeTeacher
-from asr_kd.targets import TargetSettings, extract
-from asr_kd.targets.plan import Share
-
-def before_call(calls):
-    if calls == int(sys.argv[5]):
-        os.kill(os.getpid(), signal.SIGKILL)
-
-teacher = FakeTeacher()
-teacher.before_call = before_call
-settings = TargetSettings(speeds=(1.0, 0.9), shard_seconds=2.0, batch_seconds=0.8, fidelity_utterances=3)
-report = extract(teacher, write_corpus(Path(sys.argv[2])), settings, sys.argv[3], Share.parse(sys.argv[4]))
-print(report.made, report.skipped, report.done, report.planned)
-"""
+# Processes of their own without importing torch in each: the server that forks them has it.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["asr_kd.targets", "hypothesis", "pytest"])
 
 
-def start(corpus, folder, share: str, kill_at_call: int = -1) -> subprocess.Popen:
-    """A worker of its own; killed in the middle of a shard at such a call of its teacher."""
-    arguments = [str(Path(__file__).parent), str(corpus[0].audio.parent), str(folder), share, str(kill_at_call)]
-    pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", WORKER, *arguments], stdout=pipe, stderr=pipe, text=True)
+def work(audio: Path, folder: str, settings: TargetSettings, share: str, kill_at_call: int) -> None:
+    """What a worker does; killed in the middle of a shard at such a call of its teacher."""
+    teacher = FakeTeacher()
+    teacher.before_call = lambda calls: calls == kill_at_call and os.kill(os.getpid(), signal.SIGKILL)
+    extract(teacher, write_corpus(audio), settings, folder, Share.parse(share))
+
+
+def start(corpus, folder: str, settings: TargetSettings, share: str, kill_at_call: int = -1) -> BaseProcess:
+    process = PROCESSES.Process(target=work, args=(corpus[0].audio.parent, folder, settings, share, kill_at_call))
+    process.start()
+    return process
+
+
+def exit_codes(processes: Iterable[BaseProcess]) -> list[int | None]:
+    for process in processes:
+        process.join(240)
+    return [process.exitcode for process in processes]
 
 
 @pytest.fixture
@@ -65,22 +62,15 @@ def test_three_workers_one_of_them_killed_make_the_bytes_of_one(
 ):
     folder = tmp_path / "shared"
     place = url.format(folder)
-    workers = [start(corpus, place, f"{part}/3", kill_at_call=3 if part == 2 else -1) for part in (1, 2, 3)]
-    outputs = [worker.communicate(timeout=240) for worker in workers]
-    assert [worker.returncode for worker in workers] == [0, -signal.SIGKILL, 0], outputs
+    workers = [start(corpus, place, settings, f"{part}/3", kill_at_call=3 if part == 2 else -1) for part in (1, 2, 3)]
+    assert exit_codes(workers) == [0, -signal.SIGKILL, 0]
     before = shard_files(folder)
     assert 0 < len(before) < len(reference)
     assert not Store.open(place, partial=True).info.complete
     with pytest.raises(TargetsError, match=f"unfinished: {len(before)} of {len(reference)} shards"):
         Store.open(place)
 
-    again = start(corpus, place, "2/3")
-    output, errors = again.communicate(timeout=240)
-    assert again.returncode == 0, errors
-    made, skipped, done, planned = map(int, output.split())
-    assert made == len(reference) - len(before)
-    assert made + skipped == sum(index in Share(1, 3) for index in range(len(reference)))
-    assert done == planned == len(reference)
+    assert exit_codes([start(corpus, place, settings, "2/3")]) == [0]
     assert shard_files(folder) == reference
     assert list(Store.open(place).ids()) == sorted(utterance.id for utterance in corpus)
     index = [json.loads((path / "store.json").read_text()) for path in (folder, tmp_path / "reference")]
@@ -94,6 +84,9 @@ def test_each_worker_says_what_is_done_by_all(tmp_path, corpus, settings, refere
     assert (first.complete, first.fidelity, first.busy, str(first.share)) == (False, None, (), "1/2")
     assert first.done == first.made == done_shards(folder) == -(-len(reference) // 2)
     assert first.planned == len(reference)
+    assert first.share_line() == (
+        f"share 1/2: {first.made} shards made, 0 found whole; {first.made} of {first.planned} done by all workers"
+    )
     second = extract(
         FakeTeacher(), corpus, settings, folder, Share(1, 2), progress=lambda done, total: seen.append((done, total))
     )
