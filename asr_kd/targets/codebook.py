@@ -6,12 +6,13 @@ values and contexts, not what they mean.
 
 import zlib
 from collections.abc import Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.targets.huffman import NOTHING, Integers, Table, code_lengths, table_of
+from asr_kd.targets.huffman import NOTHING, Code, Integers, Lookup, code_lengths, code_of, lookup_of
 
 SHARED = -1
 """The context whose code all contexts without one of their own use."""
@@ -42,8 +43,17 @@ class Book:
 
     def __init__(self, lengths: Lengths) -> None:
         self.lengths = lengths
-        self.tables: dict[int, Table] = {context: table_of(*entry) for context, entry in lengths.items()}
-        self.shared = self.tables.get(SHARED, NOTHING)
+        self._codes: dict[int, Code] = {context: code_of(*entry) for context, entry in lengths.items()}
+
+    @cached_property
+    def lookups(self) -> dict[int, Lookup]:
+        """For reading: the codes of contexts that have their own."""
+        return {context: lookup_of(code) for context, code in self._codes.items() if context != SHARED}
+
+    @cached_property
+    def shared(self) -> Lookup:
+        """For reading: the code of all other contexts."""
+        return lookup_of(self._codes[SHARED]) if SHARED in self._codes else NOTHING
 
     def codes_of(self, streams: Sequence[Stream]) -> list[tuple[Integers, Integers]]:
         """For each stream the codes of its values, left-aligned in 16 bits, and their lengths.
@@ -52,12 +62,12 @@ class Book:
         """
         contexts, symbols = _contexts_and_symbols(streams)
         codes, lengths = np.zeros(len(symbols), np.int64), np.zeros(len(symbols), np.int64)
-        used = np.where(np.isin(contexts, list(self.tables)), contexts, SHARED)
+        used = np.where(np.isin(contexts, list(self._codes)), contexts, SHARED)
         for context in np.unique(used).tolist():
-            here, table = used == context, self.tables[context]
-            order = np.argsort(table.symbols)
-            place = order[np.searchsorted(table.symbols, symbols[here], sorter=order)]
-            codes[here], lengths[here] = np.array(table.starts)[place], np.array(table.lengths)[place]
+            here, code = used == context, self._codes[context]
+            order = np.argsort(code.symbols)
+            place = order[np.searchsorted(code.symbols, symbols[here], sorter=order)]
+            codes[here], lengths[here] = code.starts[place], code.lengths[place]
         ends = np.cumsum([len(stream.values) for stream in streams])[:-1]
         return list(zip(np.split(codes, ends), np.split(lengths, ends), strict=True))
 

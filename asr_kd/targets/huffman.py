@@ -1,12 +1,10 @@
 """Canonical Huffman codes of at most 16 bits, and bits read through them. Knows integers, not what they mean.
 
 A code is known by its lengths alone: symbols are ordered by length, then by value, and codes count upwards. Aligned to
-the left of 16 bits, codes cut the numbers below 2¹⁶ into consecutive stretches, so the symbol that begins at a bit is
-found by bisection.
+the left of 16 bits, codes cut the numbers below 2¹⁶ into consecutive stretches, one a symbol.
 """
 
 import heapq
-from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
@@ -17,16 +15,25 @@ MAX_BITS = 16
 Integers = NDArray[np.int64]
 
 
-class Table(NamedTuple):
-    """One code, for reading: symbols in the order of their codes."""
+class Code(NamedTuple):
+    """One code: symbols in the order of their codes."""
 
-    starts: list[int]
+    starts: Integers
     """First number of 16 bits that begins with the symbol's code."""
-    lengths: list[int]
-    symbols: list[int]
+    lengths: Integers
+    symbols: Integers
 
 
-NOTHING = Table([], [], [])
+class Lookup(NamedTuple):
+    """One code for reading: what every number of as many bits as its longest code begins with."""
+
+    entries: list[tuple[int, int]]
+    """Length and symbol."""
+    shift: int
+    """From 16 bits to those."""
+
+
+NOTHING = Lookup([], 0)
 """The code of a context that never occurred: reading with it is an IndexError."""
 
 
@@ -60,20 +67,28 @@ def _depths(counts: list[int]) -> Integers:
     return np.array(depths[: len(counts)], np.int64)
 
 
-def table_of(symbols: Integers, lengths: Integers) -> Table:
+def code_of(symbols: Integers, lengths: Integers) -> Code:
     """The code with these lengths.
 
     Raises:
         ValueError: no complete code has such lengths.
     """
-    if len(symbols) and (lengths.min() < 0 or lengths.max() > MAX_BITS):
+    if not len(symbols) or lengths.min() < 0 or lengths.max() > MAX_BITS:
         raise ValueError("lengths of codes are out of range")
     shares = 1 << (MAX_BITS - lengths)
-    if len(symbols) and shares.sum() != 1 << MAX_BITS:
+    if shares.sum() != 1 << MAX_BITS:
         raise ValueError("lengths of codes do not belong to one code")
     order = np.lexsort((symbols, lengths))
-    starts = np.cumsum(shares[order]) - shares[order]
-    return Table(starts.tolist(), lengths[order].tolist(), symbols[order].tolist())
+    return Code(np.cumsum(shares[order]) - shares[order], lengths[order], symbols[order])
+
+
+def lookup_of(code: Code) -> Lookup:
+    """The same code for reading."""
+    longest = int(code.lengths[-1])
+    entries: list[tuple[int, int]] = []
+    for length, symbol in zip(code.lengths.tolist(), code.symbols.tolist(), strict=True):
+        entries += [(length, symbol)] * (1 << (longest - length))
+    return Lookup(entries, MAX_BITS - longest)
 
 
 def write_bits(codes: Integers, lengths: Integers) -> NDArray[np.uint8]:
@@ -97,30 +112,30 @@ class BitReader:
         windows = (three[:, None] >> np.arange(8, 0, -1)) & 0xFFFF
         self._windows: list[int] = windows.ravel()[: self._num_bits + 1].tolist()
 
-    def follow(self, tables: Mapping[int, Table], other: Table, contexts: Iterable[int]) -> list[int]:
-        """Values of consecutive symbols, each read with its context's table.
+    def follow(self, lookups: Mapping[int, Lookup], other: Lookup, contexts: Iterable[int]) -> list[int]:
+        """Values of consecutive symbols, each read with its context's code.
 
-        Symbol 0 means the context itself, s + 1 the value s.
+        Symbol 0 means the context itself, s + 1 the value s. This loop is what reading a store takes.
 
         Args:
-            tables: by context.
+            lookups: by context.
             other: for contexts that have none of their own.
             contexts: one a symbol, at least 0; −1 is the value before.
 
         Raises:
-            IndexError: the bits end, or there is no table.
+            IndexError: the bits end, or there is no code.
         """
-        windows, bit, value = self._windows, self._bit, -1
-        values = []
+        windows, bit, value, code_for = self._windows, self._bit, -1, lookups.get
+        values: list[int] = []
+        append = values.append
         for context in contexts:
             if context < 0:
                 context = value
-            starts, lengths, symbols = tables.get(context, other)
-            found = bisect_right(starts, windows[bit]) - 1
-            bit += lengths[found]
-            symbol = symbols[found]
+            entries, shift = code_for(context, other)
+            length, symbol = entries[windows[bit] >> shift]
+            bit += length
             value = symbol - 1 if symbol else context
-            values.append(value)
+            append(value)
         self._bit = bit
         return values
 

@@ -133,4 +133,4 @@ def _contexts_of_others(codec: Codec, layout: _Layout, bests: Integers) -> Integ
 
 
 def _follow(reader: BitReader, book: Book, contexts: Integers) -> Integers:
-    return np.array(reader.follow(book.tables, book.shared, contexts.tolist()), np.int64)
+    return np.array(reader.follow(book.lookups, book.shared, contexts.tolist()), np.int64)
