@@ -98,8 +98,8 @@ def read_audio(
 ) -> Tensor:
     """Read an audio file, or a segment of it, as a waveform.
 
-    A segment is sought, not read up to: of an hour's FLAC it costs a millisecond. Damage elsewhere in the file is
-    then nobody's to find; only an Ogg file is still verified whole, once.
+    A segment is sought, not read up to: 10 s of an hour's FLAC cost 4 ms; MP3 has no index, and costs 0.1 s an hour
+    that lies before. Damage elsewhere in the file is then not found; only an Ogg file is verified whole, once.
 
     Args:
         path: any file that libsndfile reads: .flac, .wav, .ogg, .opus, .mp3, .sph …
