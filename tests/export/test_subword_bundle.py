@@ -21,7 +21,7 @@ def subword_bundle(tmp_path_factory, waveforms):
     pytest.importorskip("onnx")
     pytest.importorskip("onnxruntime")
     folder = tmp_path_factory.mktemp("subwords")
-    model = save_tiny_model(folder / "model", vocabulary=WORDS, seed=9)
+    model = save_tiny_model(folder / "model", vocabulary=WORDS, seed=8)
     export_bundle(model, folder / "bundle", waveforms)
     return folder / "bundle"
 
@@ -69,5 +69,5 @@ def test_a_damaged_or_missing_model_of_subwords_is_named(subword_bundle, tmp_pat
 def test_one_that_does_not_belong_there_is_refused(bundle, subword_bundle, tmp_path):
     copy = shutil.copytree(bundle, tmp_path / "copy")
     shutil.copy(subword_bundle / "bpe.model", copy)
-    with pytest.raises(BundleError, match="different vocabularies|in tokens.txt"):
+    with pytest.raises(BundleError, match=r"in tokens\.txt"):
         read_bundle(copy)

@@ -1,0 +1,202 @@
+"""Hypotheses as other systems write them: Whisper's JSON, JSON Lines, Kaldi's text, sclite's trn and ctm.
+
+Gives names and texts as they stand there; which utterance a name means is `importing`'s to find out.
+"""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from asr_kd.corpora.manifest import LISTED_AT_MOST
+from asr_kd.errors import TargetsError
+from asr_kd.targets.hypotheses import Hypothesis
+
+Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
+
+_BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".trn": "trn", ".ctm": "ctm"}
+_TRN = re.compile(r"(.*?)\s*\(([^()\s]+)\)")
+
+
+class Foreign(NamedTuple):
+    """What a system said about one name."""
+
+    name: str
+    """An utterance's id, or its audio file without folder and suffix."""
+    where: str
+    """File and row."""
+    hypotheses: tuple[Hypothesis, ...]
+    """The best first; at least one, which may be empty."""
+
+
+def form_of(path: Path) -> Form:
+    """The form that a path's name promises.
+
+    Raises:
+        TargetsError: none; the option that says it is named.
+    """
+    if path.is_dir():
+        return "whisper"
+    if path.suffix in _BY_NAME:
+        return _BY_NAME[path.suffix]
+    if path.name == "text":
+        return "kaldi"
+    raise TargetsError(
+        "its name does not say in which form these hypotheses are",
+        where=path,
+        expected=f"a folder of Whisper's JSON files, {', '.join(_BY_NAME)}, or Kaldi's `text`",
+        remedy=f"Say it: --form {'|'.join(get_args(Form))}",
+    )
+
+
+def read_foreign(path: Path, form: Form) -> list[Foreign]:
+    """Read a file, or a folder of Whisper's files.
+
+    Raises:
+        TargetsError: unreadable, or rows that are not of this form (each named), or a name twice (both rows).
+    """
+    problems: list[str] = []
+    read = {"whisper": _whisper, "jsonl": _json_lines, "kaldi": _kaldi, "trn": _trn, "ctm": _ctm}[form]
+    try:
+        found = list(read(path, problems.append))
+    except (OSError, UnicodeDecodeError) as error:
+        raise TargetsError(f"cannot be read ({error})", where=path, expected="text in UTF-8") from error
+    first: dict[str, str] = {}
+    for item in found:
+        before = first.setdefault(item.name, item.where)
+        if before != item.where:
+            problems.append(f"{item.name!r} stands in {before} and {item.where}")
+    if problems:
+        more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
+        raise TargetsError(
+            f"{len(problems)} wrong rows: {'; '.join(problems[:LISTED_AT_MOST])}{more}",
+            where=path,
+            expected=f"hypotheses in the form {form!r}, each name once",
+            remedy="Mend the rows, or say another --form",
+        )
+    if not found:
+        raise TargetsError("holds no hypotheses", where=path, expected=f"the form {form!r}")
+    return found
+
+
+Report = Callable[[str], None]
+
+
+def _whisper(path: Path, report: Report) -> Iterator[Foreign]:
+    """Whisper's output files, one for each audio file: `text`, or whisper.cpp's `transcription`."""
+    for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError as error:
+            report(f"{file}: not JSON ({error})")
+            continue
+        text = _whisper_text(data)
+        if text is None:
+            report(f"{file}: neither `text` nor `transcription`, as Whisper writes")
+        else:
+            # whisper.cpp keeps the audio's suffix: a.wav.json
+            yield Foreign(re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem), str(file), (Hypothesis(text),))
+
+
+def _whisper_text(data: Any) -> str | None:
+    if not isinstance(data, dict):
+        return None
+    parts = data.get("transcription")
+    if isinstance(parts, list) and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        return "".join(part["text"] for part in parts)
+    text = data.get("text")
+    return text if isinstance(text, str) else None
+
+
+def _json_lines(path: Path, report: Report) -> Iterator[Foreign]:
+    for where, line in _lines(path):
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            report(f"{where}: not JSON ({error})")
+            continue
+        problem = _row_problem(row)
+        if problem:
+            report(f"{where}: {problem}")
+            continue
+        name = row["id"] if "id" in row else Path(row["audio_filepath"]).stem
+        listed = row.get("nbest") or [{"text": row.get("pred_text", row.get("text"))}]
+        hypotheses = [Hypothesis(item["text"], item.get("score")) for item in listed]
+        yield Foreign(name, where, tuple(hypotheses))
+
+
+def _row_problem(row: Any) -> str | None:
+    """What is wrong with a JSON row; `audio_filepath` and `pred_text` are NeMo's names."""
+    if not isinstance(row, dict):
+        return f"{type(row).__name__} instead of a mapping"
+    if not isinstance(row.get("id", row.get("audio_filepath")), str):
+        return "neither id nor audio_filepath"
+    if "nbest" not in row:
+        return None if isinstance(row.get("pred_text", row.get("text")), str) else "neither text nor nbest"
+    listed = row["nbest"]
+    if not isinstance(listed, list) or not listed:
+        return "nbest is not a list of at least one"
+    if not all(isinstance(item, dict) and isinstance(item.get("text"), str) for item in listed):
+        return "an entry of nbest has no text"
+    scores = [item.get("score") for item in listed]
+    if all(score is None for score in scores):
+        return None
+    if not all(_is_number(score) for score in scores):
+        return "scores must be finite numbers, for all entries of nbest or for none"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _kaldi(path: Path, report: Report) -> Iterator[Foreign]:
+    for where, line in _lines(path):
+        name, *words = line.split(maxsplit=1)
+        yield Foreign(name, where, (Hypothesis("".join(words)),))
+
+
+def _trn(path: Path, report: Report) -> Iterator[Foreign]:
+    for where, line in _lines(path):
+        found = _TRN.fullmatch(line.strip())
+        if found:
+            yield Foreign(found[2], where, (Hypothesis(found[1]),))
+        else:
+            report(f"{where}: no id in parentheses at its end")
+
+
+def _ctm(path: Path, report: Report) -> Iterator[Foreign]:
+    """Words with times: name, channel, start, duration, word, and maybe a confidence."""
+    words: dict[str, list[tuple[float, str]]] = {}
+    rows: dict[str, str] = {}
+    for where, line in _lines(path):
+        if line.startswith(";;"):
+            continue
+        fields = line.split()
+        start = _number(fields[2]) if len(fields) in (5, 6) else None
+        if start is None:
+            report(f"{where}: not name, channel, start, duration and word")
+            continue
+        words.setdefault(fields[0], []).append((start, fields[4]))
+        rows.setdefault(fields[0], where)
+    for name, timed in words.items():
+        yield Foreign(name, rows[name], (Hypothesis(" ".join(word for _, word in sorted(timed, key=_start))),))
+
+
+def _start(timed: tuple[float, str]) -> float:
+    return timed[0]
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _lines(path: Path) -> Iterable[tuple[str, str]]:
+    """Where and what: every line that is not blank."""
+    lines = path.read_text(encoding="utf-8-sig").split("\n")
+    return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())

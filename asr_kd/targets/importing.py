@@ -1,0 +1,201 @@
+"""Hypotheses of any other system, 1-best or n-best, into the project's own form, matched to a manifest's utterances."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TargetsError
+from asr_kd.files import sha256_of
+from asr_kd.scoring.wer import Score, score
+from asr_kd.targets.foreign import Foreign, Form, form_of, read_foreign
+from asr_kd.targets.hypotheses import (
+    HYPOTHESES_INDEX,
+    HypothesesInfo,
+    HypothesesSource,
+    Hypothesis,
+    PartEntry,
+    distinct,
+    part_of,
+    read_hypotheses_info,
+)
+from asr_kd.targets.labelling import QuarantineEntry
+from asr_kd.targets.ledger import writing
+from asr_kd.targets.places import Place, place_of
+from asr_kd.targets.plan import manifest_sha256
+from asr_kd.targets.store import QUARANTINE
+from asr_kd.text.normalize import Normalizer, normalize
+
+PART = "nbest-00000.jsonl"
+EXAMPLES = 5
+"""Names that a message spells out."""
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """What was imported."""
+
+    folder: str
+    utterances: int
+    """Of the manifest."""
+    found: int
+    """Of these, with hypotheses."""
+    silent: int
+    """Of these, without a word in any hypothesis."""
+    hypotheses: int
+    unknown: tuple[str, ...]
+    """Names that no utterance has."""
+    compared: int
+    """Utterances whose best hypothesis could be compared with a transcript."""
+    wer: float | None
+    """Of the best hypotheses against transcripts, where there are some: a fraction."""
+
+    def lines(self) -> list[str]:
+        """For people."""
+        share = 100 * self.found / max(self.utterances, 1)
+        covered = f"{self.found} of {self.utterances} utterances ({share:.1f} %)"
+        lines = [f"{self.folder}: {self.hypotheses} hypotheses for {covered}"]
+        if self.silent:
+            lines.append(f"{self.silent} of these have no word in any hypothesis: nothing is taught about them")
+        if self.unknown:
+            shown = ", ".join(self.unknown[:EXAMPLES]) + (", …" if len(self.unknown) > EXAMPLES else "")
+            lines.append(f"{len(self.unknown)} names are not in the manifest: {shown}")
+        if self.wer is not None:
+            lines.append(f"WER of the best against {self.compared} transcripts: {100 * self.wer:.1f} %")
+        return lines
+
+
+def import_hypotheses(
+    source: Path,
+    utterances: Sequence[Utterance],
+    folder: Path | str,
+    normalizer: Normalizer,
+    form: Form | None = None,
+    min_coverage: float = 0.95,
+) -> ImportReport:
+    """Read hypotheses of another system and keep those of a manifest's utterances.
+
+    A name is an utterance's id, or else its audio file without folder and suffix, where one utterance alone has it.
+    Utterances without hypotheses, and names without utterance, are listed in quarantine.jsonl.
+
+    Args:
+        source: a file or, of Whisper, a folder.
+        utterances: of the manifest.
+        folder: where to put them, a path or a URL; an earlier import there is replaced.
+        normalizer: of the student's transcripts.
+        form: of the source; None goes by its name.
+        min_coverage: share of the utterances that must have hypotheses.
+
+    Raises:
+        TargetsError: the source cannot be read, its names do not fit the manifest, or the folder holds something else.
+    """
+    place = place_of(folder)
+    _refuse_a_teachers(place)
+    foreign = read_foreign(source, form or form_of(source))
+    found, unknown = _match(foreign, utterances, source)
+    missing = [utterance for utterance in utterances if utterance.id not in found]
+    _check_coverage(len(utterances) - len(missing), utterances, foreign, source, min_coverage)
+    texts = {
+        id_: distinct(Hypothesis(normalize(text, normalizer), value) for text, value in item.hypotheses)
+        for id_, item in found.items()
+    }
+    left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
+    left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
+    info = _info(source, foreign, utterances, normalizer)
+    _write(place, info, texts, left_out)
+    scored = _compare(texts, utterances, normalizer)
+    return ImportReport(
+        folder=str(place),
+        utterances=len(utterances),
+        found=len(found),
+        silent=sum(not hypotheses for hypotheses in texts.values()),
+        hypotheses=sum(len(hypotheses) for hypotheses in texts.values()),
+        unknown=tuple(item.name for item in unknown),
+        compared=len(scored.utterances) if scored else 0,
+        wer=scored.wer if scored else None,
+    )
+
+
+def _match(
+    foreign: Sequence[Foreign], utterances: Sequence[Utterance], source: Path
+) -> tuple[dict[str, Foreign], list[Foreign]]:
+    """Hypotheses by utterance, and those that belong to none."""
+    ids = {utterance.id for utterance in utterances}
+    by_stem: dict[str, list[str]] = {}
+    for utterance in utterances:
+        by_stem.setdefault(utterance.audio.stem, []).append(utterance.id)
+    found: dict[str, Foreign] = {}
+    unknown: list[Foreign] = []
+    for item in foreign:
+        meant = [item.name] if item.name in ids else by_stem.get(item.name, [])
+        if not meant:
+            unknown.append(item)
+            continue
+        if len(meant) > 1 or meant[0] in found:
+            others = meant[:EXAMPLES] if len(meant) > 1 else [meant[0], found[meant[0]].where]
+            raise TargetsError(
+                f"{item.name!r} may mean several utterances or stands twice ({', '.join(others)})",
+                where=item.where,
+                expected="one utterance for each name",
+                remedy="Use JSON Lines with the utterances' ids",
+            )
+        found[meant[0]] = item
+    return found, unknown
+
+
+def _check_coverage(
+    found: int, utterances: Sequence[Utterance], foreign: Sequence[Foreign], source: Path, least: float
+) -> None:
+    if utterances and found and found >= least * len(utterances):
+        return
+    names = ", ".join(item.name for item in foreign[:3])
+    ids = ", ".join(utterance.id for utterance in utterances[:3])
+    raise TargetsError(
+        f"has hypotheses for {found} of {len(utterances)} utterances; its names are like {names}, the manifest's ids "
+        f"like {ids or 'nothing: it is empty'}",
+        where=source,
+        expected=f"at least {100 * least:g} % (--min-coverage)",
+        remedy="Mend the names, or allow less with --min-coverage",
+    )
+
+
+def _info(
+    source: Path, foreign: Sequence[Foreign], utterances: Sequence[Utterance], normalizer: Normalizer
+) -> HypothesesInfo:
+    content = sha256_of([(item.name, item.hypotheses) for item in sorted(foreign)])
+    return HypothesesInfo(
+        source=HypothesesSource(kind="imported", name=source.name, sha256=content),
+        normalizer=normalizer,
+        manifest_sha256=manifest_sha256(utterances),
+        settings={},
+        planned_parts=1,
+    )
+
+
+def _refuse_a_teachers(place: Place) -> None:
+    if HYPOTHESES_INDEX in place.sizes() and read_hypotheses_info(place).source.kind != "imported":
+        raise TargetsError(
+            "holds hypotheses of a teacher", where=str(place), expected="another folder", remedy="Choose another --into"
+        )
+
+
+def _write(
+    place: Place, info: HypothesesInfo, texts: Mapping[str, Sequence[Hypothesis]], left_out: Sequence[QuarantineEntry]
+) -> None:
+    content = part_of(sorted(texts.items()))
+    part = PartEntry(file=PART, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
+    with writing(place):
+        place.write(PART, content)
+        place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
+        place.write_json(HYPOTHESES_INDEX, info.model_copy(update={"parts": (part,)}).model_dump(mode="json"))
+
+
+def _compare(
+    texts: Mapping[str, Sequence[Hypothesis]], utterances: Sequence[Utterance], normalizer: Normalizer
+) -> Score | None:
+    """The best hypotheses against the transcripts there are: a wrong file or normalizer shows at once."""
+    references = {u.id: normalize(u.text, normalizer) for u in utterances if u.text and u.id in texts}
+    if not any(text.strip() for text in references.values()):
+        return None
+    return score(references, {id_: texts[id_][0].text if texts[id_] else "" for id_ in references}, "none")

@@ -1,0 +1,187 @@
+"""Hypotheses of other systems: every form, names that fit and names that do not, what is refused."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from asr_kd.cli import app
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.errors import TargetsError
+from asr_kd.targets.foreign import form_of, read_foreign
+from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
+from asr_kd.targets.importing import import_hypotheses
+
+UTTERANCES = [
+    Utterance("an4-1", Path("audio/one.wav"), 1.0, "HELLO WORLD", "s"),
+    Utterance("an4-2", Path("audio/two.flac"), 1.0, None, "s"),
+    Utterance("an4-3", Path("audio/three.wav"), 1.0, "THREE", "s"),
+]
+ROWS = [
+    {"id": "an4-1", "nbest": [{"text": "hello word", "score": -2.0}, {"text": "Hello, world!", "score": -0.5}]},
+    {"id": "an4-2", "text": "two"},
+    {"id": "an4-3", "text": ""},
+]
+
+
+def written(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def json_lines(path: Path, rows: list) -> Path:
+    return written(path, "".join(json.dumps(row) + "\n" for row in rows))
+
+
+def best(folder) -> dict[str, str]:
+    store = HypothesisStore.open(folder, normalizer="librispeech")
+    return {id_: store[id_][0].text if store[id_] else "" for id_ in store}
+
+
+def test_nbest_come_normalized_sorted_and_compared_with_transcripts(tmp_path):
+    source = json_lines(tmp_path / "hyps.jsonl", ROWS)
+    report = import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech")
+    store = HypothesisStore.open(tmp_path / "into", normalizer="librispeech")
+    assert store["an4-1"] == [Hypothesis("HELLO WORLD", -0.5), Hypothesis("HELLO WORD", -2.0)]
+    assert store["an4-2"] == [Hypothesis("TWO", None)]
+    assert store["an4-3"] == []
+    assert (report.found, report.silent, report.hypotheses, report.unknown) == (3, 1, 3, ())
+    assert (report.compared, report.wer) == (2, pytest.approx(1 / 3))
+    assert any("WER of the best against 2 transcripts: 33.3 %" in line for line in report.lines())
+
+
+FORMS = {
+    "kaldi": ("text", "an4-1 hello world\nan4-2 two\nan4-3\n"),
+    "trn": ("hyps.trn", "hello world (an4-1)\ntwo (an4-2)\n(an4-3)\n"),
+    "ctm": (
+        "hyps.ctm",
+        ";; words\nan4-1 1 0.50 0.2 world 0.9\nan4-1 1 0.10 0.2 hello\nan4-2 A 0 0.3 two\nan4-3 1 0 0.1 three\n",
+    ),
+    "jsonl": (
+        "hyps.jsonl",
+        '{"audio_filepath": "x/one.wav", "text": "?", "pred_text": "hello world"}\n',
+    ),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_is_read_and_known_by_its_name(tmp_path, form):
+    name, text = FORMS[form]
+    source = written(tmp_path / name, text)
+    assert form_of(source) == form
+    import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech", min_coverage=0.3)
+    found = best(tmp_path / "into")
+    assert found["an4-1"] == "HELLO WORLD"
+    assert found.get("an4-2", "TWO") == "TWO"
+    other = written(tmp_path / "other", text)
+    import_hypotheses(other, UTTERANCES, tmp_path / "said", "librispeech", form, min_coverage=0.3)
+    assert best(tmp_path / "said") == found
+
+
+def test_whispers_folder_is_matched_by_the_audio_files_names(tmp_path):
+    folder = tmp_path / "whisper"
+    segments = [{"id": 0, "start": 0.0, "end": 1.0, "text": " Hello world.", "avg_logprob": -0.2}]
+    written(folder / "one.json", json.dumps({"text": " Hello world.", "segments": segments, "language": "en"}))
+    parts = [{"text": " two", "offsets": {"from": 0, "to": 10}}, {"text": " two.", "offsets": {"from": 10, "to": 20}}]
+    written(folder / "sub" / "two.flac.json", json.dumps({"model": {}, "transcription": parts}))
+    written(folder / "an4-3.json", json.dumps({"text": "three"}))
+    import_hypotheses(folder, UTTERANCES, tmp_path / "into", "librispeech")
+    assert best(tmp_path / "into") == {"an4-1": "HELLO WORLD", "an4-2": "TWO TWO", "an4-3": "THREE"}
+
+
+def test_names_without_utterances_and_utterances_without_names_are_listed(tmp_path):
+    source = json_lines(tmp_path / "hyps.jsonl", [*ROWS[:2], {"id": "elsewhere", "text": "x"}])
+    with pytest.raises(TargetsError, match=r"for 2 of 3 utterances.*at least 95 %"):
+        import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech")
+    assert not (tmp_path / "into").exists()
+    report = import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech", min_coverage=0.5)
+    assert report.unknown == ("elsewhere",)
+    listed = [json.loads(line) for line in (tmp_path / "into" / "quarantine.jsonl").read_text().splitlines()]
+    assert {row["id"]: row["reason"] for row in listed} == {
+        "an4-3": "no hypothesis was imported",
+        "elsewhere": "not in the manifest",
+    }
+
+
+def test_names_that_fit_nothing_are_shown_beside_the_ids(tmp_path):
+    source = json_lines(tmp_path / "hyps.jsonl", [{"id": "wrong", "text": "x"}])
+    with pytest.raises(TargetsError, match=r"names are like wrong, the manifest's ids like an4-1"):
+        import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech", min_coverage=0.0)
+
+
+def test_an_audio_file_of_several_segments_cannot_be_matched_by_its_name(tmp_path):
+    segments = [replace(UTTERANCES[0], id=f"seg-{start}", start=float(start)) for start in range(2)]
+    source = json_lines(tmp_path / "hyps.jsonl", [{"id": "one", "text": "x"}])
+    with pytest.raises(TargetsError, match=r"may mean several utterances.*seg-0, seg-1"):
+        import_hypotheses(source, segments, tmp_path / "into", "librispeech")
+
+
+def test_twice_by_id_and_by_file_is_refused(tmp_path):
+    source = json_lines(tmp_path / "hyps.jsonl", [{"id": "an4-1", "text": "x"}, {"id": "one", "text": "y"}])
+    with pytest.raises(TargetsError, match=r"hyps\.jsonl:2.*stands twice.*hyps\.jsonl:1"):
+        import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech")
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("a.jsonl", '{"id": "x", "text": "y"}\n{"id": "x", "text": "z"}\n', r"'x' stands in .*:1 and .*:2"),
+        ("a.jsonl", "{\n", r"a\.jsonl:1: not JSON"),
+        ("a.jsonl", "[1]\n", "list instead of a mapping"),
+        ("a.jsonl", '{"text": "y"}\n', "neither id nor audio_filepath"),
+        ("a.jsonl", '{"id": "x"}\n', "neither text nor nbest"),
+        ("a.jsonl", '{"id": "x", "nbest": []}\n', "not a list of at least one"),
+        ("a.jsonl", '{"id": "x", "nbest": [{"txt": "y"}]}\n', "has no text"),
+        ("a.jsonl", '{"id": "x", "nbest": [{"text": "y", "score": 1}, {"text": "z"}]}\n', "for all entries"),
+        ("a.jsonl", '{"id": "x", "nbest": [{"text": "y", "score": NaN}]}\n', "finite numbers"),
+        ("a.trn", "no id here\n", "no id in parentheses"),
+        ("a.ctm", "x 1 zero 0.1 word\n", "not name, channel, start"),
+        ("a.json", "{}", "neither `text` nor `transcription`"),
+        ("a.json", "nothing", "not JSON"),
+        ("text", "\n", "holds no hypotheses"),
+    ],
+)
+def test_wrong_rows_are_named(tmp_path, name, text, message):
+    path = written(tmp_path / name, text)
+    with pytest.raises(TargetsError, match=message):
+        read_foreign(path, form_of(path))
+
+
+def test_unreadable_and_unnamed_forms_are_refused(tmp_path):
+    path = tmp_path / "a.trn"
+    with pytest.raises(TargetsError, match="cannot be read"):
+        read_foreign(path, "trn")
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(TargetsError, match="cannot be read"):
+        read_foreign(path, "trn")
+    with pytest.raises(TargetsError, match=r"--form whisper\|jsonl"):
+        form_of(tmp_path / "hyps.txt")
+
+
+def test_an_import_is_replaced_but_a_teachers_hypotheses_are_not(tmp_path):
+    source, into = json_lines(tmp_path / "hyps.jsonl", ROWS), tmp_path / "into"
+    import_hypotheses(source, UTTERANCES, into, "librispeech")
+    before = HypothesisStore.open(into).sha256
+    json_lines(source, [{**ROWS[0], "nbest": [{"text": "other"}]}, *ROWS[1:]])
+    import_hypotheses(source, UTTERANCES, into, "librispeech")
+    assert best(into)["an4-1"] == "OTHER"
+    assert HypothesisStore.open(into).sha256 != before
+    index = into / "hypotheses.json"
+    index.write_text(index.read_text().replace('"imported"', '"teacher"'))
+    with pytest.raises(TargetsError, match="hypotheses of a teacher"):
+        import_hypotheses(source, UTTERANCES, into, "librispeech")
+
+
+def test_the_verb_imports_for_a_manifest_and_says_what_came(tmp_path):
+    manifest = tmp_path / "train.jsonl"
+    write_manifest(manifest, UTTERANCES)
+    source = json_lines(tmp_path / "hyps.jsonl", ROWS)
+    done = CliRunner().invoke(
+        app, ["targets", "import", str(source), str(manifest), "--into", str(tmp_path / "into"), "--form", "jsonl"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "3 hypotheses for 3 of 3 utterances" in " ".join(done.output.split())
+    assert best(tmp_path / "into")["an4-2"] == "TWO"
