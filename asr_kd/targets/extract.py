@@ -116,10 +116,12 @@ class _Extraction:
         self.ledger.begin()
         with writing(self.place):
             write_vocabulary(self.place, self.teacher.vocabulary)
+        mine = [shard for shard in self.plan if shard.index in self.share]
+        self.finished |= self.ledger.whole(mine)
         self._tell()
         made = 0
-        for shard in self.plan:
-            if shard.index in self.share:
+        for shard in mine:
+            if shard.index not in self.finished:
                 made += self._make_or_skip(shard)
                 self._tell()
         info, quarantine = self.ledger.gather()
@@ -173,19 +175,17 @@ class _Extraction:
 
     def _make_or_skip(self, shard: PlannedShard) -> bool:
         """Whether the shard was made here and now."""
-        made = False
-        if not self.ledger.is_done(shard):
-            with writing(self.place):
-                owner = self.place.acquire(shard.name)
-            if owner is not None:
-                self.busy[shard.index] = f"{shard.name}: {owner}"
-                return False
-            try:
-                if not self.ledger.is_done(shard):  # another worker may have finished it while we looked
-                    self._make(shard)
-                    made = True
-            finally:
-                self.place.release(shard.name)
+        with writing(self.place):
+            owner = self.place.acquire(shard.name)
+        if owner is not None:
+            self.busy[shard.index] = f"{shard.name}: {owner}"
+            return False
+        try:
+            made = not self.ledger.is_done(shard)  # another worker may have finished it since we looked
+            if made:
+                self._make(shard)
+        finally:
+            self.place.release(shard.name)
         self.finished.add(shard.index)
         return made
 

@@ -4,6 +4,7 @@ Knows stores, not teachers: what needs the teacher stands in the fidelity report
 """
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from asr_kd.errors import TargetsError, VocabularyError
 from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.ledger import FILES_AT_ONCE
 from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.spelling import read_vocabulary
@@ -152,13 +154,14 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
     place = place_of(folder)
     info = read_info(place)
     damage = []
-    for number, entry in enumerate(info.shards, start=1):
-        found = place.sha256(entry.file)
-        if found is None:
-            damage.append(f"{place}/{entry.file}: is missing")
-        elif found != entry.sha256:
-            damage.append(f"{place}/{entry.file}: is damaged: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…")
-        progress.update("verify", number, len(info.shards), "shards")
+    with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+        hashes = pool.map(place.sha256, [entry.file for entry in info.shards])
+        for number, (entry, found) in enumerate(zip(info.shards, hashes, strict=True), start=1):
+            if found is None:
+                damage.append(f"{place}/{entry.file}: is missing")
+            elif found != entry.sha256:
+                damage.append(f"{place}/{entry.file}: is damaged: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…")
+            progress.update("verify", number, len(info.shards), "shards")
     return Verification(info, (*damage, *_vocabulary_damage(place, info)))
 
 

@@ -72,9 +72,7 @@ def label(
 def listen(teacher: Teacher, waveforms: Sequence[Tensor]) -> DensePosteriors:
     """The teacher's posteriors of waveforms [S] each."""
     lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
-    padded = pad_sequence(list(waveforms), batch_first=True)
-    # Where a teacher copies them to its GPU, pinned memory spares the driver a copy of its own.
-    return teacher.log_probs(padded.pin_memory() if torch.cuda.is_available() else padded, lens)
+    return teacher.log_probs(pad_sequence(list(waveforms), batch_first=True), lens)
 
 
 def _label_batch(

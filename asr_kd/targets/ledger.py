@@ -21,8 +21,8 @@ from asr_kd.targets.store import EXTRACT_AGAIN, INDEX, QUARANTINE, ShardEntry, S
 
 LOOK_SECONDS = 30.0
 """How often a worker looks for what the others have finished, and writes the index in between."""
-MARK_READERS = 8
-"""Marks are read in parallel: a long list of them may lie far away."""
+FILES_AT_ONCE = 8
+"""Marks and shards are read in parallel: thousands of them may lie far away."""
 
 
 class DoneMark(Settings):
@@ -71,6 +71,11 @@ class Ledger:
             self.marks.pop(shard.index, None)
         return done
 
+    def whole(self, shards: Sequence[PlannedShard]) -> set[int]:
+        """Numbers of the shards that are done, see `is_done`; several are hashed at once."""
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
+            return {shard.index for shard, done in zip(shards, pool.map(self.is_done, shards), strict=True) if done}
+
     def finish(
         self, shard: PlannedShard, content: bytes, entry: ShardEntry, quarantine: Sequence[QuarantineEntry]
     ) -> None:
@@ -94,7 +99,7 @@ class Ledger:
         there = self.place.sizes()
         marked = [shard for shard in self._plan if f"{shard.name}.json" in there]
         new = [shard for shard in marked if shard.index not in self.marks]
-        with ThreadPoolExecutor(MARK_READERS) as pool:
+        with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             found = dict(zip([shard.index for shard in new], pool.map(self._read, new), strict=True))
         known = {shard.index: self.marks.get(shard.index) or found.get(shard.index) for shard in marked}
         self.marks = {index: mark for index, mark in known.items() if mark is not None}
