@@ -11,7 +11,7 @@ class TargetSettings(Settings):
     The first five decide what is stored and belong to the store's identity; the others only cut the work.
     """
 
-    epsilon: float = Field(default=0.01, ge=0.0, le=0.5)
+    epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""
     max_entries: int = Field(default=8, ge=1, le=15)
     """Most entries a frame (k)."""

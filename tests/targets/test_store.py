@@ -252,6 +252,6 @@ def test_the_index_says_where_the_targets_come_from(folder, teacher: FakeTeacher
     info = Store.open(folder).info
     assert (info.teacher.sha256, info.vocabulary.sha256) == (teacher.sha256, teacher.vocabulary.sha256)
     assert info.features == teacher.features
-    assert (info.epsilon, info.max_entries) == (TargetSettings().epsilon, TargetSettings().max_entries)
+    assert (info.epsilon, info.max_entries, info.levels) == (0.01, 8, TargetSettings().levels)
     assert (info.frame_shift_ms, info.frame_offset_ms) == (40.0, 20.0)
     assert info.bytes_per_frame == sum(p.stat().st_size for p in folder.glob("*.safetensors")) / info.frames
