@@ -12,8 +12,9 @@ from pathlib import Path
 
 import torch
 
-from asr_kd.audio import SAMPLE_RATE, read_audio
+from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import read_manifest
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.runtime.recognizer import open_recognizer
 
 BATCH = 16
@@ -33,7 +34,7 @@ def main() -> None:
     delays: Counter[int] = Counter()
     agreed = 0
     for begin in range(0, len(utterances), BATCH):
-        waveforms = [read_audio(u.audio, duration=u.duration) for u in utterances[begin : begin + BATCH]]
+        waveforms = [read_utterance(u) for u in utterances[begin : begin + BATCH]]
         waveforms = [torch.nn.functional.pad(waveform, (0, silence)) for waveform in waveforms]
         for ours, theirs in zip(student.align(waveforms), teacher.align(waveforms), strict=True):
             if ours.tokens == theirs.tokens and ours.tokens:
