@@ -85,9 +85,7 @@ class StoreInfo(Settings):
     @property
     def codec(self) -> Codec:
         """How frames are packed."""
-        return Codec(
-            self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels
-        )
+        return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
 
     @property
     def complete(self) -> bool:
