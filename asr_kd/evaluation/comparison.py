@@ -3,8 +3,8 @@
 Knows scores, not how they came about or how they are printed.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.systems import System
@@ -64,6 +64,12 @@ def resolve_comparisons(systems: Sequence[System], stated: Sequence[Comparison])
             )
         seen.add(_students(pair))
     return pairs
+
+
+def without_absent(stated: Sequence[Comparison], absent: Collection[str]) -> list[Comparison]:
+    """The pairs of which both students are there; one whose teacher is not keeps its difference."""
+    left = [pair for pair in stated if pair.distilled not in absent and pair.baseline not in absent]
+    return [replace(pair, teacher=None) if pair.teacher in absent else pair for pair in left]
 
 
 def compare(

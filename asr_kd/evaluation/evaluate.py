@@ -13,7 +13,7 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.comparison import Comparison, compare, errors_of, resolve_comparisons, words_of
+from asr_kd.evaluation.comparison import Comparison, compare, errors_of, resolve_comparisons, without_absent, words_of
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
@@ -52,8 +52,7 @@ def evaluate_systems(
     facts = facts or RunFacts()
     check_systems(systems)
     _check_sets(sets)
-    stated = [pair for pair in facts.comparisons if not facts.absent_systems.keys() & set(pair.names)]
-    pairs = resolve_comparisons(systems, stated)
+    pairs = resolve_comparisons(systems, without_absent(facts.comparisons, facts.absent_systems))
     evaluated = {}
     for name, utterances in sets.items():
         answered = _answers(name, utterances, systems, settings, progress)

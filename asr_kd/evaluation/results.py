@@ -87,8 +87,8 @@ class RunFacts:
     absent_systems: Mapping[str, str] = field(default_factory=dict)
     """System → why it was not evaluated."""
     comparisons: tuple[Comparison, ...] = ()
-    """Pairs of students to compare, beside that of the roles student_hard and student_kd; those of an absent system
-    are left out."""
+    """Pairs of students to compare, beside that of the roles student_hard and student_kd; those of an absent student
+    are left out, and an absent teacher leaves the difference."""
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a teacher → what is known of distilling from it (how it was bridged, what its targets take …), as plain
     data for the report."""

@@ -7,7 +7,7 @@ import pytest
 from rich.console import Console
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
+from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, without_absent
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
@@ -141,3 +141,10 @@ def test_systems_that_are_not_there_yet_are_named_and_their_pairs_left_out(syste
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(terminal_table(summary))
     assert "Not evaluated: 10m-kd (not trained yet)." in console.file.getvalue()
+
+
+def test_an_absent_teacher_leaves_the_difference():
+    (pair,) = without_absent([PAIRS[0]], {"big": "its weights are not here"})
+    assert pair == Comparison("5m-kd", "5m-hard", None)
+    assert without_absent(PAIRS, {"5m-hard": "not trained yet"}) == [PAIRS[1]]
+    assert without_absent(PAIRS, {}) == list(PAIRS)
