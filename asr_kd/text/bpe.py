@@ -76,6 +76,7 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
             raise VocabularyError(
                 f"a transcript holds U+{ord(character):04X}, {meaning}", expected="ordinary text", where="transcripts"
             )
+    longest = max(len(sentence.encode()) for sentence in sentences)
     model = io.BytesIO()
     try:
         sentencepiece.SentencePieceTrainer.train(
@@ -90,7 +91,7 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
             bos_id=-1,
             eos_id=-1,
             pad_id=-1,
-            max_sentence_length=max(len(sentence.encode()) for sentence in sentences) + 1,  # longer ones are skipped
+            max_sentence_length=longest + 10,  # longer ones are skipped, and less than 10 is refused
             num_threads=1,
             minloglevel=2,
         )

@@ -52,6 +52,7 @@ def test_no_sentence_is_too_long_to_learn_from():
     """sentencepiece passes over lines above 4,192 bytes unless told otherwise."""
     vocabulary = Vocabulary.subwords(["AB " * 3_000 + "Q", "AB"], 6)
     assert vocabulary.unknown_characters("Q") == []
+    assert len(Vocabulary.subwords(["AB", "C"], 5)) == 5
 
 
 def test_unknown_characters_are_named(vocabulary):

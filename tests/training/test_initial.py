@@ -1,0 +1,86 @@
+"""Weights to begin from: taken over whole, or but for the head; refused when they do not fit."""
+
+import json
+
+import pytest
+import torch
+
+from asr_kd.errors import CheckpointError
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.weights import load_model
+from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.initial import initial_sha256, start_from
+from asr_kd.training.settings import TrainSettings
+from asr_kd.training.train import Control, train
+from tests.tiny_models import VOCABULARY, save_tiny_model, tiny_model
+
+OTHER = Vocabulary.characters(["XYZ"])
+
+
+@pytest.fixture
+def source(tmp_path):
+    return save_tiny_model(tmp_path / "source", seed=5)
+
+
+def test_all_weights_and_the_normalisation_are_taken_over(source):
+    model = tiny_model(seed=1)
+    model.set_normalisation(torch.zeros(80), torch.ones(80))
+    start_from(model, VOCABULARY, TrainSettings(init_from=source))
+    for name, tensor in load_model(source).model.state_dict().items():
+        assert model.state_dict()[name].equal(tensor), name
+
+
+def test_full_context_weights_fit_a_chunked_model(tmp_path):
+    source = save_tiny_model(tmp_path / "source", seed=5, streaming=False)
+    model = tiny_model(seed=1)
+    start_from(model, VOCABULARY, TrainSettings(init_from=source))
+    assert model.output.weight.equal(load_model(source).model.output.weight)
+
+
+def test_without_the_head_another_vocabulary_fits(source):
+    model = tiny_model(seed=1, vocabulary=OTHER)
+    before = model.output.weight.clone()
+    start_from(model, OTHER, TrainSettings(init_from=source, init_head=False))
+    assert model.output.weight.equal(before)
+    taken = load_model(source).model.state_dict()
+    rest = [name for name in taken if not name.startswith("output.")]
+    assert len(rest) == len(taken) - 2
+    assert all(model.state_dict()[name].equal(taken[name]) for name in rest)
+
+
+def test_another_vocabulary_or_shape_is_refused_naming_both(source):
+    settings = TrainSettings(init_from=source)
+    theirs, ours = VOCABULARY.sha256[:12], OTHER.sha256[:12]
+    with pytest.raises(
+        CheckpointError, match=rf"{len(VOCABULARY)} symbols, SHA-256 {theirs}.*5 symbols, SHA-256 {ours}"
+    ):
+        start_from(tiny_model(vocabulary=OTHER), OTHER, settings)
+    wider = Conformer(tiny_model().settings.model_copy(update={"width": 64, "layers": 3}), len(VOCABULARY))
+    with pytest.raises(CheckpointError, match=r"width 32, layers 2; expected the student's width 64, layers 3"):
+        start_from(wider, VOCABULARY, settings)
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    settings = TrainSettings(init_from=tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"nothing.*init_from"):
+        initial_sha256(settings)
+    with pytest.raises(CheckpointError, match="nothing"):
+        start_from(tiny_model(), VOCABULARY, settings)
+    assert initial_sha256(TrainSettings()) == []
+
+
+def test_training_begins_there_and_the_job_says_so(make_job, tmp_path):
+    first = train(make_job(settings={"epochs": 3}), tmp_path / "first", Control())
+    still = {"epochs": 1, "learning_rate": 1e-9, "average_best": 1, "warmup_epochs": 0.0}
+    job = make_job(settings={**still, "init_from": first})
+    assert job.hash() != make_job(settings=still).hash()
+    again = load_model(train(job, tmp_path / "again", Control())).model.state_dict()
+    for name, tensor in load_model(first).model.state_dict().items():
+        torch.testing.assert_close(again[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
+    curve = json.loads((tmp_path / "again" / "curve.jsonl").read_text().splitlines()[0])
+    cold = train(make_job(settings=still), tmp_path / "cold", Control()).parent / "curve.jsonl"
+    assert curve["train_loss"] < json.loads(cold.read_text().splitlines()[0])["train_loss"]
+    before = job.hash()
+    train(make_job(settings={"epochs": 1}), tmp_path / "other", Control())
+    (first / "model.safetensors").write_bytes((tmp_path / "other" / "model" / "model.safetensors").read_bytes())
+    assert job.hash() != before
