@@ -49,6 +49,7 @@ def test_it_loads_and_compares_like_with_like(path):
 def test_a_public_teacher_has_students_of_5_10_and_30_million_parameters(path):
     recipe = load_recipe(path, [])
     assert {student.model.size for student in recipe.students.values()} == {"5m", "10m", "30m"}
+    assert set(recipe.vocabulary.alphabet) == {"'", *string.ascii_uppercase}
     (teacher,) = recipe.teachers.values()
     assert isinstance(teacher, ExistingTeacher)
     kind, bundle, _ = parse_source(teacher.source)
