@@ -9,10 +9,13 @@ from fake_teacher import FakeTeacher
 from tiny_models import noise_speech, save_tiny_model, tiny_model
 
 from asr_kd.config import parse_settings
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import fbank
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.targets import Store, extract, variant_name
 from asr_kd.targets.bridge import STUDENT_GRID, BridgedTeacher, BridgeSettings, bridge, student_frames
 from asr_kd.teachers import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
@@ -124,6 +127,20 @@ def test_a_real_model_with_its_letters_renamed_says_the_same(tmp_path):
     columns = [teacher.vocabulary.symbols.index(symbol) for symbol in student.symbols]
     for row, length in enumerate(own.lens.tolist()):
         torch.testing.assert_close(ours.log_probs[row, :length], own.log_probs[row, :length, columns])
+
+
+def test_a_store_of_a_bridged_teacher_is_the_students(corpus, settings, tmp_path):
+    """In its vocabulary, at its frame shift, and with as many frames as its student has at every speed."""
+    bridged = bridge(Wav2Vec2Like(), STUDENT)
+    report = extract(bridged, corpus, settings, tmp_path / "store")
+    assert report.complete
+    assert report.quarantine == ()
+    store = Store.open(tmp_path / "store", STUDENT, bridged.sha256, frame_shift_ms=40.0)
+    assert store.info.features["bridge"]["strategy"] == "spikes_apart"
+    for utterance in corpus:
+        for speed in settings.speeds:
+            samples = speed_perturb(read_utterance(utterance), speed).shape[0]
+            store.read(utterance.id, variant_name(speed), num_frames=int(student_frames(torch.tensor([samples]))))
 
 
 def test_settings_refuse_an_unknown_strategy():

@@ -105,7 +105,7 @@ def test_two_tokens_in_a_cell_move_apart_and_a_doubled_letter_keeps_its_blank():
 
 
 def test_a_tokens_time_is_the_middle_of_its_frames():
-    """Both tokens touch cell 1: by their first frames they would be in 0 and 1, by their middles they are in 1 and 2."""
+    """Both tokens touch cell 1: by their first frames they would be in 0 and 1, by their middles in 1 and 2."""
     path = [0, 0, 1, 1, 2, 2, 0, 0, 0]
     bridged = one(spikes(path), 4, "spikes_apart")
     assert bridged.log_probs.argmax(-1)[0].tolist() == [1, 1, 2, 0]
