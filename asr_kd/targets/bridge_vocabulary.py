@@ -99,6 +99,8 @@ def map_symbols(
 ) -> SymbolMap:
     """Find each symbol's counterpart: as `symbols` says, else the same, another word separator, or in another case.
 
+    Equal vocabularies need no table and use none.
+
     Args:
         teacher, student: the two vocabularies.
         symbols: the teacher's symbol → the student's, where names do not say it; two may become one.
@@ -108,6 +110,8 @@ def map_symbols(
         VocabularyError: characters against subwords, or two sets of those; letters without a counterpart on either
             side; or `symbols` and `ignore` naming what is not there.
     """
+    if teacher.symbols == student.symbols:  # the tables of a recipe are for its other teachers
+        return SymbolMap(teacher, student, tuple(range(len(student))))
     symbols = symbols or {}
     _check_named(teacher, student, symbols, ignore)
     # What the teacher spells itself, or the table gives away, is taken: nothing becomes one symbol by itself.

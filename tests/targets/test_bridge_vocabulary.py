@@ -127,7 +127,7 @@ def test_the_same_subwords_in_another_order_are_fine():
     ("symbols", "ignore", "message"),
     [
         ({"Z": "A"}, (), "'Z' in neither place"),
-        ({"A": "Z"}, (), "'Z' in neither place"),
+        ({"a": "Z"}, (), "'Z' in neither place"),
         ({}, ("Z",), "'Z' in neither place"),
         ({"<blk>": "A"}, (), "name <blk>"),
         ({}, ("<blk>",), "name <blk>"),
@@ -135,4 +135,8 @@ def test_the_same_subwords_in_another_order_are_fine():
 )
 def test_tables_that_name_what_is_not_there_are_refused(symbols, ignore, message):
     with pytest.raises(VocabularyError, match=message):
-        map_symbols(vocabulary("▁A"), vocabulary("▁A"), symbols, ignore)
+        map_symbols(vocabulary("▁a"), vocabulary("▁A"), symbols, ignore)
+
+
+def test_tables_for_other_teachers_do_not_touch_one_that_fits():
+    assert map_symbols(STUDENT, STUDENT, {"ñ": "N", "A": "B"}, ("!",)).identical
