@@ -17,6 +17,7 @@ from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
 from asr_kd.targets.store import Store
+from asr_kd.training.initial import initial_sha256
 from asr_kd.training.train import Control, TrainingJob, train
 
 
@@ -43,11 +44,11 @@ def _trained(
         context.work_dir,
         folder,
         settings={
-            **settings.model_dump(mode="json"),
+            **settings.identity(),
             "seed": context.recipe.seed,
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
-        inputs=lambda: training_hashes(context) + _taught_by(context, settings),
+        inputs=lambda: training_hashes(context) + _taught_by(context, settings) + initial_sha256(settings.train),
         run=run,
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
