@@ -97,7 +97,7 @@ def test_the_resolved_recipe_is_the_recipe_with_every_default(finished):
     assert load_recipe(path, []) == asked.model_copy(update={"extras": None})
     plain = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert plain["teachers"]["teacher"]["train"]["clip_norm"] == 5.0
-    assert plain["targets"]["epsilon"] == 0.01
+    assert plain["targets"]["epsilon"] == 0.005
 
 
 def test_what_ran_is_written_down(finished):

@@ -23,7 +23,7 @@ def teacher() -> FakeTeacher:
 
 @pytest.fixture
 def settings() -> TargetSettings:
-    return TargetSettings(epsilon=0.01, speeds=(1.0, 0.9), shard_seconds=4.0, batch_seconds=2.0, fidelity_utterances=3)
+    return TargetSettings(speeds=(1.0, 0.9), shard_seconds=4.0, batch_seconds=2.0, fidelity_utterances=3)
 
 
 @pytest.fixture

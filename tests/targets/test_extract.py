@@ -240,7 +240,7 @@ def test_a_folder_of_something_else_is_refused_by_name(tmp_path, teacher, corpus
     elif what == "settings":
         given["settings"], expected = (
             settings.model_copy(update={"epsilon": 0.02}),
-            r"epsilon \(0.01 there, 0.02 here\)",
+            r"epsilon \(0.005 there, 0.02 here\)",
         )
     elif what == "manifest":
         given["utterances"], expected = corpus[1:], r"differ in manifest_sha256"

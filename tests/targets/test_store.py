@@ -44,7 +44,7 @@ def test_every_utterance_and_variant_reads_as_its_teacher_says(folder, teacher, 
             kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
             assert (kept.argmax() == dense.log_probs.argmax(-1)[:, : dense.lens[0]]).all()
             assert float(sparse_kl(kept, dense.log_probs[:, : dense.lens[0]]).max()) < 0.01
-            exact = keep_nucleus(dense.log_probs.exp(), 0.01, 8)
+            exact = keep_nucleus(dense.log_probs.exp(), 0.005, 8)
             uncertain = exact.probs[0, : dense.lens[0], 0] < 0.99
             assert uncertain.any()
             assert (kept.probs[0, uncertain] > 0).sum() == (exact.probs[0, : dense.lens[0]][uncertain] > 0).sum()
@@ -252,6 +252,6 @@ def test_the_index_says_where_the_targets_come_from(folder, teacher: FakeTeacher
     info = Store.open(folder).info
     assert (info.teacher.sha256, info.vocabulary.sha256) == (teacher.sha256, teacher.vocabulary.sha256)
     assert info.features == teacher.features
-    assert (info.epsilon, info.max_entries, info.levels) == (0.01, 8, TargetSettings().levels)
+    assert (info.epsilon, info.max_entries, info.levels) == (0.005, 8, TargetSettings().levels)
     assert (info.frame_shift_ms, info.frame_offset_ms) == (40.0, 20.0)
     assert info.bytes_per_frame == sum(p.stat().st_size for p in folder.glob("*.safetensors")) / info.frames
