@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -25,6 +26,8 @@ TELLING = NAMES[:3]
 """Those that nobody sets for another reason: without any of them we are alone."""
 WAIT = timedelta(days=30)
 """How long a process waits for the others: the first may evaluate for hours, and torchrun ends us if one dies."""
+JOIN = timedelta(minutes=30)
+"""How long a process waits for the others to start."""
 FIRST_SPEAKS = timedelta(seconds=2)
 """How long the others let the first process say what went wrong, where all meet the same trouble."""
 LINGER_SECONDS = 3.0
@@ -133,15 +136,15 @@ def open_ranks() -> Iterator[Ranks]:
         AsrKdError: torchrun's environment is half there or makes no sense.
         SystemExit: another process has failed and said why.
     """
-    place = _place()
+    place = local_rank()
     if place is None:
         yield Ranks()
         return
     with _together():
         store, rank, count = next(iter(dist.rendezvous("env://")))
-        notes = dist.PrefixStore("asr_kd", store)
+        store = dist.PrefixStore(_meeting(store, rank, count), store)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=WAIT)
-    ranks = Ranks(rank, count, place, notes)
+    ranks = Ranks(rank, count, place, dist.PrefixStore("notes", store))
     if not ranks.first:
         _sign_warnings(ranks.name)
     try:
@@ -157,8 +160,12 @@ def open_ranks() -> Iterator[Ranks]:
     dist.destroy_process_group()
 
 
-def _place() -> int | None:
-    """Our local rank; None when nobody has started several processes."""
+def local_rank() -> int | None:
+    """Our number on this machine, from torchrun's environment; None when torchrun has not started us.
+
+    Raises:
+        AsrKdError: that environment is half there or makes no sense.
+    """
     if not any(name in os.environ for name in TELLING):
         return None
     missing = [name for name in NAMES if not os.environ.get(name)]
@@ -180,6 +187,32 @@ def _place() -> int | None:
             remedy="Start with `torchrun --nproc_per_node N -m asr_kd …`, or unset them to run one process",
         )
     return int(numbers["LOCAL_RANK"])
+
+
+def _meeting(store: Any, rank: int, count: int) -> str:
+    """A name for these processes' meeting that no earlier one had.
+
+    On one machine torchrun keeps the store when it starts its processes again (torch 2.14, whose comment says
+    otherwise), with the addresses of those that are dead; whoever read one of them would wait for ever. So each says
+    that it is here under a name of its own, and the first one goes on calling until all have answered to its name.
+    """
+    mine = uuid.uuid4().hex
+    store.set(f"here/{rank}", mine)
+    if rank > 0:
+        store.wait([f"called/{mine}"], JOIN)
+        name = store.get(f"called/{mine}").decode()
+        store.set(f"answer/{name}/{rank}", "")
+        return str(name)
+    until = time.monotonic() + JOIN.total_seconds()
+    absent = set(range(1, count))
+    while absent:
+        for other in [other for other in absent if store.check([f"here/{other}"])]:
+            store.set(f"called/{store.get(f'here/{other}').decode()}", mine)
+        absent = {other for other in absent if not store.check([f"answer/{mine}/{other}"])}
+        if time.monotonic() > until:
+            raise RuntimeError(f"process {min(absent)} of {count} did not come")
+        time.sleep(0.02)
+    return mine
 
 
 @contextmanager

@@ -19,7 +19,7 @@ def run_stages(
 ) -> None:
     """Run the recipe from stage `first` to stage `last` and print what it came to."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
-    from asr_kd.distributed import open_ranks
+    from asr_kd.distributed import local_rank, open_ranks
     from asr_kd.evaluation.provenance import command_line
     from asr_kd.progress import Aside
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
@@ -27,7 +27,8 @@ def run_stages(
     from asr_kd.recipe.settings import load_recipe
     from asr_kd.recipe.summary import print_summary
 
-    with open_ranks() as ranks, console() as progress, stop_on(max_minutes, patient=ranks.count > 1) as should_stop:
+    patient = local_rank() is not None
+    with stop_on(max_minutes, patient) as should_stop, open_ranks() as ranks, console() as progress:
         recipe = load_recipe(path, overrides or [])
         device = choose_device(recipe.device, ranks)
         ranks.use(device)
