@@ -51,6 +51,7 @@ class Distiller(sb.Brain):
         self.total_steps = 0
         self._checkpointed_rows = 0
         self._stop: str | None = None
+        self._unreadable_dev: set[str] = set()
 
     # -- the run -----------------------------------------------------------------------------------------
 
@@ -186,9 +187,13 @@ class Distiller(sb.Brain):
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
         """CTC loss per frame and greedy hypotheses of a dev batch."""
-        batch = batch.to(self.device)
+        for item in batch.unreadable:
+            if item.id not in self._unreadable_dev:
+                self._unreadable_dev.add(item.id)
+                self.around.own_progress.message(f"{self.around.name}: dev set without {item.id}: {item.reason}")
         if not batch.ids:
             return torch.zeros(())
+        batch = batch.to(self.device)
         with self.training_ctx:
             output: EncoderOutput = self.model(batch.features, batch.feature_lens)
         return self.dev.add(batch.ids, output.log_probs, output.lens, batch.references)

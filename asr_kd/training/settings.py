@@ -16,7 +16,7 @@ class TrainSettings(Settings):
 
     epochs: int = Field(50, ge=1)
     batch_seconds: float = Field(16.0, gt=0)
-    """Audio in a batch, padding counted. Small batches leave CTC's blank plateau sooner."""
+    """Audio in a batch, padding counted, over all processes. Small batches leave CTC's blank plateau sooner."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak, reached after the warm-up."""
     warmup_epochs: float = Field(3.0, ge=0)
@@ -40,9 +40,10 @@ class TrainSettings(Settings):
     """Share of the training utterances that may turn out unreadable before training stops."""
     checkpoint_minutes: float = Field(5.0, ge=0)
     feature_cache_mb: int = Field(2048, ge=0)
-    """Features kept in memory; what does not fit is computed each time."""
+    """Features that each process keeps in memory; what does not fit is computed each time."""
     workers: int = Field(0, ge=0, le=64)
-    """Processes that read ahead; 0 reads in the training process, which suits a corpus that fits the cache."""
+    """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
+    cache."""
     init_from: Path | None = None
     """A model folder whose weights training begins from, of the same shape and vocabulary: to adapt a student to
     another domain. None begins from random weights."""

@@ -19,6 +19,7 @@ from tests.recipe.tiny_run import ROOT, Outcome, Run, hashes
 SYSTEMS = ("teachers.teacher", "students.student-hard", "students.student-kd")
 QUIET = [f"{system}.{key}" for system in SYSTEMS for key in ("model.dropout=0", "train.augmentation.spec_augment=null")]
 """What is random by process is off: the curve is that of one process."""
+pytestmark = pytest.mark.slow
 ONLY_HARD = ["--only", "student-hard"]
 
 
@@ -66,7 +67,6 @@ def assert_same_model(one: Path, other: Path) -> None:
         assert_close(weights[name], expected_weights[name], atol=1e-3, rtol=0)
 
 
-@pytest.mark.slow
 def test_a_whole_run_of_two_processes_is_that_of_one(finished, tmp_path):
     one, two = Run(tmp_path / "one", finished.corpus_root), Run(tmp_path / "two", finished.corpus_root)
     process = start(two.words("run", *QUIET))
@@ -82,7 +82,6 @@ def test_a_whole_run_of_two_processes_is_that_of_one(finished, tmp_path):
     assert "WER %" in outcome.out
 
 
-@pytest.mark.slow
 def test_a_process_killed_in_training_costs_no_more_than_its_last_step(copy):
     longer = ["students.student-hard.train.epochs=8", "students.student-hard.train.checkpoint_minutes=0", *QUIET]
     once = copy.words("distill", *longer, *ONLY_HARD)
@@ -107,7 +106,6 @@ def test_a_process_killed_in_training_costs_no_more_than_its_last_step(copy):
     assert_same_model(two, copy.file("students", "student-hard"))
 
 
-@pytest.mark.slow
 def test_a_process_killed_in_extraction_costs_no_more_than_its_shard(copy):
     fine = ["targets.shard_seconds=8", "targets.batch_seconds=4", "targets.speeds=[0.8,0.9,1.0,1.1,1.2,1.3,1.4]"]
     folder = copy.file("targets", "teacher")

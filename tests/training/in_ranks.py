@@ -107,6 +107,8 @@ def main(folder: Path) -> None:
             run("two, one, two", quiet(folder), Ranks(), stop=3)
         ranks.barrier()
         run("two, one, two", quiet(folder), ranks)
+        for _ in range(2):  # each has a disk of its own
+            run("not shared", quiet(folder), ranks, place=f"disk {ranks.rank}", stop=3)
         run("too much", replace_share(unreadable(folder)), ranks)
         original = Stepper.__init__
 

@@ -19,6 +19,7 @@ from tests.training.in_ranks import JOBS, NOT_FINITE, quiet
 from tests.training.jobs import job_on, noises
 
 ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +96,13 @@ def test_another_number_of_processes_goes_on_where_the_first_stopped(folder, sai
     assert_same(folder / "two" / "two, one, two", folder / "two" / "labels")
     assert sum("StoppedEarly" in line for line in said[0]["two, one, two"]) == 2
     assert sum("goes on at epoch" in line for line in said[0]["two, one, two"]) == 2
+
+
+def test_processes_that_do_not_see_the_same_files_are_refused(said):
+    for lines in said:
+        assert "StoppedEarly" in lines["not shared"][0]
+        assert "different steps (3, 0)" in lines["not shared"][-1]
+        assert "storage that the machines share" in lines["not shared"][-1]
 
 
 def test_a_step_that_one_process_finds_not_finite_is_left_out_by_all(folder, said, monkeypatch):

@@ -144,6 +144,15 @@ def test_unreadable_audio_is_listed_and_too_much_of_it_stops(make_job, utterance
         train(make_job(train=train_set), tmp_path / "strict", Control())
 
 
+def test_an_unreadable_dev_utterance_is_said_once(make_job, utterances, tmp_path):
+    broken = tmp_path / "broken.wav"
+    broken.write_bytes(utterances[0].audio.read_bytes()[:9_000])
+    recorder = Recorder()
+    job = replace(make_job(), dev_utterances=[replace(utterances[0], id="cut-off", audio=broken), *utterances[9:]])
+    train(job, tmp_path / "run", Control(progress=recorder))
+    assert sum("dev set without cut-off" in line and str(broken) in line for line in recorder.lines) == 1
+
+
 def test_what_cannot_be_trained_on_is_listed_with_its_reason(make_job, utterances):
     odd = [
         replace(utterances[0], id="empty", text=" "),
