@@ -29,6 +29,8 @@ from soft_target_table import hear, open_any
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance, read_manifest
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.features.fbank import fbank
 from asr_kd.targets import Store, TargetSettings, extract
 
 Read = Callable[[str], object]
@@ -76,6 +78,16 @@ def rates(readers: Mapping[str, Read], ids: Sequence[str]) -> dict[str, float]:
     return {name: len(ids) / median(taken) for name, taken in seconds.items()}
 
 
+def features_rate(utterances: Sequence[Utterance]) -> float:
+    """Utterances a second of what training does beside: audio read, features computed."""
+    taken = []
+    for utterance in utterances:
+        start = time.perf_counter()
+        fbank(read_utterance(utterance))
+        taken.append(time.perf_counter() - start)
+    return len(taken) / sum(taken)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("teacher")
@@ -103,6 +115,7 @@ def main() -> None:
             "safetensors": (folder / "dense.safetensors").stat().st_size,
         }
         found = rates(readers, ids)
+    beside = features_rate(utterances[:: max(1, len(utterances) // 100)])
     per_read = sum(len(heard[item]) for item in ids) / len(ids)
     print(f"{'':<14}{'bytes/frame':>12}{'ratio':>8}{'reads/s':>10}{'ratio':>8}{'µs/frame':>10}")
     for store in readers:
@@ -112,7 +125,8 @@ def main() -> None:
         )
     print(
         f"\n{len(heard)} utterances, {frames} frames of {teacher.frame_shift_ms:g} ms, "
-        f"{len(teacher.vocabulary)} symbols; {args.reads} reads of {per_read:.0f} frames on average"
+        f"{len(teacher.vocabulary)} symbols; {args.reads} reads of {per_read:.0f} frames on average.\n"
+        f"Reading audio and computing features, which training does beside: {beside:.0f} utterances/s."
     )
 
 
