@@ -80,8 +80,9 @@ def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
 def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callable[[], Stop | None]]:
     """A function that says whether to stop: the time is up, or SIGTERM came (Slurm asks for the node back).
 
-    A second SIGTERM ends the process at once, unless it is `patient`: torchrun's processes get the signal from Slurm
-    and from torchrun, which has its own way (SIGKILL after 30 s) with those that take too long.
+    A second SIGTERM ends the process at once, unless it is `patient` to its end: torchrun's processes get the signal
+    from Slurm and from torchrun, also while they leave, and torchrun has its own way (SIGKILL after 30 s) with those
+    that take too long.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     asked: list[str] = []
@@ -106,7 +107,8 @@ def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callab
     try:
         yield stop
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if not patient:
+            signal.signal(signal.SIGTERM, before)
 
 
 def write_provenance(context: RunContext) -> None:

@@ -97,3 +97,15 @@ def test_the_first_signal_asks_and_the_second_gets_through():
         assert len(reached) == 2
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_among_several_processes_every_signal_only_asks_to_the_end():
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with stop_on(None, patient=True) as stop:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert stop() == Stop("SIGTERM", urgent=True)
+        os.kill(os.getpid(), signal.SIGTERM)  # torchrun's, while we say why we leave
+    finally:
+        signal.signal(signal.SIGTERM, before)

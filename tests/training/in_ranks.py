@@ -17,6 +17,7 @@ from asr_kd.errors import AsrKdError
 from asr_kd.features.augment import Augmentation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
+from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.training.step import Stepper
 from asr_kd.training.train import Control, TrainingJob, train
@@ -44,6 +45,11 @@ def dense(folder: Path) -> TrainingJob:
     return quiet(folder, distill=distill, dense_teacher=teacher)
 
 
+def sequence(folder: Path) -> TrainingJob:
+    hypotheses = HypothesisStore.open(folder / "hypotheses", normalizer="librispeech")
+    return quiet(folder, distill=DistillSettings(kd_weight=0.5, level="sequence"), hypotheses=hypotheses)
+
+
 def unreadable(folder: Path) -> TrainingJob:
     good = noises(folder)
     (folder / "broken.wav").write_bytes(good[0].audio.read_bytes()[:9_000])
@@ -55,6 +61,7 @@ JOBS: dict[str, Callable[[Path], TrainingJob]] = {
     "labels": quiet,
     "stored": stored,
     "dense": dense,
+    "sequence": sequence,
     "inner": lambda folder: quiet(folder, {"inner_layers": (1,), "inner_weight": 0.5}),
     "one-by-one": lambda folder: quiet(folder, {"batch_seconds": 0.5, "epochs": 1, "workers": 1}),
     "unreadable": unreadable,

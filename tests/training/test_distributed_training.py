@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from asr_kd.targets import TargetSettings, extract
+from asr_kd.targets.importing import import_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.step import Stepper, StepResult
 from asr_kd.training.train import Control, train
@@ -29,6 +30,9 @@ def folder(tmp_path_factory) -> Path:
     utterances = noises(folder)
     teacher = LocalTeacher(train(job_on(utterances, settings={"epochs": 1}), folder / "teacher", Control()))
     extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), folder / "targets")
+    heard = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
+    (folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heard))
+    import_hypotheses(folder / "heard.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
     program = Path(__file__).with_name("in_ranks.py")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
