@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import (
@@ -77,6 +77,7 @@ def _training_job(context: RunContext, name: str, settings: TeacherSettings | St
                 vocabulary=vocabulary,
                 teacher_sha256=bridged_sha256(context, teacher, vocabulary),
                 frame_shift_ms=FRAME_SHIFT_MS,
+                frame_offset_ms=FRAME_OFFSET_MS,
             )
         elif learns_from_teacher(settings):
             dense_teacher = load_model(teacher_folder(context, teacher) / "model", context.device).model

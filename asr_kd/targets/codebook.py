@@ -139,6 +139,8 @@ def _read_book(numbers: "_Numbers") -> Book:
     contexts = numbers.take(size) + SHARED
     sizes = numbers.take(size)
     symbols = [np.cumsum(numbers.take(int(count))) for count in sizes]
+    if any(here.min(initial=0) < 0 or (np.diff(here) < 1).any() for here in symbols):
+        raise ValueError("symbols of codes do not rise")
     return Book(
         {
             int(context): (of_context, numbers.take(len(of_context)))

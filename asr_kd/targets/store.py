@@ -159,6 +159,7 @@ class Store:
         teacher_sha256: str | None = None,
         *,
         frame_shift_ms: float | None = None,
+        frame_offset_ms: float | None = None,
         partial: bool = False,
     ) -> "Store":
         """Open a store and refuse it when it is not what the caller expects.
@@ -168,10 +169,11 @@ class Store:
             vocabulary: the student's; None does not compare.
             teacher_sha256: of the weights of the teacher that the recipe names; None does not compare.
             frame_shift_ms: of the student's frames; None does not compare.
+            frame_offset_ms: centre of the student's frame 0; None does not compare.
             partial: also open a store whose extraction has not finished.
 
         Raises:
-            TargetsError: another version, vocabulary, teacher or frame shift, unfinished, or shards missing or of
+            TargetsError: another version, vocabulary, teacher or frames, unfinished, or shards missing or of
                 another size. Their hashes are checked at first use; see `verify`.
         """
         place = place_of(folder)
@@ -198,6 +200,13 @@ class Store:
                 expected=f"the student's {frame_shift_ms:g} ms",
                 where=str(place),
                 remedy="Give the student the teacher's frame shift, or extract with a teacher that has the student's",
+            )
+        if frame_offset_ms is not None and frame_offset_ms != info.frame_offset_ms:
+            raise TargetsError(
+                f"targets whose first frame has its centre at {info.frame_offset_ms:g} ms",
+                expected=f"the student's {frame_offset_ms:g} ms",
+                where=str(place),
+                remedy=EXTRACT_AGAIN,
             )
         store = cls(place, info)
         store._check_files()

@@ -186,6 +186,8 @@ def test_another_vocabulary_teacher_frame_shift_or_version_is_refused(folder, te
         Store.open(folder, teacher.vocabulary, teacher_sha256="b" * 64)
     with pytest.raises(TargetsError, match=r"targets of 40 ms a frame; expected the student's 20 ms"):
         Store.open(folder, frame_shift_ms=20.0)
+    with pytest.raises(TargetsError, match=r"first frame has its centre at 20 ms; expected the student's 35 ms"):
+        Store.open(folder, frame_shift_ms=40.0, frame_offset_ms=35.0)
     for version in (1, 3):
         edit_index(folder, version=version)
         with pytest.raises(

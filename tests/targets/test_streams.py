@@ -148,6 +148,13 @@ def test_books_that_say_the_impossible_are_refused(kind, best, message):
         decode(Codec(29, 0, 8, 0.005), books, np.zeros(0, np.uint8), 2)
 
 
+@pytest.mark.parametrize("symbols", [[3, 3], [-2, 1]])
+def test_books_with_impossible_symbols_are_refused(symbols):
+    book = Book({SHARED: (np.array(symbols), np.array([1, 1]))})
+    with pytest.raises(ValueError, match="do not rise"):
+        read_books(write_books([book]), 1)
+
+
 @pytest.mark.parametrize("damage", [lambda data: data[:-4], lambda data: data[::-1], lambda data: data[:0]])
 def test_damaged_books_are_refused(damage):
     codec = Codec(29, 0, 8, 0.005)
