@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from asr_kd import progress as module
-from asr_kd.progress import SILENT, ConsoleProgress
+from asr_kd.progress import SILENT, Aside, ConsoleProgress
 
 
 class Clock:
@@ -86,3 +86,11 @@ def test_silence_says_nothing(capsys):
     SILENT.update("a", 1, 2, "b")
     SILENT.message("c")
     assert capsys.readouterr() == ("", "")
+
+
+def test_another_process_says_its_lines_with_its_name_and_draws_no_bar():
+    progress, output = make()
+    aside = Aside(progress, "process 1 of 2")
+    aside.update("train a", 1, 1, "steps")
+    aside.message("left out u1")
+    assert output.getvalue() == "process 1 of 2: left out u1\n"
