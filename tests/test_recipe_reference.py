@@ -11,7 +11,7 @@ import sys
 import textwrap
 import types
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -35,7 +35,10 @@ PLAIN = {
     "Recipe.device": "`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU when there is one.",
     "Recipe.corpus": "Which speech; its `kind` decides which of the tables below holds.",
     "Recipe.vocabulary": "What the models spell with.",
-    "Recipe.teachers": "Named teachers; at least one.",
+    "Recipe.teachers": "Named teachers, trained here (`model`) or there already (`source`).",
+    "Recipe.bridge": "How the frames and symbols of a teacher from elsewhere become the students'.",
+    "Recipe.sanity": "The look at a teacher's words before it labels everything.",
+    "Recipe.nbest": "What is kept of a teacher's own hypotheses, for students with `distill.level: sequence`.",
     "Recipe.targets": "What is kept of a teacher's posteriors.",
     "Recipe.students": "Named students; at least one. The report compares `student-hard` with `student-kd`.",
     "Recipe.evaluate": "How systems are scored and timed.",
@@ -103,14 +106,22 @@ def sections() -> dict[type[BaseModel], list[str]]:
 
     def visit(kind: type[BaseModel], path: str) -> None:
         found.setdefault(kind, []).append(path)
+        path = path.split(", ")[0]  # what tells members of a union apart is no part of the keys inside
         for name, field in kind.model_fields.items():
             members = _settings_in(field.annotation)
             for member in members:
                 label = f"{path}.{name}".lstrip(".") + ".NAME" * (get_origin(field.annotation) is dict)
-                visit(member, f"{label}, kind: {member.model_fields['kind'].default}" if len(members) > 1 else label)
+                visit(member, f"{label}{_which(member)}" if len(members) > 1 else label)
 
     visit(Recipe, "")
     return found
+
+
+def _which(member: type[BaseModel]) -> str:
+    """What tells a member of a union from the others."""
+    if "kind" in member.model_fields:
+        return f", kind: {member.model_fields['kind'].default}"
+    return {"existing": ", with a source", "trained": ", with a model"}[member.tag]  # type: ignore[attr-defined]
 
 
 def _title(kind: type[BaseModel]) -> str:
@@ -162,6 +173,8 @@ def _words(annotation: Any) -> str:
         return ", ".join(dict.fromkeys(_words(argument) for argument in known)) + " or null" * (
             len(known) < len(arguments)
         )
+    if origin is Annotated:
+        return _words(arguments[0])
     if origin is dict:
         return f"NAME: {_words(arguments[1])}"
     if origin in (list, tuple):

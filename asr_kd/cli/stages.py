@@ -1,11 +1,14 @@
 """Verbs that run stages of a recipe: run, prepare, train, extract, distill, evaluate, export."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console
+
+if TYPE_CHECKING:
+    from asr_kd.targets.plan import Share
 
 
 def run_stages(
@@ -16,6 +19,7 @@ def run_stages(
     force: bool,
     max_minutes: float | None = None,
     only: list[str] | None = None,
+    share: "Share | None" = None,
 ) -> None:
     """Run the recipe from stage `first` to stage `last` and print what it came to."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
@@ -33,7 +37,7 @@ def run_stages(
         device = choose_device(recipe.device, ranks)
         ranks.use(device)
         told = progress if ranks.first else Aside(progress, ranks.name)
-        context = RunContext(recipe, told, device, should_stop, command_line(), ranks)
+        context = RunContext(recipe, told, device, should_stop, command_line(), ranks, share)
         run_recipe(context, first, last, force, only or ())
         if ranks.first:
             print_summary(context, [str(path), *(overrides or [])], last, progress.console)
@@ -138,6 +142,13 @@ def extract(
     only: Only = None,
     force: Force = False,
     max_minutes: MaxMinutes = None,
+    share: Annotated[
+        str | None,
+        typer.Option("--share", metavar="I/N", help="Make the I-th of N parts only; a Slurm array's task by itself."),
+    ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print shards, bytes and hours from a timed sample; store nothing.")
+    ] = False,
 ) -> None:
     """Run the teachers over the training set once and store their soft targets.
 
@@ -145,7 +156,23 @@ def extract(
     Example:
       asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
     """
-    run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only)
+    from asr_kd.targets.plan import EVERYTHING, Share, slurm_share
+
+    part = Share.parse(share) if share else slurm_share()
+    if plan:
+        _plan_extraction(recipe, overrides, part.count)
+        return
+    run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
+
+
+def _plan_extraction(path: Path, overrides: list[str] | None, workers: int) -> None:
+    from asr_kd.recipe.context import RunContext, choose_device
+    from asr_kd.recipe.extraction import say_plan
+    from asr_kd.recipe.settings import load_recipe
+
+    with console() as progress:
+        recipe = load_recipe(path, overrides or [])
+        say_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers)
 
 
 @app.command()

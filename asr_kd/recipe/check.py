@@ -14,7 +14,8 @@ from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.progress import Progress
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.normalize import Normalizer
+from asr_kd.text.settings import build_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
 
 
@@ -54,8 +55,8 @@ def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
     recipe = load_recipe(path, overrides)
     normalizer = recipe.vocabulary.normalizer
     corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
-    texts = [normalize(u.text, normalizer) for u in corpus.train if u.text]
-    vocabulary = Vocabulary.characters(texts) if texts else None  # of untranscribed audio it is the teacher's
+    texts = [u.text for u in corpus.train if u.text]
+    vocabulary = build_vocabulary(recipe.vocabulary, texts)
     return _Target(corpus.utterances, vocabulary, normalizer, corpus.excluded)
 
 

@@ -17,6 +17,7 @@ from asr_kd.evaluation.provenance import provenance
 from asr_kd.files import write_json, write_text
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
+from asr_kd.targets.plan import Share
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class RunContext:
     should_stop: Callable[[], Stop | None] = lambda: None
     command: str = ""
     ranks: Ranks = ALONE
+    share: Share | None = None  # of extraction, where its tasks do not talk; None: all of it
 
     @property
     def work_dir(self) -> Path:

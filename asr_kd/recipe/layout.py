@@ -10,7 +10,9 @@ from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.targets.places import place_of
 from asr_kd.targets.store import INDEX
+from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.vocabulary import Vocabulary
 
 VOCABULARY = "tokens.txt"
@@ -27,8 +29,19 @@ def student_folder(context: RunContext, name: str) -> Path:
 
 
 def targets_folder(context: RunContext, teacher: str) -> Path:
-    """Where a teacher's soft targets lie."""
+    """Where a teacher's soft targets lie, or what says where they lie."""
     return context.folder("targets", teacher)
+
+
+def hypotheses_folder(context: RunContext, teacher: str) -> Path:
+    """Where a teacher's n-best lies, or what says where it lies."""
+    return context.folder("hypotheses", teacher)
+
+
+def stored_at(context: RunContext, folder: Path) -> Path | str:
+    """The folder itself, or its counterpart below the recipe's `store_url`."""
+    url = context.recipe.store_url
+    return folder if url is None else f"{url.rstrip('/')}/{folder.relative_to(context.work_dir).as_posix()}"
 
 
 def model_folders(context: RunContext) -> dict[str, Path]:
@@ -69,7 +82,9 @@ def corpus_hashes(context: RunContext, *names: str) -> list[str]:
         raise AsrKdError(
             "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)"
         )
-    hashes = [sha256_of_file(path) for path in (*paths, folder / VOCABULARY)]
+    subwords = folder / BPE  # how text is cut is part of the vocabulary
+    files = (*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else []))
+    hashes = [sha256_of_file(path) for path in files]
     # The same sentences may be spoken in other noise: nothing in a manifest would differ.
     corpus = context.recipe.corpus
     return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
@@ -89,13 +104,19 @@ def model_sha256(folder: Path) -> str:
     return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
 
 
-def store_sha256(folder: Path) -> str:
-    """The identity of stored soft targets: the hash of their index.
+def store_sha256(store: Path | str, index: str = INDEX) -> str:
+    """The identity of stored soft targets or hypotheses: the hash of their index.
 
     Raises:
         CheckpointError: they are not there yet.
     """
-    return sha256_of_file(existing(folder / INDEX, "extract"))
+    place = place_of(store)
+    found = place.sha256(index)
+    if found is None:
+        raise CheckpointError(
+            f"has no {index}", where=str(place), remedy="Run the extract stage first (start --from earlier)"
+        )
+    return found
 
 
 def existing(path: Path, stage: str) -> Path:

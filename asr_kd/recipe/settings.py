@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -14,20 +14,14 @@ from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.bridge import BridgeSettings
+from asr_kd.targets.nbest import NbestSettings
+from asr_kd.targets.sanity import SanitySettings
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.settings import TeacherSource, parse_source
-from asr_kd.text.normalize import Normalizer
+from asr_kd.text.settings import VocabularySettings
 from asr_kd.training.settings import TrainSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class VocabularySettings(Settings):
-    """What the models spell with."""
-
-    kind: Literal["characters"] = "characters"
-    normalizer: Normalizer = "librispeech"
-    """Applied to transcripts before training and, to both sides, before scoring."""
 
 
 class TeacherSettings(Settings):
@@ -60,11 +54,17 @@ AnyTeacher = Annotated[
 class StudentSettings(Settings):
     """A student; without `distill` it learns from transcripts alone."""
 
+    later = frozenset({"hypotheses", "baseline"})
+
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
     distill: DistillSettings | None = None
     teacher: str | None = None
-    """Whose soft targets it learns from; may be left out when there is one teacher."""
+    """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
+    hypotheses: Path | None = None
+    """`distill.level: sequence`: a folder that `asr-kd targets import` wrote; None: the teacher's own n-best."""
+    baseline: str | None = None
+    """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
 
 
 class RecipeExport(ExportSettings):
@@ -87,9 +87,13 @@ class Recipe(Settings):
     """Threads of the numerical library; None leaves its own choice."""
     corpus: CorpusSettings
     vocabulary: VocabularySettings = VocabularySettings()
-    teachers: dict[str, AnyTeacher] = Field(min_length=1)
+    teachers: dict[str, AnyTeacher] = Field(default={})
     bridge: BridgeSettings = BridgeSettings()
+    sanity: SanitySettings = SanitySettings()
     targets: TargetSettings = TargetSettings()
+    nbest: NbestSettings = NbestSettings()
+    store_url: str | None = None
+    """Folder or fsspec URL (s3://…, gs://…) for soft targets and hypotheses; None: inside work_dir."""
     students: dict[str, StudentSettings] = Field(min_length=1)
     evaluate: EvaluationSettings = EvaluationSettings()
     export: RecipeExport = RecipeExport()
@@ -144,18 +148,31 @@ class Recipe(Settings):
                 )
 
     def _check_student(self, name: str, student: StudentSettings) -> None:
-        known = ", ".join(self.teachers)
+        known = ", ".join(self.teachers) or "none"
         if student.teacher is not None and student.teacher not in self.teachers:
             raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {known}")
-        if not learns_from_teacher(student):
+        if student.baseline is not None:
+            self._check_baseline(name, student.baseline)
+        if student.hypotheses is not None and not reads_hypotheses(student):
+            raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
+        if not learns_from_teacher(student) or student.hypotheses is not None:
             return
+        if not self.teachers:
+            raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        dense = student.distill is not None and student.distill.targets == "dense"
+        dense = student.distill is not None and student.distill.targets == "dense" and student.distill.needs_targets
         if dense and isinstance(self.teachers[self.teacher_of(student)], ExistingTeacher):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains; one from elsewhere "
                 "teaches through stored targets"
+            )
+
+    def _check_baseline(self, name: str, baseline: str) -> None:
+        others = [other for other, settings in self.students.items() if not learns_from_teacher(settings)]
+        if baseline not in others:
+            raise ValueError(
+                f"students.{name}.baseline is {baseline!r}; students without a teacher: {', '.join(others) or 'none'}"
             )
 
     def teacher_of(self, student: StudentSettings) -> str:
@@ -172,6 +189,13 @@ class Recipe(Settings):
         }
         return tuple(sorted(speeds))
 
+    def needs_nbest(self, teacher: str) -> bool:
+        """Whether a student learns from this teacher's own hypotheses."""
+        return any(
+            reads_hypotheses(student) and student.hypotheses is None and self.teacher_of(student) == teacher
+            for student in self.students.values()
+        )
+
 
 def _check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:
     if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
@@ -183,12 +207,18 @@ def _check_inner_layers(name: str, system: TeacherSettings | StudentSettings) ->
 
 def learns_from_teacher(student: StudentSettings) -> bool:
     """Whether any of the student's loss comes from a teacher."""
-    return student.distill is not None and student.distill.needs_targets
+    return student.distill is not None and (student.distill.needs_targets or student.distill.needs_hypotheses)
 
 
 def reads_store(student: StudentSettings) -> bool:
     """Whether the student needs stored soft targets."""
-    return learns_from_teacher(student) and student.distill is not None and student.distill.targets == "stored"
+    distill = student.distill
+    return distill is not None and distill.needs_targets and distill.targets == "stored"
+
+
+def reads_hypotheses(student: StudentSettings) -> bool:
+    """Whether the student learns from hypotheses, its teacher's or imported ones."""
+    return student.distill is not None and student.distill.needs_hypotheses
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:

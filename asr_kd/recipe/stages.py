@@ -12,16 +12,15 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
+from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.opening import open_system
 from asr_kd.evaluation.report import RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.systems import Role, System
 from asr_kd.export.bundle import export_bundle
 from asr_kd.files import sha256_of_file
-from asr_kd.models.weights import DESCRIPTION, load_model
+from asr_kd.models.weights import DESCRIPTION
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.extraction import extraction_unit
+from asr_kd.recipe.extraction import extraction_unit, hypotheses_unit
 from asr_kd.recipe.layout import (
     VOCABULARY,
     corpus_hashes,
@@ -34,11 +33,11 @@ from asr_kd.recipe.layout import (
 from asr_kd.recipe.say import say_bundle, say_corpus
 from asr_kd.recipe.settings import ExistingTeacher, TeacherSettings
 from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.systems import absent_systems, facts_of_teachers, open_named, role_of, system_sha256
 from asr_kd.recipe.teachers import teacher_unit
 from asr_kd.recipe.trained import student_unit, trained_teacher_unit
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
-from asr_kd.text.normalize import normalize
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 
@@ -50,6 +49,7 @@ def units_of(context: RunContext) -> list[Unit]:
         _prepare(context),
         *(_teacher(context, name, settings) for name, settings in recipe.teachers.items()),
         *(extraction_unit(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
+        *(hypotheses_unit(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(student_unit(context, name, settings) for name, settings in recipe.students.items()),
         _evaluate(context),
         *(_export(context, name) for name in exported(context)),
@@ -74,8 +74,7 @@ def _prepare(context: RunContext) -> Unit:
     def run(folder: Path) -> None:
         corpus = prepare(recipe.corpus, context.work_dir, context.progress)
         write_prepared(corpus, context.work_dir)
-        normalizer = recipe.vocabulary.normalizer
-        vocabulary = Vocabulary.characters(normalize(u.text, normalizer) for u in corpus.train if u.text)
+        vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
         vocabulary.save(folder / VOCABULARY)
         say_corpus(context.progress, folder, corpus, vocabulary)
 
@@ -88,7 +87,7 @@ def _prepare(context: RunContext) -> Unit:
             "corpus": recipe.corpus.model_dump(mode="json"),
             "vocabulary": recipe.vocabulary.model_dump(mode="json"),
         },
-        inputs=lambda: fingerprint(recipe.corpus),
+        inputs=lambda: [fingerprint(recipe.corpus), vocabulary_fingerprint(recipe.vocabulary)],
         run=run,
         results=tuple(results),
         kept=False,
@@ -99,44 +98,44 @@ def _prepare(context: RunContext) -> Unit:
 
 
 def _evaluate(context: RunContext) -> Unit:
-    recipe, folder, models = context.recipe, context.folder("report"), model_folders(context)
+    recipe, folder = context.recipe, context.folder("report")
+    names = sorted([*recipe.teachers, *recipe.students])
 
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
-        systems = [_system(context, name, path) for name, path in models.items()]
+        absent = absent_systems(context)
+        systems = [open_named(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent]
+        pairs = [
+            Comparison(name, student.baseline, recipe.teacher_of(student) if recipe.teachers else None)
+            for name, student in recipe.students.items()
+            if student.baseline is not None
+        ]
         facts = RunFacts(
-            synthetic=corpus.synthetic, seeds=(recipe.seed,), absent_sets=corpus.absent, command=context.command or None
+            synthetic=corpus.synthetic,
+            seeds=(recipe.seed,),
+            absent_sets=corpus.absent,
+            command=context.command or None,
+            absent_systems=absent,
+            comparisons=tuple(pairs),
+            teachers=facts_of_teachers(context),
         )
         evaluate_systems(systems, corpus.sets, recipe.evaluate, folder, facts=facts, progress=context.progress)
+
+    def inputs() -> list[Any]:
+        absent = absent_systems(context)
+        present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
+        return corpus_hashes(context) + [system_sha256(context, name) for name in present]
 
     return Unit(
         "evaluate",
         "evaluate",
         context.work_dir,
         folder,
-        settings={"evaluate": recipe.evaluate.model_dump(mode="json"), "models": sorted(models)},
-        inputs=lambda: corpus_hashes(context) + [model_sha256(path) for path in models.values()],
+        settings={"evaluate": recipe.evaluate.model_dump(mode="json"), "models": names},
+        inputs=inputs,
         run=run,
         results=(folder / RESULTS,),
     )
-
-
-def _system(context: RunContext, name: str, folder: Path) -> System:
-    card = load_model(folder).card
-    details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
-    return open_system(name, role_of(context, name), folder, device=str(context.device), details=details)
-
-
-def role_of(context: RunContext, name: str) -> Role:
-    """The part a system plays in the table: `student-kd` and its teacher, `student-hard`, or one beside them."""
-    recipe = context.recipe
-    if name == "student-hard":
-        return "student_hard"
-    if name == "student-kd":
-        return "student_kd"
-    compared = recipe.students.get("student-kd")
-    main_teacher = recipe.teacher_of(compared) if compared is not None else next(iter(recipe.teachers))
-    return "teacher" if name == main_teacher else "other"
 
 
 def _export(context: RunContext, name: str) -> Unit:

@@ -1,22 +1,27 @@
 """The models that a recipe trains, teachers and students alike, as units of work."""
 
 from pathlib import Path
+from typing import Any
 
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import (
+    hypotheses_folder,
     read_corpus,
     store_sha256,
+    stored_at,
     student_folder,
     targets_folder,
     teacher_folder,
     training_hashes,
 )
-from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from_teacher, reads_store
+from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from_teacher, reads_hypotheses, reads_store
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
+from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.initial import initial_sha256
 from asr_kd.training.train import Control, TrainingJob, train
 
@@ -56,42 +61,63 @@ def _trained(
 
 
 def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
-    """Hashes of the teacher and of its soft targets, where a student learns from them."""
+    """Hashes of the teacher and of what it left for its students, where a student learns from them."""
     if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
         return []
+    if settings.hypotheses is not None:
+        return [store_sha256(settings.hypotheses, HYPOTHESES_INDEX)]
     teacher = context.recipe.teacher_of(settings)
     hashes = [teacher_sha256(context, teacher)]
-    return [*hashes, store_sha256(targets_folder(context, teacher))] if reads_store(settings) else hashes
+    if reads_hypotheses(settings):
+        hashes.append(store_sha256(stored_at(context, hypotheses_folder(context, teacher)), HYPOTHESES_INDEX))
+    elif reads_store(settings):
+        hashes.append(store_sha256(stored_at(context, targets_folder(context, teacher))))
+    return hashes
 
 
 def _training_job(context: RunContext, name: str, settings: TeacherSettings | StudentSettings) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
     recipe = context.recipe
-    store, dense_teacher, distill = None, None, None
+    taught: dict[str, Any] = {}
     if isinstance(settings, StudentSettings):
-        distill = settings.distill
-        teacher = recipe.teacher_of(settings)
-        if reads_store(settings):
-            store = Store.open(
-                targets_folder(context, teacher),
-                vocabulary=vocabulary,
-                teacher_sha256=bridged_sha256(context, teacher, vocabulary),
-                frame_shift_ms=FRAME_SHIFT_MS,
-                frame_offset_ms=FRAME_OFFSET_MS,
-            )
-        elif learns_from_teacher(settings):
-            dense_teacher = load_model(teacher_folder(context, teacher) / "model", context.device).model
+        taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
     return TrainingJob(
         name=name,
         model=settings.model,
         train=settings.train,
-        distill=distill,
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,
         seed=recipe.seed,
         train_utterances=corpus.train,
         dev_utterances=corpus.dev,
-        store=store,
-        dense_teacher=dense_teacher,
         card={"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic, "seed": recipe.seed},
+        **{"distill": None, **taught},
+    )
+
+
+def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabulary) -> dict[str, Any]:
+    """What a student learns from beside transcripts: a store, hypotheses, or a teacher that runs along."""
+    if not learns_from_teacher(student):
+        return {}
+    teacher = context.recipe.teacher_of(student) if student.hypotheses is None else ""
+    if reads_hypotheses(student):
+        return {"hypotheses": _hypotheses(context, student, teacher)}
+    if not reads_store(student):
+        return {"dense_teacher": load_model(teacher_folder(context, teacher) / "model", context.device).model}
+    store = Store.open(
+        stored_at(context, targets_folder(context, teacher)),
+        vocabulary=vocabulary,
+        teacher_sha256=bridged_sha256(context, teacher, vocabulary),
+        frame_shift_ms=FRAME_SHIFT_MS,
+        frame_offset_ms=FRAME_OFFSET_MS,
+    )
+    return {"store": store}
+
+
+def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:
+    normalizer = context.recipe.vocabulary.normalizer
+    if student.hypotheses is not None:
+        return HypothesisStore.open(student.hypotheses, normalizer)
+    return HypothesisStore.open(
+        stored_at(context, hypotheses_folder(context, teacher)), normalizer, teacher_sha256(context, teacher)
     )

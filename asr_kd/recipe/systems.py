@@ -1,0 +1,71 @@
+"""The teachers and students of a recipe as systems to evaluate: which are there, who they are, what part they play."""
+
+from typing import Any
+
+from asr_kd.evaluation.opening import open_system, open_teacher_system
+from asr_kd.evaluation.systems import Role, System
+from asr_kd.models.weights import WEIGHTS, load_model
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
+from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
+
+
+def absent_systems(context: RunContext) -> dict[str, str]:
+    """Name → why it cannot be evaluated yet."""
+    absent = {
+        name: "not trained yet" for name, folder in model_folders(context).items() if not (folder / WEIGHTS).is_file()
+    }
+    for name, settings in context.recipe.teachers.items():
+        if isinstance(settings, ExistingTeacher) and not (teacher_folder(context, name) / IDENTITY).is_file():
+            absent[name] = "not opened yet"
+    return absent
+
+
+def system_sha256(context: RunContext, name: str) -> str:
+    """The identity of a system that is there."""
+    if name in context.recipe.teachers:
+        return teacher_sha256(context, name)
+    return model_sha256(model_folders(context)[name])
+
+
+def open_named(context: RunContext, name: str) -> System:
+    """A teacher or student of the recipe, ready to transcribe."""
+    role, device = role_of(context, name), str(context.device)
+    settings = context.recipe.teachers.get(name)
+    if isinstance(settings, ExistingTeacher):
+        return open_teacher_system(
+            name, heard_teacher(context, name), role=role, device=device, details=_description(settings)
+        )
+    folder = model_folders(context)[name]
+    card = load_model(folder).card
+    details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
+    return open_system(name, role, folder, device=device, details=details)
+
+
+def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
+    """What the report says of teachers that the recipe does not train."""
+    return {
+        name: {**_description(settings), "bridge": context.recipe.bridge.strategy}
+        for name, settings in context.recipe.teachers.items()
+        if isinstance(settings, ExistingTeacher)
+    }
+
+
+def role_of(context: RunContext, name: str) -> Role:
+    """The part a system plays in the table: `student-kd` and its teacher, `student-hard`, or one beside them."""
+    recipe = context.recipe
+    if name == "student-hard":
+        return "student_hard"
+    if name == "student-kd":
+        return "student_kd"
+    if not recipe.teachers:
+        return "other"
+    compared = recipe.students.get("student-kd")
+    main_teacher = recipe.teacher_of(compared) if compared is not None else next(iter(recipe.teachers))
+    return "teacher" if name == main_teacher else "other"
+
+
+def _description(settings: ExistingTeacher) -> dict[str, Any]:
+    plain = settings.model_dump(mode="json")
+    return {"source": plain["source"], "precision": plain["precision"]}
