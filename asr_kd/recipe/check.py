@@ -56,7 +56,8 @@ def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
     normalizer = recipe.vocabulary.normalizer
     corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
     texts = [u.text for u in corpus.train if u.text]
-    vocabulary = build_vocabulary(recipe.vocabulary, texts)
+    spelled = texts or recipe.vocabulary.alphabet or recipe.vocabulary.path
+    vocabulary = build_vocabulary(recipe.vocabulary, texts) if spelled else None  # audio alone can be checked too
     return _Target(corpus.utterances, vocabulary, normalizer, corpus.excluded)
 
 

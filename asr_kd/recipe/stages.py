@@ -18,7 +18,7 @@ from asr_kd.evaluation.report import RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.export.bundle import export_bundle
 from asr_kd.files import sha256_of_file
-from asr_kd.models.weights import DESCRIPTION
+from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.extraction import extraction_unit, hypotheses_unit
 from asr_kd.recipe.layout import (
@@ -124,6 +124,8 @@ def _evaluate(context: RunContext) -> Unit:
     def inputs() -> list[Any]:
         absent = absent_systems(context)
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
+        if not present:
+            existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
         return corpus_hashes(context) + [system_sha256(context, name) for name in present]
 
     return Unit(

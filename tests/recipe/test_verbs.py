@@ -13,7 +13,7 @@ from asr_kd.export.bundle import ExportSettings, export_bundle
 from tests.recipe.tiny_run import RECIPE, command, one_line
 
 VERBS = ("run", "prepare", "train", "extract", "distill", "evaluate", "export", "check", "transcribe")
-GROUPS = ("manifest", "targets")
+GROUPS = ("targets", "manifest")
 
 
 def test_these_are_the_verbs():
