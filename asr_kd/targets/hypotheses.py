@@ -14,8 +14,9 @@ from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
 
-from asr_kd.config import Settings, parse_settings
-from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.config import Settings
+from asr_kd.errors import TargetsError
+from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.places import Place, place_of
 from asr_kd.text.normalize import Normalizer
 
@@ -100,31 +101,16 @@ def read_hypotheses_info(place: Place) -> HypothesesInfo:
     Raises:
         TargetsError: not such a folder, of another version, or its index is damaged.
     """
-    where = f"{place}/{HYPOTHESES_INDEX}"
-    try:
-        data = json.loads(place.read(HYPOTHESES_INDEX))
-    except FileNotFoundError:
-        raise TargetsError(
-            "no hypotheses here",
-            where=str(place),
-            expected=f"a folder with {HYPOTHESES_INDEX}",
-            remedy="Run `asr-kd extract` or `asr-kd targets import` first",
-        ) from None
-    except ValueError as error:
-        raise TargetsError(f"cannot be read ({error})", where=where, expected="JSON", remedy=MAKE_AGAIN) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise TargetsError("does not describe hypotheses", where=where, remedy=MAKE_AGAIN)
-    if data.get("version") != FORMAT_VERSION:
-        raise TargetsError(
-            f"format version {data.get('version')!r}",
-            expected=f"version {FORMAT_VERSION}",
-            where=where,
-            remedy=f"Use the release of asr-kd that wrote it. {MAKE_AGAIN}",
-        )
-    try:
-        return parse_settings(HypothesesInfo, data, where)
-    except RecipeError as error:
-        raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=MAKE_AGAIN) from error
+    form = IndexForm(
+        HYPOTHESES_INDEX,
+        FORMAT,
+        FORMAT_VERSION,
+        HypothesesInfo,
+        "hypotheses",
+        made_by="`asr-kd extract` or `asr-kd targets import`",
+        make_again=MAKE_AGAIN,
+    )
+    return read_index(place, form)
 
 
 class HypothesisStore:

@@ -5,15 +5,15 @@ SHA-256. Opening refuses what does not match, by name. Knows nothing of how targ
 """
 
 import bisect
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
-from asr_kd.config import Settings, parse_settings
-from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.config import Settings
+from asr_kd.errors import TargetsError
+from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec, StoredTargets
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.shard import Array, Shard
@@ -109,32 +109,10 @@ def read_info(folder: Path | str | Place) -> StoreInfo:
     Raises:
         TargetsError: not a store, of another version, or its index is damaged.
     """
-    place = place_of(folder)
-    path = f"{place}/{INDEX}"
-    try:
-        data = json.loads(place.read(INDEX))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise TargetsError(
-            "no soft targets here",
-            where=str(place),
-            expected=f"a folder with {INDEX}",
-            remedy="Run `asr-kd extract` first",
-        ) from error
-    except (OSError, ValueError) as error:
-        raise TargetsError(f"cannot be read ({error})", where=path, expected="JSON", remedy=EXTRACT_AGAIN) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise TargetsError("does not describe a soft-target store", where=path, remedy=EXTRACT_AGAIN)
-    if data.get("version") != FORMAT_VERSION:
-        raise TargetsError(
-            f"format version {data.get('version')!r}",
-            expected=f"version {FORMAT_VERSION}",
-            where=path,
-            remedy=f"Use the release of asr-kd that wrote it. {EXTRACT_AGAIN}",
-        )
-    try:
-        return parse_settings(StoreInfo, data, path)
-    except RecipeError as error:
-        raise TargetsError(f"the description is damaged: {error.found}", where=path, remedy=EXTRACT_AGAIN) from error
+    form = IndexForm(
+        INDEX, FORMAT, FORMAT_VERSION, StoreInfo, "soft targets", made_by="`asr-kd extract`", make_again=EXTRACT_AGAIN
+    )
+    return read_index(place_of(folder), form)
 
 
 class Store:
