@@ -4,7 +4,9 @@ Work is cut by a fixed plan; each process, and each task of an array, takes its 
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from asr_kd.errors import AsrKdError, ShareDone, StoppedEarly
 from asr_kd.files import write_json
@@ -34,26 +36,13 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
     recipe, folder = context.recipe, targets_folder(context, teacher)
     settings = _target_settings(context, teacher)
     bridge_settings = recipe.bridge.model_dump(mode="json", exclude_defaults=True)
-    reports: list[ExtractionReport] = []
+    store = stored_at(context, folder)
 
-    def run(folder: Path) -> None:
-        reports.append(label(_share(context)))
-
-    def finish(folder: Path) -> None:
-        report = reports[-1]
-        if not report.complete and context.ranks.count > 1:
-            report = label(EVERYTHING if context.share is None else context.share)  # counts what the others made
-        if not report.complete:
-            _unfinished(context, report.busy, report.share_line())
-        _point_to(context, folder, INDEX)
-        say_extraction(context.progress, folder, report)
-
-    def label(share: Share) -> ExtractionReport:
+    def label(share: Share, hear_first: bool) -> ExtractionReport:
         corpus, vocabulary = read_corpus(context)
         heard = bridged(context, heard_teacher(context, teacher), vocabulary)
-        if not reports:
+        if hear_first:
             say_what_it_hears(context, heard)
-        store = stored_at(context, folder)
         return extract(
             heard,
             corpus.train,
@@ -64,48 +53,23 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
         )
 
-    return Unit(
-        "extract",
-        teacher,
-        context.work_dir,
-        folder,
-        settings={
-            **settings.model_dump(mode="json", exclude={"readers"}),  # more threads change nothing that is stored
-            **({"bridge": bridge_settings} if bridge_settings else {}),
-            **_elsewhere(context),
-        },
-        inputs=lambda: [*corpus_hashes(context, "train"), teacher_sha256(context, teacher)],
-        run=run,
-        results=(folder / (INDEX if recipe.store_url is None else PLACE),),
-        parallel=True,
-        finish=finish,
-    )
+    plain = {
+        **settings.model_dump(mode="json", exclude={"readers"}),  # more threads change nothing that is stored
+        **({"bridge": bridge_settings} if bridge_settings else {}),
+    }
+    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), INDEX)
+    return _unit(context, teacher, teacher, folder, plain, work)
 
 
 def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
     """Stores a teacher's n-best as text, for students with another vocabulary."""
     recipe, folder = context.recipe, hypotheses_folder(context, teacher)
-    reports: list[NbestReport] = []
+    store = stored_at(context, folder)
 
-    def run(folder: Path) -> None:
-        reports.append(label(_share(context)))
-
-    def finish(folder: Path) -> None:
-        report = reports[-1]
-        if not report.complete and context.ranks.count > 1:
-            report = label(EVERYTHING if context.share is None else context.share)
-        if not report.complete:
-            _unfinished(context, report.busy, f"this share of {stored_at(context, folder)} is done")
-        _point_to(context, folder, HYPOTHESES_INDEX)
-        if report.quarantine:
-            where = f"{stored_at(context, folder)}/{QUARANTINE}"
-            context.progress.message(f"  {len(report.quarantine)} utterances left out, listed in {where}")
-
-    def label(share: Share) -> NbestReport:
+    def label(share: Share, hear_first: bool) -> NbestReport:
         corpus, _ = read_corpus(context)
-        store = stored_at(context, folder)
         heard = heard_teacher(context, teacher)  # not bridged: text has no frames
-        if not reports:
+        if hear_first:
             say_what_it_hears(context, heard)
         return extract_hypotheses(
             heard,
@@ -114,25 +78,62 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
             store,
             recipe.vocabulary.normalizer,
             share,
-            should_stop=_stopping(
-                context, lambda: sum(1 for name in place_of(store).sizes() if name.endswith(".json"))
-            ),
+            should_stop=_stopping(context, lambda: _marks(store)),
             progress=lambda done, total: context.progress.update(f"n-best {teacher}", done, total, "s of audio"),
         )
 
+    def say(report: NbestReport) -> None:
+        context.progress.message(f"  hypotheses of {report.utterances} utterances")
+        if report.quarantine:
+            context.progress.message(f"  {len(report.quarantine)} left out, listed in {store}/{QUARANTINE}")
+
+    plain = {
+        **recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"}),
+        "normalizer": recipe.vocabulary.normalizer,
+    }
+    return _unit(context, teacher, f"{teacher}-hypotheses", folder, plain, _Work(label, say, HYPOTHESES_INDEX))
+
+
+Report = TypeVar("Report", ExtractionReport, NbestReport)
+
+
+@dataclass(frozen=True)
+class _Work(Generic[Report]):
+    """What a unit of extraction does."""
+
+    label: Callable[[Share, bool], Report]  # a share of the plan; whether to hear the teacher first
+    say: Callable[[Report], None]  # what came out
+    index: str  # the file that completes the store
+
+
+def _unit(
+    context: RunContext, teacher: str, name: str, folder: Path, settings: dict[str, Any], work: _Work[Report]
+) -> Unit:
+    reports: list[Report] = []
+
+    def run(folder: Path) -> None:
+        share = (context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)
+        reports.append(work.label(share, True))
+
+    def finish(folder: Path) -> None:
+        report = reports[-1]
+        if not report.complete and context.ranks.count > 1:
+            report = work.label(context.share or EVERYTHING, False)  # counts what the others made
+        if not report.complete:
+            _leave_unfinished(context, report, stored_at(context, folder))
+        _point_to(context, folder, work.index)
+        work.say(report)
+
+    url = context.recipe.store_url
     return Unit(
         "extract",
-        f"{teacher}-hypotheses",
+        name,
         context.work_dir,
         folder,
-        settings={
-            **recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"}),
-            "normalizer": recipe.vocabulary.normalizer,
-            **_elsewhere(context),
-        },
+        settings=settings if url is None else {**settings, "store_url": url},
         inputs=lambda: [*corpus_hashes(context, "train"), teacher_sha256(context, teacher)],
         run=run,
-        results=(folder / (HYPOTHESES_INDEX if recipe.store_url is None else PLACE),),
+        results=(folder / (work.index if url is None else PLACE),),
         parallel=True,
         finish=finish,
     )
@@ -173,11 +174,6 @@ def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
     return recipe.targets.model_copy(update={"speeds": speeds})
 
 
-def _share(context: RunContext) -> Share:
-    """This process' part of this task's part."""
-    return (context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)
-
-
 def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[], bool]:
     """A piece is the least that is kept: without one a call, a short time limit would never get anywhere."""
     before = count_done()
@@ -193,14 +189,16 @@ def _marks(store: Path | str) -> int:
     return sum(1 for name in place_of(store).sizes() if name.endswith(".json"))
 
 
-def _unfinished(context: RunContext, busy: tuple[str, ...], share_line: str) -> None:
+def _leave_unfinished(context: RunContext, report: ExtractionReport | NbestReport, store: Path | str) -> None:
     """End a call whose part is done, or in others' hands, while the whole is not."""
-    if busy:
+    if report.busy:
         raise StoppedEarly(
-            f"other processes still make {len(busy)} parts ({busy[0]})",
+            f"other processes still make {len(report.busy)} parts ({report.busy[0]})",
+            where=str(store),
             remedy="Run the same command again when they are done",
         )
-    raise ShareDone(share_line, remedy="When all shares are done, run the recipe without --share to go on")
+    done = report.share_line() if isinstance(report, ExtractionReport) else "this share is done"
+    raise ShareDone(done, where=str(store), remedy="When all shares are done, run the recipe without --share to go on")
 
 
 def _point_to(context: RunContext, folder: Path, index: str) -> None:
@@ -208,7 +206,3 @@ def _point_to(context: RunContext, folder: Path, index: str) -> None:
     store = stored_at(context, folder)
     if store != folder:
         write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})
-
-
-def _elsewhere(context: RunContext) -> dict[str, str]:
-    return {} if context.recipe.store_url is None else {"store_url": context.recipe.store_url}
