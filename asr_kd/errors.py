@@ -97,9 +97,3 @@ class StoppedEarly(AsrKdError):
     """Work stopped on request (time limit or signal) with its state saved; running again goes on."""
 
     exit_code = 75  # EX_TEMPFAIL: what batch systems read as "requeue me"
-
-
-class ShareDone(StoppedEarly):
-    """This worker's share is done and the rest is others': nothing is wrong, nothing is to be requeued."""
-
-    exit_code = 0

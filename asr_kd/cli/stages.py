@@ -160,19 +160,21 @@ def extract(
 
     part = Share.parse(share) if share else slurm_share()
     if plan:
-        _plan_extraction(recipe, overrides, part.count)
+        _plan_extraction(recipe, overrides, part.count, only or [])
         return
+    if force and part != EVERYTHING:
+        raise typer.BadParameter("each share would set aside what the others have made", param_hint="--force")
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
 
 
-def _plan_extraction(path: Path, overrides: list[str] | None, workers: int) -> None:
+def _plan_extraction(path: Path, overrides: list[str] | None, workers: int, only: list[str]) -> None:
     from asr_kd.recipe.context import RunContext, choose_device
     from asr_kd.recipe.extraction import say_plan
     from asr_kd.recipe.settings import load_recipe
 
     with console() as progress:
         recipe = load_recipe(path, overrides or [])
-        say_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers)
+        say_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers, only)
 
 
 @app.command()

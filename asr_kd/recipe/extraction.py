@@ -3,12 +3,15 @@
 Work is cut by a fixed plan; each process, and each task of an array, takes its share and leaves the rest alone.
 """
 
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from asr_kd.errors import AsrKdError, ShareDone, StoppedEarly
+import torch
+
+from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
@@ -57,7 +60,7 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
         **settings.model_dump(mode="json", exclude={"readers"}),  # more threads change nothing that is stored
         **({"bridge": bridge_settings} if bridge_settings else {}),
     }
-    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), INDEX)
+    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), INDEX, spelled=True)
     return _unit(context, teacher, teacher, folder, plain, work)
 
 
@@ -91,7 +94,9 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
         **recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"}),
         "normalizer": recipe.vocabulary.normalizer,
     }
-    return _unit(context, teacher, f"{teacher}-hypotheses", folder, plain, _Work(label, say, HYPOTHESES_INDEX))
+    return _unit(
+        context, teacher, f"{teacher}-hypotheses", folder, plain, _Work(label, say, HYPOTHESES_INDEX, spelled=False)
+    )
 
 
 Report = TypeVar("Report", ExtractionReport, NbestReport)
@@ -104,6 +109,7 @@ class _Work(Generic[Report]):
     label: Callable[[Share, bool], Report]  # a share of the plan; whether to hear the teacher first
     say: Callable[[Report], None]  # what came out
     index: str  # the file that completes the store
+    spelled: bool  # whether what is stored depends on the students' vocabulary
 
 
 def _unit(
@@ -115,14 +121,15 @@ def _unit(
         share = (context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)
         reports.append(work.label(share, True))
 
-    def finish(folder: Path) -> None:
+    def finish(folder: Path) -> str | None:
         report = reports[-1]
         if not report.complete and context.ranks.count > 1:
             report = work.label(context.share or EVERYTHING, False)  # counts what the others made
         if not report.complete:
-            _leave_unfinished(context, report, stored_at(context, folder))
+            return _left(report, stored_at(context, folder))
         _point_to(context, folder, work.index)
         work.say(report)
+        return None
 
     url = context.recipe.store_url
     return Unit(
@@ -131,11 +138,12 @@ def _unit(
         context.work_dir,
         folder,
         settings=settings if url is None else {**settings, "store_url": url},
-        inputs=lambda: [*corpus_hashes(context, "train"), teacher_sha256(context, teacher)],
+        inputs=lambda: [*corpus_hashes(context, "train", spelling=work.spelled), teacher_sha256(context, teacher)],
         run=run,
         results=(folder / (work.index if url is None else PLACE),),
         parallel=True,
         finish=finish,
+        whole=lambda: url is None or _still_there(folder, work.index),
     )
 
 
@@ -154,13 +162,19 @@ def say_what_it_hears(context: RunContext, teacher: Teacher) -> None:
             context.progress.message(f"  {line}")
 
 
-def say_plan(context: RunContext, workers: int) -> None:
+def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> None:
     """Print what extraction would make and take, for each teacher, from a timed sample; stores nothing."""
     corpus, vocabulary = read_corpus(context)
     teachers = [name for name in context.recipe.teachers if context.recipe.target_speeds(name)]
-    if not teachers:
-        raise AsrKdError("no student of this recipe needs soft targets", expected="one with distill.level: frame")
-    for name in teachers:
+    unknown = [name for name in only if name not in teachers]
+    if unknown or not teachers:
+        raise AsrKdError(
+            f"{unknown[0]!r} has no soft targets to plan" if unknown else "no student needs soft targets",
+            expected=f"one of {', '.join(teachers)}" if teachers else "one with distill.level: frame",
+        )
+    if context.recipe.threads is not None:
+        torch.set_num_threads(context.recipe.threads)
+    for name in only or teachers:
         heard = bridged(context, heard_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         for line in plan_report(heard, corpus.train, _target_settings(context, name)).lines(workers):
@@ -186,11 +200,15 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
 
 
 def _marks(store: Path | str) -> int:
-    return sum(1 for name in place_of(store).sizes() if name.endswith(".json"))
+    return sum(1 for name in place_of(store).sizes() if name.startswith("nbest-") and name.endswith(".json"))
 
 
-def _leave_unfinished(context: RunContext, report: ExtractionReport | NbestReport, store: Path | str) -> None:
-    """End a call whose part is done, or in others' hands, while the whole is not."""
+def _left(report: ExtractionReport | NbestReport, store: Path | str) -> str:
+    """What to say of a call whose own part is done while the whole is not.
+
+    Raises:
+        StoppedEarly: parts of this call's own are in other processes' hands.
+    """
     if report.busy:
         raise StoppedEarly(
             f"other processes still make {len(report.busy)} parts ({report.busy[0]})",
@@ -198,7 +216,13 @@ def _leave_unfinished(context: RunContext, report: ExtractionReport | NbestRepor
             remedy="Run the same command again when they are done",
         )
     done = report.share_line() if isinstance(report, ExtractionReport) else "this share is done"
-    raise ShareDone(done, where=str(store), remedy="When all shares are done, run the recipe without --share to go on")
+    return f"{done}. When all shares are done, run the recipe without --share to go on"
+
+
+def _still_there(folder: Path, index: str) -> bool:
+    """Whether a store elsewhere is what the note in the run's folder says."""
+    note = json.loads((folder / PLACE).read_text(encoding="utf-8"))
+    return place_of(note["place"]).sha256(index) == note["sha256"]
 
 
 def _point_to(context: RunContext, folder: Path, index: str) -> None:

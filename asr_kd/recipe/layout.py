@@ -69,8 +69,10 @@ def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
     return corpus, Vocabulary.load(manifests_folder(context.work_dir) / VOCABULARY)
 
 
-def corpus_hashes(context: RunContext, *names: str) -> list[str]:
+def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> list[str]:
     """Hashes of the vocabulary and of manifests, all of them when none is named; what is in the audio, if known.
+
+    Without `spelling` the vocabulary is left out: for what does not depend on how students spell.
 
     Raises:
         AsrKdError: prepare has not run.
@@ -83,7 +85,7 @@ def corpus_hashes(context: RunContext, *names: str) -> list[str]:
             "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)"
         )
     subwords = folder / BPE  # how text is cut is part of the vocabulary
-    files = (*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else []))
+    files = [*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else [])] if spelling else paths
     hashes = [sha256_of_file(path) for path in files]
     # The same sentences may be spoken in other noise: nothing in a manifest would differ.
     corpus = context.recipe.corpus

@@ -33,6 +33,7 @@ def run_recipe(
         AsrKdError: whatever a stage meets; finished stages stay finished.
     """
     units, ranks = _select(units_of(context), first, last, only), context.ranks
+    _refuse_force_elsewhere(context, units, force)
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     record = functools.cache(functools.partial(write_provenance, context))
@@ -46,6 +47,17 @@ def run_recipe(
                     f"stopped ({reason}) after {unit.label}", remedy="Run the same command again to go on"
                 )
     return ran
+
+
+def _refuse_force_elsewhere(context: RunContext, units: Sequence[Unit], force: bool) -> None:
+    """What lies below `store_url` is not set aside, so doing it again would find it done."""
+    url = context.recipe.store_url
+    if force and url is not None and any(unit.stage == "extract" for unit in units):
+        raise RecipeError(
+            "--force does not reach what lies at store_url",
+            where=url,
+            remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
+        )
 
 
 def _select(units: Sequence[Unit], first: str, last: str, only: Sequence[str]) -> list[Unit]:

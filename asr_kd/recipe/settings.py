@@ -169,6 +169,8 @@ class Recipe(Settings):
             )
 
     def _check_baseline(self, name: str, baseline: str) -> None:
+        if baseline == name:
+            raise ValueError(f"students.{name}.baseline is that student itself")
         others = [other for other, settings in self.students.items() if not learns_from_teacher(settings)]
         if baseline not in others:
             raise ValueError(

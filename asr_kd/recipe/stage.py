@@ -34,7 +34,10 @@ class Unit:
     results: tuple[Path, ...]  # files without which it is not done, whatever its marker says
     kept: bool = True  # the folder is set aside when settings change; otherwise `run` writes over it
     parallel: bool = False  # `run` is called in every process; otherwise in the first one only
-    finish: Callable[[Path], None] | None = None  # called in the first process after `run` has ended in all of them
+    finish: Callable[[Path], str | None] | None = None
+    """Called in the first process after `run` has ended in all of them; may return why the unit is not done yet."""
+    whole: Callable[[], bool] = lambda: True
+    """Asked when all results are there: whether what they point to is."""
 
     @property
     def label(self) -> str:
@@ -84,12 +87,12 @@ def run_unit(
     elif ranks.first:
         unit.run(unit.folder)
     if ranks.first:
-        if unit.finish is not None:
-            unit.finish(unit.folder)
+        left = unit.finish(unit.folder) if unit.finish is not None else None
         seconds = round(time.monotonic() - started, 1)
         finished = time.strftime("%Y-%m-%d %H:%M")
-        write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
-        say(f"[{unit.label}] done in {seconds:.0f} s")
+        if left is None:
+            write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
+        say(f"[{unit.label}] " + (f"done in {seconds:.0f} s" if left is None else left))
     ranks.barrier()
     return True
 
@@ -108,12 +111,12 @@ def _begin(
     if not marker and not force:
         marker = _take_back(unit, key, say, on_change)
     gone = [path for path in unit.results if not path.exists()]
-    if marker.get("done") and not gone:
+    if marker.get("done") and not gone and unit.whole():
         say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
         return None
     on_change()
     if marker.get("done"):
-        say(f"[{unit.label}] is done again: {gone[0]} is gone")
+        say(f"[{unit.label}] is done again: {gone[0] if gone else 'what it points to'} is gone")
     else:
         say(f"[{unit.label}] {'goes on' if marker else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}

@@ -3,6 +3,7 @@
 No loop over data here: a unit calls its part and says what came out.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,9 @@ from asr_kd.recipe.layout import (
     read_corpus,
 )
 from asr_kd.recipe.say import say_bundle, say_corpus
-from asr_kd.recipe.settings import ExistingTeacher, TeacherSettings
+from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher
 from asr_kd.recipe.stage import Unit
-from asr_kd.recipe.systems import absent_systems, facts_of_teachers, open_named, role_of, system_sha256
+from asr_kd.recipe.systems import absent_systems, facts_of_teachers, open_named, role_of, system_sha256, taught_by
 from asr_kd.recipe.teachers import teacher_unit
 from asr_kd.recipe.trained import student_unit, trained_teacher_unit
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
@@ -47,7 +48,7 @@ def units_of(context: RunContext) -> list[Unit]:
     recipe = context.recipe
     return [
         _prepare(context),
-        *(_teacher(context, name, settings) for name, settings in recipe.teachers.items()),
+        *(_teacher(context, name, settings) for name, settings in _trained_first(recipe.teachers)),
         *(extraction_unit(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
         *(hypotheses_unit(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(student_unit(context, name, settings) for name, settings in recipe.students.items()),
@@ -56,7 +57,12 @@ def units_of(context: RunContext) -> list[Unit]:
     ]
 
 
-def _teacher(context: RunContext, name: str, settings: TeacherSettings | ExistingTeacher) -> Unit:
+def _trained_first(teachers: Mapping[str, AnyTeacher]) -> list[tuple[str, AnyTeacher]]:
+    """An ensemble may stand above the teachers that it is made of."""
+    return sorted(teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
+
+
+def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
     if isinstance(settings, ExistingTeacher):
         return teacher_unit(context, name, settings)
     return trained_teacher_unit(context, name, settings)
@@ -100,13 +106,16 @@ def _prepare(context: RunContext) -> Unit:
 def _evaluate(context: RunContext) -> Unit:
     recipe, folder = context.recipe, context.folder("report")
     names = sorted([*recipe.teachers, *recipe.students])
+    stated = {
+        name: [student.baseline, student.teacher] for name, student in recipe.students.items() if student.baseline
+    }
 
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
         absent = absent_systems(context)
         systems = [open_named(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent]
         pairs = [
-            Comparison(name, student.baseline, recipe.teacher_of(student) if recipe.teachers else None)
+            Comparison(name, student.baseline, taught_by(recipe, student))
             for name, student in recipe.students.items()
             if student.baseline is not None
         ]
@@ -133,7 +142,11 @@ def _evaluate(context: RunContext) -> Unit:
         "evaluate",
         context.work_dir,
         folder,
-        settings={"evaluate": recipe.evaluate.model_dump(mode="json"), "models": names},
+        settings={
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "models": names,
+            **({"pairs": stated} if stated else {}),
+        },
         inputs=inputs,
         run=run,
         results=(folder / RESULTS,),

@@ -7,7 +7,7 @@ from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
-from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.recipe.settings import ExistingTeacher, Recipe, StudentSettings
 from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
 
 
@@ -59,11 +59,16 @@ def role_of(context: RunContext, name: str) -> Role:
         return "student_hard"
     if name == "student-kd":
         return "student_kd"
-    if not recipe.teachers:
-        return "other"
     compared = recipe.students.get("student-kd")
-    main_teacher = recipe.teacher_of(compared) if compared is not None else next(iter(recipe.teachers))
+    main_teacher = taught_by(recipe, compared) if compared is not None else next(iter(recipe.teachers), None)
     return "teacher" if name == main_teacher else "other"
+
+
+def taught_by(recipe: Recipe, student: StudentSettings) -> str | None:
+    """The teacher that a student is measured against; None where other systems' hypotheses taught it."""
+    if not recipe.teachers or (student.hypotheses is not None and student.teacher is None):
+        return None
+    return recipe.teacher_of(student)
 
 
 def _description(settings: ExistingTeacher) -> dict[str, Any]:

@@ -107,10 +107,21 @@ def known_teacher(context: RunContext, name: str) -> KnownTeacher:
 
 
 def heard_teacher(context: RunContext, name: str) -> Teacher:
-    """A teacher of the recipe, opened, in its own vocabulary and on its own frames."""
+    """A teacher of the recipe, opened, in its own vocabulary and on its own frames.
+
+    Raises:
+        CheckpointError: the teacher stage has not run, or has found another one under this name.
+    """
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
-        return _open(context, settings, context.device)
+        teacher = _open(context, settings, context.device)
+        if teacher.sha256 != teacher_sha256(context, name):
+            raise CheckpointError(
+                "is not the teacher that the teacher stage found: its weights or settings have changed since",
+                where=f"teachers.{name}",
+                remedy="Run the teacher stage first (leave --from out)",
+            )
+        return teacher
     return LocalTeacher(teacher_folder(context, name) / "model", device=context.device)
 
 

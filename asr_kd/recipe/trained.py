@@ -49,7 +49,8 @@ def _trained(
         context.work_dir,
         folder,
         settings={
-            **settings.identity(),
+            # What a student is compared with changes the report, not the student.
+            **{key: value for key, value in settings.identity().items() if key != "baseline"},
             "seed": context.recipe.seed,
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },

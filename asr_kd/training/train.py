@@ -195,9 +195,11 @@ def _loaders(
         num_workers=settings.workers,
         pin_memory=pinned,
     )
-    known = [
-        u for u in job.dev_utterances if not job.vocabulary.unknown_characters(normalize(u.text or "", job.normalizer))
-    ]
+    known = []
+    for utterance in job.dev_utterances:
+        text = normalize(utterance.text or "", job.normalizer)
+        if text and not job.vocabulary.unknown_characters(text):
+            known.append(utterance)
     if not known:
         raise TrainingError(
             "no dev utterance has a transcript in the vocabulary", remedy="Look at the corpus with `asr-kd check`"

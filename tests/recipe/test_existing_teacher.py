@@ -129,7 +129,7 @@ def test_shares_on_a_url_make_the_store_together(copy):
     words = (url, "targets.shard_seconds=30")
     first = copy.command("extract", *words, "--share", "1/2")
     assert first.code == 0, first.err
-    assert "share 1/2" in first.err
+    assert "share 1/2" in first.out
     second = copy.command("extract", *words, "--share", "2/2")
     assert second.code == 0, second.err
     done = copy.command("extract", *words)
