@@ -233,9 +233,15 @@ def _length_problem(utterance: Utterance, info: AudioInfo) -> str | None:
     return length_problem(info, utterance.duration, None if utterance.whole else utterance.start)
 
 
+def _within(utterance: Utterance, info: AudioInfo) -> float:
+    """Its duration in seconds, unless it reaches beyond its recording, which a cut must not, not even by a rounding."""
+    if utterance.start + utterance.duration <= info.duration:
+        return utterance.duration
+    return info.duration - utterance.start
+
+
 def _cut_row(utterance: Utterance, info: AudioInfo, recording: str) -> dict[str, Any]:
-    # A cut must not reach beyond its recording, not even by a rounding.
-    duration = info.duration if utterance.whole else min(utterance.duration, info.duration - utterance.start)
+    duration = info.duration if utterance.whole else _within(utterance, info)
     every = list(range(info.channels))
     channel: int | list[int] = 0 if info.channels == 1 or utterance.channels == "first" else every
     supervision: dict[str, Any] = {
