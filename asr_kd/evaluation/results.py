@@ -1,6 +1,6 @@
 """What an evaluation found, as frozen data. Knows neither how it was measured nor how it is written."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +92,13 @@ class RunFacts:
     teachers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Name of a teacher → what is known of distilling from it (how it was bridged, what its targets take …), as plain
     data for the report."""
+    recipe: str | None = None
+    corpus: str | None = None
+    """The corpus' name, for the report and for model cards."""
+    dev_sets: tuple[str, ...] = ()
+    """Sets that training looked at: they are no headline while there is another one."""
+    curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
+    """System → what its training wrote a row an epoch (epoch, dev_wer, …)."""
 
 
 @dataclass(frozen=True)

@@ -34,10 +34,14 @@ def summarize(results: Results) -> dict[str, Any]:
         "absent_systems": dict(results.facts.absent_systems),
         "models": {key: _model(results, key) for key in _ordered(results)},
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
+        "curves": {name: [dict(row) for row in rows] for name, rows in results.facts.curves.items()},
         "provenance": {
             "normalizer": results.settings.normalizer,
             "synthetic": results.facts.synthetic,
             "seeds": list(results.facts.seeds),
+            "recipe": results.facts.recipe,
+            "corpus": results.facts.corpus,
+            "dev_sets": list(results.facts.dev_sets),
             "bootstrap": {
                 "samples": results.settings.bootstrap_samples,
                 "seed": results.settings.bootstrap_seed,

@@ -34,7 +34,15 @@ from asr_kd.recipe.layout import (
 from asr_kd.recipe.say import say_bundle, say_corpus
 from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher
 from asr_kd.recipe.stage import Unit
-from asr_kd.recipe.systems import absent_systems, facts_of_teachers, open_named, role_of, system_sha256, taught_by
+from asr_kd.recipe.systems import (
+    absent_systems,
+    curves,
+    facts_of_teachers,
+    open_named,
+    role_of,
+    system_sha256,
+    taught_by,
+)
 from asr_kd.recipe.teachers import teacher_unit
 from asr_kd.recipe.trained import student_unit, trained_teacher_unit
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
@@ -127,6 +135,10 @@ def _evaluate(context: RunContext) -> Unit:
             absent_systems=absent,
             comparisons=tuple(pairs),
             teachers=facts_of_teachers(context),
+            recipe=recipe.name,
+            corpus=corpus.name,
+            dev_sets=corpus.dev_sets,
+            curves=curves(context),
         )
         evaluate_systems(systems, corpus.sets, recipe.evaluate, folder, facts=facts, progress=context.progress)
 
@@ -143,7 +155,7 @@ def _evaluate(context: RunContext) -> Unit:
         context.work_dir,
         folder,
         settings={
-            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "evaluate": recipe.evaluate.identity(),
             "models": names,
             **({"pairs": stated} if stated else {}),
         },

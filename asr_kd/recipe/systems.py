@@ -1,5 +1,7 @@
 """The teachers and students of a recipe as systems to evaluate: which are there, who they are, what part they play."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 from asr_kd.evaluation.opening import open_system, open_teacher_system
@@ -9,6 +11,10 @@ from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import ExistingTeacher, Recipe, StudentSettings
 from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
+
+CURVE = "curve.jsonl"
+"""What training writes beside a model's folder."""
+CURVE_KEYS = ("epoch", "dev_wer", "dev_loss", "train_loss")
 
 
 def absent_systems(context: RunContext) -> dict[str, str]:
@@ -50,6 +56,20 @@ def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
         for name, settings in context.recipe.teachers.items()
         if isinstance(settings, ExistingTeacher)
     }
+
+
+def curves(context: RunContext) -> dict[str, list[dict[str, Any]]]:
+    """Epochs of each model's training with what was measured after them, by its name; what is not there is left out."""
+    found = {name: _curve(model.parent / CURVE) for name, model in model_folders(context).items()}
+    return {name: rows for name, rows in found.items() if rows}
+
+
+def _curve(path: Path) -> list[dict[str, Any]]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError):  # only a picture in the report: models that were copied here come without
+        return []
+    return [{key: row[key] for key in CURVE_KEYS if key in row} for row in rows if isinstance(row, dict)]
 
 
 def role_of(context: RunContext, name: str) -> Role:
