@@ -35,14 +35,26 @@ ONE_HOME = {
     "sherpa_onnx": "export/sherpa_client.py",
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
-    "jiwer": "scoring/wer.py",
-    "librosa": "audio.py",
+    "jiwer": "scoring/alignment.py",
+    "librosa": ("audio.py", "evaluation/report/media.py"),
+    "PIL": "evaluation/report/media.py",
+    "jinja2": "evaluation/report/templates.py",
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote.py",
+    "whisper_normalizer": "text/whisper.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""
-LATE = {"onnx", "onnxscript", "onnxruntime", "sherpa_onnx", "espeakng_loader", "transformers", "huggingface_hub"}
+LATE = {
+    "onnx",
+    "onnxscript",
+    "onnxruntime",
+    "sherpa_onnx",
+    "espeakng_loader",
+    "transformers",
+    "huggingface_hub",
+    "whisper_normalizer",
+}
 """They come with extras: importing the package must work without them."""
 
 IMPORTERS = {"import_module", "find_spec", "_require"}

@@ -1,17 +1,15 @@
 """Word and character errors of hypotheses against references, matched by utterance id.
 
-The alignment is jiwer's (Levenshtein, all edits cost 1). Knows nothing of audio, models or reports;
-intervals stand in `significance`.
+The alignment is that of `alignment`. Knows nothing of audio, models or reports; intervals stand in `significance`.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-import jiwer
-
 from asr_kd.errors import EvaluationError
-from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.scoring.alignment import Alignment, align_characters, align_words
+from asr_kd.text.normalize import ScoringNormalizer, normalize
 
 EXAMPLES = 3
 """How many ids an error message names."""
@@ -98,13 +96,15 @@ class UtteranceScore:
     hypothesis: str
     words: WordErrors
     characters: CharacterErrors
+    alignment: Alignment
+    """Of the words of both texts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
     """A test set's errors: every utterance by id, in the references' order, and the sums."""
 
-    normalizer: Normalizer
+    normalizer: ScoringNormalizer
     utterances: dict[str, UtteranceScore]
     words: WordErrors
     characters: CharacterErrors
@@ -118,7 +118,7 @@ class Score:
         return self.characters.cer
 
 
-def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: Normalizer) -> Score:
+def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: ScoringNormalizer) -> Score:
     """Score hypotheses against the references of the same ids.
 
     Args:
@@ -138,19 +138,37 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
             expected="at least one word",
             remedy="Look at the texts of this test set; `asr-kd check` lists empty transcripts",
         )
-    # jiwer's default transforms would rewrite white space again; ours has decided what a word is.
-    to_words, to_characters = jiwer.ReduceToListOfListOfWords(), jiwer.ReduceToListOfListOfChars()
-    by_word = jiwer.process_words(reference_texts, hypothesis_texts, to_words, to_words)
-    by_character = jiwer.process_characters(reference_texts, hypothesis_texts, to_characters, to_characters)
-    words = [_from_alignment(WordErrors, alignment) for alignment in by_word.alignments]
-    characters = [_from_alignment(CharacterErrors, alignment) for alignment in by_character.alignments]
-    scored = map(UtteranceScore, reference_texts, hypothesis_texts, words, characters)
+    alignments = align_words(reference_texts, hypothesis_texts)
+    words = [_counted(WordErrors, alignment) for alignment in alignments]
+    characters = [
+        _counted(CharacterErrors, alignment) for alignment in align_characters(reference_texts, hypothesis_texts)
+    ]
+    scored = map(UtteranceScore, reference_texts, hypothesis_texts, words, characters, alignments)
     return Score(
         normalizer=normalizer,
         utterances=dict(zip(references, scored, strict=True)),
         words=sum(words, WordErrors()),
         characters=sum(characters, CharacterErrors()),
     )
+
+
+def check_comparable(first: Score, second: Score) -> None:
+    """Refuse to set two systems side by side that were not asked the same.
+
+    Raises:
+        EvaluationError: other normalizers, utterances or references.
+    """
+    if first.normalizer != second.normalizer:
+        raise EvaluationError(
+            f"one score is under the normalizer {first.normalizer!r}, the other under {second.normalizer!r}",
+            expected="one normalizer for both",
+            remedy="Score both again with the same one: error rates under different ones say nothing of each other",
+        )
+    if list(first.utterances) != list(second.utterances):
+        raise EvaluationError("the two scores are not of the same utterances", expected="the same ids in one order")
+    for utterance_id, scored in first.utterances.items():
+        if scored.reference != second.utterances[utterance_id].reference:
+            raise EvaluationError("the two scores have different references", where=utterance_id, expected="the same")
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
@@ -186,9 +204,8 @@ def _spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def _from_alignment(kind: type[Counts], alignment: Iterable[jiwer.AlignmentChunk]) -> Counts:
+def _counted(kind: type[Counts], alignment: Alignment) -> Counts:
     counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
-    for chunk in alignment:
-        # An insertion has no reference side, a deletion no hypothesis side; the others have both equally long.
-        counts[chunk.type] += max(chunk.ref_end_idx - chunk.ref_start_idx, chunk.hyp_end_idx - chunk.hyp_start_idx)
+    for edit in alignment:
+        counts[edit.kind] += edit.length
     return kind(counts["substitute"], counts["delete"], counts["insert"], counts["equal"])
