@@ -4,7 +4,19 @@ Knows tensors, not models, stores or recipes' files. Every term is a sum over th
 once, by the global batch's number of student frames.
 """
 
-from asr_kd.losses.base import Hypotheses, References, Supervision
-from asr_kd.losses.objective import DistillSettings, LossTerms, Objective
+from asr_kd.losses.base import Hypotheses, References, Shape, StudentOutput, Supervision
+from asr_kd.losses.objective import LossTerms, Objective
+from asr_kd.losses.sequence import SequenceSettings
+from asr_kd.losses.settings import DistillSettings
 
-__all__ = ["DistillSettings", "Hypotheses", "LossTerms", "Objective", "References", "Supervision"]
+__all__ = [
+    "DistillSettings",
+    "Hypotheses",
+    "LossTerms",
+    "Objective",
+    "References",
+    "SequenceSettings",
+    "Shape",
+    "StudentOutput",
+    "Supervision",
+]

@@ -1,13 +1,20 @@
 """What an objective is, what it may need, and what it is given. Knows no objective.
 
-Shapes: B utterances, T frames, V vocabulary, U tokens, N hypotheses of a batch.
+Shapes: B utterances, T frames, V vocabulary, U tokens, N hypotheses of a batch, D width of a layer.
 """
 
-from typing import ClassVar, NamedTuple
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, Literal, NamedTuple
 
+from pydantic import Field
 from torch import Tensor, nn
 
+from asr_kd.config import Settings
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets
+
+Pass = Literal["full_context", "second_view"]
+"""Further passes of the student over a batch: without chunks, or with other masks and dropout."""
 
 
 class References(NamedTuple):
@@ -32,18 +39,81 @@ class Supervision(NamedTuple):
     references: References | None = None
     targets: SoftTargets | DensePosteriors | None = None
     hypotheses: Hypotheses | None = None
+    teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], as many frames as `targets` at most
+    arrays: Mapping[str, Tensor] = {}  # named arrays of the store, [B, n, …], padded with zeros
+
+
+class StudentOutput(NamedTuple):
+    """What a student makes of a batch, in one pass."""
+
+    log_probs: Tensor  # [B, T, V], any float type
+    lens: Tensor  # [B] int64
+    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T, D]; those that a term asked for
+    passes: Mapping[Pass, "StudentOutput"] = {}  # those that a term asked for
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What an objective must know of the models before it sees a batch.
+
+    Attributes:
+        blank_id: the blank's index in the vocabulary.
+        vocab_size: V.
+        width, layers: of the student (D).
+        teacher_width, teacher_layers: of the teacher whose layers are matched; None where there is none.
+    """
+
+    blank_id: int
+    vocab_size: int = 0
+    width: int = 0
+    layers: int = 0
+    teacher_width: int | None = None
+    teacher_layers: int | None = None
 
 
 class Term(nn.Module):
     """One objective: a sum over the batch, and a statement of what it needs.
 
-    A later objective is a subclass in its own file; it may own parameters, which are dropped at export.
+    Each is a subclass in its own file; it may own parameters, which are dropped at export.
     """
 
     needs_references: ClassVar[bool] = False
     needs_targets: ClassVar[bool] = False
     needs_hypotheses: ClassVar[bool] = False
+    on_inner_heads: ClassVar[bool] = True
+    """Whether it also means something for what the head says of an inner layer."""
 
-    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
-        """Loss summed over the batch, a float32 scalar, of log-probabilities [B, T, V] with lengths [B]."""
+    needs_layers: tuple[int, ...] = ()
+    """Layers of the student, counted from 1, whose outputs it looks at."""
+    needs_passes: tuple[Pass, ...] = ()
+    needs_teacher_layers: tuple[int, ...] = ()
+    needs_arrays: tuple[str, ...] = ()
+    """Named arrays of the store."""
+    delay_frames: int = 0
+    """The most frames by which it lets a student answer later; so much silence follows the audio."""
+
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """Loss summed over the batch, a float32 scalar."""
+        raise NotImplementedError
+
+
+class TermSettings(Settings):
+    """Base of an objective's settings, which stand beside it.
+
+    Attributes:
+        weight: its share of the weighted sum, relative to the others'; λ stands before all of them.
+    """
+
+    term: ClassVar[type[Term]]
+    """What these are the settings of."""
+
+    weight: float = Field(default=1.0, gt=0.0, le=1000.0)
+
+    @property
+    def trains_blanks(self) -> bool:
+        """Whether it alone, without CTC, teaches when to say nothing."""
+        return True
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
         raise NotImplementedError

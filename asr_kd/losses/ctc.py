@@ -6,7 +6,7 @@ Shapes: B utterances, T frames, V vocabulary, U tokens.
 import torch
 from torch import Tensor
 
-from asr_kd.losses.base import References, Supervision, Term
+from asr_kd.losses.base import References, StudentOutput, Supervision, Term
 from asr_kd.posteriors.measures import frame_mask
 
 
@@ -65,8 +65,8 @@ class Ctc(Term):
         super().__init__()
         self.blank_id = blank_id
 
-    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """CTC loss summed over the batch; see `ctc_loss`."""
         if supervision.references is None:
             raise ValueError("CTC needs references")
-        return ctc_loss(log_probs, lens, supervision.references, self.blank_id)
+        return ctc_loss(student.log_probs, student.lens, supervision.references, self.blank_id)

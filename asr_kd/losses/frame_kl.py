@@ -6,13 +6,14 @@ a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020.
 Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame.
 """
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from asr_kd.errors import TrainingError
-from asr_kd.losses.base import Supervision, Term
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.posteriors.measures import dense_kl, frame_mask, sparse_kl
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
 
@@ -90,7 +91,7 @@ class FrameKl(Term):
         self.delay_frames = delay_frames
         self.temperature = temperature
 
-    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """KL summed over the selected frames of the batch, a float32 scalar.
 
         Raises:
@@ -100,11 +101,12 @@ class FrameKl(Term):
         targets = supervision.targets
         if targets is None:
             raise ValueError("frame KL needs soft targets")
-        check_lengths(lens, targets.lens, log_probs.shape[1], self.delay_frames)
+        log_probs = student.log_probs
+        check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
         # Beyond the longest target there is only padding: cutting it loses nothing.
         num_targets = int(targets.lens.max()) if targets.lens.numel() else 0
-        student = log_probs[:, self.delay_frames : self.delay_frames + num_targets]
-        divergence, argmax = self._divergence(student, targets, num_targets)
+        answered = log_probs[:, self.delay_frames : self.delay_frames + num_targets]
+        divergence, argmax = self._divergence(answered, targets, num_targets)
         mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
         return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
 
@@ -129,3 +131,30 @@ class FrameKl(Term):
             )
         sparse = SparsePosteriors(*(part[:, :num_targets] for part in targets.posteriors))
         return sparse_kl(sparse, student), sparse.argmax()
+
+
+class FrameKlSettings(TermSettings):
+    """KL to the teacher's posteriors, frame by frame.
+
+    Attributes:
+        selection: teach all frames, or those where the teacher does not say blank.
+        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
+        delay_frames: the student answers that many output frames after its teacher.
+        temperature: softens both sides; other than 1 needs `targets: dense`.
+    """
+
+    term: ClassVar[type[Term]] = FrameKl
+
+    selection: Selection = "nonblank"
+    dilation: int = Field(default=1, ge=0, le=20)
+    delay_frames: int = Field(default=0, ge=0, le=50)
+    temperature: float = Field(default=1.0, ge=1.0, le=20.0)
+
+    @property
+    def trains_blanks(self) -> bool:
+        """Not with pure blank elimination."""
+        return self.selection == "all" or self.dilation > 0
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        return FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames, self.temperature)

@@ -1,87 +1,19 @@
-"""The weighted sum of objectives, and the settings that choose it.
+"""The weighted sum of objectives.
 
-L = ((1 − λ)·CTC + λ·D) / frames, where D compares with the teacher frame by frame (KL·T²) or by what it understood
-(weighted CTC against its hypotheses). Every term is summed over the batch and divided by the same number, the global
-batch's student frames, so that λ means the same for any batch. Knows tensors only.
+L = ((1 − λ)·CTC + λ·Σ_i w_i·D_i) / frames. Every term is summed over the batch and divided by the same number, the
+global batch's student frames, so that λ means the same for any batch. Knows tensors only.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
-from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from asr_kd.config import Settings
 from asr_kd.errors import TrainingError
-from asr_kd.losses.base import Hypotheses, References, Supervision, Term
+from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import Ctc
-from asr_kd.losses.frame_kl import FrameKl, Selection
-from asr_kd.losses.sequence import SequenceCtc
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets
-
-
-class DistillSettings(Settings):
-    """How much a student listens to its teacher, to what of it, on which frames, and how late.
-
-    Attributes:
-        kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
-        level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
-            vocabulary. The settings from `selection` to `targets` are about frames, those after it about hypotheses.
-        selection: teach all frames, or those where the teacher does not say blank.
-        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: the student answers that many output frames after its teacher.
-        temperature: softens both sides; other than 1 needs `targets: dense`.
-        targets: from the store, or dense posteriors from a teacher that runs along.
-        hypotheses: of an utterance, the best so many.
-        score_temperature: weights are the softmax of the hypotheses' scores divided by this.
-        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
-            fraction); None teaches all.
-    """
-
-    later: ClassVar[frozenset[str]] = frozenset({"level", "hypotheses", "score_temperature", "max_hypothesis_wer"})
-
-    kd_weight: float = Field(default=0.5, ge=0.0, le=1.0)
-    level: Literal["frame", "sequence"] = "frame"
-    selection: Selection = "nonblank"
-    dilation: int = Field(default=1, ge=0, le=20)
-    delay_frames: int = Field(default=0, ge=0, le=50)
-    temperature: float = Field(default=1.0, ge=1.0, le=20.0)
-    targets: Literal["stored", "dense"] = "stored"
-    hypotheses: int = Field(default=4, ge=1, le=100)
-    score_temperature: float = Field(default=1.0, gt=0.0, le=1000.0)
-    max_hypothesis_wer: float | None = Field(default=None, ge=0.0)
-
-    @model_validator(mode="after")
-    def _combination(self) -> "DistillSettings":
-        if self.level == "sequence":
-            return self
-        if self.temperature != 1.0 and self.targets == "stored":
-            raise ValueError(
-                f"temperature {self.temperature:g} needs dense targets: the total of a stored tail does not say what "
-                "it weighs once softened; set temperature: 1"
-            )
-        if self.kd_weight == 1.0 and self.selection == "nonblank" and self.dilation == 0:
-            raise ValueError(
-                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0) would never train blanks; "
-                "set dilation to 1 or more, selection: all, or kd_weight below 1"
-            )
-        return self
-
-    @property
-    def needs_targets(self) -> bool:
-        """Whether a student with these settings needs a teacher's posteriors."""
-        return self.kd_weight > 0.0 and self.level == "frame"
-
-    @property
-    def needs_hypotheses(self) -> bool:
-        """Whether a student with these settings needs a teacher's hypotheses."""
-        return self.kd_weight > 0.0 and self.level == "sequence"
-
-    @property
-    def needs_references(self) -> bool:
-        """Whether a student with these settings needs transcripts."""
-        return self.kd_weight < 1.0
+from asr_kd.losses.settings import DistillSettings
 
 
 class LossTerms(NamedTuple):
@@ -97,9 +29,12 @@ class Objective(nn.Module):
     Args:
         terms: objectives by the name their curves get.
         weights: w by the same names; all above 0.
+        inner: names of the terms that the heads of inner layers learn from; None: all that mean something there.
     """
 
-    def __init__(self, terms: Mapping[str, Term], weights: Mapping[str, float]) -> None:
+    def __init__(
+        self, terms: Mapping[str, Term], weights: Mapping[str, float], inner: frozenset[str] | None = None
+    ) -> None:
         super().__init__()
         if not terms or terms.keys() != weights.keys():
             raise ValueError(
@@ -107,59 +42,58 @@ class Objective(nn.Module):
             )
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
-        self.needs_references = any(term.needs_references for term in terms.values())
-        self.needs_targets = any(term.needs_targets for term in terms.values())
-        self.needs_hypotheses = any(term.needs_hypotheses for term in terms.values())
+        self.inner = [name for name, term in terms.items() if term.on_inner_heads and (inner is None or name in inner)]
+        each = list(terms.values())
+        self.needs_references = any(term.needs_references for term in each)
+        self.needs_targets = any(term.needs_targets for term in each)
+        self.needs_hypotheses = any(term.needs_hypotheses for term in each)
+        self.needs_layers = tuple(sorted({layer for term in each for layer in term.needs_layers}))
+        self.needs_teacher_layers = tuple(sorted({layer for term in each for layer in term.needs_teacher_layers}))
+        self.needs_arrays = tuple(sorted({name for term in each for name in term.needs_arrays}))
+        self.needs_passes: tuple[Pass, ...] = tuple(sorted({name for term in each for name in term.needs_passes}))
+        self.delay_frames = max(term.delay_frames for term in each)
 
     @classmethod
-    def from_settings(cls, settings: DistillSettings | None, blank_id: int) -> "Objective":
+    def from_settings(cls, settings: DistillSettings | None, shape: Shape) -> "Objective":
         """CTC, alone or with what the teacher teaches; a term of weight 0 is left out, and what it needs with it.
 
         Args:
             settings: None is labels alone.
-            blank_id: the blank's index in the vocabulary.
+            shape: of the models.
         """
         settings = settings or DistillSettings(kd_weight=0.0)
         terms: dict[str, Term] = {}
         weights: dict[str, float] = {}
-        if settings.needs_references:
-            terms["ctc"], weights["ctc"] = Ctc(blank_id), 1.0 - settings.kd_weight
-        if settings.needs_targets:
-            terms["frame_kl"] = FrameKl(
-                blank_id, settings.selection, settings.dilation, settings.delay_frames, settings.temperature
-            )
-            weights["frame_kl"] = settings.kd_weight
-        if settings.needs_hypotheses:
-            terms["sequence"], weights["sequence"] = SequenceCtc(blank_id), settings.kd_weight
-        return cls(terms, weights)
+        if settings.kd_weight < 1.0:
+            terms["ctc"], weights["ctc"] = Ctc(shape.blank_id), 1.0 - settings.kd_weight
+        for name, chosen in settings.terms.items():
+            terms[name], weights[name] = chosen.build(shape), settings.kd_weight * chosen.weight
+        inner = {"both": None, "labels": frozenset({"ctc"}), "teacher": frozenset(settings.terms)}
+        return cls(terms, weights, inner[settings.inner_heads])
 
-    def forward(
-        self,
-        log_probs: Tensor,
-        lens: Tensor,
-        num_frames: int | Tensor,
-        references: References | None = None,
-        targets: SoftTargets | DensePosteriors | None = None,
-        hypotheses: Hypotheses | None = None,
-    ) -> LossTerms:
+    def forward(self, student: StudentOutput, supervision: Supervision, num_frames: int | Tensor) -> LossTerms:
         """The weighted sum for one batch.
 
         Args:
-            log_probs: the student's, [B, T, V], any float type.
-            lens: the student's frames, [B].
+            student: what it makes of the batch.
+            supervision: what there is to learn; see `Supervision`.
             num_frames: student frames of the *global* batch: over accumulation and processes.
-            references: tokens [B, U] with lengths [B].
-            targets: the teacher's posteriors with lengths [B].
-            hypotheses: what the teacher understood, any number an utterance.
 
         Raises:
             TrainingError: something that a term needs is missing, or does not fit the student.
         """
-        supervision = Supervision(references, targets, hypotheses)
         self._check_complete(supervision)
-        parts = {name: term(log_probs, lens, supervision) / num_frames for name, term in self.terms.items()}
-        total = torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
-        return LossTerms(total, {name: part.detach() for name, part in parts.items()})
+        parts = {name: term(student, supervision) / num_frames for name, term in self.terms.items()}
+        return LossTerms(self._sum(parts), {name: part.detach() for name, part in parts.items()})
+
+    def of_inner_head(self, student: StudentOutput, supervision: Supervision, num_frames: int | Tensor) -> Tensor:
+        """The weighted sum of what an inner layer's head learns from; a scalar, 0 when that is nothing."""
+        if not self.inner:
+            return student.log_probs.new_zeros(())
+        return self._sum({name: self.terms[name](student, supervision) / num_frames for name in self.inner})
+
+    def _sum(self, parts: Mapping[str, Tensor]) -> Tensor:
+        return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
 
     def _check_complete(self, supervision: Supervision) -> None:
         if self.needs_references and supervision.references is None:

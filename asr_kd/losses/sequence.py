@@ -7,10 +7,13 @@ student may differ in vocabulary, frame rate and kind. Knows tensors only.
 Shapes: B utterances, T frames, V vocabulary, N hypotheses of the whole batch, U tokens.
 """
 
+from typing import ClassVar
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
-from asr_kd.losses.base import Hypotheses, References, Supervision, Term
+from asr_kd.losses.base import Hypotheses, References, Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.losses.ctc import ctc_losses
 
 
@@ -37,8 +40,9 @@ class SequenceCtc(Term):
         super().__init__()
         self.blank_id = blank_id
 
-    def forward(self, log_probs: Tensor, lens: Tensor, supervision: Supervision) -> Tensor:
-        """The loss, a float32 scalar, of log-probabilities [B, T, V] with lengths [B]."""
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar."""
+        log_probs, lens = student.log_probs, student.lens
         hypotheses = supervision.hypotheses
         if hypotheses is None:
             raise ValueError("sequence-level distillation needs hypotheses")
@@ -50,3 +54,24 @@ class SequenceCtc(Term):
         weights = normalised_weights(hypotheses, num_utterances)
         # Not a plain product: an impossible hypothesis of weight 0 would make 0 · ∞.
         return torch.where(weights > 0, weights * losses, 0.0).sum()
+
+
+class SequenceSettings(TermSettings):
+    """Weighted CTC against a teacher's hypotheses, which may come from any system with any vocabulary.
+
+    Attributes:
+        hypotheses: of an utterance, the best so many.
+        score_temperature: weights are the softmax of the hypotheses' scores divided by this.
+        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
+            fraction); None teaches all.
+    """
+
+    term: ClassVar[type[Term]] = SequenceCtc
+
+    hypotheses: int = Field(default=4, ge=1, le=100)
+    score_temperature: float = Field(default=1.0, gt=0.0, le=1000.0)
+    max_hypothesis_wer: float | None = Field(default=None, ge=0.0)
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        return SequenceCtc(shape.blank_id)

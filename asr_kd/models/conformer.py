@@ -8,7 +8,7 @@ Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder
 C chunk frames, L left-context frames, V vocabulary.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import NamedTuple, cast
 
 import torch
@@ -22,6 +22,9 @@ from asr_kd.models.settings import ConformerSettings, Context
 from asr_kd.models.state import StreamState
 from asr_kd.models.subsampling import Subsampling, output_lens
 
+FULL_CONTEXT = Context(1 << 20, 1 << 20)
+"""Attention over the whole utterance: one chunk that holds any."""
+
 
 class EncoderOutput(NamedTuple):
     """What a forward pass gives."""
@@ -29,6 +32,7 @@ class EncoderOutput(NamedTuple):
     log_probs: Tensor  # [B, T', V] float32; rows past an utterance's length mean nothing
     lens: Tensor  # [B] int64, encoder frames
     inner: tuple[Tensor, ...] = ()  # [B, T', V] each: what the head says of the inner layers asked for
+    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T', D]: those asked for
 
 
 class FeedForward(nn.Sequential):
@@ -113,11 +117,13 @@ class Conformer(nn.Module):
         feature_lens: Tensor,
         context: Context | None = None,
         inner_layers: Collection[int] = (),
+        wanted_layers: Collection[int] = (),
     ) -> EncoderOutput:
         """Whole utterances: features [B, T, F] with lengths [B] int64.
 
-        `context` None means what the settings say: full context, or the default chunk of a streaming model.
-        `inner_layers` counts from 1; each also goes through the head.
+        `context` None means what the settings say: full context, or the default chunk of a streaming model; with
+        `FULL_CONTEXT` the attention of a streaming model sees everything too (its convolutions stay causal).
+        `inner_layers` counts from 1; each also goes through the head. The outputs of `wanted_layers` are handed out.
         """
         if context is None and self.settings.streaming is not None:
             context = self.settings.streaming.context
@@ -129,12 +135,14 @@ class Conformer(nn.Module):
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
         allowed = (allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1)
         table = rotary_table(frames, self.settings.width // self.settings.heads, hidden.device)
-        inner = []
+        inner, layers = [], {}
         for number, layer in enumerate(self.layers, start=1):
             hidden = layer(hidden, table, allowed, valid.unsqueeze(-1))
             if number in inner_layers:
                 inner.append(self._log_probs(hidden))
-        return EncoderOutput(self._log_probs(hidden), lens, tuple(inner))
+            if number in wanted_layers:
+                layers[number] = hidden
+        return EncoderOutput(self._log_probs(hidden), lens, tuple(inner), layers)
 
     def initial_state(self, streams: int, left_context_frames: int | None = None) -> StreamState:
         """A state without history for so many streams.

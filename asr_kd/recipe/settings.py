@@ -155,14 +155,13 @@ class Recipe(Settings):
             self._check_baseline(name, student.baseline)
         if student.hypotheses is not None and not reads_hypotheses(student):
             raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
-        if not learns_from_teacher(student) or student.hypotheses is not None:
+        if not needs_teacher(student):
             return
         if not self.teachers:
             raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        dense = student.distill is not None and student.distill.targets == "dense" and student.distill.needs_targets
-        if dense and isinstance(self.teachers[self.teacher_of(student)], ExistingTeacher):
+        if hears_teacher(student) and isinstance(self.teachers[self.teacher_of(student)], ExistingTeacher):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains; one from elsewhere "
                 "teaches through stored targets"
@@ -212,10 +211,22 @@ def learns_from_teacher(student: StudentSettings) -> bool:
     return student.distill is not None and (student.distill.needs_targets or student.distill.needs_hypotheses)
 
 
+def needs_teacher(student: StudentSettings) -> bool:
+    """Whether it needs one of the recipe's teachers: not when all that it learns from is imported or its own."""
+    own_hypotheses = reads_hypotheses(student) and student.hypotheses is None
+    return own_hypotheses or (student.distill is not None and student.distill.needs_targets)
+
+
 def reads_store(student: StudentSettings) -> bool:
     """Whether the student needs stored soft targets."""
     distill = student.distill
     return distill is not None and distill.needs_targets and distill.targets == "stored"
+
+
+def hears_teacher(student: StudentSettings) -> bool:
+    """Whether the teacher runs along while the student trains."""
+    distill = student.distill
+    return distill is not None and distill.needs_targets and distill.targets == "dense"
 
 
 def reads_hypotheses(student: StudentSettings) -> bool:

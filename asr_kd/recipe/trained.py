@@ -16,7 +16,15 @@ from asr_kd.recipe.layout import (
     teacher_folder,
     training_hashes,
 )
-from asr_kd.recipe.settings import StudentSettings, TeacherSettings, learns_from_teacher, reads_hypotheses, reads_store
+from asr_kd.recipe.settings import (
+    StudentSettings,
+    TeacherSettings,
+    hears_teacher,
+    learns_from_teacher,
+    needs_teacher,
+    reads_hypotheses,
+    reads_store,
+)
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
@@ -65,15 +73,16 @@ def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings)
     """Hashes of the teacher and of what it left for its students, where a student learns from them."""
     if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
         return []
-    if settings.hypotheses is not None:
-        return [store_sha256(settings.hypotheses, HYPOTHESES_INDEX)]
+    imported = [] if settings.hypotheses is None else [store_sha256(settings.hypotheses, HYPOTHESES_INDEX)]
+    if not needs_teacher(settings):
+        return imported
     teacher = context.recipe.teacher_of(settings)
     hashes = [teacher_sha256(context, teacher)]
-    if reads_hypotheses(settings):
+    if reads_hypotheses(settings) and not imported:
         hashes.append(store_sha256(stored_at(context, hypotheses_folder(context, teacher)), HYPOTHESES_INDEX))
-    elif reads_store(settings):
+    if reads_store(settings):
         hashes.append(store_sha256(stored_at(context, targets_folder(context, teacher))))
-    return hashes
+    return imported + hashes
 
 
 def _training_job(context: RunContext, name: str, settings: TeacherSettings | StudentSettings) -> TrainingJob:
@@ -98,21 +107,25 @@ def _training_job(context: RunContext, name: str, settings: TeacherSettings | St
 
 def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabulary) -> dict[str, Any]:
     """What a student learns from beside transcripts: a store, hypotheses, or a teacher that runs along."""
-    if not learns_from_teacher(student):
-        return {}
-    teacher = context.recipe.teacher_of(student) if student.hypotheses is None else ""
+    lessons: dict[str, Any] = {}
+    teacher = context.recipe.teacher_of(student) if needs_teacher(student) else ""
     if reads_hypotheses(student):
-        return {"hypotheses": _hypotheses(context, student, teacher)}
-    if not reads_store(student):
-        return {"dense_teacher": load_model(teacher_folder(context, teacher) / "model", context.device).model}
-    store = Store.open(
+        lessons["hypotheses"] = _hypotheses(context, student, teacher)
+    if reads_store(student):
+        lessons["store"] = _store(context, teacher, vocabulary)
+    if hears_teacher(student):
+        lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
+    return lessons
+
+
+def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
+    return Store.open(
         stored_at(context, targets_folder(context, teacher)),
         vocabulary=vocabulary,
         teacher_sha256=bridged_sha256(context, teacher, vocabulary),
         frame_shift_ms=FRAME_SHIFT_MS,
         frame_offset_ms=FRAME_OFFSET_MS,
     )
-    return {"store": store}
 
 
 def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:

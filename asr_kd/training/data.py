@@ -5,12 +5,13 @@ What cannot be read is handed on by name, for the trainer to count and list. Kno
 Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from asr_kd.audio import SAMPLE_RATE
@@ -47,6 +48,7 @@ class Example:
     tokens: list[int]
     targets: StoredTargets | None
     taught: Sequence[Taught] = ()  # hypotheses of a teacher
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,7 @@ class Batch:
     targets: SoftTargets | None
     unreadable: list[Unreadable] = field(default_factory=list)
     hypotheses: Hypotheses | None = None
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; from pinned memory the copy does not wait."""
@@ -95,6 +98,7 @@ class Batch:
             references=References(*(change(part) for part in self.references)),
             targets=targets,
             hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
+            arrays={name: change(array) for name, array in self.arrays.items()},
         )
 
 
@@ -130,6 +134,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         cache_mb: memory for features.
         store: soft targets, when the objective needs them from there.
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
+        arrays: names of further arrays of the store that the objective needs.
     """
 
     def __init__(
@@ -140,8 +145,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         cache_mb: int,
         store: Store | None = None,
         taught: Sequence[Sequence[Taught]] | None = None,
+        arrays: Sequence[str] = (),
     ) -> None:
         self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
+        self._arrays = arrays
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = FeatureCache(cache_mb)
 
@@ -156,14 +163,20 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             )
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
-        targets = None
+        targets, arrays = None, {}
         if self.store is not None:
-            frames = int(output_lens(torch.tensor(audio_frames)))
-            targets = self.store.read(utterance.id, variant_name(draw.speed), num_frames=frames)
+            variant, frames = variant_name(draw.speed), int(output_lens(torch.tensor(audio_frames)))
+            targets = self.store.read(utterance.id, variant, num_frames=frames)
+            arrays = {name: self._array(name, utterance.id, variant) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
-        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught)
+        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
+
+    def _array(self, name: str, utterance_id: str, variant: str) -> Tensor:
+        if self.store is None:
+            raise ValueError("arrays are read from a store")
+        return torch.from_numpy(self.store.read_array(name, utterance_id, variant).copy())
 
     def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:
         waveform = speed_perturb(read_utterance(utterance), speed)
@@ -190,4 +203,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         targets=collate(stored) if stored else None,
         unreadable=unreadable,
         hypotheses=collate_taught([item.taught for item in good]) if any(item.taught for item in good) else None,
+        arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}
+        if good
+        else {},
     )

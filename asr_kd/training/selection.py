@@ -95,7 +95,7 @@ def select_lessons(job: TrainingJob, utterances: Sequence[Utterance]) -> Lessons
     Raises:
         TrainingError: there are no hypotheses.
     """
-    if job.hypotheses is None or job.distill is None:
+    if job.hypotheses is None or job.distill is None or job.distill.sequence is None:
         raise TrainingError(
             "level: sequence without hypotheses",
             where=job.name,
@@ -106,7 +106,7 @@ def select_lessons(job: TrainingJob, utterances: Sequence[Utterance]) -> Lessons
     return choose_lessons(
         utterances,
         job.hypotheses,
-        job.distill,
+        job.distill.sequence,
         job.vocabulary,
         job.normalizer,
         fits=lambda tokens, utterance: _too_long(tokens, utterance.duration / fastest) is None,

@@ -7,14 +7,16 @@ Shapes: B utterances, T frames, V vocabulary.
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from asr_kd.features.augment import spec_augment
-from asr_kd.losses import LossTerms, Objective
-from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
+from asr_kd.losses.base import Pass
+from asr_kd.models.conformer import FULL_CONTEXT, Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.training.data import Batch
@@ -112,27 +114,59 @@ class Stepper:
         lens = batch.feature_lens  # stay on the CPU as well: reading them from a GPU would wait for it
         longest = int(batch.audio_lens.max())
         batch = batch.to(self.device)
-        dense = self._dense_targets(batch, longest)
-        features = batch.features
-        masks = self.settings.augmentation.spec_augment
-        if masks is not None:
-            features = spec_augment(features, lens, self.model.mean, masks, torch.Generator().manual_seed(own))
+        supervision = self._supervision(batch, longest)
+        masks = torch.Generator().manual_seed(own)
         with self.autocast:
-            output = self.model(features, batch.feature_lens, context, self.settings.inner_layers)
-        terms = self._loss(output, batch, frames, dense)
+            output = self._hear(batch, self._masked(batch.features, lens, masks), context)
+            passes = {name: self._pass(name, batch, lens, context, masks) for name in self.objective.needs_passes}
+        terms = self._loss(output, passes, supervision, frames)
         terms.total.backward()
         return torch.stack([terms.total.detach(), *(terms.parts[name] for name in self.names)])
 
-    def _loss(self, output: EncoderOutput, batch: Batch, frames: int, dense: DensePosteriors | None) -> LossTerms:
+    def _masked(self, features: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:
+        masks = self.settings.augmentation.spec_augment
+        if masks is None:
+            return features
+        return spec_augment(features, lens, self.model.mean, masks, generator)
+
+    def _hear(self, batch: Batch, features: Tensor, context: Context | None) -> EncoderOutput:
+        inner, wanted = self.settings.inner_layers, self.objective.needs_layers
+        output: EncoderOutput = self.model(features, batch.feature_lens, context, inner, wanted)
+        return output
+
+    def _pass(
+        self, name: Pass, batch: Batch, lens: Tensor, context: Context | None, masks: torch.Generator
+    ) -> StudentOutput:
+        """A further pass: the whole utterance unmasked, or in chunks with other masks and other dropout."""
+        if name == "full_context":
+            output = self._hear(batch, batch.features, FULL_CONTEXT)
+        else:
+            output = self._hear(batch, self._masked(batch.features, lens, masks), context)
+        return StudentOutput(output.log_probs, output.lens, output.layers)
+
+    def _loss(
+        self, output: EncoderOutput, passes: Mapping[Pass, StudentOutput], supervision: Supervision, frames: int
+    ) -> LossTerms:
         """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
-        outputs = [output.log_probs, *output.inner]
-        targets = dense or batch.targets
-        each = [self.objective(o, output.lens, frames, batch.references, targets, batch.hypotheses) for o in outputs]
-        if len(each) == 1:
-            return each[0]
+        student = StudentOutput(output.log_probs, output.lens, output.layers, passes)
+        terms = self.objective(student, supervision, frames)
+        if not output.inner:
+            return terms
+        heads = [StudentOutput(log_probs, output.lens) for log_probs in output.inner]
+        inner = torch.stack([self.objective.of_inner_head(head, supervision, frames) for head in heads]).mean()
         weight = self.settings.inner_weight
-        inner = torch.stack([terms.total for terms in each[1:]]).mean()
-        return each[0]._replace(total=(1 - weight) * each[0].total + weight * inner)
+        return terms._replace(total=(1 - weight) * terms.total + weight * inner)
+
+    def _supervision(self, batch: Batch, longest: int) -> Supervision:
+        """All that the batch can teach; a teacher that runs along hears the same, unmasked audio."""
+        known = Supervision(batch.references, batch.targets, batch.hypotheses, arrays=batch.arrays)
+        if self.around.dense_teacher is None:
+            return known
+        with torch.no_grad(), self.autocast:
+            output = self.around.dense_teacher(
+                batch.features[:, :longest], batch.audio_lens, wanted_layers=self.objective.needs_teacher_layers
+            )
+        return known._replace(targets=DensePosteriors(output.log_probs, output.lens), teacher_layers=output.layers)
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
         """One of the contexts a dynamic-chunk student trains on; None is the model's own."""
@@ -140,14 +174,6 @@ class Stepper:
         if streaming is None or not streaming.train_contexts:
             return None
         return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
-
-    def _dense_targets(self, batch: Batch, longest: int) -> DensePosteriors | None:
-        """The teacher's posteriors of the same, unmasked audio, when it runs along."""
-        if self.around.dense_teacher is None:
-            return None
-        with torch.no_grad(), self.autocast:
-            output = self.around.dense_teacher(batch.features[:, :longest], batch.audio_lens)
-        return DensePosteriors(output.log_probs, output.lens)
 
     def _say_short(self, step: int, batch: Batch, then: str) -> None:
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.losses import DistillSettings, Hypotheses
+from asr_kd.losses import Hypotheses, SequenceSettings
 from asr_kd.scoring.wer import score
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore, weights_of
 from asr_kd.text.normalize import Normalizer, normalize
@@ -50,7 +50,7 @@ class Lessons:
 def choose_lessons(
     utterances: Sequence[Utterance],
     store: HypothesisStore,
-    settings: DistillSettings,
+    settings: SequenceSettings,
     vocabulary: Vocabulary,
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
@@ -106,7 +106,7 @@ def of_rows(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) ->
 def _usable(
     hypotheses: Sequence[Hypothesis],
     utterance: Utterance,
-    settings: DistillSettings,
+    settings: SequenceSettings,
     vocabulary: Vocabulary,
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
@@ -135,7 +135,7 @@ def _why_nothing(found: Sequence[Hypothesis] | None, reasons: Sequence[str]) -> 
 
 
 def _tokens(
-    hypothesis: Hypothesis, wer: float | None, settings: DistillSettings, vocabulary: Vocabulary
+    hypothesis: Hypothesis, wer: float | None, settings: SequenceSettings, vocabulary: Vocabulary
 ) -> tuple[Sequence[int], str | None]:
     """Tokens of a hypothesis, or why it is not taught."""
     if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
@@ -146,7 +146,7 @@ def _tokens(
 
 
 def _word_error_rates(
-    hypotheses: Sequence[Hypothesis], utterance: Utterance, settings: DistillSettings, normalizer: Normalizer
+    hypotheses: Sequence[Hypothesis], utterance: Utterance, settings: SequenceSettings, normalizer: Normalizer
 ) -> list[float | None]:
     """Of each hypothesis against the transcript; None where nobody asks, or there is none."""
     reference = normalize(utterance.text or "", normalizer)

@@ -20,7 +20,7 @@ from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Augmentation
 from asr_kd.files import write_text
-from asr_kd.losses import Objective
+from asr_kd.losses import Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
@@ -66,7 +66,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     """
     ranks = control.ranks
     progress = control.progress if ranks.first else SILENT
-    objective = Objective.from_settings(job.distill, job.vocabulary.blank_id)
+    objective = Objective.from_settings(job.distill, _shape(job))
     selection = select(job, objective)
     usable = selection.utterances
     _report(job, selection, folder, progress, ranks)
@@ -76,7 +76,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         _set_normalisation(model, usable, job.seed, folder, ranks)
     else:  # the features' normalisation belongs to the weights
         start_from(model, job.vocabulary, job.train)
-    train_loader, dev_loader, batches, references = _loaders(job, selection, control)
+    train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
     around = Surroundings(
         name=job.name,
@@ -105,6 +105,19 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         _write_model(job, folder, model, distiller.state, len(usable), selection.excluded)
     ranks.barrier()
     return folder / "model"
+
+
+def _shape(job: TrainingJob) -> Shape:
+    """What the objective must know of student and teacher."""
+    dense = job.dense_teacher.settings if job.dense_teacher is not None else None
+    return Shape(
+        blank_id=job.vocabulary.blank_id,
+        vocab_size=len(job.vocabulary),
+        width=job.model.width,
+        layers=job.model.layers,
+        teacher_width=dense.width if dense is not None else None,
+        teacher_layers=dense.layers if dense is not None else None,
+    )
 
 
 def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Progress, ranks: Ranks) -> None:
@@ -174,17 +187,18 @@ def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: 
 
 
 def _loaders(
-    job: TrainingJob, selection: Selection, control: Control
+    job: TrainingJob, objective: Objective, selection: Selection, control: Control
 ) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
-    settings, distill, ranks = job.train, job.distill, control.ranks
+    settings, ranks = job.train, control.ranks
     share = {"rank": ranks.rank, "count": ranks.count}
     pinned = control.device.type == "cuda"
-    delay_frames = distill.delay_frames if distill and distill.needs_targets else 0
-    min_silence = delay_frames * FRAME_SHIFT_MS // 10
+    min_silence = objective.delay_frames * FRAME_SHIFT_MS // 10
     augmentation = settings.augmentation
     longest = max(augmentation.silence_max_seconds if augmentation.silence_share else 0.0, min_silence / 100)
     usable, cache_mb = selection.utterances, settings.feature_cache_mb
-    dataset = SpeechDataset(usable, selection.tokens, longest, cache_mb, job.store, selection.taught)
+    dataset = SpeechDataset(
+        usable, selection.tokens, longest, cache_mb, job.store, selection.taught, objective.needs_arrays
+    )
     batches = EpochBatches(
         [u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence, **share
     )

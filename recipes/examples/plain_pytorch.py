@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.fbank import fbank
-from asr_kd.losses import DistillSettings, Objective, References
+from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.targets import Store, collate
 from asr_kd.text.normalize import normalize
 from asr_kd.text.vocabulary import Vocabulary
@@ -43,17 +43,17 @@ vocabulary = Vocabulary.load(arguments.work_dir / "manifests" / "tokens.txt")
 store = Store.open(arguments.work_dir / "targets" / "teacher", vocabulary=vocabulary, frame_shift_ms=40)
 utterances = [u for u in read_manifest(arguments.work_dir / "manifests" / "train.jsonl") if u.id in store]
 model = OwnModel(len(vocabulary))
-objective = Objective.from_settings(DistillSettings(kd_weight=0.5), vocabulary.blank_id)
+objective = Objective.from_settings(DistillSettings(kd_weight=0.5), Shape(vocabulary.blank_id))
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 for epoch in range(1, arguments.epochs + 1):
-    for start in range(0, len(utterances), 8):
-        batch = utterances[start : start + 8]
+    for batch in torch.utils.data.DataLoader(utterances, batch_size=8, collate_fn=list):
         features = [fbank(read_utterance(u)) for u in batch]
         lens = torch.tensor([(len(item) - 7) // 4 + 1 for item in features])
         tokens = [torch.tensor(vocabulary.encode(normalize(u.text, "librispeech"))) for u in batch]
         references = References(pad_sequence(tokens, batch_first=True), torch.tensor([len(t) for t in tokens]))
         targets = collate([store.read(u.id, num_frames=int(n)) for u, n in zip(batch, lens, strict=True)])
-        losses = objective(model(pad_sequence(features, batch_first=True)), lens, lens.sum(), references, targets)
+        student = StudentOutput(model(pad_sequence(features, batch_first=True)), lens)
+        losses = objective(student, Supervision(references, targets), lens.sum())
         optimizer.zero_grad()
         losses.total.backward()
         optimizer.step()

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.fbank import fbank
-from asr_kd.losses import DistillSettings, Objective, References
+from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.targets import Store, collate
 from asr_kd.text.normalize import normalize
 from asr_kd.text.vocabulary import Vocabulary
@@ -28,8 +28,8 @@ class Student(sb.Brain):
         return self.modules.head(self.modules.rnn(self.modules.norm(stacked))[0]).log_softmax(-1)
 
     def compute_objectives(self, predictions, batch, stage):
-        _, lens, references, targets = batch
-        return self.modules.objective(predictions.cpu(), lens, lens.sum(), references, targets).total
+        student = StudentOutput(predictions.cpu(), batch[1])
+        return self.modules.objective(student, Supervision(*batch[2:]), batch[1].sum()).total
 
     def on_stage_end(self, stage, stage_loss, epoch=None):
         print(f"epoch {epoch}: loss {stage_loss:.3f}")
@@ -54,7 +54,7 @@ def collate_fn(batch: list[Utterance]):
 
 own = {"norm": torch.nn.LayerNorm(560), "rnn": torch.nn.GRU(560, 256, batch_first=True)}
 own["head"] = torch.nn.Linear(256, len(vocabulary))
-own["objective"] = Objective.from_settings(DistillSettings(kd_weight=0.5), vocabulary.blank_id)
+own["objective"] = Objective.from_settings(DistillSettings(kd_weight=0.5), Shape(vocabulary.blank_id))
 brain = Student(own, lambda parameters: torch.optim.AdamW(parameters, lr=1e-3), run_opts={"noprogressbar": True})
 utterances = [u for u in read_manifest(arguments.work_dir / "manifests" / "train.jsonl") if u.id in store]
 brain.fit(range(1, arguments.epochs + 1), torch.utils.data.DataLoader(utterances, batch_size=8, collate_fn=collate_fn))

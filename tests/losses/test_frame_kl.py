@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.errors import TrainingError
-from asr_kd.losses.base import Supervision
+from asr_kd.losses.base import StudentOutput, Supervision
 from asr_kd.losses.frame_kl import FrameKl, select_frames
 from asr_kd.posteriors import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
 
@@ -27,7 +27,7 @@ def one_hot_targets(tokens: list[int], vocab_size: int = 4, share: float = 0.9) 
 
 
 def loss_of(term: FrameKl, log_probs: torch.Tensor, lens: list[int], targets) -> torch.Tensor:
-    return term(log_probs, torch.tensor(lens), Supervision(targets=targets))
+    return term(StudentOutput(log_probs, torch.tensor(lens)), Supervision(targets=targets))
 
 
 def brute_force(log_probs, lens, targets, selection, dilation, delay) -> float:

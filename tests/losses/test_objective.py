@@ -5,7 +5,7 @@ import torch
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
-from asr_kd.losses import DistillSettings, Objective, References
+from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.posteriors import SoftTargets, keep_nucleus
@@ -27,8 +27,8 @@ def targets() -> SoftTargets:
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 0.9])
 def test_is_the_weighted_sum_divided_by_the_frames(log_probs, targets, weight):
-    objective = Objective.from_settings(DistillSettings(kd_weight=weight, selection="all"), blank_id=0)
-    terms = objective(log_probs, LENS, 10, REFERENCES, targets)
+    objective = Objective.from_settings(DistillSettings(kd_weight=weight, selection="all"), Shape(0))
+    terms = objective(StudentOutput(log_probs, LENS), Supervision(REFERENCES, targets), 10)
     ctc = ctc_loss(log_probs, LENS, REFERENCES, 0) / 10
     torch.testing.assert_close(terms.parts["ctc"], ctc)
     torch.testing.assert_close(terms.total, (1 - weight) * ctc + weight * terms.parts["frame_kl"])
@@ -37,15 +37,16 @@ def test_is_the_weighted_sum_divided_by_the_frames(log_probs, targets, weight):
 
 def test_halves_of_a_batch_add_up_to_the_batch(log_probs, targets):
     """What makes accumulation and data-parallel training equal to one large batch."""
-    objective = Objective.from_settings(DistillSettings(), blank_id=0)
-    whole = objective(log_probs, LENS, 10, REFERENCES, targets).total
+    objective = Objective.from_settings(DistillSettings(), Shape(0))
+    whole = objective(StudentOutput(log_probs, LENS), Supervision(REFERENCES, targets), 10).total
     halves = [
         objective(
-            log_probs[half],
-            LENS[half],
+            StudentOutput(log_probs[half], LENS[half]),
+            Supervision(
+                References(*(x[half] for x in REFERENCES)),
+                SoftTargets(type(targets.posteriors)(*(x[half] for x in targets.posteriors)), LENS[half]),
+            ),
             10,
-            References(*(x[half] for x in REFERENCES)),
-            SoftTargets(type(targets.posteriors)(*(x[half] for x in targets.posteriors)), LENS[half]),
         ).total
         for half in (slice(0, 1), slice(1, 2))
     ]
@@ -54,34 +55,36 @@ def test_halves_of_a_batch_add_up_to_the_batch(log_probs, targets):
 
 def test_weight_zero_needs_no_targets_and_is_ctc(log_probs):
     for settings in (None, DistillSettings(kd_weight=0.0)):
-        objective = Objective.from_settings(settings, blank_id=0)
+        objective = Objective.from_settings(settings, Shape(0))
         assert not objective.needs_targets
-        terms = objective(log_probs, LENS, 10, REFERENCES)
+        terms = objective(StudentOutput(log_probs, LENS), Supervision(REFERENCES), 10)
         torch.testing.assert_close(terms.total, ctc_loss(log_probs, LENS, REFERENCES, 0) / 10)
         assert set(terms.parts) == {"ctc"}
 
 
 def test_weight_one_needs_no_transcripts(log_probs, targets):
-    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, dilation=1), blank_id=0)
+    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, dilation=1), Shape(0))
     assert not objective.needs_references
-    terms = objective(log_probs, LENS, 10, targets=targets)
+    terms = objective(StudentOutput(log_probs, LENS), Supervision(targets=targets), 10)
     assert set(terms.parts) == {"frame_kl"}
     torch.testing.assert_close(terms.total, terms.parts["frame_kl"])
 
 
 def test_the_gradient_goes_through_the_total_only(log_probs, targets):
     log_probs.requires_grad_()
-    terms = Objective.from_settings(DistillSettings(), blank_id=0)(log_probs, LENS, 10, REFERENCES, targets)
+    terms = Objective.from_settings(DistillSettings(), Shape(0))(
+        StudentOutput(log_probs, LENS), Supervision(REFERENCES, targets), 10
+    )
     assert terms.total.requires_grad
     assert not any(part.requires_grad for part in terms.parts.values())
 
 
 def test_what_is_missing_is_named(log_probs, targets):
-    objective = Objective.from_settings(DistillSettings(), blank_id=0)
+    objective = Objective.from_settings(DistillSettings(), Shape(0))
     with pytest.raises(TrainingError, match="no soft targets"):
-        objective(log_probs, LENS, 10, REFERENCES)
+        objective(StudentOutput(log_probs, LENS), Supervision(REFERENCES), 10)
     with pytest.raises(TrainingError, match="no transcripts"):
-        objective(log_probs, LENS, 10, targets=targets)
+        objective(StudentOutput(log_probs, LENS), Supervision(targets=targets), 10)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,7 @@ import torch
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import TrainingError
-from asr_kd.losses import DistillSettings, Hypotheses, Objective, References
-from asr_kd.losses.base import Supervision
+from asr_kd.losses import DistillSettings, Hypotheses, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.sequence import SequenceCtc, normalised_weights
 
@@ -31,7 +30,7 @@ def hypotheses(*listed: tuple[int, list[int], float], padding: int = 0) -> Hypot
 
 
 def loss(log_probs: torch.Tensor, given: Hypotheses, lens: torch.Tensor = LENS) -> torch.Tensor:
-    return SequenceCtc(0)(log_probs, lens, Supervision(hypotheses=given))
+    return SequenceCtc(0)(StudentOutput(log_probs, lens), Supervision(hypotheses=given))
 
 
 @pytest.fixture
@@ -125,21 +124,25 @@ def test_certain_students_and_one_frame_are_finite():
 
 @pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
 def test_the_objective_weighs_it_against_the_transcripts(log_probs, weight):
-    objective = Objective.from_settings(DistillSettings(kd_weight=weight, level="sequence"), blank_id=0)
+    objective = Objective.from_settings(DistillSettings(kd_weight=weight, level="sequence"), Shape(0))
     assert not objective.needs_targets
     assert objective.needs_hypotheses == (weight > 0)
     assert objective.needs_references == (weight < 1)
     references = References(torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]))
     given = hypotheses((0, [1], 0.5), (0, [3], 0.5), (1, [2], 1.0))
-    terms = objective(log_probs, LENS, 10, references if weight < 1 else None, None, given if weight else None)
+    terms = objective(
+        StudentOutput(log_probs, LENS),
+        Supervision(references if weight < 1 else None, None, given if weight else None),
+        10,
+    )
     labels, taught = ctc_loss(log_probs, LENS, references, 0) / 10, loss(log_probs, given) / 10
     torch.testing.assert_close(terms.total, (1 - weight) * labels + weight * taught)
 
 
 def test_missing_hypotheses_are_named(log_probs):
-    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, level="sequence"), blank_id=0)
+    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, level="sequence"), Shape(0))
     with pytest.raises(TrainingError, match="no hypotheses"):
-        objective(log_probs, LENS, 10)
+        objective(StudentOutput(log_probs, LENS), Supervision(), 10)
 
 
 def test_what_is_refused_about_frames_does_not_matter_for_sequences():

@@ -7,7 +7,7 @@ import torch
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, num_frames
-from asr_kd.losses import DistillSettings, Objective
+from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.models.subsampling import output_lens
@@ -92,9 +92,11 @@ def test_stored_and_read_back_the_teacher_costs_its_own_targets_next_to_nothing(
     student = teacher.log_probs(waveforms, torch.tensor([round(seconds * 16_000) for seconds in SECONDS]))
     assert student.lens.tolist() == targets.lens.tolist()
 
-    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, selection="all"), VOCABULARY.blank_id)
+    objective = Objective.from_settings(DistillSettings(kd_weight=1.0, selection="all"), Shape(VOCABULARY.blank_id))
     frames = int(student.lens.sum())
-    own = objective(student.log_probs, student.lens, frames, targets=targets).total
-    shifted = objective(student.log_probs.roll(1, dims=1), student.lens, frames, targets=targets).total
+    own = objective(StudentOutput(student.log_probs, student.lens), Supervision(targets=targets), frames).total
+    shifted = objective(
+        StudentOutput(student.log_probs.roll(1, dims=1), student.lens), Supervision(targets=targets), frames
+    ).total
     assert 0 <= float(own) < 0.01
     assert float(shifted) > 10 * float(own)

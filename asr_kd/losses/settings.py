@@ -1,0 +1,138 @@
+"""Settings of distillation: how much a student listens to its teacher, and through which objectives."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from asr_kd.config import Settings
+from asr_kd.losses.base import TermSettings
+from asr_kd.losses.frame_kl import FrameKlSettings, Selection
+from asr_kd.losses.sequence import SequenceSettings
+
+
+class ObjectiveSettings(Settings):
+    """The objectives that a student learns from its teacher by, as a weighted sum; each at most once."""
+
+    frame_kl: FrameKlSettings | None = None
+    sequence: SequenceSettings | None = None
+
+    @property
+    def chosen(self) -> dict[str, TermSettings]:
+        """Those that are there, by name."""
+        members = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: member for name, member in members.items() if member is not None}
+
+    def identity(self) -> dict[str, Any]:
+        """Of the chosen ones only: an objective that is new in the project changes no older work."""
+        return {name: settings.identity() for name, settings in self.chosen.items()}
+
+
+class DistillSettings(Settings):
+    """How much a student listens to its teacher, to what of it, on which frames, and how late.
+
+    Attributes:
+        kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
+        level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
+            vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on
+            about hypotheses.
+        selection: teach all frames, or those where the teacher does not say blank.
+        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
+        delay_frames: the student answers that many output frames after its teacher.
+        temperature: softens both sides; other than 1 needs `targets: dense`.
+        targets: from the store, or dense posteriors from a teacher that runs along.
+        hypotheses: of an utterance, the best so many.
+        score_temperature: weights are the softmax of the hypotheses' scores divided by this.
+        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
+            fraction); None teaches all.
+        objectives: a weighted sum of objectives, instead of the one that the keys from `level` on describe.
+        inner_heads: what the heads at `train.inner_layers` learn from: transcripts and teacher, or one of them.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"level", "hypotheses", "score_temperature", "max_hypothesis_wer", "objectives", "inner_heads"}
+    )
+    one_objective: ClassVar[tuple[str, ...]] = (
+        "level",
+        "selection",
+        "dilation",
+        "delay_frames",
+        "temperature",
+        "hypotheses",
+        "score_temperature",
+        "max_hypothesis_wer",
+    )
+    """Keys that describe one objective in short."""
+
+    kd_weight: float = Field(default=0.5, ge=0.0, le=1.0)
+    level: Literal["frame", "sequence"] = "frame"
+    selection: Selection = "nonblank"
+    dilation: int = Field(default=1, ge=0, le=20)
+    delay_frames: int = Field(default=0, ge=0, le=50)
+    temperature: float = Field(default=1.0, ge=1.0, le=20.0)
+    targets: Literal["stored", "dense"] = "stored"
+    hypotheses: int = Field(default=4, ge=1, le=100)
+    score_temperature: float = Field(default=1.0, gt=0.0, le=1000.0)
+    max_hypothesis_wer: float | None = Field(default=None, ge=0.0)
+    objectives: ObjectiveSettings | None = None
+    inner_heads: Literal["both", "labels", "teacher"] = "both"
+
+    @model_validator(mode="after")
+    def _combination(self) -> "DistillSettings":
+        if self.objectives is not None:
+            self._check_objectives(self.objectives)
+        frame_kl = self._terms.get("frame_kl")
+        if isinstance(frame_kl, FrameKlSettings) and frame_kl.temperature != 1.0 and self.targets == "stored":
+            raise ValueError(
+                f"temperature {frame_kl.temperature:g} needs dense targets: the total of a stored tail does not say "
+                "what it weighs once softened; set temperature: 1"
+            )
+        if self.kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
+            raise ValueError(
+                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0) would never train blanks; "
+                "set dilation to 1 or more, selection: all, or kd_weight below 1"
+            )
+        return self
+
+    def _check_objectives(self, objectives: ObjectiveSettings) -> None:
+        if not objectives.chosen:
+            raise ValueError(f"objectives is empty; known: {', '.join(type(objectives).model_fields)}")
+        both = sorted(self.model_fields_set & set(self.one_objective))
+        if both:
+            raise ValueError(f"{both[0]} describes the one objective of a student without `objectives`; set it there")
+
+    @property
+    def _terms(self) -> dict[str, TermSettings]:
+        if self.objectives is not None:
+            return self.objectives.chosen
+        if self.level == "frame":
+            return {"frame_kl": FrameKlSettings(**self._those("selection", "dilation", "delay_frames", "temperature"))}
+        return {"sequence": SequenceSettings(**self._those("hypotheses", "score_temperature", "max_hypothesis_wer"))}
+
+    def _those(self, *names: str) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in names}
+
+    @property
+    def terms(self) -> dict[str, TermSettings]:
+        """The objectives by name, in the long form; none when λ is 0."""
+        return self._terms if self.kd_weight > 0.0 else {}
+
+    @property
+    def sequence(self) -> SequenceSettings | None:
+        """How it learns from hypotheses, if it does."""
+        found = self.terms.get("sequence")
+        return found if isinstance(found, SequenceSettings) else None
+
+    @property
+    def needs_targets(self) -> bool:
+        """Whether a student with these settings needs a teacher's posteriors."""
+        return any(settings.term.needs_targets for settings in self.terms.values())
+
+    @property
+    def needs_hypotheses(self) -> bool:
+        """Whether a student with these settings needs a teacher's hypotheses."""
+        return any(settings.term.needs_hypotheses for settings in self.terms.values())
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether a student with these settings needs transcripts."""
+        return self.kd_weight < 1.0 or any(settings.term.needs_references for settings in self.terms.values())
