@@ -5,11 +5,22 @@ Knows scores, not how they came about or how they are printed.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.systems import System
-from asr_kd.scoring.significance import Difference, GapRecovered, Resampling, bootstrap_difference, gap_recovered
-from asr_kd.scoring.wer import Score
+from asr_kd.scoring.agreement import WordAgreement, word_agreement
+from asr_kd.scoring.alignment import Alignment
+from asr_kd.scoring.matched_pairs import MatchedPairs, matched_pairs
+from asr_kd.scoring.significance import (
+    Difference,
+    GapRecovered,
+    Interval,
+    Resampling,
+    bootstrap_difference,
+    gap_recovered,
+)
+from asr_kd.scoring.wer import Score, check_comparable
 
 
 @dataclass(frozen=True)
@@ -42,6 +53,19 @@ class Compared:
     """WER with distillation minus WER without."""
     gap_recovered: GapRecovered | None
     """None without a teacher."""
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """Whether two systems differ on one test set; the systems by their keys."""
+
+    first: str
+    second: str
+    difference: Difference
+    """WER of the first minus WER of the second; the interval over utterances."""
+    speaker_interval: Interval | None
+    """Its interval over speakers."""
+    matched: MatchedPairs
 
 
 def resolve_comparisons(systems: Sequence[System], stated: Sequence[Comparison]) -> list[Comparison]:
@@ -83,9 +107,14 @@ def compare(
     Args:
         pairs: by keys of `scores`.
         groups: the speaker of each utterance; None resamples utterances.
+
+    Raises:
+        EvaluationError: the scores are not of the same utterances, or under different normalizers.
     """
     found = []
     for pair in pairs:
+        for key in pair.names[1:]:
+            check_comparable(scores[pair.distilled], scores[key])
         distilled, baseline = scores[pair.distilled], scores[pair.baseline]
         words = words_of(baseline)
         difference = bootstrap_difference(
@@ -101,6 +130,47 @@ def compare(
     return found
 
 
+def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling) -> list[PairTest]:
+    """Every two systems, in their order, tested against each other.
+
+    Args:
+        groups: the speaker of each utterance; None where they cannot be resampled.
+
+    Raises:
+        EvaluationError: the scores are not of the same utterances, or under different normalizers.
+    """
+    found = []
+    for first, second in combinations(scores, 2):
+        one, other = scores[first], scores[second]
+        check_comparable(one, other)
+        errors, words = (errors_of(one), errors_of(other)), words_of(one)
+        speaker_interval = None
+        if groups is not None:
+            speaker_interval = bootstrap_difference(*errors, words, groups=groups, resampling=resampling).interval
+        found.append(
+            PairTest(
+                first,
+                second,
+                bootstrap_difference(*errors, words, resampling=resampling),
+                speaker_interval,
+                matched_pairs(alignments_of(one), alignments_of(other), words),
+            )
+        )
+    return found
+
+
+def agreements(pairs: Sequence[Comparison], scores: Mapping[str, Score]) -> dict[str, WordAgreement]:
+    """Every system beside its teacher: that of its pair, or the one of the role `teacher`; none, no entry."""
+    teachers = {key: DEFAULT_PAIR.teacher for key in scores}
+    for pair in reversed(pairs):
+        teachers |= {pair.baseline: pair.teacher, pair.distilled: pair.teacher}
+    return {
+        key: word_agreement(scores[teacher], scores[key])
+        for key, teacher in teachers.items()
+        if teacher is not None and teacher in scores and teacher != key
+    }
+
+
 def errors_of(scored: Score) -> list[int]:
     """Word errors of each utterance, [N]."""
     return [utterance.words.errors for utterance in scored.utterances.values()]
@@ -109,6 +179,11 @@ def errors_of(scored: Score) -> list[int]:
 def words_of(scored: Score) -> list[int]:
     """Reference words of each utterance, [N]."""
     return [utterance.words.words for utterance in scored.utterances.values()]
+
+
+def alignments_of(scored: Score) -> list[Alignment]:
+    """Alignment of each utterance's words, [N]."""
+    return [utterance.alignment for utterance in scored.utterances.values()]
 
 
 def _default_pair(keys: set[str]) -> Comparison | None:

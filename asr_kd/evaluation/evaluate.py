@@ -13,16 +13,15 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.comparison import Comparison, compare, errors_of, resolve_comparisons, without_absent, words_of
+from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, without_absent
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
-from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult, SystemResult
+from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult
+from asr_kd.evaluation.scored import score_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
-from asr_kd.scoring.significance import Resampling, bootstrap_wer
-from asr_kd.scoring.wer import score
 
 EXAMPLES = 3
 """How many excluded utterances an error message names."""
@@ -56,7 +55,7 @@ def evaluate_systems(
     evaluated = {}
     for name, utterances in sets.items():
         answered = _answers(name, utterances, systems, settings, progress)
-        evaluated[name] = _score_set(answered, pairs, settings)
+        evaluated[name] = _score(answered, pairs, settings)
     timed = [utterance for name in sets for utterance in sets[name] if utterance.id in evaluated[name].references]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     results = Results(
@@ -172,30 +171,14 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     )
 
 
-def _score_set(answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings) -> SetResult:
+def _score(answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings) -> SetResult:
     utterances = answered.utterances
-    references = {utterance.id: utterance.text or "" for utterance in utterances}
-    speakers = {utterance.id: utterance.speaker for utterance in utterances}
-    resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
-    groups = list(speakers.values())
-    systems = {}
-    for key, hypotheses in answered.texts.items():
-        scored = score(references, hypotheses, settings.normalizer)
-        errors, words = errors_of(scored), words_of(scored)
-        systems[key] = SystemResult(
-            score=scored,
-            hypotheses={utterance_id: hypotheses[utterance_id] for utterance_id in references},
-            interval=bootstrap_wer(errors, words, resampling=resampling),
-            speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling),
-        )
-    by_speaker = len(set(groups)) > 1
-    scores = {key: result.score for key, result in systems.items()}
-    return SetResult(
-        systems=systems,
-        references=references,
-        speakers=speakers,
+    return score_set(
+        {utterance.id: utterance.text or "" for utterance in utterances},
+        {utterance.id: utterance.speaker for utterance in utterances},
+        answered.texts,
+        pairs,
+        settings,
         seconds=sum(utterance.duration for utterance in utterances),
         excluded=answered.excluded,
-        comparisons=compare(pairs, scores, groups if by_speaker else None, resampling),
-        resampled_by="speakers" if by_speaker else "utterances",
     )

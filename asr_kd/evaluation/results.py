@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison
+from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Role
+from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Interval
-from asr_kd.scoring.wer import Score
+from asr_kd.scoring.wer import GroupErrors, Score
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,8 @@ class SystemResult:
     """Over utterances."""
     speaker_interval: Interval | None
     """Over speakers."""
+    by_speaker: Mapping[str, GroupErrors] = field(default_factory=dict)
+    """Empty where speakers are not known."""
 
 
 @dataclass(frozen=True)
@@ -40,13 +43,18 @@ class SetResult:
     systems: dict[str, SystemResult]
     references: dict[str, str]
     speakers: dict[str, str]
-    """Utterance id → speaker, in the order of the manifest; so are `references`."""
-    seconds: float
+    """Utterance id → speaker, in the order of the manifest; so are `references`. Empty where they are not known."""
+    seconds: float | None
+    """Of speech; None is not known."""
     excluded: list[Excluded]
     comparisons: list[Compared]
     """Every student with distillation against its like without, in the order of the report."""
     resampled_by: str
     """What comparisons were resampled by: "speakers" or "utterances"."""
+    pairs: list[PairTest] = field(default_factory=list)
+    """Every two systems."""
+    agreement: dict[str, WordAgreement] = field(default_factory=dict)
+    """System's key → its words beside its teacher's."""
 
     @property
     def num_speakers(self) -> int:

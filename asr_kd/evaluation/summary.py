@@ -6,10 +6,12 @@ its reason.
 
 from typing import Any
 
-from asr_kd.evaluation.comparison import Compared
+from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.systems import ROLES
+from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
+from asr_kd.scoring.wer import GroupErrors
 
 FORMAT = "asr-kd results"
 FORMAT_VERSION = 1
@@ -20,7 +22,8 @@ def summarize(results: Results) -> dict[str, Any]:
 
     ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
     ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
-    student_hard) and facts of the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there;
+    student_hard), ``pairs`` (every two systems, tested), ``agreement`` (every student beside its teacher) and facts of
+    the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there;
     ``models`` → system → cost and details; ``teachers`` → what is known of distilling from them; ``provenance`` →
     where the numbers come from.
     """
@@ -59,20 +62,23 @@ def _ordered(results: Results) -> list[str]:
 
 
 def _set(results: Results, found: SetResult) -> dict[str, Any]:
+    present = [key for key in _ordered(results) if key in found.systems]
     return {
-        **{key: _system(results.names[key], found.systems[key], found.seconds) for key in _ordered(results)},
+        **{key: _system(results.names[key], found.systems[key], found.seconds) for key in present},
         **_default_gap(found),
         "kd_minus_hard": _difference(found.default_pair.difference) if found.default_pair is not None else None,
         "comparisons": [_comparison(compared) for compared in found.comparisons],
         "resampled_by": found.resampled_by,
+        "pairs": [_pair(test) for test in found.pairs],
+        "agreement": {key: _agreement(agreement) for key, agreement in found.agreement.items()},
         "utterances": len(found.references),
         "speakers": found.num_speakers,
-        "seconds": round(found.seconds, 3),
+        "seconds": _rounded(found.seconds),
         "excluded": [{"id": item.id, "audio": item.audio, "reason": item.reason} for item in found.excluded],
     }
 
 
-def _system(name: str, result: SystemResult, seconds: float) -> dict[str, Any]:
+def _system(name: str, result: SystemResult, seconds: float | None) -> dict[str, Any]:
     words, characters = result.score.words, result.score.characters
     low, high = _ends(result.interval)
     speakers_low, speakers_high = _ends(result.speaker_interval)
@@ -90,7 +96,54 @@ def _system(name: str, result: SystemResult, seconds: float) -> dict[str, Any]:
         "cer": characters.cer,
         "characters": characters.characters,
         "utterances": len(result.score.utterances),
-        "seconds": round(seconds, 3),
+        "seconds": _rounded(seconds),
+        "by_speaker": {speaker: _group(errors) for speaker, errors in result.by_speaker.items()},
+    }
+
+
+def _group(errors: GroupErrors) -> dict[str, Any]:
+    """A speaker's errors; rates are null where the references hold nothing."""
+    words, characters = errors.words, errors.characters
+    return {
+        "utterances": errors.utterances,
+        "errors": words.errors,
+        "words": words.words,
+        "wer": words.wer if words.words else None,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "cer": characters.cer if characters.characters else None,
+        "characters": characters.characters,
+    }
+
+
+def _pair(test: PairTest) -> dict[str, Any]:
+    low, high = _ends(test.speaker_interval)
+    matched = test.matched
+    return {
+        "first": test.first,
+        "second": test.second,
+        "difference": {**_difference(test.difference), "low_speakers": low, "high_speakers": high},
+        "mapsswe": {
+            "z": matched.z,
+            "p": matched.p,
+            "segments": matched.segments,
+            "mean": matched.mean,
+            "reason": matched.reason,
+        },
+    }
+
+
+def _agreement(agreement: WordAgreement) -> dict[str, Any]:
+    return {
+        "wer_against_teacher": agreement.wer_against_teacher,
+        "wer_against_teacher_reason": agreement.reason,
+        "only_teacher_words": agreement.only_teacher_words,
+        "only_student_words": agreement.only_student_words,
+        "both_words": agreement.both_words,
+        "neither_words": agreement.neither_words,
+        "only_teacher_most": [list(item) for item in agreement.only_teacher_most],
+        "only_student_most": [list(item) for item in agreement.only_student_most],
     }
 
 
@@ -149,6 +202,10 @@ def _model(results: Results, key: str) -> dict[str, Any]:
     }
     # What was measured here wins over what a card says of itself.
     return measured | {name: value for name, value in results.details[key].items() if name not in measured}
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 3)
 
 
 def _ends(interval: Interval | None) -> tuple[float | None, float | None]:

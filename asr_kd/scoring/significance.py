@@ -69,6 +69,19 @@ class GapRecovered:
         return self.value is not None
 
 
+@dataclass(frozen=True, slots=True)
+class RunsRate:
+    """WER of several training runs (seeds) of one system, as fractions."""
+
+    rates: tuple[float, ...]
+    """Of each run."""
+    mean: float
+    deviation: float | None
+    """Standard deviation over runs (n − 1); None for one."""
+    interval: Interval | None
+    """Of the mean, when runs are drawn as well as utterances or speakers."""
+
+
 def bootstrap_wer(
     errors: ArrayLike, words: ArrayLike, *, groups: Sequence[str] | None = None, resampling: Resampling = DEFAULT
 ) -> Interval | None:
@@ -107,6 +120,28 @@ def bootstrap_difference(
     rates = _resampled_rates(error_rows, word_row, groups, resampling)
     interval = None if rates is None else _percentiles(rates[:, 0] - rates[:, 1], resampling.confidence)
     return Difference(value, interval)
+
+
+def bootstrap_runs(
+    errors: ArrayLike, words: ArrayLike, *, groups: Sequence[str] | None = None, resampling: Resampling = DEFAULT
+) -> RunsRate:
+    """Mean WER of several training runs of one system on the same utterances, with its spread and interval.
+
+    Args:
+        errors: errors of each run and utterance, [R, N]. With R runs the bootstrap sees (R − 1)/R of the variance
+            between them: three runs are few.
+
+    The others and what it raises: as `bootstrap_wer`.
+    """
+    error_rows, word_row = _checked(list(np.atleast_2d(np.asarray(errors, dtype=np.float64))), words, groups)
+    own = error_rows.sum(axis=1) / word_row.sum()
+    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    interval = None
+    if rates is not None:
+        (means,) = _means_over_runs(rates, [len(own)], resampling.seed)
+        interval = _percentiles(means, resampling.confidence)
+    deviation = float(own.std(ddof=1)) if len(own) > 1 else None
+    return RunsRate(tuple(own.tolist()), float(own.mean()), deviation, interval)
 
 
 def gap_recovered(

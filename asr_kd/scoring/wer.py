@@ -118,6 +118,15 @@ class Score:
         return self.characters.cer
 
 
+@dataclass(frozen=True, slots=True)
+class GroupErrors:
+    """The sums of some of a set's utterances, such as a speaker's."""
+
+    utterances: int
+    words: WordErrors
+    characters: CharacterErrors
+
+
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: ScoringNormalizer) -> Score:
     """Score hypotheses against the references of the same ids.
 
@@ -150,6 +159,25 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
         words=sum(words, WordErrors()),
         characters=sum(characters, CharacterErrors()),
     )
+
+
+def score_groups(scored: Score, groups: Mapping[str, str]) -> dict[str, GroupErrors]:
+    """The errors of each group of utterances, such as each speaker's, in the order of the groups' names.
+
+    Args:
+        groups: utterance id → group.
+    """
+    members: dict[str, list[UtteranceScore]] = {}
+    for utterance_id, utterance in scored.utterances.items():
+        members.setdefault(groups[utterance_id], []).append(utterance)
+    return {
+        group: GroupErrors(
+            len(members[group]),
+            sum((item.words for item in members[group]), WordErrors()),
+            sum((item.characters for item in members[group]), CharacterErrors()),
+        )
+        for group in sorted(members)
+    }
 
 
 def check_comparable(first: Score, second: Score) -> None:

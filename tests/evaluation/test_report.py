@@ -46,7 +46,7 @@ def test_results_json_has_the_agreed_form(folder):
     found = results["test_sets"]["dev"]
     assert list(found)[:4] == ["teacher", "student_hard", "student_kd", "own"]
     for key in ("teacher", "student_hard", "student_kd", "own"):
-        assert set(found[key]) == SYSTEM_KEYS
+        assert set(found[key]) >= SYSTEM_KEYS
         assert found[key]["wer_low"] <= found[key]["wer"] <= found[key]["wer_high"]
     assert found["student_hard"]["wer"] == 6 / 16  # a fraction, 5 deletions and 1 insertion on 16 words
     assert [found["student_hard"][name] for name in ("substitutions", "deletions", "insertions")] == [0, 5, 1]

@@ -1,0 +1,77 @@
+"""How much of what a student writes is its teacher's: WER of the one against the other, words only one of them gets.
+
+Knows scores, not how they came about.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from asr_kd.scoring.alignment import Alignment
+from asr_kd.scoring.wer import Score, check_comparable, score
+
+LISTED = 10
+"""Words that are named of those that only one of the two gets."""
+
+
+@dataclass(frozen=True, slots=True)
+class WordAgreement:
+    """A teacher and a student on the same references."""
+
+    wer_against_teacher: float | None
+    """WER of the student with the teacher's words as the reference; None when the teacher wrote none."""
+    only_teacher_words: int
+    """Reference words that the teacher has right and the student has not."""
+    only_student_words: int
+    both_words: int
+    neither_words: int
+    only_teacher_most: tuple[tuple[str, int], ...]
+    """The most frequent of them, with how often."""
+    only_student_most: tuple[tuple[str, int], ...]
+    reason: str | None = None
+    """Why there is no WER."""
+
+
+def word_agreement(teacher: Score, student: Score) -> WordAgreement:
+    """Compare two scores of the same references under one normalizer.
+
+    Raises:
+        EvaluationError: they are not of the same utterances, or of other normalizers.
+    """
+    check_comparable(teacher, student)
+    outcomes: Counter[tuple[bool, bool]] = Counter()
+    only: dict[tuple[bool, bool], Counter[str]] = {(True, False): Counter(), (False, True): Counter()}
+    for utterance_id, told in teacher.utterances.items():
+        heard = student.utterances[utterance_id]
+        rights = zip(told.reference.split(), correct_words(told.alignment), correct_words(heard.alignment), strict=True)
+        for word, by_teacher, by_student in rights:
+            outcome = (by_teacher, by_student)
+            outcomes[outcome] += 1
+            if by_teacher != by_student:
+                only[outcome][word] += 1
+    against, reason = _against_teacher(teacher, student)
+    return WordAgreement(
+        wer_against_teacher=against,
+        only_teacher_words=outcomes[True, False],
+        only_student_words=outcomes[False, True],
+        both_words=outcomes[True, True],
+        neither_words=outcomes[False, False],
+        only_teacher_most=tuple(only[True, False].most_common(LISTED)),
+        only_student_most=tuple(only[False, True].most_common(LISTED)),
+        reason=reason,
+    )
+
+
+def correct_words(alignment: Alignment) -> Iterator[bool]:
+    """For every word of the reference, whether the hypothesis has it."""
+    for edit in alignment:
+        yield from [edit.kind == "equal"] * (edit.reference_end - edit.reference_start)
+
+
+def _against_teacher(teacher: Score, student: Score) -> tuple[float | None, str | None]:
+    told = {utterance_id: scored.hypothesis for utterance_id, scored in teacher.utterances.items()}
+    heard = {utterance_id: scored.hypothesis for utterance_id, scored in student.utterances.items()}
+    if not any(told.values()):
+        return None, "the teacher wrote no word"
+    # Normalized once already; whisper's normalizer may rewrite its own output.
+    return score(told, heard, "none").wer, None
