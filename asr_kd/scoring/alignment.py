@@ -5,7 +5,7 @@ are never below these (`tests/scoring/test_sclite.py`). Knows texts that are nor
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jiwer
 
@@ -45,7 +45,7 @@ def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> li
     return _aligned(found.alignments)
 
 
-def _aligned(alignments: Iterable[Iterable[jiwer.AlignmentChunk]]) -> list[Alignment]:
+def _aligned(alignments: Iterable[Iterable[Any]]) -> list[Alignment]:
     return [
         tuple(
             Edit(chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_start_idx, chunk.hyp_end_idx)

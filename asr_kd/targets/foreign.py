@@ -6,18 +6,18 @@ Gives names and texts as they stand there; which utterance a name means is `impo
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
+from asr_kd.scoring.formats import Report, Row, ctm_rows, kaldi_rows, numbered_lines, trn_rows
 from asr_kd.targets.hypotheses import Hypothesis
 
 Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
 
 _BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".trn": "trn", ".ctm": "ctm"}
-_TRN = re.compile(r"(.*?)\s*\(([^()\s]+)\)")
 
 
 class Foreign(NamedTuple):
@@ -58,7 +58,13 @@ def read_foreign(path: Path, form: Form) -> list[Foreign]:
         TargetsError: unreadable, or rows that are not of this form (each named), or a name twice (both rows).
     """
     problems: list[str] = []
-    read = {"whisper": _whisper, "jsonl": _json_lines, "kaldi": _kaldi, "trn": _trn, "ctm": _ctm}[form]
+    read = {
+        "whisper": _whisper,
+        "jsonl": _json_lines,
+        "kaldi": _plain(kaldi_rows),
+        "trn": _plain(trn_rows),
+        "ctm": _plain(ctm_rows),
+    }[form]
     try:
         found = list(read(path, problems.append))
     except (OSError, UnicodeDecodeError) as error:
@@ -79,9 +85,6 @@ def read_foreign(path: Path, form: Form) -> list[Foreign]:
     if not found:
         raise TargetsError("holds no hypotheses", where=path, expected=f"the form {form!r}")
     return found
-
-
-Report = Callable[[str], None]
 
 
 def _whisper(path: Path, report: Report) -> Iterator[Foreign]:
@@ -111,7 +114,7 @@ def _whisper_text(data: Any) -> str | None:
 
 
 def _json_lines(path: Path, report: Report) -> Iterator[Foreign]:
-    for where, line in _lines(path):
+    for where, line in numbered_lines(path):
         try:
             row = json.loads(line)
         except ValueError as error:
@@ -152,51 +155,6 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _kaldi(path: Path, report: Report) -> Iterator[Foreign]:
-    for where, line in _lines(path):
-        name, *words = line.split(maxsplit=1)
-        yield Foreign(name, where, (Hypothesis("".join(words)),))
-
-
-def _trn(path: Path, report: Report) -> Iterator[Foreign]:
-    for where, line in _lines(path):
-        found = _TRN.fullmatch(line.strip())
-        if found:
-            yield Foreign(found[2], where, (Hypothesis(found[1]),))
-        else:
-            report(f"{where}: no id in parentheses at its end")
-
-
-def _ctm(path: Path, report: Report) -> Iterator[Foreign]:
-    """Words with times: name, channel, start, duration, word, and maybe a confidence."""
-    words: dict[str, list[tuple[float, str]]] = {}
-    rows: dict[str, str] = {}
-    for where, line in _lines(path):
-        if line.startswith(";;"):
-            continue
-        fields = line.split()
-        start = _number(fields[2]) if len(fields) in (5, 6) else None
-        if start is None:
-            report(f"{where}: not name, channel, start, duration and word")
-            continue
-        words.setdefault(fields[0], []).append((start, fields[4]))
-        rows.setdefault(fields[0], where)
-    for name, timed in words.items():
-        yield Foreign(name, rows[name], (Hypothesis(" ".join(word for _, word in sorted(timed, key=_start))),))
-
-
-def _start(timed: tuple[float, str]) -> float:
-    return timed[0]
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _lines(path: Path) -> Iterable[tuple[str, str]]:
-    """Where and what: every line that is not blank."""
-    lines = path.read_text(encoding="utf-8-sig").split("\n")
-    return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
+def _plain(rows: Callable[[Path, Report], Iterator[Row]]) -> Callable[[Path, Report], Iterator[Foreign]]:
+    """A form that scoring reads as well, which has one hypothesis a name."""
+    return lambda path, report: (Foreign(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report))

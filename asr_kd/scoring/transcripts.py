@@ -1,0 +1,254 @@
+"""A file of references or hypotheses, matched by id: JSON Lines, Kaldi's `text`, sclite's trn and ctm, in and out.
+
+JSON Lines are rows of {"id", "text"}, of a manifest, of NeMo's, or of this project's reports; which of a row's texts is
+meant depends on what the file stands for.
+"""
+
+import json
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from asr_kd.errors import EvaluationError
+from asr_kd.files import write_text
+from asr_kd.scoring.formats import (
+    Report,
+    Row,
+    TimedWord,
+    ctm_lines,
+    ctm_rows,
+    kaldi_line,
+    kaldi_rows,
+    numbered_lines,
+    trn_line,
+    trn_rows,
+)
+
+TextForm = Literal["jsonl", "kaldi", "trn", "ctm"]
+Side = Literal["reference", "hypothesis"]
+
+EXAMPLES = 3
+"""How many ids or rows an error message names."""
+
+_BY_SUFFIX: dict[str, TextForm] = {".jsonl": "jsonl", ".json": "jsonl", ".trn": "trn", ".ctm": "ctm", ".txt": "kaldi"}
+_TEXTS: dict[Side, tuple[str, ...]] = {
+    "reference": ("raw_reference", "reference", "text"),
+    "hypothesis": ("raw_hypothesis", "hypothesis", "pred_text", "text"),
+}
+"""A row's keys, the first that is there counts: reports keep the raw text beside the normalized one."""
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """What a file says, by utterance id, in its order."""
+
+    path: Path
+    form: TextForm
+    texts: dict[str, str]
+    speakers: dict[str, str]
+    """Of the utterances whose row names one."""
+    seconds: dict[str, float]
+    """Durations, where rows have them."""
+    words: dict[str, tuple[TimedWord, ...]]
+    """Words with times, where rows have them."""
+
+
+def text_form_of(path: Path) -> TextForm:
+    """The form that a path's name promises.
+
+    Raises:
+        EvaluationError: none.
+    """
+    if path.name == "text":
+        return "kaldi"
+    if path.suffix in _BY_SUFFIX:
+        return _BY_SUFFIX[path.suffix]
+    raise EvaluationError(
+        "its name does not say in which form these transcripts are",
+        where=path,
+        expected=f"{', '.join(_BY_SUFFIX)}, or Kaldi's `text`",
+        remedy="Rename it",
+    )
+
+
+def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Transcripts:
+    """Read a file of transcripts.
+
+    Args:
+        side: what it stands for, which tells a row's texts apart.
+        form: None goes by its name.
+
+    Raises:
+        EvaluationError: unreadable, empty, rows that are not of its form, or an id twice (both rows).
+    """
+    form = form or text_form_of(path)
+    problems: list[str] = []
+    kept: dict[str, tuple[Row, dict[str, Any]]] = {}
+    try:
+        for row, facts in _rows(path, side, form, problems.append):
+            if row.name in kept:
+                problems.append(f"{row.name!r} stands in {kept[row.name][0].where} and {row.where}")
+            kept.setdefault(row.name, (row, facts))
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"cannot be read ({error})", where=path, expected="text in UTF-8") from error
+    if problems:
+        raise EvaluationError(
+            f"{len(problems)} wrong rows: {'; '.join(problems[:EXAMPLES])}{'; …' if len(problems) > EXAMPLES else ''}",
+            where=path,
+            expected=f"transcripts in the form {form!r}, each id once",
+        )
+    if not kept:
+        raise EvaluationError("holds no transcript", where=path, expected=f"at least one, in the form {form!r}")
+    return Transcripts(
+        path,
+        form,
+        {name: row.text for name, (row, _) in kept.items()},
+        {name: facts["speaker"] for name, (_, facts) in kept.items() if isinstance(facts.get("speaker"), str)},
+        {name: float(facts["duration"]) for name, (_, facts) in kept.items() if _is_number(facts.get("duration"))},
+        {name: row.words for name, (row, _) in kept.items() if row.words},
+    )
+
+
+def answers_of(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The texts of these utterances, and which of them the file leaves out and means as silent.
+
+    A ctm file cannot name an utterance without a word, so one that is not in it counts as empty: all its words are
+    deletions. In the other forms that is an error, as it is when a file knows none of the ids.
+
+    Raises:
+        EvaluationError: utterances are not there.
+    """
+    missing = [utterance_id for utterance_id in ids if utterance_id not in transcripts.texts]
+    if missing and (transcripts.form != "ctm" or len(missing) == len(ids)):
+        raise EvaluationError(
+            f"{len(missing)} of {len(ids)} utterances are not in it ({_examples(missing)})",
+            where=transcripts.path,
+            expected=f"their ids; it has {_examples(list(transcripts.texts))}",
+            remedy="Score hypotheses of exactly this test set; an empty hypothesis still needs its id",
+        )
+    return {utterance_id: transcripts.texts.get(utterance_id, "") for utterance_id in ids}, missing
+
+
+def read_speakers(path: Path) -> dict[str, str]:
+    """Kaldi's utt2spk: `id speaker` a line.
+
+    Raises:
+        EvaluationError: unreadable, or a line of another form.
+    """
+    try:
+        rows = [(where, line.split()) for where, line in numbered_lines(path)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"cannot be read ({error})", where=path, expected="Kaldi's utt2spk") from error
+    wrong = next((where for where, fields in rows if len(fields) != 2), None)
+    if wrong:
+        raise EvaluationError("is not an id and a speaker", where=wrong, expected="Kaldi's utt2spk")
+    return {fields[0]: fields[1] for _, fields in rows}
+
+
+def write_transcripts(
+    path: Path, form: TextForm, texts: Mapping[str, str], words: Mapping[str, Sequence[TimedWord]] | None = None
+) -> None:
+    """Write transcripts in a form that other tools read.
+
+    Args:
+        texts: utterance id → text.
+        words: utterance id → words with times, which `ctm` writes instead of `texts`, and `jsonl` beside them.
+
+    Raises:
+        EvaluationError: an id or text that the form cannot say, or `ctm` of texts without times.
+        AsrKdError: the file cannot be written.
+    """
+    timed = words or {}
+    untimed = [name for name, text in texts.items() if text and name not in timed]
+    if form == "ctm" and untimed:
+        raise EvaluationError(
+            f"{len(untimed)} of {len(texts)} texts have no times ({_examples(untimed)})",
+            where=path,
+            expected="words with their times",
+            remedy="Write trn, which needs none",
+        )
+    write_text(path, "".join(_written(form, name, text, timed.get(name, ())) for name, text in texts.items()))
+
+
+def _written(form: TextForm, name: str, text: str, words: Sequence[TimedWord]) -> str:
+    if form == "kaldi":
+        return kaldi_line(name, text)
+    if form == "trn":
+        return trn_line(name, text)
+    if form == "ctm":
+        return ctm_lines(name, words)
+    row: dict[str, Any] = {"id": name, "text": text}
+    if words:
+        row["words"] = [word._asdict() for word in words]
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _rows(path: Path, side: Side, form: TextForm, report: Report) -> Iterator[tuple[Row, dict[str, Any]]]:
+    if form == "jsonl":
+        return _json_rows(path, side, report)
+    plain = {"kaldi": kaldi_rows, "trn": trn_rows, "ctm": ctm_rows}[form]
+    return ((row, {}) for row in plain(path, report))
+
+
+def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[Row, dict[str, Any]]]:
+    for where, line in numbered_lines(path):
+        try:
+            facts = json.loads(line)
+        except ValueError as error:
+            report(f"{where}: not JSON ({error})")
+            continue
+        if not isinstance(facts, dict):
+            report(f"{where}: {type(facts).__name__} instead of a mapping")
+            continue
+        name, text = facts.get("id", facts.get("audio_filepath")), _text(facts, side)
+        words = _words(facts.get("words"))
+        if not isinstance(name, str):
+            report(f"{where}: neither id nor audio_filepath")
+        elif not isinstance(text, str):
+            report(f"{where}: no text under {' or '.join(_TEXTS[side])}")
+        elif words is None:
+            report(f"{where}: words are not a list of word, start and duration (or end), in seconds")
+        else:
+            yield Row(name if "id" in facts else Path(name).stem, where, text, words), facts
+
+
+def _text(facts: Mapping[str, Any], side: Side) -> Any:
+    """The text that a row holds for a side; of n-best the best, which stands first."""
+    nbest = facts.get("nbest")
+    if side == "hypothesis" and isinstance(nbest, list) and nbest and isinstance(nbest[0], dict):
+        return nbest[0].get("text")
+    return next((facts[key] for key in _TEXTS[side] if key in facts), None)
+
+
+def _words(listed: Any) -> tuple[TimedWord, ...] | None:
+    """Words with times; none where the row has none, None where they are something else."""
+    if listed is None:
+        return ()
+    if not isinstance(listed, list):
+        return None
+    words = [_word(item) for item in listed]
+    found = tuple(word for word in words if word is not None)
+    return found if len(found) == len(words) else None
+
+
+def _word(item: Any) -> TimedWord | None:
+    if not isinstance(item, dict) or not isinstance(item.get("word"), str) or not _is_number(item.get("start")):
+        return None
+    duration: Any = item.get("duration")
+    if duration is None and _is_number(item.get("end")):
+        duration = item["end"] - item["start"]
+    confidence = item.get("confidence")
+    if not _is_number(duration) or not (confidence is None or _is_number(confidence)):
+        return None
+    return TimedWord(item["word"], item["start"], duration, confidence)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _examples(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:EXAMPLES]) + (", …" if len(listed) > EXAMPLES else "")
