@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.systems import Named
 from asr_kd.scoring.agreement import WordAgreement, word_agreement
 from asr_kd.scoring.alignment import Alignment
 from asr_kd.scoring.matched_pairs import MatchedPairs, matched_pairs
@@ -68,7 +68,7 @@ class PairTest:
     matched: MatchedPairs
 
 
-def resolve_comparisons(systems: Sequence[System], stated: Sequence[Comparison]) -> list[Comparison]:
+def resolve_comparisons(systems: Sequence[Named], stated: Sequence[Comparison]) -> list[Comparison]:
     """The pairs to compare, by the systems' keys: that of the roles `student_hard` and `student_kd`, then the stated.
 
     Raises:
@@ -160,14 +160,21 @@ def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resamp
 
 
 def agreements(pairs: Sequence[Comparison], scores: Mapping[str, Score]) -> dict[str, WordAgreement]:
-    """Every system beside its teacher: that of its pair, or the one of the role `teacher`; none, no entry."""
-    teachers = {key: DEFAULT_PAIR.teacher for key in scores}
+    """Every system beside its teacher; without one, no entry."""
+    return {
+        key: word_agreement(scores[teacher], scores[key]) for key, teacher in teachers_of(list(scores), pairs).items()
+    }
+
+
+def teachers_of(keys: Collection[str], pairs: Sequence[Comparison]) -> dict[str, str]:
+    """System → its teacher among the systems: that of its pair, or the one of the role `teacher`; none, no entry."""
+    teachers = dict.fromkeys(keys, DEFAULT_PAIR.teacher)
     for pair in reversed(pairs):
         teachers |= {pair.baseline: pair.teacher, pair.distilled: pair.teacher}
     return {
-        key: word_agreement(scores[teacher], scores[key])
+        key: teacher
         for key, teacher in teachers.items()
-        if teacher is not None and teacher in scores and teacher != key
+        if key in keys and teacher is not None and teacher in keys and teacher != key
     }
 
 

@@ -32,6 +32,22 @@ class Recognizer(Protocol):
         """Waveforms, each float32 [S] mono 16 kHz → one transcript each."""
 
 
+class Named(Protocol):
+    """What a row of the table is known by; a `System`, or one of which only the hypotheses are here."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def role(self) -> Role: ...
+
+    @property
+    def key(self) -> str: ...
+
+    @property
+    def details(self) -> Mapping[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class System:
     """One row of the table.
@@ -56,7 +72,7 @@ class System:
         return self.name if self.role == "other" else self.role
 
 
-def check_systems(systems: Sequence[System]) -> None:
+def check_systems(systems: Sequence[Named]) -> None:
     """Refuse what would lose or overwrite a result.
 
     Raises:

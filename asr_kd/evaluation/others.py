@@ -1,0 +1,99 @@
+"""Other people's systems in an evaluation: their hypotheses are read, by utterance id, instead of made.
+
+Knows files of transcripts; the scoring is the same as for every other system.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.results import Cost
+from asr_kd.evaluation.systems import Role
+from asr_kd.files import sha256_of_file
+from asr_kd.scoring.transcripts import Transcripts, answers_of, read_transcripts
+
+COST = Cost(
+    parameters=None,
+    size_bytes=None,
+    real_time_factor=None,
+    streaming_real_time_factor=None,
+    rtf_utterances=0,
+    device="–",
+)
+"""Nothing is known of what it took."""
+
+
+@dataclass
+class OtherSystem:
+    """A system of which only the hypotheses are here."""
+
+    name: str
+    transcripts: Transcripts
+    sha256: str
+    role: Role = "other"
+    silent: dict[str, int] = field(default_factory=dict)
+    """Test set → utterances that a ctm file leaves out, which count as empty."""
+
+    @property
+    def key(self) -> str:
+        """Where it stands in results.json."""
+        return self.name if self.role == "other" else self.role
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """What the report's `models` say of it."""
+        told: dict[str, Any] = {
+            "engine": f"hypotheses in {self.transcripts.path.name}",
+            "hypotheses_sha256": self.sha256,
+        }
+        return told | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
+
+
+def read_other(name: str, path: Path, role: Role = "other") -> OtherSystem:
+    """A file of hypotheses as a system.
+
+    Raises:
+        EvaluationError: unreadable, or not of its form.
+    """
+    transcripts = read_transcripts(path.expanduser(), "hypothesis")
+    return OtherSystem(name, transcripts, sha256_of_file(transcripts.path), role)
+
+
+def answers_of_others(others: Sequence[OtherSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+    """System's key → utterance id → text, of those systems that know this test set.
+
+    Raises:
+        EvaluationError: a system knows some of the utterances and not the others.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for other in others:
+        if knows(other, ids):
+            found[other.key], missing = answers_of(other.transcripts, ids)
+            other.silent[test_set] = len(missing)
+    return found
+
+
+def knows(other: OtherSystem, ids: Collection[str]) -> bool:
+    """Whether its file has any of these utterances."""
+    return any(utterance_id in other.transcripts.texts for utterance_id in ids)
+
+
+def check_others(others: Sequence[OtherSystem], sets: Mapping[str, Collection[str]]) -> None:
+    """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
+
+    Args:
+        sets: test set → ids of its utterances.
+
+    Raises:
+        EvaluationError: such a file.
+    """
+    for other in others:
+        if not any(knows(other, ids) for ids in sets.values()):
+            raise EvaluationError(
+                "has none of the utterances of this evaluation",
+                where=other.transcripts.path,
+                expected=f"utterance ids of {' or '.join(sets)}",
+                remedy="Correct evaluate.others, or write the ids as the manifests have them",
+            )
