@@ -67,6 +67,52 @@ def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_fram
         )
 
 
+def without_padding(targets: SoftTargets | DensePosteriors) -> SoftTargets | DensePosteriors:
+    """The teacher's frames up to the end of the longest utterance; beyond it there is only padding."""
+    num_frames = int(targets.lens.max()) if targets.lens.numel() else 0
+    if isinstance(targets, DensePosteriors):
+        return DensePosteriors(targets.log_probs[:, :num_frames], targets.lens)
+    return SoftTargets(SparsePosteriors(*(part[:, :num_frames] for part in targets.posteriors)), targets.lens)
+
+
+def teacher_argmax(targets: SoftTargets | DensePosteriors) -> Tensor:
+    """The teacher's most probable token of each frame, [B, Q] int64."""
+    if isinstance(targets, DensePosteriors):
+        return targets.log_probs.argmax(-1)
+    return targets.posteriors.argmax()
+
+
+def frame_divergence(targets: SoftTargets | DensePosteriors, log_probs: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(teacher ‖ student) of each frame, in nats; a stored teacher's over its kept entries and the tail.
+
+    Args:
+        targets: the teacher's.
+        log_probs: the student's of the frames that answer, [B, Q, V], any float type.
+        temperature: softens both sides; dense targets only.
+
+    Returns:
+        [B, Q] float32; meaningless at padding.
+
+    Raises:
+        TrainingError: the vocabularies differ in size, or stored targets meet a temperature other than 1.
+    """
+    if isinstance(targets, DensePosteriors):
+        teacher = targets.log_probs
+        if teacher.shape[-1] != log_probs.shape[-1]:
+            raise TrainingError(
+                f"the teacher has {teacher.shape[-1]} symbols, the student {log_probs.shape[-1]}",
+                expected="one vocabulary",
+            )
+        return dense_kl(teacher.float() / temperature, log_probs.float() / temperature)
+    if temperature != 1.0:
+        raise TrainingError(
+            f"temperature {temperature:g} with stored soft targets",
+            expected="temperature 1: the stored tail's total says nothing about its softened weight",
+            remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
+        )
+    return sparse_kl(targets.posteriors, log_probs)
+
+
 class FrameKl(Term):
     """Σ_t m_t · KL(q_t ‖ p_{t+delay}) · temperature², summed over the batch.
 
@@ -103,34 +149,12 @@ class FrameKl(Term):
             raise ValueError("frame KL needs soft targets")
         log_probs = student.log_probs
         check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
-        # Beyond the longest target there is only padding: cutting it loses nothing.
-        num_targets = int(targets.lens.max()) if targets.lens.numel() else 0
-        answered = log_probs[:, self.delay_frames : self.delay_frames + num_targets]
-        divergence, argmax = self._divergence(answered, targets, num_targets)
+        targets = without_padding(targets)
+        argmax = teacher_argmax(targets)
+        answered = log_probs[:, self.delay_frames : self.delay_frames + argmax.shape[1]]
+        divergence = frame_divergence(targets, answered, self.temperature)
         mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
         return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
-
-    def _divergence(
-        self, student: Tensor, targets: SoftTargets | DensePosteriors, num_targets: int
-    ) -> tuple[Tensor, Tensor]:
-        """KL [B, Q] and the teacher's argmax [B, Q]."""
-        if isinstance(targets, DensePosteriors):
-            teacher = targets.log_probs[:, :num_targets]
-            if teacher.shape[-1] != student.shape[-1]:
-                raise TrainingError(
-                    f"the teacher has {teacher.shape[-1]} symbols, the student {student.shape[-1]}",
-                    expected="one vocabulary",
-                )
-            divergence = dense_kl(teacher.float() / self.temperature, student.float() / self.temperature)
-            return divergence, teacher.argmax(-1)
-        if self.temperature != 1.0:
-            raise TrainingError(
-                f"temperature {self.temperature:g} with stored soft targets",
-                expected="temperature 1: the stored tail's total says nothing about its softened weight",
-                remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
-            )
-        sparse = SparsePosteriors(*(part[:, :num_targets] for part in targets.posteriors))
-        return sparse_kl(sparse, student), sparse.argmax()
 
 
 class FrameKlSettings(TermSettings):

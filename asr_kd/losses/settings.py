@@ -6,7 +6,11 @@ from pydantic import Field, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.losses.base import TermSettings
+from asr_kd.losses.consistency import ConsistencySettings
+from asr_kd.losses.delayed_kl import DelayedKlSettings
+from asr_kd.losses.dual_mode import DualModeSettings
 from asr_kd.losses.frame_kl import FrameKlSettings, Selection
+from asr_kd.losses.guided_ctc import GuidedCtcSettings
 from asr_kd.losses.sequence import SequenceSettings
 
 
@@ -14,7 +18,15 @@ class ObjectiveSettings(Settings):
     """The objectives that a student learns from its teacher by, as a weighted sum; each at most once."""
 
     frame_kl: FrameKlSettings | None = None
+    """KL to its posteriors, frame by frame, with a fixed delay."""
+    delayed_kl: DelayedKlSettings | None = None
+    """KL to its posteriors, each frame answered at one of several delays."""
+    guided_ctc: GuidedCtcSettings | None = None
+    """The student's spikes on its own."""
     sequence: SequenceSettings | None = None
+    """CTC against its hypotheses, weighted."""
+    consistency: ConsistencySettings | None = None
+    dual_mode: DualModeSettings | None = None
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
@@ -88,8 +100,9 @@ class DistillSettings(Settings):
             )
         if self.kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
             raise ValueError(
-                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0) would never train blanks; "
-                "set dilation to 1 or more, selection: all, or kd_weight below 1"
+                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with passes that agree "
+                "and no CTC, would never train blanks; set dilation to 1 or more, selection: all, ctc_weight above 0, "
+                "or kd_weight below 1"
             )
         return self
 
@@ -135,4 +148,4 @@ class DistillSettings(Settings):
     @property
     def needs_references(self) -> bool:
         """Whether a student with these settings needs transcripts."""
-        return self.kd_weight < 1.0 or any(settings.term.needs_references for settings in self.terms.values())
+        return self.kd_weight < 1.0 or any(settings.needs_references for settings in self.terms.values())

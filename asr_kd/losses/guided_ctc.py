@@ -1,0 +1,78 @@
+"""Guided CTC: the student's spikes are pulled onto the frames where its teacher has them.
+
+Source: Kurata & Audhkhasi 2019 ("Guiding CTC posterior spike timings for improved posterior fusion and knowledge
+distillation"), with the logarithm of the posterior, as in CTC itself. Knows tensors only.
+
+Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary.
+"""
+
+from typing import ClassVar
+
+from pydantic import Field
+from torch import Tensor
+
+from asr_kd.errors import TrainingError
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.frame_kl import check_lengths, select_frames, teacher_argmax, without_padding
+from asr_kd.posteriors.measures import LOWEST_LOG_PROB
+from asr_kd.posteriors.types import DensePosteriors
+
+
+class GuidedCtc(Term):
+    """−Σ_t 1[argmax q_t ≠ ∅] · log p_{t+delay}(argmax q_t), summed over the batch.
+
+    Nothing is asked of frames where the teacher says blank, so it stands beside CTC or a KL that trains them.
+
+    Args:
+        blank_id: the blank's index in the vocabulary.
+        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+    """
+
+    needs_targets = True
+
+    def __init__(self, blank_id: int, delay_frames: int = 0) -> None:
+        super().__init__()
+        self.blank_id, self.delay_frames = blank_id, delay_frames
+
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Raises:
+            TrainingError: the student is too short, or the vocabularies differ in size.
+        """
+        targets, log_probs = supervision.targets, student.log_probs
+        if targets is None:
+            raise ValueError("guided CTC needs soft targets")
+        if isinstance(targets, DensePosteriors) and targets.log_probs.shape[-1] != log_probs.shape[-1]:
+            raise TrainingError(
+                f"the teacher has {targets.log_probs.shape[-1]} symbols, the student {log_probs.shape[-1]}",
+                expected="one vocabulary",
+            )
+        check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
+        targets = without_padding(targets)
+        guide = teacher_argmax(targets)
+        answered = log_probs[:, self.delay_frames : self.delay_frames + guide.shape[1]]
+        said = answered.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB).gather(-1, guide[..., None]).squeeze(-1)
+        spikes = select_frames(guide, targets.lens, self.blank_id, "nonblank", dilation=0)
+        return -said.masked_fill(~spikes, 0.0).sum()
+
+
+class GuidedCtcSettings(TermSettings):
+    """The student's spikes on its teacher's.
+
+    Attributes:
+        delay_frames: the student answers that many output frames after its teacher.
+    """
+
+    term: ClassVar[type[Term]] = GuidedCtc
+
+    delay_frames: int = Field(default=0, ge=0, le=50)
+
+    @property
+    def trains_blanks(self) -> bool:
+        """It says nothing about them."""
+        return False
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        return GuidedCtc(shape.blank_id, self.delay_frames)
