@@ -1,4 +1,4 @@
-"""What a system costs to run: parameters, bytes, real-time factor on one thread.
+"""What a system costs to run: parameters, bytes, real-time factor on one thread, milliseconds a chunk.
 
 All systems are timed in the same run on the same utterances, in turn, so that a noisy machine disturbs all
 of them alike. Knows nothing of errors.
@@ -17,16 +17,15 @@ from torch import Tensor
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.results import Cost
+from asr_kd.evaluation.stability import PACKET_SAMPLES
 from asr_kd.evaluation.systems import Recognizer, System
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import MODEL
 
 Job = Callable[[Tensor], object]
 """What is timed: one utterance [S] through one system."""
-
-PACKET_SAMPLES = SAMPLE_RATE // 10
-"""Samples of a packet when streaming is timed: 100 ms, as clients send."""
 
 WEIGHT_FILES = (WEIGHTS, MODEL)
 """Where a model folder or a bundle keeps its weights."""
@@ -49,9 +48,9 @@ def measure_costs(
     Raises:
         EvaluationError: a system's weights are not where it says.
     """
-    whole = {f"{system.key} whole": _whole(system.recognizer) for system in systems}
+    whole = {f"{system.key} whole": whole(system.recognizer) for system in systems}
     streamed = {
-        f"{system.key} streamed": _streamed(system.recognizer) for system in systems if _streams(system.recognizer)
+        f"{system.key} streamed": streamed(system.recognizer) for system in systems if can_stream(system.recognizer)
     }
     factors = real_time_factors(whole | streamed, waveforms, progress=progress, clock=clock)
     return {
@@ -94,16 +93,45 @@ def real_time_factors(
     return {name: median(measured) for name, measured in factors.items()}
 
 
-def _whole(recognizer: Recognizer) -> Job:
+def chunk_milliseconds(
+    recognizer: Any, waveforms: Sequence[Tensor], *, clock: Callable[[], float] = time.perf_counter
+) -> list[float]:
+    """Computing time of every chunk of streams over these waveforms [S], one thread: features, model and decoding.
+
+    Packets are as long as a chunk, so that each completes one; the first and the end of a stream, which do not, are not
+    counted.
+
+    Args:
+        recognizer: one that streams (`can_stream`).
+        waveforms: the first is heard once more before, untimed.
+        clock: seconds.
+    """
+    packet = recognizer.context.chunk_frames * FRAME_SHIFT_MS * SAMPLE_RATE // 1000
+    times: list[float] = []
+    with _one_thread():
+        for number, waveform in enumerate([*waveforms[:1], *waveforms]):
+            stream = recognizer.stream()
+            for place, samples in enumerate(waveform.split(packet)):
+                start = clock()
+                stream.accept(samples)
+                if number and place and len(samples) == packet:
+                    times.append(1000 * (clock() - start))
+    return times
+
+
+def whole(recognizer: Recognizer) -> Job:
+    """An utterance at once."""
     return lambda waveform: recognizer.transcribe([waveform])
 
 
-def _streams(recognizer: Recognizer) -> bool:
+def can_stream(recognizer: Recognizer) -> bool:
     """Whether it can open streams: it has `stream()`, and a chunked context."""
     return hasattr(recognizer, "stream") and getattr(recognizer, "context", None) is not None
 
 
-def _streamed(recognizer: Any) -> Job:
+def streamed(recognizer: Any) -> Job:
+    """An utterance in packets of 100 ms."""
+
     def job(waveform: Tensor) -> None:
         stream = recognizer.stream()
         for packet in waveform.split(PACKET_SAMPLES):

@@ -4,23 +4,25 @@ Audio is read once and handed to all systems, batch by batch, so that they see t
 utterances are left out for all.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import Tensor
-
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, without_absent
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.answers import ask, spread
+from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost import measure_costs
+from asr_kd.evaluation.expense import all_costs
+from asr_kd.evaluation.others import COST, answers_of_others, check_others, read_other
+from asr_kd.evaluation.panel import Panel, measure_all
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
 from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult
 from asr_kd.evaluation.scored import score_set
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System, check_name, check_systems
+from asr_kd.evaluation.systems import Named, System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
 
 EXAMPLES = 3
@@ -49,35 +51,38 @@ def evaluate_systems(
         AsrKdError: the report cannot be written.
     """
     facts = facts or RunFacts()
-    check_systems(systems)
+    others = [read_other(name, path) for name, path in settings.others.items()]
+    shown: list[Named] = [*systems, *others]
+    check_systems(shown)
     _check_sets(sets)
-    pairs = resolve_comparisons(systems, without_absent(facts.comparisons, facts.absent_systems))
-    evaluated = {}
+    check_others(others, {name: {utterance.id for utterance in found} for name, found in sets.items()})
+    pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
+    answered = {}
     for name, utterances in sets.items():
-        answered = _answers(name, utterances, systems, settings, progress)
-        evaluated[name] = _score(answered, pairs, settings)
-    timed = [utterance for name in sets for utterance in sets[name] if utterance.id in evaluated[name].references]
+        found = _answers(name, utterances, systems, settings, progress)
+        read = answers_of_others(others, name, [utterance.id for utterance in found.utterances])
+        answered[name] = found._replace(texts=found.texts | read)
+    evaluated = {name: _score(found, pairs, settings) for name, found in answered.items()}
+    timed = [utterance for found in answered.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
+    costs = measure_costs(systems, waveforms, progress=progress)
     results = Results(
-        names={system.key: system.name for system in systems},
-        roles={system.key: system.role for system in systems},
-        details={system.key: dict(system.details) for system in systems},
+        names={system.key: system.name for system in shown},
+        roles={system.key: system.role for system in shown},
+        details={system.key: dict(system.details) for system in shown},
         sets=evaluated,
-        costs=measure_costs(systems, waveforms, progress=progress),
+        costs=costs | {other.key: COST for other in others},
         settings=settings,
         facts=facts,
         provenance=provenance(facts.command),
+        measured=measure_all(
+            Panel(systems, teachers_of([system.key for system in systems], pairs), settings, facts.bridge, progress),
+            {name: (found.utterances, found.texts) for name, found in answered.items()},
+            all_costs(systems, costs, waveforms, memory=settings.memory),
+        ),
     )
     write_report(results, folder)
     return results
-
-
-def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
-    """At most `count` utterances at equal steps from the shortest to the longest."""
-    by_duration = sorted(utterances, key=lambda utterance: (utterance.duration, utterance.id))
-    if count >= len(by_duration):
-        return by_duration
-    return [by_duration[(2 * index + 1) * len(by_duration) // (2 * count)] for index in range(count)]
 
 
 def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
@@ -110,53 +115,18 @@ def _answers(
 ) -> _Answered:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
-    answers: dict[str, dict[str, str]] = {system.key: {} for system in systems}
-    done = len(excluded)
-    for batch in _batches(left, settings.batch_seconds):
-        for utterance_id, texts in _transcribe(batch, systems, excluded).items():
-            for system, text in zip(systems, texts, strict=True):
-                answers[system.key][utterance_id] = text
-        done += len(batch)
-        progress.update(f"transcribe {name}", done, len(utterances), "utterances")
+    found = ask(
+        {system.key: system.recognizer for system in systems},
+        left,
+        settings.batch_seconds,
+        report=lambda done: progress.update(
+            f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
+        ),
+    )
+    excluded += found.excluded
     _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
     missing = {item.id for item in excluded}
-    return _Answered([utterance for utterance in left if utterance.id not in missing], answers, excluded)
-
-
-def _transcribe(
-    batch: Sequence[Utterance], systems: Sequence[System], excluded: list[Excluded]
-) -> dict[str, list[str]]:
-    """Utterance id → one transcript a system; damaged utterances go to `excluded` instead."""
-    waveforms: dict[str, Tensor] = {}
-    for utterance in batch:
-        try:
-            waveforms[utterance.id] = read_utterance(utterance)
-        except AudioError as error:
-            excluded.append(Excluded(utterance.id, str(utterance.audio), str(error)))
-    if not waveforms:
-        return {}
-    columns = []
-    for system in systems:
-        texts = system.recognizer.transcribe(list(waveforms.values()))
-        if len(texts) != len(waveforms):
-            raise EvaluationError(
-                f"gave {len(texts)} transcripts for {len(waveforms)} waveforms", where=system.name, expected="one each"
-            )
-        columns.append(texts)
-    rows = zip(*columns, strict=True)
-    return {utterance_id: list(texts) for utterance_id, texts in zip(waveforms, rows, strict=True)}
-
-
-def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[list[Utterance]]:
-    """Utterances of similar length, longest first, up to `batch_seconds` with their padding."""
-    batch: list[Utterance] = []
-    for utterance in sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id)):
-        if batch and (len(batch) + 1) * batch[0].duration > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(utterance)
-    if batch:
-        yield batch
+    return _Answered([utterance for utterance in left if utterance.id not in missing], found.texts, excluded)
 
 
 def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed: float) -> None:

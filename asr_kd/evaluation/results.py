@@ -5,11 +5,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
+from asr_kd.evaluation.measured import Measured
+from asr_kd.evaluation.seeds import SeedRow
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Role
 from asr_kd.scoring.agreement import WordAgreement
+from asr_kd.scoring.formats import TimedWord
 from asr_kd.scoring.significance import Interval
 from asr_kd.scoring.wer import GroupErrors, Score
+from asr_kd.targets.bridge import BridgeSettings
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,8 @@ class SystemResult:
     """Over speakers."""
     by_speaker: Mapping[str, GroupErrors] = field(default_factory=dict)
     """Empty where speakers are not known."""
+    words: Mapping[str, Sequence[TimedWord]] = field(default_factory=dict)
+    """Utterance id → its words with times, before the normalizer, where the system wrote them."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,8 @@ class RunFacts:
     """Sets that training looked at: they are no headline while there is another one."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """System → what its training wrote a row an epoch (epoch, dev_wer, …)."""
+    bridge: BridgeSettings | None = None
+    """How a teacher's frames and symbols become its students', to compare the two frame by frame; None: the default."""
 
 
 @dataclass(frozen=True)
@@ -122,3 +130,7 @@ class Results:
     settings: EvaluationSettings
     facts: RunFacts
     provenance: dict[str, Any]
+    measured: Measured = field(default_factory=Measured)
+    """Delay, stability, cost … beside the errors."""
+    seeds: Sequence[tuple[str, SeedRow]] = ()
+    """Test set and row, where several systems are runs of one."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from asr_kd.config import Settings
+from asr_kd.evaluation.measuring_settings import MeasuringSettings
 from asr_kd.text.normalize import ScoringNormalizer
 
 
@@ -19,10 +20,10 @@ class ReportSettings(Settings):
     """Largest page, megabytes: sounds and pictures are left out beyond it, then utterances without errors."""
 
 
-class EvaluationSettings(Settings):
+class EvaluationSettings(MeasuringSettings):
     """How systems are scored and timed."""
 
-    later = frozenset({"others", "report"})
+    later = frozenset({"others", "report"}) | MeasuringSettings.later
 
     normalizer: ScoringNormalizer = "librispeech"
     """Applied to references and hypotheses of every system alike, and stated in the report."""

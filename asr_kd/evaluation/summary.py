@@ -8,6 +8,7 @@ from typing import Any
 
 from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
+from asr_kd.evaluation.seeds import plain_row
 from asr_kd.evaluation.systems import ROLES
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
@@ -24,18 +25,19 @@ def summarize(results: Results) -> dict[str, Any]:
     ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
     student_hard), ``pairs`` (every two systems, tested), ``agreement`` (every student beside its teacher) and facts of
     the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there;
-    ``models`` → system → cost and details; ``teachers`` → what is known of distilling from them; ``provenance`` →
-    where the numbers come from.
+    ``models`` → system → cost and details; ``seeds`` → row of several training runs → its mean and spread; ``matrix`` and ``robustness`` → system → rows; ``teachers`` → what is known
+    of distilling from them; ``provenance`` → where the numbers come from.
     """
     test_sets = {name: _set(results, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
     test_sets |= {name: {"skipped": reason} for name, reason in absent if name not in test_sets}
-    return {
+    summary = {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
         "absent_systems": dict(results.facts.absent_systems),
         "models": {key: _model(results, key) for key in _ordered(results)},
+        "seeds": {row.name: plain_row(row, test_set) for test_set, row in results.seeds},
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
         "curves": {name: [dict(row) for row in rows] for name, rows in results.facts.curves.items()},
         "provenance": {
@@ -53,6 +55,7 @@ def summarize(results: Results) -> dict[str, Any]:
             **results.provenance,
         },
     }
+    return results.measured.added_to(summary)
 
 
 def _ordered(results: Results) -> list[str]:

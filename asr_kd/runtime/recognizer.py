@@ -7,6 +7,7 @@ Shapes: B utterances, S samples, T feature frames, V vocabulary.
 """
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,18 @@ class Recognizer:
                 remedy="Transcribe whole files with it, or choose a streaming student",
             )
         return StreamingRecognizer(self.backend, self.vocabulary, self.tail_ms, self.name)
+
+    def in_context(self, context: Context) -> "Recognizer":
+        """The same recognizer with another chunk and left context; a model trained on dynamic chunks serves several.
+
+        Raises:
+            CheckpointError: a full-context model, or a bundle, whose context is fixed.
+        """
+        if not isinstance(self.backend, TorchBackend):
+            raise CheckpointError("is a bundle, whose chunk is fixed", where=self.name, expected="a model folder")
+        changed = copy(self)
+        changed.backend = TorchBackend(_in_context(self.backend.model, context, self.name), self.backend.unprintable)
+        return changed
 
     def transcribe(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[str]:
         """Text of whole utterances.
@@ -172,14 +185,19 @@ def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
     Raises:
         CheckpointError: a full-context model.
     """
-    streaming = loaded.model.settings.streaming
+    return replace(loaded, model=_in_context(loaded.model, context, str(loaded.folder)))
+
+
+def _in_context(model: Conformer, context: Context, name: str) -> Conformer:
+    """The same weights under another chunk and left context."""
+    streaming = model.settings.streaming
     if streaming is None:
-        raise CheckpointError("is a full-context model", where=loaded.folder, expected="a streaming one")
+        raise CheckpointError("is a full-context model", where=name, expected="a streaming one")
     changed = {**streaming.model_dump(), **context._asdict()}
-    settings = loaded.model.settings.model_copy(update={"streaming": Streaming.model_validate(changed)})
-    model = Conformer(settings, loaded.model.vocab_size).to(loaded.model.mean.device).eval()
-    model.load_state_dict(loaded.model.state_dict())
-    return replace(loaded, model=model)
+    settings = model.settings.model_copy(update={"streaming": Streaming.model_validate(changed)})
+    other = Conformer(settings, model.vocab_size).to(model.mean.device).eval()
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def batches_by_seconds(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:

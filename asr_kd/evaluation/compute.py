@@ -1,0 +1,111 @@
+"""Arithmetic and bytes of a model: multiplications a second of speech, weights in float32 and as 8-bit integers.
+
+Knows nothing of time.
+
+Shapes: S samples.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.evaluation.opening import TeacherRecognizer
+from asr_kd.evaluation.systems import System
+from asr_kd.features.fbank import NUM_MEL_BINS
+from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.runtime.backend import TorchBackend
+from asr_kd.runtime.recognizer import Recognizer
+
+INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")
+"""Where a folder keeps weights that are quantised already."""
+FLOAT_BYTES = 4
+
+
+class Arithmetic(NamedTuple):
+    """Multiply-accumulate operations a second of speech."""
+
+    macs_per_second: float | None
+    of: str
+    """What was counted, or why nothing was."""
+
+
+class Int8(NamedTuple):
+    """Size with 8-bit weights."""
+
+    size_bytes: int | None
+    of: str
+    """The file, or how it was estimated."""
+
+
+def count_macs(job: Callable[[], object]) -> int:
+    """Multiply-accumulates of the matrix products and convolutions that torch runs in `job`; half its FLOPs.
+
+    What is done element by element, softmaxes and Fourier transforms are not counted.
+    """
+    with FlopCounterMode(display=False) as counter:
+        job()
+    return counter.get_total_flops() // 2
+
+
+def arithmetic(system: System, seconds: float) -> Arithmetic:
+    """MACs a second of speech.
+
+    A streaming model's are those of one chunk, whose left context is always full, divided by the chunk's length.
+    Attention over a whole utterance grows with it, so other models are counted on `seconds` of audio, divided by that.
+
+    Args:
+        seconds: length of the utterance, such as the median of the timed ones.
+    """
+    recognizer = system.recognizer
+    if isinstance(recognizer, TeacherRecognizer):
+        teacher, samples = recognizer.teacher, round(seconds * SAMPLE_RATE)
+        waveform, lens = torch.zeros(1, samples), torch.tensor([samples])
+        return _over(count_macs(lambda: teacher.log_probs(waveform, lens)), seconds)
+    if not isinstance(recognizer, Recognizer) or not isinstance(recognizer.backend, TorchBackend):
+        return Arithmetic(None, "not counted: it does not run in torch")
+    backend = recognizer.backend
+    if backend.context is not None:
+        chunk_frames = backend.context.chunk_frames
+        features = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
+        macs = count_macs(lambda: backend.step(features, backend.initial_state(1)))
+        chunk_ms = chunk_frames * FRAME_SHIFT_MS
+        return Arithmetic(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")
+    features = recognizer.features(torch.zeros(round(seconds * SAMPLE_RATE))).unsqueeze(0)
+    return _over(count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]]))), seconds)
+
+
+def int8_size(system: System) -> Int8:
+    """Bytes of the weights as 8-bit integers: of the file where there is one, else estimated, which `of` says."""
+    folder = system.weights
+    if folder is not None and folder.is_dir():
+        for path in (folder / name for name in INT8_FILES):
+            if path.is_file():
+                return Int8(path.stat().st_size, f"file {path.name}")
+    weights = _weights(system)
+    if weights is not None:
+        of = "estimate: matrices as int8 with a float32 scale for each output, the rest float32"
+        return Int8(quantised_bytes(weights), of)
+    if system.parameters is not None:
+        return Int8(system.parameters, "estimate: a byte for each parameter")
+    return Int8(None, "not known: neither weights nor their number")
+
+
+def quantised_bytes(weights: Iterable[Tensor]) -> int:
+    """Bytes of tensors with two or more dimensions as int8 and a float32 scale a row, of the others as float32."""
+    return sum(
+        weight.numel() + FLOAT_BYTES * weight.shape[0] if weight.ndim > 1 else FLOAT_BYTES * weight.numel()
+        for weight in weights
+    )
+
+
+def _over(macs: int, seconds: float) -> Arithmetic:
+    return Arithmetic(macs / seconds, f"an utterance of {seconds:.3g} s")
+
+
+def _weights(system: System) -> list[Tensor] | None:
+    backend: Any = getattr(system.recognizer, "backend", None)
+    return list(backend.model.parameters()) if isinstance(backend, TorchBackend) else None

@@ -1,0 +1,174 @@
+"""How late a system says what it says: against the teacher's forced alignment of the reference.
+
+Two delays, which must not be confused:
+
+- *emission*: the centre of the frame in which the student first emits a token, less the centre of the frame in which
+  the teacher's alignment begins it. A property of the model: how long it waits.
+- *available*: the end of the audio that a stream must have heard before that frame can be computed, less the same
+  centre. A chunk is computed as a whole, so its first frame waits for its last; computing time comes on top of it.
+
+The alignment is CTC's: a token lies where the teacher would emit it, not where its sound begins.
+
+Shapes: T frames, V vocabulary, U tokens.
+"""
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torchaudio.functional
+from torch import Tensor
+
+from asr_kd.errors import VocabularyError
+from asr_kd.evaluation.hearing import Hearing
+from asr_kd.features.fbank import FRAME_SHIFT_MS as FEATURE_SHIFT_MS
+from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
+from asr_kd.models.settings import Context
+from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.scoring.alignment import align_words
+
+PARTS = ("tokens", "first_token", "end_of_speech")
+"""Every token that both got right; the first of an utterance; the last, from the end of its span."""
+
+
+class Aligned(NamedTuple):
+    """Where a reference lies by forced alignment."""
+
+    tokens: list[int]  # [U], without blanks
+    first_frames: list[int]  # [U]
+    last_frames: list[int]  # [U], inclusive
+
+
+@dataclass
+class Delays:
+    """Delays of one system in milliseconds, collected over utterances."""
+
+    context: Context | None
+    """Chunk of a system that streams; without one nothing is available before the end."""
+    emission: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
+    available: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
+    utterances: int = 0
+    not_aligned: int = 0
+    """Utterances whose reference the teacher cannot spell, or has too few frames for."""
+    reference_tokens: int = 0
+
+    def add(self, part: str, emitted_frame: int, spoken_ms: float, grid_ms: float) -> None:
+        self.emission[part].append(grid_ms - spoken_ms)
+        if self.context is not None:
+            self.available[part].append(available_ms(emitted_frame, self.context.chunk_frames) - spoken_ms)
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data: for `tokens`, `first_token` and `end_of_speech` the count, median and 90th percentile."""
+        context = self.context
+        return {
+            "utterances": self.utterances,
+            "not_aligned": self.not_aligned,
+            "reference_tokens": self.reference_tokens,
+            "emission": {part: _percentiles(found) for part, found in self.emission.items()},
+            "available": {part: _percentiles(found) for part, found in self.available.items()} if context else None,
+            "chunk_frames": context.chunk_frames if context else None,
+            "chunk_wait_ms": chunk_wait_ms(context.chunk_frames) if context else None,
+        }
+
+
+def measure_delay(
+    references: Sequence[str],
+    teacher: Hearing,
+    student: Hearing,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> Delays:
+    """Delays of the tokens that teacher and student both got right.
+
+    Right is what a Levenshtein alignment of the greedy tokens with the reference's matches.
+
+    Args:
+        references: transcripts.
+        teacher, student: of one vocabulary and grid.
+        pairs: log-probabilities of teacher [T, V] and student [T', V] for each reference.
+    """
+    found = Delays(student.context)
+    for text, (teacher_log_probs, student_log_probs) in zip(references, pairs, strict=True):
+        aligned = _aligned_reference(text, teacher, teacher_log_probs)
+        if aligned is None:
+            found.not_aligned += 1
+            continue
+        found.utterances += 1
+        found.reference_tokens += len(aligned.tokens)
+        by_teacher = _right(aligned.tokens, teacher.emissions(teacher_log_probs).tokens)
+        emitted = student.emissions(student_log_probs)
+        by_student = _right(aligned.tokens, emitted.tokens)
+        for position in sorted(by_teacher.keys() & by_student.keys()):
+            frame = emitted.frames[by_student[position]]
+            late_ms = student.grid.centre_ms(frame)
+            began_ms = teacher.grid.centre_ms(aligned.first_frames[position])
+            found.add("tokens", frame, began_ms, late_ms)
+            if position == 0:
+                found.add("first_token", frame, began_ms, late_ms)
+            if position == len(aligned.tokens) - 1:
+                ended_ms = teacher.grid.centre_ms(aligned.last_frames[position])
+                found.add("end_of_speech", frame, ended_ms, late_ms)
+    return found
+
+
+def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) -> Aligned | None:
+    """The likeliest CTC path [T] that spells `tokens` (torchaudio); None when there are too few frames or no token.
+
+    Args:
+        log_probs: [T, V] float32.
+        tokens: [U], without blanks.
+        blank_id: the CTC blank.
+    """
+    repeats = sum(first == second for first, second in itertools.pairwise(tokens))
+    if not tokens or len(log_probs) < len(tokens) + repeats:
+        return None
+    targets = torch.tensor([list(tokens)], dtype=torch.int32)
+    path, scores = torchaudio.functional.forced_align(log_probs.unsqueeze(0).contiguous(), targets, blank=blank_id)
+    spans = torchaudio.functional.merge_tokens(path[0], scores[0], blank=blank_id)
+    return Aligned(list(tokens), [span.start for span in spans], [span.end - 1 for span in spans])
+
+
+def available_ms(frame: int, chunk_frames: int) -> float:
+    """Audio, in milliseconds from its start, that a stream must have heard before it can compute a frame.
+
+    The window of the last feature frame of the chunk reaches 12.5 ms beyond its centre.
+    """
+    features = feature_frames_for((frame // chunk_frames + 1) * chunk_frames)
+    centre_ms = (features - 0.5) * FEATURE_SHIFT_MS
+    return centre_ms + 1000 * WINDOW_SAMPLES / 2 / SAMPLE_RATE
+
+
+def chunk_wait_ms(chunk_frames: int) -> dict[str, float]:
+    """How long after its own centre a frame can be computed: the last frame of a chunk, on average, the first."""
+    waits = [
+        available_ms(frame, chunk_frames) - (FRAME_OFFSET_MS + frame * FRAME_SHIFT_MS) for frame in range(chunk_frames)
+    ]
+    return {"least": min(waits), "mean": sum(waits) / len(waits), "most": max(waits)}
+
+
+def _aligned_reference(text: str, teacher: Hearing, log_probs: Tensor) -> Aligned | None:
+    try:
+        tokens = teacher.vocabulary.encode(text)
+    except VocabularyError:
+        return None
+    return forced_alignment(log_probs, tokens, teacher.vocabulary.blank_id)
+
+
+def _right(reference: Sequence[int], hypothesis: Sequence[int]) -> dict[int, int]:
+    """Place in the reference → place in the hypothesis, of the tokens that are equal."""
+    (edits,) = align_words([" ".join(map(str, reference))], [" ".join(map(str, hypothesis))])
+    return {
+        edit.reference_start + step: edit.hypothesis_start + step
+        for edit in edits
+        if edit.kind == "equal"
+        for step in range(edit.length)
+    }
+
+
+def _percentiles(delays: Sequence[float]) -> dict[str, float | int | None]:
+    if not delays:
+        return {"count": 0, "median_ms": None, "p90_ms": None}
+    median, high = np.percentile(delays, [50, 90])
+    return {"count": len(delays), "median_ms": round(float(median), 3), "p90_ms": round(float(high), 3)}

@@ -1,0 +1,119 @@
+"""Measures on a sample of a test set what errors do not tell: delay, agreement of frames, stability, trailing silence.
+
+Shapes: S samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.answers import spread
+from asr_kd.evaluation.cost import can_stream
+from asr_kd.evaluation.delay import measure_delay
+from asr_kd.evaluation.frames import frame_agreement
+from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.silence import measure_trailing_silence
+from asr_kd.evaluation.stability import measure_stability
+from asr_kd.evaluation.systems import System
+from asr_kd.targets.bridge import BridgeSettings
+
+NO_TEACHER = "no teacher is among the systems"
+IS_TEACHER = "it is the teacher"
+TEXT_ONLY = "it gives text, not posteriors"
+
+
+class Sample:
+    """Some utterances of a test set, heard once, and what is measured on them.
+
+    Args:
+        utterances: that every system was scored on; `settings.sample_utterances` of them are taken.
+        settings: of the evaluation.
+        bridge: how a teacher's frames and symbols become the student's; None is the default.
+    """
+
+    def __init__(
+        self, utterances: Sequence[Utterance], settings: EvaluationSettings, bridge: BridgeSettings | None = None
+    ) -> None:
+        sample = spread(utterances, settings.sample_utterances)
+        self.references = [utterance.text or "" for utterance in sample]
+        self.waveforms = [read_utterance(utterance) for utterance in sample]
+        self.settings, self.bridge = settings, bridge
+        self._heard: dict[tuple[str, str], list[Tensor]] = {}
+
+    def system(self, system: System) -> dict[str, Any]:
+        """Stability and trailing silence of one system."""
+        return {**self._stability(system), **self._silence(system)}
+
+    def against(self, teacher: System | None, student: System) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A student's delay, and the agreement of its frames with the teacher's, as plain data."""
+        try:
+            heard, own = self._hearings(teacher, student)
+        except EvaluationError as error:
+            reason = str(error)
+            return {"delay": None, "delay_reason": reason}, {"frame_kl": None, "frame_kl_reason": reason}
+        name = teacher.key if teacher is not None else ""
+        pairs = list(zip(self._teacher_log_probs(name, heard), map(own.log_probs, self.waveforms), strict=True))
+        delay = measure_delay(self.references, heard, own, pairs).plain()
+        return {"delay": {"against": name, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
+
+    def _teacher_log_probs(self, name: str, hearing: Hearing) -> list[Tensor]:
+        """Of every waveform, [T, V]; computed once for all students of a teacher."""
+        key = (name, hearing.vocabulary.sha256)
+        if key not in self._heard:
+            self._heard[key] = [hearing.log_probs(waveform) for waveform in self.waveforms]
+        return self._heard[key]
+
+    def _hearings(self, teacher: System | None, student: System) -> tuple[Hearing, Hearing]:
+        """Both posteriors in the student's vocabulary on its frames.
+
+        Raises:
+            EvaluationError: there is no teacher, or one of the two has no posteriors, or they cannot be compared.
+        """
+        if teacher is None or teacher.key == student.key:
+            raise EvaluationError(NO_TEACHER if teacher is None else IS_TEACHER)
+        heard_teacher, heard_student = hearing_of(teacher), hearing_of(student)
+        if heard_teacher is None or heard_student is None:
+            raise EvaluationError(TEXT_ONLY, where=teacher.key if heard_teacher is None else student.key)
+        return bridged_to(heard_teacher, heard_student, self.bridge), heard_student
+
+    def _stability(self, system: System) -> dict[str, Any]:
+        recognizer: Any = system.recognizer
+        if not can_stream(recognizer):
+            return {"stability": None, "stability_reason": "it does not stream"}
+        return {"stability": measure_stability(recognizer, self.waveforms).plain()}
+
+    def _silence(self, system: System) -> dict[str, Any]:
+        seconds = self.settings.silence_seconds
+        if not seconds:
+            return {"trailing_silence": None, "trailing_silence_reason": "evaluate.silence_seconds is 0"}
+        found = measure_trailing_silence(system.recognizer, self.waveforms, seconds, self.settings.normalizer)
+        return {"trailing_silence": found}
+
+
+def measure_set(
+    systems: Sequence[System],
+    teachers: Mapping[str, str],
+    sample: Sample,
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
+    """What `Measured.systems` and `Measured.agreement` hold of one set.
+
+    Args:
+        teachers: system's key → its teacher's (`teachers_of`).
+        sample: of the set.
+    """
+    by_key = {system.key: system for system in systems}
+    measured, agreement = {}, {}
+    for key, system in by_key.items():
+        measured[key] = sample.system(system)
+        if key in teachers:
+            delay, agreement[key] = sample.against(by_key[teachers[key]], system)
+        else:
+            teaches = key in teachers.values()
+            delay = {"delay": None, "delay_reason": IS_TEACHER if teaches else NO_TEACHER}
+        measured[key] |= delay
+    return measured, agreement

@@ -1,0 +1,120 @@
+"""Every system under every condition, on the same utterances as when nothing happened to them."""
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import AudioError, EvaluationError
+from asr_kd.evaluation.answers import ask
+from asr_kd.evaluation.conditions import Condition, perturbed
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System
+from asr_kd.features.perturb import generator_for
+from asr_kd.progress import SILENT, Progress
+from asr_kd.scoring.wer import score
+
+CLEAN = "clean"
+"""The row of the same utterances as they are."""
+
+VOICES_KEPT = 64
+"""Utterances whose audio is kept for the babble of others."""
+
+
+def robustness_rows(
+    systems: Sequence[System],
+    set_name: str,
+    utterances: Sequence[Utterance],
+    clean: Mapping[str, Mapping[str, str]],
+    settings: EvaluationSettings,
+    progress: Progress = SILENT,
+) -> dict[str, list[dict[str, Any]]]:
+    """System's key → a row for `clean` and each condition of `evaluate.robustness`, as plain data.
+
+    Args:
+        set_name: of the test set.
+        utterances: what is transcribed; babble is made of others among them.
+        clean: system's key → utterance id → what it wrote without a condition.
+    """
+    references = {utterance.id: utterance.text or "" for utterance in utterances}
+    crowd = Crowd(utterances)
+    texts: dict[str, Mapping[str, Mapping[str, str]]] = {
+        CLEAN: {system.key: {name: clean[system.key][name] for name in references} for system in systems}
+    }
+    for condition in settings.conditions:
+        texts[condition.name] = _under(condition, systems, utterances, crowd, settings, progress)
+    return {
+        system.key: [
+            {"set": set_name, "condition": name, **_errors(references, found[system.key], settings)}
+            for name, found in texts.items()
+        ]
+        for system in systems
+    }
+
+
+class Crowd:
+    """Other utterances of a set, to make babble of.
+
+    Args:
+        utterances: of the set; at least two.
+    """
+
+    def __init__(self, utterances: Sequence[Utterance]) -> None:
+        self._utterances = sorted(utterances, key=lambda utterance: utterance.id)
+        self._read = lru_cache(maxsize=VOICES_KEPT)(read_utterance)
+
+    def around(self, utterance: Utterance, count: int) -> list[Tensor]:
+        """Waveforms [S] of `count` other utterances, of other speakers where there are any; drawn by the id.
+
+        Raises:
+            EvaluationError: there is no other utterance.
+        """
+        others = [other for other in self._utterances if other.id != utterance.id]
+        strangers = [other for other in others if other.speaker != utterance.speaker] or others
+        if not strangers:
+            raise EvaluationError(
+                "babble needs other utterances, and there is one only", where=utterance.id, expected="at least two"
+            )
+        order = torch.randperm(len(strangers), generator=generator_for("crowd", utterance.id)).tolist()
+        return [self._read(strangers[place]) for place in order[:count]]
+
+
+def _under(
+    condition: Condition,
+    systems: Sequence[System],
+    utterances: Sequence[Utterance],
+    crowd: Crowd,
+    settings: EvaluationSettings,
+    progress: Progress,
+) -> dict[str, dict[str, str]]:
+    """System's key → utterance id → what it wrote under a condition."""
+
+    def change(utterance: Utterance, waveform: Tensor) -> Tensor:
+        return perturbed(waveform, condition, utterance.id, lambda count: crowd.around(utterance, count))
+
+    answers = ask(
+        {system.key: system.recognizer for system in systems},
+        utterances,
+        settings.batch_seconds,
+        change=change,
+        report=lambda done: progress.update(condition.name, done, len(utterances), "utterances"),
+    )
+    if answers.excluded:  # they were all read before
+        raise AudioError(answers.excluded[0].reason, where=answers.excluded[0].audio)
+    return answers.texts
+
+
+def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:
+    words = score(references, texts, settings.normalizer).words
+    return {
+        "wer": words.wer,
+        "substitutions": words.substitutions,
+        "deletions": words.deletions,
+        "insertions": words.insertions,
+        "words": words.words,
+        "utterances": len(references),
+    }

@@ -1,0 +1,100 @@
+"""How often words change that a stream has already shown. Knows streams of text only.
+
+What is counted is the unstable part of partial results (unstable partial word ratio: Shangguan et al. 2020, "Analyzing
+the Quality and Stability of a Streaming End-to-End On-Device Speech Recognizer"), and apart from it the last word that
+merely grows, which a model that writes letters cannot help.
+
+Shapes: S samples.
+"""
+
+import itertools
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from asr_kd.audio import SAMPLE_RATE
+
+PACKET_SAMPLES = SAMPLE_RATE // 10
+"""Samples of a packet: 100 ms, as clients send."""
+
+
+class Stream(Protocol):
+    """A recognizer of one stream."""
+
+    def accept(self, samples: Tensor) -> str:
+        """The next packet [S] → the transcript so far."""
+
+    def final(self) -> str:
+        """The whole transcript."""
+
+
+class Streams(Protocol):
+    """What opens streams."""
+
+    def stream(self) -> Stream:
+        """A new one."""
+
+
+@dataclass
+class Stability:
+    """Counts over utterances."""
+
+    utterances: int = 0
+    words: int = 0
+    """In the final transcripts."""
+    revised: int = 0
+    """Shown words that the next partial result replaced or took back, once a time."""
+    grown: int = 0
+    """Shown last words that the next partial result went on writing."""
+    utterances_revised: int = 0
+
+    def add(self, partials: Sequence[str]) -> None:
+        """Count an utterance by all that was shown of it, in order; the last is final."""
+        revised = grown = 0
+        for before, after in itertools.pairwise(partials):
+            changed, longer = changes(before.split(), after.split())
+            revised, grown = revised + changed, grown + longer
+        self.utterances += 1
+        self.words += len(partials[-1].split()) if partials else 0
+        self.revised += revised
+        self.grown += grown
+        self.utterances_revised += revised > 0
+
+    def plain(self) -> dict[str, Any]:
+        """Plain data: the counts, and both a final word (None where nothing was said)."""
+        return {
+            "utterances": self.utterances,
+            "words": self.words,
+            "revised_words": self.revised,
+            "grown_words": self.grown,
+            "revised_per_word": self.revised / self.words if self.words else None,
+            "grown_per_word": self.grown / self.words if self.words else None,
+            "utterances_revised": self.utterances_revised,
+            "packet_ms": 1000 * PACKET_SAMPLES // SAMPLE_RATE,
+        }
+
+
+def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
+    """Words shown before that are no longer what they were: how many were revised, how many (0 or 1) only grew.
+
+    Everything from the first word that differs on counts: the reader's eye has to go back there.
+    """
+    same = 0
+    while same < min(len(before), len(after)) and before[same] == after[same]:
+        same += 1
+    changed = len(before) - same
+    if changed == 1 and same < len(after) and after[same].startswith(before[same]):
+        return 0, 1
+    return changed, 0
+
+
+def measure_stability(recognizer: Streams, waveforms: Iterable[Tensor]) -> Stability:
+    """Send each waveform [S] in packets of 100 ms and watch what is shown after each, the final transcript included."""
+    found = Stability()
+    for waveform in waveforms:
+        stream = recognizer.stream()
+        shown = [stream.accept(packet) for packet in waveform.split(PACKET_SAMPLES)]
+        found.add([*shown, stream.final()])
+    return found

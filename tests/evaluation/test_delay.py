@@ -1,0 +1,101 @@
+"""Emission delay: systems that are late by a known number of frames, and what a real stream waits for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from asr_kd.evaluation.delay import available_ms, chunk_wait_ms, forced_alignment, measure_delay
+from asr_kd.models.settings import Context
+from asr_kd.runtime.recognizer import open_recognizer
+from tests.evaluation.spelled import VOCABULARY, hearing, spelled
+from tests.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
+
+TEXT = "one two three"
+TOKENS = VOCABULARY.encode(TEXT)
+
+
+def at(first, step=2):
+    return [first + step * place for place in range(len(TOKENS))]
+
+
+def delays(student_frames, *, context=None, tokens=TOKENS, teacher_tokens=TOKENS, text=TEXT):
+    teacher = spelled(teacher_tokens, at(4)[: len(teacher_tokens)], 60)
+    student = spelled(tokens, student_frames, 80)
+    return measure_delay([text], hearing(), hearing(context), [(teacher, student)]).plain()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(-4, 20))
+def test_a_student_late_by_so_many_frames_is_late_by_40_ms_each(late):
+    found = delays(at(4 + late))
+    for part, count in (("tokens", len(TOKENS)), ("first_token", 1), ("end_of_speech", 1)):
+        assert found["emission"][part] == {"count": count, "median_ms": 40.0 * late, "p90_ms": 40.0 * late}
+    assert (found["available"], found["chunk_wait_ms"]) == (None, None)
+    assert (found["utterances"], found["reference_tokens"], found["not_aligned"]) == (1, len(TOKENS), 0)
+
+
+def test_three_frames_are_120_ms():
+    assert delays(at(7))["emission"]["tokens"]["median_ms"] == 120.0
+
+
+def test_percentiles_are_over_tokens():
+    frames = at(4)
+    frames[-2:] = [frames[-2] + 10, frames[-1] + 10]  # two of thirteen come 400 ms late
+    found = delays(frames)["emission"]
+    assert found["tokens"] == {"count": 13, "median_ms": 0.0, "p90_ms": pytest.approx(320.0)}
+    assert (found["first_token"]["median_ms"], found["end_of_speech"]["median_ms"]) == (0.0, 400.0)
+
+
+def test_only_what_both_got_right_counts():
+    missing = [*TOKENS[:3], *TOKENS[4:]]  # the student leaves out a token
+    assert delays(at(4)[: len(missing)], tokens=missing)["emission"]["tokens"]["count"] == 12
+    wrong = [TOKENS[5], *TOKENS[1:]]  # and the teacher has another first one
+    found = delays(at(7), teacher_tokens=wrong)
+    assert found["emission"]["tokens"]["count"] == 12
+    assert found["emission"]["first_token"] == {"count": 0, "median_ms": None, "p90_ms": None}
+
+
+def test_what_cannot_be_aligned_is_counted():
+    assert delays(at(4), text="ünmöglich")["not_aligned"] == 1
+    teacher, student = spelled([], [], 5), spelled([], [], 5)
+    found = measure_delay([TEXT, ""], hearing(), hearing(), [(teacher, student)] * 2).plain()
+    assert (found["utterances"], found["not_aligned"]) == (0, 2)
+
+
+def test_the_forced_path_goes_where_the_model_puts_the_tokens():
+    aligned = forced_alignment(spelled(TOKENS, at(3, 3), 50), TOKENS, 0)
+    assert aligned.first_frames == aligned.last_frames == at(3, 3)
+    held = spelled([5, 5, 5, 6], [2, 3, 4, 7], 10)
+    assert forced_alignment(held, [5, 6], 0) == ([5, 6], [2, 7], [4, 7])
+    twice = forced_alignment(spelled([5, 5], [2, 5], 10), [5, 5], 0)
+    assert twice.first_frames == [2, 5]
+    assert forced_alignment(held[:2], [5, 5], 0) is None  # equal tokens need a blank between them
+    assert forced_alignment(held, [], 0) is None
+
+
+def test_a_chunk_waits_for_its_last_frame():
+    assert chunk_wait_ms(1) == {"least": 42.5, "mean": 42.5, "most": 42.5}
+    assert chunk_wait_ms(8) == {"least": 42.5, "mean": 182.5, "most": 322.5}
+    found = delays(at(4), context=Context(4, 8))
+    waits = [available_ms(frame, 4) - (35 + 40 * frame) for frame in at(4)]
+    assert found["available"]["tokens"]["median_ms"] == pytest.approx(sorted(waits)[6])
+    assert found["chunk_frames"] == 4
+
+
+def test_a_real_stream_gives_a_frame_when_that_audio_is_there(tmp_path):
+    recognizer = open_recognizer(save_tiny_model(tmp_path / "model"))
+    waveform = noise_speech(2.0)
+    for frame in (0, 3, 4, 11):
+        needed = round(16 * available_ms(frame, CHUNK_FRAMES))
+        stream = recognizer.stream()
+        stream.accept(waveform[: needed - 1])
+        assert stream._decoder.num_frames <= frame
+        stream.accept(waveform[needed - 1 : needed])
+        assert stream._decoder.num_frames > frame
+
+
+def test_posteriors_without_a_token_have_no_delay():
+    found = delays([], tokens=[])
+    assert found["emission"]["tokens"]["count"] == 0
+    assert torch.is_tensor(spelled([], [], 1))
