@@ -61,6 +61,7 @@ class Shape:
         vocab_size: V.
         width, layers: of the student (D).
         teacher_width, teacher_layers: of the teacher whose layers are matched; None where there is none.
+        streaming: whether the student sees chunks, so that a full-context pass of it is another one.
     """
 
     blank_id: int
@@ -69,6 +70,7 @@ class Shape:
     layers: int = 0
     teacher_width: int | None = None
     teacher_layers: int | None = None
+    streaming: bool = False
 
 
 class Term(nn.Module):
@@ -77,12 +79,12 @@ class Term(nn.Module):
     Each is a subclass in its own file; it may own parameters, which are dropped at export.
     """
 
-    needs_references: ClassVar[bool] = False
     needs_targets: ClassVar[bool] = False
     needs_hypotheses: ClassVar[bool] = False
     on_inner_heads: ClassVar[bool] = True
     """Whether it also means something for what the head says of an inner layer."""
 
+    needs_references: bool = False
     needs_layers: tuple[int, ...] = ()
     """Layers of the student, counted from 1, whose outputs it looks at."""
     needs_passes: tuple[Pass, ...] = ()
@@ -113,6 +115,15 @@ class TermSettings(Settings):
     def trains_blanks(self) -> bool:
         """Whether it alone, without CTC, teaches when to say nothing."""
         return True
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether it needs transcripts."""
+        return self.term.needs_references
+
+    def misfit(self, shape: Shape) -> str | None:
+        """Why the models cannot learn by it, in words for the recipe's author; None when they can."""
+        return None
 
     def build(self, shape: Shape) -> Term:
         """The objective."""

@@ -60,6 +60,9 @@ class Objective(nn.Module):
         Args:
             settings: None is labels alone.
             shape: of the models.
+
+        Raises:
+            TrainingError: the models cannot learn by one of the objectives.
         """
         settings = settings or DistillSettings(kd_weight=0.0)
         terms: dict[str, Term] = {}
@@ -67,6 +70,9 @@ class Objective(nn.Module):
         if settings.kd_weight < 1.0:
             terms["ctc"], weights["ctc"] = Ctc(shape.blank_id), 1.0 - settings.kd_weight
         for name, chosen in settings.terms.items():
+            misfit = chosen.misfit(shape)
+            if misfit is not None:
+                raise TrainingError(f"{name}: {misfit}")
             terms[name], weights[name] = chosen.build(shape), settings.kd_weight * chosen.weight
         inner = {"both": None, "labels": frozenset({"ctc"}), "teacher": frozenset(settings.terms)}
         return cls(terms, weights, inner[settings.inner_heads])

@@ -117,6 +117,7 @@ def _shape(job: TrainingJob) -> Shape:
         layers=job.model.layers,
         teacher_width=dense.width if dense is not None else None,
         teacher_layers=dense.layers if dense is not None else None,
+        streaming=job.model.streaming is not None,
     )
 
 

@@ -1,0 +1,112 @@
+"""Dual mode: the same weights with full context teach themselves in chunks.
+
+Source: Yu et al. 2021 ("Dual-mode ASR: unify and improve streaming ASR with full-context modeling"): weights shared,
+both modes trained, the full-context one distilled into the streaming one in place. Here the full-context pass differs
+in its attention alone: the convolutions of a streaming model stay causal, so that all weights are the same. Both passes
+are made in every step, the full-context one on audio without masks. Knows tensors only.
+
+Shapes: B utterances, T frames, V vocabulary.
+"""
+
+from typing import ClassVar, Literal
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses.delayed_kl import DelayedKl
+from asr_kd.losses.frame_kl import FrameKl, Selection
+from asr_kd.posteriors.types import DensePosteriors
+
+
+class DualMode(Term):
+    """c · CTC(q) + κ · D(sg(q) ‖ p), summed over the batch.
+
+    q are the posteriors of the full-context pass, p those of the chunked one, D the lesson: a frame KL with a fixed
+    delay or with the best of several. sg stops the gradient: the full-context pass learns from CTC alone. The last
+    frames, as many as the lesson's delay, have no answer and are not taught: they are appended silence.
+
+    Args:
+        blank_id: the blank's index in the vocabulary.
+        lesson: D.
+        ctc_weight: c.
+        kl_weight: κ.
+    """
+
+    on_inner_heads = False
+    needs_passes: tuple[Pass, ...] = ("full_context",)
+
+    def __init__(self, blank_id: int, lesson: FrameKl | DelayedKl, ctc_weight: float, kl_weight: float) -> None:
+        super().__init__()
+        self.blank_id, self.ctc_weight, self.kl_weight = blank_id, ctc_weight, kl_weight
+        self.lesson = lesson
+        self.delay_frames = lesson.delay_frames
+        self.needs_references = ctc_weight > 0
+
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar."""
+        full, references = student.passes.get("full_context"), supervision.references
+        if full is None or (references is None and self.needs_references):
+            raise ValueError("dual mode needs a full-context pass of the student, and references for its CTC")
+        taught = DensePosteriors(full.log_probs.detach(), (full.lens - self.delay_frames).clamp_min(0))
+        loss: Tensor = self.kl_weight * self.lesson(student, Supervision(targets=taught))
+        if references is None or not self.needs_references:
+            return loss
+        return loss + self.ctc_weight * ctc_loss(full.log_probs, full.lens, references, self.blank_id)
+
+
+class DualModeSettings(TermSettings):
+    """The student with full context (attention over the whole utterance; convolutions stay causal) teaches itself.
+
+    Needs no teacher, a streaming student, and a second pass a step. The loss is (1 − λ)·CTC(chunks) + λ·weight·
+    (ctc_weight·CTC(full context) + kl_weight·KL).
+
+    Attributes:
+        ctc_weight: of the full-context pass' CTC; 0 needs no transcripts, but then something else must train it.
+        kl_weight: of the KL; 0 trains both modes without teaching.
+        delay: the student answers `delay_frames` later (`fixed`), or with each frame where it fits best among 0 to
+            `delay_frames` (`minimum`).
+        delay_frames: in output frames.
+        selection: teach all frames, or those where the full-context pass does not say blank.
+        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
+    """
+
+    term: ClassVar[type[Term]] = DualMode
+
+    ctc_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
+    kl_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
+    delay: Literal["fixed", "minimum"] = "fixed"
+    delay_frames: int = Field(default=0, ge=0, le=50)
+    selection: Selection = "nonblank"
+    dilation: int = Field(default=1, ge=0, le=20)
+
+    @model_validator(mode="after")
+    def _does_something(self) -> "DualModeSettings":
+        if self.ctc_weight == 0.0 and self.kl_weight == 0.0:
+            raise ValueError("ctc_weight and kl_weight are both 0: nothing would be learned")
+        return self
+
+    @property
+    def trains_blanks(self) -> bool:
+        """Not without CTC: nobody would have taught the full-context pass."""
+        return self.needs_references
+
+    @property
+    def needs_references(self) -> bool:
+        """Not without CTC."""
+        return self.ctc_weight > 0.0
+
+    def misfit(self, shape: Shape) -> str | None:
+        """A student without chunks has no other mode."""
+        return None if shape.streaming else "needs a streaming student (model.streaming): this one has no other mode"
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        chosen = {"selection": self.selection, "dilation": self.dilation}
+        lesson: FrameKl | DelayedKl
+        if self.delay == "fixed":
+            lesson = FrameKl(shape.blank_id, delay_frames=self.delay_frames, **chosen)
+        else:
+            lesson = DelayedKl(shape.blank_id, "minimum", range(self.delay_frames + 1), **chosen)
+        return DualMode(shape.blank_id, lesson, self.ctc_weight, self.kl_weight)
