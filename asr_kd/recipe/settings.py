@@ -11,10 +11,11 @@ from asr_kd.corpora.settings import CorpusSettings
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
-from asr_kd.losses import DistillSettings
+from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
+from asr_kd.targets.places import URL
 from asr_kd.targets.sanity import SanitySettings
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.settings import TeacherSource, parse_source
@@ -28,9 +29,12 @@ class TeacherSettings(Settings):
     """A teacher trained by this recipe."""
 
     tag: ClassVar[str] = "trained"
+    later = frozenset({"seed"})
 
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
 
 
 class ExistingTeacher(TeacherSource):
@@ -54,17 +58,24 @@ AnyTeacher = Annotated[
 class StudentSettings(Settings):
     """A student; without `distill` it learns from transcripts alone."""
 
-    later = frozenset({"hypotheses", "baseline"})
+    later = frozenset({"hypotheses", "baseline", "seed"})
 
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
     distill: DistillSettings | None = None
     teacher: str | None = None
     """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
-    hypotheses: Path | None = None
-    """`distill.level: sequence`: a folder that `asr-kd targets import` wrote; None: the teacher's own n-best."""
+    hypotheses: str | None = None
+    """`distill.level: sequence`: a folder or URL that `asr-kd targets import` filled; None: the teacher's n-best."""
     baseline: str | None = None
     """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its weights and its training; None: the recipe's."""
+
+    @field_validator("hypotheses")
+    @classmethod
+    def _folder_as_written(cls, place: str | None) -> str | None:
+        return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
 
 class RecipeExport(ExportSettings):
@@ -120,6 +131,7 @@ class Recipe(Settings):
             raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
         for name, teacher in self.teachers.items():
             self._check_members(name, teacher)
+            self._check_unit_names(name)
         for name, student in self.students.items():
             self._check_student(name, student)
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
@@ -147,6 +159,12 @@ class Recipe(Settings):
                     f"{', '.join(trained) or 'none'}"
                 )
 
+    def _check_unit_names(self, name: str) -> None:
+        """Each unit of extraction has a marker of its own."""
+        other = nbest_unit_name(name)
+        if self.needs_nbest(name) and self.target_speeds(other):
+            raise ValueError(f"the teacher {other!r} has the name that the n-best of {name!r} is done under; rename it")
+
     def _check_student(self, name: str, student: StudentSettings) -> None:
         known = ", ".join(self.teachers) or "none"
         if student.teacher is not None and student.teacher not in self.teachers:
@@ -155,8 +173,15 @@ class Recipe(Settings):
             self._check_baseline(name, student.baseline)
         if student.hypotheses is not None and not reads_hypotheses(student):
             raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
-        if not needs_teacher(student):
-            return
+        if needs_teacher(student):
+            self._check_teacher(name, student)
+        for key, chosen in (student.distill.terms if student.distill is not None else {}).items():
+            misfit = chosen.misfit(self._shape(student))
+            if misfit is not None:
+                raise ValueError(f"students.{name}.distill, {key}: {misfit}")
+
+    def _check_teacher(self, name: str, student: StudentSettings) -> None:
+        known = ", ".join(self.teachers)
         if not self.teachers:
             raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
@@ -166,6 +191,19 @@ class Recipe(Settings):
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains; one from elsewhere "
                 "teaches through stored targets"
             )
+
+    def _shape(self, student: StudentSettings) -> Shape:
+        """What an objective must know of a student and its teacher; their vocabulary is not known yet."""
+        teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
+        trained = teacher.model if isinstance(teacher, TeacherSettings) else None
+        return Shape(
+            blank_id=0,
+            width=student.model.width,
+            layers=student.model.layers,
+            teacher_width=trained.width if trained is not None else None,
+            teacher_layers=trained.layers if trained is not None else None,
+            streaming=student.model.streaming is not None,
+        )
 
     def _check_baseline(self, name: str, baseline: str) -> None:
         if baseline == name:
@@ -232,6 +270,11 @@ def hears_teacher(student: StudentSettings) -> bool:
 def reads_hypotheses(student: StudentSettings) -> bool:
     """Whether the student learns from hypotheses, its teacher's or imported ones."""
     return student.distill is not None and student.distill.needs_hypotheses
+
+
+def nbest_unit_name(teacher: str) -> str:
+    """What the unit is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
+    return f"{teacher}-hypotheses"
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:

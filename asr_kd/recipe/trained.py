@@ -59,7 +59,7 @@ def _trained(
         settings={
             # What a student is compared with changes the report, not the student.
             **{key: value for key, value in settings.identity().items() if key != "baseline"},
-            "seed": context.recipe.seed,
+            "seed": _seed(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: training_hashes(context) + _taught_by(context, settings) + initial_sha256(settings.train),
@@ -67,6 +67,10 @@ def _trained(
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
     )
+
+
+def _seed(context: RunContext, settings: TeacherSettings | StudentSettings) -> int:
+    return context.recipe.seed if settings.seed is None else settings.seed
 
 
 def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
@@ -87,7 +91,7 @@ def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings)
 
 def _training_job(context: RunContext, name: str, settings: TeacherSettings | StudentSettings) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
-    recipe = context.recipe
+    recipe, seed = context.recipe, _seed(context, settings)
     taught: dict[str, Any] = {}
     if isinstance(settings, StudentSettings):
         taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
@@ -97,10 +101,10 @@ def _training_job(context: RunContext, name: str, settings: TeacherSettings | St
         train=settings.train,
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,
-        seed=recipe.seed,
+        seed=seed,
         train_utterances=corpus.train,
         dev_utterances=corpus.dev,
-        card={"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic, "seed": recipe.seed},
+        card={"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic, "seed": seed},
         **{"distill": None, **taught},
     )
 

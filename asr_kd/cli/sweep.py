@@ -1,0 +1,55 @@
+"""The verb that tries many variants of a student."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_kd.cli.app import MaxMinutes, Overrides, RecipePath, app, console
+
+
+@app.command()
+def sweep(
+    recipe: RecipePath,
+    overrides: Overrides = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="FILE.yaml|KEY=[…]", help="Rows to try; or a key below the student, repeated."),
+    ] = None,
+    seeds: Annotated[str, typer.Option(metavar="N,…", help="Each row with each of these; else the recipe's.")] = "",
+    student: Annotated[str | None, typer.Option(help="Which student the rows change; else the grid's.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Rows, table and plots; else sweeps/ in work_dir.")
+    ] = None,
+    max_minutes: MaxMinutes = None,
+) -> None:
+    """Train and score many variants of one student on the dev sets; only missing rows run.
+
+    \b
+    Example:
+      asr-kd sweep recipes/AN4/warm.yaml --grid recipes/AN4/screening.yaml --seeds 1
+      asr-kd sweep recipes/AN4/warm.yaml --grid distill.kd_weight=[0.3,0.5,0.7] --seeds 1,2,3
+    """
+    from asr_kd.evaluation.provenance import command_line
+    from asr_kd.recipe.context import RunContext, choose_device, stop_on
+    from asr_kd.recipe.sweep import load_grid, plan, recipe_of, run_sweep
+    from asr_kd.recipe.sweep_table import write_tables
+
+    if not grid:
+        raise typer.BadParameter("expected a file, or a key below the student with a list", param_hint="--grid")
+    found = load_grid(grid, student)
+    try:
+        numbers = [int(seed) for seed in seeds.split(",") if seed.strip()]
+    except ValueError as error:
+        raise typer.BadParameter(f"{seeds!r} is not a list of whole numbers", param_hint="--seeds") from error
+    rows = plan(found, numbers)
+    wanted = recipe_of(recipe, overrides or [], found, rows)
+    name = Path(grid[0]).stem if "=" not in grid[0] else "command-line"
+    folder = out if out is not None else wanted.work_dir / "sweeps" / name
+    with stop_on(max_minutes) as should_stop, console() as progress:
+        context = RunContext(wanted, progress, choose_device(wanted.device), should_stop, command_line())
+        try:
+            run_sweep(context, found, rows, folder)
+        finally:
+            for path in write_tables(rows, folder):
+                progress.message(f"{path}")

@@ -1,0 +1,278 @@
+"""Many variants of one student, trained and scored one after another; what is there is not done again.
+
+A sweep is the recipe with one student a row: prepare, teachers and extraction run once for all of them, by the same
+units of work as `asr-kd run`. After each row its result is appended to `rows.jsonl`.
+"""
+
+import itertools
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.prepare import PreparedCorpus
+from asr_kd.errors import RecipeError, StoppedEarly
+from asr_kd.evaluation.evaluate import evaluate_systems
+from asr_kd.evaluation.report import RESULTS, read_results
+from asr_kd.evaluation.results import RunFacts
+from asr_kd.files import sha256_of, write_text
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.layout import model_folders, model_sha256, read_corpus
+from asr_kd.recipe.run import run_recipe
+from asr_kd.recipe.settings import Recipe, needs_teacher
+from asr_kd.recipe.systems import absent_systems, open_named
+
+ROWS = "rows.jsonl"
+
+
+class Row(Settings):
+    """A row of a sweep.
+
+    Attributes:
+        set: what it changes, as dotted keys below the student (`distill.kd_weight`).
+        vary: dotted keys with the values to try, for this row alone; the product is run.
+        skip: why it is not run; it stands in the table all the same.
+    """
+
+    set: dict[str, Any] = Field(default={})
+    vary: dict[str, list[Any]] = Field(default={})
+    skip: str | None = None
+
+
+class Grid(Settings):
+    """What a sweep tries.
+
+    Attributes:
+        student: the student of the recipe that rows change.
+        common: what every row changes, as dotted keys below the student.
+        vary: dotted keys with the values to try in every row.
+        rows: name → what the row is; the first is what the others are compared with.
+    """
+
+    student: str = "student-kd"
+    common: dict[str, Any] = Field(default={})
+    vary: dict[str, list[Any]] = Field(default={})
+    rows: dict[str, Row] = Field(default={"as in the recipe": Row()}, min_length=1)
+
+    @field_validator("vary")
+    @classmethod
+    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        empty = [key for key, values in vary.items() if not values]
+        if empty:
+            raise ValueError(f"{empty[0]} has no value to try")
+        return vary
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One student of a sweep."""
+
+    row: str
+    """The row's name in the grid."""
+    varied: Mapping[str, Any]
+    """Which of the values tried it has."""
+    seed: int | None
+    changes: Mapping[str, Any]
+    """Everything that differs from the recipe's student, as dotted keys below it."""
+    skip: str | None
+
+    @property
+    def name(self) -> str:
+        """A folder's name that tells it from the others."""
+        varied = [f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in self.varied.items()]
+        seed = [] if self.seed is None else [f"seed-{self.seed}"]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([self.row, *varied, *seed])).strip("-._")[:90] or "row"
+
+
+def load_grid(given: Sequence[str], student: str | None) -> Grid:
+    """A grid from a YAML file, or from `key=[value, …]` on the command line.
+
+    Args:
+        given: one path of a YAML file, or keys with lists, dotted below the student.
+        student: replaces the one that the file names.
+
+    Raises:
+        RecipeError: not a grid.
+    """
+    if len(given) == 1 and "=" not in given[0]:
+        data = load_yaml(Path(given[0]))
+        grid = parse_settings(Grid, data, given[0])
+    else:
+        grid = parse_settings(Grid, {"vary": dict(_values_to_try(text) for text in given)}, "--grid")
+    return grid if student is None else grid.model_copy(update={"student": student})
+
+
+def _values_to_try(given: str) -> tuple[str, list[Any]]:
+    key, separator, text = given.partition("=")
+    if not key or not separator:
+        raise RecipeError(f"--grid {given!r}", expected="a YAML file, or key=[value, …] with a key below the student")
+    values = apply_overrides({}, [f"values={text}"])["values"]
+    return key, values if isinstance(values, list) else [values]
+
+
+def plan(grid: Grid, seeds: Sequence[int]) -> list[PlannedRow]:
+    """Every student of the sweep: row by row, value by value, seed by seed.
+
+    Raises:
+        RecipeError: two would have one name.
+    """
+    planned = []
+    wanted: list[int | None] = list(seeds) or [None]
+    for name, row in grid.rows.items():
+        vary = {**grid.vary, **row.vary}
+        for values in itertools.product(*vary.values()):
+            varied = dict(zip(vary, values, strict=True))
+            for seed in wanted:
+                changes = {**grid.common, **row.set, **varied, **({} if seed is None else {"seed": seed})}
+                planned.append(PlannedRow(name, varied, seed, changes, row.skip))
+    names = [row.name for row in planned]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"two rows of the sweep would be called {twice!r}", remedy="Give the rows other names")
+    return planned
+
+
+def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[PlannedRow]) -> Recipe:
+    """The recipe with one student a row instead of its own.
+
+    Raises:
+        RecipeError: no such student, or a row that is not a valid student; nothing has run.
+    """
+    data = apply_overrides(load_yaml(path), overrides)
+    whole = parse_settings(Recipe, data, path)
+    if grid.student not in whole.students:
+        raise RecipeError(
+            f"the sweep changes {grid.student!r}", where=path, expected=f"one of {', '.join(whole.students)}"
+        )
+    student = data["students"][grid.student]
+    students = {row.name: _changed(student, row.changes) for row in rows if row.skip is None}
+    if not students:
+        raise RecipeError("every row of the sweep is skipped", expected="one to run")
+    return parse_settings(Recipe, {**data, "students": students, "export": {}}, f"{path}, as the sweep changes it")
+
+
+def _changed(student: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    student = {key: value for key, value in student.items() if key != "baseline"}
+    for key, value in changes.items():
+        student = apply_overrides(student, [f"{key}={json.dumps(value)}"])
+    return student
+
+
+# -- running ---------------------------------------------------------------------------------------------
+
+
+def run_sweep(context: RunContext, grid: Grid, rows: Sequence[PlannedRow], folder: Path) -> None:
+    """Train and score what is missing; results go to `folder`/rows.jsonl, one line each.
+
+    Args:
+        context: with the recipe that `recipe_of` made.
+        grid, rows: what is tried.
+        folder: of the sweep.
+
+    Raises:
+        StoppedEarly: asked to stop; finished rows are written, the one under way is saved.
+    """
+    run_recipe(context, "prepare", "extract")
+    say = context.progress.message
+    done = {line["key"] for line in read_rows(folder / ROWS)}
+    for number, row in enumerate(rows, start=1):
+        if row.skip is not None:
+            say(f"row {number} of {len(rows)}: {row.name}: not run ({row.skip})")
+            continue
+        say(f"row {number} of {len(rows)}: {row.name}")
+        run_recipe(context, "student", "student", only=[row.name])
+        reason = context.stop_reason()
+        key = _key(context, row)
+        if key not in done:
+            _append(folder / ROWS, _scored(context, row, key, folder))
+        if reason is not None and number < len(rows):
+            raise StoppedEarly(f"stopped ({reason}) after {row.name}", remedy="Run the same command again to go on")
+
+
+def _append(path: Path, line: Mapping[str, Any]) -> None:
+    """One more line; the file is whole at any time."""
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    write_text(path, before + json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The results so far; none where nothing has run.
+
+    Raises:
+        RecipeError: a line that is no result.
+    """
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            row["key"], row["row"], row["sets"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(
+                "is not a result of a sweep", where=f"{path}:{number}", remedy="Remove that line; its row runs again"
+            ) from error
+        found.append(row)
+    return found
+
+
+def _key(context: RunContext, row: PlannedRow) -> str:
+    """Changes when the row's figures would: other weights, or another way to score."""
+    return sha256_of([model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.identity(), row.row])
+
+
+def _scored(context: RunContext, row: PlannedRow, key: str, folder: Path) -> dict[str, Any]:
+    """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
+    corpus, _ = read_corpus(context)
+    recipe, student = context.recipe, context.recipe.students[row.name]
+    teacher = recipe.teacher_of(student) if needs_teacher(student) or recipe.teachers else None
+    names = [name for name in (teacher, row.name) if name is not None and name not in absent_systems(context)]
+    opened = [open_named(context, name) for name in names]
+    systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
+    facts = RunFacts(synthetic=corpus.synthetic, seeds=(row.seed or recipe.seed,), command=context.command or None)
+    place = folder / "reports" / row.name
+    evaluate_systems(systems, _dev_sets(corpus), recipe.evaluate, place, facts=facts, progress=context.progress)
+    results = read_results(place / RESULTS)
+    training = json.loads((model_folders(context)[row.name] / "model.json").read_text(encoding="utf-8"))
+    return {
+        "row": row.row,
+        "varied": dict(row.varied),
+        "seed": row.seed if row.seed is not None else recipe.seed,
+        "changes": dict(row.changes),
+        "key": key,
+        "sets": {name: _of_set(found, row.name, teacher) for name, found in results["test_sets"].items()},
+        "parameters": results["models"][row.name]["parameters"],
+        **{name: training["card"].get(name) for name in ("epochs", "steps", "best_dev_wer")},
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": results["provenance"].get("commit"),
+        "command": context.command,
+    }
+
+
+def _dev_sets(corpus: PreparedCorpus) -> dict[str, Sequence[Utterance]]:
+    """Choices are made on these, and on nothing else."""
+    return {name: corpus.sets[name] for name in corpus.dev_sets}
+
+
+SCORES = ("wer", "wer_low_speakers", "wer_high_speakers", "substitutions", "deletions", "insertions", "words", "cer")
+
+
+def _of_set(found: Mapping[str, Any], student: str, teacher: str | None) -> dict[str, Any]:
+    own = found[student]
+    scores = {name: own[name] for name in SCORES}
+    scores["delay"] = own.get("delay")
+    scores["by_speaker"] = own.get("by_speaker")
+    if teacher is not None and "teacher" in found:
+        scores["teacher_wer"] = found["teacher"]["wer"]
+    return scores
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -1,0 +1,109 @@
+"""Sweeps: rows are planned, run once, go on where they stopped, and say what did not run."""
+
+import json
+
+import pytest
+
+from asr_kd.errors import RecipeError
+from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
+from asr_kd.recipe.sweep_table import lines_of, plot, table
+from tests.recipe.tiny_run import RECIPE
+
+GRID = """
+common: {train.epochs: 1}
+rows:
+  labels alone: {set: {distill: null}}
+  plain KL:
+    set: {distill.objectives: {frame_kl: {selection: all}}}
+    vary: {distill.kd_weight: [0.3, 0.7]}
+  never: {skip: no time}
+"""
+
+
+@pytest.fixture
+def grid_file(tmp_path):
+    path = tmp_path / "grid.yaml"
+    path.write_text(GRID)
+    return path
+
+
+def test_rows_are_the_product_of_values_and_seeds():
+    grid = Grid(
+        common={"train.epochs": 3},
+        vary={"train.learning_rate": [1e-3, 2e-3]},
+        rows={"a": {"set": {"distill": None}}, "b": {"vary": {"distill.kd_weight": [0.5]}}},
+    )
+    rows = plan(grid, [1, 2])
+    assert len(rows) == 2 * 2 * 2
+    assert len({row.name for row in rows}) == 8
+    assert rows[0].name == "a_learning_rate-0.001_seed-1"
+    assert rows[0].changes == {"train.epochs": 3, "distill": None, "train.learning_rate": 1e-3, "seed": 1}
+    assert rows[-1].changes["distill.kd_weight"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["distill.kd_weight"], "does not exist|cannot be read"),
+        (["distill.kd_weight=[]"], "has no value to try"),
+        (["distill.kd_wait=[0.5]"], "kd_weight"),
+        (["distill.kd_weight=[2]"], "at most 1"),
+    ],
+)
+def test_a_grid_that_cannot_run_is_refused_before_anything_has(given, message):
+    with pytest.raises(RecipeError, match=message):
+        grid = load_grid(given, None)
+        recipe_of(RECIPE, [], grid, plan(grid, []))
+
+
+def test_an_unknown_student_is_named():
+    grid = load_grid(["distill.kd_weight=[0.5]"], "student-x")
+    with pytest.raises(RecipeError, match="student-kd"):
+        recipe_of(RECIPE, [], grid, plan(grid, []))
+
+
+def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
+    first = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
+    assert first.code == 0, first.err
+    folder = copy.file("sweeps", "grid")
+    rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert [(row["row"], row["varied"]) for row in rows] == [
+        ("labels alone", {}),
+        ("plain KL", {"distill.kd_weight": 0.3}),
+        ("plain KL", {"distill.kd_weight": 0.7}),
+    ]
+    assert all("dev" in row["sets"] and "test" not in row["sets"] for row in rows)
+    printed = (folder / "table.md").read_text()
+    assert "| never | 0 | no time |" in printed
+    assert "plain KL, kd_weight 0.7" in printed
+    assert "<svg" in (folder / "dev.svg").read_text()
+
+    again = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
+    assert again.code == 0, again.err
+    assert not any("starts" in did or "again" in did for did in again.did)
+    assert (folder / "rows.jsonl").read_text().count("\n") == 3
+
+    grid_file.write_text(GRID.replace("[0.3, 0.7]", "[0.3, 0.7, 0.9]"))
+    more = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
+    assert [did for did in more.did if "starts" in did] == ["student plain-KL_kd_weight-0.9_seed-1: starts"]
+    assert (folder / "rows.jsonl").read_text().count("\n") == 4
+
+
+def _result(row, seed, errors, words=100, **other):
+    sets = {"wer": errors / words, "wer_low_speakers": None, "wer_high_speakers": None, "substitutions": errors}
+    sets |= {"deletions": 0, "insertions": 0, "words": words, "cer": 0.0, "teacher_wer": 0.05}
+    sets["by_speaker"] = {"a": {"errors": errors // 2, "words": 50}, "b": {"errors": errors - errors // 2, "words": 50}}
+    return {"row": row, "varied": {}, "seed": seed, "key": f"{row}{seed}{errors}", "sets": {"dev": sets}, **other}
+
+
+def test_seeds_are_one_line_and_the_newest_result_counts():
+    rows = plan(Grid(rows={"base": {}, "kd": {}, "other": {}}), [1, 2])
+    results = [_result("base", 1, 20), _result("base", 2, 30), _result("kd", 1, 90), _result("kd", 1, 10)]
+    lines = lines_of(rows, results)
+    assert [line.name for line in lines] == ["base", "kd", "other"]
+    printed = table(lines, "dev")
+    assert "| base | 2 | 25.00 (20.00–30.00) |" in printed
+    assert "| kd | 1 | 10.00 – | -15.00" in printed
+    assert "| 75 |" in printed  # (25 − 10) / (25 − 5)
+    assert "| other | 0 | not run |" in printed
+    assert "not run" in plot(lines, "dev")
