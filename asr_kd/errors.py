@@ -79,6 +79,10 @@ class EvaluationError(AsrKdError):
     """References and hypotheses cannot be compared."""
 
 
+class LanguageModelError(AsrKdError):
+    """A language model, a lexicon or the text for one cannot be used."""
+
+
 class TrainingError(AsrKdError):
     """Training cannot start or go on."""
 
