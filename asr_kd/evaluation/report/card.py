@@ -1,0 +1,137 @@
+"""Model cards in the Hugging Face format: YAML with a model-index, then what a reader must know. Plain data only."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from asr_kd.evaluation.cells import escape, interval, millions, percent, pipe_table, plain
+from asr_kd.evaluation.distillation import comparisons_of, gap
+from asr_kd.evaluation.report.loading import Report
+from asr_kd.files import atomic_folder
+
+TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}
+
+
+def write_cards(report: Report, folder: Path) -> None:
+    """A card for every streaming system that was trained here, FOLDER/NAME.md, instead of those that stood there."""
+    with atomic_folder(folder) as partial:
+        for key in report.summary["models"]:
+            if _has_card(report, key):
+                (partial / f"{report.name(key)}.md").write_text(card(report, key), encoding="utf-8")
+
+
+def card(report: Report, key: str) -> str:
+    """The model card of a system."""
+    front = yaml.safe_dump(metadata(report, key), sort_keys=False, allow_unicode=True, width=120)
+    return f"---\n{front}---\n\n" + "\n\n".join(_sections(report, key)) + "\n"
+
+
+def metadata(report: Report, key: str) -> dict[str, Any]:
+    """The card's front matter. No license or language: this project cannot know what the recordings allow."""
+    corpus = report.summary["provenance"].get("corpus") or "unknown"
+    results = [
+        {
+            "task": dict(TASK),
+            "dataset": {"name": f"{corpus} {name}", "type": _slug(corpus), "split": name},
+            "metrics": [
+                {"type": "wer", "value": round(100 * found[key]["wer"], 2), "name": "Word error rate, %"},
+                {"type": "cer", "value": round(100 * found[key]["cer"], 2), "name": "Character error rate, %"},
+            ],
+        }
+        for name, found in report.sets.items()
+        if key in found
+    ]
+    tags = ["asr-kd", "ctc", "conformer", "streaming", "sherpa-onnx"]
+    taught = any(pair["distilled"] == key for found in report.sets.values() for pair in comparisons_of(found))
+    return {
+        "library_name": "sherpa-onnx",
+        "pipeline_tag": "automatic-speech-recognition",
+        "tags": [*tags, "knowledge-distillation"] if taught else tags,
+        "model-index": [{"name": report.name(key), "results": results}],
+    }
+
+
+def _has_card(report: Report, key: str) -> bool:
+    model = report.summary["models"][key]
+    return bool(model.get("chunk_ms")) and not model.get("external")
+
+
+def _sections(report: Report, key: str) -> list[str]:
+    facts, model = report.summary["provenance"], report.summary["models"][key]
+    parts = [f"# {escape(report.name(key))}", _described(model)]
+    if facts["synthetic"]:
+        parts.append("**Trained and measured on synthetic speech: this says nothing about real speech.**")
+    parts += ["## Results", _results(report, key), _measured(facts)]
+    parts += _distillation(report, key)
+    parts += [
+        "## Use",
+        f"```bash\nasr-kd transcribe {report.name(key)} recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
+        "`tokens.txt` as an online zipformer2 CTC model.",
+        "## Limits",
+        "Measured on the sets above only. Other speakers, rooms, microphones and topics may do much worse; it has not "
+        "been examined whether it treats groups of speakers alike.",
+        "## Where this comes from",
+        _origin(facts, model),
+    ]
+    return parts
+
+
+def _described(model: Mapping[str, Any]) -> str:
+    size = f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size"
+    return (
+        f"A streaming Conformer CTC model, {millions(model['parameters'])} parameters, {size}: chunks of "
+        f"{model['chunk_ms']} ms that look back {model.get('left_context_ms')} ms."
+    )
+
+
+def _results(report: Report, key: str) -> str:
+    header = ("Set", "WER %", "95 % interval", "CER %", "Utterances")
+    rows = [
+        [
+            name,
+            percent(found[key]["wer"]),
+            interval(found[key]["wer_low"], found[key]["wer_high"]),
+            percent(found[key]["cer"]),
+            str(found["utterances"]),
+        ]
+        for name, found in report.sets.items()
+        if key in found
+    ]
+    return pipe_table(header, rows, left=1)
+
+
+def _measured(facts: Mapping[str, Any]) -> str:
+    looked_at = facts.get("dev_sets")
+    chosen = f" Training chose its epochs on {', '.join(map(escape, looked_at))}." if looked_at else ""
+    return f"Greedy decoding unless said otherwise; normalizer `{facts['normalizer']}`.{chosen}"
+
+
+def _distillation(report: Report, key: str) -> list[str]:
+    lines = [
+        f"- {escape(name)}: taught by {escape(report.name(pair['teacher']))}; gap to it recovered: {escape(gap(pair))}."
+        for name, found in report.sets.items()
+        for pair in comparisons_of(found)
+        if pair["distilled"] == key and pair["teacher"] is not None
+    ]
+    return ["## Distillation", "\n".join(lines)] if lines else []
+
+
+def _origin(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
+    known = {
+        "Recipe": facts.get("recipe"),
+        "Corpus": facts.get("corpus"),
+        "Training utterances": model.get("training_utterances"),
+        "Epochs": model.get("epochs"),
+        "Seed": model.get("seed"),
+        "Date": facts["date"],
+        "Command": facts["command"],
+        "Git commit": facts["git_commit"],
+    }
+    return "\n".join(f"- {name}: {escape(plain(value))}" for name, value in known.items() if value is not None)
+
+
+def _slug(text: str) -> str:
+    """What a dataset's type may be made of."""
+    return "".join(symbol if symbol.isascii() and (symbol.isalnum() or symbol in "-_.") else "-" for symbol in text)

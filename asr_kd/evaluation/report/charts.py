@@ -1,0 +1,193 @@
+"""What is drawn of a report: intervals, WER against what it costs, training, speakers. Knows plain data only."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from asr_kd.evaluation.report.svg import (
+    WIDTH,
+    add,
+    apart,
+    line,
+    linear,
+    log_ticks,
+    logarithmic,
+    mark,
+    markup,
+    padded,
+    picture,
+    polyline,
+    ticks,
+    write,
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a system is drawn everywhere."""
+
+    name: str
+    kind: str
+    """Class of its colour."""
+    shape: str
+
+
+@dataclass(frozen=True)
+class Point:
+    """A system's WER with its interval, fractions, and what it costs, where that is known."""
+
+    look: Look
+    wer: float
+    low: float | None
+    high: float | None
+    cost: float | None = None
+    note: str = ""
+    """Instead of a cost: why it has none on this axis; drawn at the right edge."""
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """From the lower end of the interval to the upper."""
+        return (self.wer if self.low is None else self.low), (self.wer if self.high is None else self.high)
+
+
+def forest(points: Sequence[Point], label: str) -> Markup:
+    """Each system's WER with its interval, one below the other."""
+    top, step = 6.0, 44.0
+    bottom = top + step * len(points)
+    root = picture(bottom + 24, label)
+    x_scale, marks = _rates(points, (8.0, WIDTH - 8.0))
+    for value in marks:
+        line(root, (x_scale(value), top), (x_scale(value), bottom), "grid")
+        write(root, x_scale(value), bottom + 16, f"{100 * value:g} %", "tick", _anchor(x_scale(value)))
+    for index, point in enumerate(points):
+        y = top + step * index + 30
+        write(root, 8, y - 14, point.look.name, f"label {point.look.kind}")
+        interval = "" if point.low is None else f"{100 * point.reach[0]:.1f} to {100 * point.reach[1]:.1f}"
+        text = write(root, WIDTH - 8, y - 14, f"{100 * point.wer:.2f} %", "value", "end")
+        add(text, "tspan", f"   {interval}", "quiet") if interval else None
+        _whisker(root, point, (x_scale(point.reach[0]), y), (x_scale(point.reach[1]), y))
+        mark(root, x_scale(point.wer), y, point.look.shape, point.look.kind)
+    return markup(root)
+
+
+def against(points: Sequence[Point], axis: str, label: str, unit: str = "") -> Markup:
+    """WER over a cost on a logarithmic axis; lower left is better."""
+    top, left, bottom, height = 14.0, 38.0, 226.0, 264.0
+    known = [point for point in points if point.cost is not None and point.cost > 0]
+    edge = [point for point in points if point not in known and point.note]
+    right = WIDTH - (96.0 if edge else 14.0)
+    root = picture(height, label)
+    y_scale, marks = _rates(points, (bottom, top))
+    for value in marks:
+        line(root, (left, y_scale(value)), (WIDTH - 8, y_scale(value)), "grid")
+        write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
+    costs = [point.cost for point in known if point.cost is not None]
+    low, high = min(costs) / 1.7, max(costs) * 1.7
+    x_scale = logarithmic((low, high), (left + 6, right))
+    for value in log_ticks(low, high):
+        line(root, (x_scale(value), bottom), (x_scale(value), bottom + 4), "axis")
+        write(root, x_scale(value), bottom + 17, f"{value:g}{unit}", "tick", "middle")
+    line(root, (left, bottom), (right, bottom), "axis")
+    write(root, (left + right) / 2, height - 4, axis, "tick title", "middle")
+    places = [x_scale(point.cost or 1.0) for point in known] + [(right + WIDTH) / 2 - 4] * len(edge)
+    if edge:
+        write(root, (right + WIDTH) / 2 - 4, bottom + 17, edge[0].note, "tick", "middle")
+    _scattered(root, [*known, *edge], places, [y_scale(point.wer) for point in [*known, *edge]], y_scale)
+    return markup(root)
+
+
+def curves(found: Mapping[str, tuple[Look, Sequence[Mapping[str, Any]]]], value: str, label: str) -> Markup:
+    """A rate after each epoch of each system's training."""
+    top, left, bottom, right, height = 10.0, 38.0, 206.0, WIDTH - 14.0, 244.0
+    series = {
+        key: (look, [(float(row["epoch"]), float(row[value])) for row in rows if value in row])
+        for key, (look, rows) in found.items()
+    }
+    series = {key: item for key, item in series.items() if item[1]}
+    last = max(epoch for _, points in series.values() for epoch, _ in points)
+    highest = min(max(rate for _, points in series.values() for _, rate in points), 1.0)
+    root = picture(height, label)
+    x_scale, y_scale = linear((0, last), (left, right)), linear((0, highest), (bottom, top))
+    for mark_at in ticks(0, highest, 4):
+        line(root, (left, y_scale(mark_at)), (right, y_scale(mark_at)), "grid")
+        write(root, left - 6, y_scale(mark_at) + 4, f"{100 * mark_at:g} %", "tick", "end")
+    for mark_at in ticks(0, last, 5):
+        write(root, x_scale(mark_at), bottom + 17, f"{mark_at:g}", "tick", "middle")
+    write(root, (left + right) / 2, height - 4, "epoch", "tick title", "middle")
+    for look, points in series.values():
+        placed = [(x_scale(epoch), y_scale(min(rate, highest))) for epoch, rate in points]
+        polyline(root, placed, f"curve {look.kind}")
+    return markup(root)
+
+
+def dumbbells(rates: Mapping[str, Mapping[str, float]], looks: Mapping[str, Look], label: str) -> Markup:
+    """Each speaker's WER under each system, in the order given; systems in the order of `looks`."""
+    top, left, step, right = 22.0, 88.0, 19.0, WIDTH - 12.0
+    highest = max((rate for found in rates.values() for rate in found.values()), default=0.0)
+    bottom = top + step * len(rates)
+    root = picture(bottom + 6, label)
+    x_scale = linear((0, max(highest, 0.01)), (left, right))
+    for value in ticks(0, max(highest, 0.01), 4):
+        line(root, (x_scale(value), top - 4), (x_scale(value), bottom), "grid")
+        write(root, x_scale(value), top - 9, f"{100 * value:g} %", "tick", "middle")
+    for index, (speaker, found) in enumerate(rates.items()):
+        y = top + step * index + step / 2
+        write(root, left - 10, y + 4, _cut(speaker, 12), "tick ink", "end")
+        there = {key: found[key] for key in looks if key in found}
+        line(root, (x_scale(min(there.values())), y), (x_scale(max(there.values())), y), "bar")
+        for key, rate in there.items():
+            hint = f"{speaker}, {looks[key].name}: {100 * rate:.1f} %"
+            mark(root, x_scale(rate), y, looks[key].shape, looks[key].kind, hint)
+    return markup(root)
+
+
+def bars(counts: Sequence[tuple[int, str]], most: int) -> Markup:
+    """Small bars side by side, (count, class) each, as long as they count."""
+    height = 7.0 * len(counts)
+    root = picture(height, ", ".join(str(count) for count, _ in counts), 80)
+    root.set("class", "bars")
+    for index, (count, kind) in enumerate(counts):
+        add(root, "rect", kind=f"fill {kind}", x=0, y=7.0 * index + 1, width=78 * count / max(most, 1), height=5, rx=1)
+    return markup(root)
+
+
+def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequence[float], y_scale: Any) -> None:
+    """Points with their intervals and names; points at one place stand beside each other."""
+    spread_xs = [x + 7 * _twins(xs, index) for index, x in enumerate(xs)]
+    labels = apart([y + 4 for y in ys], 14.0)
+    for point, x, y, label_y in zip(points, spread_xs, ys, labels, strict=True):
+        low, high = point.reach
+        _whisker(root, point, (x, y_scale(low)), (x, y_scale(high)))
+        mark(root, x, y, point.look.shape, point.look.kind)
+        onwards = x < WIDTH * 0.6
+        place = max([x, *(other for other in spread_xs if abs(other - x) < 16)]) if onwards else x
+        write(root, place + 10 if onwards else x - 10, label_y, point.look.name, f"label small {point.look.kind}",
+              "start" if onwards else "end")  # fmt: skip
+
+
+def _twins(xs: Sequence[float], index: int) -> float:
+    """How far to step aside: points that share a place spread around it."""
+    alike = [other for other, x in enumerate(xs) if abs(x - xs[index]) < 8]
+    return alike.index(index) - (len(alike) - 1) / 2
+
+
+def _whisker(root: Any, point: Point, start: tuple[float, float], end: tuple[float, float]) -> None:
+    if point.low is not None:
+        line(root, start, end, f"whisker {point.look.kind}")
+
+
+def _rates(points: Sequence[Point], target: tuple[float, float]) -> tuple[Any, list[float]]:
+    """Scale and ticks for the WERs of these points with their intervals."""
+    low, high = padded([end for point in points for end in point.reach])
+    marks = ticks(low, high, 4)
+    return linear((low, high), target), marks
+
+
+def _anchor(x: float) -> str:
+    return "start" if x < 20 else "end" if x > WIDTH - 20 else "middle"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

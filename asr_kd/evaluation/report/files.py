@@ -1,0 +1,53 @@
+"""Writes the report: results.json, results.md, results.tex, cards, hypotheses and index.html.
+
+results.json is written last, so that in a new folder its presence means that the rest is whole. Knows
+nothing of how numbers were measured.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from asr_kd.evaluation.report.card import write_cards
+from asr_kd.evaluation.report.evidence import Evidence
+from asr_kd.evaluation.report.latex import latex
+from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results
+from asr_kd.evaluation.report.page import page
+from asr_kd.evaluation.results import Results
+from asr_kd.evaluation.summary import summarize
+from asr_kd.evaluation.tables import markdown
+from asr_kd.files import atomic_folder, write_json, write_text
+
+READABLE, LATEX, PAGE, CARDS = "results.md", "results.tex", "index.html", "cards"
+
+
+def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
+    """Write the report and return what results.json holds.
+
+    Hypotheses and cards of an earlier evaluation in the same folder are replaced.
+
+    Args:
+        evidence: what single utterances sound and look like, for the page.
+
+    Raises:
+        AsrKdError: the folder cannot be written or the disk is full.
+    """
+    summary = summarize(results)
+    report = from_results(results, summary)
+    _write_hypotheses(report, folder / HYPOTHESES)
+    write_text(folder / READABLE, markdown(summary))
+    write_text(folder / LATEX, latex(report))
+    write_cards(report, folder / CARDS)
+    write_text(folder / PAGE, page(report, evidence, results.settings.report))
+    write_json(folder / RESULTS, summary)
+    return summary
+
+
+def _write_hypotheses(report: Report, folder: Path) -> None:
+    with atomic_folder(folder) as partial:
+        for name, systems in report.rows.items():
+            (partial / name).mkdir()
+            for key, rows in systems.items():
+                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+                (partial / name / f"{key}.jsonl").write_text("".join(lines), encoding="utf-8")

@@ -1,0 +1,154 @@
+"""An evaluation as plain data: results.json and the rows of its hypotheses, fresh or from a run's folder.
+
+The one reader of both. A report of an earlier release lacks sections; whoever shows them looks first.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.results import Results, SetResult, SystemResult
+from asr_kd.evaluation.summary import FORMAT, FORMAT_VERSION
+
+RESULTS, HYPOTHESES = "results.json", "hypotheses"
+_FOLDER = "report"
+_REMEDY = "Run the evaluate stage (again)"
+
+Summary = Mapping[str, Any]
+Row = Mapping[str, Any]
+"""One utterance of one system: id, reference, hypothesis (as scored) and errors; its speaker where known."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that can be shown of an evaluation."""
+
+    summary: Summary
+    rows: Mapping[str, Mapping[str, Sequence[Row]]] = field(default_factory=dict)
+    """Test set → system's key → its utterances; empty where no hypotheses were kept."""
+
+    @property
+    def sets(self) -> dict[str, Mapping[str, Any]]:
+        """The test sets that were evaluated."""
+        return {name: found for name, found in self.summary["test_sets"].items() if "skipped" not in found}
+
+    @property
+    def skipped(self) -> dict[str, str]:
+        """Test set → why it was not evaluated."""
+        return {name: found["skipped"] for name, found in self.summary["test_sets"].items() if "skipped" in found}
+
+    def systems(self, test_set: str) -> list[str]:
+        """Keys of the systems of a set, in the report's order."""
+        return systems_of(self.sets[test_set])
+
+    def name(self, key: str) -> str:
+        """A system's own name."""
+        return str(self.summary["models"][key]["name"])
+
+
+def systems_of(found: Mapping[str, Any]) -> list[str]:
+    """Keys of the systems in a set: the entries that hold a WER of their own words."""
+    return [key for key, value in found.items() if isinstance(value, Mapping) and "wer" in value and "words" in value]
+
+
+def from_results(results: Results, summary: Summary) -> Report:
+    """A fresh evaluation, before anything is written."""
+    rows = {
+        name: {key: list(hypothesis_rows(found, result)) for key, result in found.systems.items()}
+        for name, found in results.sets.items()
+    }
+    return Report(summary, rows)
+
+
+def hypothesis_rows(found: SetResult, result: SystemResult) -> Iterable[dict[str, Any]]:
+    """One utterance a row: both texts as they were scored, and as they were where the normalizer changed them."""
+    for utterance_id, scored in result.score.utterances.items():
+        words = scored.words
+        row: dict[str, Any] = {
+            "id": utterance_id,
+            **({"speaker": found.speakers[utterance_id]} if utterance_id in found.speakers else {}),
+            "reference": scored.reference,
+            "hypothesis": scored.hypothesis,
+            "errors": {
+                "substitutions": words.substitutions,
+                "deletions": words.deletions,
+                "insertions": words.insertions,
+                "words": words.words,
+            },
+        }
+        if found.references[utterance_id] != scored.reference:
+            row["raw_reference"] = found.references[utterance_id]
+        if result.hypotheses[utterance_id] != scored.hypothesis:
+            row["raw_hypothesis"] = result.hypotheses[utterance_id]
+        yield row
+
+
+def open_report(path: Path) -> Report:
+    """An evaluation on disk.
+
+    Args:
+        path: a run's work_dir, its report folder, or a results.json (also alone: then there are no hypotheses).
+
+    Raises:
+        EvaluationError: there is none, or it is damaged or of another version.
+    """
+    folder = path.parent if path.name == RESULTS else path
+    if not (folder / RESULTS).is_file() and (folder / _FOLDER / RESULTS).is_file():
+        folder = folder / _FOLDER
+    summary = read_results(folder)
+    rows: dict[str, dict[str, list[Row]]] = {}
+    for name, found in summary["test_sets"].items():
+        if "skipped" not in found:
+            files = {key: folder / HYPOTHESES / name / f"{key}.jsonl" for key in systems_of(found)}
+            rows[name] = {key: _read_rows(file) for key, file in files.items() if file.is_file()}
+    return Report(summary, rows)
+
+
+def read_results(folder: Path) -> dict[str, Any]:
+    """Read a report's results.json.
+
+    Raises:
+        EvaluationError: missing, not JSON, or not written by this version of the format.
+    """
+    path = folder / RESULTS
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"cannot be read ({error})", where=path, expected="an evaluation's results", remedy=_REMEDY
+        ) from error
+    found = (summary.get("format"), summary.get("version")) if isinstance(summary, dict) else type(summary).__name__
+    if found != (FORMAT, FORMAT_VERSION):
+        raise EvaluationError(f"is {found}", where=path, expected=f"{(FORMAT, FORMAT_VERSION)}", remedy=_REMEDY)
+    missing = [key for key in ("test_sets", "models", "provenance") if not isinstance(summary.get(key), dict)]
+    if missing:
+        raise EvaluationError(f"lacks {', '.join(missing)}", where=path, expected="whole results", remedy=_REMEDY)
+    return summary
+
+
+def references_sha256(rows: Iterable[Row]) -> str:
+    """Hex SHA-256 of a set's references with their ids, in any order: equal exactly when they are the same."""
+    digest = hashlib.sha256()
+    for utterance_id, reference in sorted((row["id"], row["reference"]) for row in rows):
+        digest.update(json.dumps([utterance_id, reference]).encode() + b"\n")
+    return digest.hexdigest()
+
+
+def _read_rows(path: Path) -> list[Row]:
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+    except (OSError, ValueError) as error:
+        raise EvaluationError(
+            f"cannot be read ({error})", where=path, expected="rows of JSON", remedy=_REMEDY
+        ) from error
+    for number, row in enumerate(rows, start=1):
+        lacking = isinstance(row, dict) and {"id", "reference", "hypothesis", "errors"} - row.keys()
+        if not isinstance(row, dict) or lacking:
+            raise EvaluationError(
+                "is no hypothesis", where=f"{path}:{number}", expected="id, reference, hypothesis, errors"
+            )
+    return rows

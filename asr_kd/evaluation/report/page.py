@@ -1,0 +1,226 @@
+"""index.html: puts sections, the browser of utterances and its evidence together, within the size that is allowed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from markupsafe import Markup
+
+from asr_kd.evaluation.distillation import comparisons_of
+from asr_kd.evaluation.report.blocks import Section, looks, system_cell
+from asr_kd.evaluation.report.cast import Cast, cast_of
+from asr_kd.evaluation.report.charts import Look
+from asr_kd.evaluation.report.evidence import Evidence
+from asr_kd.evaluation.report.headline import headline
+from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.measured import measured_sections
+from asr_kd.evaluation.report.sections import (
+    confusion_section,
+    cost_section,
+    result_section,
+    speaker_section,
+    training_section,
+)
+from asr_kd.evaluation.report.templates import embedded, render
+from asr_kd.evaluation.report.views import View, views
+from asr_kd.evaluation.settings import ReportSettings
+from asr_kd.evaluation.tables import SYNTHETIC_NOTICE
+
+_KINDS = (
+    ("all", "every utterance"),
+    ("student", "only the student wrong"),
+    ("teacher", "only the teacher wrong"),
+    ("both", "both wrong"),
+    ("wrong", "the student wrong"),
+    ("right", "nothing wrong"),
+    ("heard", "those to listen to"),
+)
+_WITHOUT_TEACHER = ("all", "wrong", "right", "heard")
+_ORDERS = (
+    ("worst", "most errors of the student"),
+    ("behind", "student furthest behind teacher"),
+    ("ahead", "student furthest ahead of teacher"),
+    ("long", "longest"),
+    ("id", "id"),
+)
+_BROWSER = (
+    "Reference and systems, aligned word by word. {heard} of {all} can be opened: waveform, spectrogram, and how sure "
+    "each system was of each token at each moment, the blank left out. They are taken in turn from the worst, those "
+    "that only the student got wrong, those that only the teacher got wrong, and the longest right ones.{left_out}"
+)
+
+
+def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
+    """The whole report as one HTML file that loads nothing.
+
+    Args:
+        report: fresh or read again; what an earlier release did not measure is left out.
+        evidence: the most telling first; what does not fit into `settings.max_mb` is left out, and that is said.
+    """
+    settings = settings or ReportSettings()
+    cast, styles = cast_of(report), looks(report.summary["models"])
+    found = views(report, cast) if cast is not None else []
+    facts = report.summary["provenance"]
+    kicker = " · ".join(part for part in (facts.get("recipe"), str(facts["date"])[:10]) if part)
+    return render(
+        "page.html",
+        title=f"asr-kd report: {facts.get('recipe') or ', '.join(report.sets) or 'nothing'}",
+        kicker=kicker,
+        headline=headline(report, cast),
+        numbers=_numbers(report, cast, styles) if cast is not None else [],
+        notices=_notices(report),
+        sections=_sections(report, cast, styles, found) if cast is not None else [],
+        key=[system_cell(look) for look in styles.values()],
+        browser=_browser(found, cast, styles, evidence, settings) if cast is not None and found else None,
+        facts=_facts(report),
+        footer="Written by asr-kd evaluate. This file loads nothing from elsewhere.",
+    )
+
+
+def _sections(report: Report, cast: Cast, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
+    parts = [
+        result_section(report, styles),
+        cost_section(report, styles, cast),
+        *measured_sections(report, styles, cast),
+        speaker_section(report, styles, cast),
+        confusion_section(report, styles, cast, found),
+        training_section(report, styles),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _numbers(report: Report, cast: Cast, styles: Mapping[str, Look]) -> list[dict[str, Any]]:
+    """The few figures that stand large below the headline."""
+    found = report.sets[cast.test_set]
+    numbers = []
+    for key in cast.keys:
+        low, high = found[key]["wer_low"], found[key]["wer_high"]
+        under = "word error rate" if low is None else f"WER; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
+        value = f"{100 * found[key]['wer']:.2f}"
+        numbers.append(
+            {"name": system_cell(styles[key]), "kind": styles[key].kind, "value": value, "unit": "%", "under": under}
+        )
+    if cast.baseline is not None:
+        numbers.append(_gap_number(comparisons_of(found)[0]))
+    return numbers
+
+
+def _gap_number(pair: Mapping[str, Any]) -> dict[str, Any]:
+    if pair["gap_recovered"] is None:
+        return {"name": "gap recovered", "kind": "", "value": "–", "unit": "", "under": "cannot be said, see above"}
+    low, high = (f"{100 * pair[f'gap_recovered_{end}']:.0f}".replace("-", "−") for end in ("low", "high"))
+    value = f"{100 * pair['gap_recovered']:.0f}".replace("-", "−")
+    return {"name": "gap recovered", "kind": "", "value": value, "unit": "%", "under": f"95 % interval {low} to {high}"}
+
+
+def _notices(report: Report) -> list[dict[str, Any]]:
+    facts = report.summary["provenance"]
+    notices = [{"text": SYNTHETIC_NOTICE, "loud": True}] if facts["synthetic"] else []
+    absent = {**report.skipped, **report.summary.get("absent_systems", {})}
+    for name, reason in absent.items():
+        notices.append({"text": f"Not evaluated: {name} ({reason}).", "loud": False})
+    for name, found in report.sets.items():
+        if found["excluded"]:
+            total = found["utterances"] + len(found["excluded"])
+            left_out = f"{len(found['excluded'])} of {total} utterances left out for every system alike"
+            text = f"{name}: {left_out}; results.md lists them."
+            notices.append({"text": text, "loud": False})
+    return notices
+
+
+def _facts(report: Report) -> list[tuple[str, str]]:
+    facts = report.summary["provenance"]
+    machine, bootstrap = facts["machine"], facts["bootstrap"]
+    seeds = ", ".join(map(str, facts["seeds"])) or "not stated"
+    known = {
+        "Recipe": facts.get("recipe"),
+        "Corpus": facts.get("corpus"),
+        "Normalizer": f"{facts['normalizer']}, for references and every system alike",
+        "Seeds": f"{seeds} (one seed: intervals do not hold what another training run would change)"
+        if len(facts["seeds"]) == 1
+        else seeds,
+        "Sets that training looked at": ", ".join(facts.get("dev_sets") or []) or None,
+        "Intervals": f"bootstrap, {bootstrap['samples']} samples, seed {bootstrap['seed']}, percentile",
+        "Date": facts["date"],
+        "Command": facts["command"],
+        "Git commit": facts["git_commit"],
+        "Machine": f"{machine['cpu']}, {machine['cpus']} CPUs ({machine['system']}), GPU: {machine['gpu'] or 'none'}",
+        "Versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
+        "Numbers": "results.json, results.md, results.tex; texts in hypotheses/SET/SYSTEM.jsonl; model cards in cards/",
+    }
+    return [(name, str(value)) for name, value in known.items() if value is not None]
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Evidence in the page."""
+
+    id: str
+    data: Markup
+
+
+def _browser(
+    found: Sequence[View],
+    cast: Cast,
+    styles: Mapping[str, Look],
+    evidence: Sequence[Evidence],
+    settings: ReportSettings,
+) -> dict[str, Any]:
+    room = settings.max_mb * 1e6
+    rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room)
+    shown = {(view.test_set, view.id) for view, _ in rows}
+    there = ((item, embedded(_plain(item))) for item in evidence if (item.test_set, item.id) in shown)
+    kept, _ = _within(there, room)
+    ids = {(item.test_set, item.id): f"e{number}" for number, (item, _) in enumerate(kept)}
+    data = {
+        "systems": {key: {"name": look.name, "kind": look.kind} for key, look in styles.items()},
+        "order": list(styles),
+        "student": cast.student,
+        "teacher": cast.teacher,
+        "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
+    }
+    left_out = ""
+    if len(kept) < len(evidence) or len(rows) < len(found):
+        left_out = (
+            f" To keep this file below {settings.max_mb:g} MB, {len(evidence) - len(kept)} of those to listen to and "
+            f"{len(found) - len(rows)} of the others are not in it (evaluate.report.max_mb)."
+        )
+    students = [(key, look.name) for key, look in styles.items() if key != cast.teacher]
+    return {
+        "intro": _BROWSER.format(heard=len(kept), all=len(rows), left_out=left_out),
+        "kinds": [kind for kind in _KINDS if cast.teacher is not None or kind[0] in _WITHOUT_TEACHER],
+        "orders": [order for order in _ORDERS if cast.teacher is not None or order[0] not in ("behind", "ahead")],
+        "students": students,
+        "student": cast.student,
+        "sets": sorted({view.test_set for view, _ in rows}),
+        "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
+        "data": embedded(data),
+        "evidence": [_Item(ids[item.test_set, item.id], text) for item, text in kept],
+    }
+
+
+def _within(items: Iterable[tuple[Any, Markup]], room: float) -> tuple[list[tuple[Any, Markup]], float]:
+    """The first of these that fit into so many bytes, and the room that is left."""
+    kept = []
+    for item, text in items:
+        size = len(text.encode("utf-8", "replace")) + 60  # its element
+        if size > room:
+            break
+        kept.append((item, text))
+        room -= size
+    return kept, room
+
+
+def _row(view: View, evidence: str) -> list[Any]:
+    heard = {key: [found.text, found.edits] for key, found in view.heard.items()}
+    return [view.test_set, view.id, view.speaker, view.reference, heard, evidence]
+
+
+def _plain(item: Evidence) -> dict[str, Any]:
+    return {
+        "seconds": round(item.seconds, 3),
+        "envelope": item.envelope,
+        "spectrogram": item.spectrogram,
+        "audio": item.audio,
+        "posteriors": {key: asdict(posteriors) for key, posteriors in item.posteriors.items()},
+    }

@@ -1,0 +1,139 @@
+"""Every utterance with what each system made of it, word by word, the worst first. Knows texts only, no audio."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Literal
+
+from asr_kd.evaluation.report.cast import Cast
+from asr_kd.evaluation.report.loading import Report
+from asr_kd.scoring.alignment import Alignment, align_words
+
+LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
+"""How an edit is written in `Heard.edits`."""
+
+Kind = Literal["substitutions", "deletions", "insertions"]
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What one system made of an utterance."""
+
+    text: str
+    edits: str
+    """A letter a column of the alignment with the reference: = right, s substituted, d deleted, i inserted."""
+
+    @property
+    def errors(self) -> int:
+        """Word errors."""
+        return len(self.edits) - self.edits.count("=")
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """One utterance and all systems."""
+
+    test_set: str
+    id: str
+    speaker: str
+    reference: str
+    heard: Mapping[str, Heard]
+    """By the systems' keys."""
+
+    def errors(self, key: str | None) -> int:
+        """Word errors of a system; 0 where it is not there."""
+        found = self.heard.get(key) if key is not None else None
+        return found.errors if found is not None else 0
+
+
+def views(report: Report, cast: Cast) -> list[View]:
+    """All utterances of all sets, those with most errors of the student first."""
+    found = [view for name in report.rows for view in _views_of(report, name)]
+    return sorted(found, key=lambda view: (*worst_first(view, cast), view.test_set, view.id))
+
+
+def worst_first(view: View, cast: Cast) -> tuple[int, int, int]:
+    """Many errors of the student, then few of the teacher, then short: the order of what went wrong."""
+    return -view.errors(cast.student), view.errors(cast.teacher), len(view.reference)
+
+
+def choose(found: Sequence[View], cast: Cast, count: int) -> list[View]:
+    """Utterances worth listening to, from four groups in turn: the worst, those that only the student got wrong, those
+    that only the teacher got wrong, and the longest that both got right."""
+    student, teacher = cast.student, cast.teacher
+    only_student = [view for view in found if view.errors(student) and not view.errors(teacher)]
+    only_teacher = [view for view in found if view.errors(teacher) and not view.errors(student)]
+    right = [view for view in found if not view.errors(student) and not view.errors(teacher)]
+    groups = [
+        [view for view in found if view.errors(student)],
+        only_student,
+        sorted(only_teacher, key=lambda view: -view.errors(teacher)),
+        sorted(right, key=lambda view: -len(view.reference)),
+    ]
+    chosen: dict[tuple[str, str], View] = {}
+    for round_ in zip_longest(*groups):
+        for view in round_:
+            if view is not None and len(chosen) < count:
+                chosen.setdefault((view.test_set, view.id), view)
+    return list(chosen.values())
+
+
+def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str, str]]]:
+    """How often a system wrote one word for another: (reference, hypothesis), one side empty where there is none."""
+    counts: dict[Kind, Counter[tuple[str, str]]] = {
+        "substitutions": Counter(),
+        "deletions": Counter(),
+        "insertions": Counter(),
+    }
+    kinds: dict[str, Kind] = {"s": "substitutions", "d": "deletions", "i": "insertions"}
+    for view in found:
+        if key in view.heard:
+            for edit, reference, hypothesis in columns(view.reference, view.heard[key]):
+                if edit != "=":
+                    counts[kinds[edit]][reference, hypothesis] += 1
+    return counts
+
+
+def columns(reference: str, heard: Heard) -> Iterator[tuple[str, str, str]]:
+    """(edit, word of the reference, word of the hypothesis) from left to right; the missing side is empty."""
+    spoken, written = iter(reference.split(" ")), iter(heard.text.split(" "))
+    for edit in heard.edits:
+        yield edit, "" if edit == "i" else next(spoken), "" if edit == "d" else next(written)
+
+
+def _views_of(report: Report, name: str) -> Iterator[View]:
+    by_system = report.rows[name]
+    heard: dict[str, dict[str, Heard]] = {}
+    first: dict[str, tuple[str, str]] = {}
+    for key, rows in by_system.items():
+        texts = [row["hypothesis"] for row in rows]
+        alignments = align_words([row["reference"] for row in rows], texts)
+        for row, text, alignment in zip(rows, texts, alignments, strict=True):
+            heard.setdefault(row["id"], {})[key] = Heard(text, _letters(alignment))
+            first.setdefault(row["id"], (row.get("speaker", ""), row["reference"]))
+    for utterance_id, (speaker, reference) in first.items():
+        yield View(name, utterance_id, speaker, reference, heard[utterance_id])
+
+
+def _letters(alignment: Alignment) -> str:
+    return "".join(LETTERS[edit.kind] * edit.length for edit in alignment)
+
+
+def speaker_rates(report: Report, name: str) -> dict[str, dict[str, float]]:
+    """Speaker → system's key → WER on a set, a fraction; speakers without a word in their references are left out, and
+    so is whoever is not named."""
+    errors: dict[str, Counter[str]] = {}
+    words: dict[str, int] = {}
+    for key, rows in report.rows.get(name, {}).items():
+        words = dict.fromkeys(errors, 0)
+        for row in rows:
+            found, speaker = row["errors"], row.get("speaker", "")
+            wrong = found["substitutions"] + found["deletions"] + found["insertions"]
+            errors.setdefault(speaker, Counter())[key] += wrong
+            words[speaker] = words.get(speaker, 0) + found["words"]
+    return {
+        speaker: {key: count / words[speaker] for key, count in wrong.items()}
+        for speaker, wrong in errors.items()
+        if speaker and words[speaker]
+    }
