@@ -48,7 +48,7 @@ def pair_sections(found: Plain) -> list[str]:
         rows = [_pair_cells(found, pair) for pair in pairs]
         return [pipe_table(_PAIRS, rows, left=3), f"Differences are paired, resampled by {found['resampled_by']}."]
     if not pairs:
-        return [f"Gap recovered: {escape(gap(found))}."]
+        return [f"Gap recovered: {escape(gap(found))}."] if _concerned(found) else []
     difference = pairs[0]["difference"]
     return [
         f"Gap recovered: {escape(gap(pairs[0]))}.",
@@ -60,11 +60,18 @@ def pair_sections(found: Plain) -> list[str]:
 def pair_lines(found: Plain) -> Iterator[str]:
     """The pairs of a test set for the terminal."""
     pairs = comparisons_of(found)
+    if not pairs and not _concerned(found):
+        return
     if len(pairs) < 2:
         yield f"Gap recovered: {gap(pairs[0] if pairs else found)}"
         return
     for pair in pairs:
         yield f"Gap recovered by {_name(found, pair['distilled'])}: {gap(pair)}"
+
+
+def _concerned(found: Plain) -> bool:
+    """Whether a set has anyone that a gap is asked of; systems from elsewhere have not."""
+    return any(key in found for key in _DEFAULT.values())
 
 
 def teacher_sections(summary: Plain) -> list[str]:

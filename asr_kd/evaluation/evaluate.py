@@ -19,8 +19,10 @@ from asr_kd.evaluation.others import COST, answers_of_others, check_others, read
 from asr_kd.evaluation.panel import Panel, measure_all
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
+from asr_kd.evaluation.report.evidence import gather_evidence
 from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult
-from asr_kd.evaluation.scored import score_set
+from asr_kd.evaluation.scored import Spoken, score_set
+from asr_kd.evaluation.seeds import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Named, System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
@@ -62,7 +64,8 @@ def evaluate_systems(
         found = _answers(name, utterances, systems, settings, progress)
         read = answers_of_others(others, name, [utterance.id for utterance in found.utterances])
         answered[name] = found._replace(texts=found.texts | read)
-    evaluated = {name: _score(found, pairs, settings) for name, found in answered.items()}
+    seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
+    evaluated = {name: _score(found, pairs, settings, seeds) for name, found in answered.items()}
     timed = [utterance for found in answered.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = measure_costs(systems, waveforms, progress=progress)
@@ -81,7 +84,7 @@ def evaluate_systems(
             all_costs(systems, costs, waveforms, memory=settings.memory),
         ),
     )
-    write_report(results, folder)
+    write_report(results, folder, gather_evidence(results, systems, sets, settings.report, progress))
     return results
 
 
@@ -141,14 +144,14 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     )
 
 
-def _score(answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings) -> SetResult:
+def _score(
+    answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings, seeds: SeedRows
+) -> SetResult:
     utterances = answered.utterances
-    return score_set(
+    spoken = Spoken(
         {utterance.id: utterance.text or "" for utterance in utterances},
         {utterance.id: utterance.speaker for utterance in utterances},
-        answered.texts,
-        pairs,
-        settings,
-        seconds=sum(utterance.duration for utterance in utterances),
-        excluded=answered.excluded,
+        sum(utterance.duration for utterance in utterances),
+        answered.excluded,
     )
+    return score_set(spoken, answered.texts, pairs, settings, seeds)

@@ -61,6 +61,18 @@ def read_other(name: str, path: Path, role: Role = "other") -> OtherSystem:
     return OtherSystem(name, transcripts, sha256_of_file(transcripts.path), role)
 
 
+def others_sha256(others: Mapping[str, Path]) -> list[str]:
+    """Hex SHA-256 of each file of `evaluate.others`.
+
+    Raises:
+        EvaluationError: one is not there.
+    """
+    for name, path in others.items():
+        if not path.expanduser().is_file():
+            raise EvaluationError("is not there", where=path, expected=f"the hypotheses of evaluate.others.{name}")
+    return [sha256_of_file(path.expanduser()) for path in others.values()]
+
+
 def answers_of_others(others: Sequence[OtherSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """System's key → utterance id → text, of those systems that know this test set.
 

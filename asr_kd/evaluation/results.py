@@ -6,7 +6,7 @@ from typing import Any
 
 from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
 from asr_kd.evaluation.measured import Measured
-from asr_kd.evaluation.seeds import SeedRow
+from asr_kd.evaluation.seeds import SeedRow, SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Role
 from asr_kd.scoring.agreement import WordAgreement
@@ -61,6 +61,8 @@ class SetResult:
     """Every two systems."""
     agreement: dict[str, WordAgreement] = field(default_factory=dict)
     """System's key → its words beside its teacher's."""
+    seeds: list[SeedRow] = field(default_factory=list)
+    """Rows of several training runs."""
 
     @property
     def num_speakers(self) -> int:
@@ -93,7 +95,9 @@ class RunFacts:
 
     synthetic: bool = False
     seeds: tuple[int, ...] = ()
-    """Training seeds, one a trained run of each system."""
+    """Training seeds of the systems."""
+    seed_rows: SeedRows = field(default_factory=SeedRows)
+    """Which systems are one but for their seed, by names."""
     absent_sets: dict[str, str] = field(default_factory=dict)
     """Test set → why it was not evaluated."""
     command: str | None = None
@@ -132,5 +136,3 @@ class Results:
     provenance: dict[str, Any]
     measured: Measured = field(default_factory=Measured)
     """Delay, stability, cost … beside the errors."""
-    seeds: Sequence[tuple[str, SeedRow]] = ()
-    """Test set and row, where several systems are runs of one."""

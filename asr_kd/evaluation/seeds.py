@@ -4,16 +4,38 @@ One training run says little of a method: another seed changes WER by as much as
 not where they come from.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison
-from asr_kd.scoring.significance import GapRecovered, Resampling, RunsRate, bootstrap_runs, gap_recovered
+from asr_kd.evaluation.comparison import Comparison, without_absent
+from asr_kd.scoring.significance import DEFAULT, GapRecovered, Resampling, RunsRate, bootstrap_runs, gap_recovered
 
 Errors = Mapping[str, Sequence[int]]
 """System's key → word errors of each utterance, [N]."""
+
+
+@dataclass(frozen=True)
+class SeedRows:
+    """Which systems are runs of one, by their names or by their keys."""
+
+    rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    """Row → its runs; a row of one run for a teacher that was not trained again."""
+    pairs: Sequence[Comparison] = ()
+    """Rows of which the first learned from the third."""
+
+    def renamed(self, names: Mapping[str, str]) -> "SeedRows":
+        """The same with every run called what `names` calls it; runs that it does not know are left out."""
+        return SeedRows(
+            {row: [names[run] for run in runs if run in names] for row, runs in self.rows.items()}, self.pairs
+        )
+
+    def among(self, present: Collection[str]) -> "SeedRows":
+        """What is left of it when only these runs are there; a pair whose teacher is not loses it."""
+        rows = {row: [run for run in runs if run in present] for row, runs in self.rows.items()}
+        rows = {row: runs for row, runs in rows.items() if runs}
+        return SeedRows(rows, without_absent(self.pairs, self.rows.keys() - rows.keys()))
 
 
 @dataclass(frozen=True)
@@ -31,43 +53,39 @@ class SeedRow:
 
 
 def seed_rows(
+    asked: SeedRows,
     errors: Errors,
     words: Sequence[int],
-    rows: Mapping[str, Sequence[str]],
-    pairs: Sequence[Comparison] = (),
-    *,
     groups: Sequence[str] | None = None,
-    resampling: Resampling = Resampling(),  # noqa: B008  # frozen
+    resampling: Resampling = DEFAULT,
 ) -> list[SeedRow]:
-    """The rows of several runs, and those of one run that learned from a teacher in such company.
+    """The rows of several runs, and those of one run that are compared with such.
 
     Args:
+        asked: rows by the keys of `errors`.
         errors: of every run on the same utterances.
         words: reference words of each utterance, [N].
-        rows: name → keys of its runs; one run each for a teacher that was not trained again.
-        pairs: rows, by name, of which the first learned from the third.
         groups: the speaker of each utterance; None resamples utterances.
 
     Raises:
         EvaluationError: a pair names a row that is not there.
     """
-    for pair in pairs:
-        unknown = [name for name in pair.names if name not in rows]
+    for pair in asked.pairs:
+        unknown = [name for name in pair.names if name not in asked.rows]
         if unknown:
             raise EvaluationError(
                 f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}",
-                expected=f"one of {', '.join(rows)}",
+                expected=f"one of {', '.join(asked.rows)}",
             )
     found = []
-    for name, runs in rows.items():
-        own = next((pair for pair in pairs if pair.distilled == name), None)
-        concerned = runs if own is None else [run for row in own.names for run in rows[row]]
-        if len(concerned) == (1 if own is None else len(own.names)):
+    for name, runs in asked.rows.items():
+        own = next((pair for pair in asked.pairs if pair.distilled == name), None)
+        if all(len(asked.rows[row]) == 1 for row in (own.names if own is not None else (name,))):
             continue  # one run of everything: the ordinary tables say it
         rate = bootstrap_runs([errors[run] for run in runs], words, groups=groups, resampling=resampling)
         gap = None
         if own is not None and own.teacher is not None:
-            hard, kd, teacher = ([errors[run] for run in rows[row]] for row in (own.baseline, name, own.teacher))
+            hard, kd, teacher = ([errors[run] for run in asked.rows[row]] for row in (own.baseline, name, own.teacher))
             gap = gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling)
         found.append(SeedRow(name, tuple(runs), rate, own, gap))
     return found

@@ -24,9 +24,10 @@ def summarize(results: Results) -> dict[str, Any]:
     ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
     ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
     student_hard), ``pairs`` (every two systems, tested), ``agreement`` (every student beside its teacher) and facts of
-    the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there;
-    ``models`` → system → cost and details; ``seeds`` → row of several training runs → its mean and spread; ``matrix`` and ``robustness`` → system → rows; ``teachers`` → what is known
-    of distilling from them; ``provenance`` → where the numbers come from.
+    the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there; ``models`` → system → cost and
+    details; ``seeds`` → row of several training runs → mean and spread on each set; ``matrix``,
+    ``robustness`` → system → rows; ``teachers`` → what is known of distilling from them; ``provenance`` → where the
+    numbers come from.
     """
     test_sets = {name: _set(results, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
@@ -37,7 +38,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "test_sets": test_sets,
         "absent_systems": dict(results.facts.absent_systems),
         "models": {key: _model(results, key) for key in _ordered(results)},
-        "seeds": {row.name: plain_row(row, test_set) for test_set, row in results.seeds},
+        "seeds": _seeds(results),
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
         "curves": {name: [dict(row) for row in rows] for name, rows in results.facts.curves.items()},
         "provenance": {
@@ -56,6 +57,15 @@ def summarize(results: Results) -> dict[str, Any]:
         },
     }
     return results.measured.added_to(summary)
+
+
+def _seeds(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Row → what it is on each test set."""
+    found: dict[str, list[dict[str, Any]]] = {}
+    for test_set, evaluated in results.sets.items():
+        for row in evaluated.seeds:
+            found.setdefault(row.name, []).append(plain_row(row, test_set))
+    return found
 
 
 def _ordered(results: Results) -> list[str]:

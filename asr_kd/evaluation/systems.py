@@ -20,7 +20,7 @@ ROLES: tuple[Role, ...] = ("teacher", "student_hard", "student_kd")
 
 RESERVED = frozenset(
     {*ROLES, "excluded", "skipped", "speakers", "utterances", "seconds", "gap", "kd_minus_hard", "resampled_by"}
-    | {"comparisons", "pairs", "agreement"}
+    | {"comparisons", "pairs", "agreement", "reference"}
 )
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 

@@ -13,6 +13,15 @@ from rich.text import Text
 
 from asr_kd.evaluation.cells import UNKNOWN, escape, interval, millions, percent, pipe_table, plain
 from asr_kd.evaluation.distillation import gap_cell, pair_lines, pair_sections, teacher_sections
+from asr_kd.evaluation.statistics_tables import (
+    agreement_sections,
+    pair_test_lines,
+    pair_test_sections,
+    seed_lines,
+    seed_sections,
+    speaker_sections,
+)
+from asr_kd.evaluation.tables_measured import cost_sections, set_sections, sweep_sections
 
 Summary = Mapping[str, Any]
 
@@ -20,12 +29,12 @@ SYNTHETIC_NOTICE = "Synthetic speech: says nothing about real speech."
 LISTED = 50
 """Excluded utterances that results.md lists; results.json has them all."""
 
-_HEADER = (
-    "System", "WER %", "95 % interval", "by speaker", "S", "D", "I", "Words", "CER %",
-    "Parameters", "Size", "RTF", "Gap recovered",
-)  # fmt: skip
+_ERRORS = ("System", "WER %", "95 % interval", "by speaker", "S", "D", "I", "Words", "CER %")
+_COSTS = ("Parameters", "Size", "RTF")
+_GAP = "Gap recovered"
 _STREAMED = ["streaming_real_time_factor"]
 _MEASURED = {
+    "cost",
     "name",
     "role",
     "parameters",
@@ -51,8 +60,10 @@ def markdown(summary: Summary) -> str:
     parts = ["# Results", *_notices(summary)]
     for name, found in summary["test_sets"].items():
         parts += _set_section(name, found, summary["models"])
+    parts += seed_sections(summary)
     timed = max((model["rtf_utterances"] for model in summary["models"].values()), default=0)
     parts += [_LEGEND.format(rtf_utterances=timed), *teacher_sections(summary)]
+    parts += [*sweep_sections(summary), *cost_sections(summary["models"])]
     parts += [*_models_section(summary["models"]), *_provenance_section(summary)]
     return "\n\n".join(parts) + "\n"
 
@@ -69,20 +80,24 @@ def terminal_table(summary: Summary) -> Table:
             continue
         page.add_row(Text(f"{name}: {_size(found)}", style="bold"))
         page.add_row(_terminal_set(found, summary["models"]))
-        for line in pair_lines(found):
+        for line in (*pair_lines(found), *pair_test_lines(found)):
             page.add_row(Text(line))
         if found["excluded"]:
             page.add_row(Text(f"{_excluded_count(found)}, listed in results.md"))
+    for line in seed_lines(summary):
+        page.add_row(Text(line))
     return page
 
 
 def _terminal_set(found: Mapping[str, Any], models: Mapping[str, Any]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
     table.add_column("System", overflow="fold")
-    for heading in ("WER % [95 %]", "S/D/I", "CER %", "Params", "Size", "RTF"):
+    costs = ("Params", "Size", "RTF") if _any_cost(found, models) else ()
+    for heading in ("WER % [95 %]", "S/D/I", "CER %", *costs):
         table.add_column(heading, justify="right", no_wrap=True)
     for key in _systems(found):
-        table.add_row(*(Text(cell) for cell in _terminal_cells(found[key], models[key])))
+        cells = [*_terminal_cells(found[key]), *(_cost_cells(models[key]) if costs else [])]
+        table.add_row(*(Text(cell) for cell in cells))
     return table
 
 
@@ -96,7 +111,8 @@ def _notices(summary: Summary) -> list[str]:
     notices = [SYNTHETIC_NOTICE] if facts["synthetic"] else []
     absent = "; ".join(f"{name} ({reason})" for name, reason in summary.get("absent_systems", {}).items())
     notices += [f"Not evaluated: {absent}."] if absent else []
-    return [*notices, f"Normalizer: {facts['normalizer']}. {_seeds_notice(facts['seeds'])}"]
+    seeds = "" if summary.get("seeds") else f" {_seeds_notice(facts['seeds'])}"
+    return [*notices, f"Normalizer: {facts['normalizer']}.{seeds}"]
 
 
 def _seeds_notice(seeds: Sequence[int]) -> str:
@@ -110,20 +126,27 @@ def _seeds_notice(seeds: Sequence[int]) -> str:
 def _set_section(name: str, found: Mapping[str, Any], models: Mapping[str, Any]) -> list[str]:
     if "skipped" in found:
         return [f"## {name}", f"Not evaluated ({escape(found['skipped'])})."]
-    rows = [_markdown_cells(key, found, models[key]) for key in _systems(found)]
+    systems, costs = _systems(found), _any_cost(found, models)
+    rows = [
+        [*_error_cells(found[key]), *(_cost_cells(models[key]) if costs else []), gap_cell(found, key)]
+        for key in systems
+    ]
     parts = [
         f"## {name}",
         f"{_size(found)}.",
-        pipe_table(_HEADER, rows, left=1),
+        pipe_table([*_ERRORS, *(_COSTS if costs else []), _GAP], rows, left=1),
         *pair_sections(found),
+        *pair_test_sections(found),
+        *agreement_sections(found),
+        *speaker_sections(found, systems),
+        *set_sections(found),
     ]
     if found["excluded"]:
         parts.append(_excluded_list(found))
     return parts
 
 
-def _markdown_cells(key: str, found: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
-    errors = found[key]
+def _error_cells(errors: Mapping[str, Any]) -> list[str]:
     return [
         errors["name"],
         percent(errors["wer"]),
@@ -131,20 +154,22 @@ def _markdown_cells(key: str, found: Mapping[str, Any], model: Mapping[str, Any]
         interval(errors["wer_low_speakers"], errors["wer_high_speakers"]),
         *(str(errors[count]) for count in ("substitutions", "deletions", "insertions", "words")),
         percent(errors["cer"]),
-        *_cost_cells(model),
-        gap_cell(found, key),
     ]
 
 
-def _terminal_cells(errors: Mapping[str, Any], model: Mapping[str, Any]) -> list[str]:
+def _terminal_cells(errors: Mapping[str, Any]) -> list[str]:
     low, high = errors["wer_low"], errors["wer_high"]
     return [
         errors["name"],
         percent(errors["wer"]) + ("" if low is None else f" [{100 * low:.1f}, {100 * high:.1f}]"),
         "/".join(str(errors[count]) for count in ("substitutions", "deletions", "insertions")),
         percent(errors["cer"]),
-        *_cost_cells(model),
     ]
+
+
+def _any_cost(found: Mapping[str, Any], models: Mapping[str, Any]) -> bool:
+    """Whether anything is known of what a set's systems cost; hypotheses from files say nothing of it."""
+    return any(set(_cost_cells(models[key])) != {UNKNOWN} for key in _systems(found))
 
 
 def _cost_cells(model: Mapping[str, Any]) -> list[str]:
@@ -199,5 +224,8 @@ def _provenance_section(summary: Summary) -> list[str]:
 
 def _size(found: Mapping[str, Any]) -> str:
     seconds = found["seconds"]
+    speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
+    if seconds is None:
+        return f"{found['utterances']} utterances, {speakers}"
     duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
-    return f"{found['utterances']} utterances, {found['speakers']} speakers, {duration} of speech"
+    return f"{found['utterances']} utterances, {speakers}, {duration} of speech"

@@ -15,6 +15,7 @@ from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
+from asr_kd.evaluation.others import others_sha256
 from asr_kd.evaluation.report import RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.export.bundle import export_bundle
@@ -32,6 +33,7 @@ from asr_kd.recipe.layout import (
     read_corpus,
 )
 from asr_kd.recipe.say import say_bundle, say_corpus
+from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.systems import (
@@ -129,7 +131,8 @@ def _evaluate(context: RunContext) -> Unit:
         ]
         facts = RunFacts(
             synthetic=corpus.synthetic,
-            seeds=(recipe.seed,),
+            seeds=seeds_of(recipe),
+            seed_rows=seed_rows_of(recipe),
             absent_sets=corpus.absent,
             command=context.command or None,
             absent_systems=absent,
@@ -147,7 +150,8 @@ def _evaluate(context: RunContext) -> Unit:
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
         if not present:
             existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
-        return corpus_hashes(context) + [system_sha256(context, name) for name in present]
+        others = others_sha256(recipe.evaluate.others)
+        return corpus_hashes(context) + [system_sha256(context, name) for name in present] + others
 
     return Unit(
         "evaluate",

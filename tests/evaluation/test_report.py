@@ -14,7 +14,9 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
 from asr_kd.evaluation.tables import SYNTHETIC_NOTICE, markdown, terminal_table
 
-SETTINGS = EvaluationSettings(normalizer="librispeech", bootstrap_samples=200, rtf_utterances=0)
+SETTINGS = EvaluationSettings(
+    normalizer="librispeech", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
+)
 FACTS = RunFacts(
     synthetic=True, seeds=(7,), absent_sets={"test": "its files are not here"}, command="asr-kd evaluate recipe.yaml"
 )
@@ -122,7 +124,7 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(folder):
     tables = [
         block for block in (folder / "results.md").read_text(encoding="utf-8").split("\n\n") if block.startswith("|")
     ]
-    assert len(tables) == 2
+    assert len(tables) >= 2
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

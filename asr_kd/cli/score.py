@@ -1,0 +1,99 @@
+"""The verb that scores anyone's hypotheses: score."""
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_kd.cli.app import app, console
+
+
+class Normalizer(StrEnum):
+    """See `asr_kd.text.normalize.ScoringNormalizer`."""
+
+    none = "none"
+    librispeech = "librispeech"
+    whisper = "whisper"
+
+
+class TextForm(StrEnum):
+    """See `asr_kd.scoring.transcripts.TextForm`."""
+
+    trn = "trn"
+    ctm = "ctm"
+    kaldi = "kaldi"
+    jsonl = "jsonl"
+
+
+@app.command()
+def score(
+    reference: Annotated[
+        Path, typer.Argument(metavar="REF", help="What was said: a manifest, .jsonl, .trn, .ctm, or Kaldi's text.")
+    ],
+    hypotheses: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[NAME=]HYP…", help="What systems wrote, in the same forms; files of one NAME are seeds of one."
+        ),
+    ],
+    normalizer: Annotated[
+        Normalizer, typer.Option(help="Rewrites both sides; whisper needs the extra of that name.")
+    ] = Normalizer.librispeech,
+    by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Print every speaker's WER too.")] = False,
+    speakers: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|prefix", help="Kaldi's utt2spk, or what stands before the first - or _ of an id."),
+    ] = None,
+    compare: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KD,HARD[,TEACHER]", help="A pair whose recovered gap is wanted; may be repeated."),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=200, max=100_000, help="Bootstrap samples.")] = 2_000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what results.json holds instead of tables.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the report here: results.json, results.md and more.")
+    ] = None,
+    write: Annotated[
+        TextForm | None,
+        typer.Option(help="With --out: the scored texts as well, in FOLDER/FORM, for sclite and others."),
+    ] = None,
+) -> None:
+    """Score hypotheses of any systems, ours or others', with intervals and a test of every pair.
+
+    \b
+    Example:
+      asr-kd score exp/an4/manifests/devtest.jsonl exp/an4/report/hypotheses/devtest/teacher.jsonl
+    """
+    from asr_kd.evaluation.report import write_report
+    from asr_kd.evaluation.score_files import Question, named_file, named_pair, score_files, write_texts
+    from asr_kd.evaluation.settings import EvaluationSettings
+    from asr_kd.evaluation.statistics_tables import speaker_table
+    from asr_kd.evaluation.summary import summarize
+    from asr_kd.evaluation.tables import terminal_table
+
+    if write is not None and out is None:
+        raise typer.BadParameter("needs --out", param_hint="--write")
+    results = score_files(
+        Question(
+            reference,
+            [named_file(given) for given in hypotheses],
+            EvaluationSettings(normalizer=normalizer.value, bootstrap_samples=samples, bootstrap_seed=seed),
+            speakers,
+            [named_pair(given) for given in compare or []],
+        )
+    )
+    summary = summarize(results) if out is None else write_report(results, out)
+    if write is not None and out is not None:
+        write_texts(results, out / write.value, write.value)
+    if as_json:
+        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        return
+    with console() as progress:
+        progress.console.print(terminal_table(summary))
+        if by_speaker:
+            progress.console.print(speaker_table(summary))
+        if out is not None:
+            progress.message(f"report:  {out / 'results.md'} (also results.json and hypotheses/)")

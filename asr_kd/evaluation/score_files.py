@@ -1,0 +1,218 @@
+"""References and hypotheses from files through the same scoring as an evaluation: anyone's systems side by side.
+
+Knows neither audio nor models.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
+from asr_kd.evaluation.others import COST, OtherSystem, read_other
+from asr_kd.evaluation.provenance import provenance
+from asr_kd.evaluation.results import Results, RunFacts
+from asr_kd.evaluation.scored import Spoken, score_set
+from asr_kd.evaluation.seeds import SeedRows
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import Role, check_name, check_systems
+from asr_kd.files import atomic_folder
+from asr_kd.scoring.transcripts import (
+    TextForm,
+    Transcripts,
+    answers_of,
+    read_speakers,
+    read_transcripts,
+    write_transcripts,
+)
+
+PREFIX = "prefix"
+"""As `speakers`: what stands before the first - or _ of an id, as in sclite's spu_id and LibriSpeech."""
+
+_ROLES: dict[str, Role] = {
+    "teacher": "teacher",
+    "student-hard": "student_hard",
+    "student_hard": "student_hard",
+    "student-kd": "student_kd",
+    "student_kd": "student_kd",
+}
+"""Names that say what a system is: those of the recipes and of a report's files."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be scored."""
+
+    reference: Path
+    hypotheses: Sequence[tuple[str | None, Path]]
+    """Each with its system's name; None takes the file's. A name with several files is one system of several training
+    runs (seeds)."""
+    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
+    speakers: str | None = None
+    """A file such as Kaldi's utt2spk, or `prefix`; None: as the references' rows say."""
+    comparisons: Sequence[Comparison] = ()
+    """Beside that of student-kd, student-hard and teacher; by names."""
+    name: str | None = None
+    """Of the test set; None takes the references' file name."""
+
+
+def score_files(question: Question) -> Results:
+    """Score hypotheses against references, system by system and pair by pair.
+
+    Raises:
+        EvaluationError: a file cannot be read, ids do not match, two systems of one name, or a name that cannot be
+            one.
+    """
+    references = read_transcripts(question.reference.expanduser(), "reference")
+    test_set = question.name or _stem(question.reference)
+    check_name(test_set, "test set")
+    rows = _rows(question.hypotheses)
+    systems = [
+        read_other(name, path, _ROLES.get(name, "other") if len(runs) == 1 else "other")
+        for runs in rows.values()
+        for name, path in runs
+    ]
+    check_systems(systems)
+    ids = list(references.texts)
+    hypotheses = {system.key: _answers(system, test_set, ids) for system in systems}
+    one_run = {name for name, runs in rows.items() if len(runs) == 1}
+    pairs = resolve_comparisons(systems, [pair for pair in question.comparisons if set(pair.names) <= one_run])
+    spoken = Spoken(references.texts, _speakers(question, references), _seconds(references))
+    found = score_set(spoken, hypotheses, pairs, question.settings, _seeds(question, rows, systems))
+    for system in systems:
+        found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
+    return Results(
+        names={system.key: system.name for system in systems},
+        roles={system.key: system.role for system in systems},
+        details={system.key: system.details for system in systems},
+        sets={test_set: found},
+        costs={system.key: COST for system in systems},
+        settings=question.settings,
+        facts=RunFacts(),
+        provenance=provenance(),
+    )
+
+
+def write_texts(results: Results, folder: Path, form: TextForm) -> None:
+    """References and hypotheses in a form that other tools read: `folder/reference.FORM`, `folder/SYSTEM.FORM`.
+
+    They are written as they were scored, after the normalizer; `ctm` holds the words with the times that the system
+    gave them, and no references. What stood in `folder` is replaced.
+
+    Raises:
+        EvaluationError: an id or text that the form cannot say, or `ctm` of a system without times.
+        AsrKdError: the folder cannot be written.
+    """
+    ((_, found),) = results.sets.items()
+    suffix = "txt" if form == "kaldi" else form
+    scored = {key: result.score.utterances for key, result in found.systems.items()}
+    told = {key: {id_: item.hypothesis for id_, item in utterances.items()} for key, utterances in scored.items()}
+    if form != "ctm":
+        told["reference"] = {id_: item.reference for id_, item in next(iter(scored.values())).items()}
+    with atomic_folder(folder) as partial:
+        for key, texts in told.items():
+            words = found.systems[key].words if form == "ctm" else None
+            write_transcripts(partial / f"{key}.{suffix}", form, texts, words)
+
+
+def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple[str, Path]]]:
+    """A system's name → its runs, each with a name of its own where there are several."""
+    files: dict[str, list[Path]] = {}
+    for given, path in hypotheses:
+        files.setdefault(given or _stem(path), []).append(path)
+        if given is None and len(files[_stem(path)]) > 1:
+            raise EvaluationError(
+                f"{' and '.join(map(str, files[_stem(path)]))} are both called {_stem(path)!r}",
+                expected="a name for each",
+                remedy="Write NAME=FILE; the same NAME for several files makes them seeds of one system",
+            )
+    return {
+        name: [(name if len(paths) == 1 else f"{name}-{number}", path) for number, path in enumerate(paths, start=1)]
+        for name, paths in files.items()
+    }
+
+
+def _answers(system: OtherSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
+    """Its texts of exactly these utterances."""
+    texts, silent = answers_of(system.transcripts, ids)
+    system.silent[test_set] = len(silent)
+    unknown = [utterance_id for utterance_id in system.transcripts.texts if utterance_id not in texts]
+    if unknown:
+        raise EvaluationError(
+            f"{len(unknown)} of {len(system.transcripts.texts)} hypotheses lack a reference ({', '.join(unknown[:3])})",
+            where=system.transcripts.path,
+            expected="the same utterance ids on both sides",
+        )
+    return texts
+
+
+def _speakers(question: Question, references: Transcripts) -> dict[str, str]:
+    """Utterance id → speaker; empty where nobody says it for all."""
+    ids = list(references.texts)
+    if question.speakers is None:
+        return dict(references.speakers) if len(references.speakers) == len(ids) else {}
+    if question.speakers == PREFIX:
+        return {utterance_id: utterance_id.replace("_", "-").split("-")[0] for utterance_id in ids}
+    told = read_speakers(Path(question.speakers).expanduser())
+    missing = [utterance_id for utterance_id in ids if utterance_id not in told]
+    if missing:
+        raise EvaluationError(
+            f"names no speaker for {len(missing)} of {len(ids)} utterances ({', '.join(missing[:3])})",
+            where=question.speakers,
+            expected="every utterance",
+        )
+    return {utterance_id: told[utterance_id] for utterance_id in ids}
+
+
+def _seconds(references: Transcripts) -> float | None:
+    return sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
+
+
+def _seeds(
+    question: Question, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[OtherSystem]
+) -> SeedRows:
+    runs = {row: [name for name, _ in named] for row, named in rows.items()}
+    asked = SeedRows(runs, _row_pairs(question.comparisons, runs))
+    return asked.renamed({system.name: system.key for system in systems})
+
+
+def _row_pairs(stated: Sequence[Comparison], rows: Mapping[str, Any]) -> list[Comparison]:
+    """The stated pairs, and the one that the names say by themselves."""
+    by_role = {_ROLES[name]: name for name in rows if name in _ROLES}
+    pairs = list(stated)
+    if {"student_kd", "student_hard"} <= by_role.keys():
+        distilled, baseline = by_role["student_kd"], by_role["student_hard"]
+        if all((pair.distilled, pair.baseline) != (distilled, baseline) for pair in pairs):
+            pairs.append(Comparison(distilled, baseline, by_role.get("teacher")))
+    return pairs
+
+
+def _stem(path: Path) -> str:
+    return path.name.split(".")[0] or path.name
+
+
+def named_file(given: str) -> tuple[str | None, Path]:
+    """A file of hypotheses as a command line gives it, `NAME=FILE` or `FILE`; a name holds no folder.
+
+    Raises:
+        EvaluationError: nothing on one side of the `=`.
+    """
+    name, separator, path = given.partition("=")
+    if not separator or "/" in name:
+        return None, Path(given)
+    if not name or not path:
+        raise EvaluationError(f"{given!r}", expected="NAME=FILE, or FILE")
+    return name, Path(path)
+
+
+def named_pair(given: str) -> Comparison:
+    """A pair of students as a command line gives it, `KD,HARD` or `KD,HARD,TEACHER`.
+
+    Raises:
+        EvaluationError: another number of names.
+    """
+    names = [name.strip() for name in given.split(",")]
+    if len(names) not in (2, 3) or not all(names):
+        raise EvaluationError(f"the pair {given!r}", expected="DISTILLED,BASELINE or DISTILLED,BASELINE,TEACHER")
+    return Comparison(*names)
