@@ -164,6 +164,9 @@ def extract(
         return
     if force and part != EVERYTHING:
         raise typer.BadParameter("each share would set aside what the others have made", param_hint="--force")
+    if part != EVERYTHING and not share:
+        # Said aloud: the array may be meant for something else, such as folds.
+        typer.echo(f"This task of a Slurm array makes share {part}; --share 1/1 makes everything")
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
 
 

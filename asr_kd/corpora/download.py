@@ -98,9 +98,9 @@ def download_librispeech(splits: Sequence[str], into: Path, say: Callable[[str],
             say(f"{archive.split}: the archive is there; its checksum is compared")
             _verify(archive, path)
         else:
-            say(f"{archive.split}: fetched from {archive.url}")
+            say(f"{archive.split}: fetching {archive.url}")
             _fetch(archive, path)
-        say(f"{archive.split}: unpacked")
+        say(f"{archive.split}: unpacking")
         _unpack(archive.split, path, folder)
         path.unlink()
     return folder

@@ -11,16 +11,19 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
-from asr_kd.errors import AsrKdError, StoppedEarly
+from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
 from asr_kd.recipe.say import say_extraction
+from asr_kd.recipe.settings import ExistingTeacher, nbest_unit_name
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged, heard_teacher, teacher_sha256
+from asr_kd.targets.bridge import BRIDGE_VERSION
 from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.extract import ExtractionReport, extract
-from asr_kd.targets.hypotheses import HYPOTHESES_INDEX
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
+from asr_kd.targets.inspect import verify
 from asr_kd.targets.ledger import done_shards
 from asr_kd.targets.nbest import NbestReport, extract_hypotheses
 from asr_kd.targets.places import place_of
@@ -36,9 +39,7 @@ PLACE = "place.json"
 
 def extraction_unit(context: RunContext, teacher: str) -> Unit:
     """Stores a teacher's soft targets, in its students' vocabulary and on their frames."""
-    recipe, folder = context.recipe, targets_folder(context, teacher)
-    settings = _target_settings(context, teacher)
-    bridge_settings = recipe.bridge.model_dump(mode="json", exclude_defaults=True)
+    folder, settings = targets_folder(context, teacher), _target_settings(context, teacher)
     store = stored_at(context, folder)
 
     def label(share: Share, hear_first: bool) -> ExtractionReport:
@@ -58,9 +59,14 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
 
     plain = {
         **settings.model_dump(mode="json", exclude={"readers"}),  # more threads change nothing that is stored
-        **({"bridge": bridge_settings} if bridge_settings else {}),
+        **_bridging(context, teacher),
     }
-    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), INDEX, spelled=True)
+
+    def is_whole() -> bool:
+        found = verify(store)
+        return found.ok and found.info.complete
+
+    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True)
     return _unit(context, teacher, teacher, folder, plain, work)
 
 
@@ -94,9 +100,12 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
         **recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"}),
         "normalizer": recipe.vocabulary.normalizer,
     }
-    return _unit(
-        context, teacher, f"{teacher}-hypotheses", folder, plain, _Work(label, say, HYPOTHESES_INDEX, spelled=False)
-    )
+
+    def is_whole() -> bool:
+        return HypothesisStore.open(store).info.complete  # which hashes its parts
+
+    work = _Work(label, say, is_whole, HYPOTHESES_INDEX, spelled=False)
+    return _unit(context, teacher, nbest_unit_name(teacher), folder, plain, work)
 
 
 Report = TypeVar("Report", ExtractionReport, NbestReport)
@@ -108,6 +117,7 @@ class _Work(Generic[Report]):
 
     label: Callable[[Share, bool], Report]  # a share of the plan; whether to hear the teacher first
     say: Callable[[Report], None]  # what came out
+    is_whole: Callable[[], bool]  # whether all files are as they were written; may raise TargetsError
     index: str  # the file that completes the store
     spelled: bool  # whether what is stored depends on the students' vocabulary
 
@@ -132,6 +142,13 @@ def _unit(
         return None
 
     url = context.recipe.store_url
+
+    def whole() -> bool:
+        try:
+            return (url is None or _still_there(folder, work.index)) and work.is_whole()
+        except TargetsError:
+            return False  # what is missing is made again; what cannot be is said there
+
     return Unit(
         "extract",
         name,
@@ -143,7 +160,8 @@ def _unit(
         results=(folder / (work.index if url is None else PLACE),),
         parallel=True,
         finish=finish,
-        whole=lambda: url is None or _still_there(folder, work.index),
+        whole=whole,
+        owner=teacher,
     )
 
 
@@ -179,6 +197,15 @@ def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> Non
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         for line in plan_report(heard, corpus.train, _target_settings(context, name)).lines(workers):
             context.progress.message(line)
+
+
+def _bridging(context: RunContext, teacher: str) -> dict[str, Any]:
+    """What a key says of the bridge: nothing of a teacher trained here, which stands on the students' side of it."""
+    if not isinstance(context.recipe.teachers[teacher], ExistingTeacher):
+        return {}
+    settings = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
+    version = {"bridge_version": BRIDGE_VERSION} if BRIDGE_VERSION > 1 else {}  # keys are older than the second one
+    return {**({"bridge": settings} if settings else {}), **version}
 
 
 def _target_settings(context: RunContext, teacher: str) -> TargetSettings:

@@ -68,9 +68,9 @@ def _select(units: Sequence[Unit], first: str, last: str, only: Sequence[str]) -
     if begin > end:
         raise RecipeError(f"--from {first} comes after --to {last}", expected=f"the order {' → '.join(STAGES)}")
     chosen = [unit for unit in units if begin <= STAGES.index(unit.stage) <= end]
-    unknown = [name for name in only if name not in {unit.name for unit in chosen}]
+    unknown = [name for name in only if name not in {known for unit in chosen for known in (unit.name, unit.owner)}]
     if unknown:
         raise RecipeError(
             f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(unit.name for unit in chosen)}"
         )
-    return [unit for unit in chosen if not only or unit.name in only]
+    return [unit for unit in chosen if not only or unit.name in only or unit.owner in only]

@@ -37,7 +37,8 @@ class Unit:
     finish: Callable[[Path], str | None] | None = None
     """Called in the first process after `run` has ended in all of them; may return why the unit is not done yet."""
     whole: Callable[[], bool] = lambda: True
-    """Asked when all results are there: whether what they point to is."""
+    """Asked when all results are there: whether what belongs to them is, and undamaged."""
+    owner: str | None = None  # the teacher that it belongs to: naming that one means this unit too
 
     @property
     def label(self) -> str:
@@ -116,7 +117,8 @@ def _begin(
         return None
     on_change()
     if marker.get("done"):
-        say(f"[{unit.label}] is done again: {gone[0] if gone else 'what it points to'} is gone")
+        why = f"{gone[0]} is gone" if gone else "files of it are missing or damaged"
+        say(f"[{unit.label}] is done again: {why}")
     else:
         say(f"[{unit.label}] {'goes on' if marker else 'starts'}")
     description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}

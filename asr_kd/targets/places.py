@@ -4,6 +4,7 @@ Files appear whole or not at all. Knows nothing of what is inside.
 """
 
 import json
+import os
 import re
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
@@ -140,7 +141,8 @@ class LocalPlace(Place):
 def place_of(folder: Path | str | Place) -> Place:
     """The place that a path, or a URL such as ``s3://bucket/folder``, names.
 
-    ``file://`` names a folder too, used without locks: for shared disks whose locks cannot be trusted.
+    A leading ``~`` is the home folder. ``file://`` names a folder too, used without locks: for shared disks whose
+    locks cannot be trusted.
 
     Raises:
         TargetsError: a URL that was taken for a path and so lost a slash.
@@ -157,4 +159,4 @@ def place_of(folder: Path | str | Place) -> Place:
             expected="a URL as text, such as s3://bucket/folder, or a path",
             remedy="Hand the URL over as it is, not as a path",
         )
-    return LocalPlace(Path(folder))
+    return LocalPlace(Path(os.path.expanduser(folder)))
