@@ -103,10 +103,10 @@ class DualModeSettings(TermSettings):
 
     def build(self, shape: Shape) -> Term:
         """The objective."""
-        chosen = {"selection": self.selection, "dilation": self.dilation}
         lesson: FrameKl | DelayedKl
         if self.delay == "fixed":
-            lesson = FrameKl(shape.blank_id, delay_frames=self.delay_frames, **chosen)
+            lesson = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)
         else:
-            lesson = DelayedKl(shape.blank_id, "minimum", range(self.delay_frames + 1), **chosen)
+            delays = range(self.delay_frames + 1)
+            lesson = DelayedKl(shape.blank_id, "minimum", delays, selection=self.selection, dilation=self.dilation)
         return DualMode(shape.blank_id, lesson, self.ctc_weight, self.kl_weight)

@@ -5,12 +5,14 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from asr_kd.config import Settings
+from asr_kd.losses.auxiliary import AuxiliarySettings
 from asr_kd.losses.base import TermSettings
 from asr_kd.losses.consistency import ConsistencySettings
 from asr_kd.losses.delayed_kl import DelayedKlSettings
 from asr_kd.losses.dual_mode import DualModeSettings
 from asr_kd.losses.frame_kl import FrameKlSettings, Selection
 from asr_kd.losses.guided_ctc import GuidedCtcSettings
+from asr_kd.losses.pooled_kl import PooledKlSettings
 from asr_kd.losses.sequence import SequenceSettings
 
 
@@ -23,10 +25,13 @@ class ObjectiveSettings(Settings):
     """KL to its posteriors, each frame answered at one of several delays."""
     guided_ctc: GuidedCtcSettings | None = None
     """The student's spikes on its own."""
+    pooled_kl: PooledKlSettings | None = None
+    """KL to its posteriors of each token, pooled over the frames where it is said."""
     sequence: SequenceSettings | None = None
     """CTC against its hypotheses, weighted."""
     consistency: ConsistencySettings | None = None
     dual_mode: DualModeSettings | None = None
+    auxiliary: AuxiliarySettings | None = None
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
@@ -100,9 +105,9 @@ class DistillSettings(Settings):
             )
         if self.kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
             raise ValueError(
-                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with passes that agree "
-                "and no CTC, would never train blanks; set dilation to 1 or more, selection: all, ctc_weight above 0, "
-                "or kd_weight below 1"
+                "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with objectives that "
+                "do not tell the student's head when to say nothing, would never train blanks; set dilation to 1 or "
+                "more, selection: all, or kd_weight below 1"
             )
         return self
 

@@ -40,6 +40,8 @@ from asr_kd.training.surroundings import Surroundings
 DEV_SILENCE_FRAMES = 60
 """Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
 
+OBJECTIVE_SEED = 1 << 32
+"""Added to a job's seed for the parameters of objectives, whose numbers are not to be the model's."""
 
 CPU = torch.device("cpu")
 
@@ -66,6 +68,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     """
     ranks = control.ranks
     progress = control.progress if ranks.first else SILENT
+    torch.manual_seed(job.seed + OBJECTIVE_SEED)  # what an objective trains begins alike in all processes and runs
     objective = Objective.from_settings(job.distill, _shape(job))
     selection = select(job, objective)
     usable = selection.utterances

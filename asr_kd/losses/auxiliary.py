@@ -1,0 +1,161 @@
+"""An auxiliary full-context layer on the student, in training only: it takes the teacher's lesson and is thrown away.
+
+A streaming layer cannot say what its teacher saw in the future; a layer above it that sees everything can, and what the
+student's layers learn is to supply it. Source: Shim et al. 2023 ("Knowledge distillation from non-streaming to
+streaming ASR encoder using auxiliary non-streaming layer"), whose branch here ends in a CTC head of its own. The layer
+is a Transformer's (Xiong et al. 2020: norms first) with a learned bias for each distance (Raffel et al. 2020). Knows
+tensors only.
+
+Shapes: B utterances, T frames, D width of the student, H heads, V vocabulary.
+"""
+
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses.frame_kl import FrameKl, Selection
+from asr_kd.posteriors.measures import frame_mask
+
+NEAR_FRAMES = 32
+"""Distances beyond this share a bias."""
+
+
+class FullContextLayer(nn.Module):
+    """Self-attention over the whole utterance and feed-forward, residual, then a CTC head.
+
+    Args:
+        width: D.
+        heads: H, a divisor of D.
+        feed_forward: inner width.
+        dropout: of both branches.
+        vocab_size: V.
+    """
+
+    def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, vocab_size: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm = nn.LayerNorm(width)
+        self.projections = nn.Linear(width, 3 * width)
+        self.mixed = nn.Linear(width, width)
+        self.distances = nn.Parameter(torch.zeros(heads, 2 * NEAR_FRAMES + 1))
+        inner = [nn.Linear(width, feed_forward), nn.SiLU(), nn.Dropout(dropout), nn.Linear(feed_forward, width)]
+        self.feed_forward = nn.Sequential(nn.LayerNorm(width), *inner)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, vocab_size))
+
+    def forward(self, hidden: Tensor, lens: Tensor) -> Tensor:
+        """Log-probabilities [B, T, V] float32 of hidden states [B, T, D] and lengths [B]."""
+        hidden = hidden + self.dropout(self._attend(self.attention_norm(hidden), lens))
+        hidden = hidden + self.dropout(self.feed_forward(hidden))
+        log_probs: Tensor = self.head(hidden).float().log_softmax(-1)
+        return log_probs
+
+    def _attend(self, hidden: Tensor, lens: Tensor) -> Tensor:
+        frames = hidden.shape[1]
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in self.projections(hidden).chunk(3, -1)
+        )  # [B, H, T, D / H]
+        index = torch.arange(frames, device=hidden.device)
+        distance = (index - index[:, None]).clamp(-NEAR_FRAMES, NEAR_FRAMES) + NEAR_FRAMES
+        scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5 + self.distances[:, distance]
+        # An utterance without a frame looks at its padding: a row without any key would be NaN.
+        valid = frame_mask(lens.clamp_min(1), frames)[:, None, None]
+        weights = scores.masked_fill(~valid, float("-inf")).softmax(-1).to(value.dtype)
+        mixed: Tensor = self.mixed((weights @ value).transpose(1, 2).flatten(2))
+        return mixed
+
+
+class Auxiliary(Term):
+    """KL(q ‖ r) on selected frames + c · CTC(r), summed over the batch.
+
+    q are the teacher's posteriors, r those of the branch over the student's layer. The student's own head learns
+    nothing from it, the layers up to that one do.
+
+    Args:
+        branch: a full-context layer with a head; hidden states and lengths to log-probabilities.
+        layer: of the student, counted from 1.
+        lesson: the frame KL.
+        ctc_weight: c.
+    """
+
+    needs_targets = True
+    on_inner_heads = False
+
+    def __init__(self, branch: FullContextLayer, layer: int, lesson: FrameKl, ctc_weight: float) -> None:
+        super().__init__()
+        self.branch, self.lesson, self.ctc_weight = branch, lesson, ctc_weight
+        self.needs_layers = (layer,)
+        self.needs_references = ctc_weight > 0
+        self.delay_frames = lesson.delay_frames
+
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Raises:
+            TrainingError: see `FrameKl.forward`.
+        """
+        hidden, references = student.layers.get(self.needs_layers[0]), supervision.references
+        if hidden is None or (references is None and self.needs_references):
+            raise ValueError(f"auxiliary needs the student's layer {self.needs_layers[0]}, and references for its CTC")
+        # Losses are taken outside the trainer's mixed precision; matrix products keep the precision of what they get.
+        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.dtype == torch.bfloat16):
+            log_probs = self.branch(hidden, student.lens)
+        loss: Tensor = self.lesson(StudentOutput(log_probs, student.lens), supervision)
+        if references is None or not self.needs_references:
+            return loss
+        return loss + self.ctc_weight * ctc_loss(log_probs, student.lens, references, self.lesson.blank_id)
+
+
+class AuxiliarySettings(TermSettings):
+    """A full-context layer with a head of its own over the student takes the frame KL, and is dropped after training.
+
+    Attributes:
+        layer: of the student, over which it stands, counted from 1; None is the last.
+        heads: of its attention, a divisor of the student's width.
+        feed_forward: its inner width; None is twice the student's.
+        dropout: in it.
+        ctc_weight: of CTC on its head, beside the KL.
+        selection: teach all frames, or those where the teacher does not say blank.
+        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
+        delay_frames: it answers that many output frames after the teacher; seeing everything, it need not.
+    """
+
+    term: ClassVar[type[Term]] = Auxiliary
+
+    layer: int | None = Field(default=None, ge=1)
+    heads: int = Field(default=4, ge=1, le=64)
+    feed_forward: int | None = Field(default=None, ge=8)
+    dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
+    ctc_weight: float = Field(default=0.0, ge=0.0, le=1000.0)
+    selection: Selection = "nonblank"
+    dilation: int = Field(default=1, ge=0, le=20)
+    delay_frames: int = Field(default=0, ge=0, le=50)
+
+    @property
+    def trains_blanks(self) -> bool:
+        """Never the student's own head."""
+        return False
+
+    @property
+    def needs_references(self) -> bool:
+        """For CTC on its head."""
+        return self.ctc_weight > 0.0
+
+    def misfit(self, shape: Shape) -> str | None:
+        """A layer that the student does not have, or a width that the heads do not divide."""
+        if self.layer is not None and self.layer > shape.layers:
+            return f"layer {self.layer} must lie from 1 to {shape.layers}, the student's layers"
+        if shape.width % self.heads:
+            return f"heads {self.heads} must divide the student's width {shape.width}"
+        return None
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        feed_forward = self.feed_forward or 2 * shape.width
+        branch = FullContextLayer(shape.width, self.heads, feed_forward, self.dropout, shape.vocab_size)
+        lesson = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)
+        return Auxiliary(branch, self.layer or shape.layers, lesson, self.ctc_weight)

@@ -1,0 +1,114 @@
+"""Further passes, and objectives with parameters of their own, in training: exact resuming, pieces, nothing left."""
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from asr_kd.errors import StoppedEarly
+from asr_kd.features.augment import Augmentation
+from asr_kd.losses import DistillSettings
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.weights import load_model
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.checkpoint import FILES
+from asr_kd.training.step import Stepper
+from asr_kd.training.train import Control, train
+from tests.training.conftest import weights_of
+from tests.training.jobs import stop_after
+
+SELF_TAUGHT = {"consistency": {}, "dual_mode": {"delay": "minimum", "delay_frames": 1}}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("taught")
+
+
+@pytest.fixture
+def lessons(make_job, utterances, folder):
+    """A job that learns by all objectives that see further passes or layers, from a store."""
+    place = folder / "targets"
+    if not place.exists():
+        teacher = LocalTeacher(train(make_job(name="teacher", settings={"epochs": 1}), folder / "teacher", Control()))
+        extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), place)
+
+    def make(auxiliary_dropout: float = 0.1, **changes):
+        auxiliary = {"heads": 2, "ctc_weight": 0.5, "dropout": auxiliary_dropout}
+        distill = DistillSettings.model_validate({"objectives": {**SELF_TAUGHT, "auxiliary": auxiliary}})
+        return make_job(distill=distill, store=Store.open(place), **changes)
+
+    return make
+
+
+@pytest.mark.parametrize("kind", ["self-taught", "all"])
+def test_interrupted_equals_uninterrupted(make_job, lessons, tmp_path, kind):
+    """Masks, dropout and silence of all passes, and the parameters of the objectives, are drawn again as they were."""
+    distill = DistillSettings.model_validate({"objectives": SELF_TAUGHT})
+    settings = {"epochs": 2}
+    job = lessons(settings=settings) if kind == "all" else make_job(distill=distill, settings=settings)
+    train(job, tmp_path / "whole", Control())
+    with pytest.raises(StoppedEarly):
+        train(job, tmp_path / "pieces", Control(should_stop=stop_after(3)))
+    newest = sorted((tmp_path / "pieces" / "checkpoints").glob("step-*"))[-1]
+    assert any(name.startswith("objective.") for name in load_file(newest / FILES[0])) == (kind == "all")
+    torch.rand(100)
+    train(job, tmp_path / "pieces", Control())
+    assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
+    curves = [(tmp_path / name / "curve.jsonl").read_text() for name in ("whole", "pieces")]
+    assert curves[0] == curves[1]
+
+
+def test_nothing_of_an_objective_is_in_the_model(make_job, lessons, tmp_path):
+    settings = {"epochs": 1}
+    taught = train(lessons(settings=settings), tmp_path / "taught", Control())
+    plain = train(make_job(settings=settings), tmp_path / "plain", Control())
+    tensors = [load_file(model / "model.safetensors") for model in (taught, plain)]
+    shapes = [{name: tensor.shape for name, tensor in part.items()} for part in tensors]
+    assert shapes[0] == shapes[1]
+    assert load_model(taught).card["parameters"] == load_model(plain).card["parameters"]
+    assert not any(tensors[0][name].equal(tensors[1][name]) for name in ("output.weight", "layers.0.norm.weight"))
+
+
+def test_further_passes_fit_into_memory_in_pieces(lessons, tmp_path, monkeypatch):
+    """A batch in pieces has the gradient of the whole, in all passes; dropout would differ, and is off."""
+    quiet = {"augmentation": Augmentation(spec_augment=None), "epochs": 1}
+    job = lessons(auxiliary_dropout=0.0, settings=quiet, model={"dropout": 0.0})
+    train(job, tmp_path / "large", Control())
+    real = Conformer.forward
+
+    def forward(self, features, *arguments, **named):
+        if self.training and len(features) > 2:
+            raise torch.OutOfMemoryError
+        return real(self, features, *arguments, **named)
+
+    monkeypatch.setattr(Conformer, "forward", forward)
+    train(job, tmp_path / "small", Control())
+    weights = [load_model(tmp_path / name / "model").model.output.weight for name in ("large", "small")]
+    torch.testing.assert_close(*weights, atol=1e-4, rtol=0)
+
+
+def test_a_second_view_is_another_one_and_a_full_context_pass_sees_more(make_job, tmp_path, monkeypatch):
+    seen = []
+    real = Stepper._loss
+
+    def loss(self, output, passes, supervision, frames):
+        seen.append((output.log_probs.detach(), {name: part.log_probs.detach() for name, part in passes.items()}))
+        return real(self, output, passes, supervision, frames)
+
+    monkeypatch.setattr(Stepper, "_loss", loss)
+    quiet = {"augmentation": Augmentation(spec_augment=None), "epochs": 1}
+    distill = DistillSettings.model_validate({"objectives": SELF_TAUGHT})
+    train(make_job(distill=distill, settings=quiet, model={"dropout": 0.0}), tmp_path / "quiet", Control())
+    assert seen
+    for output, passes in seen:
+        torch.testing.assert_close(passes["second_view"], output)  # nothing is random here
+        assert not torch.allclose(passes["full_context"], output, atol=1e-3)
+    seen.clear()
+    train(make_job(distill=distill, settings={"epochs": 1}), tmp_path / "masked", Control())
+    assert not any(torch.allclose(passes["second_view"], output, atol=1e-3) for output, passes in seen)
+
+
+def test_bf16_trains(lessons, tmp_path):
+    model = train(lessons(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
+    assert all(parameter.isfinite().all() for parameter in load_model(model).model.parameters())
