@@ -72,10 +72,10 @@ def forest(points: Sequence[Point], label: str) -> Markup:
     return markup(root)
 
 
-def against(points: Sequence[Point], axis: str, label: str, unit: str = "") -> Markup:
-    """WER over a cost on a logarithmic axis; lower left is better."""
+def against(points: Sequence[Point], axis: str, label: str, *, logarithm: bool = True) -> Markup:
+    """WER over a cost; lower left is better. Costs that are not above 0 need `logarithm` off."""
     top, left, bottom, height = 14.0, 38.0, 226.0, 264.0
-    known = [point for point in points if point.cost is not None and point.cost > 0]
+    known = [point for point in points if point.cost is not None and (point.cost > 0 or not logarithm)]
     edge = [point for point in points if point not in known and point.note]
     right = WIDTH - (96.0 if edge else 14.0)
     root = picture(height, label)
@@ -84,14 +84,14 @@ def against(points: Sequence[Point], axis: str, label: str, unit: str = "") -> M
         line(root, (left, y_scale(value)), (WIDTH - 8, y_scale(value)), "grid")
         write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
     costs = [point.cost for point in known if point.cost is not None]
-    low, high = min(costs) / 1.7, max(costs) * 1.7
-    x_scale = logarithmic((low, high), (left + 6, right))
-    for value in log_ticks(low, high):
+    low, high = (min(costs) / 1.7, max(costs) * 1.7) if logarithm else padded([*costs, 0.0], 0.15)
+    x_scale = (logarithmic if logarithm else linear)((low, high), (left + 6, right))
+    for value in log_ticks(low, high) if logarithm else ticks(low, high):
         line(root, (x_scale(value), bottom), (x_scale(value), bottom + 4), "axis")
-        write(root, x_scale(value), bottom + 17, f"{value:g}{unit}", "tick", "middle")
+        write(root, x_scale(value), bottom + 17, f"{value:g}", "tick", "middle")
     line(root, (left, bottom), (right, bottom), "axis")
     write(root, (left + right) / 2, height - 4, axis, "tick title", "middle")
-    places = [x_scale(point.cost or 1.0) for point in known] + [(right + WIDTH) / 2 - 4] * len(edge)
+    places = [x_scale(cost) for cost in costs] + [(right + WIDTH) / 2 - 4] * len(edge)
     if edge:
         write(root, (right + WIDTH) / 2 - 4, bottom + 17, edge[0].note, "tick", "middle")
     _scattered(root, [*known, *edge], places, [y_scale(point.wer) for point in [*known, *edge]], y_scale)

@@ -13,7 +13,13 @@ from asr_kd.evaluation.report.charts import Look
 from asr_kd.evaluation.report.evidence import Evidence
 from asr_kd.evaluation.report.headline import headline
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.measured import measured_sections
+from asr_kd.evaluation.report.measured import (
+    agreement_section,
+    late_section,
+    matrix_section,
+    robustness_section,
+    seed_section,
+)
 from asr_kd.evaluation.report.sections import (
     confusion_section,
     cost_section,
@@ -81,7 +87,11 @@ def _sections(report: Report, cast: Cast, styles: Mapping[str, Look], found: Seq
     parts = [
         result_section(report, styles),
         cost_section(report, styles, cast),
-        *measured_sections(report, styles, cast),
+        late_section(report, styles, cast),
+        matrix_section(report, styles),
+        agreement_section(report, styles),
+        robustness_section(report, styles),
+        seed_section(report),
         speaker_section(report, styles, cast),
         confusion_section(report, styles, cast, found),
         training_section(report, styles),

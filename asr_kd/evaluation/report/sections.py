@@ -11,11 +11,10 @@ from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import comparisons_of, gap, gap_cell
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, system_cell
 from asr_kd.evaluation.report.cast import Cast
-from asr_kd.evaluation.report.charts import Look, Point, against, bars, curves, dumbbells, forest
+from asr_kd.evaluation.report.charts import Point, against, bars, curves, dumbbells, forest
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.measured import Looks, cost_table
 from asr_kd.evaluation.report.views import Kind, View, confusions, speaker_rates
-
-Looks = Mapping[str, Look]
 
 MOST_SPEAKERS = 40
 """Speakers that a figure shows; of more, those with most errors."""
@@ -69,7 +68,9 @@ def cost_section(report: Report, looks: Looks, cast: Cast) -> Section:
             label = f"WER on {cast.test_set} against {axis}"
             figures.append(Figure(title, against(points, axis, label), f"WER on {cast.test_set}; lower left is better"))
     intro = "Measured in the same run on the same utterances, system by system in turn."
-    return Section("cost", "What it costs to run", "Size and speed", intro, [Block(figures=figures)])
+    measured = cost_table(report, looks)
+    block = Block(figures=figures, tables=[measured] if measured is not None else [])
+    return Section("cost", "What it costs to run", "Size and speed", intro, [block])
 
 
 def training_section(report: Report, looks: Looks) -> Section | None:
