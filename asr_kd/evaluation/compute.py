@@ -33,6 +33,9 @@ class Arithmetic(NamedTuple):
     """What was counted, or why nothing was."""
 
 
+_NO_UTTERANCE = Arithmetic(None, "not counted: no utterance is timed (evaluate.rtf_utterances)")
+
+
 class Int8(NamedTuple):
     """Size with 8-bit weights."""
 
@@ -51,31 +54,37 @@ def count_macs(job: Callable[[], object]) -> int:
     return counter.get_total_flops() // 2
 
 
-def arithmetic(system: System, seconds: float) -> Arithmetic:
+def arithmetic(system: System, waveform: Tensor | None) -> Arithmetic:
     """MACs a second of speech.
 
     A streaming model's are those of one chunk, whose left context is always full, divided by the chunk's length.
-    Attention over a whole utterance grows with it, so other models are counted on `seconds` of audio, divided by that.
+    Attention over a whole utterance grows with it, so other models are counted on one, divided by its length.
 
     Args:
-        seconds: length of the utterance, such as the median of the timed ones.
+        waveform: an utterance [S], such as the middle one of those that are timed; None: there is none.
     """
     recognizer = system.recognizer
-    if isinstance(recognizer, TeacherRecognizer):
-        teacher, samples = recognizer.teacher, round(seconds * SAMPLE_RATE)
-        waveform, lens = torch.zeros(1, samples), torch.tensor([samples])
-        return _over(count_macs(lambda: teacher.log_probs(waveform, lens)), seconds)
-    if not isinstance(recognizer, Recognizer) or not isinstance(recognizer.backend, TorchBackend):
+    if isinstance(recognizer, Recognizer) and isinstance(recognizer.backend, TorchBackend):
+        return _of_model(recognizer, recognizer.backend, waveform)
+    if not isinstance(recognizer, TeacherRecognizer):
         return Arithmetic(None, "not counted: it does not run in torch")
-    backend = recognizer.backend
+    if waveform is None:
+        return _NO_UTTERANCE
+    teacher, lens = recognizer.teacher, torch.tensor([len(waveform)])
+    return _over(count_macs(lambda: teacher.log_probs(waveform.unsqueeze(0), lens)), waveform)
+
+
+def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | None) -> Arithmetic:
     if backend.context is not None:
         chunk_frames = backend.context.chunk_frames
-        features = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
-        macs = count_macs(lambda: backend.step(features, backend.initial_state(1)))
+        chunk = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
+        macs = count_macs(lambda: backend.step(chunk, backend.initial_state(1)))
         chunk_ms = chunk_frames * FRAME_SHIFT_MS
         return Arithmetic(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")
-    features = recognizer.features(torch.zeros(round(seconds * SAMPLE_RATE))).unsqueeze(0)
-    return _over(count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]]))), seconds)
+    if waveform is None:
+        return _NO_UTTERANCE
+    features = recognizer.features(waveform).unsqueeze(0)
+    return _over(count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]]))), waveform)
 
 
 def int8_size(system: System) -> Int8:
@@ -102,7 +111,8 @@ def quantised_bytes(weights: Iterable[Tensor]) -> int:
     )
 
 
-def _over(macs: int, seconds: float) -> Arithmetic:
+def _over(macs: int, waveform: Tensor) -> Arithmetic:
+    seconds = len(waveform) / SAMPLE_RATE
     return Arithmetic(macs / seconds, f"an utterance of {seconds:.3g} s")
 
 

@@ -48,11 +48,11 @@ def measure_costs(
     Raises:
         EvaluationError: a system's weights are not where it says.
     """
-    whole = {f"{system.key} whole": whole(system.recognizer) for system in systems}
-    streamed = {
+    jobs = {f"{system.key} whole": whole(system.recognizer) for system in systems}
+    jobs |= {
         f"{system.key} streamed": streamed(system.recognizer) for system in systems if can_stream(system.recognizer)
     }
-    factors = real_time_factors(whole | streamed, waveforms, progress=progress, clock=clock)
+    factors = real_time_factors(jobs, waveforms, progress=progress, clock=clock)
     return {
         system.key: Cost(
             parameters=system.parameters,

@@ -6,7 +6,6 @@ Shapes: S samples.
 """
 
 from collections.abc import Mapping, Sequence
-from statistics import median
 from typing import Any
 
 import numpy as np
@@ -20,9 +19,6 @@ from asr_kd.evaluation.memory import Memory, measure_memory
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.systems import System
 from asr_kd.progress import SILENT, Progress
-
-DEFAULT_SECONDS = 10.0
-"""Length of the utterance that multiplications are counted on where none is timed."""
 
 
 def all_costs(
@@ -48,8 +44,8 @@ def all_costs(
 
 
 def _cost(system: System, timed: Cost, waveforms: Sequence[Tensor], memory: bool) -> dict[str, Any]:
-    seconds = median(len(waveform) for waveform in waveforms) / SAMPLE_RATE if waveforms else DEFAULT_SECONDS
-    macs, int8 = arithmetic(system, seconds), int8_size(system)
+    middle = sorted(waveforms, key=len)[len(waveforms) // 2] if waveforms else None
+    macs, int8 = arithmetic(system, middle), int8_size(system)
     return {
         "parameters": timed.parameters,
         "macs_per_second": macs.macs_per_second,

@@ -13,7 +13,7 @@ VOCABULARY = Vocabulary(("<blk>", "▁", *"abcdefghijklmnopqrstuvwxyz"))
 CERTAIN = 12.0
 
 
-def spelled(tokens, frames, num_frames, size=len(VOCABULARY)):
+def spelled(tokens, frames, num_frames, size=28):
     """Log-probabilities [T, V]: each token at its frame, blank (0) elsewhere; about 1e-4 for everything else."""
     logits = torch.zeros(num_frames, size)
     logits[:, 0] = CERTAIN

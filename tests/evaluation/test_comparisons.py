@@ -15,7 +15,9 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
 from asr_kd.evaluation.tables import markdown, terminal_table
 
-SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, rtf_utterances=0)
+SETTINGS = EvaluationSettings(
+    normalizer="none", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
+)
 PAIRS = (Comparison("5m-kd", "5m-hard", "big"), Comparison("10m-kd", "10m-hard", "big"))
 
 

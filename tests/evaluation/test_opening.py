@@ -32,7 +32,7 @@ def test_model_folders_evaluate_like_any_other_system(folders, utterances):
         open_system("teacher", "teacher", folders / "teacher"),
         open_system("student", "student_hard", folders / "student", details={"seed": 3}),
     ]
-    settings = EvaluationSettings(bootstrap_samples=200, rtf_utterances=1)
+    settings = EvaluationSettings(bootstrap_samples=200, rtf_utterances=1, memory=False)
     evaluate_systems(systems, {"dev": utterances}, settings, folders / "report")
     models = read_results(folders / "report")["models"]
     student = models["student_hard"]
@@ -42,6 +42,7 @@ def test_model_folders_evaluate_like_any_other_system(folders, utterances):
     assert student["size_bytes"] == (folders / "student" / "model.safetensors").stat().st_size
     assert 0 < 4 * student["parameters"] <= student["size_bytes"]
     assert (student["engine"], student["device"]) == ("torch", "cpu")
+    assert student["cost"]["macs_per_second"] > 0
 
 
 def test_a_folder_that_is_no_model_is_refused(folders):

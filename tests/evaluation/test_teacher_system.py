@@ -18,7 +18,9 @@ from asr_kd.text.vocabulary import Vocabulary
 from tests.tiny_models import noise_speech, save_tiny_model
 
 FRAME = 160  # samples: 10 ms, so that half a second can be spelt
-SETTINGS = EvaluationSettings(normalizer="librispeech", bootstrap_samples=200, rtf_utterances=2)
+SETTINGS = EvaluationSettings(
+    normalizer="librispeech", bootstrap_samples=200, rtf_utterances=2, sample_utterances=0, memory=False
+)
 
 
 class Spelling:

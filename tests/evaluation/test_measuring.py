@@ -1,0 +1,167 @@
+"""What is measured beside errors: on systems whose delay is known, in the places of results.json, and in a matrix."""
+
+import pytest
+
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.evaluation.matrix import can_change_context, context_matrix, in_context, trained_contexts
+from asr_kd.evaluation.measured import Measured
+from asr_kd.evaluation.measuring import IS_TEACHER, NO_TEACHER, Sample, measure_set
+from asr_kd.evaluation.opening import open_system, open_teacher_system
+from asr_kd.evaluation.panel import Panel, measure_all
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System
+from asr_kd.models.settings import Context
+from asr_kd.progress import SILENT
+from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.scoring.wer import score
+from tests.evaluation.spelled import SpellingTeacher
+from tests.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, save_tiny_model
+
+SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, silence_seconds=0.5)
+
+
+@pytest.fixture
+def texts(utterances):
+    return {round(utterance.duration * 16_000): utterance.text for utterance in utterances}
+
+
+@pytest.fixture
+def late(texts):
+    """A teacher, and a student that says the same three frames later."""
+    return [
+        open_teacher_system("t", SpellingTeacher(texts)),
+        open_teacher_system("s", SpellingTeacher(texts, late=3, sha256="e" * 64), role="student_kd"),
+    ]
+
+
+def test_three_frames_later_is_120_ms_and_the_best_shift(late, utterances):
+    found, agreement = measure_set(late, {"student_kd": "teacher"}, Sample(utterances, SETTINGS))
+    delay = found["student_kd"]["delay"]
+    assert delay["against"] == "teacher"
+    assert delay["emission"]["tokens"]["median_ms"] == delay["emission"]["end_of_speech"]["p90_ms"] == 120.0
+    assert delay["emission"]["tokens"]["count"] == delay["reference_tokens"] == sum(len(u.text) for u in utterances)
+    assert (delay["utterances"], delay["not_aligned"]) == (5, 1)  # one says nothing
+    assert agreement["student_kd"]["at_best_shift"]["shift_ms"] == 120
+    assert agreement["student_kd"]["at_best_shift"]["argmax_agreement"] == 1.0
+    assert agreement["student_kd"]["spoken_agreement"] < 0.2
+    assert (found["teacher"]["delay"], found["teacher"]["delay_reason"]) == (None, IS_TEACHER)
+    assert found["teacher"]["stability_reason"] == "it does not stream"
+    assert set(agreement) == {"student_kd"}
+
+
+def test_the_teacher_is_heard_once_for_all_its_students(late, utterances):
+    sample = Sample(utterances, SETTINGS)
+    calls = []
+    teacher = late[0].recognizer.teacher
+    heard = teacher.log_probs
+    teacher.log_probs = lambda *given: calls.append(1) or heard(*given)
+    sample.against(late[0], late[1])
+    sample.against(late[0], late[1])
+    assert len(calls) == len(utterances)
+
+
+def test_what_cannot_be_measured_says_why(late, utterances, by_heart):
+    sample = Sample(utterances, SETTINGS.model_copy(update={"silence_seconds": 0.0}))
+    text_only = System("text", "student_hard", by_heart())
+    delay, frames = sample.against(late[0], text_only)
+    assert delay == {"delay": None, "delay_reason": "student_hard: it gives text, not posteriors"}
+    assert frames["frame_kl"] is None
+    assert sample.against(None, late[1])[0]["delay_reason"] == NO_TEACHER
+    assert sample.system(text_only)["trailing_silence_reason"] == "evaluate.silence_seconds is 0"
+    found, agreement = measure_set([text_only], {}, sample)
+    assert (found["student_hard"]["delay_reason"], agreement) == (NO_TEACHER, {})
+
+
+def test_a_teacher_with_other_symbols_is_bridged_or_says_why(late, utterances, tmp_path):
+    student = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
+    delay, frames = Sample(utterances, SETTINGS).against(late[0], student)
+    assert "cannot be mapped" in delay["delay_reason"]
+    assert "cannot be mapped" in frames["frame_kl_reason"]
+
+
+def test_a_streaming_model_is_stable_and_has_a_delay(tmp_path, utterances):
+    teacher = open_system("t", "teacher", save_tiny_model(tmp_path / "t", streaming=False))
+    student = open_system("s", "student_kd", save_tiny_model(tmp_path / "s"))
+    found, agreement = measure_set([teacher, student], {"student_kd": "teacher"}, Sample(utterances[:3], SETTINGS))
+    stability = found["student_kd"]["stability"]
+    assert stability["utterances"] == 3
+    assert stability["revised_words"] == 0  # greedy emissions are never taken back
+    assert found["student_kd"]["delay"]["chunk_frames"] == CHUNK_FRAMES
+    assert found["student_kd"]["trailing_silence"]["room"]["extra_words"] >= 0
+    assert agreement["student_kd"]["frame_kl"] > 0
+
+
+@pytest.fixture
+def words_of_the_model(tmp_path, utterances):
+    """A streaming model that is right: the references are what it says."""
+    folder = save_tiny_model(tmp_path / "model")
+    recognizer = open_recognizer(folder)
+    said = recognizer.transcribe([read_utterance(utterance) for utterance in utterances])
+    right = [type(u)(u.id, u.audio, u.duration, text, u.speaker) for u, text in zip(utterances, said, strict=True)]
+    assert sum(len(text.split()) for text in said) > 3
+    return open_system("s", "student_kd", folder), right
+
+
+def test_the_matrix_has_its_own_context_as_it_was_and_others_as_they_are(words_of_the_model):
+    system, right = words_of_the_model
+    contexts = (Context(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES), Context(2, 4), Context(16, 8))
+    settings = SETTINGS.model_copy(update={"matrix": contexts})
+    teacher = open_teacher_system("t", SpellingTeacher({}))
+    rows = context_matrix(system, "dev", right, Sample(right, settings), teacher)
+    assert [(row["chunk_frames"], row["left_context_frames"]) for row in rows] == list(contexts)
+    assert rows[0]["wer"] == 0.0
+    assert [row["trained"] for row in rows] == [True, False, False]
+    assert "cannot be mapped" in rows[0]["delay_reason"]
+    # The same as streaming with that context, and not what its own says.
+    streamed = {}
+    for utterance in right:
+        stream = in_context(system, Context(2, 4)).recognizer.stream()
+        stream.accept(read_utterance(utterance))
+        streamed[utterance.id] = stream.final()
+    assert rows[1]["wer"] == score({u.id: u.text for u in right}, streamed, "none").wer > 0
+    assert system.recognizer.context == (CHUNK_FRAMES, LEFT_CONTEXT_FRAMES)
+
+
+def test_who_can_stand_in_the_matrix(words_of_the_model, tmp_path, late):
+    system, _ = words_of_the_model
+    full = open_system("t", "teacher", save_tiny_model(tmp_path / "t", streaming=False))
+    assert [can_change_context(each) for each in (system, full, late[0])] == [True, False, False]
+    assert (trained_contexts(system), trained_contexts(full)) == ({(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES)}, set())
+    with pytest.raises(TypeError, match="no context to change"):
+        in_context(late[0], Context(2, 4))
+
+
+def test_a_panel_measures_what_the_settings_ask_for(late, utterances):
+    texts = {system.key: {u.id: u.text for u in utterances} for system in late}
+    settings = EvaluationSettings(
+        normalizer="none", sample_utterances=2, silence_seconds=0, matrix=[[2, 4]], robustness=["gain:-6"],
+        sweep_utterances=3,
+    )  # fmt: skip
+    panel = Panel(late, {"student_kd": "teacher"}, settings, None, SILENT)
+    found = measure_all(panel, {"dev": (utterances, texts)}, {"teacher": {"parameters": 1}})
+    assert found.systems["dev"]["student_kd"]["delay"]["utterances"] == 2
+    assert found.matrix == {}  # none of the two is a chunked model
+    assert [row["utterances"] for row in found.robustness["student_kd"]] == [3, 3]
+    off = settings.model_copy(update={"sample_utterances": 0, "matrix": (), "robustness": False})
+    nothing = measure_all(panel._replace(settings=off), {"dev": (utterances, texts)}, {})
+    assert (nothing.systems, nothing.agreement, nothing.matrix, nothing.robustness) == ({}, {}, {}, {})
+
+
+def test_everything_has_its_place_in_the_results():
+    summary = {
+        "test_sets": {
+            "dev": {"s": {"wer": 0.5}, "agreement": {"s": {"only_teacher_words": 3}}, "utterances": 6},
+            "other": {"skipped": "not there"},
+        },
+        "models": {"s": {"parameters": 5}, "t": {}},
+    }
+    measured = Measured(
+        {"dev": {"s": {"delay": {"x": 1}}}}, {"dev": {"s": {"frame_kl": 0.1}}}, {"s": {"rtf": 1}}, {"s": [{"wer": 1}]}
+    )
+    found = measured.added_to(summary)
+    assert found["test_sets"]["dev"]["s"] == {"wer": 0.5, "delay": {"x": 1}}
+    assert found["test_sets"]["dev"]["agreement"]["s"] == {"only_teacher_words": 3, "frame_kl": 0.1}
+    assert found["test_sets"]["other"] == {"skipped": "not there"}
+    assert found["models"] == {"s": {"parameters": 5, "cost": {"rtf": 1}}, "t": {}}
+    assert (found["matrix"], found["robustness"]) == ({"s": [{"wer": 1}]}, {})
+    assert summary["models"]["s"] == {"parameters": 5}

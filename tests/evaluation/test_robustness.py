@@ -1,0 +1,101 @@
+"""Conditions by name, the same for every system and run; and rows that can be told by heart."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.conditions import STANDARD, parse_condition, perturbed
+from asr_kd.evaluation.robustness import Crowd, robustness_rows
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import System
+from tests.tiny_models import noise_speech
+
+
+def voices(count):
+    return [noise_speech(0.5 + 0.1 * number, seed=number + 7) for number in range(count)]
+
+
+def settings(*conditions):
+    return EvaluationSettings(normalizer="none", bootstrap_samples=200, robustness=conditions)
+
+
+@pytest.mark.parametrize("name", [*STANDARD, "gain:-12"])
+def test_a_condition_is_a_function_of_utterance_and_name(name):
+    waveform, condition = noise_speech(1.0), parse_condition(name)
+    once, again = (perturbed(waveform, condition, "u1", voices) for _ in range(2))
+    assert condition.name == name
+    assert torch.equal(once, again)
+    length = len(waveform) / float(condition.value) if condition.kind == "speed" else len(waveform)
+    assert abs(len(once) - length) <= 1
+    if condition.kind in ("babble", "pink", "reverb"):
+        assert not torch.equal(once, perturbed(waveform, condition, "u2", voices))
+
+
+@pytest.mark.parametrize(("name", "expected"), [("pink:10", 10.0), ("babble:5", 5.0), ("babble:20", 20.0)])
+def test_noise_has_the_level_that_the_name_says(name, expected):
+    waveform = noise_speech(1.0)
+    noise = perturbed(waveform, parse_condition(name), "u1", voices).double() - waveform
+    ratio = 10 * math.log10(float(waveform.double().square().sum() / noise.square().sum()))
+    assert ratio == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("name", ["pink", "pink:loud", "pink:99", "codec:flac", "rain:3", "speed:0", "pink:nan"])
+def test_other_conditions_are_refused_with_the_recipe(name):
+    with pytest.raises(ValidationError, match="condition"):
+        EvaluationSettings(robustness=(name,))
+
+
+def test_what_a_recipe_may_say():
+    assert EvaluationSettings().conditions == []
+    assert [condition.name for condition in EvaluationSettings(robustness=True).conditions] == list(STANDARD)
+    assert EvaluationSettings(robustness=["speed:1.1"]).conditions == [("speed", "1.1")]
+    default = EvaluationSettings().identity()
+    assert not {"matrix", "robustness", "memory", "sample_utterances"} & default.keys()
+    assert EvaluationSettings(robustness=True).identity()["robustness"] is True
+
+
+class Deaf:
+    """Hears what is loud enough, and says it by length."""
+
+    def __init__(self, texts):
+        self.texts = texts
+        self.heard = []
+
+    def transcribe(self, waveforms):
+        self.heard += waveforms
+        return [self.texts[len(waveform)] if waveform.abs().max() > 0.05 else "" for waveform in waveforms]
+
+
+def test_rows_of_known_errors(utterances):
+    texts = {round(utterance.duration * 16_000): utterance.text for utterance in utterances}
+    good, deaf = Deaf(texts), Deaf(texts)
+    clean = {"teacher": {u.id: u.text for u in utterances}, "poor": {u.id: "" for u in utterances}}
+    systems = [System("t", "teacher", good), System("poor", "other", deaf)]
+    rows = robustness_rows(systems, "test", utterances, clean, settings("gain:-20", "pink:20"))
+    assert [row["condition"] for row in rows["teacher"]] == ["clean", "gain:-20", "pink:20"]
+    assert [row["wer"] for row in rows["teacher"]] == [0.0, 1.0, 0.0]
+    assert [row["wer"] for row in rows["poor"]] == [1.0, 1.0, 0.0]
+    assert rows["teacher"][1] == {
+        "set": "test", "condition": "gain:-20", "wer": 1.0, "substitutions": 0, "deletions": 16, "insertions": 0,
+        "words": 16, "utterances": 6,
+    }  # fmt: skip
+    for one, other in zip(good.heard, deaf.heard, strict=True):
+        assert torch.equal(one, other)
+
+
+def test_babble_is_of_other_speakers(utterances):
+    crowd = Crowd(utterances)
+    own = [read_utterance(utterance) for utterance in utterances if utterance.speaker == "ann"]
+    around = crowd.around(utterances[0], 5)
+    assert len(around) == 4
+    assert not any(torch.equal(voice, mine) for voice in around for mine in own if len(voice) == len(mine))
+    assert [len(voice) for voice in crowd.around(utterances[0], 2)] == [len(voice) for voice in around[:2]]
+    assert len(Crowd(utterances[:2]).around(utterances[0], 5)) == 1  # nobody else is there
+    with pytest.raises(EvaluationError, match="babble needs other utterances"):
+        Crowd(utterances[:1]).around(utterances[0], 5)
+    assert np.isfinite([float(voice.sum()) for voice in around]).all()
