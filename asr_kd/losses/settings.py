@@ -30,8 +30,11 @@ class ObjectiveSettings(Settings):
     sequence: SequenceSettings | None = None
     """CTC against its hypotheses, weighted."""
     consistency: ConsistencySettings | None = None
+    """Two views of each utterance must agree; needs no teacher."""
     dual_mode: DualModeSettings | None = None
+    """The student with full context teaches itself in chunks; needs no teacher."""
     auxiliary: AuxiliarySettings | None = None
+    """KL to its posteriors on a full-context layer over the student, which is dropped after training."""
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
