@@ -131,7 +131,7 @@ def compare(
 
 
 def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling) -> list[PairTest]:
-    """Every two systems, in their order, tested against each other.
+    """Every two systems tested against each other, the later one first: a student minus its teacher.
 
     Args:
         groups: the speaker of each utterance; None where they cannot be resampled.
@@ -140,7 +140,7 @@ def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resamp
         EvaluationError: the scores are not of the same utterances, or under different normalizers.
     """
     found = []
-    for first, second in combinations(scores, 2):
+    for second, first in combinations(scores, 2):
         one, other = scores[first], scores[second]
         check_comparable(one, other)
         errors, words = (errors_of(one), errors_of(other)), words_of(one)

@@ -18,6 +18,7 @@ from asr_kd.evaluation.comparison import (
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.seeds import SeedRow, SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import report_order
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
 from asr_kd.scoring.wer import Score, score, score_groups
 from asr_kd.text.normalize import ScoringNormalizer
@@ -58,7 +59,8 @@ def score_set(
     resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
     groups = [speakers[utterance_id] for utterance_id in references] if speakers else None
     systems = {
-        key: _system(spoken, texts, settings.normalizer, groups, resampling) for key, texts in hypotheses.items()
+        key: _system(spoken, hypotheses[key], settings.normalizer, groups, resampling)
+        for key in report_order(hypotheses)
     }
     by_speaker = groups if groups is not None and len(set(groups)) > 1 else None
     scores = {key: result.score for key, result in systems.items()}

@@ -9,7 +9,7 @@ from typing import Any
 from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.seeds import plain_row
-from asr_kd.evaluation.systems import ROLES
+from asr_kd.evaluation.systems import ROLES, report_order
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
 from asr_kd.scoring.wer import GroupErrors
@@ -37,7 +37,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
         "absent_systems": dict(results.facts.absent_systems),
-        "models": {key: _model(results, key) for key in _ordered(results)},
+        "models": {key: _model(results, key) for key in report_order(results.names)},
         "seeds": _seeds(results),
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
         "curves": {name: [dict(row) for row in rows] for name, rows in results.facts.curves.items()},
@@ -68,14 +68,8 @@ def _seeds(results: Results) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _ordered(results: Results) -> list[str]:
-    """Teacher, student without, student with distillation, then the others as they were given."""
-    keys = list(results.names)
-    return [key for key in ROLES if key in keys] + [key for key in keys if key not in ROLES]
-
-
 def _set(results: Results, found: SetResult) -> dict[str, Any]:
-    present = [key for key in _ordered(results) if key in found.systems]
+    present = [key for key in report_order(results.names) if key in found.systems]
     return {
         **{key: _system(results.names[key], found.systems[key], found.seconds) for key in present},
         **_default_gap(found),

@@ -4,7 +4,7 @@ Knows nothing of how they are scored.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -70,6 +70,12 @@ class System:
     def key(self) -> str:
         """Where it stands in results.json and under which file name its hypotheses are written."""
         return self.name if self.role == "other" else self.role
+
+
+def report_order(keys: Iterable[str]) -> list[str]:
+    """Teacher, student without, student with distillation, then the others as they were given."""
+    given = list(keys)
+    return [key for key in ROLES if key in given] + [key for key in given if key not in ROLES]
 
 
 def check_systems(systems: Sequence[Named]) -> None:

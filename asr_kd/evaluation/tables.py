@@ -45,13 +45,16 @@ _MEASURED = {
     "device",
     *_STREAMED,
 }
-_ELSEWHERE = {"external", "sha256", "symbols", "frame_shift_ms"}
+_ELSEWHERE = {"external", "sha256", "hypotheses_sha256", "symbols", "frame_shift_ms"}
 """Details of a teacher from elsewhere, which stand in a section of their own."""
 _LEGEND = (
     "WER: word error rate with its bootstrap interval over utterances, then over speakers; S, D, I: substituted, "
-    "deleted, inserted words; CER: character error rate; Size: weights on disk; RTF: computing time per second of "
-    "speech on one thread, median over {rtf_utterances} utterances, all systems in the same run; gap recovered: "
-    "(WER without KD − WER with KD) / (WER without KD − WER of the teacher)."
+    "deleted, inserted words; CER: character error rate; {costs}gap recovered: (WER without KD − WER with KD) / (WER "
+    "without KD − WER of the teacher)."
+)
+_COSTS_LEGEND = (
+    "Size: weights on disk; RTF: computing time per second of speech on one thread, median over {rtf_utterances} "
+    "utterances, all systems in the same run; "
 )
 
 
@@ -62,7 +65,8 @@ def markdown(summary: Summary) -> str:
         parts += _set_section(name, found, summary["models"])
     parts += seed_sections(summary)
     timed = max((model["rtf_utterances"] for model in summary["models"].values()), default=0)
-    parts += [_LEGEND.format(rtf_utterances=timed), *teacher_sections(summary)]
+    costs = _COSTS_LEGEND.format(rtf_utterances=timed) if timed else ""
+    parts += [_LEGEND.format(costs=costs), *teacher_sections(summary)]
     parts += [*sweep_sections(summary), *cost_sections(summary["models"])]
     parts += [*_models_section(summary["models"]), *_provenance_section(summary)]
     return "\n\n".join(parts) + "\n"

@@ -6,7 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.errors import EvaluationError
-from asr_kd.scoring.significance import Interval, Resampling, bootstrap_difference, bootstrap_wer, gap_recovered
+from asr_kd.scoring.significance import (
+    Interval,
+    Resampling,
+    bootstrap_difference,
+    bootstrap_runs,
+    bootstrap_wer,
+    gap_recovered,
+)
 
 FEW = Resampling(samples=400, seed=3)
 
@@ -185,3 +192,26 @@ def test_ends_are_finite_ordered_and_reachable(seed, utterances):
     if gap.interval is not None:
         assert np.isfinite(gap.interval).all()
         assert gap.interval.low <= gap.interval.high
+
+
+def test_several_runs_have_a_mean_a_spread_and_an_interval_that_holds_both():
+    words = np.full(100, 20)
+    rng = np.random.default_rng(16)
+    runs = np.stack([rng.binomial(words, rate) for rate in (0.10, 0.15, 0.20)])
+    found = bootstrap_runs(runs, words, resampling=FEW)
+    rates = runs.sum(axis=1) / 2000
+    assert found.rates == pytest.approx(tuple(rates))
+    assert found.mean == pytest.approx(rates.mean())
+    assert found.deviation == pytest.approx(rates.std(ddof=1))
+    assert found.mean in found.interval
+    same = bootstrap_runs([runs[1]] * 3, words, resampling=FEW)
+    assert same.deviation == 0
+    assert same.interval == pytest.approx(bootstrap_wer(runs[1], words, resampling=FEW))
+    wide, narrow = (interval.high - interval.low for interval in (found.interval, same.interval))
+    assert wide > 2 * narrow
+
+
+def test_one_run_has_no_spread_and_the_interval_of_its_own():
+    words, (errors, *_) = a_test_set(40, seed=5)
+    found = bootstrap_runs(errors, words, resampling=FEW)
+    assert (found.deviation, found.interval) == (None, bootstrap_wer(errors, words, resampling=FEW))
