@@ -15,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl, Selection
 from asr_kd.posteriors.measures import frame_mask
@@ -101,8 +101,7 @@ class Auxiliary(Term):
         hidden, references = student.layers.get(self.needs_layers[0]), supervision.references
         if hidden is None or (references is None and self.needs_references):
             raise ValueError(f"auxiliary needs the student's layer {self.needs_layers[0]}, and references for its CTC")
-        # Losses are taken outside the trainer's mixed precision; matrix products keep the precision of what they get.
-        with torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.dtype == torch.bfloat16):
+        with precision_of(hidden):
             log_probs = self.branch(hidden, student.lens)
         loss: Tensor = self.lesson(StudentOutput(log_probs, student.lens), supervision)
         if references is None or not self.needs_references:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -99,6 +100,14 @@ class Term(nn.Module):
         raise NotImplementedError
 
 
+def precision_of(hidden: Tensor) -> torch.autocast:
+    """Matrix products in the precision of what they are given.
+
+    Losses are taken outside the trainer's mixed precision, which a term's own layers would otherwise miss.
+    """
+    return torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.dtype == torch.bfloat16)
+
+
 class TermSettings(Settings):
     """Base of an objective's settings, which stand beside it.
 
@@ -120,6 +129,11 @@ class TermSettings(Settings):
     def needs_references(self) -> bool:
         """Whether it needs transcripts."""
         return self.term.needs_references
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Layers of the teacher, counted from 1, that it needs beside posteriors."""
+        return ()
 
     def misfit(self, shape: Shape) -> str | None:
         """Why the models cannot learn by it, in words for the recipe's author; None when they can."""

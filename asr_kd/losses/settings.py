@@ -13,6 +13,7 @@ from asr_kd.losses.dual_mode import DualModeSettings
 from asr_kd.losses.frame_kl import FrameKlSettings, Selection
 from asr_kd.losses.guided_ctc import GuidedCtcSettings
 from asr_kd.losses.pooled_kl import PooledKlSettings
+from asr_kd.losses.representation import RepresentationSettings
 from asr_kd.losses.sequence import SequenceSettings
 
 
@@ -35,6 +36,8 @@ class ObjectiveSettings(Settings):
     """The student with full context teaches itself in chunks; needs no teacher."""
     auxiliary: AuxiliarySettings | None = None
     """KL to its posteriors on a full-context layer over the student, which is dropped after training."""
+    representation: RepresentationSettings | None = None
+    """Hidden layers drawn to its hidden layers."""
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
@@ -147,6 +150,16 @@ class DistillSettings(Settings):
     def needs_targets(self) -> bool:
         """Whether a student with these settings needs a teacher's posteriors."""
         return any(settings.term.needs_targets for settings in self.terms.values())
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Layers of a teacher that a student with these settings needs, counted from 1."""
+        return tuple(sorted({layer for settings in self.terms.values() for layer in settings.teacher_layers}))
+
+    @property
+    def needs_arrays(self) -> frozenset[str]:
+        """Named arrays of the teacher's store that a student with these settings needs."""
+        return frozenset(name for settings in self.terms.values() for name in settings.term.needs_arrays)
 
     @property
     def needs_hypotheses(self) -> bool:

@@ -5,8 +5,8 @@ Knows no particular model.
 Shapes: B utterances, S samples, T frames, V vocabulary.
 """
 
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -57,4 +57,25 @@ class Teacher(Protocol):
         Returns:
             [B, T, V] float32 and lengths [B] int64; 0 frames for audio shorter than the model's window.
         """
+        ...
+
+
+@runtime_checkable
+class LayeredTeacher(Teacher, Protocol):
+    """A teacher whose hidden layers can be had: one that this project trained, in its own vocabulary."""
+
+    @property
+    def num_layers(self) -> int:
+        """Layers, counted from 1."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Channels of each layer."""
+        ...
+
+    def with_layers(
+        self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
+    ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+        """Posteriors as of `log_probs`, and the outputs of these layers, [B, T, width] each."""
         ...

@@ -1,6 +1,6 @@
 """A teacher that this project trained: a model folder. Knows features and models, not why it is asked."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from asr_kd.text.vocabulary import Vocabulary
 
 
 class LocalTeacher:
-    """A model folder as a teacher; see `teachers.base.Teacher` for what its members mean.
+    """A model folder as a teacher; see `teachers.base.LayeredTeacher` for what its members mean.
 
     Args:
         folder: written by `save_model`.
@@ -36,16 +36,23 @@ class LocalTeacher:
         self.frame_shift_ms = float(FRAME_SHIFT_MS)
         self.frame_offset_ms = float(FRAME_OFFSET_MS)
         self.features: Mapping[str, Any] = FEATURE_CONTRACT
+        self.num_layers, self.width = loaded.model.settings.layers, loaded.model.settings.width
         self._model = loaded.model
         self._device, self._precision = torch.device(device), precision
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
         """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
+        return self.with_layers(waveforms, sample_lens, ())[0]
+
+    def with_layers(
+        self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
+    ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+        """Posteriors as of `log_probs`, and the outputs of these layers, [B, T, D] each; T is the posteriors'."""
         rows = zip(waveforms, sample_lens.tolist(), strict=True)
         features, lens = pad_batch([fbank(waveform[:length]) for waveform, length in rows])
         missing = feature_frames_for(1) - features.shape[1]
         if missing > 0:  # the convolutions refuse input without a single output frame
             features = torch.nn.functional.pad(features, (0, 0, 0, missing))
         with torch.inference_mode(), arithmetic(self._precision, self._device):
-            output = self._model(features.to(self._device), lens.to(self._device))
-        return DensePosteriors(output.log_probs, output.lens)
+            output = self._model(features.to(self._device), lens.to(self._device), wanted_layers=layers)
+        return DensePosteriors(output.log_probs, output.lens), output.layers

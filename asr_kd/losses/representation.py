@@ -1,0 +1,145 @@
+"""Representation: the student's hidden layers are drawn, through a projection, to layers of its teacher.
+
+Sources: Romero et al. 2015 (FitNets: a regression to a hidden layer through a learned map); Shim et al. 2023 and
+icefall's MVQ-KD (the same for streaming speech recognition, where hidden states gave the largest gains). The projections
+belong to the objective and are dropped after training. Knows tensors only.
+
+Shapes: B utterances, T frames of the student, Q frames of the teacher, D width of the student, D' of the teacher.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, ClassVar, Literal, NamedTuple
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
+from asr_kd.losses.frame_kl import check_lengths
+from asr_kd.posteriors.hidden import array_names, dequantise
+from asr_kd.posteriors.measures import frame_mask
+
+Distance = Literal["mse", "cosine"]
+SMALLEST_LENGTH = 1e-4
+"""A vector shorter than this counts as so long: the cosine of nothing is 0, and its gradient finite."""
+
+
+class LayerPair(NamedTuple):
+    """Which layer of the student is drawn to which of the teacher, both counted from 1."""
+
+    student: Annotated[int, Field(ge=1)]
+    teacher: Annotated[int, Field(ge=1)]
+
+
+class Representation(Term):
+    """1/P · Σ_pairs Σ_t d(W·h_{t+delay} + b, z_t), summed over the batch.
+
+    h is the student's layer, z the teacher's, P the number of pairs, and d the mean of the squared differences over D'
+    (mse) or 1 − cos. Every frame of the teacher is taught, blanks too.
+
+    Args:
+        pairs: layers.
+        width, teacher_width: D and D'.
+        distance: d.
+        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+    """
+
+    needs_targets = True  # their lengths are the teacher's frames
+    on_inner_heads = False
+
+    def __init__(
+        self, pairs: Sequence[LayerPair], width: int, teacher_width: int, distance: Distance, delay_frames: int = 0
+    ) -> None:
+        super().__init__()
+        self.pairs, self.distance, self.delay_frames = tuple(pairs), distance, delay_frames
+        self.projections = nn.ModuleList([nn.Linear(width, teacher_width) for _ in pairs])
+        self.needs_layers = tuple(pair.student for pair in pairs)
+        self.needs_teacher_layers = tuple(pair.teacher for pair in pairs)
+        self.needs_arrays = tuple(name for pair in pairs for name in array_names(pair.teacher))
+
+    def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
+        """The loss, a float32 scalar.
+
+        Raises:
+            TrainingError: the student is too short for the delay.
+        """
+        targets = supervision.targets
+        if targets is None:
+            raise ValueError("representation needs soft targets: they say how many frames the teacher has")
+        check_lengths(student.lens, targets.lens, student.log_probs.shape[1], self.delay_frames)
+        frames = int(targets.lens.max()) if targets.lens.numel() else 0
+        apart = [
+            self._distance(
+                self._projected(projection, student.layers[pair.student], frames),
+                _hidden(supervision, pair.teacher)[:, :frames],
+            )
+            for pair, projection in zip(self.pairs, self.projections, strict=True)
+        ]
+        valid = frame_mask(targets.lens, frames)
+        return torch.stack(apart).masked_fill(~valid, 0.0).sum() / len(self.pairs)
+
+    def _projected(self, projection: nn.Module, hidden: Tensor, frames: int) -> Tensor:
+        """The student's answers in the teacher's space, [B, Q, D'] float32."""
+        answered = hidden[:, self.delay_frames : self.delay_frames + frames]
+        with precision_of(hidden):
+            projected: Tensor = projection(answered)
+        return projected.float()
+
+    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """[B, Q] of two of [B, Q, D']."""
+        if self.distance == "mse":
+            return (student - teacher).square().mean(-1)
+        return 1.0 - torch.cosine_similarity(student, teacher, dim=-1, eps=SMALLEST_LENGTH)
+
+
+def _hidden(supervision: Supervision, layer: int) -> Tensor:
+    """A teacher's layer [B, Q', D'] float32, from one that runs along or from the store; no gradient."""
+    if layer in supervision.teacher_layers:
+        return supervision.teacher_layers[layer].detach().float()
+    codes, scale = (supervision.arrays.get(name) for name in array_names(layer))
+    if codes is None or scale is None:
+        raise ValueError(f"representation needs the teacher's layer {layer}")
+    return dequantise(codes, scale)
+
+
+class RepresentationSettings(TermSettings):
+    """Hidden layers of the student are drawn to those of a teacher that this recipe trains, through projections.
+
+    Attributes:
+        pairs: layers, [student's, teacher's], each counted from 1.
+        distance: `mse`: the mean squared difference; `cosine`: 1 − cos of the angle.
+        delay_frames: the student answers that many output frames after its teacher.
+    """
+
+    term: ClassVar[type[Term]] = Representation
+
+    pairs: tuple[LayerPair, ...] = Field(min_length=1)
+    distance: Distance = "mse"
+    delay_frames: int = Field(default=0, ge=0, le=50)
+
+    @property
+    def trains_blanks(self) -> bool:
+        """Never: the student's head learns nothing from it."""
+        return False
+
+    @property
+    def teacher_layers(self) -> tuple[int, ...]:
+        """Layers of the teacher that must be stored or run along."""
+        return tuple(sorted({pair.teacher for pair in self.pairs}))
+
+    def misfit(self, shape: Shape) -> str | None:
+        """A layer that one of the two does not have, or a teacher whose layers nobody sees."""
+        if shape.teacher_layers is None or shape.teacher_width is None:
+            return "needs a teacher that this recipe trains: the layers of one from elsewhere are not to be had"
+        for pair in self.pairs:
+            if pair.student > shape.layers:
+                return f"pairs {list(pair)}: the student's layer must lie from 1 to {shape.layers}"
+            if pair.teacher > shape.teacher_layers:
+                return f"pairs {list(pair)}: the teacher's layer must lie from 1 to {shape.teacher_layers}"
+        return None
+
+    def build(self, shape: Shape) -> Term:
+        """The objective."""
+        if shape.teacher_width is None:
+            raise ValueError("representation needs to know the teacher's width")
+        return Representation(self.pairs, shape.width, shape.teacher_width, self.distance, self.delay_frames)
