@@ -60,6 +60,8 @@ class Section:
     """In the navigation."""
     intro: str = ""
     blocks: Sequence[Block] = field(default_factory=tuple)
+    key: bool = False
+    """Whether it needs to be said which colour is which system."""
 
 
 def looks(models: dict[str, dict[str, str]]) -> dict[str, Look]:

@@ -53,6 +53,11 @@ def main_set(report: Report) -> str:
     return next(iter(unseen or report.sets))
 
 
+def order_of_sets(report: Report, cast: Cast) -> list[str]:
+    """The set that the page speaks of first, then the others."""
+    return [cast.test_set, *(name for name in report.sets if name != cast.test_set)]
+
+
 def _called_dev(name: str) -> bool:
     """Reports of earlier releases do not say what training looked at."""
     return name == "dev" or name.startswith("dev-")

@@ -66,7 +66,8 @@ def forest(points: Sequence[Point], label: str) -> Markup:
         write(root, 8, y - 14, point.look.name, f"label {point.look.kind}")
         interval = "" if point.low is None else f"{100 * point.reach[0]:.1f} to {100 * point.reach[1]:.1f}"
         text = write(root, WIDTH - 8, y - 14, f"{100 * point.wer:.2f} %", "value", "end")
-        add(text, "tspan", f"   {interval}", "quiet") if interval else None
+        if interval:
+            add(text, "tspan", interval, "quiet", dx=7)
         _whisker(root, point, (x_scale(point.reach[0]), y), (x_scale(point.reach[1]), y))
         mark(root, x_scale(point.wer), y, point.look.shape, point.look.kind)
     return markup(root)

@@ -1,5 +1,6 @@
 """What an evaluation found, in words. Every claim is held against its interval. Knows plain data only."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -48,12 +49,12 @@ def _title(difference: Mapping[str, Any]) -> str:
 
 def _errors(report: Report, cast: Cast) -> str:
     found = report.sets[cast.test_set]
-    parts = [f"On {cast.test_set}, {report.name(cast.student)} gets {_rate(found, cast.student)} of the words wrong"]
+    sentence = f"On {cast.test_set}, {report.name(cast.student)} gets {_rate(found, cast.student)} of the words wrong"
     if cast.baseline is not None:
-        parts.append(f"the same student without a teacher, {report.name(cast.baseline)}, {_rate(found, cast.baseline)}")
+        sentence += f"; the same student without a teacher ({report.name(cast.baseline)}) {_rate(found, cast.baseline)}"
     if cast.teacher is not None:
-        parts.append(f"and its teacher, {report.name(cast.teacher)}, {_rate(found, cast.teacher)}")
-    return f"{', '.join(parts)}.".replace(", and its", " and its")
+        sentence += f"; the teacher ({report.name(cast.teacher)}) {_rate(found, cast.teacher)}"
+    return f"{sentence}."
 
 
 def _difference(difference: Mapping[str, Any], found: Mapping[str, Any]) -> str:
@@ -71,7 +72,8 @@ def _difference(difference: Mapping[str, Any], found: Mapping[str, Any]) -> str:
 
 def _gap_sentences(pair: Mapping[str, Any]) -> list[str]:
     if pair["gap_recovered"] is None:
-        return [f"What share of the gap to the teacher was recovered cannot be said: {pair['gap_recovered_reason']}."]
+        reason = re.sub(r"-(?=\d)", "−", pair["gap_recovered_reason"])
+        return [f"What share of the gap to the teacher was recovered cannot be said: {reason}."]
     value, low, high = (100 * pair[f"gap_recovered{end}"] for end in ("", "_low", "_high"))
     sentence = (
         f"Of what separates the student without a teacher from its teacher, distillation recovers {value:.0f} %, "

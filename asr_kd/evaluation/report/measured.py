@@ -11,7 +11,7 @@ from markupsafe import Markup
 from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import gap
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, heat, system_cell
-from asr_kd.evaluation.report.cast import Cast
+from asr_kd.evaluation.report.cast import Cast, order_of_sets
 from asr_kd.evaluation.report.charts import Look, Point, against
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
@@ -30,8 +30,8 @@ _DELAY_INTRO = (
     "must have been heard for that frame, the end of its chunk; computing comes on top."
 )
 _FRAMES = (
-    "System", "WER against the teacher, %", "Words only the teacher got", "only the student", "Frame KL, nats",
-    "Same token, %", "where not blank", "at the best shift",
+    "System", "WER to teacher, %", "Only teacher right", "only student", "Frame KL", "Same token, %", "not blank",
+    "at best shift",
 )  # fmt: skip
 _STEADY = (
     "System",
@@ -46,32 +46,36 @@ _COST = ("System", "MACs a second", "fp32", "int8", "RTF", "streamed", "Memory",
 def late_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """How late systems speak, how steadily, and what they make of silence."""
     figures, blocks = [], []
-    for name, found in report.sets.items():
+    for name in order_of_sets(report, cast):
+        found, first = report.sets[name], name == cast.test_set
         delays = {key: found[key]["delay"] for key in report.systems(name) if found[key].get("delay")}
         if not delays:
             continue
-        if name == cast.test_set:
+        if first:
             figures = _delay_figures(name, found, looks, delays)
         tables = [Table(_DELAY, [_delay_cells(looks[key], delay) for key, delay in delays.items()])]
-        blocks.append(Block(title=name, tables=tables + _steady_tables(report, name, looks)))
+        tables += _steady_tables(report, name, looks)
+        blocks.append(Block(title=name if first else "", tables=tables, fold="" if first else f"Tables of {name}"))
     if not blocks:
         return None
     blocks = [Block(figures=figures), *blocks] if figures else blocks
     return Section("delay", "How late they speak", "Delay", _DELAY_INTRO, blocks)
 
 
-def agreement_section(report: Report, looks: Looks) -> Section | None:
+def agreement_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """How much a student is like its teacher."""
     tables = []
-    for name, found in report.sets.items():
-        rows = [_agreement_cells(looks[key], row) for key, row in found.get("agreement", {}).items() if key in looks]
+    for name in order_of_sets(report, cast):
+        found = report.sets[name].get("agreement", {})
+        rows = [_agreement_cells(looks[key], row) for key, row in found.items() if key in looks]
         if rows:
             tables.append(Table(_FRAMES, rows, name))
     if not tables:
         return None
     intro = (
-        "The student's words scored against the teacher's, and their posteriors frame by frame; most frames are blank "
-        "and agree easily, so those in which the teacher says something are counted apart."
+        "The student's words scored against the teacher's, words that only one of them gets right, and their "
+        "posteriors frame by frame (KL in nats). Most frames are blank and agree easily, so those in which the teacher "
+        "says something are counted apart."
     )
     return Section("agreement", "How alike student and teacher are", "Agreement", intro, [Block(tables=tables)])
 

@@ -85,11 +85,11 @@ def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSett
 
 def _sections(report: Report, cast: Cast, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
     parts = [
-        result_section(report, styles),
+        result_section(report, styles, cast),
         cost_section(report, styles, cast),
         late_section(report, styles, cast),
         matrix_section(report, styles),
-        agreement_section(report, styles),
+        agreement_section(report, styles, cast),
         robustness_section(report, styles),
         seed_section(report),
         speaker_section(report, styles, cast),

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import comparisons_of, gap, gap_cell
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, system_cell
-from asr_kd.evaluation.report.cast import Cast
+from asr_kd.evaluation.report.cast import Cast, order_of_sets
 from asr_kd.evaluation.report.charts import Point, against, bars, curves, dumbbells, forest
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.measured import Looks, cost_table
@@ -31,19 +31,24 @@ _LEGEND = (
 )
 
 
-def result_section(report: Report, looks: Looks) -> Section:
+def result_section(report: Report, looks: Looks, cast: Cast) -> Section:
     """Tables of all sets, and the intervals in a picture."""
-    figures = [
-        Figure(name, forest(points_of(report, looks, name), f"WER of each system on {name} with 95 % intervals"),
-               set_size(found))
-        for name, found in report.sets.items()
-    ]  # fmt: skip
-    blocks = [Block(figures=figures)]
-    for name, found in report.sets.items():
+    figures, blocks = [], []
+    for name in order_of_sets(report, cast):
+        found, first = report.sets[name], name == cast.test_set
+        label = f"WER of each system on {name} with 95 % intervals"
+        figures.append(Figure(name, forest(points_of(report, looks, name), label), set_size(found)))
         rows = [_result_row(report, looks, found, key) for key in report.systems(name)]
-        blocks.append(Block(title=name, tables=[Table(_RESULT_HEADER, rows), *_pair_tables(looks, found)]))
-    blocks.append(Block(text=_LEGEND))
-    return Section("result", "How many words go wrong", "Result", "", blocks)
+        tables = [Table(_RESULT_HEADER, rows), *_pair_tables(looks, found)]
+        blocks.append(Block(title=name if first else "", tables=tables, fold="" if first else f"Tables of {name}"))
+    return Section(
+        "result",
+        "How many words go wrong",
+        "Result",
+        "",
+        [Block(figures=figures), *blocks, Block(text=_LEGEND)],
+        key=True,
+    )
 
 
 def cost_section(report: Report, looks: Looks, cast: Cast) -> Section:
@@ -85,13 +90,13 @@ def training_section(report: Report, looks: Looks) -> Section | None:
         curves(found, "dev_wer", "WER on dev after each epoch of training"),
         "above 100 % is cut off",
     )
-    return Section("training", "How they learned", "Training", "", [Block(figures=[figure])])
+    return Section("training", "How they learned", "Training", "", [Block(figures=[figure])], key=True)
 
 
 def speaker_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """How the WER spreads over speakers."""
     figures = []
-    for name in report.sets:
+    for name in order_of_sets(report, cast):
         rates = speaker_rates(report, name)
         if len(rates) > 1:
             order = sorted(rates, key=lambda speaker: (-rates[speaker].get(cast.student, 0.0), speaker))
@@ -101,13 +106,13 @@ def speaker_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     if not figures:
         return None
     intro = "Each row is a speaker; the line spans the systems. Sorted by the student's errors."
-    return Section("speakers", "Who is understood", "Speakers", intro, [Block(figures=figures)])
+    return Section("speakers", "Who is understood", "Speakers", intro, [Block(figures=figures)], key=True)
 
 
 def confusion_section(report: Report, looks: Looks, cast: Cast, found: Sequence[View]) -> Section | None:
     """The words that go wrong most often."""
     blocks = []
-    for name in [cast.test_set, *(name for name in report.sets if name != cast.test_set)]:
+    for name in order_of_sets(report, cast):
         here = [view for view in found if view.test_set == name]
         tables = _confusion_tables(here, {key: looks[key] for key in report.systems(name)}, cast)
         if tables:
@@ -117,7 +122,7 @@ def confusion_section(report: Report, looks: Looks, cast: Cast, found: Sequence[
     if not blocks:
         return None
     intro = "How often each system made the same mistake, the student's most frequent first."
-    return Section("confusions", "Which words go wrong", "Words", intro, blocks)
+    return Section("confusions", "Which words go wrong", "Words", intro, blocks, key=True)
 
 
 def points_of(

@@ -94,10 +94,14 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: 1, 2, 5 of each decade; only 1 where there are many decades."""
-    factors = (1, 2, 5) if math.log10(high / low) < 2.5 else (1,)
+    """Round numbers on a logarithmic axis: the fewest kinds of them of which three lie on it."""
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    return [value for decade in decades for factor in factors if low <= (value := factor * 10.0**decade) <= high]
+    found: list[float] = []
+    for factors in ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
+        found = [place for decade in decades for factor in factors if low <= (place := factor * 10.0**decade) <= high]
+        if len(found) > 2:
+            break
+    return found
 
 
 def padded(values: Sequence[float], share: float = 0.08) -> tuple[float, float]:

@@ -146,10 +146,10 @@
 
   function article(row, open) {
     const keys = data.order.filter((key) => row.heard[key]);
-    const counts = keys.map((key) => el("span", { class: `sys ${data.systems[key].kind}` }, `${data.systems[key].name}: ${errors(row, key)}`));
+    const counts = keys.map((key) => `${data.systems[key].name} ${errors(row, key)}`).join(" · ");
     const node = el("article", { class: "utterance" },
       el("header", {}, el("h3", {}, row.id), el("span", {}, row.speaker ? `${row.set} · ${row.speaker}` : row.set),
-        el("span", {}, "errors  ", ...counts.flatMap((count) => [count, "  "]))));
+        el("span", {}, `errors: ${counts}`)));
     const wide = list.clientWidth || 800, narrow = wide < 560;
     const letter = narrow ? 7.7 : 8.3;
     node.append(el("div", { class: "scroll" }, blocks(row, keys, Math.max(14, (wide - (narrow ? 92 : 122)) / letter))));
@@ -200,26 +200,28 @@
   function lane(svg, posteriors, system, base, x, seconds) {
     svg.append(sv("line", { class: "lane", x1: 0, x2: x(seconds) + LEFT, y1: base, y2: base }));
     const tall = LANE - 30, at = (frame) => (posteriors.offset_ms + frame * posteriors.shift_ms) / 1000;
-    const thick = Math.max(x(posteriors.shift_ms / 1000) - x(0) - 0.6, 1.2);
+    const thick = Math.max((x(posteriors.shift_ms / 1000) - x(0)) * 0.82, 1.2);
     const group = sv("g", { class: system.kind });
     const best = new Map();
     for (let i = 0; i < posteriors.spikes.length; i += 3) {
       const [frame, symbol, percent] = posteriors.spikes.slice(i, i + 3);
       if (at(frame) > seconds) continue;  // the silence a streaming system is given after the end
       const h = (percent / 100) * tall;
-      group.append(sv("rect", { class: "spike", x: (x(at(frame)) - thick / 2).toFixed(1), y: (base - h).toFixed(1), width: thick.toFixed(1), height: h.toFixed(1) }));
+      const space = posteriors.symbols[symbol] === "\u2581";
+      group.append(sv("rect", { class: space ? "spike gap" : "spike", x: (x(at(frame)) - thick / 2).toFixed(1), y: (base - h).toFixed(1), width: thick.toFixed(1), height: h.toFixed(1) }));
       const before = best.get(`${frame - 1}.${symbol}`);
-      if (percent >= 30) best.set(`${frame}.${symbol}`, before && before.percent >= percent ? { ...before, frame: before.frame } : { frame, symbol, percent });
-      if (before) best.delete(`${frame - 1}.${symbol}`);
+      if (percent < 30 || space) continue;
+      best.delete(`${frame - 1}.${symbol}`);  // one label a run of frames, where it is most likely
+      best.set(`${frame}.${symbol}`, before && before.percent >= percent ? before : { frame, symbol, percent });
     }
     svg.append(group);
     let edge = -99;
     for (const { frame, symbol, percent } of [...best.values()].sort((a, b) => a.frame - b.frame)) {
       const text = posteriors.symbols[symbol].replace(/\u2581/g, "␣"), place = x(at(frame));
-      const half = text.length * 3.5;
+      const half = text.length * 3.4;
       if (place - half < edge) continue;
       edge = place + half;
-      svg.append(sv("text", { class: text === "␣" ? "token space" : "token", x: place.toFixed(1), y: (base - (percent / 100) * tall - 3).toFixed(1), "text-anchor": "middle" }, text));
+      svg.append(sv("text", { class: "token", x: place.toFixed(1), y: (base - (percent / 100) * tall - 3).toFixed(1), "text-anchor": "middle" }, text));
     }
     svg.append(sv("text", { class: `who under ${system.kind}`, x: LEFT, y: base - LANE + 13 }, system.name));
   }
