@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.codebook import fit, read_books, write_books
+from asr_kd.targets.codebook import Book, fit, read_books, write_books
 from asr_kd.targets.packing import Codec, Packed, StoredTargets
 from asr_kd.targets.streams import STREAMS, decode, encode, streams_of
 
@@ -29,6 +29,8 @@ class ShardRow(NamedTuple):
     packed: Packed
     arrays: Mapping[str, Array] = {}
     """Further named arrays [n, …]; the same names in all rows."""
+    posteriors: Mapping[str, Packed] = {}
+    """Further named posteriors, packed as the frames are; the same names in all rows."""
 
 
 def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> bytes:
@@ -39,21 +41,26 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
         utterances: id → one row for each of the store's variants, in their order.
     """
     rows = [row for _, variants in sorted(utterances.items()) for row in variants]
-    streams = [streams_of(codec, row.packed) for row in rows]
-    books = [fit([row[part] for row in streams]) for part in range(len(STREAMS))]
-    bits = encode(books, streams)
     tensors: dict[str, Array] = {
         # Sorted ids share their beginnings: compressed they take a quarter, and short utterances would notice.
         "ids": np.frombuffer(zlib.compress(json.dumps(sorted(utterances)).encode(), level=9), np.uint8),
-        "books": write_books(books),
-        "bits": _concatenate(bits, np.uint8),
-        "num_bytes": _smallest([len(row) for row in bits]),
-        "num_events": _smallest([len(row.packed.events) for row in rows]),
+        **_in_bits(codec, "", [row.packed for row in rows]),
     }
+    for name in sorted({name for row in rows for name in row.posteriors}):
+        tensors |= _in_bits(codec, f"posteriors.{name}.", [row.posteriors[name] for row in rows])
     for name in sorted({name for row in rows for name in row.arrays}):
         tensors[f"array.{name}"] = _concatenate([row.arrays[name] for row in rows], np.uint8)
         tensors[f"array.{name}.lens"] = _smallest([len(row.arrays[name]) for row in rows])
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+
+
+class _Sequences(NamedTuple):
+    """Packed sequences of all rows."""
+
+    bits: str  # the tensor that holds them
+    num_events: Array
+    offsets: Array
+    books: list[Book]
 
 
 class Shard:
@@ -75,19 +82,10 @@ class Shard:
         try:
             self._file = safe_open(path, framework="np")
             self.ids: list[str] = json.loads(zlib.decompress(self._file.get_tensor("ids").tobytes()))
-            self._num_events = self._file.get_tensor("num_events").astype(np.int64)
-            self._offsets = _offsets(self._file.get_tensor("num_bytes"))
-            self._books = read_books(self._file.get_tensor("books"), len(STREAMS))
-            size = self._file.get_slice("bits").get_shape()[0]
+            self._frames = self._sequences("")
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
-        num_rows = len(self.ids) * num_variants
-        if not len(self._num_events) == len(self._offsets) - 1 == num_rows or self._offsets[-1] != size:
-            raise TargetsError(
-                f"has {len(self._num_events)} rows in {size} bytes",
-                where=path,
-                expected=f"{len(self.ids)} utterances × {num_variants} variants in {self._offsets[-1]} bytes",
-            )
+        self._further: dict[str, _Sequences] = {}
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
@@ -99,13 +97,20 @@ class Shard:
         Raises:
             TargetsError: its bits are no targets.
         """
-        row = self._row[utterance_id] * self._num_variants + variant
-        data = self._slice("bits", self._offsets, row)
-        try:
-            packed = decode(self._codec, self._books, data, int(self._num_events[row]))
-        except ValueError as error:
-            raise TargetsError(f"targets of {utterance_id!r} are damaged: {error}", where=self.path) from error
-        return self._codec.unpack(packed)
+        return self._read(self._frames, utterance_id, variant)
+
+    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> StoredTargets:
+        """Further named posteriors of an utterance that is in this shard.
+
+        Raises:
+            TargetsError: none have this name, or their bits are none.
+        """
+        if name not in self._further:
+            try:
+                self._further[name] = self._sequences(f"posteriors.{name}.")
+            except (SafetensorError, ValueError) as error:
+                raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
+        return self._read(self._further[name], utterance_id, variant)
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -123,6 +128,36 @@ class Shard:
         row = self._row[utterance_id] * self._num_variants + variant
         return self._slice(f"array.{name}", _offsets(lens), row)
 
+    def _sequences(self, prefix: str) -> "_Sequences":
+        """What is needed to read packed sequences.
+
+        Raises:
+            TargetsError: not one for each utterance and variant.
+        """
+        found = _Sequences(
+            f"{prefix}bits",
+            self._file.get_tensor(f"{prefix}num_events").astype(np.int64),
+            _offsets(self._file.get_tensor(f"{prefix}num_bytes")),
+            read_books(self._file.get_tensor(f"{prefix}books"), len(STREAMS)),
+        )
+        size, num_rows = self._file.get_slice(found.bits).get_shape()[0], len(self.ids) * self._num_variants
+        if not len(found.num_events) == len(found.offsets) - 1 == num_rows or found.offsets[-1] != size:
+            raise TargetsError(
+                f"has {len(found.num_events)} rows in {size} bytes",
+                where=self.path,
+                expected=f"{len(self.ids)} utterances × {self._num_variants} variants in {found.offsets[-1]} bytes",
+            )
+        return found
+
+    def _read(self, sequences: "_Sequences", utterance_id: str, variant: int) -> StoredTargets:
+        row = self._row[utterance_id] * self._num_variants + variant
+        data = self._slice(sequences.bits, sequences.offsets, row)
+        try:
+            packed = decode(self._codec, sequences.books, data, int(sequences.num_events[row]))
+        except ValueError as error:
+            raise TargetsError(f"targets of {utterance_id!r} are damaged: {error}", where=self.path) from error
+        return self._codec.unpack(packed)
+
     def _slice(self, name: str, offsets: Array, row: int) -> Array:
         return self._piece(name, int(offsets[row]), int(offsets[row + 1]))
 
@@ -131,6 +166,19 @@ class Shard:
         if first == last:  # safetensors refuses an empty slice at the very end
             return self._file.get_tensor(name) if view.get_shape()[0] == 0 else view[0:0]
         return view[first:last]
+
+
+def _in_bits(codec: Codec, prefix: str, sequences: Sequence[Packed]) -> dict[str, Array]:
+    """Packed sequences end to end, and what is needed to read them."""
+    streams = [streams_of(codec, packed) for packed in sequences]
+    books = [fit([row[part] for row in streams]) for part in range(len(STREAMS))]
+    bits = encode(books, streams)
+    return {
+        f"{prefix}books": write_books(books),
+        f"{prefix}bits": _concatenate(bits, np.uint8),
+        f"{prefix}num_bytes": _smallest([len(row) for row in bits]),
+        f"{prefix}num_events": _smallest([len(packed.events) for packed in sequences]),
+    }
 
 
 def _offsets(lengths: Array) -> Array:

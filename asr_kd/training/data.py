@@ -22,8 +22,10 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.models.subsampling import output_lens
+from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
 from asr_kd.targets.collate import collate
+from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.settings import variant_name
 from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.training.plan import Draw
@@ -167,15 +169,18 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         if self.store is not None:
             variant, frames = variant_name(draw.speed), int(output_lens(torch.tensor(audio_frames)))
             targets = self.store.read(utterance.id, variant, num_frames=frames)
-            arrays = {name: self._array(name, utterance.id, variant) for name in self._arrays}
+            arrays = {name: self._array(name, draw.row, variant) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
         return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
 
-    def _array(self, name: str, utterance_id: str, variant: str) -> Tensor:
+    def _array(self, name: str, row: int, variant: str) -> Tensor:
         if self.store is None:
             raise ValueError("arrays are read from a store")
+        utterance_id = self.utterances[row].id
+        if name == POOLED:
+            return read_pooled(self.store, utterance_id, variant, self.tokens[row])
         return torch.from_numpy(self.store.read_array(name, utterance_id, variant).copy())
 
     def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:

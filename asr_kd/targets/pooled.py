@@ -1,0 +1,111 @@
+"""A teacher's posteriors pooled over each token of the transcript: made while extracting, read with their transcript.
+
+They are packed as frames are, so they cost as little. Beside them lies a fingerprint of the tokens that they are pooled
+over: with another transcript they would mean nothing, and are refused.
+
+Shapes: B utterances, U tokens, K most entries of a token.
+"""
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TargetsError
+from asr_kd.files import sha256_of
+from asr_kd.posteriors import DensePosteriors, keep_nucleus
+from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.targets.packing import Codec, Packed
+from asr_kd.targets.shard import Array
+from asr_kd.targets.store import EXTRACT_AGAIN, Store
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import Vocabulary
+
+FINGERPRINT = "pooled_over"
+"""Name of the array beside the pooled posteriors: the CRC-32 of the transcript's tokens, 4 bytes."""
+
+Transcripts = Mapping[str, Sequence[int]]
+"""Tokens by the utterance's id; empty where there is no transcript that the vocabulary can spell."""
+
+
+def spell_transcripts(utterances: Iterable[Utterance], vocabulary: Vocabulary, normalizer: Normalizer) -> Transcripts:
+    """The transcripts as tokens, as a student's training spells them."""
+    spelled = {}
+    for utterance in utterances:
+        text = normalize(utterance.text or "", normalizer)
+        spelled[utterance.id] = [] if vocabulary.unknown_characters(text) else vocabulary.encode(text)
+    return spelled
+
+
+def transcripts_sha256(transcripts: Transcripts) -> str:
+    """Identity of a set of transcripts."""
+    return sha256_of(sorted((name, list(tokens)) for name, tokens in transcripts.items()))
+
+
+def pool(
+    dense: DensePosteriors, references: Sequence[Sequence[int]], codec: Codec, epsilon: float
+) -> list[tuple[dict[str, Array], dict[str, Packed]]]:
+    """Pool a batch of posteriors over the tokens of its references.
+
+    Args:
+        dense: [B, T, V].
+        references: tokens of each utterance.
+        codec: how what is kept is packed.
+        epsilon: mass that may stay outside the kept entries of a token.
+
+    Returns:
+        For each utterance the named arrays and the named posteriors to store beside its frames. It has posteriors of
+        every token, or none when the transcript needs more frames than there are.
+    """
+    device = dense.log_probs.device
+    token_lens = torch.tensor([len(tokens) for tokens in references], device=device)
+    tokens = pad_sequence([torch.tensor(row, dtype=torch.int64) for row in references], batch_first=True).to(device)
+    occupied = occupancy(dense.log_probs, dense.lens, tokens, token_lens, codec.blank_id)
+    nucleus = keep_nucleus(pooled_log_probs(dense.log_probs, occupied).exp(), epsilon, codec.max_entries)
+    aligned = (occupied.sum((1, 2)) > 0).tolist()
+    kept_tokens, kept_probs = (part.cpu().numpy() for part in nucleus)
+    rows = []
+    for index, reference in enumerate(references):
+        end = len(reference) if aligned[index] else 0
+        packed = codec.pack(kept_tokens[index, :end], kept_probs[index, :end])
+        rows.append(({FINGERPRINT: fingerprint_of(reference)}, {POOLED: packed}))
+    return rows
+
+
+def read_pooled(store: Store, utterance_id: str, variant: str, tokens: Sequence[int]) -> Tensor:
+    """Pooled posteriors of an utterance, [U, K, 2] float32: token and probability of each entry.
+
+    What is missing to a probability of 1 is the tail. U is 0 when the teacher could not align the transcript.
+
+    Raises:
+        TargetsError: the store has none, or is over another transcript of this utterance.
+    """
+    if store.info.transcripts_sha256 is None:
+        raise TargetsError(
+            "holds no posteriors pooled over the tokens of transcripts",
+            where=store.folder,
+            expected="a store extracted with targets.pooled: true",
+            remedy=EXTRACT_AGAIN,
+        )
+    found = store.read_array(FINGERPRINT, utterance_id, variant)
+    if not np.array_equal(found, fingerprint_of(tokens)):
+        raise TargetsError(
+            f"the pooled posteriors of utterance {utterance_id!r} are over another transcript than the manifest's "
+            f"{len(tokens)} tokens",
+            where=store.folder,
+            expected="the transcript, its normalizer and the vocabulary as they were at extraction",
+            remedy=EXTRACT_AGAIN,
+        )
+    stored = store.read_posteriors(POOLED, utterance_id, variant)
+    entries = torch.zeros(len(stored.tokens), store.info.max_entries, 2)
+    entries[:, : stored.tokens.shape[1]] = torch.stack([stored.tokens.float(), stored.probs], -1)
+    return entries
+
+
+def fingerprint_of(tokens: Sequence[int]) -> Array:
+    """Four bytes that another transcript would not have."""
+    return np.frombuffer(zlib.crc32(np.asarray(tokens, "<i4").tobytes()).to_bytes(4, "little"), np.uint8)
