@@ -234,15 +234,18 @@ def _words(listed: Any) -> tuple[TimedWord, ...] | None:
 
 
 def _word(item: Any) -> TimedWord | None:
-    if not isinstance(item, dict) or not isinstance(item.get("word"), str) or not _is_number(item.get("start")):
+    """A word under the names that are in use: word or text, start, end or duration, each also with `_seconds`."""
+    if not isinstance(item, dict):
         return None
-    duration: Any = item.get("duration")
-    if duration is None and _is_number(item.get("end")):
-        duration = item["end"] - item["start"]
+    word = item.get("word", item.get("text"))
+    start, end, duration = (item.get(name, item.get(f"{name}_seconds")) for name in ("start", "end", "duration"))
+    if duration is None and _is_number(end) and _is_number(start):
+        duration = end - start
     confidence = item.get("confidence")
-    if not _is_number(duration) or not (confidence is None or _is_number(confidence)):
+    timed = isinstance(word, str) and _is_number(start) and _is_number(duration)
+    if not timed or not (confidence is None or _is_number(confidence)):
         return None
-    return TimedWord(item["word"], item["start"], duration, confidence)
+    return TimedWord(word, start, duration, confidence)
 
 
 def _is_number(value: Any) -> bool:

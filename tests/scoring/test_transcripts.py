@@ -35,6 +35,17 @@ def test_words_with_times_go_through_ctm_and_json_lines(tmp_path):
     assert rows[1] == {"id": "b", "text": ""}
 
 
+def test_words_are_read_under_the_names_that_are_in_use(tmp_path):
+    words = [
+        {"word": "one", "start": 0, "duration": 0.5},
+        {"word": "two", "start": 1, "end": 1.5, "confidence": 1},
+        {"text": "three", "start_seconds": 2.0, "end_seconds": 2.5},
+    ]
+    (tmp_path / "h.jsonl").write_text(json.dumps({"id": "a", "text": "one two three", "words": words}) + "\n")
+    found = read_transcripts(tmp_path / "h.jsonl", "hypothesis").words["a"]
+    assert found == (TimedWord("one", 0, 0.5), TimedWord("two", 1, 0.5, 1), TimedWord("three", 2.0, 0.5))
+
+
 def test_ctm_words_are_put_in_the_order_of_their_times(tmp_path):
     (tmp_path / "h.ctm").write_text(
         ";; a comment\nb 1 0.0 0.1 only\na A 1.0 0.2 two 0.5\na A 0.1 0.2 one NA lex extra\n"
