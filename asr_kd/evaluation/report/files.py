@@ -33,8 +33,8 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
     """
-    summary = summarize(results)
-    report = from_results(results, summary)
+    report = from_results(results, summarize(results))
+    summary = dict(report.summary)
     _write_hypotheses(report, folder / HYPOTHESES)
     write_text(folder / READABLE, markdown(summary))
     write_text(folder / LATEX, latex(report))

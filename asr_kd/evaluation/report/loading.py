@@ -56,12 +56,17 @@ def systems_of(found: Mapping[str, Any]) -> list[str]:
 
 
 def from_results(results: Results, summary: Summary) -> Report:
-    """A fresh evaluation, before anything is written."""
+    """A fresh evaluation, before anything is written; its sets say which references they were scored on."""
     rows = {
         name: {key: list(hypothesis_rows(found, result)) for key, result in found.systems.items()}
         for name, found in results.sets.items()
     }
-    return Report(summary, rows)
+    hashed = {name: references_sha256(next(iter(systems.values()))) for name, systems in rows.items() if systems}
+    sets = {
+        name: {**found, "references_sha256": hashed[name]} if name in hashed else found
+        for name, found in summary["test_sets"].items()
+    }
+    return Report({**summary, "test_sets": sets}, rows)
 
 
 def hypothesis_rows(found: SetResult, result: SystemResult) -> Iterable[dict[str, Any]]:

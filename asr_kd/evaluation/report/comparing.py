@@ -1,0 +1,196 @@
+"""Several runs side by side: who may be compared, and what differs. Knows reports as plain data only."""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.report.loading import RESULTS, Report, Row, open_report, references_sha256
+from asr_kd.evaluation.seed_runs import seeds_of_runs
+from asr_kd.scoring.significance import Resampling, bootstrap_difference
+
+FORMAT, FORMAT_VERSION = "asr-kd comparison", 1
+
+_FACTS = ("recipe", "corpus", "seeds", "date", "command", "git_commit")
+_SCORE_AGAIN = "Score their hypotheses again in the same way: asr-kd score"
+
+
+def open_runs(paths: Sequence[Path]) -> dict[str, Report]:
+    """Name of a run → its report; the name is that of its work_dir, with what tells it apart where two are alike.
+
+    Args:
+        paths: work_dirs, report folders or files of results.
+
+    Raises:
+        EvaluationError: fewer than two, one twice, or no evaluation there.
+    """
+    if len(paths) < 2:
+        raise EvaluationError(f"{len(paths)} run", expected="at least two to compare", remedy="Name another one")
+    homes = [_home(path.resolve()) for path in paths]
+    if len(set(homes)) < len(homes):
+        twice = next(home for home in homes if homes.count(home) > 1)
+        raise EvaluationError("is named twice", where=twice, expected="each run once")
+    return {name: open_report(path) for name, path in zip(_names(homes), paths, strict=True)}
+
+
+def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples: int = 2_000) -> dict[str, Any]:
+    """Every system of every run, set by set, as plain data.
+
+    ``runs`` → run → where it comes from; ``sets`` → set → rows of ``run``, ``key``, ``name``, ``wer`` (fractions) and
+    what else results.json says, with ``difference`` from the same system of the first run that has it: paired, over
+    the same speakers or utterances; null beside ``difference_reason``. ``seeds``: see `seeds_of_runs`.
+
+    Args:
+        seeds: whether the runs are one recipe with several seeds.
+        samples: of the bootstrap.
+
+    Raises:
+        EvaluationError: other normalizers, a set with other references, no set in common.
+    """
+    check_comparable_runs(reports)
+    names = list(dict.fromkeys(name for report in reports.values() for name in report.sets))
+    first = next(iter(reports.values())).summary["provenance"]
+    return {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "normalizer": first["normalizer"],
+        "runs": {run: _facts(report) for run, report in reports.items()},
+        "sets": {name: _rows_of_set(name, reports, Resampling(samples)) for name in names},
+        **({"seeds": seeds_of_runs(reports, Resampling(samples))} if seeds else {}),
+    }
+
+
+def check_comparable_runs(reports: Mapping[str, Report]) -> None:
+    """Refuse runs whose numbers say nothing of each other.
+
+    Raises:
+        EvaluationError: names the runs and their normalizers, or the set and the first reference that differs.
+    """
+    used = {run: report.summary["provenance"]["normalizer"] for run, report in reports.items()}
+    if len(set(used.values())) > 1:
+        raise EvaluationError(
+            f"the runs are under different normalizers ({', '.join(f'{run}: {name}' for run, name in used.items())})",
+            expected="one normalizer for all",
+            remedy=_SCORE_AGAIN,
+        )
+    shared = set.intersection(*(set(report.sets) for report in reports.values()))
+    if not shared:
+        sets = "; ".join(f"{run}: {', '.join(report.sets) or 'none'}" for run, report in reports.items())
+        raise EvaluationError(f"the runs have no test set in common ({sets})", expected="at least one")
+    for one, other in combinations(reports, 2):
+        for name in reports[one].sets:
+            if name in reports[other].sets:
+                _check_references(name, {one: reports[one], other: reports[other]})
+
+
+def _check_references(name: str, pair: Mapping[str, Report]) -> None:
+    """Refuse a set that two runs were scored on with other references."""
+    (one, first), (other, second) = pair.items()
+    hashes = [_references_sha256(report, name) for report in (first, second)]
+    if None in hashes:  # a report of an earlier release without its hypotheses: how much there is can still be seen
+        hashes = [str(_extent(report, name)) for report in (first, second)]
+    if hashes[0] == hashes[1]:
+        return
+    difference = _first_difference(_any_rows(first, name), _any_rows(second, name))
+    raise EvaluationError(
+        f"{one} and {other} were scored on different references{difference}",
+        where=name,
+        expected="the same utterances with the same references",
+        remedy=_SCORE_AGAIN,
+    )
+
+
+def _references_sha256(report: Report, name: str) -> str | None:
+    stored = report.sets[name].get("references_sha256")
+    if stored is not None:
+        return str(stored)
+    rows = _any_rows(report, name)
+    return references_sha256(rows) if rows else None
+
+
+def _extent(report: Report, name: str) -> list[Any]:
+    found = report.sets[name]
+    errors = found[report.systems(name)[0]]
+    return [found["utterances"], errors["words"], errors["characters"]]
+
+
+def _any_rows(report: Report, name: str) -> Sequence[Row]:
+    """Rows of one system: all have the same references."""
+    return next(iter(report.rows.get(name, {}).values()), [])
+
+
+def _first_difference(one: Sequence[Row], other: Sequence[Row]) -> str:
+    if not one or not other:
+        return ""
+    first = {row["id"]: row["reference"] for row in one}
+    second = {row["id"]: row["reference"] for row in other}
+    different = sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+    return f" ({len(different)} utterances, for example {different[0]})" if different else ""
+
+
+def _rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resampling) -> list[dict[str, Any]]:
+    rows = []
+    begun: dict[str, str] = {}  # system's key → the first run that has it
+    for run, report in reports.items():
+        for key in report.systems(name) if name in report.sets else []:
+            found, model = report.sets[name][key], report.summary["models"][key]
+            base = begun.setdefault(key, run)
+            rows.append(
+                {
+                    "run": run,
+                    "key": key,
+                    "name": found["name"],
+                    "role": model["role"],
+                    **{part: found[part] for part in ("wer", "wer_low", "wer_high", "cer", "words")},
+                    **{part: found[part] for part in ("substitutions", "deletions", "insertions")},
+                    **{part: model[part] for part in ("parameters", "size_bytes", "real_time_factor")},
+                    "chunk_ms": model.get("chunk_ms"),
+                    **(_difference(name, key, reports[base], report, resampling) if base != run else {}),
+                }
+            )
+    return rows
+
+
+def _difference(name: str, key: str, base: Report, report: Report, resampling: Resampling) -> dict[str, Any]:
+    """WER of a system minus that of the base's, paired."""
+    wer = report.sets[name][key]["wer"] - base.sets[name][key]["wer"]
+    before, after = ({row["id"]: row for row in found.rows.get(name, {}).get(key, [])} for found in (base, report))
+    if not before or before.keys() != after.keys():
+        reason = "hypotheses were not kept: no interval"
+        return {"difference": {"wer": wer, "low": None, "high": None}, "difference_reason": reason}
+    speakers = [str(row.get("speaker", "")) for row in before.values()]
+    found = bootstrap_difference(
+        [_errors(after[utterance_id]) for utterance_id in before],
+        [_errors(row) for row in before.values()],
+        [row["errors"]["words"] for row in before.values()],
+        groups=speakers if len(set(speakers)) > 1 else None,
+        resampling=resampling,
+    )
+    low, high = found.interval or (None, None)
+    return {"difference": {"wer": found.value, "low": low, "high": high}, "difference_reason": None}
+
+
+def _errors(row: Row) -> int:
+    errors = row["errors"]
+    return int(errors["substitutions"] + errors["deletions"] + errors["insertions"])
+
+
+def _facts(report: Report) -> dict[str, Any]:
+    facts = report.summary["provenance"]
+    return {name: facts.get(name) for name in _FACTS}
+
+
+def _home(path: Path) -> Path:
+    """The work_dir of a run that is named by its report or its results."""
+    path = path.parent if path.name == RESULTS else path
+    return path.parent if path.name == "report" else path
+
+
+def _names(homes: Sequence[Path]) -> list[str]:
+    """As few of each path's last parts as tell them all apart."""
+    for depth in range(1, max(len(home.parts) for home in homes)):
+        names = ["/".join(home.parts[-depth:]) for home in homes]
+        if len(set(names)) == len(names):
+            return names
+    return [str(home) for home in homes]
