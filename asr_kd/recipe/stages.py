@@ -16,10 +16,10 @@ from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.others import others_sha256
-from asr_kd.evaluation.report import RESULTS, read_results
+from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.export.bundle import export_bundle
-from asr_kd.files import sha256_of_file
+from asr_kd.files import sha256_of_file, write_text
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.extraction import extraction_unit, hypotheses_unit
@@ -181,6 +181,9 @@ def _export(context: RunContext, name: str) -> Unit:
         waveforms = [read_utterance(u) for u in spread(corpus.dev, recipe.export.verify_utterances)]
         wer = _word_error_rates(context, name)
         info = export_bundle(model, folder, waveforms, recipe=recipe.name, wer=wer, settings=recipe.export)
+        card = context.folder("report", CARDS, f"{name}.md")
+        if card.is_file():
+            write_text(folder / "README.md", card.read_text(encoding="utf-8"))
         say_bundle(context.progress, folder, info)
 
     return Unit(

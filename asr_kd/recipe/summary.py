@@ -18,7 +18,8 @@ def print_summary(context: RunContext, command: Sequence[str], last: str, consol
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
         console.print(terminal_table(read_results(work_dir / "report")))
         console.print(
-            f"report:  {work_dir / 'report' / 'results.md'} (also results.json and hypotheses/)", markup=False
+            f"report:  {work_dir / 'report' / 'index.html'} (also results.md, results.json, hypotheses/ and cards/)",
+            markup=False,
         )
     bundles = [work_dir / "export" / name for name in exported(context)]
     done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]

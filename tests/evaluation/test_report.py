@@ -189,7 +189,8 @@ def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utteranc
     hypotheses = folder / "hypotheses"
     assert [path.relative_to(hypotheses).as_posix() for path in hypotheses.rglob("*.jsonl")] == ["other/teacher.jsonl"]
     assert list(read_results(folder)["test_sets"]) == ["other"]
-    assert sorted(path.name for path in folder.iterdir()) == ["hypotheses", "results.json", "results.md"]
+    files = ["cards", "hypotheses", "index.html", "results.json", "results.md", "results.tex"]
+    assert sorted(path.name for path in folder.iterdir()) == files
 
 
 def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, utterances, by_heart):

@@ -4,7 +4,7 @@
 `summary` and the rows of hypotheses, fresh or read again (`loading`). Knows nothing of how numbers were measured.
 """
 
-from asr_kd.evaluation.report.files import HYPOTHESES, READABLE, write_report
+from asr_kd.evaluation.report.files import CARDS, HYPOTHESES, READABLE, write_report
 from asr_kd.evaluation.report.loading import RESULTS, Report, open_report, read_results
 
-__all__ = ["HYPOTHESES", "READABLE", "RESULTS", "Report", "open_report", "read_results", "write_report"]
+__all__ = ["CARDS", "HYPOTHESES", "READABLE", "RESULTS", "Report", "open_report", "read_results", "write_report"]

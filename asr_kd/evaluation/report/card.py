@@ -63,11 +63,11 @@ def _sections(report: Report, key: str) -> list[str]:
     parts = [f"# {escape(report.name(key))}", _described(model)]
     if facts["synthetic"]:
         parts.append("**Trained and measured on synthetic speech: this says nothing about real speech.**")
-    parts += ["## Results", _results(report, key), _measured(facts)]
+    parts += ["## Results", _results(report, key), _measured(facts, model)]
     parts += _distillation(report, key)
     parts += [
         "## Use",
-        f"```bash\nasr-kd transcribe {report.name(key)} recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
+        f"```bash\nasr-kd transcribe . recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
         "`tokens.txt` as an online zipformer2 CTC model.",
         "## Limits",
         "Measured on the sets above only. Other speakers, rooms, microphones and topics may do much worse; it has not "
@@ -102,10 +102,11 @@ def _results(report: Report, key: str) -> str:
     return pipe_table(header, rows, left=1)
 
 
-def _measured(facts: Mapping[str, Any]) -> str:
+def _measured(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     looked_at = facts.get("dev_sets")
     chosen = f" Training chose its epochs on {', '.join(map(escape, looked_at))}." if looked_at else ""
-    return f"Greedy decoding unless said otherwise; normalizer `{facts['normalizer']}`.{chosen}"
+    decoding = escape(plain(model.get("decoding", "greedy")))
+    return f"Decoding: {decoding}; normalizer: `{facts['normalizer']}`.{chosen}"
 
 
 def _distillation(report: Report, key: str) -> list[str]:

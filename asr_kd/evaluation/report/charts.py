@@ -63,7 +63,7 @@ def forest(points: Sequence[Point], label: str) -> Markup:
         write(root, x_scale(value), bottom + 16, f"{100 * value:g} %", "tick", _anchor(x_scale(value)))
     for index, point in enumerate(points):
         y = top + step * index + 30
-        write(root, 8, y - 14, point.look.name, f"label {point.look.kind}")
+        write(root, 8, y - 14, _cut(point.look.name, 27), f"label {point.look.kind}")
         interval = "" if point.low is None else f"{100 * point.reach[0]:.1f} to {100 * point.reach[1]:.1f}"
         text = write(root, WIDTH - 8, y - 14, f"{100 * point.wer:.2f} %", "value", "end")
         if interval:
@@ -164,8 +164,8 @@ def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequ
         mark(root, x, y, point.look.shape, point.look.kind)
         onwards = x < WIDTH * 0.6
         place = max([x, *(other for other in spread_xs if abs(other - x) < 16)]) if onwards else x
-        write(root, place + 10 if onwards else x - 10, label_y, point.look.name, f"label small {point.look.kind}",
-              "start" if onwards else "end")  # fmt: skip
+        kind, side = f"label small {point.look.kind}", "start" if onwards else "end"
+        write(root, place + 10 if onwards else x - 10, label_y, _cut(point.look.name, 24), kind, side)
 
 
 def _twins(xs: Sequence[float], index: int) -> float:
