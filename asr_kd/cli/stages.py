@@ -39,7 +39,7 @@ def run_stages(
         told = progress if ranks.first else Aside(progress, ranks.name)
         context = RunContext(recipe, told, device, should_stop, command_line(), ranks, share)
         run_recipe(context, first, last, force, only or ())
-        if ranks.first:
+        if ranks.first and share is None:  # after a share, what is next is up to the others
             print_summary(context, [str(path), *(overrides or [])], last, progress.console)
 
 

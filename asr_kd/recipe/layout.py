@@ -82,7 +82,7 @@ def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> li
     missing = [path for path in (*paths, folder / VOCABULARY) if not path.is_file()]
     if missing or not paths:
         raise AsrKdError(
-            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (leave --from out)"
+            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (asr-kd prepare)"
         )
     subwords = folder / BPE  # how text is cut is part of the vocabulary
     files = [*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else [])] if spelling else paths

@@ -112,10 +112,10 @@ def heard_teacher(context: RunContext, name: str) -> Teacher:
     Raises:
         CheckpointError: the teacher stage has not run, or has found another one under this name.
     """
-    settings = context.recipe.teachers[name]
+    settings, found = context.recipe.teachers[name], teacher_sha256(context, name)  # before anything is fetched
     if isinstance(settings, ExistingTeacher):
         teacher = _open(context, settings, context.device)
-        if teacher.sha256 != teacher_sha256(context, name):
+        if teacher.sha256 != found:
             raise CheckpointError(
                 "is not the teacher that the teacher stage found: its weights or settings have changed since",
                 where=f"teachers.{name}",

@@ -109,7 +109,9 @@ def test_hypotheses_may_be_in_the_home_folder_or_behind_a_url(copy, tmp_path, mo
 def test_a_slurm_task_says_that_it_makes_a_share(copy, monkeypatch):
     for name, value in {"ID": 1, "COUNT": 2, "MIN": 0, "MAX": 1, "STEP": 1}.items():
         monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", str(value))
-    assert "Slurm array makes share 2/2; --share 1/1 makes everything" in copy.command("extract").out
+    outcome = copy.command("extract")
+    assert "Slurm array makes share 2/2; --share 1/1 makes everything" in outcome.out
+    assert "next:" not in outcome.out, "others may still be at work"
     assert "Slurm" not in copy.command("extract", "--share", "1/1").out
     assert "--force" in copy.command("extract", "--force").err
 
@@ -119,3 +121,11 @@ def test_a_name_that_no_unit_has_is_refused(copy, name):
     assert f"{name!r} is not in these stages; expected one of teacher" in one_line(
         copy.command("extract", "--only", name)
     )
+
+
+def test_a_plan_says_which_stage_is_missing_before_it_opens_or_fetches_a_teacher(copy):
+    copy.file("teachers").rename(copy.file("elsewhere"))
+    assert "Run the teacher or student stage first" in one_line(copy.command("extract", "--plan"))
+    source = f"teachers={{friend: {{source: 'local:{copy.file('nowhere')}'}}}}"
+    line = one_line(copy.command("extract", "--plan", source, "students.student-kd.teacher=friend"))
+    assert "friend/teacher.json: is not there yet. Run the teacher stage first" in line
