@@ -12,7 +12,10 @@ from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.export.bundle import ExportSettings, export_bundle
 from tests.recipe.tiny_run import RECIPE, command, one_line
 
-VERBS = ("run", "prepare", "train", "extract", "distill", "evaluate", "export", "check", "transcribe")
+VERBS = (
+    *("run", "prepare", "train", "extract", "distill", "evaluate", "export"),
+    *("compare", "check", "transcribe", "score", "sweep"),
+)
 GROUPS = ("targets", "manifest")
 
 
