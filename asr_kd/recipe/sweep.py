@@ -20,7 +20,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import PreparedCorpus
 from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.report import RESULTS, read_results
+from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.files import sha256_of, write_text
 from asr_kd.recipe.context import RunContext
@@ -239,7 +239,7 @@ def _scored(context: RunContext, row: PlannedRow, key: str, folder: Path) -> dic
     facts = RunFacts(synthetic=corpus.synthetic, seeds=(row.seed or recipe.seed,), command=context.command or None)
     place = folder / "reports" / row.name
     evaluate_systems(systems, _dev_sets(corpus), recipe.evaluate, place, facts=facts, progress=context.progress)
-    results = read_results(place / RESULTS)
+    results = read_results(place)
     training = json.loads((model_folders(context)[row.name] / "model.json").read_text(encoding="utf-8"))
     return {
         "row": row.row,
