@@ -4,7 +4,7 @@ Its only home. sclite weighs a substitution 4 and the others 3, so that it somet
 are never below these (`tests/scoring/test_sclite.py`). Knows texts that are normalized already.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jiwer
@@ -35,21 +35,44 @@ def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Al
     """Align words, which one space separates, pair by pair."""
     # jiwer's default transforms would rewrite white space again; the normalizer has decided what a word is.
     to_words = jiwer.ReduceToListOfListOfWords()
-    return _aligned(jiwer.process_words(list(references), list(hypotheses), to_words, to_words).alignments)
+
+    def process(told: list[str], written: list[str]) -> Any:
+        return jiwer.process_words(told, written, to_words, to_words)
+
+    return _aligned(references, hypotheses, process, lambda text: len(text.split()))
 
 
 def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
     """Align characters, the space between words among them, pair by pair."""
     to_characters = jiwer.ReduceToListOfListOfChars()
-    found = jiwer.process_characters(list(references), list(hypotheses), to_characters, to_characters)
-    return _aligned(found.alignments)
+
+    def process(told: list[str], written: list[str]) -> Any:
+        return jiwer.process_characters(told, written, to_characters, to_characters)
+
+    return _aligned(references, hypotheses, process, len)
 
 
-def _aligned(alignments: Iterable[Iterable[Any]]) -> list[Alignment]:
+def _aligned(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    process: Callable[[list[str], list[str]], Any],
+    length: Callable[[str], int],
+) -> list[Alignment]:
+    """Only what differs goes to jiwer: of a good system's texts most do not."""
+    pairs = list(zip(references, hypotheses, strict=True))
+    different = [pair for pair in pairs if pair[0] != pair[1]]
+    chunks = iter(
+        process([told for told, _ in different], [text for _, text in different]).alignments if different else []
+    )
     return [
-        tuple(
-            Edit(chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_start_idx, chunk.hyp_end_idx)
-            for chunk in alignment
-        )
-        for alignment in alignments
+        _same(length(told)) if told == written else tuple(_edit(chunk) for chunk in next(chunks))
+        for told, written in pairs
     ]
+
+
+def _same(length: int) -> Alignment:
+    return (Edit("equal", 0, length, 0, length),) if length else ()
+
+
+def _edit(chunk: Any) -> Edit:
+    return Edit(chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_start_idx, chunk.hyp_end_idx)

@@ -237,8 +237,9 @@ def _word(item: Any) -> TimedWord | None:
     """A word under the names that are in use: word or text, start, end or duration, each also with `_seconds`."""
     if not isinstance(item, dict):
         return None
-    word = item.get("word", item.get("text"))
-    start, end, duration = (item.get(name, item.get(f"{name}_seconds")) for name in ("start", "end", "duration"))
+    word: Any = item.get("word", item.get("text"))
+    times: list[Any] = [item.get(name, item.get(f"{name}_seconds")) for name in ("start", "end", "duration")]
+    start, end, duration = times
     if duration is None and _is_number(end) and _is_number(start):
         duration = end - start
     confidence = item.get("confidence")

@@ -148,7 +148,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
             remedy="Look at the texts of this test set; `asr-kd check` lists empty transcripts",
         )
     alignments = align_words(reference_texts, hypothesis_texts)
-    words = [_counted(WordErrors, alignment) for alignment in alignments]
+    words = [count_words(alignment) for alignment in alignments]
     characters = [
         _counted(CharacterErrors, alignment) for alignment in align_characters(reference_texts, hypothesis_texts)
     ]
@@ -197,6 +197,11 @@ def check_comparable(first: Score, second: Score) -> None:
     for utterance_id, scored in first.utterances.items():
         if scored.reference != second.utterances[utterance_id].reference:
             raise EvaluationError("the two scores have different references", where=utterance_id, expected="the same")
+
+
+def count_words(alignment: Alignment) -> WordErrors:
+    """The word errors of an alignment."""
+    return _counted(WordErrors, alignment)
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:

@@ -5,6 +5,7 @@ Knows nothing of vocabularies or scores.
 """
 
 import functools
+import re
 import unicodedata
 from typing import Literal, get_args
 
@@ -16,6 +17,7 @@ Normalizer = Literal["none", "librispeech"]
 ScoringNormalizer = Literal["none", "librispeech", "whisper"]
 """For scoring there is `whisper` too, which writes what nobody says ("21" for "twenty one"): not to train on."""
 
+_ASCII_OTHER = re.compile(r"[^A-Z0-9']+")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
 
 
@@ -37,6 +39,9 @@ def normalize(text: str, normalizer: ScoringNormalizer) -> str:
         return normalize_as_whisper(text)
     if normalizer != "librispeech":
         raise ValueError(f"normalizer {normalizer!r}: expected one of {', '.join(get_args(ScoringNormalizer))}")
+    if text.isascii():  # most of English: the same, ten times faster
+        words = _ASCII_OTHER.sub(" ", text.upper().replace("`", "'")).split()
+        return " ".join(word for word in words if word.strip("'"))
     # NFC after upper case: that can leave a letter and its mark apart (ǰ → J + caron).
     upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper()).translate(_APOSTROPHES)
     words = "".join(symbol if symbol == "'" or _is_word_part(symbol) else " " for symbol in upper).split()

@@ -34,6 +34,11 @@ def test_twice_is_once(text):
     assert normalize(once, "librispeech") == once
 
 
+@given(st.text(alphabet=st.characters(codec="ascii")))
+def test_plain_letters_take_a_shorter_way_to_the_same(text):
+    assert normalize(f"{text} é", "librispeech") == f"{normalize(text, 'librispeech')} É".strip()
+
+
 @given(st.text())
 def test_only_words_with_single_spaces_are_left(text):
     words = normalize(text, "librispeech")
