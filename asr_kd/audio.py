@@ -10,6 +10,7 @@ which libsndfile silently shortens, so it is read here. A flipped bit inside WAV
 import functools
 import logging
 import math
+import mmap
 import struct
 import zlib
 from collections.abc import Iterator
@@ -35,6 +36,9 @@ DURATION_TOLERANCE_SECONDS = 0.02
 
 MP3_TOLERANCE_SAMPLES = 2 * 1152
 """Without a Xing header an MP3's length is only known to its frames of 1152 samples."""
+
+BLOCK_SECONDS = 10.0
+"""Audio that `read_blocks` decodes at once."""
 
 LARGEST_SAMPLE = 16.0
 """Beyond this a float file is not overdriven but in other units (16-bit integers stored as floats)."""
@@ -120,13 +124,7 @@ def read_audio(
     if info.sample_rate != SAMPLE_RATE:
         _say_resampled(info.sample_rate, str(path))
     if samples.shape[1] > 1 and channels == "refuse":
-        raise AudioError(
-            f"has {samples.shape[1]} channels",
-            problem="several channels",
-            where=path,
-            expected="one",
-            remedy="Say which to use with channels: first or mean",
-        )
+        raise _several_channels(path, samples.shape[1])
     mono = samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
     _check_samples(mono, where)
     found = len(mono) / info.sample_rate
@@ -140,6 +138,42 @@ def read_audio(
         )
     mono = np.clip(mono, -1.0, 1.0)  # lossy decoders overshoot a full-scale signal a little
     return torch.from_numpy(np.ascontiguousarray(resample(mono, info.sample_rate, SAMPLE_RATE)))
+
+
+def read_blocks(
+    path: Path, *, channels: ChannelPolicy = "refuse", block_seconds: float = BLOCK_SECONDS
+) -> Iterator[Tensor]:
+    """As `read_audio`, block by block: hours of audio in the memory of one block.
+
+    Damage is found where it lies, after the blocks before it were given.
+
+    Yields:
+        float32 [S] at 16 kHz in [-1, 1]; together what `read_audio` returns, with its errors.
+    """
+    import soxr  # librosa's resampler, which librosa itself only runs over whole signals
+
+    info = probe(path)
+    if info.channels > 1 and channels == "refuse":
+        raise _several_channels(path, info.channels)
+    if info.sample_rate != SAMPLE_RATE:
+        _say_resampled(info.sample_rate, str(path))
+    resampler = soxr.ResampleStream(info.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+    read = given = 0
+    for samples, container, last in _read_blocks(path, max(round(block_seconds * info.sample_rate), 1)):
+        read += len(samples)
+        if last:
+            _check_whole(path, info, read, container)
+        mono = samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
+        if read == 0 or len(mono):
+            _check_samples(mono, str(path))
+        mono = np.clip(mono, -1.0, 1.0)
+        if info.sample_rate != SAMPLE_RATE:
+            whole = math.ceil(read * SAMPLE_RATE / info.sample_rate)  # as librosa counts
+            mono = np.clip(resampler.resample_chunk(mono, last=last), -1.0, 1.0)[: whole - given]
+            mono = np.pad(mono, (0, (whole - given - len(mono)) * last))
+        given += len(mono)
+        if len(mono):
+            yield torch.from_numpy(np.ascontiguousarray(mono, dtype=np.float32))
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -197,16 +231,44 @@ def _decode(path: Path, info: AudioInfo) -> np.ndarray:
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError) as error:
         raise _undecodable(path, error) from error
-    if info.num_samples - len(samples) > (MP3_TOLERANCE_SAMPLES if info.approximate_length else 0):
+    _check_whole(path, info, len(samples), container)
+    return samples
+
+
+def _read_blocks(path: Path, size: int) -> Iterator[tuple[np.ndarray, str, bool]]:
+    """Samples [S, channels] float32, the container, and whether these are the last (S may then be 0)."""
+    try:
+        with soundfile.SoundFile(str(path)) as file:
+            last = False
+            while not last:
+                samples = file.read(size, dtype="float32", always_2d=True)
+                last = len(samples) < size
+                yield samples, file.format, last
+    except (soundfile.SoundFileError, OSError) as error:
+        raise _undecodable(path, error) from error
+
+
+def _check_whole(path: Path, info: AudioInfo, num_samples: int, container: str) -> None:
+    """Refuse a file that gave fewer samples than its header promised, or whose Ogg pages are damaged."""
+    if info.num_samples - num_samples > (MP3_TOLERANCE_SAMPLES if info.approximate_length else 0):
         raise AudioError(
-            f"ends after {len(samples) / info.sample_rate:.3f} s: it is cut off or damaged",
+            f"ends after {num_samples / info.sample_rate:.3f} s: it is cut off or damaged",
             where=path,
             expected=f"{info.duration:.3f} s as its header says",
             remedy="Restore the file from its source",
         )
     if container == "OGG":
         _verify_ogg(path)
-    return samples
+
+
+def _several_channels(path: Path, count: int) -> AudioError:
+    return AudioError(
+        f"has {count} channels",
+        problem="several channels",
+        where=path,
+        expected="one",
+        remedy="Say which to use with channels: first or mean",
+    )
 
 
 def _decode_segment(path: Path, where: str, info: AudioInfo, start: float, duration: float | None) -> np.ndarray:
@@ -319,16 +381,17 @@ def _verify_ogg_once(path: Path, size: int, changed: int) -> None:
 
 def _verify_ogg(path: Path) -> None:
     """Every page whole and with its checksum, and the last one marked as last (RFC 3533)."""
-    data = path.read_bytes()
     position, last_flags = 0, 0
-    while position < len(data):
-        segments = data[position + 26 : position + 27]
-        body = position + 27 + (segments[0] if segments else 0)
-        end = body + sum(data[position + 27 : body])
-        page = data[position:end]
-        whole = page[:4] == b"OggS" and end <= len(data) and body <= len(data)
-        if not whole or _ogg_crc(page[:22] + bytes(4) + page[26:]) != struct.unpack("<I", page[22:26])[0]:
-            raise _undecodable(path, ValueError(f"the Ogg page at byte {position} is cut off or fails its checksum"))
-        last_flags, position = page[5], end
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while position < len(data):
+            segments = data[position + 26 : position + 27]
+            body = position + 27 + (segments[0] if segments else 0)
+            end = body + sum(data[position + 27 : body])
+            page = data[position:end]
+            whole = page[:4] == b"OggS" and end <= len(data) and body <= len(data)
+            if not whole or _ogg_crc(page[:22] + bytes(4) + page[26:]) != struct.unpack("<I", page[22:26])[0]:
+                why = f"the Ogg page at byte {position} is cut off or fails its checksum"
+                raise _undecodable(path, ValueError(why))
+            last_flags, position = page[5], end
     if not last_flags & 0x04:
         raise _undecodable(path, ValueError("the last Ogg page is missing: the file is cut off"))

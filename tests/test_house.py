@@ -36,6 +36,8 @@ ONE_HOME = {
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
     "jiwer": "scoring/alignment.py",
+    "soxr": "audio.py",
+    "flashlight": "decoding/flashlight.py",
     "librosa": ("audio.py", "evaluation/report/media.py"),
     "PIL": "evaluation/report/media.py",
     "jinja2": "evaluation/report/templates.py",
@@ -46,6 +48,7 @@ ONE_HOME = {
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""
 LATE = {
+    "flashlight",
     "onnx",
     "onnxscript",
     "onnxruntime",

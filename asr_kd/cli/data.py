@@ -45,28 +45,48 @@ def check(
         raise typer.Exit(1)
 
 
+class WordForm(StrEnum):
+    """How words are printed with their times."""
+
+    json = "json"
+    ctm = "ctm"
+
+
 @app.command()
 def transcribe(
     model: Annotated[
         Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
     ],
-    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files.")],
+    audio: Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, of any length.")],
     channels: Annotated[Channels, typer.Option(help="What to do with several channels.")] = Channels.refuse,
+    decoding: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A recipe's evaluate.decoding in a file, or what asr-kd tune wrote."),
+    ] = None,
+    hotword: Annotated[
+        list[str] | None, typer.Option(metavar="PHRASE", help="A word or phrase to prefer; may be repeated.")
+    ] = None,
+    words: Annotated[
+        WordForm | None, typer.Option(help="Print words with times and confidences instead of lines of text.")
+    ] = None,
 ) -> None:
     """Print what is said in audio files, through the streaming path for a streaming model.
 
     \b
     Example:
-      asr-kd transcribe exp/an4/export/student-kd my-recording.wav
+      asr-kd transcribe exp/an4/export/student-kd my-recording.wav --words ctm
     """
+    from asr_kd.decoding.opening import read_decoding
+    from asr_kd.runtime.lines import transcript_lines
     from asr_kd.runtime.transcribe import transcribe_files
 
     failed = False
-    for path, text, error in transcribe_files(model, audio, channels.value):
-        if error is None:
-            typer.echo(f"{path}\t{text}")
+    settings = read_decoding(decoding, hotword or [])
+    for transcript in transcribe_files(model, audio, channels.value, settings):
+        if transcript.error is None:
+            typer.echo(transcript_lines(transcript, words.value if words else None), nl=False)
         else:
             failed = True
-            typer.echo(f"asr-kd: {error}", err=True)
+            typer.echo(f"asr-kd: {transcript.error}", err=True)
     if failed:
         raise typer.Exit(1)

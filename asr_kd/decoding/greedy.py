@@ -1,6 +1,6 @@
 """Best-path CTC decoding of whole utterances: the likeliest token a frame, repeats collapsed, blanks dropped.
 
-Knows tensors only: nothing of models, vocabularies or streams (see ``streaming``).
+Knows tensors only: nothing of models or vocabularies; streams are in ``streaming``.
 
 Shapes: B utterances, T frames, V vocabulary, U tokens.
 """
@@ -10,12 +10,39 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from asr_kd.decoding.hypothesis import Hypothesis, collapse_path
+from asr_kd.decoding.streaming import StreamingGreedy
+
 
 class Alignment(NamedTuple):
     """Decoded tokens of one utterance and the frame in which each was first emitted."""
 
     tokens: list[int]  # [U]
     frames: list[int]  # [U], strictly rising
+
+
+class GreedyDecoder:
+    """Best path as a `hypothesis.Decoder`.
+
+    Args:
+        blank_id: the CTC blank.
+    """
+
+    def __init__(self, blank_id: int) -> None:
+        self.blank_id = blank_id
+
+    def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
+        """One hypothesis an utterance; its score is the log-probability of the best path. [B, T, V], [B]."""
+        values, paths = log_probs.max(dim=-1) if log_probs.shape[1] else (log_probs[..., 0], log_probs[..., 0])
+        found = []
+        for row, length in enumerate(lens.tolist()):
+            path, sure = paths[row, :length].tolist(), values[row, :length].tolist()
+            found.append([Hypothesis(*collapse_path(path, sure, self.blank_id), sum(sure))])
+        return found
+
+    def stream(self) -> StreamingGreedy:
+        """A stream of its own."""
+        return StreamingGreedy(self.blank_id)
 
 
 def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[list[int]]:

@@ -1,17 +1,16 @@
 """The n best hypotheses of CTC posteriors: prefix beam search without a language model, by flashlight-text.
 
 Knows tensors only. Scores are log-probabilities of token sequences, summed over all alignments inside the beam (Graves
-& Jaitly 2014; Hannun 2014); with a beam wide enough they are exact. This is the only file that asks for
-torchaudio's decoder, which needs the extra ``lm``.
+& Jaitly 2014; Hannun 2014); with a beam wide enough they are exact. Needs the extra ``lm``.
 
 Shapes: B utterances, T frames, V vocabulary.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch import Tensor
 
-from asr_kd.errors import MissingExtraError
+from asr_kd.decoding.flashlight import open_factory
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 
 TOKENS_A_FRAME = 40
@@ -49,7 +48,7 @@ class NbestDecoder:
         beam_threshold: float = 25.0,
     ) -> None:
         names = [str(token) for token in range(vocab_size)]
-        self._decoder = _open_decoder()(
+        self._decoder = open_factory()(
             lexicon=None,
             tokens=names,
             blank_token=names[blank_id],
@@ -71,11 +70,3 @@ class NbestDecoder:
         on_cpu = log_probs.detach().float().clamp_min(LOWEST_LOG_PROB).cpu().contiguous()
         found = self._decoder(on_cpu, lens.cpu())
         return [[ScoredTokens(item.tokens.tolist(), float(item.score)) for item in items] for items in found]
-
-
-def _open_decoder() -> Any:
-    try:
-        from torchaudio.models.decoder import ctc_decoder
-    except (ImportError, RuntimeError) as error:  # torchaudio raises the second where flashlight is missing
-        raise MissingExtraError("flashlight-text", "lm") from error
-    return ctc_decoder

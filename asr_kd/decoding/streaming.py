@@ -3,10 +3,9 @@
 Knows tensors only. For every way to cut an utterance into chunks the result is that of ``greedy``.
 """
 
-import torch
 from torch import Tensor
 
-from asr_kd.decoding.greedy import first_emissions
+from asr_kd.decoding.hypothesis import Collapsed, Hypothesis
 
 
 class StreamingGreedy:
@@ -28,11 +27,21 @@ class StreamingGreedy:
 
     def reset(self) -> None:
         """Start a new stream."""
-        self.tokens: list[int] = []
-        self.frames: list[int] = []
+        self._collapsed = Collapsed([], [], [], [])
+        self._score = 0.0
         self.num_frames = 0
         self.trailing_blanks = 0
         self._previous = self.blank_id
+
+    @property
+    def tokens(self) -> list[int]:
+        """Every token emitted so far."""
+        return self._collapsed.tokens
+
+    @property
+    def frames(self) -> list[int]:
+        """The frame of each token."""
+        return self._collapsed.frames
 
     def accept(self, log_probs: Tensor) -> list[int]:
         """Decode the next chunk.
@@ -50,13 +59,20 @@ class StreamingGreedy:
             raise ValueError(f"log_probs {tuple(log_probs.shape)}; expected [T, V] with V above blank {self.blank_id}")
         if len(log_probs) == 0:
             return []
-        path = log_probs.argmax(dim=-1).cpu()  # [T]
-        emitted = first_emissions(path.unsqueeze(0), torch.tensor([[self._previous]]), self.blank_id)[0]
-        added = path[emitted].tolist()
-        self.tokens += added
-        self.frames += (emitted.nonzero()[:, 0] + self.num_frames).tolist()
-        self.num_frames += len(path)
-        self._previous = int(path[-1])
-        spoken = (path != self.blank_id).nonzero()
-        self.trailing_blanks = len(path) - 1 - int(spoken[-1]) if len(spoken) else self.trailing_blanks + len(path)
-        return added
+        values, path = log_probs.max(dim=-1)  # [T] each
+        known = len(self.tokens)
+        said, sure = path.tolist(), values.tolist()
+        self._collapsed.append(said, sure, self.num_frames, self._previous, self.blank_id)
+        self._score += sum(sure)
+        self.num_frames += len(said)
+        self._previous = said[-1]
+        silent = next((i for i, token in enumerate(reversed(said)) if token != self.blank_id), None)
+        self.trailing_blanks = self.trailing_blanks + len(said) if silent is None else silent
+        return self.tokens[known:]
+
+    def finish(self) -> None:
+        """The stream has ended; nothing is left to decide."""
+
+    def nbest(self) -> list[Hypothesis]:
+        """The best path so far."""
+        return [Hypothesis(*self._collapsed, self._score)]

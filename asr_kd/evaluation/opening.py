@@ -11,10 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.decoding.greedy import greedy
+from asr_kd.decoding.hypothesis import Decoder
+from asr_kd.decoding.opening import GREEDY, open_decoder
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.words import text_of
 from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.posteriors.measures import frame_mask
+from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.runtime.backend import TorchBackend, check_numbers
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.recognizer import batches_by_seconds, open_recognizer
@@ -25,20 +29,28 @@ TEACHER_BATCH_SECONDS = 60.0
 
 
 def open_system(
-    name: str, role: Role, folder: Path, *, device: str = "cpu", details: Mapping[str, Any] | None = None
+    name: str,
+    role: Role,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    details: Mapping[str, Any] | None = None,
+    decoding: DecodingSettings = GREEDY,
 ) -> System:
     """Open a model folder (torch) or a bundle (onnxruntime) under a name.
 
     Args:
         device: of a model folder.
         details: further facts for the report, such as the training seed; plain data.
+        decoding: how its posteriors become text.
 
     Raises:
         CheckpointError: neither of the two, or a damaged model folder.
         BundleError: a damaged bundle.
-        MissingExtraError: a bundle, without onnxruntime.
+        LanguageModelError: the LM or lexicon does not fit.
+        MissingExtraError: a bundle without onnxruntime, a beam without flashlight-text.
     """
-    recognizer = open_recognizer(folder, device=device)
+    recognizer = open_recognizer(folder, device=device, decoding=decoding)
     backend, context = recognizer.backend, recognizer.context
     if isinstance(backend, TorchBackend):
         parameters = sum(weights.numel() for weights in backend.model.parameters())
@@ -50,7 +62,7 @@ def open_system(
         "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS if context else None,
         "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS if context else None,
     }
-    facts = {"engine": engine, **streaming, **(details or {})}
+    facts = {"engine": engine, **streaming, **_said(decoding), **(details or {})}
     return System(name, role, recognizer, weights=folder, parameters=parameters, device=where, details=facts)
 
 
@@ -62,8 +74,9 @@ def open_teacher_system(
     device: str = "cpu",
     details: Mapping[str, Any] | None = None,
     batch_seconds: float = TEACHER_BATCH_SECONDS,
+    decoding: DecodingSettings = GREEDY,
 ) -> System:
-    """A teacher that this run did not train as a system: decoded greedily, in its own vocabulary.
+    """A teacher that this run did not train as a system, decoded in its own vocabulary.
 
     Parameters and bytes of the weights are reported when the teacher has `num_parameters` and `num_bytes`, which the
     protocol does not ask for.
@@ -73,6 +86,7 @@ def open_teacher_system(
         device: where it was opened.
         details: further facts for the report, such as its `source`; plain data.
         batch_seconds: audio, padding counted, that it hears at once.
+        decoding: how its posteriors become text.
     """
     facts = {
         "engine": "teacher",
@@ -80,11 +94,12 @@ def open_teacher_system(
         "sha256": teacher.sha256,
         "symbols": len(teacher.vocabulary),
         "frame_shift_ms": teacher.frame_shift_ms,
+        **_said(decoding),
     }
     return System(
         name,
         role,
-        TeacherRecognizer(teacher, batch_seconds),
+        TeacherRecognizer(teacher, batch_seconds, open_decoder(teacher.vocabulary, decoding)),
         parameters=getattr(teacher, "num_parameters", None),
         size_bytes=getattr(teacher, "num_bytes", None),
         device=device,
@@ -93,15 +108,19 @@ def open_teacher_system(
 
 
 class TeacherRecognizer:
-    """Greedy transcripts of a teacher.
+    """Transcripts of a teacher.
 
     Args:
         teacher: gives posteriors over its own vocabulary.
         batch_seconds: audio, padding counted, that it hears at once.
+        decoder: turns these into text; None is greedy.
     """
 
-    def __init__(self, teacher: Teacher, batch_seconds: float = TEACHER_BATCH_SECONDS) -> None:
+    def __init__(
+        self, teacher: Teacher, batch_seconds: float = TEACHER_BATCH_SECONDS, decoder: Decoder | None = None
+    ) -> None:
         self.teacher, self.batch_seconds = teacher, batch_seconds
+        self.decoder = decoder or open_decoder(teacher.vocabulary)
 
     def transcribe(self, waveforms: Sequence[Tensor]) -> list[str]:
         """Text of whole utterances, [S] each.
@@ -111,13 +130,24 @@ class TeacherRecognizer:
         """
         texts = [""] * len(waveforms)
         for batch in batches_by_seconds([len(waveform) for waveform in waveforms], self.batch_seconds):
-            for index, text in zip(batch, self._batch([waveforms[index] for index in batch]), strict=True):
-                texts[index] = text
+            dense = self.log_probs([waveforms[index] for index in batch])
+            for index, nbest in zip(batch, self.decoder.decode(dense.log_probs, dense.lens), strict=True):
+                texts[index] = text_of(nbest[0], self.teacher.vocabulary)
         return texts
 
-    def _batch(self, waveforms: list[Tensor]) -> list[str]:
+    def log_probs(self, waveforms: Sequence[Tensor]) -> DensePosteriors:
+        """Posteriors of one batch of waveforms, [S] each.
+
+        Raises:
+            CheckpointError: the teacher gives NaN.
+        """
         lens = torch.tensor([len(waveform) for waveform in waveforms])
-        log_probs, frames = self.teacher.log_probs(pad_sequence(waveforms, batch_first=True), lens)
-        check_numbers(log_probs[frame_mask(frames.to(log_probs.device), log_probs.shape[1])], self.teacher.name)
-        vocabulary = self.teacher.vocabulary
-        return [vocabulary.decode(tokens) for tokens in greedy(log_probs, frames, vocabulary.blank_id)]
+        dense = self.teacher.log_probs(pad_sequence(list(waveforms), batch_first=True), lens)
+        valid = frame_mask(dense.lens.to(dense.log_probs.device), dense.log_probs.shape[1])
+        check_numbers(dense.log_probs[valid], self.teacher.name)
+        return dense
+
+
+def _said(decoding: DecodingSettings) -> dict[str, Any]:
+    """What the report says of a decoder that is not greedy."""
+    return {} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json", exclude_defaults=True)}

@@ -5,6 +5,7 @@ from pathlib import Path
 from pydantic import Field
 
 from asr_kd.config import Settings
+from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.evaluation.measuring_settings import MeasuringSettings
 from asr_kd.text.normalize import ScoringNormalizer
 
@@ -23,10 +24,12 @@ class ReportSettings(Settings):
 class EvaluationSettings(MeasuringSettings):
     """How systems are scored and timed."""
 
-    later = frozenset({"others", "report"}) | MeasuringSettings.later
+    later = frozenset({"decoding", "others", "report"}) | MeasuringSettings.later
 
     normalizer: ScoringNormalizer = "librispeech"
     """Applied to references and hypotheses of every system alike, and stated in the report."""
+    decoding: DecodingSettings = DecodingSettings()
+    """How every system's posteriors become text."""
     bootstrap_samples: int = Field(2_000, ge=200, le=100_000)
     bootstrap_seed: int = Field(0, ge=0)
     rtf_utterances: int = Field(20, ge=0)
@@ -36,6 +39,7 @@ class EvaluationSettings(MeasuringSettings):
     max_excluded_share: float = Field(0.1, ge=0, le=1)
     """Evaluation stops when a larger share of a test set cannot be used."""
     report: ReportSettings = ReportSettings()
+    """The page."""
     others: dict[str, Path] = Field(default={})
     """Other people's systems, scored beside this recipe's: name → their hypotheses (.trn, .ctm, .jsonl, Kaldi's
     `text`), matched by utterance id."""

@@ -15,7 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.greedy import Alignment, greedy_alignments
+from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.greedy import Alignment, GreedyDecoder
+from asr_kd.decoding.hypothesis import NOTHING, Decoder, Hypothesis
+from asr_kd.decoding.opening import GREEDY, open_decoder
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.words import text_of
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
 from asr_kd.models.conformer import Conformer, EncoderOutput
@@ -27,7 +32,7 @@ from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.onnx_backend import OnnxBackend
 from asr_kd.runtime.padding import DEFAULT_TAIL_MS, padded_num_samples
-from asr_kd.runtime.streaming import StreamingRecognizer, check_samples
+from asr_kd.runtime.streaming import DEFAULT_ENDPOINT, StreamingRecognizer, check_samples
 from asr_kd.runtime.wire import unprintable_tokens
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -46,20 +51,31 @@ class Recognizer:
         vocabulary: its tokens.
         tail_ms: silence after each utterance, for chunked models only.
         name: what error messages call it.
+        decoder: turns its posteriors into text; None is greedy.
     """
 
     def __init__(
-        self, backend: Backend[Any], vocabulary: Vocabulary, *, tail_ms: int = DEFAULT_TAIL_MS, name: str = "model"
+        self,
+        backend: Backend[Any],
+        vocabulary: Vocabulary,
+        *,
+        tail_ms: int = DEFAULT_TAIL_MS,
+        name: str = "model",
+        decoder: Decoder | None = None,
     ) -> None:
         self.backend, self.vocabulary, self.tail_ms, self.name = backend, vocabulary, tail_ms, name
+        self.decoder: Decoder = decoder or GreedyDecoder(vocabulary.blank_id)
 
     @property
     def context(self) -> Context | None:
         """Chunk and left context of a streaming model, None for full context."""
         return self.backend.context
 
-    def stream(self) -> StreamingRecognizer:
+    def stream(self, endpoint: EndpointSettings = DEFAULT_ENDPOINT) -> StreamingRecognizer:
         """Start a live stream.
+
+        Args:
+            endpoint: when an utterance has ended.
 
         Raises:
             CheckpointError: the model needs the whole utterance.
@@ -71,7 +87,7 @@ class Recognizer:
                 expected="a model trained with model.streaming",
                 remedy="Transcribe whole files with it, or choose a streaming student",
             )
-        return StreamingRecognizer(self.backend, self.vocabulary, self.tail_ms, self.name)
+        return StreamingRecognizer(self.backend, self.vocabulary, self.tail_ms, self.name, self.decoder, endpoint)
 
     def in_context(self, context: Context) -> "Recognizer":
         """The same recognizer with another chunk and left context; a model trained on dynamic chunks serves several.
@@ -95,17 +111,24 @@ class Recognizer:
         Raises:
             AudioError: a waveform is not such audio.
         """
-        return [self.vocabulary.decode(a.tokens) for a in self.align(waveforms, batch_seconds=batch_seconds)]
+        found = self.hypotheses(waveforms, batch_seconds=batch_seconds)
+        return [text_of(nbest[0], self.vocabulary) for nbest in found]
 
     def align(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[Alignment]:
         """As `transcribe`, with token ids and the 40 ms frame of each."""
-        alignments: list[Alignment] = [Alignment([], [])] * len(waveforms)
+        found = self.hypotheses(waveforms, batch_seconds=batch_seconds)
+        return [Alignment(nbest[0].tokens, nbest[0].frames) for nbest in found]
+
+    def hypotheses(
+        self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS
+    ) -> list[list[Hypothesis]]:
+        """As `transcribe`: the decoder's n-best of each, at least one; a frame is 40 ms."""
+        found = [[NOTHING]] * len(waveforms)
         for batch in batches_by_seconds([len(waveform) for waveform in waveforms], batch_seconds):
             output = self.log_probs([waveforms[index] for index in batch])
-            decoded = greedy_alignments(output.log_probs, output.lens, self.vocabulary.blank_id)
-            for index, alignment in zip(batch, decoded, strict=True):
-                alignments[index] = alignment
-        return alignments
+            for index, nbest in zip(batch, self.decoder.decode(output.log_probs, output.lens), strict=True):
+                found[index] = nbest
+        return found
 
     def log_probs(self, waveforms: Sequence[Tensor]) -> EncoderOutput:
         """Log-probabilities of one batch, [B, T', V] with lengths [B]; a frame is 40 ms.
@@ -142,7 +165,12 @@ class Recognizer:
 
 
 def open_recognizer(
-    path: Path | str, *, tail_ms: int | None = None, device: str = "cpu", num_threads: int = 1
+    path: Path | str,
+    *,
+    tail_ms: int | None = None,
+    device: str = "cpu",
+    num_threads: int = 1,
+    decoding: DecodingSettings = GREEDY,
 ) -> Recognizer:
     """Open a model folder or a bundle, whichever `path` is.
 
@@ -151,17 +179,21 @@ def open_recognizer(
         tail_ms: silence after an utterance; None takes what the bundle says, or the default.
         device: of a model folder.
         num_threads: of a bundle.
+        decoding: how its posteriors become text.
 
     Raises:
         CheckpointError: neither of the two, or a damaged model folder.
         BundleError: a damaged bundle.
-        MissingExtraError: a bundle, without onnxruntime.
+        LanguageModelError: the LM or lexicon does not fit.
+        MissingExtraError: a bundle without onnxruntime, a beam without flashlight-text.
     """
     folder = Path(path)
     if (folder / BUNDLE_DESCRIPTION).is_file():
         bundle = read_bundle(folder)
         tail = bundle.info.streaming.tail_ms if tail_ms is None else tail_ms
-        return Recognizer(OnnxBackend(bundle, num_threads), bundle.vocabulary, tail_ms=tail, name=str(folder))
+        decoder = open_decoder(bundle.vocabulary, decoding)
+        backend = OnnxBackend(bundle, num_threads)
+        return Recognizer(backend, bundle.vocabulary, tail_ms=tail, name=str(folder), decoder=decoder)
     if not (folder / MODEL_DESCRIPTION).is_file():
         raise CheckpointError(
             "is neither a model folder nor a bundle" if folder.exists() else "does not exist",
@@ -169,14 +201,17 @@ def open_recognizer(
             expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}; {NO_PICKLES}",
             remedy="Pass a folder such as students/NAME/model or export/NAME of a run's work_dir",
         )
-    return torch_recognizer(load_model(folder, device), tail_ms=tail_ms)
+    return torch_recognizer(load_model(folder, device), tail_ms=tail_ms, decoding=decoding)
 
 
-def torch_recognizer(loaded: LoadedModel, *, tail_ms: int | None = None) -> Recognizer:
+def torch_recognizer(
+    loaded: LoadedModel, *, tail_ms: int | None = None, decoding: DecodingSettings = GREEDY
+) -> Recognizer:
     """A recognizer for a model that is in memory already."""
     backend = TorchBackend(loaded.model, unprintable_tokens(loaded.vocabulary))
     tail = DEFAULT_TAIL_MS if tail_ms is None else tail_ms
-    return Recognizer(backend, loaded.vocabulary, tail_ms=tail, name=str(loaded.folder))
+    decoder = open_decoder(loaded.vocabulary, decoding)
+    return Recognizer(backend, loaded.vocabulary, tail_ms=tail, name=str(loaded.folder), decoder=decoder)
 
 
 def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:

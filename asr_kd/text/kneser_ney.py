@@ -119,7 +119,8 @@ def _thresholds(order: int, prune: Sequence[int]) -> list[int]:
     thresholds = (given + [given[-1]] * order)[:order]
     if thresholds != sorted(thresholds) or thresholds[0] != 0 or len(given) > order:
         raise LanguageModelError(
-            f"prune {' '.join(map(str, prune))}", expected="0 for single words, then numbers that never fall, one an order"
+            f"prune {' '.join(map(str, prune))}",
+            expected="0 for single words, then numbers that never fall, one an order",
         )
     return thresholds
 
@@ -132,7 +133,9 @@ def _read(sentences: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
         words = sentence.split()
         reserved = [word for word in words if word in SPECIAL]
         if reserved:
-            raise LanguageModelError(f"the text holds {reserved[0]}", expected="words; this one has a meaning of its own")
+            raise LanguageModelError(
+                f"the text holds {reserved[0]}", expected="words; this one has a meaning of its own"
+            )
         if words:
             running.append(1)
             running += [ids.setdefault(word, len(ids)) for word in words]
@@ -178,9 +181,9 @@ def _adjusted(tables: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _discounts(adjusted: np.ndarray) -> tuple[float, ...] | None:
-    """D1, D2 and D3+ by Chen & Goodman's closed form; None where a needed count of counts is 0 or a result strange."""
+    """D1, D2 and D3+ by Chen & Goodman's closed form; None where a divisor is 0 or a result cannot be (lmplz's rule)."""
     seen = [int((adjusted == times).sum()) for times in range(1, 5)]
-    if not all(seen):
+    if not all(seen[:3]):
         return None
     ratio = seen[0] / (seen[0] + 2 * seen[1])
     found = tuple(times - (times + 1) * ratio * seen[times] / seen[times - 1] for times in range(1, 4))
