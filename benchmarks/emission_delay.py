@@ -1,9 +1,11 @@
-"""How much later one model says its tokens than another: what `delay_frames` should be. Prints a table.
+"""How much later a student says its tokens than its teacher: what `delay_frames` should be. Prints two tables.
 
-    python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--silence-seconds 0.6]
+    python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--chunks 2 4 8 16]
 
-Frames are 40 ms. Only utterances for which both models say the same tokens count. A token's delay is the frame of its
-first emission by the student less that by the teacher. A model is a folder `…/model` of a run.
+Measured as in the report (asr_kd/evaluation/delay.py): against forced alignment of the reference with the teacher's
+posteriors, over tokens that both got right. The first table counts tokens by their delay in frames of 40 ms and says at
+which shift the posteriors are most alike; the second has a row for each chunk size. A model is a folder `…/model` of a
+run.
 """
 
 import argparse
@@ -12,12 +14,16 @@ from pathlib import Path
 
 import torch
 
-from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.runtime.recognizer import open_recognizer
-
-BATCH = 16
+from asr_kd.evaluation.answers import spread
+from asr_kd.evaluation.delay import Delays, measure_delay
+from asr_kd.evaluation.frames import frame_agreement
+from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
+from asr_kd.evaluation.matrix import in_context
+from asr_kd.evaluation.opening import open_system
+from asr_kd.models.settings import Context
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
 
 
 def main() -> None:
@@ -25,30 +31,56 @@ def main() -> None:
     parser.add_argument("teacher", type=Path)
     parser.add_argument("student", type=Path)
     parser.add_argument("manifest", type=Path)
-    parser.add_argument("--silence-seconds", type=float, default=0.6)
+    parser.add_argument("--utterances", type=int, default=200)
+    parser.add_argument("--chunks", type=int, nargs="*", default=[], help="frames; the left context stays")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    teacher, student = open_recognizer(arguments.teacher), open_recognizer(arguments.student)
-    utterances = read_manifest(arguments.manifest)
-    silence = round(arguments.silence_seconds * SAMPLE_RATE)
-    delays: Counter[int] = Counter()
-    agreed = 0
-    for begin in range(0, len(utterances), BATCH):
-        waveforms = [read_utterance(u) for u in utterances[begin : begin + BATCH]]
-        waveforms = [torch.nn.functional.pad(waveform, (0, silence)) for waveform in waveforms]
-        for ours, theirs in zip(student.align(waveforms), teacher.align(waveforms), strict=True):
-            if ours.tokens == theirs.tokens and ours.tokens:
-                agreed += 1
-                delays.update(late - early for late, early in zip(ours.frames, theirs.frames, strict=True))
-    total = sum(delays.values())
+    utterances = spread([u for u in read_manifest(arguments.manifest) if u.text], arguments.utterances)
+    waveforms = [read_utterance(utterance) for utterance in utterances]
+    references = [utterance.text or "" for utterance in utterances]
+    student = open_system("student", "other", arguments.student)
+    heard_student = heard(hearing_of(student))
+    teacher = bridged_to(heard(hearing_of(open_system("teacher", "teacher", arguments.teacher))), heard_student)
+    by_teacher = [teacher.log_probs(waveform) for waveform in waveforms]
+    pairs = list(zip(by_teacher, map(heard_student.log_probs, waveforms), strict=True))
+    print_counts(measure_delay(references, teacher, heard_student, pairs))
+    best = frame_agreement(pairs, heard_student.vocabulary.blank_id)["at_best_shift"]
+    print(f"most alike at a shift of {best['shift_frames']} frames: KL {best['frame_kl']:.3f} nats a frame")
+    for chunk_frames in arguments.chunks:
+        if heard_student.context is None:
+            raise SystemExit("the student is a full-context model: it has no chunks")
+        context = Context(chunk_frames, heard_student.context.left_context_frames)
+        variant = heard(hearing_of(in_context(student, context)))
+        pairs = list(zip(by_teacher, map(variant.log_probs, waveforms), strict=True))
+        print_chunk(chunk_frames, measure_delay(references, teacher, variant, pairs))
+
+
+def heard(hearing: Hearing | None) -> Hearing:
+    if hearing is None:
+        raise SystemExit("a system that gives text only has no frames")
+    return hearing
+
+
+def print_counts(delays: Delays) -> None:
+    counts = Counter(round(late_ms / FRAME_SHIFT_MS) for late_ms in delays.emission["tokens"])
+    total = sum(counts.values())
     if not total:
-        raise SystemExit("the two models agree on no utterance: nothing to compare")
-    print(f"{agreed} of {len(utterances)} utterances agree; {total} tokens")
+        raise SystemExit("there is no token that both models got right: nothing to compare")
+    print(f"{total} of {delays.reference_tokens} tokens right in both, {delays.utterances} utterances")
     print(f"{'frames':>6} {'ms':>5} {'tokens':>7} {'share':>7} {'up to here':>10}")
     below = 0
-    for frames, count in sorted(delays.items()):
+    for frames, count in sorted(counts.items()):
         below += count
-        print(f"{frames:6d} {40 * frames:5d} {count:7d} {count / total:7.1%} {below / total:10.1%}")
+        print(f"{frames:6d} {FRAME_SHIFT_MS * frames:5d} {count:7d} {count / total:7.1%} {below / total:10.1%}")
+
+
+def print_chunk(chunk_frames: int, delays: Delays) -> None:
+    found = delays.plain()
+    cells = [f"chunk of {chunk_frames * FRAME_SHIFT_MS} ms"]
+    for kind in ("emission", "available"):
+        for part, numbers in found[kind].items():
+            cells.append(f"{kind} {part} {numbers['median_ms']} ({numbers['p90_ms']}) ms")
+    print("; ".join(cells))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Two delays, which must not be confused:
   the teacher's alignment begins it. A property of the model: how long it waits.
 - *available*: the end of the audio that a stream must have heard before that frame can be computed, less the same
   centre. A chunk is computed as a whole, so its first frame waits for its last; computing time comes on top of it.
+  Audio is taken to go on, as a microphone's does: at the end of a file a client may ask for the rest at once.
 
 The alignment is CTC's: a token lies where the teacher would emit it, not where its sound begins.
 

@@ -81,7 +81,7 @@ def evaluate_systems(
         measured=measure_all(
             Panel(systems, teachers_of([system.key for system in systems], pairs), settings, facts.bridge, progress),
             {name: (found.utterances, found.texts) for name, found in answered.items()},
-            all_costs(systems, costs, waveforms, memory=settings.memory),
+            all_costs(systems, costs, waveforms, memory=settings.memory, progress=progress),
         ),
     )
     write_report(results, folder, gather_evidence(results, systems, sets, settings.report, progress))

@@ -20,6 +20,11 @@ _DELAY = (
     "first token",
     "end of speech",
 )
+_FRAMES = (
+    "System", "Frame KL", "Same token, %", "not blank",
+    "Best shift, ms", "Frame KL", "Same token, %", "not blank",
+)  # fmt: skip
+_STEADY = ("System", "Revised a word", "Grown", "Extra words, digital silence", "quiet room", "Utterances")
 _DELAY_LEGEND = (
     "Median (90th percentile) over tokens that student and teacher both got right, against forced alignment of the "
     "reference with the teacher's posteriors. Emission: from the token's frame in that alignment to the frame in which "
@@ -43,26 +48,18 @@ def set_sections(found: Plain) -> Iterator[str]:
     systems = {key: value for key, value in found.items() if isinstance(value, Mapping) and "words" in value}
     late = [_delay_cells(row["name"], row["delay"]) for row in systems.values() if row.get("delay")]
     if late:
+        yield "### How late"
         yield pipe_table(_DELAY, late, left=1)
         yield _DELAY_LEGEND
     frames = {key: row for key, row in found.get("agreement", {}).items() if row.get("frame_kl") is not None}
     if frames:
-        header = (
-            "System",
-            "Frame KL",
-            "Same token, %",
-            "not blank",
-            "Best shift, ms",
-            "Frame KL",
-            "Same token, %",
-            "not blank",
-        )
-        yield pipe_table(header, [_frame_cells(systems, key, row) for key, row in frames.items()], left=1)
+        yield "### Frames beside the teacher's"
+        yield pipe_table(_FRAMES, [_frame_cells(systems, key, row) for key, row in frames.items()], left=1)
         yield _FRAMES_LEGEND
     steady = [row for row in systems.values() if row.get("stability") or row.get("trailing_silence")]
     if steady:
-        header = ("System", "Revised a word", "Grown", "Extra words, digital silence", "quiet room", "Utterances")
-        yield pipe_table(header, [_steady_cells(row) for row in steady], left=1)
+        yield "### What is shown before the end, and after it"
+        yield pipe_table(_STEADY, [_steady_cells(row) for row in steady], left=1)
         seconds = next((row["trailing_silence"]["seconds"] for row in steady if row.get("trailing_silence")), 0)
         yield _SILENCE_LEGEND.format(seconds=seconds)
 

@@ -22,6 +22,7 @@ from asr_kd.export.bundle import export_bundle
 from asr_kd.files import sha256_of_file, write_text
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.decoding import decoding_inputs
 from asr_kd.recipe.extraction import extraction_unit, hypotheses_unit
 from asr_kd.recipe.layout import (
     VOCABULARY,
@@ -142,6 +143,7 @@ def _evaluate(context: RunContext) -> Unit:
             corpus=corpus.name,
             dev_sets=corpus.dev_sets,
             curves=curves(context),
+            bridge=recipe.bridge,
         )
         evaluate_systems(systems, corpus.sets, recipe.evaluate, folder, facts=facts, progress=context.progress)
 
@@ -151,7 +153,8 @@ def _evaluate(context: RunContext) -> Unit:
         if not present:
             existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
         others = others_sha256(recipe.evaluate.others)
-        return corpus_hashes(context) + [system_sha256(context, name) for name in present] + others
+        models = [system_sha256(context, name) for name in present]
+        return corpus_hashes(context) + models + others + decoding_inputs(context, present)
 
     return Unit(
         "evaluate",
