@@ -138,7 +138,7 @@ class DelayedKlSettings(TermSettings):
 
     mode: Mode = "minimum"
     min_delay_frames: int = Field(default=0, ge=0, le=50)
-    max_delay_frames: int = Field(default=2, ge=0, le=50)
+    max_delay_frames: int = Field(default=3, ge=0, le=50)
     sharpness: float = Field(default=1.0, ge=0.0, le=1000.0)
     selection: Selection = "nonblank"
     dilation: int = Field(default=1, ge=0, le=20)

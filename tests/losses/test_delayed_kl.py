@@ -238,7 +238,7 @@ def test_training_is_told_of_the_silence_and_of_the_parameters():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"min_delay_frames": 3}, "min_delay_frames 3 is above max_delay_frames 2"),
+        ({"min_delay_frames": 4}, "min_delay_frames 4 is above max_delay_frames 3"),
         ({"mode": "soft"}, "minimum"),
         ({"sharpness": -1}, "at least 0"),
     ],
