@@ -1,8 +1,8 @@
 """Representation: the student's hidden layers are drawn, through a projection, to layers of its teacher.
 
 Sources: Romero et al. 2015 (FitNets: a regression to a hidden layer through a learned map); Shim et al. 2023 and
-icefall's MVQ-KD (the same for streaming speech recognition, where hidden states gave the largest gains). The projections
-belong to the objective and are dropped after training. Knows tensors only.
+icefall's MVQ-KD (the same for streaming speech recognition, where hidden states gave the largest gains). The
+projections belong to the objective and are dropped after training. Knows tensors only.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, D width of the student, D' of the teacher.
 """

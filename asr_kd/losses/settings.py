@@ -167,6 +167,13 @@ class DistillSettings(Settings):
         return any(settings.term.needs_hypotheses for settings in self.terms.values())
 
     @property
+    def teaches_inner_heads(self) -> bool:
+        """Whether the heads of inner layers, where there are any, learn from anything."""
+        labels = self.kd_weight < 1.0 and self.inner_heads != "teacher"
+        terms = self.terms.values() if self.inner_heads != "labels" else []
+        return labels or any(settings.term.on_inner_heads for settings in terms)
+
+    @property
     def needs_references(self) -> bool:
         """Whether a student with these settings needs transcripts."""
         return self.kd_weight < 1.0 or any(settings.needs_references for settings in self.terms.values())

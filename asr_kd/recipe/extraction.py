@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
@@ -28,10 +29,12 @@ from asr_kd.targets.ledger import done_shards
 from asr_kd.targets.nbest import NbestReport, extract_hypotheses
 from asr_kd.targets.places import place_of
 from asr_kd.targets.plan import EVERYTHING, Share
+from asr_kd.targets.pooled import Transcripts, spell_transcripts
 from asr_kd.targets.sanity import check_teacher
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import INDEX, QUARANTINE
 from asr_kd.teachers.base import Teacher
+from asr_kd.text.vocabulary import Vocabulary
 
 PLACE = "place.json"
 """Says where a store lies that is not in its own folder."""
@@ -55,10 +58,13 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
             share,
             should_stop=_stopping(context, lambda: done_shards(place_of(store))),
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
+            transcripts=_transcripts(context, corpus.train, vocabulary) if settings.pooled else None,
         )
 
     plain = {
-        **settings.model_dump(mode="json", exclude={"readers"}),  # more threads change nothing that is stored
+        # More threads change nothing that is stored.
+        **{name: value for name, value in settings.identity().items() if name != "readers"},
+        **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
         **_bridging(context, teacher),
     }
 
@@ -195,7 +201,9 @@ def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> Non
     for name in only or teachers:
         heard = bridged(context, heard_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
-        for line in plan_report(heard, corpus.train, _target_settings(context, name)).lines(workers):
+        settings = _target_settings(context, name)
+        transcripts = _transcripts(context, corpus.train, vocabulary) if settings.pooled else None
+        for line in plan_report(heard, corpus.train, settings, transcripts=transcripts).lines(workers):
             context.progress.message(line)
 
 
@@ -209,10 +217,17 @@ def _bridging(context: RunContext, teacher: str) -> dict[str, Any]:
 
 
 def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
-    """The recipe's settings, with the speeds that this teacher's students train at."""
+    """The recipe's settings, with the speeds that this teacher's students train at and what else they need."""
     recipe = context.recipe
     speeds = tuple(sorted({*recipe.targets.speeds, *recipe.target_speeds(teacher)}))
-    return recipe.targets.model_copy(update={"speeds": speeds})
+    pooled = recipe.targets.pooled or recipe.needs_pooled(teacher)
+    layers = recipe.target_layers(teacher)
+    return recipe.targets.model_copy(update={"speeds": speeds, "pooled": pooled, "layers": layers})
+
+
+def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Transcripts:
+    """What posteriors are pooled over: as students spell, which is what a bridged teacher's posteriors are of."""
+    return spell_transcripts(utterances, vocabulary, context.recipe.vocabulary.normalizer)
 
 
 def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[], bool]:

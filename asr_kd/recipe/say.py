@@ -33,6 +33,10 @@ def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -
             f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
             f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
         )
+    if report.layer_bytes_per_frame:
+        error = report.fidelity.layer_error if report.fidelity is not None else None
+        changed = "" if error is None else f"; rounding changed them by {100 * error:.2f} % of their length"
+        progress.message(f"  of these, hidden layers take {report.layer_bytes_per_frame:.1f} bytes a frame{changed}")
     if report.quarantine:
         progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")
 

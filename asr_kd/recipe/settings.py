@@ -13,6 +13,7 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import ConformerSettings
+from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
 from asr_kd.targets.places import URL
@@ -131,6 +132,7 @@ class Recipe(Settings):
             raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
         for name, teacher in self.teachers.items():
             self._check_members(name, teacher)
+            self._check_layers(name, teacher)
             self._check_unit_names(name)
         for name, student in self.students.items():
             self._check_student(name, student)
@@ -159,6 +161,18 @@ class Recipe(Settings):
                     f"{', '.join(trained) or 'none'}"
                 )
 
+    def _check_layers(self, name: str, teacher: AnyTeacher) -> None:
+        """Only teachers trained here have layers to store; those that students match are checked with them."""
+        if not self.targets.layers or not self.target_speeds(name):
+            return
+        if isinstance(teacher, ExistingTeacher):
+            raise ValueError(f"targets.layers needs teachers that this recipe trains, and {name!r} is from elsewhere")
+        if self.targets.layers[-1] > teacher.model.layers:
+            raise ValueError(
+                f"targets.layers {list(self.targets.layers)} must lie from 1 to {teacher.model.layers}, the layers of "
+                f"{name!r}"
+            )
+
     def _check_unit_names(self, name: str) -> None:
         """Each unit of extraction has a marker of its own."""
         other = nbest_unit_name(name)
@@ -175,7 +189,17 @@ class Recipe(Settings):
             raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
         if needs_teacher(student):
             self._check_teacher(name, student)
-        for key, chosen in (student.distill.terms if student.distill is not None else {}).items():
+        if student.distill is not None:
+            self._check_distill(name, student, student.distill)
+
+    def _check_distill(self, name: str, student: StudentSettings, distill: DistillSettings) -> None:
+        """What is asked of the models must be there."""
+        if student.train.inner_layers and not distill.teaches_inner_heads:
+            raise ValueError(
+                f"students.{name}.distill.inner_heads: {distill.inner_heads} leaves the heads at train.inner_layers "
+                "nothing to learn from"
+            )
+        for key, chosen in distill.terms.items():
             misfit = chosen.misfit(self._shape(student))
             if misfit is not None:
                 raise ValueError(f"students.{name}.distill, {key}: {misfit}")
@@ -227,6 +251,24 @@ class Recipe(Settings):
             for speed in student.train.augmentation.speeds
         }
         return tuple(sorted(speeds))
+
+    def needs_pooled(self, teacher: str) -> bool:
+        """Whether a student learns from this teacher's posteriors pooled over the tokens of the transcript."""
+        return any(
+            reads_store(student) and POOLED in student.distill.needs_arrays
+            for student in self.students.values()
+            if student.distill is not None and self.teacher_of(student) == teacher
+        )
+
+    def target_layers(self, teacher: str) -> tuple[int, ...]:
+        """Hidden layers of this teacher that its store needs: what the recipe says, and what its students match."""
+        layers = {
+            layer
+            for student in self.students.values()
+            if student.distill is not None and reads_store(student) and self.teacher_of(student) == teacher
+            for layer in student.distill.teacher_layers
+        }
+        return tuple(sorted({*self.targets.layers, *layers}))
 
     def needs_nbest(self, teacher: str) -> bool:
         """Whether a student learns from this teacher's own hypotheses."""

@@ -8,6 +8,7 @@ from asr_kd.evaluation.opening import open_system, open_teacher_system
 from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import ExistingTeacher, Recipe, StudentSettings
 from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
@@ -36,17 +37,23 @@ def system_sha256(context: RunContext, name: str) -> str:
 
 
 def open_named(context: RunContext, name: str) -> System:
-    """A teacher or student of the recipe, ready to transcribe."""
+    """A teacher or student of the recipe, ready to transcribe as the recipe's `evaluate.decoding` says."""
+    decoding = decoding_of(context, name)
     role, device = role_of(context, name), str(context.device)
     settings = context.recipe.teachers.get(name)
     if isinstance(settings, ExistingTeacher):
         return open_teacher_system(
-            name, heard_teacher(context, name), role=role, device=device, details=_description(settings)
+            name,
+            heard_teacher(context, name),
+            role=role,
+            device=device,
+            details=_description(settings),
+            decoding=decoding,
         )
     folder = model_folders(context)[name]
     card = load_model(folder).card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
-    return open_system(name, role, folder, device=device, details=details)
+    return open_system(name, role, folder, device=device, details=details, decoding=decoding)
 
 
 def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
@@ -85,8 +92,12 @@ def role_of(context: RunContext, name: str) -> Role:
 
 
 def taught_by(recipe: Recipe, student: StudentSettings) -> str | None:
-    """The teacher that a student is measured against; None where other systems' hypotheses taught it."""
-    if not recipe.teachers or (student.hypotheses is not None and student.teacher is None):
+    """The teacher that a student is measured against.
+
+    None where other systems' hypotheses taught it, or where it taught itself and several teachers are there.
+    """
+    unnamed = student.teacher is None
+    if not recipe.teachers or (unnamed and (student.hypotheses is not None or len(recipe.teachers) > 1)):
         return None
     return recipe.teacher_of(student)
 

@@ -11,8 +11,8 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.labelling import Labels, label
 from asr_kd.targets.ledger import entry_of
-from asr_kd.targets.packing import Codec
 from asr_kd.targets.plan import PlannedShard, plan_shards, variant_seconds
+from asr_kd.targets.pooled import Transcripts
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import shard_bytes
 from asr_kd.teachers.base import Teacher
@@ -75,6 +75,7 @@ def plan_report(
     utterances: Sequence[Utterance],
     settings: TargetSettings,
     sample_seconds: float = SAMPLE_SECONDS,
+    transcripts: Transcripts | None = None,
 ) -> PlanReport:
     """Plan an extraction and label an even sample of it, timed.
 
@@ -83,6 +84,7 @@ def plan_report(
         utterances: all of the corpus.
         settings: as for the extraction.
         sample_seconds: audio of the sample, over all variants.
+        transcripts: as for the extraction.
 
     Raises:
         TargetsError: no utterances, or none of the sample can be used.
@@ -90,11 +92,11 @@ def plan_report(
     if not utterances:
         raise TargetsError("no utterances to extract", expected="a manifest with at least one")
     sample = _sample(utterances, settings, sample_seconds)
-    vocabulary = teacher.vocabulary
-    codec = Codec(len(vocabulary), vocabulary.blank_id, settings.max_entries, settings.certain_blank, settings.levels)
-    _label(teacher, sample[-WARM_UP_UTTERANCES:], settings, codec)  # kernels are chosen and memory is taken here
+    codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
+    transcripts = transcripts or {}
+    _label(teacher, sample[-WARM_UP_UTTERANCES:], settings, transcripts)  # kernels are chosen and memory is taken here
     started = time.perf_counter()
-    labels = _label(teacher, sample, settings, codec)
+    labels = _label(teacher, sample, settings, transcripts)
     took = time.perf_counter() - started
     if not labels.rows:
         raise TargetsError(
@@ -124,8 +126,8 @@ def plan_report(
     )
 
 
-def _label(teacher: Teacher, sample: Sequence[Utterance], settings: TargetSettings, codec: Codec) -> Labels:
-    return label(teacher, sample, settings, codec, lambda: None, lambda labels, seconds: None)
+def _label(teacher: Teacher, sample: Sequence[Utterance], settings: TargetSettings, transcripts: Transcripts) -> Labels:
+    return label(teacher, sample, settings, transcripts, lambda: None, lambda labels, seconds: None)
 
 
 def _sample(utterances: Sequence[Utterance], settings: TargetSettings, seconds: float) -> list[Utterance]:

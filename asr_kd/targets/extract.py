@@ -15,9 +15,11 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import Labels, QuarantineEntry, label
+from asr_kd.targets.layers import layer_widths
 from asr_kd.targets.ledger import Ledger, entry_of, writing
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.pooled import Transcripts, transcripts_sha256
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import shard_bytes
 from asr_kd.targets.spelling import write_vocabulary
@@ -46,6 +48,8 @@ class ExtractionReport:
     """Shards of all shares."""
     frames: int
     bytes_per_frame: float
+    layer_bytes_per_frame: float
+    """Of these, what hidden layers take."""
     quarantine: tuple[QuarantineEntry, ...]
     """Of all shards that are done."""
     fidelity: Fidelity | None
@@ -68,6 +72,7 @@ def extract(
     share: Share = EVERYTHING,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float, float], None] = lambda done, total: None,
+    transcripts: Transcripts | None = None,
 ) -> ExtractionReport:
     """Label utterances into a store, going on where an earlier call stopped.
 
@@ -82,15 +87,20 @@ def extract(
         share: which shards this worker makes.
         should_stop: asked between batches.
         progress: told seconds of audio done and in all, over all variants and workers.
+        transcripts: of all utterances, see `spell_transcripts`; needed with `settings.pooled` only.
 
     Raises:
+        ValueError: `settings.pooled` without transcripts.
         TargetsError: the folder holds another teacher's, data's or settings' targets; too many unusable utterances;
-            or it cannot be written (disk full): finished shards stay usable.
+            the teacher does not have the layers; or it cannot be written (disk full): finished shards stay usable.
         StoppedEarly: `should_stop` said so; finished shards are kept.
     """
     if not utterances:
         raise TargetsError("no utterances to extract", expected="a manifest with at least one", where=str(folder))
-    extraction = _Extraction(teacher, utterances, settings, place_of(folder), share, should_stop, progress)
+    if settings.pooled and transcripts is None:
+        raise ValueError("posteriors are pooled over transcripts, and none are given")
+    place, transcripts = place_of(folder), transcripts or {}
+    extraction = _Extraction(teacher, utterances, settings, place, share, should_stop, progress, transcripts)
     return extraction.run()
 
 
@@ -103,6 +113,7 @@ class _Extraction:
     share: Share
     should_stop: Callable[[], bool]
     progress: Callable[[float, float], None]
+    transcripts: Transcripts
     finished: set[int] = field(default_factory=set)
     """Shards that this worker made, or found and hashed."""
     busy: dict[int, str] = field(default_factory=dict)
@@ -137,6 +148,7 @@ class _Extraction:
             planned=len(self.plan),
             frames=info.frames,
             bytes_per_frame=info.bytes_per_frame,
+            layer_bytes_per_frame=info.layer_bytes_per_frame,
             quarantine=quarantine,
             fidelity=self._fidelity(info, quarantine, made) if info.complete else None,
         )
@@ -170,6 +182,8 @@ class _Extraction:
             levels=self.settings.levels,
             variants=self.settings.variants,
             manifest_sha256=manifest_sha256(self.utterances),
+            transcripts_sha256=transcripts_sha256(self.transcripts) if self.settings.pooled else None,
+            layers=layer_widths(self.teacher, self.settings.layers),
             planned_shards=len(self.plan),
         )
 
@@ -193,9 +207,9 @@ class _Extraction:
         self.place.clear(shard.name)  # of a killed process: the shard is ours now
         self.shard = shard
         try:
-            codec = self.ledger.info.codec
-            labels = label(self.teacher, shard.utterances, self.settings, codec, self._before_batch, self._after_batch)
-            content = shard_bytes(codec, labels.rows)
+            before, after = self._before_batch, self._after_batch
+            labels = label(self.teacher, shard.utterances, self.settings, self.transcripts, before, after)
+            content = shard_bytes(self.ledger.info.codec, labels.rows)
             self.ledger.finish(shard, content, entry_of(shard, content, labels.rows), labels.quarantine)
         finally:
             self.under_way = 0.0

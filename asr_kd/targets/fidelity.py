@@ -1,6 +1,6 @@
 """How much of the teacher a store kept, measured on a sample with the teacher itself. Changes nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -10,7 +10,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
-from asr_kd.targets.labelling import listen
+from asr_kd.targets.layers import hear, read_layer
 from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.plan import plan_batches
 from asr_kd.targets.settings import TargetSettings, variant_name
@@ -37,6 +37,8 @@ class Fidelity(Settings):
     teacher_entropy: float
     blank_share: float
     """Frames where the teacher's most probable token is the blank."""
+    layer_error: float | None = None
+    """Of hidden layers, where they are stored: length of what rounding changed by length of what was heard."""
 
 
 def measure_fidelity(
@@ -47,13 +49,14 @@ def measure_fidelity(
     stored = [utterance for utterance in sorted(utterances, key=lambda item: item.id) if utterance.id in store]
     stride = max(1, len(stored) // settings.fidelity_utterances)
     sample = stored[::stride][: settings.fidelity_utterances]
-    sums = torch.zeros(6, dtype=torch.float64)
+    sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for batch in plan_batches(sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
-        dense = listen(teacher, waveforms)
+        dense, hidden = hear(teacher, waveforms, settings.layers)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
+            layers += compare_layers(store, utterance.id, variant_name(speed), _of_row(hidden, index))
     shards = store.info.shards
     frames = max(store.info.frames, 1)
     means = (sums / sums[0].clamp_min(1)).tolist()
@@ -68,6 +71,7 @@ def measure_fidelity(
         argmax_agreement=means[3],
         teacher_entropy=means[4],
         blank_share=means[5],
+        layer_error=float((layers[0] / layers[1].clamp_min(1e-30)).sqrt()) if settings.layers else None,
     )
 
 
@@ -97,3 +101,17 @@ def compare(log_probs: torch.Tensor, stored: StoredTargets, blank_id: int) -> to
         teacher.argmax(-1) == blank_id,
     ]
     return torch.stack([measure.double().sum() for measure in measures])
+
+
+def compare_layers(store: Store, utterance_id: str, variant: str, hidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
+    """Squared lengths of what rounding changed in a stored utterance's layers [T, D'] each, and of all, [2] float64."""
+    squares = torch.zeros(2, dtype=torch.float64)
+    for layer, heard in hidden.items():
+        stored = read_layer(store, layer, utterance_id, variant)
+        theirs = heard[: len(stored)].double().cpu()
+        squares += torch.stack([(stored - theirs).square().sum(), theirs.square().sum()])
+    return squares
+
+
+def _of_row(hidden: Mapping[int, torch.Tensor], row: int) -> dict[int, torch.Tensor]:
+    return {layer: states[row] for layer, states in hidden.items()}

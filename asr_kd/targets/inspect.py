@@ -67,12 +67,18 @@ class StoreSummary:
             f"  utterances: {sum(shard.utterances for shard in info.shards)}, and {self.quarantined} quarantined",
             f"  frames: {info.frames} of {info.frame_shift_ms:g} ms, {hours:.3g} h in all variants",
             f"  size: {shard_bytes / 1e6:.4g} MB of shards, {self.total_bytes / 1e6:.4g} MB in all",
-            f"  bytes a frame: {info.bytes_per_frame:.3f}",
+            f"  bytes a frame: {info.bytes_per_frame:.3f}{_layers(info)}",
             f"  entries a frame: {entries:.3f}; {100 * certain:.1f} % of frames in runs of certain blanks",
             f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
             f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
             f"blank on {100 * sample.blank_share:.1f} % of frames",
         ]
+
+
+def _layers(info: StoreInfo) -> str:
+    if not info.layers:
+        return ""
+    return f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {', '.join(map(str, info.layers))}"
 
 
 def summarize(folder: Path | str) -> StoreSummary:

@@ -3,22 +3,23 @@
 An utterance that cannot be used becomes a quarantine entry with the reason. Knows nothing of shards or workers.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
-from asr_kd.targets.packing import Codec
+from asr_kd.targets.layers import hear, layer_arrays
+from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.plan import plan_batches, variant_seconds
+from asr_kd.targets.pooled import Transcripts, pool
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard import ShardRow
+from asr_kd.targets.shard import Array, ShardRow
 from asr_kd.teachers.base import Teacher
 
 
@@ -43,7 +44,7 @@ def label(
     teacher: Teacher,
     utterances: Sequence[Utterance],
     settings: TargetSettings,
-    codec: Codec,
+    transcripts: Transcripts,
     before_batch: Callable[[], None],
     after_batch: Callable[[Labels, float], None],
 ) -> Labels:
@@ -52,8 +53,8 @@ def label(
     Args:
         teacher: what listens.
         utterances: those of a shard; cut into batches here.
-        settings: speeds, nucleus and batch size.
-        codec: how frames are packed.
+        settings: speeds, nucleus, whether to pool, and batch size.
+        transcripts: what is pooled over, by id; looked at only when something is.
         before_batch: may raise to stop.
         after_batch: told what there is so far and the seconds just done; may raise to stop.
     """
@@ -62,7 +63,7 @@ def label(
     with closing(read_batches(batches, settings.speeds, settings.readers)) as read:
         for batch in read:
             before_batch()
-            _label_batch(teacher, batch, settings, codec, labels)
+            _label_batch(teacher, batch, settings, transcripts, labels)
             after_batch(labels, sum(variant_seconds(item.utterance, settings) for item in batch))
     for entry in labels.quarantine:  # all of its variants or none
         labels.rows.pop(entry.id, None)
@@ -71,12 +72,11 @@ def label(
 
 def listen(teacher: Teacher, waveforms: Sequence[Tensor]) -> DensePosteriors:
     """The teacher's posteriors of waveforms [S] each."""
-    lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
-    return teacher.log_probs(pad_sequence(list(waveforms), batch_first=True), lens)
+    return hear(teacher, waveforms)[0]
 
 
 def _label_batch(
-    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, codec: Codec, labels: Labels
+    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, transcripts: Transcripts, labels: Labels
 ) -> None:
     """Add what comes of a batch to `labels`; an utterance that fails at one speed is not tried at the next."""
     heard: list[Reading] = []
@@ -87,7 +87,7 @@ def _label_batch(
             labels.quarantine.append(_quarantined(item.utterance, item.problem))
     for index in range(len(settings.speeds)):
         good = []
-        for item, row in zip(heard, _label_variant(teacher, heard, index, settings, codec), strict=True):
+        for item, row in zip(heard, _label_variant(teacher, heard, index, settings, transcripts), strict=True):
             if isinstance(row, str):
                 labels.quarantine.append(_quarantined(item.utterance, row))
             else:
@@ -101,20 +101,34 @@ def _quarantined(utterance: Utterance, reason: str) -> QuarantineEntry:
 
 
 def _label_variant(
-    teacher: Teacher, heard: Sequence[Reading], variant: int, settings: TargetSettings, codec: Codec
+    teacher: Teacher, heard: Sequence[Reading], variant: int, settings: TargetSettings, transcripts: Transcripts
 ) -> Iterator[ShardRow | str]:
     """For each utterance its row, or why there is none."""
     if not heard:
         return
-    speed = settings.speeds[variant]
-    dense = listen(teacher, [item.waveforms[variant] for item in heard])
+    speed, blank_id = settings.speeds[variant], teacher.vocabulary.blank_id
+    codec = settings.codec(len(teacher.vocabulary), blank_id)
+    dense, hidden = hear(teacher, [item.waveforms[variant] for item in heard], settings.layers)
     nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)
-    finite = dense.log_probs.isnan().any(-1).logical_not().cpu()  # −inf is the logarithm of 0, and fine
+    finite = dense.log_probs.isnan().any(-1).logical_not()  # −inf is the logarithm of 0, and fine
+    finite = torch.stack([finite, *(layer.isfinite().all(-1) for layer in hidden.values())]).all(0).cpu()
     tokens, probs = (part.cpu().numpy() for part in nucleus)
+    further = _further(dense, [item.utterance.id for item in heard], settings, transcripts, codec)
     for index, num_frames in enumerate(dense.lens.tolist()):
         if num_frames == 0:
             yield f"too short for the teacher at speed {speed:g}: no frame of {teacher.frame_shift_ms:g} ms"
         elif not finite[index, :num_frames].all():
-            yield f"the teacher's posteriors are not numbers at speed {speed:g}"
+            yield f"the teacher's posteriors{' or layers' if hidden else ''} are not numbers at speed {speed:g}"
         else:
-            yield ShardRow(codec.pack(tokens[index, :num_frames], probs[index, :num_frames]))
+            arrays, posteriors = further[index]
+            packed = codec.pack(tokens[index, :num_frames], probs[index, :num_frames])
+            yield ShardRow(packed, {**arrays, **layer_arrays(hidden, index, num_frames)}, posteriors)
+
+
+def _further(
+    dense: DensePosteriors, ids: Sequence[str], settings: TargetSettings, transcripts: Transcripts, codec: Codec
+) -> Sequence[tuple[Mapping[str, Array], Mapping[str, Packed]]]:
+    """For each utterance what is stored beside its frames."""
+    if not settings.pooled:
+        return [({}, {}) for _ in ids]
+    return pool(dense, [transcripts[name] for name in ids], codec, settings.epsilon)

@@ -42,6 +42,15 @@ def layered(teacher: Teacher, layers: Sequence[int]) -> LayeredTeacher:
     return teacher
 
 
+def layer_widths(teacher: Teacher, layers: Sequence[int]) -> dict[int, int]:
+    """Each of these layers with its width.
+
+    Raises:
+        TargetsError: the teacher does not have them.
+    """
+    return dict.fromkeys(layers, layered(teacher, layers).width) if layers else {}
+
+
 def hear(
     teacher: Teacher, waveforms: Sequence[Tensor], layers: Sequence[int] = ()
 ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
@@ -59,7 +68,7 @@ def hear(
 
 def layer_arrays(layers: Mapping[int, Tensor], row: int, num_frames: int) -> dict[str, Array]:
     """What is stored of one utterance's layers [B, T, D'], by the arrays' names."""
-    arrays = {}
+    arrays: dict[str, Array] = {}
     for layer, hidden in layers.items():
         codes, scale = quantise(hidden[row, :num_frames])
         arrays |= dict(zip(array_names(layer), (codes.cpu().numpy(), scale.cpu().numpy()), strict=True))

@@ -1,15 +1,20 @@
 """What to keep of a teacher's posteriors, and how the work of keeping it is cut. Knows no teacher."""
 
+from typing import ClassVar
+
 from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
+from asr_kd.targets.packing import Codec
 
 
 class TargetSettings(Settings):
     """Settings of a soft-target store and of its extraction.
 
-    The first five decide what is stored and belong to the store's identity; the others only cut the work.
+    The first seven decide what is stored and belong to the store's identity; the others only cut the work.
     """
+
+    later: ClassVar[frozenset[str]] = frozenset({"pooled", "layers"})
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""
@@ -21,6 +26,11 @@ class TargetSettings(Settings):
     """Steps in which a share of a frame is kept, as an angle from 0 to 90 degrees; see `packing`."""
     speeds: tuple[float, ...] = (1.0,)
     """Speed variants, each with its own targets; training draws from the same speeds."""
+    pooled: bool = False
+    """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
+    layers: tuple[int, ...] = ()
+    """Also keep these hidden layers of the teacher, counted from 1, with 8 bits a channel: many times the posteriors'
+    size. Done anyway for those that a student here needs; teachers trained here only."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
     """Audio a shard: what an interruption can cost."""
     batch_seconds: float = Field(default=60.0, gt=0.0)
@@ -39,10 +49,21 @@ class TargetSettings(Settings):
             raise ValueError("speeds must be different numbers from 0.5 to 2, at least one")
         return speeds
 
+    @field_validator("layers")
+    @classmethod
+    def _layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(layer < 1 for layer in layers):
+            raise ValueError("layers are counted from 1")
+        return tuple(sorted(set(layers)))
+
     @property
     def variants(self) -> tuple[str, ...]:
         """Names of the variants, in the order of `speeds`."""
         return tuple(variant_name(speed) for speed in self.speeds)
+
+    def codec(self, vocab_size: int, blank_id: int) -> Codec:
+        """How frames of such a vocabulary are packed."""
+        return Codec(vocab_size, blank_id, self.max_entries, self.certain_blank, self.levels)
 
 
 def variant_name(speed: float) -> str:

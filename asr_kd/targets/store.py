@@ -78,6 +78,10 @@ class StoreInfo(Settings):
     variants: tuple[str, ...]
     manifest_sha256: str
     """Of ids and durations, see `plan.manifest_sha256`."""
+    transcripts_sha256: str | None = None
+    """Of the tokens that posteriors are pooled over as well; None: none are."""
+    layers: dict[int, int] = Field(default={})
+    """Hidden layers of the teacher that are stored as well, counted from 1, and the width of each."""
     planned_shards: int
     shards: tuple[ShardEntry, ...] = ()
     """Those that are done."""
@@ -101,6 +105,12 @@ class StoreInfo(Settings):
     def bytes_per_frame(self) -> float:
         """All bytes of the shards by all their frames; 0 of an empty store."""
         return sum(shard.num_bytes for shard in self.shards) / max(self.frames, 1)
+
+    @property
+    def layer_bytes_per_frame(self) -> float:
+        """Of these, what hidden layers take: a byte a channel, and 4 for its scale in each utterance and variant."""
+        rows = sum(shard.utterances for shard in self.shards) * len(self.variants)
+        return sum(self.layers.values()) * (1 + 4 * rows / max(self.frames, 1))
 
 
 def read_info(folder: Path | str | Place) -> StoreInfo:
@@ -228,6 +238,14 @@ class Store:
             TargetsError: no such array or utterance.
         """
         return self._shard_of(utterance_id).read_array(name, utterance_id, self._variant(variant))
+
+    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> StoredTargets:
+        """Further named posteriors of an utterance, such as those pooled over tokens; as `read` gives frames.
+
+        Raises:
+            TargetsError: none of that name, or no such utterance.
+        """
+        return self._shard_of(utterance_id).read_posteriors(name, utterance_id, self._variant(variant))
 
     def __contains__(self, utterance_id: str) -> bool:
         index = self._position(utterance_id)

@@ -112,16 +112,25 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
 
 def _shape(job: TrainingJob) -> Shape:
     """What the objective must know of student and teacher."""
-    dense = job.dense_teacher.settings if job.dense_teacher is not None else None
+    width, layers = _layers_of_teacher(job)
     return Shape(
         blank_id=job.vocabulary.blank_id,
         vocab_size=len(job.vocabulary),
         width=job.model.width,
         layers=job.model.layers,
-        teacher_width=dense.width if dense is not None else None,
-        teacher_layers=dense.layers if dense is not None else None,
+        teacher_width=width,
+        teacher_layers=layers,
         streaming=job.model.streaming is not None,
     )
+
+
+def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
+    """Width and last layer of the teacher that runs along, or whose layers are stored; None where there is none."""
+    if job.dense_teacher is not None:
+        return job.dense_teacher.settings.width, job.dense_teacher.settings.layers
+    if job.store is not None and job.store.info.layers:
+        return next(iter(job.store.info.layers.values())), max(job.store.info.layers)
+    return None, None
 
 
 def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Progress, ranks: Ranks) -> None:

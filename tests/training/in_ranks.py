@@ -50,6 +50,20 @@ def sequence(folder: Path) -> TrainingJob:
     return quiet(folder, distill=DistillSettings(kd_weight=0.5, level="sequence"), hypotheses=hypotheses)
 
 
+def passes(folder: Path) -> TrainingJob:
+    """Further passes of the student."""
+    objectives = {"consistency": {}, "dual_mode": {"delay": "minimum", "delay_frames": 1}}
+    return quiet(folder, distill=DistillSettings.model_validate({"objectives": objectives}))
+
+
+def parameters(folder: Path) -> TrainingJob:
+    """Objectives that have parameters, on layers of the student and of the teacher."""
+    auxiliary = {"heads": 2, "dropout": 0.0, "ctc_weight": 0.5}
+    objectives = {"auxiliary": auxiliary, "representation": {"pairs": [[1, 2], [2, 2]]}}
+    distill = DistillSettings.model_validate({"objectives": objectives})
+    return quiet(folder, distill=distill, store=Store.open(folder / "targets"))
+
+
 def unreadable(folder: Path) -> TrainingJob:
     good = noises(folder)
     (folder / "broken.wav").write_bytes(good[0].audio.read_bytes()[:9_000])
@@ -62,6 +76,8 @@ JOBS: dict[str, Callable[[Path], TrainingJob]] = {
     "stored": stored,
     "dense": dense,
     "sequence": sequence,
+    "passes": passes,
+    "parameters": parameters,
     "inner": lambda folder: quiet(folder, {"inner_layers": (1,), "inner_weight": 0.5}),
     "one-by-one": lambda folder: quiet(folder, {"batch_seconds": 0.5, "epochs": 1, "workers": 1}),
     "unreadable": unreadable,

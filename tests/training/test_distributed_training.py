@@ -29,7 +29,7 @@ def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     utterances = noises(folder)
     teacher = LocalTeacher(train(job_on(utterances, settings={"epochs": 1}), folder / "teacher", Control()))
-    extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), folder / "targets")
+    extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1), layers=(2,)), folder / "targets")
     heard = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
     (folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heard))
     import_hypotheses(folder / "heard.jsonl", utterances[:9], folder / "hypotheses", "librispeech")

@@ -1,10 +1,12 @@
 """Further passes, and objectives with parameters of their own, in training: exact resuming, pieces, nothing left."""
 
+import json
+
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from asr_kd.errors import StoppedEarly
+from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.features.augment import Augmentation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.conformer import Conformer
@@ -18,6 +20,7 @@ from tests.training.conftest import weights_of
 from tests.training.jobs import stop_after
 
 SELF_TAUGHT = {"consistency": {}, "dual_mode": {"delay": "minimum", "delay_frames": 1}}
+REPRESENTATION = {"pairs": [[1, 1], [2, 2]], "delay_frames": 1}
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +34,12 @@ def lessons(make_job, utterances, folder):
     place = folder / "targets"
     if not place.exists():
         teacher = LocalTeacher(train(make_job(name="teacher", settings={"epochs": 1}), folder / "teacher", Control()))
-        extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1)), place)
+        extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1), layers=(1, 2)), place)
 
     def make(auxiliary_dropout: float = 0.1, **changes):
         auxiliary = {"heads": 2, "ctc_weight": 0.5, "dropout": auxiliary_dropout}
-        distill = DistillSettings.model_validate({"objectives": {**SELF_TAUGHT, "auxiliary": auxiliary}})
+        objectives = {**SELF_TAUGHT, "auxiliary": auxiliary, "representation": REPRESENTATION}
+        distill = DistillSettings.model_validate({"objectives": objectives})
         return make_job(distill=distill, store=Store.open(place), **changes)
 
     return make
@@ -112,3 +116,23 @@ def test_a_second_view_is_another_one_and_a_full_context_pass_sees_more(make_job
 def test_bf16_trains(lessons, tmp_path):
     model = train(lessons(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
     assert all(parameter.isfinite().all() for parameter in load_model(model).model.parameters())
+
+
+def test_layers_teach_from_the_store_as_they_do_on_the_fly(make_job, lessons, folder, tmp_path):
+    """The same curve within what 8 bits change; nothing is random here but the plan."""
+    quiet = {"augmentation": Augmentation(spec_augment=None), "epochs": 2}
+    given = {"targets": "dense", "objectives": {"representation": REPRESENTATION}}
+    settings = {"settings": quiet, "model": {"dropout": 0.0}}
+    teacher = load_model(folder / "teacher" / "model").model
+    losses = []
+    for source in ("dense", "stored"):
+        distill = DistillSettings.model_validate({**given, "targets": source})
+        taught = {"dense_teacher": teacher} if source == "dense" else {"store": Store.open(folder / "targets")}
+        train(make_job(distill=distill, **taught, **settings), tmp_path / source, Control())
+        rows = (tmp_path / source / "curve.jsonl").read_text().splitlines()
+        losses.append([json.loads(row)["train_loss"] for row in rows])
+    assert len(losses[0]) == 2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    distill = DistillSettings.model_validate({"objectives": {"representation": {"pairs": [[1, 3]]}}})
+    with pytest.raises(TrainingError, match="teacher's layer must lie from 1 to 2"):
+        train(make_job(distill=distill, store=Store.open(folder / "targets")), tmp_path / "none", Control())
