@@ -27,7 +27,9 @@ def rows(work_dir: Path) -> Iterator[dict[str, Any]]:
             continue
         shared = {key: value for key, value in found.items() if not isinstance(value, dict | list)}
         for key, model in results["models"].items():
-            yield {"set": test_set, "system": key, "errors": found[key], "model": model, "of_set": shared, **origin}
+            if key in found:  # others' hypotheses need not be of every set
+                errors = {name: value for name, value in found[key].items() if name != "by_speaker"}
+                yield {"set": test_set, "system": key, "errors": errors, "model": model, "of_set": shared, **origin}
 
 
 def pairs(work_dir: Path) -> Iterator[dict[str, Any]]:
