@@ -67,7 +67,7 @@ def _sections(report: Report, key: str) -> list[str]:
     parts += _distillation(report, key)
     parts += [
         "## Use",
-        f"```bash\nasr-kd transcribe . recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
+        "```bash\nasr-kd transcribe . recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
         "`tokens.txt` as an online zipformer2 CTC model.",
         "## Limits",
         "Measured on the sets above only. Other speakers, rooms, microphones and topics may do much worse; it has not "

@@ -68,7 +68,7 @@ def polyline(parent: Element, points: Sequence[tuple[float, float]], kind: str) 
 
 def markup(root: Element) -> Markup:
     """The picture for a template."""
-    return Markup(tostring(root, encoding="unicode", method="html"))
+    return Markup(tostring(root, encoding="unicode"))
 
 
 def linear(domain: tuple[float, float], target: tuple[float, float]) -> Scale:

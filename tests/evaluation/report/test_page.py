@@ -1,0 +1,160 @@
+"""index.html: loads nothing, holds every text as text, leaves out what is not there and what does not fit."""
+
+import base64
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.evaluation.report import Report
+from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors
+from asr_kd.evaluation.report.page import page
+from asr_kd.evaluation.report.templates import asset, embedded
+from asr_kd.evaluation.settings import ReportSettings
+
+
+class Parsed(HTMLParser):
+    """Elements with their attributes, and the text of scripts and of everything else."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(convert_charrefs=True)
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: dict[str, str] = {}
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.elements.append((tag, dict(attributes)))
+        if tag in ("script", "style"):
+            self._inside = dict(attributes).get("id") or tag
+
+    def handle_endtag(self, tag):
+        if tag in ("script", "style"):
+            self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside:
+            self.scripts[self._inside] = self.scripts.get(self._inside, "") + data
+        else:
+            self.text += data
+
+    def count(self, tag: str) -> int:
+        return sum(name == tag for name, _ in self.elements)
+
+
+def evidence(test_set: str, utterance_id: str, size: int = 100) -> Evidence:
+    posteriors = {"teacher": TokenPosteriors(20.0, 12.5, ["a", "</script>"], [0, 0, 99, 3, 1, 40])}
+    return Evidence(test_set, utterance_id, 1.0, [0, 50, 100], "data:image/webp;base64," + "A" * size, None, posteriors)
+
+
+def test_it_loads_nothing_from_elsewhere(report):
+    text = page(report, [evidence("dev", "ann-1")])
+    parsed = Parsed(text)
+    leads_out = ("src", "href", "action", "srcset")
+    addresses = [value for _, found in parsed.elements for name, value in found.items() if name in leads_out]
+    assert len(addresses) > 5
+    assert [address for address in addresses if not (address or "").startswith(("#", "data:"))] == []
+    assert re.findall(r"url\(|@import|https?://(?!www\.w3\.org/2000/svg)", text) == []
+    assert not any("style" in found or any(name.startswith("on") for name in found) for _, found in parsed.elements)
+
+
+def test_the_policy_names_exactly_its_own_style_and_script(report):
+    text = page(report)
+    parsed = Parsed(text)
+    policy = next(found["content"] for tag, found in parsed.elements if "http-equiv" in found)
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'none'"
+    for kind, element in (("style-src", "style"), ("script-src", "script")):
+        digest = base64.b64encode(hashlib.sha256(parsed.scripts[element].encode()).digest()).decode()
+        assert rules[kind] == f"'sha256-{digest}'"
+    assert (rules["img-src"], rules["media-src"]) == ("data:", "data:")
+    assert set(rules) == {"default-src", "img-src", "media-src", "base-uri", "form-action", "style-src", "script-src"}
+
+
+def test_hostile_text_stays_text_everywhere(report, hostile):
+    plain, spoilt = Parsed(page(report)), Parsed(page(hostile))
+    for tag in {name for name, _ in spoilt.elements}:
+        assert spoilt.count(tag) == plain.count(tag), tag
+    assert "<script>window.pwned=1</script></script><img src=x onerror=pwned=1>\"' &lt; {{ 7*7 }}" in spoilt.text
+    data = json.loads(spoilt.scripts["utterance-data"])
+    rows = {(row[0], row[1]): row for row in data["rows"]}
+    for name, systems in hostile.rows.items():
+        for key, found in systems.items():
+            for row in found:
+                test_set, _, speaker, reference, heard, _ = rows[name, row["id"]]
+                assert (test_set, speaker, reference) == (name, row["speaker"], row["reference"])
+                assert heard[key][0] == row["hypothesis"]
+
+
+@given(
+    st.recursive(
+        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_embedded_data_is_the_data_and_ends_no_element(data):
+    text = str(embedded(data))
+    assert json.loads(text) == data
+    assert not set("<>&\u2028\u2029") & set(text)
+
+
+def test_lone_surrogates_do_not_stop_the_page(report):
+    rows = {"dev": {"teacher": [{**report.rows["dev"]["teacher"][0], "id": "\ud800"}]}}
+    page(Report(report.summary, rows)).encode("utf-8")
+
+
+def test_the_assets_hold_no_end_of_their_element():
+    assert "</script" not in asset("page.js").lower()
+    assert "</style" not in asset("page.css").lower()
+
+
+def test_sections_stand_there_when_there_is_something_to_show(report):
+    ids = [found["id"] for tag, found in Parsed(page(report)).elements if tag == "section"]
+    assert ids == ["result", "cost", "agreement", "speakers", "confusions", "training", "utterances", "origin"]
+
+
+def test_a_report_of_an_earlier_release_is_shown_without_what_it_lacks(report):
+    new = {"curves", "seeds", "matrix", "robustness", "absent_systems", "teachers"}
+    summary = {key: value for key, value in report.summary.items() if key not in new}
+    later = {"pairs", "agreement", "comparisons", "references_sha256"}
+    summary["test_sets"] = {
+        name: {key: value for key, value in found.items() if key not in later}
+        for name, found in summary["test_sets"].items()
+    }
+    facts = {"recipe", "corpus", "dev_sets"}
+    summary["provenance"] = {key: value for key, value in summary["provenance"].items() if key not in facts}
+    ids = [found["id"] for tag, found in Parsed(page(Report(summary))).elements if tag == "section"]
+    assert ids == ["result", "cost", "origin"]
+    assert "utterances" in [
+        found.get("id") for tag, found in Parsed(page(Report(summary, report.rows))).elements if tag == "section"
+    ]
+
+
+def test_nothing_evaluated_is_said(report):
+    summary = {**report.summary, "test_sets": {"test": {"skipped": "its files are not here"}}}
+    text = Parsed(page(Report(summary))).text
+    assert "Nothing was evaluated" in text
+    assert "Not evaluated: test (its files are not here)." in text
+
+
+@pytest.mark.parametrize(("max_mb", "heard", "rows"), [(12.0, 3, 10), (0.25, 2, 10), (0.1, 0, 10), (0.0008, 0, 5)])
+def test_what_does_not_fit_is_left_out_and_that_is_said(report, max_mb, heard, rows):
+    shown = [evidence("dev", name, 100_000) for name in ("ann-1", "ann-2", "bob-1")]
+    parsed = Parsed(page(report, shown, ReportSettings(max_mb=max_mb)))
+    data = json.loads(parsed.scripts["utterance-data"])
+    found = sum(name.startswith("e") for name in parsed.scripts if name[1:].isdigit())
+    assert found == heard == sum(bool(row[5]) for row in data["rows"])
+    assert abs(len(data["rows"]) - rows) <= 2
+    assert ("evaluate.report.max_mb" in parsed.text) == (heard < 3)
+    assert f"{heard} of {len(data['rows'])} can be opened" in parsed.text
+
+
+def test_the_page_speaks_first_of_a_set_that_training_did_not_look_at(report):
+    summary = {**report.summary, "provenance": {**report.summary["provenance"], "dev_sets": ["dev"]}}
+    text = Parsed(page(Report(summary, report.rows))).text
+    assert "On test, student-kd gets" in text
+    assert "Sets that training looked at" in text
