@@ -111,12 +111,14 @@ def _load(source: str, revision: str, device: torch.device) -> Any:
     from speechbrain.inference.ASR import EncoderASR
     from speechbrain.utils.fetching import FetchConfig, LocalStrategy
 
-    command = f"hf download {source} --revision {revision} --local-dir {Path(source).name}"
+    folder = Path(source).expanduser()
+    there = folder.is_dir()  # then nothing says which repository it is a copy of
+    command = f"hf download {'OWNER/NAME' if there else source} --revision {revision} --local-dir {folder.name}"
     try:
         model = EncoderASR.from_hparams(
-            source=source,
+            source=str(folder) if there else source,
             local_strategy=LocalStrategy.NO_LINK,
-            fetch_config=FetchConfig(revision=None if Path(source).is_dir() else revision),
+            fetch_config=FetchConfig(revision=None if there else revision),
             run_opts={"device": str(device)},
         )
     # Its YAML may build anything, so anything may go wrong in it; the cause is kept.

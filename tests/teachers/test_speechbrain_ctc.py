@@ -175,6 +175,11 @@ def test_pieces_keep_their_ids(tmp_path):
     assert any(piece.startswith("▁") and len(piece) > 1 for piece in expected)
 
 
+def test_a_folder_may_lie_in_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert opened(save(tmp_path / "model")).sha256 == opened(Path("~/model")).sha256
+
+
 def test_identity_follows_the_weights(tmp_path):
     folder = save(tmp_path / "model")
     before = opened(folder).sha256
@@ -189,7 +194,7 @@ def test_identity_follows_the_weights(tmp_path):
 def test_a_missing_file_and_the_command_are_named(tmp_path):
     folder = save(tmp_path / "model")
     (folder / "asr.ckpt").unlink()
-    with pytest.raises(CheckpointError, match=r"asr\.ckpt.*hf download .* --revision mine"):
+    with pytest.raises(CheckpointError, match=r"asr\.ckpt.*hf download OWNER/NAME --revision mine"):
         opened(folder)
 
 
