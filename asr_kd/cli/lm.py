@@ -1,0 +1,89 @@
+"""Verbs about language models: lm build, tune."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from asr_kd.cli.app import Only, Overrides, app, console
+from asr_kd.cli.hypotheses import Normalizer
+
+lm_app = typer.Typer(help="N-gram language models for the beam search.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lm_app, name="lm")
+
+
+class Unit(StrEnum):
+    """What an n-gram is made of."""
+
+    word = "word"
+    token = "token"
+
+
+@lm_app.command()
+def build(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="TEXT…", help="Text (.txt, .gz), a manifest, a prepared recipe, or a folder of LibriSpeech."
+        ),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.arpa[.gz]", help="The model.")],
+    order: Annotated[int, typer.Option(min=2, max=6, help="Longest n-gram.")] = 3,
+    prune: Annotated[
+        str, typer.Option(metavar="N,N,…", help="Leave out n-grams of order 1, 2, … seen at most so often, 0,0,1 say.")
+    ] = "",
+    normalizer: Annotated[Normalizer, typer.Option(help="What the text is rewritten to.")] = Normalizer.librispeech,
+    unit: Annotated[Unit, typer.Option(help="Words, for a search with a lexicon; or tokens, without one.")] = Unit.word,
+    tokens: Annotated[Path | None, typer.Option(metavar="tokens.txt", help="The vocabulary, for tokens.")] = None,
+) -> None:
+    """Build an n-gram language model from text: interpolated modified Kneser–Ney, as ARPA.
+
+    \b
+    Example:
+      asr-kd lm build corpora/LibriSpeech/train-clean-100 --out lm/3gram.arpa.gz --prune 0,0,1
+    """
+    from asr_kd.recipe.lm import build_lm
+
+    if (unit is Unit.token) != (tokens is not None):
+        raise typer.BadParameter(
+            "a model over tokens needs their tokens.txt, and only such a model", param_hint="--tokens"
+        )
+    try:
+        thresholds = [int(number) for number in prune.split(",") if number]
+    except ValueError:
+        raise typer.BadParameter("numbers with commas between, 0,0,1 say", param_hint="--prune") from None
+    with console() as progress:
+        for line in build_lm(sources, out, order, thresholds, normalizer.value, tokens):
+            progress.message(line)
+
+
+@app.command()
+def tune(
+    target: Annotated[Path, typer.Argument(metavar="RUN_OR_RECIPE", help="A run's folder, or the recipe file.")],
+    overrides: Overrides = None,
+    only: Only = None,
+    lm_weights: Annotated[str, typer.Option(metavar="X,X,…", help="LM weights to try, instead of the usual.")] = "",
+    word_scores: Annotated[str, typer.Option(metavar="X,X,…", help="Word scores to try, instead of the usual.")] = "",
+) -> None:
+    """Find the LM weight and word score of each system on dev; asr-kd evaluate then uses them.
+
+    \b
+    Example:
+      asr-kd tune recipes/AN4/an4.yaml evaluate.decoding.kind=beam evaluate.decoding.lm=lm/an4.arpa
+    """
+    from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES
+    from asr_kd.recipe.tune import tune_recipe
+
+    weights, scores = _numbers(lm_weights, "--lm-weights"), _numbers(word_scores, "--word-scores")
+    with console() as progress:
+        lines = tune_recipe(target, overrides or [], only or [], progress, weights or LM_WEIGHTS, scores or WORD_SCORES)
+        for line in lines:
+            progress.message(line)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",") if number]
+    except ValueError:
+        raise typer.BadParameter("numbers with commas between, 0,0.5,1 say", param_hint=option) from None

@@ -1,0 +1,87 @@
+"""`asr-kd lm build`: an n-gram language model from a recipe's training transcripts, or from any text."""
+
+import gzip
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from asr_kd.corpora.prepare import manifests_folder, read_prepared
+from asr_kd.errors import LanguageModelError
+from asr_kd.files import atomic_path, write_text
+from asr_kd.recipe.layout import VOCABULARY
+from asr_kd.recipe.settings import load_recipe
+from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate
+from asr_kd.text.normalize import Normalizer
+from asr_kd.text.sentences import read_sentences
+from asr_kd.text.vocabulary import Vocabulary
+
+
+def build_lm(
+    sources: Sequence[Path],
+    out: Path,
+    order: int,
+    prune: Sequence[int] = (),
+    normalizer: Normalizer = "librispeech",
+    tokens: Path | None = None,
+) -> list[str]:
+    """Estimate a model, write it and say what it is, in lines.
+
+    Args:
+        sources: recipes whose corpus is prepared (their training transcripts), manifests, transcripts or text.
+        out: the ARPA file, packed with gzip when named .gz; over words, a list of them is written beside it.
+        order: longest n-gram.
+        prune: see `kneser_ney.estimate`.
+        normalizer: of the text; a recipe has its own.
+        tokens: a tokens.txt: the model is over its symbols, for a search without a lexicon; None: over words.
+
+    Raises:
+        LanguageModelError: no text, or it cannot be modelled so.
+        VocabularyError: a sentence that the vocabulary cannot spell.
+    """
+    sentences: Iterator[str] = (sentence for source in sources for sentence in _sentences(source, normalizer))
+    if tokens is not None:
+        sentences = _spelled(sentences, Vocabulary.load(tokens))
+    model = estimate(sentences, order, prune)
+    write_arpa(model, out)
+    counts = ", ".join(f"{len(table):,} {n}-grams" for n, table in enumerate(model.ngrams, start=1))
+    lines = [f"{out}: {counts}"]
+    if model.fallbacks:
+        orders = ", ".join(map(str, model.fallbacks))
+        lines.append(f"too little text to estimate the discounts of order {orders}: 0.5, 1 and 1.5 were taken")
+    if tokens is None:
+        words = words_path(out)
+        write_text(words, "".join(f"{word}\n" for word in sorted(set(model.words) - set(SPECIAL))))
+        lines.append(f"{words}: its words; a lexicon for evaluate.decoding")
+    return lines
+
+
+def words_path(arpa: Path) -> Path:
+    """Where the words of a model stand."""
+    return arpa.with_name(f"{arpa.name.removesuffix('.gz').removesuffix('.arpa')}.words.txt")
+
+
+def write_arpa(model: NgramModel, path: Path) -> None:
+    """Write a model, whole or not at all."""
+    with atomic_path(path) as partial:
+        if path.suffix == ".gz":
+            # Without a time stamp or name in it: the same model is the same file.
+            with partial.open("wb") as raw, gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as file:
+                for line in model.arpa_lines():
+                    file.write(line.encode())
+        else:
+            with partial.open("w", encoding="utf-8") as text:
+                text.writelines(model.arpa_lines())
+
+
+def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
+    if source.suffix not in (".yaml", ".yml"):
+        return read_sentences(source, normalizer)
+    recipe = load_recipe(source, [])
+    if not (manifests_folder(recipe.work_dir) / VOCABULARY).is_file():
+        raise LanguageModelError("its corpus is not prepared", where=source, remedy="Run asr-kd prepare with it first")
+    # Prepared transcripts are normalized already.
+    return (utterance.text for utterance in read_prepared(recipe.work_dir).train if utterance.text)
+
+
+def _spelled(sentences: Iterator[str], vocabulary: Vocabulary) -> Iterator[str]:
+    for sentence in sentences:
+        yield " ".join(vocabulary.symbols[token] for token in vocabulary.encode(sentence))

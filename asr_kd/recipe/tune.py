@@ -1,0 +1,150 @@
+"""`asr-kd tune`: the LM weight and word score of each system of a recipe, on its dev set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.decoding.beam import BeamSearch
+from asr_kd.errors import AudioError, EvaluationError, RecipeError
+from asr_kd.evaluation.opening import TeacherRecognizer
+from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, Dev, Tuning, tune
+from asr_kd.progress import Progress
+from asr_kd.recipe.context import RunContext, choose_device
+from asr_kd.recipe.decoding import write_tuned
+from asr_kd.recipe.layout import read_corpus
+from asr_kd.recipe.settings import Recipe, load_recipe
+from asr_kd.recipe.systems import absent_systems, open_named
+from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds
+
+RESOLVED = "recipe.resolved.yaml"
+
+
+def tune_recipe(
+    target: Path,
+    overrides: Sequence[str],
+    only: Sequence[str],
+    progress: Progress,
+    lm_weights: Sequence[float] = LM_WEIGHTS,
+    word_scores: Sequence[float] = WORD_SCORES,
+) -> list[str]:
+    """Tune every system that is there, write what was found where evaluation reads it, and say it in lines.
+
+    Args:
+        target: a recipe, or the folder of a run.
+        overrides: of the recipe's keys.
+        only: names of systems; empty: all that are there.
+        progress: told points of the grid.
+        lm_weights, word_scores: what is tried first.
+
+    Raises:
+        RecipeError: `evaluate.decoding` has nothing to tune, or `only` names a system that is not there.
+        EvaluationError: a dev set without transcripts.
+        LanguageModelError: the LM or lexicon cannot be read, or does not fit.
+    """
+    recipe = open_recipe(target, overrides)
+    if not recipe.evaluate.decoding.is_tunable:
+        raise RecipeError(
+            "there is nothing to tune",
+            where="evaluate.decoding",
+            expected="kind: beam with an lm, a lexicon or both",
+            remedy="Name them: asr-kd tune RECIPE evaluate.decoding.kind=beam evaluate.decoding.lm=FILE …",
+        )
+    context = RunContext(recipe, progress, choose_device(recipe.device))
+    absent = absent_systems(context)
+    names = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
+    strange = [name for name in only if name not in names]
+    if strange or not names:
+        raise RecipeError(
+            f"{strange[0] if strange else 'no system'} is not there", expected=", ".join(names) or "a trained model"
+        )
+    corpus, _ = read_corpus(context)
+    lines = []
+    for name in [name for name in names if name in only or not only]:
+        lines += _tune_one(context, name, corpus.dev, (lm_weights, word_scores))
+    return lines
+
+
+def open_recipe(target: Path, overrides: Sequence[str]) -> Recipe:
+    """A recipe from its file, or as it ran from the folder of its run.
+
+    Raises:
+        RecipeError: neither.
+    """
+    if target.is_dir() and not (target / RESOLVED).is_file():
+        raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
+    return load_recipe(target / RESOLVED if target.is_dir() else target, list(overrides))
+
+
+def _tune_one(
+    context: RunContext, name: str, dev: Sequence[Utterance], grid: tuple[Sequence[float], Sequence[float]]
+) -> list[str]:
+    system = open_named(context, name)
+    recognizer = system.recognizer
+    if not isinstance(recognizer, Recognizer | TeacherRecognizer) or not isinstance(recognizer.decoder, BeamSearch):
+        raise RecipeError(f"{name} is not decoded by a beam search", where="evaluate.decoding")
+    heard, left_out = _hear(context, system, dev)
+
+    def report(done: int, total: int) -> None:
+        context.progress.update(f"tune {name}", done, total, "points")
+
+    normalizer = context.recipe.evaluate.normalizer
+    with torch.inference_mode():
+        tuning = tune(recognizer.decoder, heard, normalizer, *grid, progress=report)
+    settings = recognizer.decoder.settings.model_copy(update=_chosen(tuning))
+    facts = {
+        "dev": {
+            "utterances": len(heard.references),
+            "words": tuning.words,
+            "left_out": left_out,
+            "normalizer": normalizer,
+            "greedy_wer": tuning.greedy_wer,
+            "wer": tuning.best.wer,
+        },
+        "tried": [item._asdict() for item in tuning.tried],
+    }
+    path = write_tuned(context, name, settings, facts)
+    best = tuning.best
+    return [
+        f"{name}: WER in percent on dev ({len(heard.references)} utterances, {tuning.words} words, {normalizer})",
+        *tuning.lines(),
+        f"greedy {100 * tuning.greedy_wer:.2f} %, beam {100 * best.wer:.2f} % with lm_weight {best.lm_weight:g} and "
+        f"word_score {best.word_score:g} → {path}",
+        *([f"left out: {len(left_out)} utterances ({'; '.join(left_out[:3])})"] if left_out else []),
+    ]
+
+
+def _chosen(tuning: Tuning) -> dict[str, float]:
+    return {"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
+
+
+def _hear(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[Dev, list[str]]:
+    """Posteriors of dev, once; and what could not be used, with its reason."""
+    recognizer = system.recognizer
+    if not isinstance(recognizer, Recognizer | TeacherRecognizer):
+        raise RecipeError(f"{system.name} has no posteriors", where="evaluate.decoding")
+    waveforms, references, left_out = {}, {}, []
+    for utterance in dev:
+        if utterance.text is None:
+            left_out.append(f"{utterance.id}: no transcript")
+            continue
+        try:
+            waveforms[utterance.id] = read_utterance(utterance)
+            references[utterance.id] = utterance.text
+        except AudioError as error:
+            left_out.append(f"{utterance.id}: {error}")
+    if not references:
+        raise EvaluationError("no dev utterance can be used", expected="transcripts", where="; ".join(left_out[:3]))
+    heard = {}
+    ids = list(waveforms)
+    done = 0
+    for batch in batches_by_seconds([len(waveforms[key]) for key in ids], context.recipe.evaluate.batch_seconds):
+        output = recognizer.log_probs([waveforms[ids[index]] for index in batch])
+        for row, index in enumerate(batch):
+            heard[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()
+        done += len(batch)
+        context.progress.update(f"hear dev with {system.name}", done, len(ids), "utterances")
+    return Dev(heard, references), left_out
