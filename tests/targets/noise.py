@@ -18,6 +18,7 @@ def write_corpus(folder: Path, count: int = 9) -> list[Utterance]:
         third = len(samples) // 3
         samples[third : 2 * third] *= 20
         path = folder / f"noise-{index}.wav"
-        soundfile.write(path, samples, 16_000)
+        if not path.exists():  # other workers may be reading it
+            soundfile.write(path, samples, 16_000)
         utterances.append(Utterance(f"u{(index * 5) % count:02d}", path, len(samples) / 16_000, "ab", "nobody"))
     return utterances
