@@ -21,6 +21,9 @@ def sweep(
     out: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Rows, table and plots; else sweeps/ in work_dir.")
     ] = None,
+    only: Annotated[
+        list[str] | None, typer.Option("--only", metavar="ROW", help="Only this row of the grid; may be repeated.")
+    ] = None,
     max_minutes: MaxMinutes = None,
 ) -> None:
     """Train and score many variants of one student on the dev sets; only missing rows run.
@@ -32,7 +35,7 @@ def sweep(
     """
     from asr_kd.evaluation.provenance import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
-    from asr_kd.recipe.sweep import load_grid, plan, recipe_of, run_sweep
+    from asr_kd.recipe.sweep import load_grid, only_rows, plan, recipe_of, run_sweep
     from asr_kd.recipe.sweep_table import write_tables
 
     if not grid:
@@ -43,13 +46,14 @@ def sweep(
     except ValueError as error:
         raise typer.BadParameter(f"{seeds!r} is not a list of whole numbers", param_hint="--seeds") from error
     rows = plan(found, numbers)
-    wanted = recipe_of(recipe, overrides or [], found, rows)
+    chosen = only_rows(rows, only) if only else rows
+    wanted = recipe_of(recipe, overrides or [], found, chosen)
     name = Path(grid[0]).stem if "=" not in grid[0] else "command-line"
     folder = out if out is not None else wanted.work_dir / "sweeps" / name
     with stop_on(max_minutes) as should_stop, console() as progress:
         context = RunContext(wanted, progress, choose_device(wanted.device), should_stop, command_line())
         try:
-            run_sweep(context, found, rows, folder)
+            run_sweep(context, chosen, folder)
         finally:
             for path in write_tables(rows, folder):
                 progress.message(f"{path}")

@@ -22,7 +22,7 @@ from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.files import sha256_of, write_text
+from asr_kd.files import sha256_of
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, read_corpus
 from asr_kd.recipe.run import run_recipe
@@ -139,6 +139,21 @@ def plan(grid: Grid, seeds: Sequence[int]) -> list[PlannedRow]:
     return planned
 
 
+def only_rows(rows: Sequence[PlannedRow], names: Sequence[str]) -> list[PlannedRow]:
+    """Those of the named rows of the grid.
+
+    Raises:
+        RecipeError: a name that no row has.
+    """
+    known = {row.row for row in rows}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecipeError(
+            f"no row of the sweep is called {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
+        )
+    return [row for row in rows if row.row in names]
+
+
 def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[PlannedRow]) -> Recipe:
     """The recipe with one student a row instead of its own.
 
@@ -168,12 +183,12 @@ def _changed(student: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, A
 # -- running ---------------------------------------------------------------------------------------------
 
 
-def run_sweep(context: RunContext, grid: Grid, rows: Sequence[PlannedRow], folder: Path) -> None:
+def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> None:
     """Train and score what is missing; results go to `folder`/rows.jsonl, one line each.
 
     Args:
         context: with the recipe that `recipe_of` made.
-        grid, rows: what is tried.
+        rows: what is tried.
         folder: of the sweep.
 
     Raises:
@@ -197,9 +212,13 @@ def run_sweep(context: RunContext, grid: Grid, rows: Sequence[PlannedRow], folde
 
 
 def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """One more line; the file is whole at any time."""
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, before + json.dumps(line, ensure_ascii=False) + "\n")
+    """One more line; several sweeps may write one file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise RecipeError(f"cannot be written ({error.strerror or error})", where=path) from error
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
