@@ -3,7 +3,7 @@
 Shapes: S samples, T frames, V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -70,11 +70,6 @@ def bridged_to(teacher: Hearing, student: Hearing, settings: BridgeSettings | No
         return _hearing_of_teacher(bridge(teacher.teacher, student.vocabulary, student.grid, settings))
     except VocabularyError as error:
         raise EvaluationError(f"the teacher's symbols cannot be mapped to the student's ({error})") from error
-
-
-def sample_of(waveforms: Sequence[Tensor], hearing: Hearing) -> list[Tensor]:
-    """Log-probabilities [T, V] of each waveform [S], one by one: no padding by neighbours."""
-    return [hearing.log_probs(waveform) for waveform in waveforms]
 
 
 def _one(recognizer: Recognizer, waveform: Tensor) -> Tensor:

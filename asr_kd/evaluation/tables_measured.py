@@ -40,6 +40,12 @@ _FRAMES_LEGEND = (
     "KL(teacher ‖ student) in nats a frame; same token: frames in which both find the same likeliest token, and among "
     "those in which the teacher's is not blank."
 )
+_CONDITIONS_LEGEND = (
+    "The same utterances under each condition, for every system alike, drawn by utterance id. babble, pink: five other "
+    "utterances of the set, or pink noise, so many dB below the utterance; reverb: a room of that RT60 in seconds, "
+    "direct and reverberant sound equally strong; telephone: 300–3,400 Hz at 8 kHz, coded; codec: encoded and decoded "
+    "by libsndfile at its default rate; speed: tempo and pitch; gain: dB."
+)
 _COST = ("System", "Parameters", "MACs/s", "fp32", "int8", "RTF", "streamed", "Memory", "Chunk p50", "p99", "J/hour")
 
 
@@ -93,6 +99,8 @@ def sweep_sections(summary: Plain) -> Iterator[str]:
     for name in dict.fromkeys(row["set"] for rows in robustness.values() for row in rows):
         yield f"## Robustness: {escape(name)}, WER %"
         yield _robustness_table(names, {key: [r for r in rows if r["set"] == name] for key, rows in robustness.items()})
+    if robustness:
+        yield _CONDITIONS_LEGEND
 
 
 def _matrix_table(rows: Sequence[Plain]) -> str:
