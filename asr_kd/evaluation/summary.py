@@ -12,7 +12,7 @@ from asr_kd.evaluation.seeds import plain_row
 from asr_kd.evaluation.systems import ROLES, report_order
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
-from asr_kd.scoring.wer import GroupErrors
+from asr_kd.scoring.wer import CharacterErrors, GroupErrors
 
 FORMAT = "asr-kd results"
 FORMAT_VERSION = 1
@@ -101,7 +101,7 @@ def _system(name: str, result: SystemResult, seconds: float | None) -> dict[str,
         "insertions": words.insertions,
         "words": words.words,
         "cer": characters.cer,
-        "characters": characters.characters,
+        **_character_errors(characters),
         "utterances": len(result.score.utterances),
         "seconds": _rounded(seconds),
         "by_speaker": {speaker: _group(errors) for speaker, errors in result.by_speaker.items()},
@@ -120,7 +120,16 @@ def _group(errors: GroupErrors) -> dict[str, Any]:
         "deletions": words.deletions,
         "insertions": words.insertions,
         "cer": characters.cer if characters.characters else None,
+        **_character_errors(characters),
+    }
+
+
+def _character_errors(characters: CharacterErrors) -> dict[str, int]:
+    return {
         "characters": characters.characters,
+        "character_substitutions": characters.substitutions,
+        "character_deletions": characters.deletions,
+        "character_insertions": characters.insertions,
     }
 
 

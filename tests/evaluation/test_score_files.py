@@ -106,7 +106,8 @@ def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(f
     stored = read_results(files / "report")
     assert stored["test_sets"]["test"]["student_kd"]["by_speaker"]["ann"] == {
         "utterances": 2, "errors": 1, "words": 6, "wer": 1 / 6, "substitutions": 0, "deletions": 1, "insertions": 0,
-        "cer": 4 / 26, "characters": 26,
+        "cer": 4 / 26, "characters": 26, "character_substitutions": 0, "character_deletions": 4,
+        "character_insertions": 0,
     }  # fmt: skip
     again = files / "report" / "hypotheses" / "test" / "student_kd.jsonl"
     (found,) = score_files(Question(again, [(None, again)], FEW)).sets.values()
