@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.attention import RelativeSelfAttention, rotary_table
+from asr_kd.models.attention import RelativeSelfAttention, attention_mask, rotary_table
 from asr_kd.models.convolution import ConvolutionModule
 from asr_kd.models.dropout import Dropout
 from asr_kd.models.settings import ConformerSettings, Context
@@ -59,11 +59,11 @@ class ConformerLayer(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(settings.dropout)
 
-    def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], allowed: Tensor, valid: Tensor) -> Tensor:
-        hidden = hidden + 0.5 * self.dropout(self.feed_forward_in(hidden))
-        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), table, allowed))
+    def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], mask: Tensor, valid: Tensor) -> Tensor:
+        hidden = torch.add(hidden, self.dropout(self.feed_forward_in(hidden)), alpha=0.5)
+        hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), table, mask))
         hidden = hidden + self.dropout(self.convolution(self.convolution_norm(hidden), valid))
-        hidden = hidden + 0.5 * self.dropout(self.feed_forward_out(hidden))
+        hidden = torch.add(hidden, self.dropout(self.feed_forward_out(hidden)), alpha=0.5)
         return self.norm(hidden)
 
     def step(
@@ -71,11 +71,11 @@ class ConformerLayer(nn.Module):
         hidden: Tensor,
         caches: tuple[Tensor, ...],
         table: tuple[Tensor, Tensor],
-        allowed: Tensor,
+        mask: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         keys, values, conv = caches
         hidden = hidden + 0.5 * self.feed_forward_in(hidden)
-        mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, allowed)
+        mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, mask)
         hidden = hidden + mixed
         mixed, conv = self.convolution.step(self.convolution_norm(hidden), conv)
         hidden = hidden + mixed
@@ -133,11 +133,12 @@ class Conformer(nn.Module):
         valid = torch.arange(frames, device=hidden.device) < lens.unsqueeze(1)  # [B, T']
         allowed = _visible(frames, context, hidden.device) & valid.unsqueeze(1)
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
-        allowed = (allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1)
+        mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
+        heard = valid.unsqueeze(-1).to(hidden.dtype)
         table = rotary_table(frames, self.settings.width // self.settings.heads, hidden.device)
         inner, layers = [], {}
         for number, layer in enumerate(self.layers, start=1):
-            hidden = layer(hidden, table, allowed, valid.unsqueeze(-1))
+            hidden = layer(hidden, table, mask, heard)
             if number in inner_layers:
                 inner.append(self._log_probs(hidden))
             if number in wanted_layers:
@@ -173,11 +174,12 @@ class Conformer(nn.Module):
         hidden = self.subsampling((features - self.mean) * self.inverse_std)
         chunk, left = hidden.shape[1], state.keys[0].shape[0]
         window = torch.arange(left + chunk, device=hidden.device)
-        allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)  # [N, 1, 1, L + C]
+        allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+        mask = attention_mask(allowed)  # [N, 1, 1, L + C]
         table = rotary_table(left + chunk, self.settings.width // self.settings.heads, hidden.device)
         caches = []
         for layer, *cache in zip(self.layers, state.keys, state.values, state.convs, strict=True):
-            hidden, after = cast(ConformerLayer, layer).step(hidden, tuple(cache), table, allowed)
+            hidden, after = cast(ConformerLayer, layer).step(hidden, tuple(cache), table, mask)
             caches.append(after)
         keys, values, convs = (list(part) for part in zip(*caches, strict=True))
         return self._log_probs(hidden), StreamState(keys, values, convs, state.processed + chunk)

@@ -1,0 +1,87 @@
+"""Batches and steppers for benchmarks of training, as the trainer makes them. No script of its own."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from asr_kd.corpora.manifest import Utterance, read_manifest
+from asr_kd.features.augment import Augmentation
+from asr_kd.losses import DistillSettings, Objective, Shape
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import ConformerSettings, Streaming
+from asr_kd.models.subsampling import output_lens
+from asr_kd.progress import SILENT
+from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.data import Batch, SpeechDataset, collate_batch
+from asr_kd.training.plan import Draw, EpochBatches
+from asr_kd.training.settings import TrainSettings
+from asr_kd.training.step import Stepper
+from asr_kd.training.surroundings import Surroundings
+
+STREAMING = Streaming(chunk_frames=8, left_context_frames=64)
+MODELS = {
+    "tiny": ConformerSettings(size="tiny", streaming=STREAMING),  # type: ignore[call-arg]
+    "small": ConformerSettings(size="small"),  # type: ignore[call-arg]
+}
+"""The recipes' streaming student and full-context teacher."""
+
+
+def read_corpus(folder: Path) -> tuple[list[Utterance], Vocabulary]:
+    """The training set and vocabulary of a run's `manifests` folder."""
+    return read_manifest(folder / "train.jsonl"), Vocabulary.load(folder / "tokens.txt")
+
+
+def plan_batches(
+    utterances: Sequence[Utterance], seconds: float, count: int, min_silence_frames: int = 0
+) -> list[list[Draw]]:
+    """So many batches of an epoch, the longest utterances to the shortest, without augmentation."""
+    batches = EpochBatches([u.duration for u in utterances], Augmentation(), seconds, 1, min_silence_frames)
+    ordered = sorted(batches, key=lambda batch: utterances[batch[0].row].duration)
+    return [ordered[round((index + 0.5) * len(ordered) / count - 0.5)] for index in range(count)]
+
+
+def make_dataset(utterances: Sequence[Utterance], vocabulary: Vocabulary, **more: object) -> SpeechDataset:
+    """Examples with their tokens; features stay in memory once they are made."""
+    tokens = [vocabulary.encode(utterance.text or "") for utterance in utterances]
+    return SpeechDataset(utterances, tokens, 2.0, 1_000, **more)  # type: ignore[arg-type]
+
+
+def load(dataset: SpeechDataset, draws: Sequence[Draw]) -> Batch:
+    """One batch, as the trainer's loader makes it."""
+    return collate_batch([dataset[draw] for draw in draws])
+
+
+def frames_of(batch: Batch) -> int:
+    """Student frames, by which losses are divided."""
+    return int(output_lens(batch.feature_lens).sum())
+
+
+def make_stepper(
+    model: ConformerSettings,
+    vocabulary: Vocabulary,
+    precision: str,
+    distill: DistillSettings | None = None,
+    settings: TrainSettings | None = None,
+) -> Stepper:
+    """A fresh model and everything that a training step needs, on the CPU."""
+    torch.manual_seed(0)
+    student = Conformer(model, len(vocabulary)).train()
+    student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
+    around = Surroundings(
+        name="benchmark",
+        job="benchmark",
+        folder=Path(),
+        vocabulary=vocabulary,
+        seed=1,
+        batches=EpochBatches([1.0], Augmentation(), 1.0, 1),
+        dev_references={},
+        progress=SILENT,
+        should_checkpoint=lambda: False,
+        should_stop=lambda: None,
+        log_scalars=lambda scalars, step: None,
+    )
+    bf16 = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    objective = Objective.from_settings(distill, Shape(vocabulary.blank_id))
+    return Stepper(student, objective, settings or TrainSettings(), around, torch.device("cpu"), bf16)
