@@ -1,0 +1,37 @@
+"""Text for language models from files of several kinds."""
+
+import gzip
+
+import pytest
+
+from asr_kd.errors import LanguageModelError
+from asr_kd.text.sentences import read_sentences
+
+
+def test_each_kind_of_file_gives_its_sentences(tmp_path):
+    (tmp_path / "plain.txt").write_text("hello there\n\nWell, yes\n")
+    with gzip.open(tmp_path / "packed.txt.gz", "wt") as file:
+        file.write("packed words\n")
+    (tmp_path / "train.jsonl").write_text('{"id": "1", "text": "a manifest"}\n{"id": "2", "text": null}\n')
+    chapter = tmp_path / "split" / "19" / "198"
+    chapter.mkdir(parents=True)
+    (chapter / "19-198.trans.txt").write_text("19-198-0000 NORTHANGER ABBEY\n19-198-0001 CHAPTER ONE\n")
+    assert list(read_sentences(tmp_path / "plain.txt")) == ["HELLO THERE", "WELL YES"]
+    assert list(read_sentences(tmp_path / "plain.txt", "none"))[0] == "hello there\n"
+    assert list(read_sentences(tmp_path / "packed.txt.gz")) == ["PACKED WORDS"]
+    assert list(read_sentences(tmp_path / "train.jsonl")) == ["A MANIFEST"]
+    assert list(read_sentences(tmp_path / "split")) == ["NORTHANGER ABBEY", "CHAPTER ONE"]
+
+
+def test_what_is_no_text_is_said(tmp_path):
+    (tmp_path / "bad.jsonl").write_text('{"id": "1", "text": "fine"}\n{"id": "2"}\n')
+    (tmp_path / "bad.gz").write_bytes(b"not packed")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe")
+    for name in ("missing.txt", "bad.gz", "bytes.txt"):
+        with pytest.raises(LanguageModelError, match=name):
+            list(read_sentences(tmp_path / name))
+    with pytest.raises(LanguageModelError, match=r"bad\.jsonl:2"):
+        list(read_sentences(tmp_path / "bad.jsonl"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(LanguageModelError, match="trans"):
+        list(read_sentences(tmp_path / "empty"))
