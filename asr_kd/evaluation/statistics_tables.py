@@ -14,6 +14,7 @@ from rich.text import Text
 
 from asr_kd.evaluation.cells import UNKNOWN, escape, interval, percent, pipe_table
 from asr_kd.evaluation.distillation import gap
+from asr_kd.scoring.matched_pairs import ENOUGH_SEGMENTS
 
 Plain = Mapping[str, Any]
 
@@ -22,8 +23,6 @@ PAIRS_SHOWN = 15
 LINES_SHOWN = 6
 SPEAKERS_SHOWN = 60
 WORDS_SHOWN = 5
-FEW_SEGMENTS = 50
-"""See `scoring.matched_pairs.ENOUGH_SEGMENTS`."""
 
 PAIRS_LEGEND = (
     "WER of the first minus WER of the second, in points, with paired bootstrap intervals over utterances and over "
@@ -45,8 +44,8 @@ def pair_test_sections(found: Plain) -> list[str]:
     notes = [PAIRS_LEGEND]
     if more > 0:
         notes.append(f"{more} more pairs are in results.json.")
-    if any(0 < pair["mapsswe"]["segments"] < FEW_SEGMENTS for pair in pairs):
-        notes.append(f"Below about {FEW_SEGMENTS} segments its p is a rough guess.")
+    if any(0 < pair["mapsswe"]["segments"] < ENOUGH_SEGMENTS for pair in pairs):
+        notes.append(f"Below about {ENOUGH_SEGMENTS} segments its p is a rough guess.")
     return ["### Is it real", pipe_table(_PAIRS, rows, left=2), " ".join(notes)]
 
 
