@@ -96,4 +96,4 @@ def score(
         if by_speaker:
             progress.console.print(speaker_table(summary))
         if out is not None:
-            progress.message(f"report:  {out / 'results.md'} (also results.json and hypotheses/)")
+            progress.message(f"report:  {out / 'index.html'} (also results.md, results.json and hypotheses/)")

@@ -123,6 +123,27 @@ def curves(found: Mapping[str, tuple[Look, Sequence[Mapping[str, Any]]]], value:
     return markup(root)
 
 
+def steps(found: Sequence[tuple[Look, Mapping[int, float]]], axis: str, label: str) -> Markup:
+    """A rate at each of a few settings, such as chunk sizes, a line a system; settings stand at equal steps."""
+    top, left, bottom, right, height = 14.0, 38.0, 206.0, WIDTH - 30.0, 244.0
+    settings = sorted({setting for _, rates in found for setting in rates})
+    low, high = padded([rate for _, rates in found for rate in rates.values()])
+    root = picture(height, label)
+    x_scale, y_scale = linear((0, len(settings) - 1), (left + 24, right)), linear((low, high), (bottom, top))
+    for value in ticks(low, high, 4):
+        line(root, (left, y_scale(value)), (right + 20, y_scale(value)), "grid")
+        write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
+    for place, setting in enumerate(settings):
+        write(root, x_scale(place), bottom + 17, str(setting), "tick", "middle")
+    write(root, (left + right) / 2, height - 4, axis, "tick title", "middle")
+    for look, rates in found:
+        placed = [(x_scale(settings.index(setting)), y_scale(rates[setting])) for setting in sorted(rates)]
+        polyline(root, placed, f"curve {look.kind}")
+        for x, y in placed:
+            mark(root, x, y, look.shape, look.kind)
+    return markup(root)
+
+
 def dumbbells(rates: Mapping[str, Mapping[str, float]], looks: Mapping[str, Look], label: str) -> Markup:
     """Each speaker's WER under each system, in the order given; systems in the order of `looks`."""
     top, left, step, right = 22.0, 88.0, 19.0, WIDTH - 12.0

@@ -12,7 +12,7 @@ from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import gap
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, heat, system_cell
 from asr_kd.evaluation.report.cast import Cast, order_of_sets
-from asr_kd.evaluation.report.charts import Look, Point, against
+from asr_kd.evaluation.report.charts import Look, Point, against, steps
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 
@@ -88,25 +88,27 @@ def cost_table(report: Report, looks: Looks) -> Table | None:
     return Table(_COST, [_cost_cells(looks[key], cost) for key, cost in costs.items()], "One thread of this machine")
 
 
-def matrix_section(report: Report, looks: Looks) -> Section | None:
+def matrix_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """WER by chunk and left context."""
+    matrix: Mapping[str, Sequence[Plain]] = report.summary.get("matrix", {})
     figures, tables = [], []
-    for key, rows in report.summary.get("matrix", {}).items():
-        for name in dict.fromkeys(row["set"] for row in rows):
-            here = [row for row in rows if row["set"] == name]
-            tables.append(_matrix_table(f"{looks[key].name} on {name}: WER %", here))
-            figures += _matrix_figures(looks[key], name, here)
+    for name in order_of_sets(report, cast):
+        found = {key: here for key, rows in matrix.items() if (here := [row for row in rows if row["set"] == name])}
+        figures += _matrix_figures(looks, name, found)
+        tables += [_matrix_table(f"{looks[key].name} on {name}: WER %", rows) for key, rows in found.items()]
     if not tables:
         return None
     intro = "One model, asked for shorter and longer chunks. * marks contexts that it was not trained with."
-    return Section("matrix", "What answering sooner costs", "Chunks", intro, [Block(figures=figures, tables=tables)])
+    blocks = [Block(figures=figures), Block(tables=tables, side_by_side=True)]
+    return Section("matrix", "What answering sooner costs", "Chunks", intro, blocks, key=True)
 
 
-def robustness_section(report: Report, looks: Looks) -> Section | None:
+def robustness_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """WER when the same recordings come through noise, rooms and lines."""
     found = report.summary.get("robustness", {})
     tables = []
-    for name in dict.fromkeys(row["set"] for rows in found.values() for row in rows):
+    there = {row["set"] for rows in found.values() for row in rows}
+    for name in (name for name in order_of_sets(report, cast) if name in there):
         wer = {key: {row["condition"]: row["wer"] for row in rows if row["set"] == name} for key, rows in found.items()}
         conditions = list(dict.fromkeys(condition for rows in wer.values() for condition in rows))
         values = [[wer[key].get(condition) for key in wer] for condition in conditions]
@@ -118,7 +120,9 @@ def robustness_section(report: Report, looks: Looks) -> Section | None:
     if not tables:
         return None
     intro = "WER % on the same recordings, disturbed in the same way for every system."
-    return Section("robustness", "When conditions are worse", "Robustness", intro, [Block(tables=tables)])
+    return Section(
+        "robustness", "When conditions are worse", "Robustness", intro, [Block(tables=tables, side_by_side=True)]
+    )
 
 
 def seed_section(report: Report) -> Section | None:
@@ -158,18 +162,17 @@ def _delay_figures(name: str, found: Plain, looks: Looks, delays: Mapping[str, P
     return figures
 
 
-def _matrix_figures(look: Look, name: str, rows: Sequence[Plain]) -> list[Figure]:
-    """WER against the wait, at the longest left context; nothing for a single chunk size."""
-    longest = max(row["left_context_frames"] for row in rows)
-    points = [
-        Point(Look(f"{row['chunk_ms']} ms", look.kind, look.shape), row["wer"], None, None, row["chunk_ms"])
-        for row in rows
-        if row["left_context_frames"] == longest
+def _matrix_figures(looks: Looks, name: str, found: Mapping[str, Sequence[Plain]]) -> list[Figure]:
+    """WER against the chunk, at the longest left context; nothing for a single chunk size."""
+    longest = max((row["left_context_frames"] for rows in found.values() for row in rows), default=0)
+    series = [
+        (looks[key], {row["chunk_ms"]: row["wer"] for row in rows if row["left_context_frames"] == longest})
+        for key, rows in found.items()
     ]
-    if len(points) < 2:
+    if len({chunk for _, rates in series for chunk in rates}) < 2:
         return []
-    picture = against(points, "milliseconds of audio a chunk", f"WER of {look.name} on {name} against its chunk")
-    return [Figure(f"{look.name} on {name}", picture, f"looking back {longest * FRAME_SHIFT_MS} ms")]
+    picture = steps(series, "milliseconds of audio a chunk", f"WER on {name} against the chunk")
+    return [Figure(name, picture, f"WER, looking back {longest * FRAME_SHIFT_MS} ms")]
 
 
 def _matrix_table(caption: str, rows: Sequence[Plain]) -> Table:
@@ -180,7 +183,7 @@ def _matrix_table(caption: str, rows: Sequence[Plain]) -> Table:
         [by_place[chunk, left]["wer"] if (chunk, left) in by_place else None for left in lefts] for chunk in chunks
     ]
     cells: list[Cells] = [[f"{chunk} ms", *(_wer(by_place.get((chunk, left))) for left in lefts)] for chunk in chunks]
-    header = ("Chunk", *(f"looking back {left} ms" for left in lefts))
+    header = ("Chunk", *(f"back {left} ms" for left in lefts))
     return Table(header, cells, caption, 1, "heat", heat(values))
 
 

@@ -51,7 +51,7 @@ def result_section(report: Report, looks: Looks, cast: Cast) -> Section:
     )
 
 
-def cost_section(report: Report, looks: Looks, cast: Cast) -> Section:
+def cost_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     """WER of the main set against what systems cost."""
     models = report.summary["models"]
     wanted = (
@@ -74,6 +74,8 @@ def cost_section(report: Report, looks: Looks, cast: Cast) -> Section:
             figures.append(Figure(title, against(points, axis, label), f"WER on {cast.test_set}; lower left is better"))
     intro = "Measured in the same run on the same utterances, system by system in turn."
     measured = cost_table(report, looks)
+    if not figures and measured is None:
+        return None
     block = Block(figures=figures, tables=[measured] if measured is not None else [])
     return Section("cost", "What it costs to run", "Size and speed", intro, [block])
 
