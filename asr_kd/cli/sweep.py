@@ -47,7 +47,7 @@ def sweep(
         raise typer.BadParameter(f"{seeds!r} is not a list of whole numbers", param_hint="--seeds") from error
     rows = plan(found, numbers)
     chosen = only_rows(rows, only) if only else rows
-    wanted = recipe_of(recipe, overrides or [], found, chosen)
+    wanted = recipe_of(recipe, overrides or [], found, rows)  # all rows: they share what is extracted
     name = Path(grid[0]).stem if "=" not in grid[0] else "command-line"
     folder = out if out is not None else wanted.work_dir / "sweeps" / name
     with stop_on(max_minutes) as should_stop, console() as progress:
