@@ -83,5 +83,15 @@ def make_stepper(
         log_scalars=lambda scalars, step: None,
     )
     bf16 = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-    objective = Objective.from_settings(distill, Shape(vocabulary.blank_id))
+    teacher = MODELS["small"]
+    shape = Shape(
+        vocabulary.blank_id,
+        len(vocabulary),
+        model.width,
+        model.layers,
+        teacher.width,
+        teacher.layers,
+        streaming=model.streaming is not None,
+    )
+    objective = Objective.from_settings(distill, shape)
     return Stepper(student, objective, settings or TrainSettings(), around, torch.device("cpu"), bf16)
