@@ -257,7 +257,10 @@ def _scored(context: RunContext, row: PlannedRow, key: str, folder: Path) -> dic
     systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
     facts = RunFacts(synthetic=corpus.synthetic, seeds=(row.seed or recipe.seed,), command=context.command or None)
     place = folder / "reports" / row.name
-    evaluate_systems(systems, _dev_sets(corpus), recipe.evaluate, place, facts=facts, progress=context.progress)
+    # What a row is chosen by: errors and delay. The rest takes longer than some rows' training.
+    page = recipe.evaluate.report.model_copy(update={"utterances": 0})
+    settings = recipe.evaluate.model_copy(update={"memory": False, "rtf_utterances": 0, "report": page})
+    evaluate_systems(systems, _dev_sets(corpus), settings, place, facts=facts, progress=context.progress)
     results = read_results(place)
     training = json.loads((model_folders(context)[row.name] / "model.json").read_text(encoding="utf-8"))
     return {
