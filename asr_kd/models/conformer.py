@@ -88,6 +88,8 @@ class Conformer(nn.Module):
 
     mean: Tensor
     inverse_std: Tensor
+    layer_drop: float = 0.0
+    """Stochastic depth: how often the last layer passes an utterance by in training; not part of the model."""
 
     def __init__(self, settings: ConformerSettings, vocab_size: int) -> None:
         super().__init__()
@@ -138,12 +140,26 @@ class Conformer(nn.Module):
         table = rotary_table(frames, self.settings.width // self.settings.heads, hidden.device)
         inner, layers = [], {}
         for number, layer in enumerate(self.layers, start=1):
-            hidden = layer(hidden, table, mask, heard)
+            deeper = layer(hidden, table, mask, heard)
+            hidden = self._mix(hidden, deeper, number)
             if number in inner_layers:
                 inner.append(self._log_probs(hidden))
             if number in wanted_layers:
                 layers[number] = hidden
         return EncoderOutput(self._log_probs(hidden), lens, tuple(inner), layers)
+
+    def _mix(self, hidden: Tensor, deeper: Tensor, number: int) -> Tensor:
+        """What comes of layer `number`, counted from 1: its output, or in training maybe its input, by utterance.
+
+        Layer l of L is passed by with probability l/L · `layer_drop`; what it adds to the others is scaled, so that
+        the mean is what it gives in evaluation (Huang et al. 2016; scaled as in dropout). All parameters have a
+        gradient in every step.
+        """
+        if not self.training or self.layer_drop == 0.0:
+            return deeper
+        stays = 1.0 - self.layer_drop * number / len(self.layers)
+        drawn = torch.rand(len(hidden), 1, 1, device=hidden.device) < stays
+        return hidden + (deeper - hidden) * (drawn.to(hidden.dtype) / stays)
 
     def initial_state(self, streams: int, left_context_frames: int | None = None) -> StreamState:
         """A state without history for so many streams.

@@ -128,7 +128,8 @@ class Distiller(sb.Brain):
         if dev:
             if around.ranks.first:
                 with atomic_path(best_path(around.folder, state.epoch)) as partial:
-                    write_tensors(partial, {name: tensor.cpu() for name, tensor in self.model.state_dict().items()})
+                    weights = self.stepper.kept.state_dict()
+                    write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f"dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}"
             around.progress.message(
                 f"{around.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"
@@ -195,7 +196,7 @@ class Distiller(sb.Brain):
             return torch.zeros(())
         batch = batch.to(self.device)
         with self.training_ctx:
-            output: EncoderOutput = self.model(batch.features, batch.feature_lens)
+            output: EncoderOutput = self.stepper.kept(batch.features, batch.feature_lens)
         return self.dev.add(batch.ids, output.log_probs, output.lens, batch.references)
 
     # -- stopping ----------------------------------------------------------------------------------------

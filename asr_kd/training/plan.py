@@ -71,7 +71,8 @@ def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int,
 class EpochBatches:
     """A DataLoader's batch sampler over `plan_epoch`, which can begin in the middle of an epoch.
 
-    It counts the global batches and gives process `rank` of `count` its share of each.
+    It counts the global batches and gives process `rank` of `count` its share of each. In the first
+    `curriculum_epochs` the batches come from the shortest to the longest.
     """
 
     def __init__(
@@ -82,11 +83,12 @@ class EpochBatches:
         seed: int,
         min_silence_frames: int = 0,
         *,
+        curriculum_epochs: int = 0,
         rank: int = 0,
         count: int = 1,
     ) -> None:
         self._arguments = (durations, augmentation, batch_seconds, seed)
-        self._min_silence_frames = min_silence_frames
+        self._min_silence_frames, self._curriculum_epochs = min_silence_frames, curriculum_epochs
         self._rank, self._count = rank, count
         self.num_utterances = len(durations)
         self.skip = 0
@@ -95,6 +97,8 @@ class EpochBatches:
     def set_epoch(self, epoch: int) -> None:
         """Plan this epoch."""
         self._batches = plan_epoch(*self._arguments, epoch, self._min_silence_frames)
+        if epoch <= self._curriculum_epochs:
+            self._batches.sort(key=lambda batch: max(map(self._seconds, batch)))
 
     def __len__(self) -> int:
         return len(self._batches)

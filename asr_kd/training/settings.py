@@ -3,16 +3,19 @@
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.features.augment import Augmentation
+from asr_kd.training.ema import EmaSettings
 
 
 class TrainSettings(Settings):
     """How a model is trained. Defaults suit a few hours of speech."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"init_from", "init_head"})
+    later: ClassVar[frozenset[str]] = frozenset(
+        {"init_from", "init_head", "init_layers", "ema", "layer_drop", "curriculum_epochs"}
+    )
 
     epochs: int = Field(50, ge=1)
     batch_seconds: float = Field(16.0, gt=0)
@@ -33,6 +36,13 @@ class TrainSettings(Settings):
     augmentation: Augmentation = Augmentation()
     average_best: int = Field(5, ge=1, le=100)
     """The final weights are the mean of so many best epochs on the dev set."""
+    ema: EmaSettings | None = None
+    """Judge and keep a moving average of the weights instead of the weights; None: the weights themselves."""
+    layer_drop: float = Field(0.0, ge=0, lt=1)
+    """How often the last layer passes an utterance by in training, and the others less in proportion to their depth
+    (stochastic depth, Huang et al. 2016)."""
+    curriculum_epochs: int = Field(0, ge=0)
+    """In so many first epochs batches come in order of growing length (SortaGrad, Amodei et al. 2016)."""
     validate_every_epochs: int = Field(1, ge=1)
     max_nonfinite_steps: int = Field(5, ge=0)
     """Steps in a row whose loss or gradient is not finite, before training stops."""
@@ -45,10 +55,27 @@ class TrainSettings(Settings):
     """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
     cache."""
     init_from: Path | None = None
-    """A model folder whose weights training begins from, of the same shape and vocabulary: to adapt a student to
-    another domain. None begins from random weights."""
+    """A model folder whose weights training begins from, of the same shape (see `init_layers`) and vocabulary: to adapt
+    a student to another domain. None begins from random weights."""
     init_head: bool = True
     """Whether the output layer is taken over as well; without it the vocabulary may be another."""
+
+    init_layers: tuple[int, ...] = ()
+    """Layers of `init_from`, counted from 1, that this model's layers begin as, one for each: a shallower student of
+    the teacher's width. Empty takes layer for layer."""
+
+    @field_validator("init_layers")
+    @classmethod
+    def _layers_count_from_one(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
+        if any(layer < 1 for layer in layers):
+            raise ValueError("layers are counted from 1")
+        return layers
+
+    @model_validator(mode="after")
+    def _layers_of_a_model(self) -> "TrainSettings":
+        if self.init_layers and self.init_from is None:
+            raise ValueError("init_layers are layers of the model that init_from names")
+        return self
 
     @field_validator("init_from")
     @classmethod

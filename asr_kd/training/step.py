@@ -8,7 +8,7 @@ Shapes: B utterances, T frames, V vocabulary.
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from asr_kd.models.conformer import FULL_CONTEXT, Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.training.data import Batch
+from asr_kd.training.ema import Ema
 from asr_kd.training.gradients import Gradients
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.surroundings import Surroundings
@@ -39,7 +40,7 @@ class Stepper:
     """Takes optimizer steps.
 
     Args:
-        model, objective: what is trained.
+        model, objective: what is trained; the model in training mode drops layers as `settings` say.
         settings: how.
         around: the run's surroundings.
         device: where the weights are.
@@ -57,7 +58,10 @@ class Stepper:
     ) -> None:
         self.model, self.objective, self.settings, self.around = model, objective, settings, around
         self.device, self.autocast = device, autocast
-        self.trained = nn.ModuleDict({"model": model, "objective": objective})
+        model.layer_drop = settings.layer_drop
+        self.ema = Ema(model, settings.ema.decay) if settings.ema is not None else None
+        followed = {"ema": self.ema} if self.ema is not None else {}
+        self.trained = nn.ModuleDict({"model": model, "objective": objective, **followed})
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(model, objective, settings.weight_decay),
             lr=settings.learning_rate,
@@ -66,6 +70,11 @@ class Stepper:
         )
         self.names = list(objective.terms)
         self._gradients = Gradients(self.trained.parameters(), around.ranks, 1 + len(self.names))
+
+    @property
+    def kept(self) -> Conformer:
+        """The weights that are judged on dev and kept: the moving average's where there is one."""
+        return self.model if self.ema is None else cast(Conformer, self.ema.module)
 
     def take(self, batch: Batch, frames: int, step: int, rate: float) -> StepResult:
         """Step number `step`, counted from 0.
@@ -84,6 +93,8 @@ class Stepper:
         if not (math.isfinite(loss) and math.isfinite(length)):
             return StepResult(math.nan, {})
         self.optimizer.step()
+        if self.ema is not None:
+            self.ema.follow(self.model)
         return StepResult(loss, dict(zip(self.names, parts, strict=True)))
 
     def _costs(self, batch: Batch, frames: int, step: int) -> Tensor:

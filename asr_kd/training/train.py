@@ -213,7 +213,13 @@ def _loaders(
         usable, selection.tokens, longest, cache_mb, job.store, selection.taught, objective.needs_arrays
     )
     batches = EpochBatches(
-        [u.duration for u in usable], augmentation, settings.batch_seconds, job.seed, min_silence, **share
+        [u.duration for u in usable],
+        augmentation,
+        settings.batch_seconds,
+        job.seed,
+        min_silence,
+        curriculum_epochs=settings.curriculum_epochs,
+        **share,
     )
     train_loader: DataLoader[Any] = DataLoader(
         dataset,

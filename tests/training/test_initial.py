@@ -7,7 +7,7 @@ import torch
 
 from asr_kd.errors import CheckpointError
 from asr_kd.models.conformer import Conformer
-from asr_kd.models.weights import load_model
+from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.initial import initial_sha256, start_from
 from asr_kd.training.settings import TrainSettings
@@ -84,3 +84,38 @@ def test_training_begins_there_and_the_job_says_so(make_job, tmp_path):
     train(make_job(settings={"epochs": 1}), tmp_path / "other", Control())
     (first / "model.safetensors").write_bytes((tmp_path / "other" / "model" / "model.safetensors").read_bytes())
     assert job.hash() != before
+
+
+def test_layers_begin_as_the_layers_that_are_named(tmp_path):
+    deep = tiny_model(seed=5).settings.model_copy(update={"layers": 4})
+    teacher = Conformer(deep, len(VOCABULARY))
+    save_model(tmp_path / "deep", teacher, VOCABULARY, {})
+    model = tiny_model(seed=1)
+    start_from(model, VOCABULARY, TrainSettings(init_from=tmp_path / "deep", init_layers=(4, 2)))
+    taken, ours = teacher.state_dict(), model.state_dict()
+    for name, tensor in ours.items():
+        there = name.replace("layers.0.", "layers.3.") if "layers.0." in name else name
+        assert tensor.equal(taken[there]), name  # the second layer is the second
+    assert len([name for name in ours if name.startswith("layers.0.")]) > 10
+
+
+@pytest.mark.parametrize(
+    ("layers", "found"),
+    [
+        ((1,), r"names 1 layers; expected one for each of the model's 2"),
+        ((1, 3), r"layer 3; expected layers from 1 to 2"),
+    ],
+)
+def test_layers_that_do_not_fit_are_refused(source, layers, found):
+    with pytest.raises(CheckpointError, match=found):
+        start_from(tiny_model(), VOCABULARY, TrainSettings(init_from=source, init_layers=layers))
+
+
+def test_layers_of_another_width_or_of_no_model_are_refused_by_name(source):
+    wider = Conformer(tiny_model().settings.model_copy(update={"width": 64, "layers": 1}), len(VOCABULARY))
+    with pytest.raises(CheckpointError, match=r"width 32; expected the student's width 64"):
+        start_from(wider, VOCABULARY, TrainSettings(init_from=source, init_layers=(2,)))
+    with pytest.raises(ValueError, match="init_from"):
+        TrainSettings(init_layers=(1,))
+    with pytest.raises(ValueError, match="from 1"):
+        TrainSettings(init_from=source, init_layers=(0,))

@@ -58,3 +58,17 @@ def test_shares_have_nearly_as_much_audio(lengths, count):
     batch = plan_epoch(lengths, Augmentation(), 1e9, 0, 1)[0]
     audio = [sum(lengths[d.row] for d in share_of(batch, lambda d: lengths[d.row], r, count)) for r in range(count)]
     assert max(audio) - min(audio) <= max(lengths) + 1e-6
+
+
+@given(lengths=durations)
+def test_in_the_first_epochs_batches_grow_longer_and_later_they_do_not(lengths):
+    plain, sorted_first = (EpochBatches(lengths, AUGMENTATION, 25.0, seed=1, curriculum_epochs=n) for n in (0, 2))
+    for epoch in (1, 2, 3):
+        plain.set_epoch(epoch)
+        sorted_first.set_epoch(epoch)
+        assert sorted(map(sorted, plain)) == sorted(map(sorted, sorted_first))  # the same batches
+        if epoch == 3:
+            assert list(plain) == list(sorted_first)
+            continue
+        longest = [max(lengths[d.row] / d.speed + d.silence_frames / 100 for d in batch) for batch in sorted_first]
+        assert longest == sorted(longest)
