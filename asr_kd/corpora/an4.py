@@ -5,13 +5,13 @@
 names differ in a final digit only (mdcs, mdcs2) may be one person and stay on the same side.
 """
 
-import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from asr_kd.corpora.folds import balanced_folds, shuffled
 from asr_kd.corpora.recordings import Recording
 from asr_kd.corpora.settings import corpora_root
 from asr_kd.errors import CorpusError
@@ -87,14 +87,10 @@ def speaker_folds(recordings: Sequence[Recording], seed: int) -> list[set[str]]:
     counts = Counter(recording.speaker for recording in recordings)
     sizes: Counter[str] = Counter()
     for speaker, count in counts.items():
-        sizes[_person(speaker)] += count
-    folds: list[set[str]] = [set() for _ in range(FOLDS)]
-    totals = [0] * FOLDS
-    for person in sorted(sizes, key=lambda person: (-sizes[person], _shuffled(person, seed))):
-        smallest = totals.index(min(totals))
-        folds[smallest] |= {speaker for speaker in counts if _person(speaker) == person}
-        totals[smallest] += sizes[person]
-    return folds
+        sizes[person_of(speaker)] += count
+    return [
+        {speaker for speaker in counts if person_of(speaker) in people} for people in balanced_folds(sizes, FOLDS, seed)
+    ]
 
 
 def split_speakers(
@@ -123,20 +119,16 @@ def split_speakers(
 
 def _dev_speakers(speakers: set[str], seed: int) -> set[str]:
     chosen: set[str] = set()
-    for person in sorted({_person(speaker) for speaker in speakers}, key=lambda person: _shuffled(person, seed)):
-        group = {speaker for speaker in speakers if _person(speaker) == person}
+    for person in sorted({person_of(speaker) for speaker in speakers}, key=lambda person: shuffled(person, seed)):
+        group = {speaker for speaker in speakers if person_of(speaker) == person}
         if len(chosen) + len(group) <= DEV_SPEAKERS:
             chosen |= group
     return chosen
 
 
-def _person(speaker: str) -> str:
+def person_of(speaker: str) -> str:
+    """Who a speaker's name stands for, at most: mdcs and mdcs2 may be one."""
     return speaker.rstrip("0123456789") or speaker
-
-
-def _shuffled(name: str, seed: int) -> str:
-    """A sort key: pseudo-random by the seed, and the same for every Python and platform."""
-    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -9,7 +9,7 @@ from asr_kd.errors import AsrKdError, CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.recipe.settings import is_one_model
 from asr_kd.targets.places import place_of
 from asr_kd.targets.store import INDEX
 from asr_kd.text.bpe import MODEL as BPE
@@ -45,9 +45,9 @@ def stored_at(context: RunContext, folder: Path) -> Path | str:
 
 
 def model_folders(context: RunContext) -> dict[str, Path]:
-    """The model of every teacher that the recipe trains, then of every student."""
+    """The model of every teacher that the recipe trains as one, then of every student."""
     recipe = context.recipe
-    trained = [name for name, settings in recipe.teachers.items() if not isinstance(settings, ExistingTeacher)]
+    trained = [name for name, settings in recipe.teachers.items() if is_one_model(settings)]
     return {name: teacher_folder(context, name) / "model" for name in trained} | {
         name: student_folder(context, name) / "model" for name in recipe.students
     }

@@ -1,8 +1,9 @@
 """What stages say about their results, in a line or two. Decides nothing."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from asr_kd.corpora.manifest import hours
+from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.prepare import PreparedCorpus
 from asr_kd.progress import Progress
 from asr_kd.runtime.bundle import BundleInfo
@@ -21,6 +22,16 @@ def say_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabul
     if corpus.excluded:
         progress.message(f"  {len(corpus.excluded)} left out, listed in {folder / 'corpus.json'}")
     progress.message(f"  vocabulary: {len(vocabulary)} symbols")
+
+
+def say_fold(progress: Progress, heard: Sequence[Utterance], everything: Sequence[Utterance]) -> None:
+    """What the teacher of a fold is trained on, and what it will label."""
+    left_out = {utterance.speaker for utterance in everything} - {utterance.speaker for utterance in heard}
+    minutes = 60 * (hours(everything) - hours(heard))
+    progress.message(
+        f"  trains on {len(heard)} utterances ({hours(heard):.2f} h); leaves out {len(everything) - len(heard)} of "
+        f"{len(left_out)} speakers ({minutes:.1f} min), which it will label"
+    )
 
 
 def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:

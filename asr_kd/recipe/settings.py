@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
@@ -30,12 +30,15 @@ class TeacherSettings(Settings):
     """A teacher trained by this recipe."""
 
     tag: ClassVar[str] = "trained"
-    later = frozenset({"seed"})
+    later = frozenset({"seed", "folds"})
 
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
+    folds: int | None = Field(None, ge=2, le=20)
+    """Train so many instead of one, each on all training speakers but those of its fold, and let each label the
+    speakers that it never heard. As one system they are the average of all. None: one teacher, of all speakers."""
 
 
 class ExistingTeacher(TeacherSource):
@@ -54,6 +57,17 @@ AnyTeacher = Annotated[
     Discriminator(_teacher_form),
 ]
 """A teacher, told apart by whether it has a `source`."""
+
+
+def is_one_model(teacher: AnyTeacher) -> TypeGuard[TeacherSettings]:
+    """Whether a teacher is a model folder of this run: not from elsewhere, and not several, one a fold."""
+    return isinstance(teacher, TeacherSettings) and teacher.folds is None
+
+
+def fold_names(name: str, teacher: AnyTeacher) -> list[str]:
+    """What the teachers of folds are called: `NAME-fold-1` and so on; none of a teacher without folds."""
+    folds = teacher.folds if isinstance(teacher, TeacherSettings) else None
+    return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
 
 
 class StudentSettings(Settings):
@@ -134,6 +148,7 @@ class Recipe(Settings):
             self._check_members(name, teacher)
             self._check_layers(name, teacher)
             self._check_unit_names(name)
+            self._check_folds(name, teacher)
         for name, student in self.students.items():
             self._check_student(name, student)
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
@@ -143,16 +158,18 @@ class Recipe(Settings):
         unknown = [name for name in self.export.models if name not in systems]
         if unknown:
             raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join(systems)}")
-        existing = [name for name in self.export.models if isinstance(systems[name], ExistingTeacher)]
+        teachers = [name for name in self.export.models if name in self.teachers]
+        existing = [name for name in teachers if not is_one_model(self.teachers[name])]
         if existing:
-            raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train")
+            raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train as one model")
         return self
 
     def _check_members(self, name: str, teacher: AnyTeacher) -> None:
         """A teacher made of the recipe's own needs those to be trained here."""
         if not isinstance(teacher, ExistingTeacher):
             return
-        trained = [other for other, settings in self.teachers.items() if isinstance(settings, TeacherSettings)]
+        trained = [model for other, one in self.teachers.items() for model in fold_names(other, one) or [other]]
+        trained = [name for name in trained if not isinstance(self.teachers.get(name), ExistingTeacher)]
         for member in teacher.members:
             kind, place, _ = parse_source(member.source)
             if kind == "recipe" and place not in trained:
@@ -178,6 +195,17 @@ class Recipe(Settings):
         other = nbest_unit_name(name)
         if self.needs_nbest(name) and self.target_speeds(other):
             raise ValueError(f"the teacher {other!r} has the name that the n-best of {name!r} is done under; rename it")
+
+    def _check_folds(self, name: str, teacher: AnyTeacher) -> None:
+        """What several teachers, one a fold, cannot be or do."""
+        taken = [fold for fold in fold_names(name, teacher) if fold in self.teachers or fold in self.students]
+        if taken:
+            raise ValueError(f"{taken[0]!r} is what a teacher of {name!r} is called, one of its folds; rename it")
+        if fold_names(name, teacher) and self.target_speeds(name) and self.target_layers(name):
+            raise ValueError(
+                f"teachers.{name}.folds: the hidden layers of teachers that were trained apart have nothing in common; "
+                "leave targets.layers and the objective `representation` out, or the folds"
+            )
 
     def _check_student(self, name: str, student: StudentSettings) -> None:
         known = ", ".join(self.teachers) or "none"
@@ -210,16 +238,16 @@ class Recipe(Settings):
             raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        if hears_teacher(student) and isinstance(self.teachers[self.teacher_of(student)], ExistingTeacher):
+        if hears_teacher(student) and not is_one_model(self.teachers[self.teacher_of(student)]):
             raise ValueError(
-                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains; one from elsewhere "
-                "teaches through stored targets"
+                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one model; one "
+                "from elsewhere, or of folds, teaches through stored targets"
             )
 
     def _shape(self, student: StudentSettings) -> Shape:
         """What an objective must know of a student and its teacher; their vocabulary is not known yet."""
         teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
-        trained = teacher.model if isinstance(teacher, TeacherSettings) else None
+        trained = teacher.model if teacher is not None and is_one_model(teacher) else None
         return Shape(
             blank_id=0,
             width=student.model.width,
@@ -241,6 +269,10 @@ class Recipe(Settings):
     def teacher_of(self, student: StudentSettings) -> str:
         """The name of a student's teacher: the one it names, or the only one."""
         return student.teacher or next(iter(self.teachers))
+
+    def seed_of(self, trained: TeacherSettings | StudentSettings) -> int:
+        """The seed of a model's weights and training, and of a teacher's folds: its own, or the recipe's."""
+        return self.seed if trained.seed is None else trained.seed
 
     def target_speeds(self, teacher: str) -> tuple[float, ...]:
         """Speeds at which this teacher's soft targets are needed: those its students train at; none, no store."""

@@ -35,7 +35,7 @@ from asr_kd.recipe.layout import (
 )
 from asr_kd.recipe.say import say_bundle, say_corpus
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
-from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher
+from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.systems import (
     absent_systems,
@@ -47,7 +47,7 @@ from asr_kd.recipe.systems import (
     taught_by,
 )
 from asr_kd.recipe.teachers import teacher_unit
-from asr_kd.recipe.trained import student_unit, trained_teacher_unit
+from asr_kd.recipe.trained import student_unit, trained_teacher_units
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
 
@@ -59,7 +59,7 @@ def units_of(context: RunContext) -> list[Unit]:
     recipe = context.recipe
     return [
         _prepare(context),
-        *(_teacher(context, name, settings) for name, settings in _trained_first(recipe.teachers)),
+        *(unit for name, settings in _trained_first(recipe.teachers) for unit in _teacher(context, name, settings)),
         *(extraction_unit(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
         *(hypotheses_unit(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(student_unit(context, name, settings) for name, settings in recipe.students.items()),
@@ -73,10 +73,9 @@ def _trained_first(teachers: Mapping[str, AnyTeacher]) -> list[tuple[str, AnyTea
     return sorted(teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
 
 
-def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
-    if isinstance(settings, ExistingTeacher):
-        return teacher_unit(context, name, settings)
-    return trained_teacher_unit(context, name, settings)
+def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[Unit]:
+    trained = trained_teacher_units(context, name, settings) if isinstance(settings, TeacherSettings) else []
+    return trained if is_one_model(settings) else [*trained, teacher_unit(context, name, settings)]
 
 
 # -- prepare ---------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
-from asr_kd.recipe.settings import ExistingTeacher, Recipe, StudentSettings
+from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, Recipe, StudentSettings, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
 
 CURVE = "curve.jsonl"
@@ -24,7 +24,7 @@ def absent_systems(context: RunContext) -> dict[str, str]:
         name: "not trained yet" for name, folder in model_folders(context).items() if not (folder / WEIGHTS).is_file()
     }
     for name, settings in context.recipe.teachers.items():
-        if isinstance(settings, ExistingTeacher) and not (teacher_folder(context, name) / IDENTITY).is_file():
+        if not is_one_model(settings) and not (teacher_folder(context, name) / IDENTITY).is_file():
             absent[name] = "not opened yet"
     return absent
 
@@ -41,7 +41,7 @@ def open_named(context: RunContext, name: str) -> System:
     decoding = decoding_of(context, name)
     role, device = role_of(context, name), str(context.device)
     settings = context.recipe.teachers.get(name)
-    if isinstance(settings, ExistingTeacher):
+    if settings is not None and not is_one_model(settings):
         return open_teacher_system(
             name,
             heard_teacher(context, name),
@@ -102,6 +102,8 @@ def taught_by(recipe: Recipe, student: StudentSettings) -> str | None:
     return recipe.teacher_of(student)
 
 
-def _description(settings: ExistingTeacher) -> dict[str, Any]:
+def _description(settings: AnyTeacher) -> dict[str, Any]:
+    if not isinstance(settings, ExistingTeacher):
+        return {"external": False, "folds": settings.folds}
     plain = settings.model_dump(mode="json")
     return {"source": plain["source"], "precision": plain["precision"]}

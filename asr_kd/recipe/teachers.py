@@ -17,18 +17,20 @@ from asr_kd.files import write_json
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import VOCABULARY, existing, model_sha256, teacher_folder
-from asr_kd.recipe.settings import ExistingTeacher
+from asr_kd.recipe.folds import fold_of_training
+from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
+from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.recipe.stage import Unit
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.opening import open_teacher
+from asr_kd.teachers.out_of_fold import OutOfFold
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 
 IDENTITY = "teacher.json"
-"""What is written of a teacher that the recipe does not train."""
+"""What is written of a teacher that is not one model of this run."""
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,11 @@ class KnownTeacher:
         raise TypeError(f"the teacher {self.name!r} is described here, not open")
 
 
-def teacher_unit(context: RunContext, name: str, settings: ExistingTeacher) -> Unit:
-    """Finds (fetches, where there is a network) an existing teacher and writes down who it is."""
+def teacher_unit(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
+    """Finds (fetches, where there is a network) a teacher that is not one model of this run; writes down who it is."""
 
     def run(folder: Path) -> None:
-        teacher = _open(context, settings, torch.device("cpu"))
+        teacher = _open(context, name, torch.device("cpu"))
         teacher.vocabulary.save(folder / VOCABULARY)
         description = {
             "name": teacher.name,
@@ -72,8 +74,8 @@ def teacher_unit(context: RunContext, name: str, settings: ExistingTeacher) -> U
         name,
         context.work_dir,
         folder,
-        settings=settings.model_dump(mode="json"),
-        inputs=lambda: [_state_of(context, member.source) for member in settings.members],
+        settings=settings.model_dump(mode="json") if isinstance(settings, ExistingTeacher) else settings.identity(),
+        inputs=lambda: _state_of(context, name),
         run=run,
         results=(folder / IDENTITY, folder / VOCABULARY),
     )
@@ -85,13 +87,13 @@ def teacher_sha256(context: RunContext, name: str) -> str:
     Raises:
         CheckpointError: the teacher stage has not run.
     """
-    if isinstance(context.recipe.teachers[name], ExistingTeacher):
-        return known_teacher(context, name).sha256
-    return model_sha256(teacher_folder(context, name) / "model")
+    if is_one_model(context.recipe.teachers[name]):
+        return model_sha256(teacher_folder(context, name) / "model")
+    return known_teacher(context, name).sha256
 
 
 def known_teacher(context: RunContext, name: str) -> KnownTeacher:
-    """What the teacher stage wrote of an existing teacher.
+    """What the teacher stage wrote of a teacher that is not one model of this run.
 
     Raises:
         CheckpointError: it has not run, or its file is damaged.
@@ -112,17 +114,17 @@ def heard_teacher(context: RunContext, name: str) -> Teacher:
     Raises:
         CheckpointError: the teacher stage has not run, or has found another one under this name.
     """
-    settings, found = context.recipe.teachers[name], teacher_sha256(context, name)  # before anything is fetched
-    if isinstance(settings, ExistingTeacher):
-        teacher = _open(context, settings, context.device)
-        if teacher.sha256 != found:
-            raise CheckpointError(
-                "is not the teacher that the teacher stage found: its weights or settings have changed since",
-                where=f"teachers.{name}",
-                remedy="Run the teacher stage first (leave --from out)",
-            )
-        return teacher
-    return LocalTeacher(teacher_folder(context, name) / "model", device=context.device)
+    found = teacher_sha256(context, name)  # before anything is fetched
+    if is_one_model(context.recipe.teachers[name]):
+        return LocalTeacher(teacher_folder(context, name) / "model", device=context.device)
+    teacher = _open(context, name, context.device)
+    if teacher.sha256 != found:
+        raise CheckpointError(
+            "is not the teacher that the teacher stage found: its weights or settings have changed since",
+            where=f"teachers.{name}",
+            remedy="Run the teacher stage first (leave --from out)",
+        )
+    return teacher
 
 
 def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
@@ -132,16 +134,31 @@ def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Te
 
 def bridged_sha256(context: RunContext, name: str, vocabulary: Vocabulary) -> str:
     """The identity that the soft targets of a teacher carry; nothing is opened."""
-    if isinstance(context.recipe.teachers[name], ExistingTeacher):
-        return bridged(context, known_teacher(context, name), vocabulary).sha256
-    return teacher_sha256(context, name)
+    if is_one_model(context.recipe.teachers[name]):
+        return teacher_sha256(context, name)
+    return bridged(context, known_teacher(context, name), vocabulary).sha256
 
 
-def _open(context: RunContext, settings: ExistingTeacher, device: torch.device) -> Teacher:
-    return open_teacher(settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device)
+def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
+    """A teacher from elsewhere, or those of the folds as one."""
+    settings = context.recipe.teachers[name]
+    if isinstance(settings, ExistingTeacher):
+        return open_teacher(settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device)
+    models = [teacher_folder(context, fold) / "model" for fold in fold_names(name, settings)]
+    members = [LocalTeacher(model, device=device) for model in models]
+    return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")
 
 
-def _state_of(context: RunContext, source: str) -> Any:
+def _state_of(context: RunContext, name: str) -> list[Any]:
+    """What tells that a teacher that is not one model of this run may have changed."""
+    settings = context.recipe.teachers[name]
+    if isinstance(settings, ExistingTeacher):
+        return [_state_of_source(context, member.source) for member in settings.members]
+    models = [model_sha256(teacher_folder(context, fold) / "model") for fold in fold_names(name, settings)]
+    return [*models, *corpus_hashes(context, "train", spelling=False)]
+
+
+def _state_of_source(context: RunContext, source: str) -> Any:
     """What tells that a source may have changed: of a folder its files, of a teacher trained here its weights."""
     kind, place, _ = parse_source(source)
     if kind == "recipe":

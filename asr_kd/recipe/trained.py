@@ -1,11 +1,13 @@
 """The models that a recipe trains, teachers and students alike, as units of work."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.folds import heard_in_fold
 from asr_kd.recipe.layout import (
     hypotheses_folder,
     read_corpus,
@@ -16,9 +18,11 @@ from asr_kd.recipe.layout import (
     teacher_folder,
     training_hashes,
 )
+from asr_kd.recipe.say import say_fold
 from asr_kd.recipe.settings import (
     StudentSettings,
     TeacherSettings,
+    fold_names,
     hears_teacher,
     learns_from_teacher,
     needs_teacher,
@@ -34,32 +38,41 @@ from asr_kd.training.initial import initial_sha256
 from asr_kd.training.train import Control, TrainingJob, train
 
 
-def trained_teacher_unit(context: RunContext, name: str, settings: TeacherSettings) -> Unit:
-    """Trains a teacher."""
-    return _trained(context, "teacher", name, teacher_folder(context, name), settings)
+def trained_teacher_units(context: RunContext, name: str, settings: TeacherSettings) -> list[Unit]:
+    """Trains a teacher, or one for each fold."""
+    if settings.folds is None:
+        return [_trained(context, name, settings)]
+    folds = fold_names(name, settings)
+    units = [_trained(context, fold, settings, number) for number, fold in enumerate(folds)]
+    return [replace(unit, owner=name) for unit in units]
 
 
 def student_unit(context: RunContext, name: str, settings: StudentSettings) -> Unit:
     """Trains a student."""
-    return _trained(context, "student", name, student_folder(context, name), settings)
+    return _trained(context, name, settings)
 
 
 def _trained(
-    context: RunContext, stage: str, name: str, folder: Path, settings: TeacherSettings | StudentSettings
+    context: RunContext, name: str, settings: TeacherSettings | StudentSettings, fold: int | None = None
 ) -> Unit:
     def run(folder: Path) -> None:
-        job = _training_job(context, name, settings)
+        job = _training_job(context, name, settings, fold)
+        if fold is not None:
+            say_fold(context.progress, job.train_utterances, read_corpus(context)[0].train)
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
+    is_student = isinstance(settings, StudentSettings)
+    folder = student_folder(context, name) if is_student else teacher_folder(context, name)
     return Unit(
-        stage,
+        "student" if is_student else "teacher",
         name,
         context.work_dir,
         folder,
         settings={
+            **({} if fold is None else {"fold": fold + 1}),
             # What a student is compared with changes the report, not the student.
             **{key: value for key, value in settings.identity().items() if key != "baseline"},
-            "seed": _seed(context, settings),
+            "seed": context.recipe.seed_of(settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: training_hashes(context) + _taught_by(context, settings) + initial_sha256(settings.train),
@@ -67,10 +80,6 @@ def _trained(
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
     )
-
-
-def _seed(context: RunContext, settings: TeacherSettings | StudentSettings) -> int:
-    return context.recipe.seed if settings.seed is None else settings.seed
 
 
 def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
@@ -89,12 +98,17 @@ def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings)
     return imported + hashes
 
 
-def _training_job(context: RunContext, name: str, settings: TeacherSettings | StudentSettings) -> TrainingJob:
+def _training_job(
+    context: RunContext, name: str, settings: TeacherSettings | StudentSettings, fold: int | None
+) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
-    recipe, seed = context.recipe, _seed(context, settings)
+    recipe, seed = context.recipe, context.recipe.seed_of(settings)
     taught: dict[str, Any] = {}
+    heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
         taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
+    elif fold is not None:
+        heard, card = heard_in_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
         name=name,
         model=settings.model,
@@ -102,9 +116,9 @@ def _training_job(context: RunContext, name: str, settings: TeacherSettings | St
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,
         seed=seed,
-        train_utterances=corpus.train,
+        train_utterances=heard,
         dev_utterances=corpus.dev,
-        card={"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic, "seed": seed},
+        card={**card, "seed": seed},
         **{"distill": None, **taught},
     )
 

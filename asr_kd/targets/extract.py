@@ -25,6 +25,7 @@ from asr_kd.targets.shard import shard_bytes
 from asr_kd.targets.spelling import write_vocabulary
 from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, TeacherIdentity, VocabularyIdentity
 from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.out_of_fold import OutOfFold
 
 FIDELITY = "fidelity.json"
 
@@ -171,7 +172,7 @@ class _Extraction:
     def _describe(self) -> StoreInfo:
         vocabulary = self.teacher.vocabulary
         return StoreInfo(
-            teacher=TeacherIdentity(name=self.teacher.name, sha256=self.teacher.sha256),
+            teacher=_identity_of(self.teacher),
             vocabulary=VocabularyIdentity(size=len(vocabulary), sha256=vocabulary.sha256, blank_id=vocabulary.blank_id),
             frame_shift_ms=self.teacher.frame_shift_ms,
             frame_offset_ms=self.teacher.frame_offset_ms,
@@ -252,3 +253,8 @@ class _Extraction:
 
     def _tell(self) -> None:
         self.progress(self._done_seconds(), self.total_seconds)
+
+
+def _identity_of(teacher: Teacher) -> TeacherIdentity:
+    folds = tuple(member.sha256 for member in teacher.members) if isinstance(teacher, OutOfFold) else ()
+    return TeacherIdentity(name=teacher.name, sha256=teacher.sha256, folds=folds)

@@ -11,8 +11,8 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.targets.layers import hear, read_layer
+from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.packing import StoredTargets
-from asr_kd.targets.plan import plan_batches
 from asr_kd.targets.settings import TargetSettings, variant_name
 from asr_kd.targets.store import Store
 from asr_kd.teachers.base import Teacher
@@ -50,9 +50,9 @@ def measure_fidelity(
     stride = max(1, len(stored) // settings.fidelity_utterances)
     sample = stored[::stride][: settings.fidelity_utterances]
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    for batch in plan_batches(sample, settings.batch_seconds):
+    for listener, batch in batches_by_listener(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
-        dense, hidden = hear(teacher, waveforms, settings.layers)
+        dense, hidden = hear(listener, waveforms, settings.layers)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)

@@ -59,7 +59,7 @@ class StoreSummary:
         vocabulary = info.vocabulary
         return [
             f"{self.place}",
-            f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…",
+            f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{_folds(info)}",
             f"  vocabulary: {vocabulary.size} symbols, blank {vocabulary.blank_id}, {vocabulary.sha256[:12]}…",
             f"  kept: ε {info.epsilon:g}, at most {info.max_entries} entries, certain blank δ {info.certain_blank:g}",
             f"  variants: {', '.join(info.variants)}",
@@ -73,6 +73,13 @@ class StoreSummary:
             f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
             f"blank on {100 * sample.blank_share:.1f} % of frames",
         ]
+
+
+def _folds(info: StoreInfo) -> str:
+    hashes = info.teacher.folds
+    if not hashes:
+        return ""
+    return f"; out of fold, by {len(hashes)} teachers: {', '.join(f'{sha256[:12]}…' for sha256 in hashes)}"
 
 
 def _layers(info: StoreInfo) -> str:

@@ -14,8 +14,9 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.targets.layers import hear, layer_arrays
+from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.packing import Codec, Packed
-from asr_kd.targets.plan import plan_batches, variant_seconds
+from asr_kd.targets.plan import variant_seconds
 from asr_kd.targets.pooled import Transcripts, pool
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
@@ -59,11 +60,12 @@ def label(
         after_batch: told what there is so far and the seconds just done; may raise to stop.
     """
     labels = Labels()
-    batches = plan_batches(utterances, settings.batch_seconds)
+    planned = batches_by_listener(teacher, utterances, settings.batch_seconds)
+    batches = [batch for _, batch in planned]
     with closing(read_batches(batches, settings.speeds, settings.readers)) as read:
-        for batch in read:
+        for (listener, _), batch in zip(planned, read, strict=True):
             before_batch()
-            _label_batch(teacher, batch, settings, transcripts, labels)
+            _label_batch(listener, batch, settings, transcripts, labels)
             after_batch(labels, sum(variant_seconds(item.utterance, settings) for item in batch))
     for entry in labels.quarantine:  # all of its variants or none
         labels.rows.pop(entry.id, None)

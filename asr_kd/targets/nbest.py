@@ -29,8 +29,9 @@ from asr_kd.targets.hypotheses import (
 )
 from asr_kd.targets.labelling import QuarantineEntry, listen
 from asr_kd.targets.ledger import writing
+from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_batches, plan_shards
+from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import QUARANTINE
@@ -217,16 +218,17 @@ class _Extraction:
     def _make(self, part: PlannedShard) -> None:
         found: dict[str, list[Hypothesis]] = {}
         quarantine: list[QuarantineEntry] = []
-        batches = plan_batches(part.utterances, self.settings.batch_seconds)
+        planned = batches_by_listener(self.teacher, part.utterances, self.settings.batch_seconds)
+        batches = [batch for _, batch in planned]
         with closing(read_batches(batches, (1.0,), self.settings.readers)) as read:
-            for batch in read:
+            for (listener, _), batch in zip(planned, read, strict=True):
                 if self.should_stop():
                     raise StoppedEarly(
                         f"stopped after {self.done_seconds:.0f} s of audio",
                         where=str(self.place),
                         remedy="Run the same command again; finished parts are kept",
                     )
-                self._hear(batch, found, quarantine)
+                self._hear(listener, batch, found, quarantine)
                 self._check_quarantine(quarantine)
                 self._advance(sum(item.utterance.duration for item in batch))
         content = part_of(sorted(found.items()))
@@ -240,7 +242,11 @@ class _Extraction:
         self.marks[part.index] = mark
 
     def _hear(
-        self, batch: Sequence[Reading], found: dict[str, list[Hypothesis]], quarantine: list[QuarantineEntry]
+        self,
+        teacher: Teacher,
+        batch: Sequence[Reading],
+        found: dict[str, list[Hypothesis]],
+        quarantine: list[QuarantineEntry],
     ) -> None:
         def leave_out(item: Reading, reason: str) -> None:
             utterance = item.utterance
@@ -252,7 +258,7 @@ class _Extraction:
                 leave_out(item, item.problem)
         if not heard:
             return
-        dense = listen(self.teacher, [item.waveforms[0] for item in heard])
+        dense = listen(teacher, [item.waveforms[0] for item in heard])
         searched = self.decoder.decode(dense.log_probs, dense.lens)
         for item, frames, nbest in zip(heard, dense.lens.tolist(), searched, strict=True):
             if frames == 0:

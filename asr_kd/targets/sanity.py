@@ -16,7 +16,7 @@ from asr_kd.errors import AudioError, TargetsError
 from asr_kd.scoring.wer import Score, UtteranceScore, score
 from asr_kd.targets.bridge import BridgedTeacher
 from asr_kd.targets.labelling import listen
-from asr_kd.targets.plan import plan_batches
+from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 
@@ -95,8 +95,8 @@ def check_teacher(
     sample = _sample(utterances, normalizer, settings.utterances)
     references: dict[str, str] = {}
     hypotheses: dict[str, str] = {}
-    for batch in plan_batches(sample, settings.batch_seconds):
-        heard = _hear(teacher, batch)
+    for listener, batch in batches_by_listener(teacher, sample, settings.batch_seconds):
+        heard = _hear(listener, batch)
         hypotheses.update(heard)
         references.update({utterance.id: utterance.text or "" for utterance in batch if utterance.id in heard})
     unreadable = len(sample) - len(references)

@@ -31,6 +31,9 @@ class TeacherIdentity(Settings):
     name: str
     sha256: str
     """Of its weights."""
+    folds: tuple[str, ...] = ()
+    """Weights of the teachers of folds, each of which labelled the speakers that it never heard; none: one labelled
+    all."""
 
 
 class VocabularyIdentity(Settings):
