@@ -40,7 +40,7 @@ def test_the_end_prints_the_table_where_the_files_are_and_what_to_do_next(first_
     after = outcome.out[outcome.out.index("[export student-kd] done") :]
     for words in ("Synthetic speech", "WER %", "student-hard", "student-kd", "Gap recovered"):
         assert words in after
-    assert f"report:  {run.file('report', 'results.md')}" in after
+    assert f"report:  {run.file('report', 'index.html')}" in after
     assert after.splitlines()[-1] == f"next:    asr-kd transcribe {run.file('export', 'student-kd')} AUDIO..."
 
 
@@ -128,7 +128,7 @@ def test_the_store_belongs_to_the_teacher_and_says_what_it_kept(finished):
 
 def test_the_bundle_is_whole_and_traces_back(finished):
     folder = finished.file("export", "student-kd")
-    assert {path.name for path in folder.iterdir()} == {"model.onnx", "tokens.txt", "bundle.json"}
+    assert {path.name for path in folder.iterdir()} == {"model.onnx", "tokens.txt", "bundle.json", "README.md"}
     info = read_bundle(folder).info
     student = load_model(finished.file("students", "student-kd", "model"))
     assert info.trace.model_sha256 == student.sha256

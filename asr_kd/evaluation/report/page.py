@@ -1,13 +1,11 @@
 """index.html: puts sections, the browser of utterances and its evidence together, within the size that is allowed."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from markupsafe import Markup
 
 from asr_kd.evaluation.distillation import comparisons_of
 from asr_kd.evaluation.report.blocks import Section, looks, system_cell
+from asr_kd.evaluation.report.browser import browser
 from asr_kd.evaluation.report.cast import Cast, cast_of
 from asr_kd.evaluation.report.charts import Look
 from asr_kd.evaluation.report.evidence import Evidence
@@ -27,33 +25,10 @@ from asr_kd.evaluation.report.sections import (
     speaker_section,
     training_section,
 )
-from asr_kd.evaluation.report.templates import embedded, render
+from asr_kd.evaluation.report.templates import render
 from asr_kd.evaluation.report.views import View, views
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.tables import SYNTHETIC_NOTICE
-
-_KINDS = (
-    ("all", "every utterance"),
-    ("student", "only the student wrong"),
-    ("teacher", "only the teacher wrong"),
-    ("both", "both wrong"),
-    ("wrong", "the student wrong"),
-    ("right", "nothing wrong"),
-    ("heard", "those to listen to"),
-)
-_WITHOUT_TEACHER = ("all", "wrong", "right", "heard")
-_ORDERS = (
-    ("worst", "most errors of the student"),
-    ("behind", "student furthest behind teacher"),
-    ("ahead", "student furthest ahead of teacher"),
-    ("long", "longest"),
-    ("id", "id"),
-)
-_BROWSER = (
-    "Reference and systems, aligned word by word. {heard} of {all} can be opened: waveform, spectrogram, and how sure "
-    "each system was of each token at each moment, the blank left out. They are taken in turn from the worst, those "
-    "that only the student got wrong, those that only the teacher got wrong, and the longest right ones.{left_out}"
-)
 
 
 def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
@@ -68,19 +43,22 @@ def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSett
     found = views(report, cast) if cast is not None else []
     facts = report.summary["provenance"]
     kicker = " · ".join(part for part in (facts.get("recipe"), str(facts["date"])[:10]) if part)
-    return render(
-        "page.html",
-        title=f"asr-kd report: {facts.get('recipe') or ', '.join(report.sets) or 'nothing'}",
-        kicker=kicker,
-        headline=headline(report, cast),
-        numbers=_numbers(report, cast, styles) if cast is not None else [],
-        notices=_notices(report),
-        sections=_sections(report, cast, styles, found) if cast is not None else [],
-        key=[system_cell(look) for look in styles.values()],
-        browser=_browser(found, cast, styles, evidence, settings) if cast is not None and found else None,
-        facts=_facts(report),
-        footer="Written by asr-kd evaluate. This file loads nothing from elsewhere.",
-    )
+    context = {
+        "title": f"asr-kd report: {facts.get('recipe') or ', '.join(report.sets) or 'nothing'}",
+        "kicker": kicker,
+        "headline": headline(report, cast),
+        "numbers": _numbers(report, cast, styles) if cast is not None else [],
+        "notices": _notices(report),
+        "sections": _sections(report, cast, styles, found) if cast is not None else [],
+        "key": [system_cell(look) for look in styles.values()],
+        "facts": _facts(report),
+        "footer": "Written by asr-kd evaluate. This file loads nothing from elsewhere.",
+    }
+    text = render("page.html", **context, browser=None)
+    if cast is None or not found:
+        return text
+    room = settings.max_mb * 1e6 - len(text.encode())
+    return render("page.html", **context, browser=browser(found, cast, styles, evidence, room, settings.max_mb))
 
 
 def _sections(report: Report, cast: Cast, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
@@ -159,78 +137,3 @@ def _facts(report: Report) -> list[tuple[str, str]]:
         "Numbers": "results.json, results.md, results.tex; texts in hypotheses/SET/SYSTEM.jsonl; model cards in cards/",
     }
     return [(name, str(value)) for name, value in known.items() if value is not None]
-
-
-@dataclass(frozen=True)
-class _Item:
-    """Evidence in the page."""
-
-    id: str
-    data: Markup
-
-
-def _browser(
-    found: Sequence[View],
-    cast: Cast,
-    styles: Mapping[str, Look],
-    evidence: Sequence[Evidence],
-    settings: ReportSettings,
-) -> dict[str, Any]:
-    room = settings.max_mb * 1e6
-    rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room)
-    shown = {(view.test_set, view.id) for view, _ in rows}
-    there = ((item, embedded(_plain(item))) for item in evidence if (item.test_set, item.id) in shown)
-    kept, _ = _within(there, room)
-    ids = {(item.test_set, item.id): f"e{number}" for number, (item, _) in enumerate(kept)}
-    data = {
-        "systems": {key: {"name": look.name, "kind": look.kind} for key, look in styles.items()},
-        "order": list(styles),
-        "student": cast.student,
-        "teacher": cast.teacher,
-        "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
-    }
-    left_out = ""
-    if len(kept) < len(evidence) or len(rows) < len(found):
-        left_out = (
-            f" To keep this file below {settings.max_mb:g} MB, {len(evidence) - len(kept)} of those to listen to and "
-            f"{len(found) - len(rows)} of the others are not in it (evaluate.report.max_mb)."
-        )
-    students = [(key, look.name) for key, look in styles.items() if key != cast.teacher]
-    return {
-        "intro": _BROWSER.format(heard=len(kept), all=len(rows), left_out=left_out),
-        "kinds": [kind for kind in _KINDS if cast.teacher is not None or kind[0] in _WITHOUT_TEACHER],
-        "orders": [order for order in _ORDERS if cast.teacher is not None or order[0] not in ("behind", "ahead")],
-        "students": students,
-        "student": cast.student,
-        "sets": sorted({view.test_set for view, _ in rows}),
-        "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
-        "data": embedded(data),
-        "evidence": [_Item(ids[item.test_set, item.id], text) for item, text in kept],
-    }
-
-
-def _within(items: Iterable[tuple[Any, Markup]], room: float) -> tuple[list[tuple[Any, Markup]], float]:
-    """The first of these that fit into so many bytes, and the room that is left."""
-    kept = []
-    for item, text in items:
-        size = len(text.encode("utf-8", "replace")) + 60  # its element
-        if size > room:
-            break
-        kept.append((item, text))
-        room -= size
-    return kept, room
-
-
-def _row(view: View, evidence: str) -> list[Any]:
-    heard = {key: [found.text, found.edits] for key, found in view.heard.items()}
-    return [view.test_set, view.id, view.speaker, view.reference, heard, evidence]
-
-
-def _plain(item: Evidence) -> dict[str, Any]:
-    return {
-        "seconds": round(item.seconds, 3),
-        "envelope": item.envelope,
-        "spectrogram": item.spectrogram,
-        "audio": item.audio,
-        "posteriors": {key: asdict(posteriors) for key, posteriors in item.posteriors.items()},
-    }
