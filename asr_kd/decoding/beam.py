@@ -75,14 +75,14 @@ class BeamSearch:
         )
 
     def last_frame(self) -> Tensor | None:
-        """A frame [1, V] after the last one, which says a word separator or nothing: it ends the last word.
+        """A frame [1, V] after the last one, which says a word separator: it ends the last word.
 
-        None where words do not end in one.
+        Where the word has ended, it is one more separator. None where words do not end in one.
         """
         if self.lexicon is None or not self.lexicon.ends_in_separator or self._separator is None:
             return None
         row = torch.full((1, len(self.vocabulary)), LOWEST_LOG_PROB)
-        row[0, [self._separator, self.vocabulary.blank_id]] = 0.0
+        row[0, self._separator] = 0.0
         return row
 
     @property

@@ -17,7 +17,7 @@ SETTLE_FRAMES = 250
 """Frames (ten seconds) after which the search is asked again what is settled."""
 
 LONGEST_UNSETTLED_FRAMES = 1_500
-"""Frames (a minute) after which the best prefix is settled although others are left."""
+"""Frames (a minute) after which the best prefix is settled although others are left: nothing shorter ever is so."""
 
 
 class StreamingBeam:
@@ -128,7 +128,7 @@ class StreamingBeam:
         best = max(results, key=lambda result: result.score)
         length = len(best.tokens)
         agreed = _agreed([result.tokens for result in results], [result.words for result in results])
-        if agreed < 2 and length > LONGEST_UNSETTLED_FRAMES:
+        if length - agreed > LONGEST_UNSETTLED_FRAMES:
             agreed = length - SETTLE_FRAMES
         if agreed < 2:
             return

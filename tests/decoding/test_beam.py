@@ -1,0 +1,394 @@
+"""Beam search against enumeration of all paths and torchaudio's decoder called directly; streams against the whole."""
+
+import gzip
+import itertools
+import math
+import sys
+from collections import defaultdict
+
+import pytest
+import torch
+from torchaudio.models.decoder import ctc_decoder
+
+from asr_kd.decoding import streaming_beam
+from asr_kd.decoding.beam import BeamSearch
+from asr_kd.decoding.greedy import greedy
+from asr_kd.decoding.lexicon import build_lexicon
+from asr_kd.decoding.opening import open_decoder, read_decoding
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.words import text_of, words_of
+from asr_kd.errors import LanguageModelError, MissingExtraError, RecipeError
+from asr_kd.text.kneser_ney import estimate
+from asr_kd.text.vocabulary import Vocabulary
+
+LETTERS = Vocabulary(("<blk>", "▁", "A", "B"))
+BLANK, SEPARATOR = 0, 1
+WORDS = ["A", "B", "AB", "BA"]
+SENTENCES = ["A B", "AB A", "B BA A", "A AB", "BA B", "A A B"]
+WIDE = {"beam_size": 4_000, "beam_threshold": 900.0}
+ANY = {"kind": "beam", "beam_size": 30}
+
+
+@pytest.fixture(scope="module")
+def lm(tmp_path_factory):
+    """Word and token models, and a lexicon: their paths."""
+    folder = tmp_path_factory.mktemp("lm")
+    (folder / "words.arpa").write_text("".join(estimate(SENTENCES, 2).arpa_lines()))
+    spelled = [" ".join(LETTERS.symbols[token] for token in LETTERS.encode(text)) for text in SENTENCES]
+    (folder / "tokens.arpa").write_text("".join(estimate(spelled, 3).arpa_lines()))
+    (folder / "words.txt").write_text("".join(f"{word}\n" for word in WORDS))
+    return {"lm": folder / "words.arpa", "lexicon": folder / "words.txt", "tokens": folder / "tokens.arpa"}
+
+
+def search(vocabulary=LETTERS, **options) -> BeamSearch:
+    return BeamSearch(vocabulary, DecodingSettings.model_validate({**ANY, **options}))
+
+
+def random_posteriors(frames: int, seed: int, size: int = 4, sharpness: float = 2.0) -> torch.Tensor:
+    """[1, T, V]"""
+    generator = torch.Generator().manual_seed(seed)
+    return (torch.randn(1, frames, size, generator=generator) * sharpness).log_softmax(-1)
+
+
+def arpa_score(path, sentence: str, weight: float) -> float:
+    """Weighted log10 probability of a sentence, its end included."""
+    table = {}
+    for line in path.read_text().splitlines():
+        row = line.split("\t")
+        if len(row) > 1:
+            table[row[1]] = (float(row[0]), float(row[2]) if len(row) > 2 else 0.0)
+
+    def score(context: tuple[str, ...], word: str) -> float:
+        if " ".join((*context, word)) in table:
+            return table[" ".join((*context, word))][0]
+        return table.get(" ".join(context), (0.0, 0.0))[1] + score(context[1:], word)
+
+    words = ["<s>", *sentence.split(), "</s>"]
+    return weight * sum(score(tuple(words[max(i - 1, 0) : i]), words[i]) for i in range(1, len(words)))
+
+
+def enumerated(log_probs: torch.Tensor) -> dict[str, float]:
+    """Sentence → probability of all paths that say it, in words of the lexicon."""
+    mass: dict[str, float] = defaultdict(float)
+    for path in itertools.product(range(4), repeat=log_probs.shape[1]):
+        tokens = [token for token, _ in itertools.groupby(path) if token != BLANK]
+        words = LETTERS.decode(tokens).split()
+        if all(word in WORDS for word in words):
+            mass[" ".join(words)] += math.exp(sum(float(log_probs[0, t, x]) for t, x in enumerate(path)))
+    return mass
+
+
+def test_with_lexicon_and_lm_the_scores_are_those_of_all_paths(lm):
+    log_probs = random_posteriors(5, 3)
+    decoder = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=1.3, word_score=0.4, nbest=1_000, **WIDE)
+    [found] = decoder.decode(log_probs, torch.tensor([5]))
+    expected = {
+        text: math.log(mass) + arpa_score(lm["lm"], text, 1.3) + 0.4 * len(text.split())
+        for text, mass in enumerated(log_probs).items()
+    }
+    best = max(expected, key=expected.__getitem__)
+    assert text_of(found[0], LETTERS) == best
+    assert len(expected) > 10
+    for item in found:
+        assert item.score == pytest.approx(expected[text_of(item, LETTERS)], abs=1e-4)
+    assert {text_of(item, LETTERS) for item in found} == expected.keys()
+    assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+
+
+def test_it_is_torchaudios_decoder(lm, tmp_path):
+    """The same lexicon, spelled as torchaudio's documentation has it, and the same options."""
+    names = ["-", "|", "A", "B"]
+    (tmp_path / "lexicon.txt").write_text("".join(f"{word} {' '.join(word)} |\n" for word in WORDS))
+    theirs = ctc_decoder(
+        lexicon=str(tmp_path / "lexicon.txt"),
+        tokens=names,
+        lm=str(lm["lm"]),
+        nbest=3,
+        beam_size=30,
+        beam_threshold=25,
+        lm_weight=0.7,
+        word_score=-0.3,
+        log_add=True,
+    )
+    ours = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=0.7, word_score=-0.3)
+    for seed in range(10):
+        log_probs = random_posteriors(30, seed)
+        ended = torch.cat([log_probs, ours.last_frame().unsqueeze(0)], dim=1)
+        reference = theirs(ended)[0][0]
+        [[found]] = ours.decode(log_probs, torch.tensor([30]))
+        assert list(found.words) == reference.words
+        assert found.score == pytest.approx(reference.score, abs=1e-5)
+        assert len(found.words) > 2
+
+
+def test_without_a_lexicon_the_lm_is_over_tokens(lm):
+    log_probs = random_posteriors(40, 1, sharpness=1.0)
+    lens = torch.tensor([40])
+    [[plain]] = search().decode(log_probs, lens)
+    [[ruled]] = search(lm=lm["tokens"], lm_weight=8.0).decode(log_probs, lens)
+    assert plain.tokens != ruled.tokens
+    seen = {pair for text in SENTENCES for pair in itertools.pairwise(LETTERS.encode(text))}
+    assert set(itertools.pairwise(ruled.tokens)) <= seen, "only what the text holds"
+
+
+def test_sharp_posteriors_need_no_search(lm):
+    log_probs = random_posteriors(30, 5, sharpness=40.0)
+    [[found]] = search().decode(log_probs, torch.tensor([30]))
+    assert found.tokens == greedy(log_probs, torch.tensor([30]), BLANK)[0]
+    [[alike]] = open_decoder(LETTERS).decode(log_probs, torch.tensor([30]))
+    assert (found.tokens, found.frames, found.ends) == (alike.tokens, alike.frames, alike.ends)
+    assert found.log_probs == pytest.approx(alike.log_probs)
+
+
+def test_padding_batches_and_no_frames_change_nothing(lm):
+    decoder = search(lm=lm["lm"], lexicon=lm["lexicon"])
+    log_probs = torch.cat([random_posteriors(30, seed) for seed in (1, 2, 3)])
+    together = decoder.decode(log_probs, torch.tensor([12, 30, 0]))
+    assert together[0] == decoder.decode(log_probs[:1, :12], torch.tensor([12]))[0]
+    assert together[1] == decoder.decode(log_probs[1:2], torch.tensor([30]))[0]
+    assert text_of(together[2][0], LETTERS) == ""
+    assert decoder.decode(log_probs.bfloat16().float(), torch.tensor([12, 30, 0]))[0]
+
+
+CASES = ["plain", "lexicon", "words", "tokens", "hotwords", "hotwords and words"]
+
+
+def settings_of(case: str, lm) -> dict:
+    return {
+        "plain": {},
+        "lexicon": {"lexicon": lm["lexicon"]},
+        "words": {"lm": lm["lm"], "lexicon": lm["lexicon"]},
+        "tokens": {"lm": lm["tokens"], "lm_weight": 0.5},
+        "hotwords": {"hotwords": ("AB", "B A")},
+        "hotwords and words": {"lm": lm["lm"], "lexicon": lm["lexicon"], "hotwords": ("AB",)},
+    }[case]
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+@pytest.mark.parametrize("case", CASES)
+def test_a_stream_gives_what_the_whole_gives_however_it_is_cut(case, seed, lm, monkeypatch):
+    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 20)  # ask often what is settled
+    decoder = search(nbest=3, beam_threshold=8.0, **settings_of(case, lm))
+    log_probs = random_posteriors(120, seed, sharpness=6.0)
+    [whole] = decoder.decode(log_probs, torch.tensor([120]))
+    cuts = sorted(torch.randint(0, 120, (6,), generator=torch.Generator().manual_seed(seed)).tolist())
+    for ends in ([120], [*cuts, 120], [*range(1, 121)]):
+        stream = decoder.stream()
+        for start, stop in itertools.pairwise([0, *ends]):
+            stream.accept(log_probs[0, start:stop])
+        stream.finish()
+        streamed = stream.nbest()
+        assert stream.num_frames == 120
+        assert stream.pending_frames < 120, "something was settled"
+        assert streamed[0]._replace(score=0) == whole[0]._replace(score=0)
+        assert [text_of(item, LETTERS) for item in streamed] == [text_of(item, LETTERS) for item in whole]
+        for ours, theirs in zip(streamed, whole, strict=True):
+            assert ours.score == pytest.approx(theirs.score, abs=1e-3)
+    assert len(whole[0].tokens) > 10
+
+
+def test_a_stream_remembers_no_more_than_a_bound(lm):
+    stream = search(lm=lm["lm"], lexicon=lm["lexicon"]).stream()
+    longest = 0
+    for seed in range(30):
+        stream.accept(random_posteriors(200, seed)[0])
+        longest = max(longest, stream.pending_frames)
+        assert sum(len(part) for part in stream._log_probs) == stream.pending_frames
+        kept = len(stream._search.decoder.get_all_final_hypothesis()[0].tokens)
+        assert kept <= streaming_beam.SETTLE_FRAMES + 250
+    assert stream.num_frames == 6_000
+    assert longest <= streaming_beam.SETTLE_FRAMES + 200
+    stream.reset()
+    assert stream.num_frames == stream.pending_frames == 0
+
+
+def test_what_never_agrees_is_settled_all_the_same(lm, monkeypatch):
+    monkeypatch.setattr(streaming_beam, "_agreed", lambda *_: 0)
+    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 50)
+    monkeypatch.setattr(streaming_beam, "LONGEST_UNSETTLED_FRAMES", 150)
+    stream = search().stream()
+    for seed in range(20):
+        stream.accept(random_posteriors(50, seed, sharpness=4.0)[0])
+        assert stream.pending_frames <= 300
+    stream.finish()
+    found = stream.nbest()[0]
+    assert found.frames == sorted(set(found.frames))
+    assert found.frames[-1] > 950
+
+
+def test_partial_results_grow_with_the_stream_and_a_stream_can_start_anew(lm):
+    decoder = search(lm=lm["lm"], lexicon=lm["lexicon"])
+    log_probs = random_posteriors(60, 7, sharpness=5.0)
+    stream = decoder.stream()
+    assert stream.nbest()[0].tokens == []
+    stream.accept(log_probs[0, :40])
+    partial = text_of(stream.nbest()[0], LETTERS)
+    stream.accept(log_probs[0, 40:])
+    stream.finish()
+    stream.finish()
+    final = text_of(stream.nbest()[0], LETTERS)
+    assert partial
+    assert final.startswith(partial[:3])
+    with pytest.raises(ValueError, match="ended"):
+        stream.accept(log_probs[0])
+    stream.reset()
+    stream.accept(log_probs[0])
+    stream.finish()
+    assert text_of(stream.nbest()[0], LETTERS) == final
+
+
+def test_streams_of_one_search_do_not_disturb_each_other(lm):
+    decoder = search(lm=lm["lm"], lexicon=lm["lexicon"])
+    both = [random_posteriors(40, seed)[0] for seed in (1, 2)]
+    streams = [decoder.stream(), decoder.stream()]
+    for start in range(0, 40, 8):
+        for stream, log_probs in zip(streams, both, strict=True):
+            stream.accept(log_probs[start : start + 8])
+            decoder.decode(random_posteriors(5, start), torch.tensor([5]))
+    for stream, log_probs in zip(streams, both, strict=True):
+        stream.finish()
+        [[whole]] = decoder.decode(log_probs.unsqueeze(0), torch.tensor([40]))
+        assert stream.nbest()[0].tokens == whole.tokens
+
+
+def test_the_beam_counts_trailing_blanks_as_greedy_does():
+    log_probs = random_posteriors(50, 2, sharpness=5.0)
+    log_probs[0, 44:] = torch.tensor([0.97, 0.01, 0.01, 0.01]).log()
+    streams = [search().stream(), open_decoder(LETTERS).stream()]
+    for stream in streams:
+        for part in log_probs[0].split(7):
+            stream.accept(part)
+    assert streams[0].trailing_blanks == streams[1].trailing_blanks == 6
+
+
+# -- hotwords --------------------------------------------------------------------------------------------
+
+
+def close_call() -> torch.Tensor:
+    """[1, 5, 4]: says "AB", and "BB" a little less likely."""
+    rows = [[0.0, 0.0, 0.6, 0.4], [1, 0, 0, 0], [0, 0, 0.0, 1.0], [1, 0, 0, 0], [1, 0, 0, 0]]
+    return (torch.tensor(rows) + 1e-6).log().unsqueeze(0)
+
+
+@pytest.mark.parametrize("case", ["plain", "words", "tokens"])
+def test_a_hotword_rises_by_its_score_and_no_other(case, lm, tmp_path):
+    options = settings_of(case, lm)
+    if case == "words":
+        (tmp_path / "words.txt").write_text("A\nB\nAB\nBA\nBB\n")
+        options["lexicon"] = tmp_path / "words.txt"
+    lens = torch.tensor([5])
+    [before] = search(nbest=30, **options).decode(close_call(), lens)
+    [after] = search(nbest=30, hotwords=("BB",), hotword_score=3.0, **options).decode(close_call(), lens)
+    scores = [{text_of(item, LETTERS): item.score for item in found} for found in (before, after)]
+    assert text_of(before[0], LETTERS) == "AB"
+    assert text_of(after[0], LETTERS) == "BB"
+    assert scores[1]["BB"] - scores[0]["BB"] == pytest.approx(3.0, abs=1e-4)
+    assert scores[1]["AB"] == pytest.approx(scores[0]["AB"], abs=1e-4)
+
+
+def test_no_hotword_changes_nothing(lm):
+    log_probs, lens = random_posteriors(40, 3), torch.tensor([40])
+    for case in ("plain", "words", "tokens"):
+        options = settings_of(case, lm)
+        assert search(**options).decode(log_probs, lens) == search(hotwords=(), **options).decode(log_probs, lens)
+        [[plain]] = search(**options).decode(log_probs, lens)
+        [[absent]] = search(hotwords=("BBBBBBBB",), hotword_score=0.0, **options).decode(log_probs, lens)
+        assert absent.tokens == plain.tokens
+        assert absent.score == pytest.approx(plain.score, abs=1e-4)
+
+
+def test_a_hotword_need_not_be_in_the_lexicon(lm):
+    [[found]] = search(lexicon=lm["lexicon"], lm=lm["lm"], hotwords=("BB",), hotword_score=20.0).decode(
+        close_call(), torch.tensor([5])
+    )
+    assert found.words == ("BB",)
+
+
+# -- what it is made of ----------------------------------------------------------------------------------
+
+
+def test_weights_can_be_changed_without_loading_anew(lm, monkeypatch):
+    decoder = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=0.0, word_score=0.0)
+    monkeypatch.setattr("asr_kd.decoding.beam.open_kenlm", None)
+    other = decoder.reweighted(2.0, 1.5)
+    log_probs, lens = random_posteriors(30, 4), torch.tensor([30])
+    monkeypatch.undo()
+    fresh = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=2.0, word_score=1.5)
+    assert other.decode(log_probs, lens) == fresh.decode(log_probs, lens)
+    assert (other.settings.lm_weight, decoder.settings.lm_weight) == (2.0, 0.0)
+
+
+def test_packed_models_and_published_lexica_are_read(lm, tmp_path):
+    with gzip.open(tmp_path / "3-gram.arpa.gz", "wt") as file:
+        file.write(lm["lm"].read_text())
+    # LibriSpeech's: a word, then its sounds; some words twice; marks.
+    published = "A  AH0\nA  EY1\nAB\tAE1 B\nB  B IY1\nBA  B AA1\n<UNK>  SPN\n"
+    with gzip.open(tmp_path / "lexicon.txt.gz", "wt") as file:
+        file.write(published)
+    log_probs, lens = random_posteriors(30, 4), torch.tensor([30])
+    plain = search(lm=lm["lm"], lexicon=lm["lexicon"])
+    packed = search(lm=tmp_path / "3-gram.arpa.gz", lexicon=tmp_path / "lexicon.txt.gz")
+    assert packed.decode(log_probs, lens) == plain.decode(log_probs, lens)
+    assert packed.lexicon.left_out == 1
+
+
+def test_subwords_may_fill_several_frames_at_the_end_of_a_word():
+    texts = ["ABBA BABA", "ABA BAB ABBA"] * 5
+    vocabulary = Vocabulary.subwords(texts, 8)
+    lexicon = build_lexicon({word for text in texts for word in text.split()}, vocabulary)
+    assert not lexicon.ends_in_separator
+    path = [token for token in vocabulary.encode("ABBA BAB") for _ in range(3)]
+    log_probs = (torch.nn.functional.one_hot(torch.tensor(path), len(vocabulary)).float() * 12).log_softmax(-1)
+
+    decoder = search(vocabulary)
+    [[free]] = decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(path)]))
+    assert text_of(free, vocabulary) == "ABBA BAB"
+    decoder.lexicon = lexicon
+    decoder._entries = list(lexicon.spellings)
+    decoder._weigh()
+    [[found]] = decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(path)]))
+    assert found.words == ("ABBA", "BAB")
+    assert found.score == pytest.approx(free.score, abs=0.01)
+    words = words_of(found, vocabulary, 40.0)
+    assert [word.text for word in words] == ["ABBA", "BAB"]
+    assert words[1].end_seconds == pytest.approx(0.04 * len(path))
+
+
+def test_what_does_not_fit_is_said(lm, tmp_path):
+    bad = tmp_path / "bad.arpa"
+    bad.write_text("no model\n")
+    lower = tmp_path / "lower.txt"
+    lower.write_text("a\nb\nab\nA\n")
+    with pytest.raises(LanguageModelError, match="no such file"):
+        search(lm=tmp_path / "missing.arpa", lexicon=lm["lexicon"])
+    with pytest.raises(LanguageModelError, match=r"bad\.arpa.*KenLM cannot read"):
+        search(lm=bad, lexicon=lm["lexicon"])
+    with pytest.raises(LanguageModelError, match="can spell 1 of its 4 words"):
+        search(lexicon=lower)
+    with pytest.raises(LanguageModelError, match="cannot be read"):
+        search(lexicon=tmp_path / "missing.txt")
+    with pytest.raises(LanguageModelError, match="--unit token"):
+        search(Vocabulary(("<blk>", "▁", "X", "Y")), lm=lm["lm"])
+    bad.write_text("\n\n")
+    with pytest.raises(LanguageModelError, match="holds no word"):
+        search(lexicon=bad)
+
+
+def test_without_flashlight_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchaudio.models.decoder", None)
+    with pytest.raises(MissingExtraError, match=r"asr-kd\[lm\]"):
+        search()
+
+
+def test_settings_come_from_a_file_and_hotwords_make_a_beam(tmp_path):
+    path = tmp_path / "tuned.json"
+    path.write_text('{"decoding": {"kind": "beam", "lm_weight": 0.5, "hotwords": ["A B"]}, "dev": {}}')
+    assert read_decoding(None) == DecodingSettings()
+    assert read_decoding(path).lm_weight == 0.5
+    assert read_decoding(path, ["C"]).hotwords == ("A B", "C")
+    assert read_decoding(None, ["C"]).kind == "beam"
+    path.write_text("kind: beem\n")
+    with pytest.raises(RecipeError, match="kind"):
+        read_decoding(path)
+    with pytest.raises(RecipeError, match="needs kind: beam"):
+        path.write_text("lm: 3-gram.arpa\n") and read_decoding(path)
