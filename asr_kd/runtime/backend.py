@@ -40,6 +40,12 @@ class Backend(Protocol[State]):
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
 
+    def join(self, states: Sequence[State]) -> State:
+        """States of several streams, each at its own position, as that of one batch."""
+
+    def split(self, state: State) -> list[State]:
+        """The state of each stream of a batch: the inverse of `join`."""
+
 
 class TorchBackend:
     """A model in this process, in evaluation mode, on the device where its weights are.
@@ -78,6 +84,32 @@ class TorchBackend:
         """One chunk of every stream."""
         log_probs, state = self.model.stream_step(features.to(self.model.mean.device), state)
         return mask_tokens(log_probs, self.unprintable).cpu(), state
+
+    def join(self, states: Sequence[StreamState]) -> StreamState:
+        """States of several streams as one batch."""
+        keys, values, convs, processed = zip(*states, strict=True)
+        return StreamState(
+            [torch.cat(layer, dim=1) for layer in zip(*keys, strict=True)],
+            [torch.cat(layer, dim=1) for layer in zip(*values, strict=True)],
+            [torch.cat(layer, dim=0) for layer in zip(*convs, strict=True)],
+            torch.cat(processed),
+        )
+
+    def split(self, state: StreamState) -> list[StreamState]:
+        """The state of each stream: copies, so that one which stays behind does not keep the whole batch alive."""
+
+        def one(tensor: Tensor, stream: int, dim: int) -> Tensor:
+            return tensor.narrow(dim, stream, 1).clone()
+
+        return [
+            StreamState(
+                [one(layer, stream, 1) for layer in state.keys],
+                [one(layer, stream, 1) for layer in state.values],
+                [one(layer, stream, 0) for layer in state.convs],
+                one(state.processed, stream, 0),
+            )
+            for stream in range(len(state.processed))
+        ]
 
 
 def mask_tokens(log_probs: Tensor, token_ids: Sequence[int]) -> Tensor:

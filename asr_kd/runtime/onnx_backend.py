@@ -67,10 +67,10 @@ class OnnxBackend:
         return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
 
     def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The state of each stream of a batch: the inverse of `join`."""
+        """The state of each stream of a batch: copies, so that one which stays behind does not keep the batch alive."""
         streams = len(state[-1])
         columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
-        return [list(arrays) for arrays in zip(*columns, strict=True)]
+        return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
 
 
 def _load(bundle: Bundle, num_threads: int) -> Any:

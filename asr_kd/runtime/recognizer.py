@@ -71,11 +71,14 @@ class Recognizer:
         """Chunk and left context of a streaming model, None for full context."""
         return self.backend.context
 
-    def stream(self, endpoint: EndpointSettings = DEFAULT_ENDPOINT) -> StreamingRecognizer:
-        """Start a live stream.
+    def stream(
+        self, endpoint: EndpointSettings = DEFAULT_ENDPOINT, *, cut_at_endpoints: bool = False
+    ) -> StreamingRecognizer:
+        """Start a live stream; `together.decode_together` steps several at once.
 
         Args:
             endpoint: when an utterance has ended.
+            cut_at_endpoints: go on with a new utterance by itself then; see `StreamingRecognizer.take_utterances`.
 
         Raises:
             CheckpointError: the model needs the whole utterance.
@@ -87,7 +90,8 @@ class Recognizer:
                 expected="a model trained with model.streaming",
                 remedy="Transcribe whole files with it, or choose a streaming student",
             )
-        return StreamingRecognizer(self.backend, self.vocabulary, self.tail_ms, self.name, self.decoder, endpoint)
+        settings = (self.tail_ms, self.name, self.decoder, endpoint, cut_at_endpoints)
+        return StreamingRecognizer(self.backend, self.vocabulary, *settings)
 
     def in_context(self, context: Context) -> "Recognizer":
         """The same recognizer with another chunk and left context; a model trained on dynamic chunks serves several.

@@ -1,10 +1,10 @@
 """One live stream of audio to text: packets of any size in, a growing transcript out.
 
 The transcript depends on the samples only, never on how they were cut into packets, and equals that of the
-masked pass over the same audio padded by ``padding``.
+masked pass over the same audio padded by ``padding``. ``together`` takes a model step for many streams at once.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -28,8 +28,22 @@ LOUDEST = 16.0
 DEFAULT_ENDPOINT = EndpointSettings()
 
 
+class Utterance(NamedTuple):
+    """A part of a stream that has ended; seconds count from the start of the stream."""
+
+    text: str
+    words: tuple[Word, ...]
+    start_seconds: float
+    end_seconds: float
+    rule: int | None  # the endpoint rule that ended it, 1 to 3; None: the caller or the end of the stream did
+
+
 class StreamingRecognizer:
-    """Decodes one stream.
+    """Decodes one stream: `accept` packets, read `partial`, end with `final`.
+
+    A long recording is better cut where its speaker pauses: with `cut_at_endpoints` utterances that a rule ends are
+    collected, `take_utterances` hands them out, and `partial` and `final` are about the one that goes on. Rules are
+    asked after every chunk, so where a stream is cut does not depend on its packets either.
 
     Args:
         backend: a streaming model; several streams may share it.
@@ -38,6 +52,7 @@ class StreamingRecognizer:
         name: what error messages call the model.
         decoder: turns its posteriors into text; None is greedy.
         endpoint: when an utterance has ended, see `ended_by_rule`.
+        cut_at_endpoints: go on with a new utterance by itself when one has ended; without it nothing is cut.
     """
 
     def __init__(
@@ -48,30 +63,48 @@ class StreamingRecognizer:
         name: str = "model",
         decoder: Decoder | None = None,
         endpoint: EndpointSettings = DEFAULT_ENDPOINT,
+        cut_at_endpoints: bool = False,
     ) -> None:
         if backend.context is None:
             raise ValueError("a full-context model cannot stream; use Recognizer.transcribe")
-        self._backend, self._vocabulary, self._tail_ms, self._name = backend, vocabulary, tail_ms, name
+        self.backend, self._vocabulary, self._tail_ms, self._name = backend, vocabulary, tail_ms, name
         self._chunk_frames = backend.context.chunk_frames
         self._decoder = (decoder or GreedyDecoder(vocabulary.blank_id)).stream()
-        self._endpoint = endpoint
+        self._endpoint, self._cut_at_endpoints = endpoint, cut_at_endpoints
         self.reset()
 
     def reset(self) -> None:
         """Start a new utterance; nothing of the old one is remembered."""
         self._fbank = StreamingFbank()
         self._features = torch.zeros(0, NUM_MEL_BINS)
-        self._state = self._backend.initial_state(1)
+        self._state = self.backend.initial_state(1)
         self._decoder.reset()
         self._num_samples = 0
         self._frames_before = 0  # of earlier utterances of this stream
         self._finished = False
+        self._ended: list[Utterance] = []
 
-    def next_utterance(self) -> None:
-        """Go on after an endpoint: text and history of the model start anew, the audio does not (a client's Reset)."""
+    def next_utterance(self) -> Utterance:
+        """End an utterance and go on: text and history of the model start anew, the audio does not (a client's Reset).
+
+        Returns:
+            The utterance that has ended; its text may be empty.
+        """
+        rule = self.ended_by_rule
+        self._decoder.finish()
+        start = self._frames_before
         self._frames_before += self._decoder.num_frames
-        self._state = self._backend.initial_state(1)
+        seconds = [frames * FRAME_SHIFT_MS / 1000 for frames in (start, self._frames_before)]
+        words = words_of(self._best, self._vocabulary, FRAME_SHIFT_MS, start * FRAME_SHIFT_MS)
+        ended = Utterance(self.partial(), tuple(words), seconds[0], seconds[1], rule)
+        self._state = self.backend.initial_state(1)
         self._decoder.reset()
+        return ended
+
+    def take_utterances(self) -> list[Utterance]:
+        """Utterances that rules have ended since the last call, those with text; only with `cut_at_endpoints`."""
+        ended, self._ended = self._ended, []
+        return ended
 
     def accept(self, samples: Tensor | np.ndarray) -> str:
         """Take the next packet and return the transcript so far.
@@ -88,26 +121,40 @@ class StreamingRecognizer:
 
     def feed(self, samples: Tensor | np.ndarray) -> None:
         """As `accept`, without putting the text together, whose length grows with the recording."""
+        self.queue(samples)
+        self._run()
+
+    def queue(self, samples: Tensor | np.ndarray) -> None:
+        """Take the next packet without decoding it: `together.step_together` does, for many streams at once.
+
+        Raises:
+            AudioError: the samples are not such audio; the stream goes on without them.
+        """
         if self._finished:
             raise ValueError("this stream has ended; call reset() or open another one")
         packet = check_samples(samples)
         self._num_samples += len(packet)
-        self._run(self._fbank.accept(packet))
+        self._add(self._fbank.accept(packet))
 
     def partial(self) -> str:
         """The transcript of the chunks decoded so far."""
         return text_of(self._best, self._vocabulary)
 
     def final(self) -> str:
-        """End the utterance: pad it to complete chunks and return the whole transcript."""
+        """End the stream: pad it to complete chunks, decode them and return the transcript of the last utterance."""
+        self.queue_end()
+        self._run()
+        self._decoder.finish()
+        return self.partial()
+
+    def queue_end(self) -> None:
+        """Say that no more samples come, without decoding those that wait: once none do, `final` says the rest."""
         if not self._finished:
             self._finished = True
             missing = padded_num_samples(self._num_samples, self._chunk_frames, self._tail_ms) - self._num_samples
             if self._num_samples:
-                self._run(self._fbank.accept(torch.zeros(missing)))
-                self._run(self._fbank.finish())
-            self._decoder.finish()
-        return self.partial()
+                self._add(self._fbank.accept(torch.zeros(missing)))
+                self._add(self._fbank.finish())
 
     def nbest(self) -> list[Hypothesis]:
         """Hypotheses of this utterance, the best first; before `final` only one, which may yet change."""
@@ -148,15 +195,44 @@ class StreamingRecognizer:
     def _best(self) -> Hypothesis:
         return self._decoder.nbest()[0]
 
-    def _run(self, features: Tensor) -> None:
-        """Decode every chunk that is complete with these further frames, [T, 80]."""
+    @property
+    def decoded_seconds(self) -> float:
+        """Audio that chunks have been made of, from the start of the stream; the model has heard 30 ms beyond."""
+        return (self._frames_before + self._decoder.num_frames) * FRAME_SHIFT_MS / 1000
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a chunk is complete and waits for a step."""
+        return len(self._features) >= feature_frames_for(self._chunk_frames)
+
+    def window(self) -> tuple[Tensor, Any]:
+        """What the next step takes when the stream `is_ready`: features [4C + 3, 80], and the state of one stream."""
+        return self._features[: feature_frames_for(self._chunk_frames)], self._state
+
+    def take(self, log_probs: Tensor, state: Any) -> None:
+        """What that step gave: log-probabilities [C, V], and the state after it.
+
+        Raises:
+            CheckpointError: they are not numbers.
+        """
+        check_numbers(log_probs, self._name)
+        self._features, self._state = self._features[FACTOR * self._chunk_frames :], state
+        self._decoder.accept(log_probs)
+        if self._cut_at_endpoints and self.ended_by_rule is not None:
+            ended = self.next_utterance()
+            if ended.text:
+                self._ended.append(ended)
+
+    def _add(self, features: Tensor) -> None:
+        """Further frames, [T, 80]."""
         self._features = torch.cat([self._features, features])
-        shift, window = FACTOR * self._chunk_frames, feature_frames_for(self._chunk_frames)
-        while len(self._features) >= window:
-            log_probs, self._state = self._backend.step(self._features[:window].unsqueeze(0), self._state)
-            check_numbers(log_probs, self._name)
-            self._decoder.accept(log_probs[0])
-            self._features = self._features[shift:]
+
+    def _run(self) -> None:
+        """Decode every chunk that is complete."""
+        while self.is_ready:
+            features, state = self.window()
+            log_probs, state = self.backend.step(features.unsqueeze(0), state)
+            self.take(log_probs[0], state)
 
 
 def check_samples(samples: Tensor | np.ndarray) -> Tensor:
