@@ -1,10 +1,11 @@
-"""Augmentation: what changes the audio (speed, silence) and what keeps time (SpecAugment).
+"""Augmentation: what changes the audio (speed, silence) and what keeps time (SpecAugment, and all of `disturb`).
 
-A change of speed moves frames, so soft targets must belong to the same speed; SpecAugment does not.
+A change of speed moves frames, so soft targets must belong to the same speed; the others do not.
 Everything random comes from a generator that the caller seeds.
 """
 
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 import torchaudio.functional
@@ -12,6 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
+from asr_kd.features.disturb import Perturbation
 
 
 class SpecAugment(Settings):
@@ -30,12 +32,16 @@ class SpecAugment(Settings):
 class Augmentation(Settings):
     """What training does to an utterance each time it sees it."""
 
+    later: ClassVar[frozenset[str]] = frozenset({"perturb"})
+
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
     silence_share: float = Field(0.0, ge=0, le=1)
     """Share of utterances that get silence appended, because clients send it and corpora do not have it."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
+    perturb: Perturbation | None = None
+    """Noise, rooms, telephones and levels, which leave time as it is; null: none."""
 
     @field_validator("speeds")
     @classmethod

@@ -5,6 +5,7 @@ What cannot be read is handed on by name, for the trainer to count and list. Kno
 Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -19,6 +20,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
 from asr_kd.features.augment import speed_perturb
+from asr_kd.features.disturb import VOICES, Perturbation, disturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.models.subsampling import output_lens
@@ -105,7 +107,7 @@ class Batch:
 
 
 class FeatureCache:
-    """Features by (utterance, speed) until the memory given is used up; what is in stays.
+    """Features by (utterance, speed), as nobody disturbed them, until the memory given is used up; what is in stays.
 
     Epochs visit everything once in another order, where dropping the oldest would keep nothing useful.
     """
@@ -137,6 +139,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         store: soft targets, when the objective needs them from there.
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
+        perturb: how the sound of those draws is disturbed that say so.
     """
 
     def __init__(
@@ -148,9 +151,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         store: Store | None = None,
         taught: Sequence[Sequence[Taught]] | None = None,
         arrays: Sequence[str] = (),
+        perturb: Perturbation | None = None,
     ) -> None:
         self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
-        self._arrays = arrays
+        self._arrays, self._perturb = arrays, perturb
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = FeatureCache(cache_mb)
 
@@ -160,9 +164,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def __getitem__(self, draw: Draw) -> Example | Unreadable:
         utterance = self.utterances[draw.row]
         try:
-            features, audio_frames = self._cache.get(
-                (draw.row, draw.speed), lambda: self._features(utterance, draw.speed)
-            )
+            features, audio_frames = self._features(draw)
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets, arrays = None, {}
@@ -183,10 +185,37 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             return read_pooled(self.store, utterance_id, variant, self.tokens[row])
         return torch.from_numpy(self.store.read_array(name, utterance_id, variant).copy())
 
-    def _features(self, utterance: Utterance, speed: float) -> tuple[Tensor, int]:
-        waveform = speed_perturb(read_utterance(utterance), speed)
+    def _features(self, draw: Draw) -> tuple[Tensor, int]:
+        """Features with silence behind them, and how many frames come before it; disturbed ones are made anew."""
+        if draw.disturbance is None:
+            return self._cache.get((draw.row, draw.speed), lambda: self._undisturbed(draw))
+        if self._perturb is None:
+            raise ValueError("the draw is disturbed, and the dataset does not know how")
+        waveform = self._waveform(draw)
+        # What is drawn is of this silence's length, not the longest's, so that the noise is as loud as it should be.
+        silence = draw.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
+        generator = torch.Generator().manual_seed(draw.disturbance)
+        padded = torch.nn.functional.pad(waveform, (0, silence))
+        heard = disturb(padded, self._perturb, generator, lambda drawing: self._voices(draw.row, drawing))
+        return fbank(heard), num_frames(waveform.shape[0])
+
+    def _undisturbed(self, draw: Draw) -> tuple[Tensor, int]:
+        waveform = self._waveform(draw)
         padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
         return fbank(padded), num_frames(waveform.shape[0])
+
+    def _waveform(self, draw: Draw) -> Tensor:
+        return speed_perturb(read_utterance(self.utterances[draw.row]), draw.speed)
+
+    def _voices(self, row: int, generator: torch.Generator) -> list[Tensor]:
+        """Some other utterances for babble; one that cannot be read is named when it has its own turn."""
+        others = torch.randint(len(self.utterances), (VOICES,), generator=generator).tolist()
+        voices = []
+        for other in others:
+            if other != row:
+                with contextlib.suppress(AudioError):
+                    voices.append(read_utterance(self.utterances[other]))
+        return voices
 
 
 def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:

@@ -16,6 +16,10 @@ JITTER = 0.2
 """Durations are sorted after this much random stretching: little padding, yet other company every epoch."""
 
 
+DISTURBANCES = 1
+"""Behind seed and epoch, it names the stream of random numbers that disturbances are drawn from."""
+
+
 class Draw(NamedTuple):
     """One appearance of an utterance in an epoch."""
 
@@ -23,6 +27,8 @@ class Draw(NamedTuple):
     speed: float
     silence_frames: int
     """Feature frames (10 ms) of silence appended."""
+    disturbance: int | None = None
+    """Seeds what happens to its sound; None: nothing."""
 
 
 def plan_epoch(
@@ -44,6 +50,7 @@ def plan_epoch(
     extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
     silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
     seconds = np.asarray(durations) / speeds + silence / 100
+    disturbances = _disturbances(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
     batches: list[list[Draw]] = []
     longest = 0.0
@@ -52,9 +59,19 @@ def plan_epoch(
         if not batches or widened * (len(batches[-1]) + 1) > batch_seconds:
             batches.append([])
             widened = float(seconds[index])
-        batches[-1].append(Draw(int(index), float(speeds[index]), int(silence[index])))
+        batches[-1].append(Draw(int(index), float(speeds[index]), int(silence[index]), disturbances[index]))
         longest = widened
     return [batches[position] for position in generator.permutation(len(batches))]
+
+
+def _disturbances(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
+    """A seed for each utterance whose sound is disturbed, from numbers of their own: nothing else changes with them."""
+    if augmentation.perturb is None:
+        return [None] * count
+    generator = np.random.default_rng([seed, epoch, DISTURBANCES])
+    seeds = generator.integers(1 << 62, size=count).tolist()
+    chosen = (generator.random(count) < augmentation.perturb.share).tolist()
+    return [drawn if disturbed else None for drawn, disturbed in zip(seeds, chosen, strict=True)]
 
 
 def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int, count: int) -> list[Draw]:

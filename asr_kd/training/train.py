@@ -210,7 +210,14 @@ def _loaders(
     longest = max(augmentation.silence_max_seconds if augmentation.silence_share else 0.0, min_silence / 100)
     usable, cache_mb = selection.utterances, settings.feature_cache_mb
     dataset = SpeechDataset(
-        usable, selection.tokens, longest, cache_mb, job.store, selection.taught, objective.needs_arrays
+        usable,
+        selection.tokens,
+        longest,
+        cache_mb,
+        job.store,
+        selection.taught,
+        objective.needs_arrays,
+        augmentation.perturb,
     )
     batches = EpochBatches(
         [u.duration for u in usable],
