@@ -1,0 +1,313 @@
+"""What teachers say of their training audio, and of audio that they never heard, side by side. Prints tables.
+
+    python benchmarks/teacher_targets.py RUN_OR_STORE_OR_MODEL… [--train M.jsonl] [--dev M.jsonl] [--utterances N]
+
+- RUN: a run's folder: every teacher as its recipe has it, be it one model, one of folds or an ensemble.
+- RUN/targets/NAME: that teacher of the run; its training audio is read from the store instead of being labelled here.
+- any other store: what is stored, without the unseen side.
+- MODEL, or MODEL+MODEL+…: a model folder, or the average of several.
+NAME=… before one of them calls it so. Manifests are those of the first run that is named, or --train and --dev.
+
+A teacher hears an even sample of the training manifest (one of folds: each utterance by the member that never heard
+it), as students would be taught it, and an even sample of dev. Both are packed as a store packs them, and entropies
+are of what is packed, in nats a frame, the tail as one entry. "off": mass that is not on the likeliest token, over
+frames where that is not blank ("spoken"): what a one-hot label would not say. NLL: of the transcript under CTC, nats a
+token. WER: greedy.
+
+How useful the training side is: the Kolmogorov-Smirnov distance between training and unseen audio, of the entropies of
+spoken frames ("softness") and of the transcripts' NLL by utterance ("rightness"). 0: a student is taught what the
+teacher says of strangers; 1: nothing like it. Each has a "floor" beside it, the same distance between two halves of the
+unseen speakers: less than that means nothing.
+"""
+
+import argparse
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from asr_kd.corpora.folds import fold_of_utterances
+from asr_kd.corpora.manifest import Utterance, read_manifest
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.decoding.greedy import greedy
+from asr_kd.posteriors.measures import dense_kl
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.layout import read_corpus
+from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.systems import absent_systems
+from asr_kd.recipe.teachers import bridged, heard_teacher
+from asr_kd.recipe.tune import RESOLVED
+from asr_kd.scoring.wer import score
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.labelling import listen
+from asr_kd.targets.listeners import batches_by_listener
+from asr_kd.targets.store import INDEX
+from asr_kd.teachers import LocalTeacher, Teacher
+from asr_kd.teachers.ensemble import Ensemble
+from asr_kd.text.normalize import normalize
+
+SETTINGS = TargetSettings(max_quarantine_share=1.0, fidelity_utterances=1)
+LOWEST = -30.0
+"""Log-probabilities are cut off here for the likelihood: a certain blank would make a transcript impossible."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A teacher, or what is stored of one."""
+
+    name: str
+    teacher: Teacher | None
+    store: Store | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """What a teacher says of one kind of audio."""
+
+    utterances: int
+    frames: int
+    bytes_per_frame: float
+    entropy: float
+    spoken_entropy: float
+    spoken_off: float
+    blank_share: float
+    nll: float | None = None
+    wer: float | None = None
+
+
+@dataclass(frozen=True)
+class Heard:
+    """The same by utterance: entropies of its spoken frames, and the NLL of its transcript."""
+
+    entropies: dict[str, Tensor]
+    nll: dict[str, float]
+
+    def of(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Both of these utterances."""
+        return (
+            torch.cat([self.entropies[name] for name in ids if name in self.entropies]),
+            torch.tensor([self.nll[name] for name in ids if name in self.nll]),
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("places", nargs="+", metavar="[NAME=]RUN_OR_STORE_OR_MODEL")
+    parser.add_argument("--train", type=Path, help="manifest of what the teachers were trained on")
+    parser.add_argument("--dev", type=Path, help="manifest of speakers that none of them heard")
+    parser.add_argument("--utterances", type=int, default=200, help="sample of each manifest")
+    parser.add_argument("--json", type=Path, help="write the numbers there too")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    subjects = [subject for place in arguments.places for subject in opened(place)]
+    manifests = next((run / "manifests" for place in arguments.places if (run := run_of(path_of(place)))), Path())
+    train = spread(read_manifest(arguments.train or manifests / "train.jsonl"), arguments.utterances)
+    dev = spread(read_manifest(arguments.dev or manifests / "dev.jsonl"), arguments.utterances)
+    rows = {subject.name: measure(subject, train, dev) for subject in subjects}
+    divergences = between([subject for subject in subjects if subject.teacher is not None], dev)
+    print_all(rows, divergences)
+    if arguments.json:
+        plain = {name: {**row, "kl": divergences.get(name, {})} for name, row in rows.items()}
+        arguments.json.write_text(json.dumps(plain, indent=2, default=asdict) + "\n", encoding="utf-8")
+
+
+# -- what is compared ------------------------------------------------------------------------------------
+
+
+def opened(place: str) -> list[Subject]:
+    """A run's teachers, a store with its teacher where that is known, or a model."""
+    name, path, run = name_of(place), path_of(place), run_of(path_of(place))
+    if run is not None:
+        context = RunContext(load_recipe(run / RESOLVED, [f"work_dir={json.dumps(str(run))}"]))
+        absent, (_, vocabulary) = absent_systems(context), read_corpus(context)
+        wanted = [path.name] if path != run else [each for each in context.recipe.teachers if each not in absent]
+        store = Store.open(path) if path != run else None
+        teachers = {each: bridged(context, heard_teacher(context, each), vocabulary) for each in wanted}
+        return [
+            Subject(name if name and len(wanted) == 1 else f"{name}{each}", teacher, store)
+            for each, teacher in teachers.items()
+        ]
+    if (path / INDEX).is_file():
+        return [Subject(name or path.name, None, Store.open(path))]
+    members = [LocalTeacher(Path(folder)) for folder in place.split("=", 1)[-1].split("+")]
+    teacher = members[0] if len(members) == 1 else Ensemble(members, [1.0] * len(members), "probabilities")
+    return [Subject(name or teacher.name, teacher)]
+
+
+def name_of(place: str) -> str:
+    return place.split("=", 1)[0] if "=" in place else ""
+
+
+def path_of(place: str) -> Path:
+    return Path(place.split("=", 1)[-1])
+
+
+def run_of(path: Path) -> Path | None:
+    """The run that a folder is, or whose store it is."""
+    above = path.parent.parent if path.parent.name == "targets" else path
+    return above if (above / RESOLVED).is_file() else None
+
+
+def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    """Even over the sorted ids, so that all speakers are there."""
+    ordered = sorted((utterance for utterance in utterances if utterance.text), key=lambda item: item.id)
+    count = min(count, len(ordered))
+    return [ordered[index * len(ordered) // count] for index in range(count)]
+
+
+# -- measures --------------------------------------------------------------------------------------------
+
+
+def measure(subject: Subject, train: Sequence[Utterance], dev: Sequence[Utterance]) -> dict[str, Any]:
+    """Both sides of a teacher, and how far they are apart."""
+    taught, taught_heard = side(subject, train, subject.store)
+    if subject.teacher is None:
+        return {"train": taught}
+    unseen, unseen_heard = side(subject, dev, None)
+    fold_of = fold_of_utterances(dev, 2, seed=0)
+    halves = [unseen_heard.of([u.id for u in dev if fold_of[u.id] == fold]) for fold in (0, 1)]
+    whole = taught_heard.of([u.id for u in train]), unseen_heard.of([u.id for u in dev])
+    apart = [[distance(one, other) for one, other in zip(*pair, strict=True)] for pair in (whole, halves)]
+    names = ("softness", "rightness")
+    distances = {name: {"distance": apart[0][at], "floor": apart[1][at]} for at, name in enumerate(names)}
+    return {"train": taught, "dev": unseen, **distances}
+
+
+def side(subject: Subject, utterances: Sequence[Utterance], store: Store | None) -> tuple[Side, Heard]:
+    """What is said of these utterances."""
+    with tempfile.TemporaryDirectory() as folder:
+        if store is None:
+            extract(subject.teacher, utterances, SETTINGS, folder)
+            store = Store.open(folder)
+        stored = {u.id: store.read(u.id, store.info.variants[0]) for u in utterances if u.id in store}
+        bytes_per_frame, blank_id = store.info.bytes_per_frame, store.info.vocabulary.blank_id
+    best = [(item.probs.max(-1), item.tokens.long()) for item in stored.values()]
+    spoken = [tokens.gather(-1, at[:, None]).squeeze(-1) != blank_id for (_, at), tokens in best]
+    probs = [item.probs.double() for item in stored.values()]
+    tails = [(1 - kept.sum(-1)).clamp(0, 1) for kept in probs]
+    entropies = [
+        torch.special.entr(kept).sum(-1) + torch.special.entr(tail) for kept, tail in zip(probs, tails, strict=True)
+    ]
+    everywhere, where = torch.cat(entropies), torch.cat(spoken)
+    readable = [utterance for utterance in utterances if utterance.id in stored]
+    nll, tokens, wer = said(subject.teacher, readable) if subject.teacher else ({}, {}, None)
+    found = Side(
+        utterances=len(stored),
+        frames=len(everywhere),
+        bytes_per_frame=bytes_per_frame,
+        entropy=float(everywhere.mean()),
+        spoken_entropy=float(everywhere[where].mean()),
+        spoken_off=float(1 - torch.cat([kept.amax(-1) for kept in probs])[where].mean()),
+        blank_share=float(1 - where.double().mean()),
+        nll=sum(nll[name] * tokens[name] for name in nll) / sum(tokens.values()) if tokens else None,
+        wer=wer,
+    )
+    by_utterance = {name: frames[at] for name, frames, at in zip(stored, entropies, spoken, strict=True)}
+    return found, Heard(by_utterance, nll)
+
+
+def said(teacher: Teacher, utterances: Sequence[Utterance]) -> tuple[dict[str, float], dict[str, int], float]:
+    """NLL of each transcript, nats a token, its tokens, and greedy WER; each heard by the teacher that labels it."""
+    losses, tokens, heard = {}, {}, {}
+    for utterance, log_probs in hear_all(teacher, utterances).items():
+        text, lens = normalize(utterance.text or "", "librispeech"), torch.tensor([len(log_probs)])
+        found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0]
+        heard[utterance.id] = teacher.vocabulary.decode(found)
+        if teacher.vocabulary.unknown_characters(text):
+            continue
+        spelled = torch.tensor([teacher.vocabulary.encode(text)])
+        loss = torch.nn.functional.ctc_loss(
+            log_probs.clamp_min(LOWEST)[:, None],
+            spelled,
+            lens,
+            torch.tensor([spelled.shape[1]]),
+            blank=teacher.vocabulary.blank_id,
+            reduction="sum",
+        )
+        if loss.isfinite():  # too many tokens for so many frames
+            tokens[utterance.id] = spelled.shape[1]
+            losses[utterance.id] = float(loss) / spelled.shape[1]
+    references = {utterance.id: utterance.text or "" for utterance in utterances}
+    return losses, tokens, score(references, heard, "librispeech").wer
+
+
+def hear_all(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[Utterance, Tensor]:
+    """Posteriors [T, V] of each."""
+    heard = {}
+    for listener, batch in batches_by_listener(teacher, utterances, SETTINGS.batch_seconds):
+        dense = listen(listener, [read_utterance(utterance) for utterance in batch])
+        for row, utterance in enumerate(batch):
+            heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
+    return heard
+
+
+def distance(one: Tensor, other: Tensor) -> float:
+    """Kolmogorov-Smirnov: the largest difference between the two shares that lie below any number."""
+    ordered, others = (np.sort(side.numpy()) for side in (one, other))
+    points = np.concatenate([ordered, others])
+    shares = [np.searchsorted(side, points, side="right") / len(side) for side in (ordered, others)]
+    return float(np.abs(shares[0] - shares[1]).max())
+
+
+def between(subjects: Sequence[Subject], dev: Sequence[Utterance]) -> dict[str, dict[str, float]]:
+    """KL(row ‖ column) on unseen audio, nats a frame, of teachers with one vocabulary and one frame grid."""
+    heard = {subject.name: hear_all(subject.teacher, dev) for subject in subjects}
+    spelled = {subject.name: subject.teacher.vocabulary.sha256 for subject in subjects}
+    return {
+        row: {
+            column: float(torch.cat([dense_kl(ours[u][None], theirs[u][None]).flatten() for u in dev]).mean())
+            for column, theirs in heard.items()
+            if column != row and spelled[row] == spelled[column]
+        }
+        for row, ours in heard.items()
+    }
+
+
+# -- tables ----------------------------------------------------------------------------------------------
+
+
+def print_all(rows: dict[str, dict[str, Any]], divergences: dict[str, dict[str, float]]) -> None:
+    width = max(len(name) for name in rows) + 2
+    columns = ("utts", "B/frame", "entropy", "spoken", "off", "blank %", "NLL", "WER %")
+    for key, title in (("train", "on its training audio, as students are taught"), ("dev", "on unseen audio")):
+        print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>9}" for column in columns))
+        for name, row in rows.items():
+            print(f"{name:{width}}" + (cells(row[key]) if key in row else "  no teacher to ask"))
+    heading = "".join(f"{column:>11}" for column in ("softness", "floor", "rightness", "floor", "spoken", "NLL"))
+    print(f"\ntraining against unseen: distances, then ratios\n{'':{width}}{heading}")
+    for name, row in rows.items():
+        if "dev" in row:
+            distances = [row[key][what] for key in ("softness", "rightness") for what in ("distance", "floor")]
+            taught, unseen = row["train"], row["dev"]
+            ratios = [ratio(taught.spoken_entropy, unseen.spoken_entropy), ratio(taught.nll, unseen.nll)]
+            print(f"{name:{width}}" + "".join(f"{each:>11}" for each in (*(f"{d:.3f}" for d in distances), *ratios)))
+    if len(divergences) > 1:
+        cell = max(width, 9)
+        names = "".join(f"{name:>{cell}}" for name in divergences)
+        print(f"\nKL(row || column) on unseen audio, nats a frame\n{'':{width}}{names}")
+        for name, found in divergences.items():
+            shown = [f"{found[other]:.4f}" if other in found else "-" for other in divergences]
+            print(f"{name:{width}}" + "".join(f"{each:>{cell}}" for each in shown))
+
+
+def cells(found: Side) -> str:
+    wer = "-" if found.wer is None else f"{100 * found.wer:.1f}"
+    nll = "-" if found.nll is None else f"{found.nll:.3f}"
+    return (
+        f"{found.utterances:9d}{found.bytes_per_frame:9.2f}{found.entropy:9.3f}{found.spoken_entropy:9.3f}"
+        f"{found.spoken_off:9.3f}{100 * found.blank_share:9.1f}{nll:>9}{wer:>9}"
+    )
+
+
+def ratio(one: float | None, other: float | None) -> str:
+    return f"{one / other:.2f}" if one is not None and other else "-"
+
+
+if __name__ == "__main__":
+    main()
