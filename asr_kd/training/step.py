@@ -22,6 +22,7 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.training.data import Batch
 from asr_kd.training.ema import Ema
 from asr_kd.training.gradients import Gradients
+from asr_kd.training.memory import keep_freed_memory
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.surroundings import Surroundings
 
@@ -68,6 +69,8 @@ class Stepper:
             betas=(0.9, 0.98),
             fused=True,
         )
+        if device.type == "cpu":
+            keep_freed_memory()
         self.names = list(objective.terms)
         self._gradients = Gradients(self.trained.parameters(), around.ranks, 1 + len(self.names))
 
@@ -88,10 +91,13 @@ class Stepper:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         costs = self._gradients.sum(self._costs(batch, frames, step))
-        norm = nn.utils.clip_grad_norm_(self._gradients.parameters, self.settings.clip_norm)
+        gradients = self._gradients.parameters
+        norm = nn.utils.get_total_norm([parameter.grad for parameter in gradients if parameter.grad is not None])
         loss, *parts, length = torch.cat([costs, norm.view(1)]).tolist()  # a GPU is waited for here and nowhere else
         if not (math.isfinite(loss) and math.isfinite(length)):
             return StepResult(math.nan, {})
+        if length > self.settings.clip_norm:
+            nn.utils.clip_grads_with_norm_(gradients, self.settings.clip_norm, norm)
         self.optimizer.step()
         if self.ema is not None:
             self.ema.follow(self.model)
@@ -170,7 +176,7 @@ class Stepper:
 
     def _supervision(self, batch: Batch, longest: int) -> Supervision:
         """All that the batch can teach; a teacher that runs along hears the same, unmasked audio."""
-        known = Supervision(batch.references, batch.targets, batch.hypotheses, arrays=batch.arrays)
+        known = Supervision(batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed)
         if self.around.dense_teacher is None:
             return known
         with torch.no_grad(), self.autocast:
