@@ -25,6 +25,12 @@ class References(NamedTuple):
     lens: Tensor  # [B] int64
 
 
+class Untranscribed(References):
+    """Stands in their place for utterances that nobody transcribed: what needs transcripts costs nothing there."""
+
+    __slots__ = ()
+
+
 class Hypotheses(NamedTuple):
     """What a teacher understood of a batch: any number of hypotheses for each utterance, one after another."""
 
@@ -42,6 +48,7 @@ class Supervision(NamedTuple):
     hypotheses: Hypotheses | None = None
     teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], as many frames as `targets` at most
     arrays: Mapping[str, Tensor] = {}  # named arrays of the store, [B, n, …], padded with zeros
+    untranscribed: tuple[int, ...] = ()  # rows that have no transcript and learn from the teacher alone
 
 
 class StudentOutput(NamedTuple):

@@ -6,7 +6,7 @@ Shapes: B utterances, T frames, V vocabulary, U tokens.
 import torch
 from torch import Tensor
 
-from asr_kd.losses.base import References, StudentOutput, Supervision, Term
+from asr_kd.losses.base import References, StudentOutput, Supervision, Term, Untranscribed
 from asr_kd.posteriors.measures import frame_mask
 
 
@@ -18,7 +18,8 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: 
 def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:
     """−log P(reference | log_probs) of each utterance, in float32.
 
-    A reference that needs more frames than there are gives infinity, on purpose: see `unalignable`.
+    A reference that needs more frames than there are gives infinity, on purpose: see `unalignable`. Utterances without
+    transcripts cost nothing.
 
     Args:
         log_probs: [B, T, V], any float type.
@@ -29,6 +30,8 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
     Returns:
         [B], in nats.
     """
+    if isinstance(references, Untranscribed):
+        return torch.zeros(len(log_probs), device=log_probs.device)
     return torch.nn.functional.ctc_loss(
         log_probs.float().transpose(0, 1),
         references.tokens.long(),

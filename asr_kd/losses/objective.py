@@ -1,10 +1,12 @@
 """The weighted sum of objectives.
 
-L = ((1 − λ)·CTC + λ·Σ_i w_i·D_i) / frames. Every term is summed over the batch and divided by the same number, the
-global batch's student frames, so that λ means the same for any batch. Knows tensors only.
+L = ((1 − λ)·CTC + λ·Σ_i w_i·D_i) / frames; λ is 1 for utterances without a transcript. Every term is summed over the
+batch and divided by the same number, the global batch's student frames, so that λ means the same for any batch. Knows
+tensors only.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import Ctc
+from asr_kd.losses.rows import student_of, supervision_of
 from asr_kd.losses.settings import DistillSettings
 
 
@@ -28,12 +31,19 @@ class Objective(nn.Module):
 
     Args:
         terms: objectives by the name their curves get.
-        weights: w by the same names; all above 0.
+        weights: w by the same names, at the first step.
         inner: names of the terms that the heads of inner layers learn from; None: all that mean something there.
+        weights_at: w when a share of the training is done, from 0 to 1; None: always the same.
+        untranscribed: w by the names of what utterances without a transcript learn from; None: there are none.
     """
 
     def __init__(
-        self, terms: Mapping[str, Term], weights: Mapping[str, float], inner: frozenset[str] | None = None
+        self,
+        terms: Mapping[str, Term],
+        weights: Mapping[str, float],
+        inner: frozenset[str] | None = None,
+        weights_at: Callable[[float], dict[str, float]] | None = None,
+        untranscribed: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         if not terms or terms.keys() != weights.keys():
@@ -42,6 +52,7 @@ class Objective(nn.Module):
             )
         self.terms = nn.ModuleDict(terms)
         self.weights = dict(weights)
+        self._weights_at, self._untranscribed = weights_at, untranscribed or {}
         self.inner = [name for name, term in terms.items() if term.on_inner_heads and (inner is None or name in inner)]
         each = list(terms.values())
         self.needs_references = any(term.needs_references for term in each)
@@ -66,16 +77,23 @@ class Objective(nn.Module):
         """
         settings = settings or DistillSettings(kd_weight=0.0)
         terms: dict[str, Term] = {}
-        weights: dict[str, float] = {}
-        if settings.kd_weight < 1.0:
-            terms["ctc"], weights["ctc"] = Ctc(shape.blank_id), 1.0 - settings.kd_weight
+        if settings.learns_from_labels:
+            terms["ctc"] = Ctc(shape.blank_id)
         for name, chosen in settings.terms.items():
             misfit = chosen.misfit(shape)
             if misfit is not None:
                 raise TrainingError(f"{name}: {misfit}")
-            terms[name], weights[name] = chosen.build(shape), settings.kd_weight * chosen.weight
+            terms[name] = chosen.build(shape)
         inner = {"both": None, "labels": frozenset({"ctc"}), "teacher": frozenset(settings.terms)}
-        return cls(terms, weights, inner[settings.inner_heads])
+        weights_at = partial(_weights, tuple(terms), settings)
+        moves = settings.kd_schedule != "constant"
+        alone = {name: chosen.weight for name, chosen in settings.terms.items()}
+        return cls(terms, weights_at(0.0), inner[settings.inner_heads], weights_at if moves else None, alone)
+
+    def weigh(self, step: int, total_steps: int) -> None:
+        """Take the weights of a step, counted from 0: a resumed run has those that the first would have had."""
+        if self._weights_at is not None:
+            self.weights = self._weights_at(min(step / max(total_steps - 1, 1), 1.0))
 
     def forward(self, student: StudentOutput, supervision: Supervision, num_frames: int | Tensor) -> LossTerms:
         """The weighted sum for one batch.
@@ -89,17 +107,40 @@ class Objective(nn.Module):
             TrainingError: something that a term needs is missing, or does not fit the student.
         """
         self._check_complete(supervision)
-        parts = {name: term(student, supervision) / num_frames for name, term in self.terms.items()}
-        return LossTerms(self._sum(parts), {name: part.detach() for name, part in parts.items()})
+        total, parts = self._cost(list(self.terms), student, supervision, num_frames)
+        return LossTerms(total, {name: part.detach() for name, part in parts.items()})
 
     def of_inner_head(self, student: StudentOutput, supervision: Supervision, num_frames: int | Tensor) -> Tensor:
         """The weighted sum of what an inner layer's head learns from; a scalar, 0 when that is nothing."""
-        if not self.inner:
-            return student.log_probs.new_zeros(())
-        return self._sum({name: self.terms[name](student, supervision) / num_frames for name in self.inner})
+        return self._cost(self.inner, student, supervision, num_frames)[0]
 
-    def _sum(self, parts: Mapping[str, Tensor]) -> Tensor:
-        return torch.stack([self.weights[name] * part for name, part in parts.items()]).sum()
+    def _cost(
+        self, names: Sequence[str], student: StudentOutput, supervision: Supervision, num_frames: int | Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The weighted sum of some terms, and each of them unweighted, divided by the frames."""
+        nothing = torch.zeros((), device=student.log_probs.device)
+        weighted, parts = [], dict.fromkeys(names, nothing)
+        for weights, heard, taught in self._groups(student, supervision):
+            for name in names:
+                if name in weights:
+                    part = self.terms[name](heard, taught) / num_frames
+                    weighted.append(weights[name] * part)
+                    parts[name] = parts[name] + part
+        return torch.stack(weighted).sum() if weighted else nothing, parts
+
+    def _groups(
+        self, student: StudentOutput, supervision: Supervision
+    ) -> Iterator[tuple[Mapping[str, float], StudentOutput, Supervision]]:
+        """The batch, or where some of it has no transcript first the rest of it, with the weights of each."""
+        without = supervision.untranscribed
+        if not without:
+            yield self.weights, student, supervision
+            return
+        rest = sorted(set(range(len(student.lens))) - set(without))
+        if rest:
+            yield self.weights, student_of(student, rest), supervision_of(supervision, rest, transcribed=True)
+        heard, taught = student_of(student, without), supervision_of(supervision, without, transcribed=False)
+        yield self._untranscribed, heard, taught
 
     def _check_complete(self, supervision: Supervision) -> None:
         if self.needs_references and supervision.references is None:
@@ -118,3 +159,10 @@ class Objective(nn.Module):
                 expected="hypotheses",
                 remedy="Run `asr-kd extract` or `asr-kd targets import`, or set level: frame",
             )
+
+
+def _weights(terms: Sequence[str], settings: DistillSettings, done: float) -> dict[str, float]:
+    """What each term weighs when a share of the training is done."""
+    kd_weight = settings.kd_weight_at(done)
+    weights = {name: kd_weight * chosen.weight for name, chosen in settings.terms.items()}
+    return {name: weights[name] if name in weights else 1.0 - kd_weight for name in terms}

@@ -1,5 +1,6 @@
 """Settings of distillation: how much a student listens to its teacher, and through which objectives."""
 
+import math
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
@@ -55,6 +56,9 @@ class DistillSettings(Settings):
 
     Attributes:
         kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
+        kd_schedule: how λ moves with the steps of training: not at all, along a line, or along half a cosine.
+        kd_weight_final: λ at the last step, where it moves.
+        untranscribed: utterances without a transcript take part as well, with λ = 1 for them.
         level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
             vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on
             about hypotheses.
@@ -72,7 +76,10 @@ class DistillSettings(Settings):
     """
 
     later: ClassVar[frozenset[str]] = frozenset(
-        {"level", "hypotheses", "score_temperature", "max_hypothesis_wer", "objectives", "inner_heads"}
+        {
+            *("level", "hypotheses", "score_temperature", "max_hypothesis_wer", "objectives", "inner_heads"),
+            *("kd_weight_final", "kd_schedule", "untranscribed"),
+        }
     )
     one_objective: ClassVar[tuple[str, ...]] = (
         "level",
@@ -87,6 +94,9 @@ class DistillSettings(Settings):
     """Keys that describe one objective in short."""
 
     kd_weight: float = Field(default=0.5, ge=0.0, le=1.0)
+    kd_schedule: Literal["constant", "linear", "cosine"] = "constant"
+    kd_weight_final: float | None = Field(default=None, ge=0.0, le=1.0)
+    untranscribed: bool = False
     level: Literal["frame", "sequence"] = "frame"
     selection: Selection = "nonblank"
     dilation: int = Field(default=1, ge=0, le=20)
@@ -109,13 +119,40 @@ class DistillSettings(Settings):
                 f"temperature {frame_kl.temperature:g} needs dense targets: the total of a stored tail does not say "
                 "what it weighs once softened; set temperature: 1"
             )
-        if self.kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
+        self._check_schedule()
+        if self.untranscribed and not self.terms.keys() - {"pooled_kl"}:
+            raise ValueError(
+                "untranscribed: true without an objective that says something of utterances without a transcript; "
+                "set kd_weight above 0, with another objective than pooled_kl"
+            )
+        if self._least_kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
             raise ValueError(
                 "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with objectives that "
                 "do not tell the student's head when to say nothing, would never train blanks; set dilation to 1 or "
                 "more, selection: all, or kd_weight below 1"
             )
         return self
+
+    def _check_schedule(self) -> None:
+        if (self.kd_weight_final is None) != (self.kd_schedule == "constant"):
+            raise ValueError(
+                "kd_weight_final is where kd_schedule: linear or cosine leads to; set both, or neither of them"
+            )
+
+    def kd_weight_at(self, done: float) -> float:
+        """λ when a share of the training is done: 0 at its first step, 1 at its last."""
+        if self.kd_weight_final is None:
+            return self.kd_weight
+        moved = done if self.kd_schedule == "linear" else 0.5 * (1 - math.cos(math.pi * done))
+        return self.kd_weight + (self.kd_weight_final - self.kd_weight) * moved
+
+    @property
+    def _least_kd_weight(self) -> float:
+        return min(self.kd_weight, self.kd_weight if self.kd_weight_final is None else self.kd_weight_final)
+
+    @property
+    def _most_kd_weight(self) -> float:
+        return max(self.kd_weight, self.kd_weight_final or 0.0)
 
     def _check_objectives(self, objectives: ObjectiveSettings) -> None:
         if not objectives.chosen:
@@ -137,8 +174,13 @@ class DistillSettings(Settings):
 
     @property
     def terms(self) -> dict[str, TermSettings]:
-        """The objectives by name, in the long form; none when λ is 0."""
-        return self._terms if self.kd_weight > 0.0 else {}
+        """The objectives by name, in the long form; none when λ is 0 all the time."""
+        return self._terms if self._most_kd_weight > 0.0 else {}
+
+    @property
+    def learns_from_labels(self) -> bool:
+        """Whether λ is ever below 1."""
+        return self._least_kd_weight < 1.0
 
     @property
     def sequence(self) -> SequenceSettings | None:
@@ -169,11 +211,11 @@ class DistillSettings(Settings):
     @property
     def teaches_inner_heads(self) -> bool:
         """Whether the heads of inner layers, where there are any, learn from anything."""
-        labels = self.kd_weight < 1.0 and self.inner_heads != "teacher"
+        labels = self.learns_from_labels and self.inner_heads != "teacher"
         terms = self.terms.values() if self.inner_heads != "labels" else []
         return labels or any(settings.term.on_inner_heads for settings in terms)
 
     @property
     def needs_references(self) -> bool:
         """Whether a student with these settings needs transcripts."""
-        return self.kd_weight < 1.0 or any(settings.needs_references for settings in self.terms.values())
+        return self.learns_from_labels or any(settings.needs_references for settings in self.terms.values())

@@ -23,6 +23,7 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.features.disturb import VOICES, Perturbation, disturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import Hypotheses, References
+from asr_kd.losses.rows import hypotheses_of
 from asr_kd.models.subsampling import output_lens
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
@@ -31,7 +32,7 @@ from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.settings import variant_name
 from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.training.plan import Draw
-from asr_kd.training.taught import Taught, collate_taught, of_rows
+from asr_kd.training.taught import Taught, collate_taught
 
 
 class Unreadable(NamedTuple):
@@ -49,7 +50,7 @@ class Example:
     id: str
     features: Tensor  # [T, F]
     audio_frames: int  # feature frames before appended silence
-    tokens: list[int]
+    tokens: list[int] | None  # None: there is no transcript, and the teacher alone teaches
     targets: StoredTargets | None
     taught: Sequence[Taught] = ()  # hypotheses of a teacher
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
@@ -68,6 +69,7 @@ class Batch:
     unreadable: list[Unreadable] = field(default_factory=list)
     hypotheses: Hypotheses | None = None
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
+    untranscribed: tuple[int, ...] = ()  # rows without a transcript
 
     def to(self, device: torch.device) -> "Batch":
         """The same batch on a device; from pinned memory the copy does not wait."""
@@ -85,9 +87,11 @@ class Batch:
         return [self._rows(rows[number::count]) for number in range(count) if rows[number::count]]
 
     def _rows(self, rows: list[int]) -> "Batch":
-        hypotheses = of_rows(self.hypotheses, rows, len(self.ids)) if self.hypotheses is not None else None
+        hypotheses = hypotheses_of(self.hypotheses, rows, len(self.ids)) if self.hypotheses is not None else None
         piece = replace(self, hypotheses=None)._each(lambda part: part[rows])
-        return replace(piece, ids=[self.ids[row] for row in rows], unreadable=[], hypotheses=hypotheses)
+        untranscribed = tuple(number for number, row in enumerate(rows) if row in self.untranscribed)
+        ids = [self.ids[row] for row in rows]
+        return replace(piece, ids=ids, unreadable=[], hypotheses=hypotheses, untranscribed=untranscribed)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
         targets = self.targets
@@ -133,7 +137,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
     Args:
         utterances: what to read.
-        tokens: the reference of each, in the same order; empty where none is needed.
+        tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
         max_silence_seconds: the most silence any draw asks for.
         cache_mb: memory for features.
         store: soft targets, when the objective needs them from there.
@@ -145,7 +149,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def __init__(
         self,
         utterances: Sequence[Utterance],
-        tokens: Sequence[list[int]],
+        tokens: Sequence[list[int] | None],
         max_silence_seconds: float,
         cache_mb: int,
         store: Store | None = None,
@@ -182,7 +186,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             raise ValueError("arrays are read from a store")
         utterance_id = self.utterances[row].id
         if name == POOLED:
-            return read_pooled(self.store, utterance_id, variant, self.tokens[row])
+            return read_pooled(self.store, utterance_id, variant, self.tokens[row] or [])
         return torch.from_numpy(self.store.read_array(name, utterance_id, variant).copy())
 
     def _features(self, draw: Draw) -> tuple[Tensor, int]:
@@ -223,10 +227,9 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
     good = [item for item in examples if isinstance(item, Example)]
     unreadable = [item for item in examples if isinstance(item, Unreadable)]
     features, lens = pad_batch([item.features for item in good] or [torch.zeros(0, 80)])
-    token_lens = torch.tensor([len(item.tokens) for item in good], dtype=torch.int64)
-    tokens = torch.zeros(len(good), max([len(item.tokens) for item in good], default=0), dtype=torch.int64)
-    for row, item in enumerate(good):
-        tokens[row, : len(item.tokens)] = torch.tensor(item.tokens, dtype=torch.int64)
+    spelled = [torch.tensor(item.tokens or [], dtype=torch.int64) for item in good]
+    token_lens = torch.tensor([len(row) for row in spelled], dtype=torch.int64)
+    tokens = pad_sequence(spelled, batch_first=True) if spelled else torch.zeros(0, 0, dtype=torch.int64)
     stored = [item.targets for item in good if item.targets is not None]
     return Batch(
         ids=[item.id for item in good],
@@ -240,4 +243,5 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}
         if good
         else {},
+        untranscribed=tuple(row for row, item in enumerate(good) if item.tokens is None),
     )

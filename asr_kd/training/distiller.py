@@ -172,6 +172,7 @@ class Distiller(sb.Brain):
 
     def _step(self, batch: Batch, agreed: Agreement) -> float:
         step, rate = self.state.step, self._rate()
+        self.stepper.objective.weigh(step, self.total_steps)
         loss, parts = self.stepper.take(batch, agreed.frames, step, rate)
         if parts and step % 20 == 0:
             self.around.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)

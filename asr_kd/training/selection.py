@@ -21,8 +21,8 @@ class Selection:
     """What a run trains on."""
 
     utterances: list[Utterance]
-    tokens: list[list[int]]
-    """Transcripts; empty ones where none are needed."""
+    tokens: list[list[int] | None]
+    """Transcripts; empty ones where none are needed, None where the teacher alone teaches."""
     taught: list[list[Taught]] | None
     """Hypotheses of a teacher, where they are needed."""
     excluded: list[dict[str, str]]
@@ -53,17 +53,20 @@ def select(job: TrainingJob, objective: Objective) -> Selection:
 
 def select_trainable(
     job: TrainingJob, needs_references: bool
-) -> tuple[list[Utterance], list[list[int]], list[dict[str, str]]]:
+) -> tuple[list[Utterance], list[list[int] | None], list[dict[str, str]]]:
     """Utterances that can be trained on, their tokens, and a row for each that cannot, with the reason."""
     usable, tokens, excluded = [], [], []
+    alone = job.distill is not None and job.distill.untranscribed
     fastest = max(job.train.augmentation.speeds)
     for utterance in job.train_utterances:
-        encoded: list[int] = []
+        encoded: list[int] | None = []
         reason = None
         if needs_references:
             text = normalize(utterance.text or "", job.normalizer)
             unknown = job.vocabulary.unknown_characters(text)
-            if not text:
+            if not text and alone:
+                encoded = None
+            elif not text:
                 reason = "empty transcript"
             elif unknown:
                 reason = f"characters outside the vocabulary: {' '.join(unknown)}"

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.losses import Hypotheses, SequenceSettings
@@ -92,15 +91,6 @@ def collate_taught(taught: Sequence[Sequence[Taught]]) -> Hypotheses:
         torch.tensor([row for row, _ in flat], dtype=torch.int64),
         torch.tensor([item.weight for _, item in flat], dtype=torch.float32),
     )
-
-
-def of_rows(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) -> Hypotheses:
-    """Those of some utterances of a batch, which are counted anew."""
-    number = torch.full((num_utterances,), -1, dtype=torch.int64)
-    number[list(rows)] = torch.arange(len(rows))
-    renumbered: Tensor = number[hypotheses.rows]
-    kept = renumbered >= 0
-    return Hypotheses(hypotheses.tokens[kept], hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
 
 
 def _usable(

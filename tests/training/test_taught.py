@@ -10,6 +10,7 @@ import torch
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.losses import DistillSettings, References
+from asr_kd.losses.rows import hypotheses_of
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.importing import import_hypotheses
@@ -17,7 +18,7 @@ from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.data import Batch
-from asr_kd.training.taught import Taught, choose_lessons, collate_taught, of_rows
+from asr_kd.training.taught import Taught, choose_lessons, collate_taught
 from asr_kd.training.train import Control, train
 from tests.training.conftest import weights_of
 from tests.training.jobs import Recorder, stop_after
@@ -82,7 +83,7 @@ def test_batches_and_their_pieces():
     assert flat.tokens.tolist() == [[1, 2, 0], [3, 0, 0], [4, 5, 6]]
     assert flat.lens.tolist() == [2, 1, 3]
     assert flat.rows.tolist() == [0, 0, 2]
-    last = of_rows(flat, [2, 1], 3)
+    last = hypotheses_of(flat, [2, 1], 3)
     assert (last.tokens.tolist(), last.rows.tolist(), last.weights.tolist()) == ([[4, 5, 6]], [0], [1.0])
     batch = Batch(
         ids=["a", "b", "c"],
