@@ -30,7 +30,7 @@ def sweep(
 
     \b
     Example:
-      asr-kd sweep recipes/AN4/warm.yaml --grid recipes/AN4/screening.yaml --seeds 1
+      asr-kd sweep recipes/AN4/warm.yaml --grid recipes/AN4/grids/screening.yaml --seeds 1
       asr-kd sweep recipes/AN4/warm.yaml --grid distill.kd_weight=[0.3,0.5,0.7] --seeds 1,2,3
     """
     from asr_kd.evaluation.provenance import command_line

@@ -1,6 +1,7 @@
 """The recipes that come with the project: all load, and those on real speech prepare and start."""
 
 import json
+import re
 import string
 from pathlib import Path
 
@@ -8,10 +9,12 @@ import pytest
 import torchaudio
 
 from asr_kd.recipe.settings import ExistingTeacher, Recipe, load_recipe
+from asr_kd.recipe.sweep import load_grid, plan, recipe_of
 from asr_kd.teachers.settings import parse_source
 from tests.recipe.tiny_run import RECIPE, ROOT, command
 
-RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+GRIDS = sorted((ROOT / "recipes").rglob("grids/*.yaml"))
+RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(GRIDS))
 
 
 LIBRISPEECH = ROOT / "recipes" / "LibriSpeech"
@@ -43,6 +46,15 @@ def test_it_loads_and_compares_like_with_like(path):
         assert student.model.streaming is not None
         teacher = recipe.teachers[recipe.teacher_of(student)]
         assert isinstance(teacher, ExistingTeacher) or teacher.model.streaming is None
+
+
+@pytest.mark.parametrize("path", GRIDS, ids=lambda path: path.stem)
+def test_every_row_of_a_grid_is_a_student_of_the_recipe_that_its_header_names(path):
+    (command_line,) = re.findall(r"asr-kd sweep (\S+) --grid (\S+)", path.read_text(encoding="utf-8"))
+    assert ROOT / command_line[1] == path
+    grid = load_grid([str(path)], None)
+    rows = plan(grid, [])
+    assert len(recipe_of(ROOT / command_line[0], [], grid, rows).students) == len([r for r in rows if r.skip is None])
 
 
 @pytest.mark.parametrize("path", PUBLIC, ids=lambda path: path.stem)
