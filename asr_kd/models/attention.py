@@ -50,46 +50,60 @@ class RelativeSelfAttention(nn.Module):
         self.key = nn.Linear(width, width)
         self.value = nn.Linear(width, width)
         self.output = nn.Linear(width, width)
+        self.fused: nn.Linear | None = None
+
+    def fuse(self) -> None:
+        """Keep the three projections as one, for inference: a graph then holds, and quantises, one matrix."""
+        weight, bias = self._packed()
+        fused = nn.Linear(weight.shape[1], weight.shape[0])
+        fused.weight, fused.bias = nn.Parameter(weight), nn.Parameter(bias)
+        self.fused = fused
 
     def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]; `mask` is `attention_mask` of [B, 1, T, T] (or broadcastable)."""
-        # As one product: for small models the number of operations counts, not their size.
-        weight, bias = (
-            torch.cat([getattr(projection, part) for projection in (self.query, self.key, self.value)])
-            for part in ("weight", "bias")
-        )
-        projected = F.linear(hidden, weight, bias).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).contiguous()
+        projected = self._project(hidden).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).contiguous()
         query_key, value = projected.split([2 * self.heads, self.heads], dim=1)  # [B, 2H or H, T, D / H]
         query, key = rotate(query_key, table).chunk(2, dim=1)
-        return self._attend(query, key, value, mask)
+        return self.output(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
 
     def step(
         self, hidden: Tensor, keys: Tensor, values: Tensor, table: tuple[Tensor, Tensor], mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One chunk [N, C, D] with cached keys and values [L, N, D].
+        """One chunk of every stream, [N · C, D], with cached keys and values [L, N, D].
 
         `table` covers the window's L + C positions, `mask` [N, 1, 1, L + C] leaves out what is no history.
-        Returns the output [N, C, D] and the caches moved on by C frames.
+        Returns the output [N · C, D] and the caches moved on by C frames.
         """
-        left = keys.shape[0]
-        window_keys = torch.cat([keys, self.key(hidden).transpose(0, 1)])  # [L + C, N, D]
-        window_values = torch.cat([values, self.value(hidden).transpose(0, 1)])
+        left, frames = keys.shape[0], table[0].shape[0]
+        projected = self._project(hidden).unflatten(0, (-1, frames - left)).transpose(0, 1)  # [C, N, 3D]
+        query, key, value = projected.chunk(3, dim=-1)
+        window_keys, window_values = torch.cat([keys, key]), torch.cat([values, value])  # [L + C, N, D]
         recent = (table[0][left:], table[1][left:])
-        query = rotate(self._split(self.query(hidden)), recent)
-        key = rotate(self._split(window_keys.transpose(0, 1)), table)
-        output = self._attend(query, key, self._split(window_values.transpose(0, 1)), mask)
-        return output, window_keys[-left:], window_values[-left:]
+        turned = rotate(self._split(window_keys), table)
+        mixed = self._mix(rotate(self._split(query), recent), turned, self._split(window_values), mask)
+        return self.output(mixed.transpose(1, 2).flatten(2).flatten(0, 1)), window_keys[-left:], window_values[-left:]
+
+    def _project(self, hidden: Tensor) -> Tensor:
+        """Queries, keys and values, [.., D] → [.., 3D].
+
+        As one product: for small models the number of operations counts, not their size.
+        """
+        return F.linear(hidden, *self._packed()) if self.fused is None else self.fused(hidden)
+
+    def _packed(self) -> tuple[Tensor, Tensor]:
+        """Weight [3D, D] and bias [3D] of the three projections."""
+        projections = (self.query, self.key, self.value)
+        return torch.cat([one.weight for one in projections]), torch.cat([one.bias for one in projections])
 
     def _split(self, projected: Tensor) -> Tensor:
-        """[B, T, D] → [B, H, T, D / H]."""
-        return projected.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """[T, N, D] → [N, H, T, D / H]."""
+        return projected.unflatten(-1, (self.heads, -1)).permute(1, 2, 0, 3)
 
-    def _attend(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+    def _mix(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
+        """Values by how much queries and keys agree, [B, H, T, D / H]."""
         if query.is_cuda:
-            mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        else:
-            # The fused kernel's backward pass took 10 × as long as these lines in bf16 on a CPU (torch 2.14). The
-            # softmax is of float32, the mask's type, which there is the faster one too.
-            scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + mask
-            mixed = scores.softmax(-1).to(value.dtype) @ value
-        return self.output(mixed.transpose(1, 2).flatten(2))
+            return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        # The fused kernel's backward pass took 10 × as long as these lines in bf16 on a CPU (torch 2.14). The softmax
+        # is of float32, the mask's type, which there is the faster one too.
+        scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + mask
+        return scores.softmax(-1).to(value.dtype) @ value
