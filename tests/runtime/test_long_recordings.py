@@ -1,0 +1,160 @@
+"""Recordings of any length: what is kept of them is bounded, and the text is that of the whole."""
+
+import json
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from tiny_models import VOCABULARY, noise_speech, save_tiny_model, tiny_model
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.runtime import transcribe, windows
+from asr_kd.runtime.backend import TorchBackend
+from asr_kd.runtime.lines import transcript_lines
+from asr_kd.runtime.recognizer import Recognizer, open_recognizer
+from asr_kd.runtime.streaming import StreamingRecognizer
+from asr_kd.runtime.transcribe import transcribe_files
+from asr_kd.runtime.windows import WindowedStream
+
+BEAM = DecodingSettings(kind="beam", beam_size=5, nbest=2)
+
+
+def recording(path, seconds: float):
+    piece = noise_speech(5.0, 1).numpy()
+    soundfile.write(path, np.tile(piece, round(seconds / 5)), SAMPLE_RATE, subtype="PCM_16")
+    return path
+
+
+def numbers_in(state) -> int:
+    """How many numbers a model's state holds, whatever it is made of."""
+    if isinstance(state, torch.Tensor):
+        return state.numel()
+    parts = state if isinstance(state, list | tuple) else vars(state).values() if hasattr(state, "__dict__") else ()
+    return sum(map(numbers_in, parts))
+
+
+def watched(monkeypatch, sizes: list[dict[str, int]]):
+    """Note, after each piece of audio, how much a stream keeps."""
+    feed = StreamingRecognizer.feed
+
+    def look(stream, samples):
+        feed(stream, samples)
+        sizes.append(
+            {
+                "block samples": len(samples),
+                "feature frames": len(stream._features),
+                "state": numbers_in(stream._state),
+                "posteriors": getattr(stream._decoder, "pending_frames", 0),
+            }
+        )
+
+    monkeypatch.setattr(StreamingRecognizer, "feed", look)
+
+
+@pytest.mark.parametrize("decoding", [DecodingSettings(), BEAM])
+def test_what_a_stream_keeps_does_not_grow_with_the_recording(tmp_path, monkeypatch, decoding):
+    model = save_tiny_model(tmp_path / "model")
+    kept = {}
+    for seconds in (20, 80):
+        sizes: list[dict[str, int]] = []
+        with monkeypatch.context() as patch:
+            watched(patch, sizes)
+            [result] = transcribe_files(model, [recording(tmp_path / f"{seconds}.flac", seconds)], decoding=decoding)
+        assert result.error is None
+        assert len(sizes) >= seconds // 10
+        assert sizes[-1]["state"] > 0
+        kept[seconds] = {name: max(size[name] for size in sizes) for name in sizes[0]}
+        assert len(result.words) > seconds / 2
+    bound = {"posteriors": 1_500 + 2 * 250}  # a minute, and what comes between two looks
+    for name, most in kept[80].items():
+        assert most <= max(kept[20][name], bound.get(name, 0)), name
+
+
+def test_a_file_is_never_read_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.audio._decode", None)
+    [result] = transcribe_files(save_tiny_model(tmp_path / "model"), [recording(tmp_path / "long.wav", 15)])
+    assert result.text
+
+
+@pytest.mark.parametrize("decoding", [DecodingSettings(), BEAM])
+def test_files_and_waveforms_give_the_same(tmp_path, decoding):
+    model = save_tiny_model(tmp_path / "model")
+    path = recording(tmp_path / "speech.flac", 15)
+    [result] = transcribe_files(model, [path], decoding=decoding)
+    waveform = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+    recognizer = open_recognizer(model, decoding=decoding)
+    assert recognizer.transcribe([waveform]) == [result.text]
+    [nbest] = recognizer.hypotheses([waveform])
+    assert result.nbest[0].score == pytest.approx(nbest[0].score, abs=0.01)
+    assert len(result.nbest) == decoding.nbest
+    assert " ".join(word.text for word in result.words) == result.text
+    assert all(0 <= word.confidence <= 1 and word.start_seconds < word.end_seconds for word in result.words)
+    starts = [word.start_seconds for word in result.words]
+    assert starts == sorted(starts)
+    assert starts[-1] < 16
+
+
+def test_a_full_context_model_hears_windows(monkeypatch):
+    recognizer = Recognizer(TorchBackend(tiny_model(streaming=False)), VOCABULARY)
+    waveform = noise_speech(40.0, 2)
+    monkeypatch.setattr(windows, "WINDOW_SECONDS", 20)
+    monkeypatch.setattr(windows, "OVERLAP_SECONDS", 8)
+    heard = []
+    log_probs = recognizer.log_probs
+    monkeypatch.setattr(recognizer, "log_probs", lambda waves: heard.append(len(waves[0])) or log_probs(waves))
+    stream = WindowedStream(recognizer)
+    frames = []
+    accept = stream._decoder.accept
+    monkeypatch.setattr(stream._decoder, "accept", lambda rows: frames.append(rows) or accept(rows))
+    for piece in waveform.split(3 * SAMPLE_RATE):
+        stream.feed(piece)
+        assert stream.pending_seconds <= 20
+    text = stream.final()
+    assert stream.final() == text
+    assert max(heard) <= 20 * SAMPLE_RATE
+    whole = log_probs([waveform])
+    assert sum(map(len, frames)) == int(whole.lens[0]), "every frame once"
+    monkeypatch.setattr(windows, "WINDOW_SECONDS", 120)
+    short = WindowedStream(recognizer)
+    short.feed(waveform)
+    assert [short.final()] == recognizer.transcribe([waveform]), "up to a window, the whole is heard"
+    # The frames lie where those of the whole do: a frame earlier or later they fit worse.
+    said, meant = torch.cat(frames).argmax(-1), whole.log_probs[0].argmax(-1)
+    agree = [float((said[3:-3] == meant.roll(shift)[3:-3]).float().mean()) for shift in (-1, 0, 1)]
+    assert agree[1] > 0.7
+    assert agree[1] > max(agree[0], agree[2]) + 0.1
+
+
+def test_endpoints_part_a_stream_and_its_words_keep_the_recordings_time():
+    recognizer = Recognizer(TorchBackend(tiny_model()), VOCABULARY)
+    stream = recognizer.stream()
+    waveform = noise_speech(6.0, 3)
+    stream.feed(waveform[:48_000])
+    before = stream.words()
+    frames = stream._decoder.num_frames
+    stream.next_utterance(forget=False)
+    assert (stream.partial(), stream.words()) == ("", [])
+    stream.feed(waveform[48_000:])
+    stream.final()
+    after = stream.words()
+    assert after[0].start_seconds >= frames * 0.04
+    assert stream.token_seconds[0] < after[0].start_seconds
+    assert before[-1].end_seconds <= frames * 0.04
+    whole = recognizer.stream()
+    whole.feed(waveform)
+    whole.final()
+    assert after[-1].end_seconds == whole.words()[-1].end_seconds, "the model goes on where it was"
+
+
+def test_lines_of_each_form(tmp_path):
+    word = transcribe.Word("HELLO", 0.4, 0.92, 0.81234)
+    result = transcribe.Transcript(tmp_path / "a b.wav", "HELLO", None, (word,), (transcribe.Scored("HELLO", -1.5),))
+    assert transcript_lines(result) == f"{tmp_path / 'a b.wav'}\tHELLO\n"
+    plain = json.loads(transcript_lines(result, "json"))
+    assert plain["words"] == [{"word": "HELLO", "start": 0.4, "end": 0.92, "confidence": 0.8123}]
+    assert plain["nbest"] == [{"text": "HELLO", "score": -1.5}]
+    named = result._replace(path=tmp_path / "ab.wav")
+    assert transcript_lines(named, "ctm") == "ab 1 0.400 0.520 HELLO 0.8123\n"
+    assert transcript_lines(named._replace(words=()), "ctm") == ""
