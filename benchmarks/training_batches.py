@@ -64,8 +64,9 @@ def make_stepper(
     precision: str,
     distill: DistillSettings | None = None,
     settings: TrainSettings | None = None,
+    teacher: ConformerSettings | None = None,
 ) -> Stepper:
-    """A fresh model and everything that a training step needs, on the CPU."""
+    """A fresh model and everything that a training step needs, on the CPU; `teacher` is whose layers are matched."""
     torch.manual_seed(0)
     student = Conformer(model, len(vocabulary)).train()
     student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
@@ -84,14 +85,8 @@ def make_stepper(
     )
     bf16 = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     teacher = MODELS["small"]
-    shape = Shape(
-        vocabulary.blank_id,
-        len(vocabulary),
-        model.width,
-        model.layers,
-        teacher.width,
-        teacher.layers,
-        streaming=model.streaming is not None,
-    )
+    layers = {"teacher_width": teacher.width, "teacher_layers": teacher.layers} if teacher is not None else {}
+    streaming = model.streaming is not None
+    shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.layers, streaming=streaming, **layers)
     objective = Objective.from_settings(distill, shape)
     return Stepper(student, objective, settings or TrainSettings(), around, torch.device("cpu"), bf16)

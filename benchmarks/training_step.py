@@ -5,8 +5,9 @@
 One thread; CTC alone, dropout 0.1, no SpecAugment, no inner heads, features in memory. Ours is `Stepper.take`,
 speechbrain's is `Brain.fit_batch` with its recipes' attention (RelPosMHAXL) and with its rotary one (RoPEMHA). All
 take turns on the same batches; medians of processor seconds, which other work on the machine disturbs less than the
-clock. `ratio` is how often our step fits into the other's time. FLOPs are what `torch.utils.flop_counter` sees of one step (matrix products and convolutions), `of rate`
-the share of the rate that a large matrix product reached in this run, in the same precision.
+clock. `ratio` is how often our step fits into the other's time. FLOPs are what `torch.utils.flop_counter` sees of one
+step (matrix products and convolutions), `of rate` the share of the rate that a large matrix product reached in this
+run, in the same precision.
 
 `--profile` prints where our step's time goes instead, by operator.
 """

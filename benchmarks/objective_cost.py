@@ -1,0 +1,165 @@
+"""What each objective adds to a training step, beside CTC alone. Prints a table.
+
+    python benchmarks/objective_cost.py exp/an4/manifests exp/an4/teachers/teacher/model [--model tiny] [--rounds 10]
+
+A step here is all of it: features from memory, targets read from a store (extracted first, with this teacher, into a
+temporary folder) and collated, the optimizer step; λ = 0.5. All forms of all kinds that `distill.objectives` knows
+take turns on the same batches, which end in the silence that the latest of them needs; `adds` is the median, over
+batches and rounds, of its processor time over that of CTC alone, less 1, and `of it reading` the part that reading and
+collating took of CTC's step. One thread.
+
+Not as in training: hypotheses are four copies of the transcript, and nothing is augmented.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from training_batches import MODELS, frames_of, load, make_dataset, make_stepper, plan_batches, read_corpus
+from training_step import PLAIN
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.losses import DistillSettings
+from asr_kd.losses.settings import ObjectiveSettings
+from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.weights import load_model
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.pooled import spell_transcripts
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.data import SpeechDataset
+from asr_kd.training.plan import Draw
+from asr_kd.training.step import Stepper
+from asr_kd.training.taught import Taught
+
+FORMS: dict[str, dict[str, dict[str, Any]]] = {
+    "frame_kl": {
+        "plain": {"selection": "all"},
+        "selected": {"selection": "nonblank", "dilation": 1},
+        "3 frames late": {"selection": "nonblank", "dilation": 1, "delay_frames": 3},
+    },
+    "delayed_kl": {mode: {"mode": mode} for mode in ("minimum", "soft_minimum", "utterance", "learned")},
+}
+"""Kinds with more than one form worth timing; every other kind is timed as it is by default."""
+CTC = "CTC alone"
+HYPOTHESES = 4
+
+
+def forms_of(kind: str, student: ConformerSettings, teacher: ConformerSettings) -> dict[str, dict[str, Any]]:
+    """Settings of a kind by the name of the form."""
+    if kind == "representation":
+        return {"last layers": {"pairs": [{"student": student.layers, "teacher": teacher.layers}]}}
+    return FORMS.get(kind, {"": {}})
+
+
+def objectives(student: ConformerSettings, teacher: ConformerSettings) -> dict[str, DistillSettings | None]:
+    """Everything that takes turns, by name."""
+    found: dict[str, DistillSettings | None] = {CTC: None}
+    for kind in ObjectiveSettings.model_fields:
+        for form, settings in forms_of(kind, student, teacher).items():
+            distill = DistillSettings.model_validate({"objectives": {kind: settings}})
+            found[f"{kind}, {form}" if form else kind] = distill
+    return found
+
+
+class Timed:
+    """An objective's step and where it reads from.
+
+    Args:
+        stepper: the objective's.
+        data: with the targets that it needs.
+    """
+
+    def __init__(self, stepper: Stepper, data: SpeechDataset) -> None:
+        self.stepper, self.data = stepper, data
+
+    def step(self, draws: Sequence[Draw], number: int) -> tuple[float, float]:
+        """Processor seconds of it all, and of reading and collating."""
+        start = time.process_time()
+        batch = load(self.data, draws)
+        read = time.process_time()
+        self.stepper.take(batch, frames_of(batch), number, 1e-4)
+        return time.process_time() - start, read - start
+
+
+def prepare(
+    distill: DistillSettings | None,
+    student: ConformerSettings,
+    teacher: ConformerSettings,
+    precision: str,
+    utterances: Sequence[Utterance],
+    vocabulary: Vocabulary,
+    store: Store,
+) -> Timed:
+    """An objective, ready to take steps."""
+    stepper = make_stepper(student, vocabulary, precision, distill, PLAIN, teacher)
+    objective = stepper.objective
+    more: dict[str, Any] = {"arrays": objective.needs_arrays}
+    if objective.needs_targets or objective.needs_arrays:
+        more["store"] = store
+    if objective.needs_hypotheses:
+        spelled = [vocabulary.encode(utterance.text or "") for utterance in utterances]
+        more["taught"] = [[Taught(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
+    return Timed(stepper, make_dataset(utterances, vocabulary, **more))
+
+
+def measure(timed: dict[str, Timed], batches: Sequence[Sequence[Draw]], rounds: int) -> dict[str, tuple[float, float]]:
+    """By name: the whole step and its reading, both over the step of CTC alone on the same batch."""
+    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
+    for round_ in range(rounds + 1):
+        for draws in batches:
+            taken = {name: each.step(draws, round_) for name, each in timed.items()}
+            if round_:  # the first one warms up, and fills the cache of features
+                whole = taken[CTC][0]
+                for name, (seconds, reading) in taken.items():
+                    shares[name].append((seconds / whole, reading / whole))
+    return {name: (median(a for a, _ in found), median(b for _, b in found)) for name, found in shares.items()}
+
+
+def label(folder: Path, teacher: Path, layers: int, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Store:
+    """A store of the teacher's posteriors, of pooled ones, and of its last layer."""
+    settings = TargetSettings(pooled=True, layers=(layers,))
+    transcripts = spell_transcripts(utterances, vocabulary, "none")
+    extract(LocalTeacher(teacher), utterances, settings, folder, transcripts=transcripts)
+    return Store.open(folder, vocabulary)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("manifests", type=Path, help="a run's folder of manifests: train.jsonl and tokens.txt")
+    parser.add_argument("teacher", type=Path, help="its model folder")
+    parser.add_argument("--model", default="tiny", choices=list(MODELS))
+    parser.add_argument("--precision", default="bf16", choices=["fp32", "bf16"])
+    parser.add_argument("--seconds", type=float, default=16.0, help="of padded audio in a batch")
+    parser.add_argument("--batches", type=int, default=6, help="from short to long utterances")
+    parser.add_argument("--rounds", type=int, default=10)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    utterances, vocabulary = read_corpus(arguments.manifests)
+    student, teacher = MODELS[arguments.model], load_model(arguments.teacher).model.settings
+    chosen = objectives(student, teacher)
+    with tempfile.TemporaryDirectory() as folder:
+        silence = 12  # feature frames: three of the student's
+        batches = plan_batches(utterances, arguments.seconds, arguments.batches, silence)
+        rows = sorted({draw.row for batch in batches for draw in batch})
+        heard = [utterances[row] for row in rows]
+        store = label(Path(folder), arguments.teacher, teacher.layers, heard, vocabulary)
+        timed = {
+            name: prepare(distill, student, teacher, arguments.precision, utterances, vocabulary, store)
+            for name, distill in chosen.items()
+        }
+        found = measure(timed, batches, arguments.rounds)
+    print(f"{arguments.model}, {arguments.precision}, batches of {arguments.seconds:g} s, torch {torch.__version__}\n")
+    print(f"{'objective':28}{'adds':>8}{'of it reading':>16}  {'further passes'}")
+    for name, (whole, reading) in found.items():
+        passes = ", ".join(timed[name].stepper.objective.needs_passes)
+        print(f"{name:28}{whole - 1:>8.1%}{reading - found[CTC][1]:>16.1%}  {passes}")
+
+
+if __name__ == "__main__":
+    main()
