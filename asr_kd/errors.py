@@ -87,6 +87,10 @@ class TrainingError(AsrKdError):
     """Training cannot start or go on."""
 
 
+class ServeError(AsrKdError):
+    """A server cannot start: its address, its certificate, its page."""
+
+
 class MissingExtraError(AsrKdError):
     """An optional dependency is not installed."""
 

@@ -31,7 +31,7 @@ ONE_HOME = {
     "transformers": "teachers/huggingface_ctc.py",
     "huggingface_hub": "teachers/huggingface_ctc.py",
     "onnx": "export/onnx.py",
-    "onnxruntime": "runtime/onnx_backend.py",
+    "onnxruntime": ("runtime/onnx_backend.py", "export/quantize.py"),
     "sherpa_onnx": "export/sherpa_client.py",
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
@@ -44,6 +44,8 @@ ONE_HOME = {
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote.py",
     "whisper_normalizer": "text/whisper.py",
+    "websockets": "serve/server.py",
+    "prometheus_client": "serve/metrics.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""
@@ -57,6 +59,8 @@ LATE = {
     "transformers",
     "huggingface_hub",
     "whisper_normalizer",
+    "websockets",
+    "prometheus_client",
 }
 """They come with extras: importing the package must work without them."""
 

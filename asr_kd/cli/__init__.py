@@ -6,8 +6,21 @@ way in.
 
 from asr_kd.cli import stages  # isort: split
 
-from asr_kd.cli import compare, data, hypotheses, lm, manifests, score, sweep, targets
+from asr_kd.cli import compare, data, hypotheses, lm, manifests, score, serve, sweep, targets
 from asr_kd.cli.app import app
 from asr_kd.cli.entry import main
 
-__all__ = ["app", "compare", "data", "hypotheses", "lm", "main", "manifests", "score", "stages", "sweep", "targets"]
+__all__ = [
+    "app",
+    "compare",
+    "data",
+    "hypotheses",
+    "lm",
+    "main",
+    "manifests",
+    "score",
+    "serve",
+    "stages",
+    "sweep",
+    "targets",
+]

@@ -1,0 +1,166 @@
+"""What clients and server say to each other: parsed strictly, refused with a reason. README.md describes it.
+
+Knows texts and bytes; nothing of sockets or models.
+"""
+
+import json
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from asr_kd.config import Settings
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.runtime.streaming import Utterance
+
+PROTOCOL = 1
+LONGEST_TEXT = 4_096
+"""Bytes of a text message; audio comes in binary ones."""
+
+CLOSE_CODES = {
+    "malformed": 1007,
+    "sample-rate": 1003,
+    "too-large": 1009,
+    "unauthorized": 1008,
+    "rate": 1008,
+    "too-long": 1008,
+    "idle": 1008,
+    "not-reading": 1008,
+    "stopping": 1001,
+    "too-many-clients": 1013,
+    "busy": 1013,
+    "internal": 1011,
+}
+"""Why a stream is refused or ended, and the code (RFC 6455) its connection is closed with."""
+
+
+class Refusal(Exception):
+    """The server ends a stream.
+
+    Args:
+        code: a key of `CLOSE_CODES`.
+        message: what was found and what is expected, for people.
+        finishes: whether what was sent so far is still decoded and answered.
+    """
+
+    def __init__(self, code: str, message: str, *, finishes: bool = False) -> None:
+        self.code, self.message, self.finishes = code, message, finishes
+        super().__init__(f"{code}: {message}")
+
+    @property
+    def close_code(self) -> int:
+        """Of the connection."""
+        return CLOSE_CODES[self.code]
+
+
+class Start(Settings):
+    """The first message: what will be sent."""
+
+    type: Literal["start"]
+    protocol: Literal[1] = 1
+    sample_rate: int
+    encoding: Literal["s16le", "f32le"] = "s16le"
+    token: str | None = None
+
+
+def parse_start(message: str | bytes) -> Start:
+    """The first message of a client.
+
+    Raises:
+        Refusal: it is another one, or another sample rate.
+    """
+    if isinstance(message, bytes):
+        raise Refusal("malformed", 'audio came first; expected {"type": "start", "sample_rate": 16000}')
+    try:
+        start = Start.model_validate(_parse_object(message))
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
+        raise Refusal("malformed", f"start: {problems[:300]}") from error
+    if start.sample_rate != SAMPLE_RATE:
+        message = f"sample_rate is {start.sample_rate}; expected {SAMPLE_RATE}: resample before sending"
+        raise Refusal("sample-rate", message)
+    return start
+
+
+def parse_end(message: str) -> None:
+    """The only text message after the first.
+
+    Raises:
+        Refusal: it is another one.
+    """
+    if _parse_object(message) != {"type": "end"}:
+        raise Refusal("malformed", 'a text message after the first; expected {"type": "end"} or binary audio')
+
+
+def _parse_object(message: str) -> dict[str, Any]:
+    if len(message) > LONGEST_TEXT:
+        raise Refusal("too-large", f"a text message of {len(message)} characters; expected at most {LONGEST_TEXT}")
+    try:
+        data = json.loads(message)
+    except (ValueError, RecursionError) as error:
+        raise Refusal("malformed", f"a text message is not JSON ({str(error)[:100]})") from error
+    if not isinstance(data, dict):
+        raise Refusal("malformed", f"a text message holds {type(data).__name__}; expected a JSON object")
+    return data
+
+
+def samples_of(message: bytes, encoding: str) -> np.ndarray:
+    """Binary audio as float32 [S] in [−1, 1], little-endian, one channel.
+
+    Raises:
+        Refusal: not a whole number of samples.
+    """
+    width = 2 if encoding == "s16le" else 4
+    if len(message) % width:
+        raise Refusal("malformed", f"a message of {len(message)} bytes; expected whole samples of {width}")
+    if encoding == "s16le":
+        return np.frombuffer(message, dtype="<i2").astype(np.float32) / 32_768
+    return np.frombuffer(message, dtype="<f4").astype(np.float32)
+
+
+def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:
+    """The stream is open."""
+    return _message(
+        "ready", protocol=PROTOCOL, model=model, sample_rate=SAMPLE_RATE, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms,
+        limits=limits,
+    )  # fmt: skip
+
+
+def partial_message(text: str, decoded_seconds: float, lag_seconds: float) -> str:
+    """The utterance that goes on, which may yet change."""
+    return _message("partial", text=text, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
+
+
+def final_message(utterance: Utterance, decoded_seconds: float, lag_seconds: float) -> str:
+    """An utterance that has ended and will not change."""
+    words = [
+        {
+            "word": word.text,
+            "start": word.start_seconds,
+            "end": word.end_seconds,
+            "confidence": round(word.confidence, 3),
+        }
+        for word in utterance.words
+    ]
+    start, end = round(utterance.start_seconds, 3), round(utterance.end_seconds, 3)
+    said = {"text": utterance.text, "words": words, "start": start, "end": end, "rule": utterance.rule}
+    return _message("final", **said, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
+
+
+def done_message(seconds: float) -> str:
+    """All that was sent has been answered."""
+    return _message("done", seconds=round(seconds, 3))
+
+
+def stopping_message(seconds: float) -> str:
+    """The server will finish this stream in so many seconds."""
+    return _message("stopping", seconds=seconds)
+
+
+def error_message(refusal: Refusal) -> str:
+    """The stream ends here."""
+    return _message("error", code=refusal.code, message=refusal.message)
+
+
+def _message(kind: str, **fields: Any) -> str:
+    return json.dumps({"type": kind, **fields}, ensure_ascii=False)

@@ -1,0 +1,242 @@
+"""Brings together what all streams have waiting: one step of the model for everyone whose chunk is complete.
+
+The event loop hands packets over and gets progress back; features, model and decoding run in one thread beside it.
+Nobody waits for a batch to fill: a step takes whoever is ready, so batches grow with the load by themselves. Each
+stream has one chunk a round, the longest waiting first: a file that comes at once takes no more than a microphone.
+"""
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+
+from asr_kd.errors import AudioError, CheckpointError
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.runtime.recognizer import Recognizer
+from asr_kd.runtime.streaming import StreamingRecognizer, Utterance
+from asr_kd.runtime.together import step_together
+from asr_kd.serve.metrics import Metrics
+from asr_kd.serve.protocol import Refusal
+from asr_kd.serve.settings import ServeSettings
+
+LOAD_SECONDS = 2.0
+"""Over which the load is averaged."""
+
+
+class Progress(NamedTuple):
+    """What a round brought for one stream."""
+
+    partial: str
+    ended: list[Utterance]
+    decoded_seconds: float
+    lag_seconds: float  # since the packet that completed the chunk arrived
+    done: bool = False  # all audio of a stream that has ended is decoded
+    refusal: Refusal | None = None
+
+
+class LiveStream:
+    """One client's stream. The loop owns its packets; the round that holds it owns the rest.
+
+    Args:
+        stream: cut at endpoints.
+        tell: called on the loop with what each round brought.
+    """
+
+    def __init__(self, stream: StreamingRecognizer, tell: Callable[[Progress], None]) -> None:
+        self.stream, self.tell = stream, tell
+        self.packets: deque[tuple[np.ndarray, float]] = deque()
+        self.pending_samples = self.received_samples = 0
+        self.room = asyncio.Event()
+        self.room.set()
+        self.ends = self.done = False
+        self.ends_at = 0.0
+        self._taken: list[tuple[np.ndarray, float]] = []
+        self._completed_at = 0.0  # arrival of the packet that completed the chunk at hand
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a round would do something for it; asked between rounds."""
+        return not self.done and (bool(self.packets) or self.stream.is_ready or self.ends)
+
+    def take_packets(self, wanted_samples: int) -> None:
+        """Hand about a chunk of packets to the next round."""
+        while self.packets and wanted_samples > 0 and not self.stream.is_ready:
+            packet = self.packets.popleft()
+            self._taken.append(packet)
+            self.pending_samples -= len(packet[0])
+            wanted_samples -= len(packet[0])
+
+    def hear(self) -> None:
+        """Features of what was handed over; in the thread.
+
+        Raises:
+            AudioError: it is not audio.
+        """
+        taken, self._taken = self._taken, []
+        for samples, arrived in taken:
+            was_ready = self.stream.is_ready
+            self.stream.queue(samples)
+            if self.stream.is_ready and not was_ready:
+                self._completed_at = arrived
+        if self.ends and not self.packets and not self.stream.is_ready:
+            self.stream.queue_end()
+            self._completed_at = self.ends_at
+
+    def progress(self, all_is_said: bool) -> Progress:
+        """What can be said after a round; in the thread.
+
+        Args:
+            all_is_said: the stream has ended and nothing of it waits.
+        """
+        decoded, lag = self.stream.decoded_seconds, time.monotonic() - self._completed_at
+        if not all_is_said:
+            return Progress(self.stream.partial(), self.stream.take_utterances(), decoded, lag)
+        self.stream.final()
+        ended = [*self.stream.take_utterances(), self.stream.next_utterance()]
+        return Progress("", [item for item in ended if item.text], decoded, lag, done=True)
+
+
+class Scheduler:
+    """Runs one model for all streams.
+
+    Args:
+        recognizer: of a streaming model.
+        settings: limits, and where utterances end.
+        metrics: what is counted.
+    """
+
+    def __init__(self, recognizer: Recognizer, settings: ServeSettings, metrics: Metrics) -> None:
+        self._recognizer, self._settings, self._metrics = recognizer, settings, metrics
+        context = recognizer.stream().backend.context  # refuses a full-context model
+        self.chunk_seconds = (context.chunk_frames if context else 1) * FRAME_SHIFT_MS / 1000
+        self._live: dict[LiveStream, None] = {}  # in the order in which they were last served
+        self._work = asyncio.Event()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
+        self._load, self._measured_at = 0.0, time.monotonic()
+
+    @property
+    def load(self) -> float:
+        """How long serving everyone takes, in chunks: above 1 streams fall behind. Fades while nobody says anything."""
+        return self._load * math.exp((self._measured_at - time.monotonic()) / LOAD_SECONDS)
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that are open."""
+        return len(self._live)
+
+    def open(self, tell: Callable[[Progress], None]) -> LiveStream:
+        """A new stream."""
+        live = LiveStream(self._recognizer.stream(self._settings.endpoint, cut_at_endpoints=True), tell)
+        self._live[live] = None
+        return live
+
+    def close(self, live: LiveStream) -> None:
+        """Forget a stream, finished or not."""
+        live.done = True
+        self._live.pop(live, None)
+
+    async def put(self, live: LiveStream, samples: np.ndarray) -> None:
+        """Hand over a packet; waits while too much is pending, which keeps the client's next packets in the network."""
+        await live.room.wait()
+        live.packets.append((samples, time.monotonic()))
+        live.received_samples += len(samples)
+        live.pending_samples += len(samples)
+        if live.pending_samples > self._settings.pending_seconds * SAMPLE_RATE:
+            live.room.clear()
+        self._work.set()
+
+    def end(self, live: LiveStream) -> None:
+        """No packets follow; `tell` will hear of `done`."""
+        if not live.ends:
+            live.ends, live.ends_at = True, time.monotonic()
+            self._work.set()
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, self._warm_up)
+        try:
+            while True:
+                await self._work.wait()
+                self._work.clear()
+                while chosen := self._choose():
+                    begun = time.monotonic()
+                    told = await loop.run_in_executor(self._thread, self._round, chosen)
+                    self._measure(time.monotonic() - begun, len(chosen))
+                    for live, progress in told:
+                        self._tell(live, progress)
+        finally:
+            self._thread.shutdown(wait=True)
+
+    def _warm_up(self) -> None:
+        """The first steps of a model allocate and plan; no client should wait for that."""
+        for streams in {1, 2, self._settings.max_batch}:
+            opened = [self._recognizer.stream() for _ in range(streams)]
+            for stream in opened:
+                stream.queue(np.zeros(round(2 * self.chunk_seconds * SAMPLE_RATE), dtype=np.float32))
+            step_together([stream for stream in opened if stream.is_ready])
+
+    def _choose(self) -> list[LiveStream]:
+        """Streams of the next round, with their packets; they move to the end of the queue."""
+        chosen = [live for live in self._live if live.has_work][: self._settings.max_batch]
+        for live in chosen:
+            self._live[live] = self._live.pop(live)
+            live.take_packets(round(self.chunk_seconds * SAMPLE_RATE))
+            if live.pending_samples <= self._settings.pending_seconds * SAMPLE_RATE / 2:
+                live.room.set()
+        return chosen
+
+    def _round(self, chosen: list[LiveStream]) -> list[tuple[LiveStream, Progress]]:
+        """In the thread: features of all, one step, texts of all. Trouble of one is told to that one."""
+        told, heard = [], []
+        for live in chosen:
+            try:
+                live.hear()
+                heard.append(live)
+            except AudioError as error:
+                told.append((live, _refused("malformed", str(error))))
+        ready = [live for live in heard if live.stream.is_ready]
+        begun = time.monotonic()
+        failed = step_together([live.stream for live in ready])
+        if ready:
+            self._metrics.step_seconds.observe(time.monotonic() - begun)
+            self._metrics.batch.observe(len(ready))
+            self._metrics.audio_seconds.inc(len(ready) * self.chunk_seconds)
+        told += [(ready[place], _refused("internal", _plain(error))) for place, error in failed.items()]
+        broken = {ready[place] for place in failed}
+        stepped = set(ready) - broken
+        for live in heard:
+            said = live not in broken and live.ends and not live.packets and not live.stream.is_ready
+            if said or live in stepped:
+                told.append((live, live.progress(said)))
+        return told
+
+    def _tell(self, live: LiveStream, progress: Progress) -> None:
+        if live not in self._live:
+            return  # it has gone meanwhile
+        live.done = progress.done or progress.refusal is not None
+        self._metrics.lag_seconds.observe(progress.lag_seconds)
+        live.tell(progress)
+
+    def _measure(self, seconds: float, served: int) -> None:
+        """The load: a round's time for everyone who has something to say, averaged over time."""
+        everyone = max(sum(live.has_work for live in self._live), served) / max(served, 1)
+        now = time.monotonic()
+        kept = math.exp((self._measured_at - now) / LOAD_SECONDS)
+        self._load = kept * self._load + (1 - kept) * seconds * everyone / self.chunk_seconds
+        self._measured_at = now
+
+
+def _refused(code: str, message: str) -> Progress:
+    return Progress("", [], 0.0, 0.0, refusal=Refusal(code, message))
+
+
+def _plain(error: CheckpointError) -> str:
+    """Without the place of the model on this machine, which is nobody's business."""
+    return error.found

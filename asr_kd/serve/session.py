@@ -1,0 +1,290 @@
+"""One client from its first message to its last: what it may do, what it is told, and how it ends.
+
+Knows messages and streams; not how they travel: a connection is anything that receives, sends and closes.
+"""
+
+import asyncio
+import hmac
+import time
+from collections import deque
+from collections.abc import Coroutine
+from typing import Any, Protocol
+
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.runtime.padding import LOOKAHEAD_MS
+from asr_kd.serve import protocol
+from asr_kd.serve.metrics import Metrics
+from asr_kd.serve.protocol import Refusal
+from asr_kd.serve.scheduler import LiveStream, Progress, Scheduler
+from asr_kd.serve.settings import ServeSettings
+
+MOST_UNSENT = 64
+"""Messages that wait for a client; more are not made: it is not heard while it does not read."""
+
+BURST_SECONDS = 10.0
+"""Of messages at the allowed rate that may come at once."""
+
+
+class Connection(Protocol):
+    """A client's websocket."""
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None when the client has gone."""
+
+    async def send(self, message: str) -> bool:
+        """Send, waiting until the client's side takes it; False when it has gone."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say goodbye."""
+
+    def abort(self) -> None:
+        """Drop it without a word."""
+
+
+class Gone(Exception):
+    """The client has left."""
+
+
+class Outbox:
+    """What a client will be told. A newer partial replaces one that was not sent; finals all stay."""
+
+    def __init__(self) -> None:
+        self._finals: deque[str] = deque()
+        self._partial: str | None = None
+        self._filled, self.room = asyncio.Event(), asyncio.Event()
+        self.room.set()
+        self.empty = asyncio.Event()
+        self.empty.set()
+
+    def add(self, message: str, *, partial: bool = False) -> None:
+        """To be sent; a final makes the partial before it void."""
+        self._partial = message if partial else None
+        if not partial:
+            self._finals.append(message)
+        if len(self._finals) >= MOST_UNSENT:
+            self.room.clear()
+        self.empty.clear()
+        self._filled.set()
+
+    async def send_all(self, connection: Connection, send_seconds: float) -> None:
+        """Send until cancelled.
+
+        Raises:
+            Refusal: the client does not read.
+            Gone: it has left.
+        """
+        while True:
+            await self._filled.wait()
+            self._filled.clear()
+            while self._finals or self._partial is not None:
+                message = self._finals.popleft() if self._finals else self._take_partial()
+                try:
+                    sent = await asyncio.wait_for(connection.send(message), send_seconds)
+                except TimeoutError:
+                    raise Refusal("not-reading", f"nothing was read for {send_seconds:g} seconds") from None
+                if not sent:
+                    raise Gone
+                if len(self._finals) < MOST_UNSENT:
+                    self.room.set()
+            self.empty.set()
+
+    def _take_partial(self) -> str:
+        message, self._partial = self._partial or "", None
+        return message
+
+
+class Session:
+    """A client that was let in.
+
+    Args:
+        connection: its websocket.
+        scheduler: hears it.
+        settings: its limits.
+        metrics: what is counted.
+        model: the model's name, for people.
+    """
+
+    def __init__(
+        self, connection: Connection, scheduler: Scheduler, settings: ServeSettings, metrics: Metrics, model: str
+    ) -> None:
+        self._connection, self._scheduler, self._settings = connection, scheduler, settings
+        self._metrics, self._model = metrics, model
+        self._outbox = Outbox()
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._stopping = asyncio.Event()
+        self._encoding = "s16le"
+        self._said = ""
+        self._allowed, self._counted_at = settings.messages_per_second * BURST_SECONDS, time.monotonic()
+
+    async def run(self, authorized: bool, refusal: Refusal | None) -> None:
+        """From the first message to the last.
+
+        Args:
+            authorized: it gave the token already, or none is asked for.
+            refusal: why it is turned away at once.
+        """
+        live = None
+        try:
+            if refusal is not None:
+                raise refusal
+            await self._start(authorized)
+            live = self._scheduler.open(self._hear)
+            await self._converse(live)
+        except Refusal as refused:
+            self._metrics.refusals.labels(refused.code).inc()
+            await self._say_goodbye(refused)
+        except Gone:
+            self._metrics.refusals.labels("disconnected").inc()
+        finally:
+            if live is not None:
+                self._scheduler.close(live)
+
+    def finish(self) -> None:
+        """The server stops: what was sent is still answered."""
+        self._stopping.set()
+
+    def announce(self, message: str) -> None:
+        """Tell the client something."""
+        self._outbox.add(message)
+
+    # -- the client's messages ---------------------------------------------------------------------------
+
+    async def _start(self, authorized: bool) -> None:
+        try:
+            message = await asyncio.wait_for(self._receive(), self._settings.start_seconds)
+        except TimeoutError:
+            raise Refusal("idle", f"no start message within {self._settings.start_seconds:g} seconds") from None
+        start = protocol.parse_start(message)
+        token = self._settings.token
+        if token is not None and not authorized and not same_secret(start.token or "", token):
+            raise Refusal("unauthorized", "this server asks for a token, in start or as Authorization: Bearer TOKEN")
+        self._encoding = start.encoding
+
+    async def _converse(self, live: LiveStream) -> None:
+        """Listen and answer until everything is said.
+
+        Raises:
+            Refusal, Gone: why it ended otherwise.
+        """
+        self._metrics.streams.inc()
+        self._outbox.add(self._ready())
+        writer = asyncio.create_task(self._outbox.send_all(self._connection, self._settings.send_seconds))
+        try:
+            early = await self._first_of(self._listen(live), writer)
+            if early is not None and not early.finishes:
+                raise early
+            self._scheduler.end(live)
+            await _either(self._answered(live), writer)
+            if early is not None:
+                raise early
+            await self._connection.close(1000, "done")
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+    async def _first_of(self, listening: Coroutine[Any, Any, None], writer: "asyncio.Task[None]") -> Refusal | None:
+        """Listen until the client ends, the server stops or something is wrong; what was wrong."""
+        try:
+            await _either(listening, writer, self._ended, self._stopping.wait())
+        except Refusal as refused:
+            return refused
+        if self._stopping.is_set():
+            return Refusal("stopping", "the server stops", finishes=True)
+        return None
+
+    async def _listen(self, live: LiveStream) -> None:
+        longest = self._settings.stream_seconds
+        while True:
+            try:
+                message = await asyncio.wait_for(self._receive(), self._settings.idle_seconds)
+            except TimeoutError:
+                quiet = f"no message for {self._settings.idle_seconds:g} seconds"
+                raise Refusal("idle", quiet, finishes=True) from None
+            self._count()
+            if isinstance(message, str):
+                protocol.parse_end(message)
+                return
+            samples = protocol.samples_of(message, self._encoding)
+            if live.received_samples + len(samples) > longest * SAMPLE_RATE:
+                raise Refusal("too-long", f"the stream is longer than {longest:g} seconds", finishes=True)
+            if len(samples):
+                await self._outbox.room.wait()
+                await self._scheduler.put(live, samples)
+
+    async def _receive(self) -> str | bytes:
+        message = await self._connection.receive()
+        if message is None:
+            raise Gone
+        return message
+
+    def _count(self) -> None:
+        """Let a message through, or refuse: a bucket that fills at the allowed rate."""
+        rate, now = self._settings.messages_per_second, time.monotonic()
+        self._allowed = min(self._allowed + (now - self._counted_at) * rate, rate * BURST_SECONDS) - 1
+        self._counted_at = now
+        if self._allowed < 0:
+            raise Refusal("rate", f"more than {rate:g} messages a second; send larger packets, such as 100 ms")
+
+    # -- the server's messages ---------------------------------------------------------------------------
+
+    def _ready(self) -> str:
+        settings = self._settings
+        limits = {"frame_bytes": settings.frame_bytes, "stream_seconds": settings.stream_seconds}
+        limits |= {"idle_seconds": settings.idle_seconds, "messages_per_second": settings.messages_per_second}
+        chunk_ms = round(1000 * self._scheduler.chunk_seconds)
+        return protocol.ready_message(self._model, chunk_ms, LOOKAHEAD_MS, limits)
+
+    def _hear(self, progress: Progress) -> None:
+        """What a round brought; on the loop."""
+        if progress.refusal is not None and not self._ended.done():
+            self._ended.set_exception(progress.refusal)
+            return
+        for utterance in progress.ended:
+            self._metrics.utterances.inc()
+            self._outbox.add(protocol.final_message(utterance, progress.decoded_seconds, progress.lag_seconds))
+        if progress.done and not self._ended.done():
+            self._ended.set_result(None)
+        elif not progress.done:
+            text = protocol.partial_message(progress.partial, progress.decoded_seconds, progress.lag_seconds)
+            self._outbox.add(text, partial=True)
+
+    async def _answered(self, live: LiveStream) -> None:
+        """Everything is decoded and sent."""
+        await asyncio.shield(self._ended)
+        self._outbox.add(protocol.done_message(live.received_samples / SAMPLE_RATE))
+        await self._outbox.empty.wait()
+
+    async def _say_goodbye(self, refused: Refusal) -> None:
+        if refused.code == "not-reading":  # it would not hear
+            self._connection.abort()
+            return
+        try:
+            sent = asyncio.wait_for(self._connection.send(protocol.error_message(refused)), 1.0)
+            if await sent:
+                await self._connection.close(refused.close_code, str(refused))
+        except TimeoutError:
+            self._connection.abort()
+
+
+async def _either(main: Coroutine[Any, Any, Any], *others: Any) -> None:
+    """Wait for `main` or the first of the others to end, whose exception is raised; `main` is cancelled if it is late.
+
+    The others are left alone.
+    """
+    task = asyncio.ensure_future(main)
+    waits = [asyncio.ensure_future(other) for other in others]
+    try:
+        done, _ = await asyncio.wait([task, *waits], return_when=asyncio.FIRST_COMPLETED)
+        for finished in done:
+            finished.result()
+    finally:
+        for given, waiting in zip(others, waits, strict=True):
+            if waiting is not given:
+                waiting.cancel()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def same_secret(given: str, expected: str) -> bool:
+    """Compare without saying by the time it takes how much was right."""
+    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
