@@ -84,12 +84,10 @@ class StreamingRecognizer:
         self._finished = False
         self._ended: list[Utterance] = []
 
-    def next_utterance(self, forget: bool = True) -> Utterance:
-        """End an utterance and go on: the text starts anew, the audio does not.
+    def next_utterance(self) -> Utterance:
+        """End an utterance and go on: text and history of the model start anew, the audio does not.
 
-        Args:
-            forget: the model's history starts anew too, as it does in training; without, it stays, as sherpa-onnx 2.0.1
-                has it, whose Reset leaves the model's states alone.
+        As the client's Reset does (sherpa-onnx 2.0.1; tests/export compares the two).
 
         Returns:
             The utterance that has ended; its text may be empty.
@@ -101,8 +99,7 @@ class StreamingRecognizer:
         seconds = [frames * FRAME_SHIFT_MS / 1000 for frames in (start, self._frames_before)]
         words = words_of(self._best, self._vocabulary, FRAME_SHIFT_MS, start * FRAME_SHIFT_MS)
         ended = Utterance(self.partial(), tuple(words), seconds[0], seconds[1], rule)
-        if forget:
-            self._state = self.backend.initial_state(1)
+        self._state = self.backend.initial_state(1)
         self._decoder.reset()
         return ended
 

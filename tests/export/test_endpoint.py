@@ -65,7 +65,7 @@ def ours(folder: Path, waveform: torch.Tensor, rules: EndpointSettings) -> list[
         ended = stream.ended_by_rule is not None
         said.append((ended, text))
         if ended:
-            stream.next_utterance(forget=False)
+            stream.next_utterance()
     return said
 
 
