@@ -21,6 +21,7 @@ from asr_kd.corpora.settings import (
     ManifestSettings,
     OwnSettings,
     SyntheticSettings,
+    UntranscribedSettings,
 )
 from asr_kd.corpora.synthetic import settings_key
 from asr_kd.files import sha256_of_file
@@ -48,6 +49,15 @@ def fingerprint(settings: AnyCorpus) -> Any:
     else:
         folder, parts = find_librispeech(settings.root), sorted({*settings.train, *settings.dev, *settings.test})
     return [str(folder.resolve()), [entry for part in parts for entry in _listing(folder / part)]]
+
+
+def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
+    """The same of audio beside the corpus.
+
+    Raises:
+        CorpusError: there is no such folder.
+    """
+    return [_sizes(audio_files(folder.expanduser(), settings.extensions)) for folder in settings.folders]
 
 
 def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:

@@ -16,7 +16,7 @@ from asr_kd.audio import SAMPLE_RATE, read_audio
 from asr_kd.corpora.formats.naming import name_of, segment_name
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, Recording
-from asr_kd.corpora.settings import FolderSettings
+from asr_kd.corpora.settings import AudioFolders
 from asr_kd.errors import AudioError, CorpusError
 from asr_kd.progress import SILENT, Progress
 
@@ -42,7 +42,7 @@ def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
     return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
 
 
-def list_folder(folder: Path, settings: FolderSettings) -> list[Recording]:
+def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:
     """A recording for every file; its id is its path below the folder, its speaker the first sub-folder.
 
     Raises:
@@ -61,7 +61,7 @@ def list_folder(folder: Path, settings: FolderSettings) -> list[Recording]:
 
 
 def cut_utterances(
-    utterances: Sequence[Utterance], settings: FolderSettings, progress: Progress = SILENT
+    utterances: Sequence[Utterance], settings: AudioFolders, progress: Progress = SILENT
 ) -> tuple[list[Utterance], list[Exclusion]]:
     """Utterances of at most `max_seconds`: longer files are cut, shorter ones than `min_seconds` left out.
 
@@ -87,9 +87,9 @@ def cut_utterances(
     return pieces, excluded
 
 
-def _pieces_or_reason(utterance: Utterance, settings: FolderSettings) -> list[Utterance] | Exclusion:
+def _pieces_or_reason(utterance: Utterance, settings: AudioFolders) -> list[Utterance] | Exclusion:
     if utterance.duration < settings.min_seconds:
-        reason = f"lasts {utterance.duration:.3f} s, less than corpus.min_seconds ({settings.min_seconds:g})"
+        reason = f"lasts {utterance.duration:.3f} s, less than min_seconds ({settings.min_seconds:g})"
         return Exclusion(utterance.id, utterance.audio, reason)
     try:
         starts = [0.0, *cut_points(utterance, settings)]
@@ -106,7 +106,7 @@ def _pieces_or_reason(utterance: Utterance, settings: FolderSettings) -> list[Ut
     ]
 
 
-def cut_points(utterance: Utterance, settings: FolderSettings) -> list[float]:
+def cut_points(utterance: Utterance, settings: AudioFolders) -> list[float]:
     """Where a file is cut, seconds into it; none when it is short enough.
 
     Each cut lies within `cut_window_seconds` before the piece would become too long; what is left for the last two

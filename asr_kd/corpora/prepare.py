@@ -16,6 +16,7 @@ from asr_kd.corpora.listing import Listing, check_sets, measure_listing
 from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import (
+    UNTRANSCRIBED,
     An4Settings,
     AnyCorpus,
     FolderSettings,
@@ -23,6 +24,7 @@ from asr_kd.corpora.settings import (
     ManifestSettings,
     OwnSettings,
     SyntheticSettings,
+    UntranscribedSettings,
 )
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
@@ -39,7 +41,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """A corpus ready for use.
+    """A corpus ready for use, and audio beside it that nobody transcribed.
 
     `sets` holds every evaluation set by name; `dev_sets` names those that training may look at. `absent` gives
     the reason for each set that was asked for and is not there, `excluded` every utterance left out.
@@ -52,6 +54,7 @@ class PreparedCorpus:
     absent: dict[str, str] = field(default_factory=dict)
     excluded: list[Exclusion] = field(default_factory=list)
     synthetic: bool = False
+    untranscribed: list[Utterance] = field(default_factory=list)
 
     @property
     def dev(self) -> list[Utterance]:
@@ -66,7 +69,8 @@ class PreparedCorpus:
     @property
     def utterances(self) -> list[Utterance]:
         """Everything, the training set first."""
-        return [*self.train, *(utterance for members in self.sets.values() for utterance in members)]
+        evaluated = (utterance for members in self.sets.values() for utterance in members)
+        return [*self.train, *self.untranscribed, *evaluated]
 
 
 def prepare(
@@ -160,6 +164,33 @@ def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_s
     return replace(corpus, train=train, excluded=excluded)
 
 
+def add_untranscribed(
+    corpus: PreparedCorpus,
+    settings: UntranscribedSettings,
+    progress: Progress = SILENT,
+    *,
+    max_excluded_share: float | None = None,
+) -> PreparedCorpus:
+    """A corpus with audio beside it, cut where it is long; what is audio of the corpus itself is left out and listed.
+
+    Raises:
+        CorpusError: no such folder, nothing in it, or too much of it is unusable.
+    """
+    folders = [folder.expanduser() for folder in settings.folders]
+    recordings = [recording for folder in folders for recording in list_folder(folder, settings)]
+    listing = Listing("folder", folders[0], {UNTRANSCRIBED: recordings}, channels=settings.channels, remedy=OWN_REMEDY)
+    share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share
+    measured, excluded = measure_listing(listing, share)
+    own = {utterance.audio.resolve() for utterance in corpus.utterances}
+    others = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() not in own]
+    known = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() in own]
+    excluded += [Exclusion(u.id, u.audio, "is audio of the corpus itself") for u in known]
+    extra, unusable = cut_utterances(others, settings, progress)
+    excluded += unusable
+    check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.folder)
+    return replace(corpus, untranscribed=extra, excluded=[*corpus.excluded, *excluded])
+
+
 def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Progress) -> None:
     listing.channels = settings.channels
     for path in settings.dev:
@@ -179,7 +210,9 @@ def manifests_folder(work_dir: Path) -> Path:
 def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
     """Write train.jsonl, one SET.jsonl a set, and corpus.json last, which says what belongs together."""
     folder = manifests_folder(work_dir)
-    manifests = {folder / f"{name}.jsonl": members for name, members in {"train": corpus.train, **corpus.sets}.items()}
+    extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
+    sets = {"train": corpus.train, **corpus.sets, **extra}
+    manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
     for path, members in manifests.items():
         write_manifest(path, members)
     for stale in set(folder.glob("*.jsonl")) - manifests.keys():  # sets of an earlier choice, such as another fold
@@ -190,6 +223,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
         "synthetic": corpus.synthetic,
         "train": _summary(corpus.train),
         "sets": {name: _summary(members) for name, members in corpus.sets.items()},
+        **{name: _summary(members) for name, members in extra.items()},
         "dev_sets": list(corpus.dev_sets),
         "absent": corpus.absent,
         "excluded": [{"id": item.id, "path": str(item.path), "reason": item.reason} for item in corpus.excluded],
@@ -209,6 +243,8 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
         if not isinstance(description, dict) or description.get("format") != FORMAT:
             raise ValueError(f"not format {FORMAT}")
         sizes = {"train": description["train"], **description["sets"]}
+        extra = description.get(UNTRANSCRIBED)
+        untranscribed = _read_set(path.parent, UNTRANSCRIBED, extra, check_files) if extra else []
         sets = {name: _read_set(path.parent, name, size, check_files) for name, size in sizes.items()}
         excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
         return PreparedCorpus(
@@ -219,6 +255,7 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
             dict(description["absent"]),
             excluded,
             bool(description["synthetic"]),
+            untranscribed,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(

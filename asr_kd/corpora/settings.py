@@ -18,6 +18,9 @@ from asr_kd.errors import CorpusError
 CORPORA_VARIABLE = "ASR_KD_CORPORA"
 """Environment variable of the folder that holds the corpora, for settings without `root`."""
 
+UNTRANSCRIBED = "untranscribed"
+"""Name of the manifest of audio beside the corpus."""
+
 TrainSplit = Literal["train-clean-100", "train-clean-360", "train-other-500"]
 DevSplit = Literal["dev-clean", "dev-other"]
 TestSplit = Literal["test-clean", "test-other"]
@@ -93,7 +96,7 @@ class OwnSettings(FileSettings):
     @classmethod
     def _names_are_sets(cls, test: dict[str, Path]) -> dict[str, Path]:
         for name in test:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev"):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev", UNTRANSCRIBED):
                 raise ValueError(f"the name {name!r} must be letters, digits, '.', '_', '-', and not train or dev")
         return test
 
@@ -106,12 +109,9 @@ class ManifestSettings(OwnSettings):
     """Manifests of the training set, as one set; rows without a transcript can be distilled on only."""
 
 
-class FolderSettings(OwnSettings):
-    """Untranscribed audio in folders, for distillation without transcripts; dev and test sets have some."""
+class AudioFolders(FileSettings):
+    """How folders of audio become utterances."""
 
-    kind: Literal["folder"] = "folder"
-    train: Paths
-    """Folders that are searched for audio, at any depth."""
     extensions: tuple[str, ...] = (".flac", ".wav", ".ogg", ".opus", ".mp3")
     """Endings of file names that are audio, in lower case; others are not looked at."""
     speakers: Literal["folders", "one"] = "folders"
@@ -132,12 +132,27 @@ class FolderSettings(OwnSettings):
         return extensions
 
     @model_validator(mode="after")
-    def _pieces_fit(self) -> "FolderSettings":
+    def _pieces_fit(self) -> "AudioFolders":
         if self.max_seconds < self.cut_window_seconds + 2 * self.min_seconds:
             raise ValueError(
                 "max_seconds must be at least cut_window_seconds + 2 × min_seconds, or pieces are too short"
             )
         return self
+
+
+class FolderSettings(AudioFolders, OwnSettings):
+    """Untranscribed audio in folders, for distillation without transcripts; dev and test sets have some."""
+
+    kind: Literal["folder"] = "folder"
+    train: Paths
+    """Folders that are searched for audio, at any depth."""
+
+
+class UntranscribedSettings(AudioFolders):
+    """Audio beside the corpus that nobody transcribed, or whose transcripts are not looked at."""
+
+    folders: Paths
+    """Folders that are searched for it, at any depth. What is audio of the corpus itself is left out (listed)."""
 
 
 class SyntheticSettings(Settings):

@@ -8,7 +8,7 @@ from asr_kd.corpora.check import CheckReport, check_utterances
 from asr_kd.corpora.folder import list_folder
 from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.prepare import prepare
+from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import Exclusion, measure
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError
@@ -55,6 +55,8 @@ def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
     recipe = load_recipe(path, overrides)
     normalizer = recipe.vocabulary.normalizer
     corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=1.0)
+    if recipe.untranscribed is not None:
+        corpus = add_untranscribed(corpus, recipe.untranscribed, progress, max_excluded_share=1.0)
     texts = [u.text for u in corpus.train if u.text]
     spelled = texts or recipe.vocabulary.alphabet or recipe.vocabulary.path
     vocabulary = build_vocabulary(recipe.vocabulary, texts) if spelled else None  # audio alone can be checked too

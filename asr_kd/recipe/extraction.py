@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.prepare import PreparedCorpus
+from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
@@ -52,13 +54,15 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
             say_what_it_hears(context, heard)
         return extract(
             heard,
-            corpus.train,
+            _to_label(context, teacher, corpus),
             settings,
             store,
             share,
             should_stop=_stopping(context, lambda: done_shards(place_of(store))),
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
-            transcripts=_transcripts(context, corpus.train, vocabulary) if settings.pooled else None,
+            transcripts=_transcripts(context, _to_label(context, teacher, corpus), vocabulary)
+            if settings.pooled
+            else None,
         )
 
     plain = {
@@ -88,7 +92,7 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
             say_what_it_hears(context, heard)
         return extract_hypotheses(
             heard,
-            corpus.train,
+            _to_label(context, teacher, corpus),
             recipe.nbest,
             store,
             recipe.vocabulary.normalizer,
@@ -148,6 +152,7 @@ def _unit(
         return None
 
     url = context.recipe.store_url
+    named: list[str] = ["train", *([UNTRANSCRIBED] if context.recipe.labels_untranscribed(teacher) else [])]
 
     def whole() -> bool:
         try:
@@ -161,7 +166,7 @@ def _unit(
         context.work_dir,
         folder,
         settings=settings if url is None else {**settings, "store_url": url},
-        inputs=lambda: [*corpus_hashes(context, "train", spelling=work.spelled), teacher_sha256(context, teacher)],
+        inputs=lambda: [*corpus_hashes(context, *named, spelling=work.spelled), teacher_sha256(context, teacher)],
         run=run,
         results=(folder / (work.index if url is None else PLACE),),
         parallel=True,
@@ -202,8 +207,9 @@ def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> Non
         heard = bridged(context, heard_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         settings = _target_settings(context, name)
-        transcripts = _transcripts(context, corpus.train, vocabulary) if settings.pooled else None
-        for line in plan_report(heard, corpus.train, settings, transcripts=transcripts).lines(workers):
+        utterances = _to_label(context, name, corpus)
+        transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
+        for line in plan_report(heard, utterances, settings, transcripts=transcripts).lines(workers):
             context.progress.message(line)
 
 
@@ -223,6 +229,11 @@ def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
     pooled = recipe.targets.pooled or recipe.needs_pooled(teacher)
     layers = recipe.target_layers(teacher)
     return recipe.targets.model_copy(update={"speeds": speeds, "pooled": pooled, "layers": layers})
+
+
+def _to_label(context: RunContext, teacher: str, corpus: PreparedCorpus) -> Sequence[Utterance]:
+    """The training set, and the audio without transcripts where students of this teacher learn from it."""
+    return [*corpus.train, *corpus.untranscribed] if context.recipe.labels_untranscribed(teacher) else corpus.train
 
 
 def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Transcripts:

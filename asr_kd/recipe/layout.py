@@ -92,9 +92,9 @@ def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> li
     return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
 
 
-def training_hashes(context: RunContext) -> list[str]:
-    """`corpus_hashes` of what training looks at."""
-    return corpus_hashes(context, "train", *read_prepared(context.work_dir).dev_sets)
+def training_hashes(context: RunContext, *further: str) -> list[str]:
+    """`corpus_hashes` of what training looks at, and of further manifests."""
+    return corpus_hashes(context, "train", *further, *read_prepared(context.work_dir).dev_sets)
 
 
 def model_sha256(folder: Path) -> str:

@@ -14,7 +14,8 @@ from asr_kd.text.vocabulary import Vocabulary
 
 def say_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
     """Sizes of the sets, what is absent, what was left out."""
-    for name, members in {"train": corpus.train, **corpus.sets}.items():
+    extra = {"untranscribed": corpus.untranscribed} if corpus.untranscribed else {}
+    for name, members in {"train": corpus.train, **extra, **corpus.sets}.items():
         speakers = len({utterance.speaker for utterance in members})
         progress.message(f"  {name}: {len(members)} utterances, {hours(members):.2f} h, {speakers} speakers")
     for name, reason in corpus.absent.items():

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.fingerprint import fingerprint
-from asr_kd.corpora.prepare import manifests_folder, prepare, write_prepared
+from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
+from asr_kd.corpora.prepare import add_untranscribed, manifests_folder, prepare, write_prepared
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
@@ -83,12 +83,15 @@ def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[Unit]
 
 def _prepare(context: RunContext) -> Unit:
     recipe, folder = context.recipe, manifests_folder(context.work_dir)
+    extra = recipe.untranscribed
     results = [folder / "corpus.json", folder / VOCABULARY]
     if isinstance(recipe.corpus, SyntheticSettings):
         results.append(synthetic_folder(recipe.corpus, context.work_dir) / SYNTHETIC)
 
     def run(folder: Path) -> None:
         corpus = prepare(recipe.corpus, context.work_dir, context.progress)
+        if extra is not None:
+            corpus = add_untranscribed(corpus, extra, context.progress)
         write_prepared(corpus, context.work_dir)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
         vocabulary.save(folder / VOCABULARY)
@@ -102,8 +105,13 @@ def _prepare(context: RunContext) -> Unit:
         settings={
             "corpus": recipe.corpus.model_dump(mode="json"),
             "vocabulary": recipe.vocabulary.model_dump(mode="json"),
+            **({"untranscribed": extra.identity()} if extra is not None else {}),
         },
-        inputs=lambda: [fingerprint(recipe.corpus), vocabulary_fingerprint(recipe.vocabulary)],
+        inputs=lambda: [
+            fingerprint(recipe.corpus),
+            vocabulary_fingerprint(recipe.vocabulary),
+            *([untranscribed_fingerprint(extra)] if extra is not None else []),
+        ],
         run=run,
         results=tuple(results),
         kept=False,

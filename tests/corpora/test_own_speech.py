@@ -207,7 +207,7 @@ def test_a_folder_is_searched_and_its_sub_folders_are_speakers(heap):
         ("loose", "heap", None, True),
     ]
     assert [(item.id, item.reason) for item in corpus.excluded] == [
-        ("bob-blip", "lasts 0.200 s, less than corpus.min_seconds (0.5)")
+        ("bob-blip", "lasts 0.200 s, less than min_seconds (0.5)")
     ]
     assert [u.text for u in (*corpus.dev, *corpus.sets["mine"])] == ["THREE", "FOUR"]
     one = prepare(folder_settings(folder, speakers="one", extensions=[".flac"]), folder)

@@ -1,0 +1,83 @@
+"""Audio without transcripts beside a corpus: labelled for the students that ask for it, and for nobody else."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from asr_kd.corpora.prepare import read_prepared
+from asr_kd.models.weights import load_model
+from asr_kd.recipe.settings import load_recipe
+from asr_kd.targets import Store
+from tests.recipe.tiny_run import RECIPE, command, one_line
+from tests.tiny_models import noise_speech
+
+LISTENING = "students.student-kd.distill.untranscribed=true"
+
+
+@pytest.fixture
+def heap(tmp_path) -> Path:
+    folder = tmp_path / "heap" / "somebody"
+    folder.mkdir(parents=True)
+    for index in range(4):
+        soundfile.write(folder / f"noise-{index}.wav", noise_speech(1.5, seed=index).numpy(), 16_000)
+    soundfile.write(folder / "blip.wav", noise_speech(0.2, seed=9).numpy(), 16_000)
+    return folder.parent
+
+
+def beside(heap: Path) -> str:
+    return f"untranscribed={{folders: {heap}, max_excluded_share: 0.5}}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["untranscribed={folders: there}"], "no student has distill.untranscribed: true"),
+        ([LISTENING], "everything in the corpus is transcribed; name folders of further audio under untranscribed"),
+        ([LISTENING, "students.student-kd.distill.kd_weight=0"], "untranscribed: true without an objective"),
+        (["untranscribed={folders: []}", LISTENING], "untranscribed.folders"),
+        (["untranscribed={folder: x}", LISTENING], "did you mean 'folders'?"),
+    ],
+)
+def test_what_nobody_would_read_is_refused(tmp_path, overrides, message):
+    assert message in one_line(command("run", str(RECIPE), f"work_dir={tmp_path / 'run'}", *overrides))
+    assert not (tmp_path / "run").exists()
+
+
+def test_who_is_labelled(heap):
+    for overrides, expected in (
+        ([beside(heap), LISTENING], True),
+        ([beside(heap), LISTENING, "students.student-kd.distill.kd_weight=1"], True),
+    ):
+        assert load_recipe(RECIPE, overrides).labels_untranscribed("teacher") is expected
+    assert not load_recipe(RECIPE, []).labels_untranscribed("teacher")
+
+
+def test_one_student_learns_from_it_and_the_others_stay_as_they_are(copy, heap):
+    own = json.loads(copy.file("manifests", "train.jsonl").read_text().splitlines()[0])
+    os.symlink(own["audio"], heap / Path(own["audio"]).name)
+    outcome = copy.command("run", beside(heap), LISTENING, "--to", "student")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == [
+        "prepare: starts",
+        "teacher: skipped",
+        "extract teacher: starts",
+        "student student-hard: skipped",
+        "student student-kd: starts",
+    ]
+    corpus = read_prepared(copy.work_dir)
+    assert [(u.id, u.text, u.speaker) for u in corpus.untranscribed] == [
+        (f"somebody-noise-{index}", None, "somebody") for index in range(4)
+    ]
+    assert len(corpus.train) == 40
+    reasons = {item.id: item.reason for item in corpus.excluded}
+    assert "less than min_seconds" in reasons["somebody-blip"]
+    assert reasons[Path(own["audio"]).stem] == "is audio of the corpus itself"
+    assert "untranscribed: 4 utterances" in outcome.out
+    store = Store.open(copy.file("targets", "teacher"))
+    assert all(utterance.id in store for utterance in corpus.untranscribed)
+    assert load_model(copy.file("students", "student-kd", "model")).card["training_utterances"] == 44
+    again = copy.command("run", beside(heap), LISTENING, "--to", "student")
+    assert {line.split(": ")[1] for line in again.did} == {"skipped"}
