@@ -30,6 +30,7 @@ from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.scoring.alignment import align_words
+from asr_kd.text.normalize import normalize
 
 PARTS = ("tokens", "first_token", "end_of_speech")
 """Every token that both got right; the first of an utterance; the last, from the end of its span."""
@@ -150,11 +151,14 @@ def chunk_wait_ms(chunk_frames: int) -> dict[str, float]:
 
 
 def _aligned_reference(text: str, teacher: Hearing, log_probs: Tensor) -> Aligned | None:
-    try:
-        tokens = teacher.vocabulary.encode(text)
-    except VocabularyError:
-        return None
-    return forced_alignment(log_probs, tokens, teacher.vocabulary.blank_id)
+    """The transcript as it stands, or as training wrote it where only that can be spelled."""
+    for spelled in (text, normalize(text, "librispeech")):
+        try:
+            tokens = teacher.vocabulary.encode(spelled)
+        except VocabularyError:
+            continue
+        return forced_alignment(log_probs, tokens, teacher.vocabulary.blank_id)
+    return None
 
 
 def _right(reference: Sequence[int], hypothesis: Sequence[int]) -> dict[int, int]:

@@ -49,11 +49,11 @@ class SequenceCtc(Term):
         num_utterances = log_probs.shape[0]
         if hypotheses.rows.numel() == 0:
             return log_probs[:0].float().sum()  # 0 that a gradient can go through
-        references = References(hypotheses.tokens, hypotheses.lens)
-        losses = ctc_losses(log_probs[hypotheses.rows], lens[hypotheses.rows], references, self.blank_id)
         weights = normalised_weights(hypotheses, num_utterances)
-        # Not a plain product: an impossible hypothesis of weight 0 would make 0 · ∞.
-        return torch.where(weights > 0, weights * losses, 0.0).sum()
+        # One of weight 0 counts as empty, which is always possible: 0 · ∞ would be NaN, in the gradient at least.
+        references = References(hypotheses.tokens, hypotheses.lens.masked_fill(weights == 0, 0))
+        losses = ctc_losses(log_probs[hypotheses.rows], lens[hypotheses.rows], references, self.blank_id)
+        return (weights * losses).sum()
 
 
 class SequenceSettings(TermSettings):

@@ -27,9 +27,8 @@ from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, read_corpus
 from asr_kd.recipe.run import run_recipe
 from asr_kd.recipe.settings import Recipe, needs_teacher
-from asr_kd.recipe.systems import absent_systems, open_named
-
-ROWS = "rows.jsonl"
+from asr_kd.recipe.sweep_rows import ROWS, append_row, newest, read_rows, still_holds, whose
+from asr_kd.recipe.systems import absent_systems, open_named, system_sha256
 
 
 class Row(Settings):
@@ -44,6 +43,11 @@ class Row(Settings):
     set: dict[str, Any] = Field(default={})
     vary: dict[str, list[Any]] = Field(default={})
     skip: str | None = None
+
+    @field_validator("vary")
+    @classmethod
+    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return _with_values(vary)
 
 
 class Grid(Settings):
@@ -64,10 +68,14 @@ class Grid(Settings):
     @field_validator("vary")
     @classmethod
     def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        empty = [key for key, values in vary.items() if not values]
-        if empty:
-            raise ValueError(f"{empty[0]} has no value to try")
-        return vary
+        return _with_values(vary)
+
+
+def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    empty = [key for key, values in vary.items() if not values]
+    if empty:
+        raise ValueError(f"{empty[0]} has no value to try")
+    return vary
 
 
 @dataclass(frozen=True)
@@ -196,7 +204,6 @@ def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> 
     """
     run_recipe(context, "prepare", "extract")
     say = context.progress.message
-    done = {line["key"] for line in read_rows(folder / ROWS)}
     for number, row in enumerate(rows, start=1):
         if row.skip is not None:
             say(f"row {number} of {len(rows)}: {row.name}: not run ({row.skip})")
@@ -204,58 +211,45 @@ def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> 
         say(f"row {number} of {len(rows)}: {row.name}")
         run_recipe(context, "student", "student", only=[row.name])
         reason = context.stop_reason()
-        key = _key(context, row)
-        if key not in done:
-            _append(folder / ROWS, _scored(context, row, key, folder))
+        _score_anew(context, row, folder)
         if reason is not None and number < len(rows):
             raise StoppedEarly(f"stopped ({reason}) after {row.name}", remedy="Run the same command again to go on")
 
 
-def _append(path: Path, line: Mapping[str, Any]) -> None:
-    """One more line; several sweeps may write one file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    except OSError as error:
-        raise RecipeError(f"cannot be written ({error.strerror or error})", where=path) from error
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The results so far; none where nothing has run.
-
-    Raises:
-        RecipeError: a line that is no result.
-    """
-    if not path.is_file():
-        return []
-    found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            row["key"], row["row"], row["sets"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise RecipeError(
-                "is not a result of a sweep", where=f"{path}:{number}", remedy="Remove that line; its row runs again"
-            ) from error
-        found.append(row)
-    return found
+def _score_anew(context: RunContext, row: PlannedRow, folder: Path) -> None:
+    """Add the row's result where the newest one is not of these weights, this way to score and this teacher."""
+    key, teacher = _key(context, row), _teacher_beside(context, row)
+    sha256 = None if teacher is None else system_sha256(context, teacher)
+    known = newest(read_rows(folder / ROWS)).get(whose(row.row, row.varied, _seed(context, row)))
+    if not still_holds(known, key, sha256):
+        scored = _scored(context, row, teacher, folder)
+        append_row(folder / ROWS, {**scored, "key": key, "teacher_sha256": sha256})
 
 
 def _key(context: RunContext, row: PlannedRow) -> str:
-    """Changes when the row's figures would: other weights, or another way to score."""
+    """Changes when the student's figures would: other weights, or another way to score."""
     return sha256_of([model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.identity(), row.row])
 
 
-def _scored(context: RunContext, row: PlannedRow, key: str, folder: Path) -> dict[str, Any]:
-    """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
-    corpus, _ = read_corpus(context)
+def _teacher_beside(context: RunContext, row: PlannedRow) -> str | None:
+    """The teacher that a row is measured against, where it is there."""
     recipe, student = context.recipe, context.recipe.students[row.name]
     teacher = recipe.teacher_of(student) if needs_teacher(student) or recipe.teachers else None
-    names = [name for name in (teacher, row.name) if name is not None and name not in absent_systems(context)]
+    return None if teacher in absent_systems(context) else teacher
+
+
+def _seed(context: RunContext, row: PlannedRow) -> int:
+    return context.recipe.seed_of(context.recipe.students[row.name])
+
+
+def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: Path) -> dict[str, Any]:
+    """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
+    corpus, _ = read_corpus(context)
+    recipe, seed = context.recipe, _seed(context, row)
+    names = [name for name in (teacher, row.name) if name is not None]
     opened = [open_named(context, name) for name in names]
     systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
-    facts = RunFacts(synthetic=corpus.synthetic, seeds=(row.seed or recipe.seed,), command=context.command or None)
+    facts = RunFacts(synthetic=corpus.synthetic, seeds=(seed,), command=context.command or None)
     place = folder / "reports" / row.name
     # What a row is chosen by: errors and delay. The rest takes longer than some rows' training.
     page = recipe.evaluate.report.model_copy(update={"utterances": 0})
@@ -266,9 +260,8 @@ def _scored(context: RunContext, row: PlannedRow, key: str, folder: Path) -> dic
     return {
         "row": row.row,
         "varied": dict(row.varied),
-        "seed": row.seed if row.seed is not None else recipe.seed,
+        "seed": seed,
         "changes": dict(row.changes),
-        "key": key,
         "sets": {name: _of_set(found, row.name, teacher) for name, found in results["test_sets"].items()},
         "parameters": results["models"][row.name]["parameters"],
         **{name: training["card"].get(name) for name in ("epochs", "steps", "best_dev_wer")},

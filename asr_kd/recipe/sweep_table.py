@@ -12,7 +12,8 @@ from typing import Any
 from asr_kd.evaluation.cells import UNKNOWN, interval, pipe_table, plain
 from asr_kd.evaluation.report.svg import add, line, linear, mark, markup, padded, picture, ticks, write
 from asr_kd.files import write_text
-from asr_kd.recipe.sweep import ROWS, PlannedRow, read_rows
+from asr_kd.recipe.sweep import PlannedRow
+from asr_kd.recipe.sweep_rows import ROWS, newest, read_rows
 from asr_kd.scoring.significance import bootstrap_difference
 
 STYLE = """
@@ -52,11 +53,11 @@ def write_tables(rows: Sequence[PlannedRow], folder: Path) -> list[Path]:
 
 def lines_of(rows: Sequence[PlannedRow], results: Sequence[Mapping[str, Any]]) -> list[Line]:
     """The sweep's lines in its order; of several results of one row and seed the newest counts."""
-    newest = {_identity(r["row"], r["varied"], r["seed"]): r for r in results}
+    counting = newest(results).values()
     lines: dict[str, Line] = {}
     for row in rows:
         label = ", ".join([row.row, *(f"{key.rpartition('.')[2]} {plain(value)}" for key, value in row.varied.items())])
-        seeds = [r for r in newest.values() if _matches(r, row)]
+        seeds = [r for r in counting if _matches(r, row)]
         known = lines.get(label)
         together = [*(known.found if known else []), *seeds]
         lines[label] = Line(label, together, None if together else row.skip or "not run")
@@ -160,10 +161,6 @@ def plot(lines: Sequence[Line], set_name: str) -> str:
 def _ends(scores: Mapping[str, Any]) -> tuple[float, float]:
     low, high = scores.get("wer_low_speakers"), scores.get("wer_high_speakers")
     return (scores["wer"], scores["wer"]) if low is None or high is None else (low, high)
-
-
-def _identity(row: str, varied: Mapping[str, Any], seed: int) -> str:
-    return f"{row}\n{sorted((key, repr(value)) for key, value in varied.items())}\n{seed}"
 
 
 def _matches(result: Mapping[str, Any], row: PlannedRow) -> bool:

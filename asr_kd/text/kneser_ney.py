@@ -106,10 +106,15 @@ def estimate(sentences: Iterable[str], order: int = 3, prune: Sequence[int] = ()
         words=words,
         ngrams=tuple(level.words[mask] for level, mask in zip(levels, kept, strict=True)),
         log_probs=tuple(log_probs),
-        backoffs=tuple(np.log10(values[mask]) for values, mask in zip(backoffs, kept, strict=False)),
+        backoffs=tuple(_log_weights(values[mask]) for values, mask in zip(backoffs, kept, strict=False)),
         discounts=tuple(discounts),
         fallbacks=tuple(fallbacks),
     )
+
+
+def _log_weights(backoffs: np.ndarray) -> np.ndarray:
+    """log10 of back-off weights. One of 0, where a discount is exactly 0, would be −∞, which KenLM does not read."""
+    return np.log10(np.maximum(backoffs, 10.0**NEVER))
 
 
 def _thresholds(order: int, prune: Sequence[int]) -> list[int]:
@@ -181,7 +186,7 @@ def _adjusted(tables: list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def _discounts(adjusted: np.ndarray) -> tuple[float, ...] | None:
-    """D1, D2 and D3+ by Chen & Goodman's closed form; None where a divisor is 0 or a result cannot be (lmplz's rule)."""
+    """D1, D2 and D3+ by Chen & Goodman's closed form; None where a divisor is 0 or a result cannot be (as lmplz)."""
     seen = [int((adjusted == times).sum()) for times in range(1, 5)]
     if not all(seen[:3]):
         return None

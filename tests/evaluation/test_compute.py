@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from asr_kd.evaluation.compute import arithmetic, count_macs, int8_size, quantised_bytes
 from asr_kd.evaluation.opening import open_system, open_teacher_system
@@ -17,6 +18,18 @@ def test_a_linear_layer_and_a_depthwise_convolution():
     assert count_macs(lambda: depthwise(torch.zeros(1, 8, 20))) == 18 * 8 * 3
     with torch.inference_mode():
         assert count_macs(lambda: linear(torch.zeros(7, 10)).softmax(-1)) == 7 * 10 * 20
+
+
+def test_fused_attention_is_counted():
+    frames, width, heads = 50, 32, 4
+    query = torch.zeros(1, heads, frames, width // heads)
+    products = 2 * frames * frames * width
+    with torch.inference_mode():
+        assert count_macs(lambda: scaled_dot_product_attention(query, query, query)) == products
+        layer = torch.nn.TransformerEncoderLayer(width, heads, 64, batch_first=True).eval()
+        linear = 4 * frames * width * width + 2 * frames * width * 64
+        assert count_macs(lambda: layer(torch.zeros(1, frames, width))) == linear + products
+    assert torch.backends.mha.get_fastpath_enabled()
 
 
 def by_hand(chunk, left, width=32, layers=2, inner=32, kernel=5, channels=4, bins=80):

@@ -6,8 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.delay import available_ms, chunk_wait_ms, forced_alignment, measure_delay
+from asr_kd.evaluation.hearing import Hearing
 from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.targets.bridge import STUDENT_GRID
+from asr_kd.text.vocabulary import Vocabulary
 from tests.evaluation.spelled import VOCABULARY, hearing, spelled
 from tests.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
 
@@ -54,6 +57,15 @@ def test_only_what_both_got_right_counts():
     found = delays(at(7), teacher_tokens=wrong)
     assert found["emission"]["tokens"]["count"] == 12
     assert found["emission"]["first_token"] == {"count": 0, "median_ms": None, "p90_ms": None}
+
+
+def test_transcripts_are_aligned_as_training_wrote_them():
+    capital = Vocabulary(("<blk>", "▁", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
+    hear = Hearing(lambda waveform: waveform, capital, STUDENT_GRID)
+    pair = (spelled(TOKENS, at(4), 60), spelled(TOKENS, at(7), 80))
+    found = measure_delay(["One, two -- three."], hear, hear, [pair]).plain()
+    assert (found["not_aligned"], found["emission"]["tokens"]["count"]) == (0, len(TOKENS))
+    assert found["emission"]["tokens"]["median_ms"] == 120.0
 
 
 def test_what_cannot_be_aligned_is_counted():

@@ -109,6 +109,13 @@ def test_what_cannot_be_said_in_so_few_frames_is_infinite_unless_it_weighs_nothi
     )
 
 
+def test_what_weighs_nothing_has_no_gradient_either(log_probs):
+    log_probs.requires_grad_()
+    loss(log_probs, hypotheses((0, [1, 2, 3, 1, 2, 3, 1], 0.0), (0, [1], 0.5))).backward()
+    assert log_probs.grad is not None
+    assert log_probs.grad.isfinite().all()
+
+
 def test_bf16_is_computed_in_float32(log_probs):
     given = hypotheses((0, [1, 2], 0.5), (0, [1], 0.5), (1, [3], 1.0))
     found = loss(log_probs.bfloat16(), given)

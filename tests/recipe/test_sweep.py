@@ -6,6 +6,7 @@ import pytest
 
 from asr_kd.errors import RecipeError
 from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
+from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lines_of, plot, table
 from tests.recipe.tiny_run import RECIPE
 
@@ -51,9 +52,12 @@ def test_rows_are_the_product_of_values_and_seeds():
     ],
 )
 def test_a_grid_that_cannot_run_is_refused_before_anything_has(given, message):
-    with pytest.raises(RecipeError, match=message):
+    def read():
         grid = load_grid(given, None)
         recipe_of(RECIPE, [], grid, plan(grid, []))
+
+    with pytest.raises(RecipeError, match=message):
+        read()
 
 
 def test_an_unknown_student_is_named():
@@ -107,3 +111,32 @@ def test_seeds_are_one_line_and_the_newest_result_counts():
     assert "| 75 |" in printed  # (25 − 10) / (25 − 5)
     assert "| other | 0 | not run |" in printed
     assert "not run" in plot(lines, "dev")
+
+
+def test_a_row_without_values_is_refused_rather_than_left_out():
+    with pytest.raises(ValueError, match="has no value to try"):
+        Grid(rows={"a": {"vary": {"distill.kd_weight": []}}})
+
+
+def test_the_result_that_is_shown_is_the_one_that_must_hold():
+    # The settings went one way and back again: an older line has the key that is wanted, but the table shows the last.
+    results = [_result("kd", 1, 20, teacher_sha256="t"), _result("kd", 1, 30, teacher_sha256="t")]
+    known = newest(results)[whose("kd", {}, 1)]
+    assert still_holds(known, "kd130", "t")
+    assert not still_holds(known, "kd120", "t")
+    assert not still_holds(known, "kd130", "another teacher")  # delays and the gap are to the former
+    assert not still_holds(None, "kd130", "t")
+    assert still_holds(_result("kd", 1, 30), "kd130", "t")  # written before lines said whose delays they are
+
+
+def test_rows_of_the_same_weights_are_results_of_their_own():
+    assert whose("kd", {"distill.delay_frames": 0}, 1) != whose("kd", {"distill.delay_frames": 1}, 1)
+
+
+def test_lines_say_the_seed_they_were_trained_with_and_the_teacher(copy, tmp_path):
+    grid = tmp_path / "grid.yaml"
+    grid.write_text("common: {train.epochs: 1}\nrows:\n  hard: {set: {distill: null, seed: 0}}\n")
+    assert copy.command("sweep", "--grid", str(grid)).code == 0
+    (line,) = read_rows(copy.file("sweeps", "grid", "rows.jsonl"))
+    assert line["seed"] == 0
+    assert len(line["teacher_sha256"]) == 64

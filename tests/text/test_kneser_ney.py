@@ -166,3 +166,13 @@ def test_numbers_are_probabilities():
     model = estimate(["A B C D E F G"] * 3 + ["B D"], 4)
     assert all(np.isfinite(values).all() and (values <= 0).all() for values in model.log_probs)
     assert math.isclose(model.log_probs[0][1], -99.0)
+
+
+def test_a_discount_of_exactly_0_gives_weights_that_kenlm_reads():
+    # The counts of counts of its pairs make D3+ 0, and a word whose pairs all came so often leaves nothing for others.
+    text = ["A", "E A A E A", "D A E A", "D E C", "E A", "E E D A", "E A E E A", "B A E B A", "B A A"]
+    model = estimate(text, order=2)
+    backoffs = np.concatenate(model.backoffs)
+    assert model.discounts[1][2] == 0.0
+    assert np.isfinite(backoffs).all()
+    assert backoffs.min() == -99.0
