@@ -32,7 +32,7 @@ class SpecAugment(Settings):
 class Augmentation(Settings):
     """What training does to an utterance each time it sees it."""
 
-    later: ClassVar[frozenset[str]] = frozenset({"perturb"})
+    later: ClassVar[frozenset[str]] = frozenset({"perturb", "versions"})
 
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
@@ -42,6 +42,9 @@ class Augmentation(Settings):
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
     perturb: Perturbation | None = None
     """Noise, rooms, telephones and levels, which leave time as it is; null: none."""
+    versions: tuple[str, ...] = ()
+    """Names of `targets.perturbed`: each epoch an utterance is heard as recorded or as one of these, all as likely, and
+    its soft targets are what the teacher says of that very sound."""
 
     @field_validator("speeds")
     @classmethod

@@ -33,13 +33,11 @@ Voices = Callable[[torch.Generator], Sequence[Tensor]]
 """Draws utterances to make babble of, [S] each; maybe none."""
 
 
-class Perturbation(Settings):
-    """Noise, rooms, telephones and levels in training. Soft targets from the store stay those of the clean audio."""
+class Sound(Settings):
+    """Noise, rooms, telephones and levels: what may happen to a waveform."""
 
     allowed_db: ClassVar[tuple[float, float]] = (-20.0, 60.0)
 
-    share: float = Field(0.5, gt=0, le=1)
-    """Share of the utterances that anything happens to, drawn anew each epoch; their features are never cached."""
     snr_db: tuple[float, float] | None = (5.0, 25.0)
     """How far their energy is above that of noise, in decibels, from the least to the most. Half of them get pink
     noise, half the babble of three other training utterances; null: no noise."""
@@ -59,11 +57,18 @@ class Perturbation(Settings):
         return snr_db
 
 
-def disturb(waveform: Tensor, settings: Perturbation, generator: torch.Generator, voices: Voices) -> Tensor:
+class Perturbation(Sound):
+    """Noise, rooms, telephones and levels in training. Soft targets from the store stay those of the clean audio."""
+
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the utterances that anything happens to, drawn anew each epoch; their features are never cached."""
+
+
+def disturb(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
     """A waveform [S] as it may be heard elsewhere, as long as before.
 
     Args:
-        settings: how often and how much; `share` was decided before.
+        settings: how often and how much.
         generator: draws everything.
         voices: gives what babble is made of; where it gives none the noise is pink.
     """

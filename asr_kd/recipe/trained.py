@@ -1,10 +1,11 @@
 """The models that a recipe trains, teachers and students alike, as units of work."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.settings import UNTRANSCRIBED
+from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
@@ -26,7 +27,6 @@ from asr_kd.recipe.settings import (
     fold_names,
     hears_teacher,
     learns_from_teacher,
-    learns_untranscribed,
     needs_teacher,
     reads_hypotheses,
     reads_store,
@@ -64,7 +64,6 @@ def _trained(
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
     is_student = isinstance(settings, StudentSettings)
-    further = [UNTRANSCRIBED] if _hears_untranscribed(context, settings) else []
     folder = student_folder(context, name) if is_student else teacher_folder(context, name)
     return Unit(
         "student" if is_student else "teacher",
@@ -76,20 +75,21 @@ def _trained(
             # What a student is compared with changes the report, not the student.
             **{key: value for key, value in settings.identity().items() if key != "baseline"},
             "seed": context.recipe.seed_of(settings),
+            **_versions(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
-        inputs=lambda: (
-            training_hashes(context, *further) + _taught_by(context, settings) + initial_sha256(settings.train)
-        ),
+        inputs=lambda: training_hashes(context) + _taught_by(context, settings) + initial_sha256(settings.train),
         run=run,
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
     )
 
 
-def _hears_untranscribed(context: RunContext, settings: TeacherSettings | StudentSettings) -> bool:
-    student = isinstance(settings, StudentSettings) and learns_untranscribed(settings)
-    return student and context.recipe.untranscribed is not None
+def _versions(context: RunContext, settings: TeacherSettings | StudentSettings) -> dict[str, Any]:
+    """What a key says of the recordings' versions that a model hears: nothing where it hears none."""
+    sounds = context.recipe.targets.perturbed
+    used = {name: sounds[name].identity() for name in settings.train.augmentation.versions}
+    return {"versions": used} if used else {}
 
 
 def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
@@ -117,8 +117,6 @@ def _training_job(
     heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
         taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
-        if _hears_untranscribed(context, settings):
-            heard = [*heard, *corpus.untranscribed]
     elif fold is not None:
         heard, card = heard_in_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
@@ -131,6 +129,7 @@ def _training_job(
         train_utterances=heard,
         dev_utterances=corpus.dev,
         card={**card, "seed": seed},
+        versions=recipe.targets.perturbed,
         **{"distill": None, **taught},
     )
 
@@ -143,6 +142,7 @@ def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabula
         lessons["hypotheses"] = _hypotheses(context, student, teacher)
     if reads_store(student):
         lessons["store"] = _store(context, teacher, vocabulary)
+        _check_versions(lessons["store"], _versions(context, student).get("versions", {}))
     if hears_teacher(student):
         lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
     return lessons
@@ -156,6 +156,17 @@ def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
         frame_shift_ms=FRAME_SHIFT_MS,
         frame_offset_ms=FRAME_OFFSET_MS,
     )
+
+
+def _check_versions(store: Store, wanted: Mapping[str, Any]) -> None:
+    differing = [name for name, sound in wanted.items() if store.info.perturbed.get(name) != sound]
+    if differing:
+        raise TargetsError(
+            f"targets of another sound than targets.perturbed.{differing[0]} says",
+            where=store.folder,
+            expected=str(wanted[differing[0]]),
+            remedy="Run the extract stage first (leave --from out)",
+        )
 
 
 def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:

@@ -6,8 +6,9 @@ Knows teachers and manifests, not students: soft targets outlive students.
 from asr_kd.targets.collate import collate
 from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.packing import StoredTargets
-from asr_kd.targets.settings import TargetSettings, variant_name
+from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store, StoreInfo
+from asr_kd.targets.variants import variant_name
 
 __all__ = [
     "ExtractionReport",

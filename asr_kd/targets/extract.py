@@ -182,6 +182,7 @@ class _Extraction:
             certain_blank=self.settings.certain_blank,
             levels=self.settings.levels,
             variants=self.settings.variants,
+            perturbed={name: sound.model_dump(mode="json") for name, sound in self.settings.perturbed.items()},
             manifest_sha256=manifest_sha256(self.utterances),
             transcripts_sha256=transcripts_sha256(self.transcripts) if self.settings.pooled else None,
             layers=layer_widths(self.teacher, self.settings.layers),

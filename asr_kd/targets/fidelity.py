@@ -13,8 +13,9 @@ from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_
 from asr_kd.targets.layers import hear, read_layer
 from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.packing import StoredTargets
-from asr_kd.targets.settings import TargetSettings, variant_name
+from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store
+from asr_kd.targets.variants import variant_name
 from asr_kd.teachers.base import Teacher
 
 

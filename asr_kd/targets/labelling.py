@@ -62,7 +62,7 @@ def label(
     labels = Labels()
     planned = batches_by_listener(teacher, utterances, settings.batch_seconds)
     batches = [batch for _, batch in planned]
-    with closing(read_batches(batches, settings.speeds, settings.readers)) as read:
+    with closing(read_batches(batches, settings.heard, settings.readers)) as read:
         for (listener, _), batch in zip(planned, read, strict=True):
             before_batch()
             _label_batch(listener, batch, settings, transcripts, labels)
@@ -80,14 +80,14 @@ def listen(teacher: Teacher, waveforms: Sequence[Tensor]) -> DensePosteriors:
 def _label_batch(
     teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, transcripts: Transcripts, labels: Labels
 ) -> None:
-    """Add what comes of a batch to `labels`; an utterance that fails at one speed is not tried at the next."""
+    """Add what comes of a batch to `labels`; an utterance that fails in one variant is not tried in the next."""
     heard: list[Reading] = []
     for item in batch:
         if item.problem is None:
             heard.append(item)
         else:
             labels.quarantine.append(_quarantined(item.utterance, item.problem))
-    for index in range(len(settings.speeds)):
+    for index in range(len(settings.heard)):
         good = []
         for item, row in zip(heard, _label_variant(teacher, heard, index, settings, transcripts), strict=True):
             if isinstance(row, str):
@@ -108,7 +108,7 @@ def _label_variant(
     """For each utterance its row, or why there is none."""
     if not heard:
         return
-    speed, blank_id = settings.speeds[variant], teacher.vocabulary.blank_id
+    called, blank_id = settings.heard[variant].words, teacher.vocabulary.blank_id
     codec = settings.codec(len(teacher.vocabulary), blank_id)
     dense, hidden = hear(teacher, [item.waveforms[variant] for item in heard], settings.layers)
     nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)
@@ -118,9 +118,9 @@ def _label_variant(
     further = _further(dense, [item.utterance.id for item in heard], settings, transcripts, codec)
     for index, num_frames in enumerate(dense.lens.tolist()):
         if num_frames == 0:
-            yield f"too short for the teacher at speed {speed:g}: no frame of {teacher.frame_shift_ms:g} ms"
+            yield f"too short for the teacher {called}: no frame of {teacher.frame_shift_ms:g} ms"
         elif not finite[index, :num_frames].all():
-            yield f"the teacher's posteriors{' or layers' if hidden else ''} are not numbers at speed {speed:g}"
+            yield f"the teacher's posteriors{' or layers' if hidden else ''} are not numbers {called}"
         else:
             arrays, posteriors = further[index]
             packed = codec.pack(tokens[index, :num_frames], probs[index, :num_frames])

@@ -35,6 +35,7 @@ from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import QUARANTINE
+from asr_kd.targets.variants import Variant
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import WORD_SEPARATOR
@@ -220,7 +221,7 @@ class _Extraction:
         quarantine: list[QuarantineEntry] = []
         planned = batches_by_listener(self.teacher, part.utterances, self.settings.batch_seconds)
         batches = [batch for _, batch in planned]
-        with closing(read_batches(batches, (1.0,), self.settings.readers)) as read:
+        with closing(read_batches(batches, (Variant(1.0),), self.settings.readers)) as read:
             for (listener, _), batch in zip(planned, read, strict=True):
                 if self.should_stop():
                     raise StoppedEarly(

@@ -131,7 +131,7 @@ def plan_batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[
 
 def variant_seconds(utterance: Utterance, settings: TargetSettings) -> float:
     """Audio of an utterance over all its variants."""
-    return sum(utterance.duration / speed for speed in settings.speeds)
+    return sum(utterance.duration / variant.speed for variant in settings.heard)
 
 
 def manifest_sha256(utterances: Iterable[Utterance]) -> str:

@@ -1,6 +1,6 @@
 """Audio read ahead by several threads while the device computes, in an order that does not depend on them.
 
-What cannot be read travels on with the reason. Knows files and speeds, nothing of teachers or shards.
+What cannot be read travels on with the reason. Knows files and variants, nothing of teachers or shards.
 
 Threads, not processes: libsndfile decodes without Python's lock, so two threads read twice as much as one, and there
 is no reader that could be killed alone.
@@ -16,7 +16,7 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.augment import speed_perturb
+from asr_kd.targets.variants import Variant
 
 BATCHES_AHEAD = 3
 """Batches that are read, or being read, beside the one that is worked on."""
@@ -28,18 +28,18 @@ class Reading:
 
     utterance: Utterance
     waveforms: tuple[Tensor, ...]
-    """[S] at each speed, in their order; none when it could not be read."""
+    """[S] in each variant, in their order; none when it could not be read."""
     problem: str | None = None
 
 
 def read_batches(
-    batches: Sequence[Sequence[Utterance]], speeds: Sequence[float], readers: int
+    batches: Sequence[Sequence[Utterance]], variants: Sequence[Variant], readers: int
 ) -> Generator[list[Reading], None, None]:
     """Batch after batch, in the order given, at most `BATCHES_AHEAD` in advance.
 
     Args:
         batches: what to read.
-        speeds: each utterance is wanted at all of these.
+        variants: each utterance is wanted in all of these.
         readers: threads; 0 reads in between, in the caller's own.
 
     Raises:
@@ -47,13 +47,13 @@ def read_batches(
     """
     if readers == 0:
         for batch in batches:
-            yield [_read(utterance, speeds) for utterance in batch]
+            yield [_read(utterance, variants) for utterance in batch]
         return
     waiting: deque[list[Future[Reading]]] = deque()
     pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
     try:
         for batch in batches:
-            waiting.append([pool.submit(_read, utterance, speeds) for utterance in batch])
+            waiting.append([pool.submit(_read, utterance, variants) for utterance in batch])
             if len(waiting) > BATCHES_AHEAD:
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
@@ -62,9 +62,9 @@ def read_batches(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _read(utterance: Utterance, speeds: Sequence[float]) -> Reading:
+def _read(utterance: Utterance, variants: Sequence[Variant]) -> Reading:
     try:
         waveform = read_utterance(utterance)
     except AudioError as error:
         return Reading(utterance, (), str(error))
-    return Reading(utterance, tuple(speed_perturb(waveform, speed) for speed in speeds))
+    return Reading(utterance, tuple(variant.hear(waveform, utterance.id) for variant in variants))

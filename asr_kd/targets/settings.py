@@ -1,20 +1,25 @@
 """What to keep of a teacher's posteriors, and how the work of keeping it is cut. Knows no teacher."""
 
+import re
 from typing import ClassVar
 
 from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
+from asr_kd.features.disturb import Sound
 from asr_kd.targets.packing import Codec
+from asr_kd.targets.variants import Variant, variant_of
+
+VERSION = re.compile(r"[a-z0-9_]{1,40}")
 
 
 class TargetSettings(Settings):
     """Settings of a soft-target store and of its extraction.
 
-    The first seven decide what is stored and belong to the store's identity; the others only cut the work.
+    The first eight decide what is stored and belong to the store's identity; the others only cut the work.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset({"pooled", "layers"})
+    later: ClassVar[frozenset[str]] = frozenset({"pooled", "layers", "perturbed"})
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""
@@ -26,6 +31,10 @@ class TargetSettings(Settings):
     """Steps in which a share of a frame is kept, as an angle from 0 to 90 degrees; see `packing`."""
     speeds: tuple[float, ...] = (1.0,)
     """Speed variants, each with its own targets; training draws from the same speeds."""
+    perturbed: dict[str, Sound] = Field(default={})
+    """Further variants by name, in which the teacher hears each utterance (at each speed) in noise, a room, over a
+    telephone or at another level, drawn once by utterance and variant; noise is pink. Students train on the same sound
+    where their `train.augmentation.versions` say so."""
     pooled: bool = False
     """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
     layers: tuple[int, ...] = ()
@@ -49,6 +58,14 @@ class TargetSettings(Settings):
             raise ValueError("speeds must be different numbers from 0.5 to 2, at least one")
         return speeds
 
+    @field_validator("perturbed")
+    @classmethod
+    def _version_names(cls, perturbed: dict[str, Sound]) -> dict[str, Sound]:
+        wrong = [name for name in perturbed if not VERSION.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"the name {wrong[0]!r} must be small letters, digits and '_'")
+        return perturbed
+
     @field_validator("layers")
     @classmethod
     def _layers(cls, layers: tuple[int, ...]) -> tuple[int, ...]:
@@ -58,14 +75,16 @@ class TargetSettings(Settings):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """Names of the variants, in the order of `speeds`."""
-        return tuple(variant_name(speed) for speed in self.speeds)
+        """Names of the variants, in the order of `heard`."""
+        return tuple(variant.name for variant in self.heard)
+
+    @property
+    def heard(self) -> tuple[Variant, ...]:
+        """The variants: as recorded at each speed, then each perturbation at each speed."""
+        return tuple(
+            variant_of(speed, version, self.perturbed) for version in ("", *self.perturbed) for speed in self.speeds
+        )
 
     def codec(self, vocab_size: int, blank_id: int) -> Codec:
         """How frames of such a vocabulary are packed."""
         return Codec(vocab_size, blank_id, self.max_entries, self.certain_blank, self.levels)
-
-
-def variant_name(speed: float) -> str:
-    """The key of a speed's targets beside the utterance's id: ``speed-0.9``."""
-    return f"speed-{float(speed)!r}"

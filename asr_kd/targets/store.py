@@ -79,6 +79,8 @@ class StoreInfo(Settings):
     levels: int
     """Steps of an angle in which probabilities are kept; see `packing`."""
     variants: tuple[str, ...]
+    perturbed: dict[str, dict[str, Any]] = Field(default={})
+    """What was done to the sound of variants that are not as recorded, by name; plain data."""
     manifest_sha256: str
     """Of ids and durations, see `plan.manifest_sha256`."""
     transcripts_sha256: str | None = None

@@ -19,8 +19,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.augment import speed_perturb
-from asr_kd.features.disturb import VOICES, Perturbation, disturb
+from asr_kd.features.disturb import VOICES, Perturbation, Sound, disturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.rows import hypotheses_of
@@ -29,8 +28,8 @@ from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
 from asr_kd.targets.collate import collate
 from asr_kd.targets.pooled import read_pooled
-from asr_kd.targets.settings import variant_name
 from asr_kd.targets.store import Store, StoredTargets
+from asr_kd.targets.variants import variant_name, variant_of
 from asr_kd.training.plan import Draw
 from asr_kd.training.taught import Taught, collate_taught
 
@@ -111,16 +110,16 @@ class Batch:
 
 
 class FeatureCache:
-    """Features by (utterance, speed), as nobody disturbed them, until the memory given is used up; what is in stays.
+    """Features by (utterance, speed, version), not disturbed, until the memory given is used up; what is in stays.
 
     Epochs visit everything once in another order, where dropping the oldest would keep nothing useful.
     """
 
     def __init__(self, megabytes: int) -> None:
         self._left_bytes = megabytes * 1_000_000
-        self._features: dict[tuple[int, float], tuple[Tensor, int]] = {}
+        self._features: dict[tuple[int, float, str], tuple[Tensor, int]] = {}
 
-    def get(self, key: tuple[int, float], make: Callable[[], tuple[Tensor, int]]) -> tuple[Tensor, int]:
+    def get(self, key: tuple[int, float, str], make: Callable[[], tuple[Tensor, int]]) -> tuple[Tensor, int]:
         """The features under `key`, made when they are not there yet."""
         if key in self._features:
             return self._features[key]
@@ -144,6 +143,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
         perturb: how the sound of those draws is disturbed that say so.
+        versions: what the versions sound like that draws may name.
     """
 
     def __init__(
@@ -156,9 +156,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         taught: Sequence[Sequence[Taught]] | None = None,
         arrays: Sequence[str] = (),
         perturb: Perturbation | None = None,
+        versions: Mapping[str, Sound] | None = None,
     ) -> None:
         self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
-        self._arrays, self._perturb = arrays, perturb
+        self._arrays, self._perturb, self._versions = arrays, perturb, versions or {}
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = FeatureCache(cache_mb)
 
@@ -173,7 +174,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets, arrays = None, {}
         if self.store is not None:
-            variant, frames = variant_name(draw.speed), int(output_lens(torch.tensor(audio_frames)))
+            variant, frames = variant_name(draw.speed, draw.version), int(output_lens(torch.tensor(audio_frames)))
             targets = self.store.read(utterance.id, variant, num_frames=frames)
             arrays = {name: self._array(name, draw.row, variant) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
@@ -192,7 +193,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def _features(self, draw: Draw) -> tuple[Tensor, int]:
         """Features with silence behind them, and how many frames come before it; disturbed ones are made anew."""
         if draw.disturbance is None:
-            return self._cache.get((draw.row, draw.speed), lambda: self._undisturbed(draw))
+            return self._cache.get((draw.row, draw.speed, draw.version), lambda: self._undisturbed(draw))
         if self._perturb is None:
             raise ValueError("the draw is disturbed, and the dataset does not know how")
         waveform = self._waveform(draw)
@@ -209,7 +210,9 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return fbank(padded), num_frames(waveform.shape[0])
 
     def _waveform(self, draw: Draw) -> Tensor:
-        return speed_perturb(read_utterance(self.utterances[draw.row]), draw.speed)
+        utterance = self.utterances[draw.row]
+        variant = variant_of(draw.speed, draw.version, self._versions)
+        return variant.hear(read_utterance(utterance), utterance.id)
 
     def _voices(self, row: int, generator: torch.Generator) -> list[Tensor]:
         """Some other utterances for babble; one that cannot be read is named when it has its own turn."""

@@ -1,10 +1,11 @@
 """What decides what comes out of a training run. Runs nothing."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.features.disturb import Sound
 from asr_kd.files import sha256_of
 from asr_kd.losses import DistillSettings
 from asr_kd.models.conformer import Conformer
@@ -34,6 +35,7 @@ class TrainingJob:
     dense_teacher: Conformer | None = None
     hypotheses: HypothesisStore | None = None
     card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
+    versions: Mapping[str, Sound] = field(default_factory=dict)  # of recordings, by name, that training may hear
 
     def hash(self) -> str:
         """Changes when the result would."""
@@ -42,4 +44,6 @@ class TrainingJob:
         distill = self.distill.identity() if self.distill else None
         parts = [self.model.identity(), self.train.identity(), distill, self.seed]
         taught = [self.hypotheses.sha256] if self.hypotheses is not None else []
-        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *taught, *initial_sha256(self.train)])
+        used = {name: self.versions[name].identity() for name in self.train.augmentation.versions}
+        further = [*taught, *initial_sha256(self.train), *([used] if used else [])]
+        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *further])

@@ -16,8 +16,8 @@ JITTER = 0.2
 """Durations are sorted after this much random stretching: little padding, yet other company every epoch."""
 
 
-DISTURBANCES = 1
-"""Behind seed and epoch, it names the stream of random numbers that disturbances are drawn from."""
+DISTURBANCES, VERSIONS = 1, 2
+"""Behind seed and epoch, they name the streams of random numbers that these are drawn from."""
 
 
 class Draw(NamedTuple):
@@ -29,6 +29,8 @@ class Draw(NamedTuple):
     """Feature frames (10 ms) of silence appended."""
     disturbance: int | None = None
     """Seeds what happens to its sound; None: nothing."""
+    version: str = ""
+    """Of the recording that is heard: a stored perturbation's name; empty: as it was recorded."""
 
 
 def plan_epoch(
@@ -51,6 +53,7 @@ def plan_epoch(
     silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
     seconds = np.asarray(durations) / speeds + silence / 100
     disturbances = _disturbances(augmentation, count, seed, epoch)
+    versions = _versions(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
     batches: list[list[Draw]] = []
     longest = 0.0
@@ -59,7 +62,9 @@ def plan_epoch(
         if not batches or widened * (len(batches[-1]) + 1) > batch_seconds:
             batches.append([])
             widened = float(seconds[index])
-        batches[-1].append(Draw(int(index), float(speeds[index]), int(silence[index]), disturbances[index]))
+        batches[-1].append(
+            Draw(int(index), float(speeds[index]), int(silence[index]), disturbances[index], versions[index])
+        )
         longest = widened
     return [batches[position] for position in generator.permutation(len(batches))]
 
@@ -72,6 +77,13 @@ def _disturbances(augmentation: Augmentation, count: int, seed: int, epoch: int)
     seeds = generator.integers(1 << 62, size=count).tolist()
     chosen = (generator.random(count) < augmentation.perturb.share).tolist()
     return [drawn if disturbed else None for drawn, disturbed in zip(seeds, chosen, strict=True)]
+
+
+def _versions(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[str]:
+    """Which version of each utterance is heard, from numbers of their own."""
+    names = ("", *augmentation.versions)
+    drawn = np.random.default_rng([seed, epoch, VERSIONS]).integers(len(names), size=count)
+    return [names[index] for index in drawn.tolist()]
 
 
 def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int, count: int) -> list[Draw]:

@@ -218,6 +218,7 @@ def _loaders(
         selection.taught,
         objective.needs_arrays,
         augmentation.perturb,
+        job.versions,
     )
     batches = EpochBatches(
         [u.duration for u in usable],

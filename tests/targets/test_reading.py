@@ -12,13 +12,14 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.targets import extract, reading
 from asr_kd.targets.plan import plan_batches
 from asr_kd.targets.reading import BATCHES_AHEAD, read_batches
+from asr_kd.targets.variants import Variant
 
 
 @pytest.mark.parametrize("readers", [0, 1, 5])
 def test_batches_come_in_order_with_every_speed(corpus, readers):
     batches = plan_batches(corpus, 1.0)
     assert len(batches) > BATCHES_AHEAD + 1
-    read = list(read_batches(batches, (1.0, 0.9), readers))
+    read = list(read_batches(batches, [Variant(1.0), Variant(0.9)], readers))
     assert [[item.utterance for item in batch] for batch in read] == batches
     for item in (item for batch in read for item in batch):
         whole = read_utterance(item.utterance)
@@ -42,7 +43,7 @@ def test_the_bytes_of_a_store_do_not_depend_on_the_readers(tmp_path, corpus, set
 
 def test_what_cannot_be_read_travels_with_the_reason(corpus):
     corpus[0].audio.unlink()
-    (items,) = read_batches([corpus[:2]], (1.0,), 2)
+    (items,) = read_batches([corpus[:2]], [Variant(1.0)], 2)
     assert items[0].waveforms == ()
     assert "no such file" in items[0].problem
     assert items[1].problem is None
@@ -65,7 +66,7 @@ def test_only_so_many_batches_are_read_ahead(corpus, monkeypatch):
     monkeypatch.setattr(reading, "read_utterance", read)
     batches = [[utterance] for utterance in corpus]
     most = 0
-    for done, _ in enumerate(read_batches(batches, (1.0,), 4), start=1):
+    for done, _ in enumerate(read_batches(batches, [Variant(1.0)], 4), start=1):
         most = max(most, len(begun) - done)
     assert 0 < most <= BATCHES_AHEAD
     assert len(begun) == len(corpus)
