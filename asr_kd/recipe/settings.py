@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, TypeGuard
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
-from asr_kd.corpora.settings import CorpusSettings
+from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
@@ -112,6 +112,8 @@ class Recipe(Settings):
     threads: int | None = Field(None, ge=1, le=256)
     """Threads of the numerical library; None leaves its own choice."""
     corpus: CorpusSettings
+    untranscribed: UntranscribedSettings | None = None
+    """Further audio for students with `distill.untranscribed`, without transcripts; null: none."""
     vocabulary: VocabularySettings = VocabularySettings()
     teachers: dict[str, AnyTeacher] = Field(default={})
     bridge: BridgeSettings = BridgeSettings()
@@ -156,6 +158,7 @@ class Recipe(Settings):
             if not isinstance(system, ExistingTeacher):
                 _check_inner_layers(name, system)
                 self._check_versions(name, system)
+        self._check_untranscribed()
         unknown = [name for name in self.export.models if name not in systems]
         if unknown:
             raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join(systems)}")
@@ -164,6 +167,22 @@ class Recipe(Settings):
         if existing:
             raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train as one model")
         return self
+
+    def _check_untranscribed(self) -> None:
+        """Audio without transcripts needs students that learn from it, and they need some."""
+        listening = [name for name, student in self.students.items() if learns_untranscribed(student)]
+        if self.untranscribed is not None and not listening:
+            raise ValueError("untranscribed: no student has distill.untranscribed: true, so nobody would learn from it")
+        if listening and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
+            raise ValueError(
+                f"students.{listening[0]}.distill.untranscribed: everything in the corpus is transcribed; name folders "
+                "of further audio under untranscribed"
+            )
+
+    def labels_untranscribed(self, teacher: str) -> bool:
+        """Whether a student learns from what this teacher says of the audio without transcripts."""
+        students = [each for each in self.students.values() if needs_teacher(each) and learns_untranscribed(each)]
+        return self.untranscribed is not None and any(self.teacher_of(each) == teacher for each in students)
 
     def _check_members(self, name: str, teacher: AnyTeacher) -> None:
         """A teacher made of the recipe's own needs those to be trained here."""
@@ -349,6 +368,11 @@ def hears_teacher(student: StudentSettings) -> bool:
     """Whether the teacher runs along while the student trains."""
     distill = student.distill
     return distill is not None and distill.needs_targets and distill.targets == "dense"
+
+
+def learns_untranscribed(student: StudentSettings) -> bool:
+    """Whether it also learns from utterances without a transcript."""
+    return student.distill is not None and student.distill.untranscribed
 
 
 def reads_hypotheses(student: StudentSettings) -> bool:

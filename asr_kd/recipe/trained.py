@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
@@ -27,6 +28,7 @@ from asr_kd.recipe.settings import (
     fold_names,
     hears_teacher,
     learns_from_teacher,
+    learns_untranscribed,
     needs_teacher,
     reads_hypotheses,
     reads_store,
@@ -64,6 +66,7 @@ def _trained(
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
     is_student = isinstance(settings, StudentSettings)
+    further = [UNTRANSCRIBED] if _hears_untranscribed(context, settings) else []
     folder = student_folder(context, name) if is_student else teacher_folder(context, name)
     return Unit(
         "student" if is_student else "teacher",
@@ -78,7 +81,9 @@ def _trained(
             **_versions(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
-        inputs=lambda: training_hashes(context) + _taught_by(context, settings) + initial_sha256(settings.train),
+        inputs=lambda: (
+            training_hashes(context, *further) + _taught_by(context, settings) + initial_sha256(settings.train)
+        ),
         run=run,
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
@@ -90,6 +95,11 @@ def _versions(context: RunContext, settings: TeacherSettings | StudentSettings) 
     sounds = context.recipe.targets.perturbed
     used = {name: sounds[name].identity() for name in settings.train.augmentation.versions}
     return {"versions": used} if used else {}
+
+
+def _hears_untranscribed(context: RunContext, settings: TeacherSettings | StudentSettings) -> bool:
+    student = isinstance(settings, StudentSettings) and learns_untranscribed(settings)
+    return student and context.recipe.untranscribed is not None
 
 
 def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
@@ -117,6 +127,8 @@ def _training_job(
     heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
         taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
+        if _hears_untranscribed(context, settings):
+            heard = [*heard, *corpus.untranscribed]
     elif fold is not None:
         heard, card = heard_in_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
