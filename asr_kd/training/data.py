@@ -30,6 +30,7 @@ from asr_kd.targets.collate import collate
 from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.store import Store, StoredTargets
 from asr_kd.targets.variants import variant_name, variant_of
+from asr_kd.training.cache import MemoryCache
 from asr_kd.training.plan import Draw
 from asr_kd.training.taught import Taught, collate_taught
 
@@ -109,28 +110,6 @@ class Batch:
         )
 
 
-class FeatureCache:
-    """Features by (utterance, speed, version), not disturbed, until the memory given is used up; what is in stays.
-
-    Epochs visit everything once in another order, where dropping the oldest would keep nothing useful.
-    """
-
-    def __init__(self, megabytes: int) -> None:
-        self._left_bytes = megabytes * 1_000_000
-        self._features: dict[tuple[int, float, str], tuple[Tensor, int]] = {}
-
-    def get(self, key: tuple[int, float, str], make: Callable[[], tuple[Tensor, int]]) -> tuple[Tensor, int]:
-        """The features under `key`, made when they are not there yet."""
-        if key in self._features:
-            return self._features[key]
-        made = make()
-        size = made[0].numel() * made[0].element_size()
-        if size <= self._left_bytes:
-            self._left_bytes -= size
-            self._features[key] = made
-        return made
-
-
 class SpeechDataset(Dataset[Example | Unreadable]):
     """Utterances as examples. An item is asked for by a `Draw`.
 
@@ -138,7 +117,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         utterances: what to read.
         tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
         max_silence_seconds: the most silence any draw asks for.
-        cache_mb: memory for features.
+        cache_mb: memory for features, and for what is read from the store.
         store: soft targets, when the objective needs them from there.
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
@@ -161,7 +140,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
         self._arrays, self._perturb, self._versions = arrays, perturb, versions or {}
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
-        self._cache = FeatureCache(cache_mb)
+        self._cache = MemoryCache(cache_mb)
 
     def __len__(self) -> int:
         return len(self.utterances)
@@ -175,20 +154,26 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         targets, arrays = None, {}
         if self.store is not None:
             variant, frames = variant_name(draw.speed, draw.version), int(output_lens(torch.tensor(audio_frames)))
-            targets = self.store.read(utterance.id, variant, num_frames=frames)
-            arrays = {name: self._array(name, draw.row, variant) for name in self._arrays}
+            targets = self._targets(utterance.id, variant, frames, self.store)
+            arrays = {name: self._array(name, draw.row, variant, self.store) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
         return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
 
-    def _array(self, name: str, row: int, variant: str) -> Tensor:
-        if self.store is None:
-            raise ValueError("arrays are read from a store")
+    def _targets(self, utterance_id: str, variant: str, frames: int, store: Store) -> StoredTargets:
+        key = ("targets", utterance_id, variant)
+        return self._cache.get(key, lambda: store.read(utterance_id, variant, num_frames=frames))
+
+    def _array(self, name: str, row: int, variant: str, store: Store) -> Tensor:
         utterance_id = self.utterances[row].id
-        if name == POOLED:
-            return read_pooled(self.store, utterance_id, variant, self.tokens[row] or [])
-        return torch.from_numpy(self.store.read_array(name, utterance_id, variant).copy())
+
+        def read() -> tuple[Tensor]:
+            if name == POOLED:
+                return (read_pooled(store, utterance_id, variant, self.tokens[row] or []),)
+            return (torch.from_numpy(store.read_array(name, utterance_id, variant).copy()),)
+
+        return self._cache.get((name, utterance_id, variant), read)[0]
 
     def _features(self, draw: Draw) -> tuple[Tensor, int]:
         """Features with silence behind them, and how many frames come before it; disturbed ones are made anew."""

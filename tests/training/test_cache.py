@@ -1,0 +1,50 @@
+"""Memory for features and targets: nothing is made twice while there is room, and nothing is wrong without it."""
+
+import torch
+
+from asr_kd.models.weights import save_model
+from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.cache import MemoryCache
+from asr_kd.training.data import SpeechDataset
+from asr_kd.training.plan import Draw
+from tests.tiny_models import VOCABULARY, tiny_model
+
+
+def test_what_fits_is_made_once():
+    cache, asked = MemoryCache(1), []
+
+    def make(name: str, numbers: int):
+        def made():
+            asked.append(name)
+            return torch.zeros(numbers), name
+
+        return made
+
+    for _ in range(3):
+        assert cache.get("a", make("a", 200_000))[1] == "a"  # 0.8 MB
+        assert cache.get("b", make("b", 100_000))[1] == "b"  # does not fit beside it
+        assert cache.get("c", make("c", 50_000))[1] == "c"  # does
+    assert asked == ["a", "b", "c", "b", "b"]
+
+
+def test_targets_read_again_are_those_of_the_store(utterances, tmp_path, monkeypatch):
+    save_model(tmp_path / "teacher", tiny_model(streaming=False), VOCABULARY, {})
+    extract(LocalTeacher(tmp_path / "teacher"), utterances, TargetSettings(speeds=(0.9, 1.0)), tmp_path / "targets")
+    store = Store.open(tmp_path / "targets")
+    reads, read = [], store.read
+
+    def counted(*arguments, **more):
+        reads.append(arguments)
+        return read(*arguments, **more)
+
+    monkeypatch.setattr(store, "read", counted)
+    draws = [Draw(row, speed, 0) for row in range(3) for speed in (0.9, 1.0)]
+    roomy, none = (SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store) for megabytes in (100, 0))
+    for dataset, expected in ((roomy, len(draws)), (none, 2 * len(draws))):
+        reads.clear()
+        for draw in [*draws, *draws]:
+            found = dataset[draw].targets
+            fresh = read(utterances[draw.row].id, f"speed-{draw.speed}")
+            assert all(one.equal(other) for one, other in zip(found, fresh, strict=True))
+        assert len(reads) == expected
