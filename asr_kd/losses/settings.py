@@ -57,7 +57,7 @@ class DistillSettings(Settings):
     Attributes:
         kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
         kd_schedule: how λ moves with the steps of training: not at all, along a line, or along half a cosine.
-        kd_weight_final: λ at the last step, where it moves.
+        kd_weight_final: what λ is at the last step, where it moves.
         untranscribed: utterances without a transcript take part as well, with λ = 1 for them.
         level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
             vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on

@@ -15,6 +15,7 @@ import torch
 from asr_kd.distributed import Ranks, open_ranks
 from asr_kd.errors import AsrKdError
 from asr_kd.features.augment import Augmentation
+from asr_kd.features.disturb import Perturbation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore
@@ -71,12 +72,22 @@ def unreadable(folder: Path) -> TrainingJob:
     return quiet(folder, {"max_bad_share": 0.3, "epochs": 2}, train=[*broken, *good[2:]])
 
 
+def craft(folder: Path) -> TrainingJob:
+    """What is drawn, averaged, scheduled and left without a transcript."""
+    train_set = [replace(each, text=None) if number % 3 == 0 else each for number, each in enumerate(noises(folder))]
+    augmentation = Augmentation(speeds=(0.9, 1.0), spec_augment=None, perturb=Perturbation(snr_db=(5, 20)))
+    settings = {"augmentation": augmentation, "ema": {"decay": 0.9}, "curriculum_epochs": 1}
+    distill = DistillSettings(kd_weight=0.8, kd_weight_final=0.2, kd_schedule="linear", untranscribed=True)
+    return quiet(folder, settings, train=train_set, distill=distill, store=Store.open(folder / "targets"))
+
+
 JOBS: dict[str, Callable[[Path], TrainingJob]] = {
     "labels": quiet,
     "stored": stored,
     "dense": dense,
     "sequence": sequence,
     "passes": passes,
+    "craft": craft,
     "parameters": parameters,
     "inner": lambda folder: quiet(folder, {"inner_layers": (1,), "inner_weight": 0.5}),
     "one-by-one": lambda folder: quiet(folder, {"batch_seconds": 0.5, "epochs": 1, "workers": 1}),
