@@ -33,6 +33,8 @@ def sweep(
       asr-kd sweep recipes/AN4/warm.yaml --grid recipes/AN4/grids/screening.yaml --seeds 1
       asr-kd sweep recipes/AN4/warm.yaml --grid distill.kd_weight=[0.3,0.5,0.7] --seeds 1,2,3
     """
+    from asr_kd.distributed import local_rank
+    from asr_kd.errors import RecipeError
     from asr_kd.evaluation.provenance import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
     from asr_kd.recipe.sweep import load_grid, only_rows, plan, recipe_of, run_sweep
@@ -40,6 +42,12 @@ def sweep(
 
     if not grid:
         raise typer.BadParameter("expected a file, or a key below the student with a list", param_hint="--grid")
+    if local_rank() is not None:  # each process would train every row, into the same folders
+        raise RecipeError(
+            "a sweep under torchrun",
+            expected="one process",
+            remedy="Start it by `asr-kd sweep`; sweeps of different rows (--only) need work_dirs of their own",
+        )
     found = load_grid(grid, student)
     try:
         numbers = [int(seed) for seed in seeds.split(",") if seed.strip()]

@@ -92,10 +92,11 @@ def teacher_sections(summary: Plain) -> list[str]:
 def _teacher(model: Plain) -> str:
     source = f" (`{escape(model['source'])}`)" if model.get("source") else ""
     weights = f", weights {model['sha256'][:SHORT_HASH]}…" if model.get("sha256") else ""
+    how = "as `evaluate.decoding` says," if model.get("decoding") else "greedily"
     return (
         f"The teacher {escape(model['name'])}{source}{weights} was not trained by this run: the report does not know "
-        "what it heard, and it may have heard these recordings or learned their transcripts. It is decoded greedily "
-        f"in its own {plain(model.get('symbols'))} symbols, a frame every {plain(model.get('frame_shift_ms'))} ms, and "
+        "what it heard, and it may have heard these recordings or learned their transcripts. It is decoded "
+        f"{how} in its own {plain(model.get('symbols'))} symbols, a frame every {plain(model.get('frame_shift_ms'))} ms, and "
         "normalized and scored like every other system."
     )
 

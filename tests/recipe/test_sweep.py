@@ -8,7 +8,7 @@ from asr_kd.errors import RecipeError
 from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lines_of, plot, table
-from tests.recipe.tiny_run import RECIPE
+from tests.recipe.tiny_run import RECIPE, command
 
 GRID = """
 common: {train.epochs: 1}
@@ -140,3 +140,12 @@ def test_lines_say_the_seed_they_were_trained_with_and_the_teacher(copy, tmp_pat
     (line,) = read_rows(copy.file("sweeps", "grid", "rows.jsonl"))
     assert line["seed"] == 0
     assert len(line["teacher_sha256"]) == 64
+
+
+def test_processes_of_torchrun_would_train_the_same_rows(monkeypatch):
+    told = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    refused = command("sweep", str(RECIPE), "--grid", "distill.kd_weight=[0.5]")
+    assert refused.code == 1
+    assert "a sweep under torchrun" in refused.err
