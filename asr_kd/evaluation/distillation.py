@@ -96,8 +96,8 @@ def _teacher(model: Plain) -> str:
     return (
         f"The teacher {escape(model['name'])}{source}{weights} was not trained by this run: the report does not know "
         "what it heard, and it may have heard these recordings or learned their transcripts. It is decoded "
-        f"{how} in its own {plain(model.get('symbols'))} symbols, a frame every {plain(model.get('frame_shift_ms'))} ms, and "
-        "normalized and scored like every other system."
+        f"{how} in its own {plain(model.get('symbols'))} symbols, a frame every {plain(model.get('frame_shift_ms'))} "
+        "ms, and normalized and scored like every other system."
     )
 
 
