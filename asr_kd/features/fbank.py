@@ -98,12 +98,18 @@ class StreamingFbank:
         options.mel_opts.high_freq = HIGHEST_HZ
         options.energy_floor = 0.0
         self._computer = kaldi_native_fbank.OnlineFbank(options)
-        self._taken = 0
+        self._taken = self._heard_samples = 0
+
+    def samples_until(self, frames: int) -> int:
+        """Samples that `accept` needs before it has given so many more frames, at least one."""
+        last = self._taken + frames - 1
+        return last * FRAME_SHIFT_SAMPLES + (FRAME_SHIFT_SAMPLES + WINDOW_SAMPLES) // 2 - self._heard_samples
 
     def accept(self, samples: Tensor) -> Tensor:
         """Take samples [S], return the frames they complete, [T, 80] (T may be 0)."""
         if samples.numel():
             self._computer.accept_waveform(SAMPLE_RATE, samples.numpy().astype(np.float32, copy=False))
+            self._heard_samples += samples.numel()
         return self._ready()
 
     def finish(self) -> Tensor:
@@ -113,9 +119,11 @@ class StreamingFbank:
 
     def _ready(self) -> Tensor:
         ready = self._computer.num_frames_ready
-        frames = [torch.from_numpy(np.array(self._computer.get_frame(i))) for i in range(self._taken, ready)]
-        if frames:
+        frames = np.empty((ready - self._taken, NUM_MEL_BINS), dtype=np.float32)
+        for row in range(len(frames)):
+            frames[row] = self._computer.get_frame(self._taken + row)
+        if len(frames):
             # Frames already handed out are never asked for again: hours of audio in constant memory.
-            self._computer.pop(ready - self._taken)
+            self._computer.pop(len(frames))
             self._taken = ready
-        return torch.stack(frames) if frames else torch.zeros(0, NUM_MEL_BINS)
+        return torch.from_numpy(frames)

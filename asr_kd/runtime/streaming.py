@@ -207,6 +207,12 @@ class StreamingRecognizer:
         """Whether a chunk is complete and waits for a step."""
         return len(self._features) >= feature_frames_for(self._chunk_frames)
 
+    @property
+    def missing_samples(self) -> int:
+        """Samples until the next chunk is complete; 0 when it is."""
+        frames = feature_frames_for(self._chunk_frames) - len(self._features)
+        return self._fbank.samples_until(frames) if frames > 0 else 0
+
     def window(self) -> tuple[Tensor, Any]:
         """What the next step takes when the stream `is_ready`: features [4C + 3, 80], and the state of one stream."""
         return self._features[: feature_frames_for(self._chunk_frames)], self._state

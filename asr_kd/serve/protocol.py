@@ -10,8 +10,9 @@ import numpy as np
 from pydantic import ValidationError
 
 from asr_kd.config import Settings
+from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.runtime.streaming import Utterance
+from asr_kd.runtime.streaming import Utterance, check_samples
 
 PROTOCOL = 1
 LONGEST_TEXT = 4_096
@@ -108,14 +109,19 @@ def samples_of(message: bytes, encoding: str) -> np.ndarray:
     """Binary audio as float32 [S] in [−1, 1], little-endian, one channel.
 
     Raises:
-        Refusal: not a whole number of samples.
+        Refusal: not a whole number of samples, or floats that are not audio.
     """
     width = 2 if encoding == "s16le" else 4
     if len(message) % width:
         raise Refusal("malformed", f"a message of {len(message)} bytes; expected whole samples of {width}")
     if encoding == "s16le":
         return np.frombuffer(message, dtype="<i2").astype(np.float32) / 32_768
-    return np.frombuffer(message, dtype="<f4").astype(np.float32)
+    samples = np.frombuffer(message, dtype="<f4").astype(np.float32)
+    try:
+        check_samples(samples)
+    except AudioError as error:
+        raise Refusal("malformed", str(error)) from error
+    return samples
 
 
 def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:

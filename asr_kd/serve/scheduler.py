@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_kd.errors import AudioError, CheckpointError
+from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
@@ -52,6 +52,7 @@ class LiveStream:
         self.stream, self.tell = stream, tell
         self.packets: deque[tuple[np.ndarray, float]] = deque()
         self.pending_samples = self.received_samples = 0
+        self.missing_samples = stream.missing_samples  # of the chunk at hand, as the last round left it
         self.room = asyncio.Event()
         self.room.set()
         self.ends = self.done = False
@@ -61,29 +62,25 @@ class LiveStream:
 
     @property
     def has_work(self) -> bool:
-        """Whether a round would do something for it; asked between rounds."""
-        return not self.done and (bool(self.packets) or self.stream.is_ready or self.ends)
+        """Whether a round would do something for it: a chunk is there, or the end. Asked between rounds."""
+        return not self.done and (self.ends or self.pending_samples >= self.missing_samples)
 
-    def take_packets(self, wanted_samples: int) -> None:
-        """Hand about a chunk of packets to the next round."""
-        while self.packets and wanted_samples > 0 and not self.stream.is_ready:
+    def take_packets(self) -> None:
+        """Hand the packets of a chunk to the next round."""
+        wanted = self.missing_samples
+        while self.packets and wanted > 0:
             packet = self.packets.popleft()
             self._taken.append(packet)
             self.pending_samples -= len(packet[0])
-            wanted_samples -= len(packet[0])
+            wanted -= len(packet[0])
 
     def hear(self) -> None:
-        """Features of what was handed over; in the thread.
-
-        Raises:
-            AudioError: it is not audio.
-        """
-        taken, self._taken = self._taken, []
-        for samples, arrived in taken:
-            was_ready = self.stream.is_ready
-            self.stream.queue(samples)
-            if self.stream.is_ready and not was_ready:
-                self._completed_at = arrived
+        """Features of what was handed over; in the thread."""
+        if self._taken:
+            packets, arrivals = zip(*self._taken, strict=True)
+            self._taken = []
+            self._completed_at = arrivals[-1]
+            self.stream.queue(np.concatenate(packets))
         if self.ends and not self.packets and not self.stream.is_ready:
             self.stream.queue_end()
             self._completed_at = self.ends_at
@@ -147,9 +144,10 @@ class Scheduler:
         live.packets.append((samples, time.monotonic()))
         live.received_samples += len(samples)
         live.pending_samples += len(samples)
-        if live.pending_samples > self._settings.pending_seconds * SAMPLE_RATE:
-            live.room.clear()
-        self._work.set()
+        if live.has_work:
+            self._work.set()
+            if live.pending_samples > self._settings.pending_seconds * SAMPLE_RATE:
+                live.room.clear()
 
     def end(self, live: LiveStream) -> None:
         """No packets follow; `tell` will hear of `done`."""
@@ -169,6 +167,7 @@ class Scheduler:
                     begun = time.monotonic()
                     told = await loop.run_in_executor(self._thread, self._round, chosen)
                     self._measure(time.monotonic() - begun, len(chosen))
+                    self._make_room(chosen)
                     for live, progress in told:
                         self._tell(live, progress)
         finally:
@@ -187,34 +186,33 @@ class Scheduler:
         chosen = [live for live in self._live if live.has_work][: self._settings.max_batch]
         for live in chosen:
             self._live[live] = self._live.pop(live)
-            live.take_packets(round(self.chunk_seconds * SAMPLE_RATE))
-            if live.pending_samples <= self._settings.pending_seconds * SAMPLE_RATE / 2:
-                live.room.set()
+            live.take_packets()
         return chosen
+
+    def _make_room(self, served: list[LiveStream]) -> None:
+        """Let those go on whose packets are used up, or are too few for a chunk."""
+        for live in served:
+            if live.pending_samples <= self._settings.pending_seconds * SAMPLE_RATE / 2 or not live.has_work:
+                live.room.set()
 
     def _round(self, chosen: list[LiveStream]) -> list[tuple[LiveStream, Progress]]:
         """In the thread: features of all, one step, texts of all. Trouble of one is told to that one."""
-        told, heard = [], []
         for live in chosen:
-            try:
-                live.hear()
-                heard.append(live)
-            except AudioError as error:
-                told.append((live, _refused("malformed", str(error))))
-        ready = [live for live in heard if live.stream.is_ready]
+            live.hear()
+        ready = [live for live in chosen if live.stream.is_ready]
         begun = time.monotonic()
         failed = step_together([live.stream for live in ready])
         if ready:
             self._metrics.step_seconds.observe(time.monotonic() - begun)
             self._metrics.batch.observe(len(ready))
             self._metrics.audio_seconds.inc(len(ready) * self.chunk_seconds)
-        told += [(ready[place], _refused("internal", _plain(error))) for place, error in failed.items()]
-        broken = {ready[place] for place in failed}
-        stepped = set(ready) - broken
-        for live in heard:
-            said = live not in broken and live.ends and not live.packets and not live.stream.is_ready
-            if said or live in stepped:
+        told = [(ready[place], _refused(_plain(error))) for place, error in failed.items()]
+        broken = {live for live, _ in told}
+        for live in chosen:
+            said = live.ends and not live.packets and not live.stream.is_ready
+            if live not in broken and (said or live in ready):
                 told.append((live, live.progress(said)))
+            live.missing_samples = live.stream.missing_samples
         return told
 
     def _tell(self, live: LiveStream, progress: Progress) -> None:
@@ -233,8 +231,8 @@ class Scheduler:
         self._measured_at = now
 
 
-def _refused(code: str, message: str) -> Progress:
-    return Progress("", [], 0.0, 0.0, refusal=Refusal(code, message))
+def _refused(message: str) -> Progress:
+    return Progress("", [], 0.0, 0.0, refusal=Refusal("internal", message))
 
 
 def _plain(error: CheckpointError) -> str:

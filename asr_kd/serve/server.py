@@ -1,10 +1,12 @@
 """The server: sockets, TLS, who is let in, and an orderly end. The only file that imports websockets."""
 
 import asyncio
+import contextlib
 import importlib
 import json
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
@@ -24,6 +26,9 @@ QUEUED_FRAMES = 4
 
 SEND_BUFFER_BYTES = 65_536
 """Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""
+
+LINGER_NOT = struct.pack("ii", 1, 0)
+"""To close a socket at once, with a reset."""
 
 GOODBYE_SECONDS = 2.0
 """For the other side to confirm the end."""
@@ -241,8 +246,11 @@ class Websocket:
         await self._connection.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
 
     def abort(self) -> None:
-        """Drop it."""
-        self._connection.transport.abort()
+        """Drop it, and what was not sent yet: the system would try for minutes to send it to one that does not read."""
+        transport = self._connection.transport
+        with contextlib.suppress(OSError):  # it is closed already
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        transport.abort()
 
 
 async def serve_forever(server: Server, stop: asyncio.Event, tell: Callable[[str], None]) -> None:

@@ -78,6 +78,20 @@ def test_streams_of_two_models_share_no_step(recognizer):
     assert step_together([]) == {}
 
 
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(0, 20_000), max_size=5))
+def test_how_much_is_missing_is_exact(recognizer, cuts):
+    """One sample less, and no chunk is complete."""
+    stream = recognizer.stream()
+    for size in cuts:
+        stream.accept(torch.zeros(size))
+    assert stream.missing_samples > 0
+    stream.queue(torch.zeros(stream.missing_samples - 1))
+    assert (stream.is_ready, stream.missing_samples) == (False, 1)
+    stream.queue(torch.zeros(1))
+    assert (stream.is_ready, stream.missing_samples) == (True, 0)
+
+
 # -- endpoints -------------------------------------------------------------------------------------------
 
 
