@@ -229,12 +229,9 @@ class Recipe(Settings):
 
     def _check_versions(self, name: str, system: TeacherSettings | StudentSettings) -> None:
         """What is to be heard must be described."""
-        unknown = [each for each in system.train.augmentation.versions if each not in self.targets.perturbed]
-        if unknown:
-            raise ValueError(
-                f"{name}: train.augmentation.versions names {unknown[0]!r}; targets.perturbed has "
-                f"{', '.join(self.targets.perturbed) or 'none'}"
-            )
+        known = ", ".join(self.targets.perturbed) or "none"
+        for each in sorted(set(system.train.augmentation.versions) - set(self.targets.perturbed)):
+            raise ValueError(f"{name}: train.augmentation.versions names {each!r}; targets.perturbed has {known}")
 
     def _check_student(self, name: str, student: StudentSettings) -> None:
         known = ", ".join(self.teachers) or "none"
