@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import open_tab
 from PIL import Image
-from serve_client import SPEECH, expected_texts
+from serve_client import SPEECH, START, expected_texts, stream_address
 
 PHONE, LAPTOP = (390, 844), (1280, 800)
 SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>
@@ -100,6 +100,25 @@ async def choose(tab, path):
     """Choose a file as a person would."""
     found = await tab.call("Runtime.evaluate", expression="document.getElementById('file')")
     await tab.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
+
+
+def test_a_server_that_is_full_says_so_on_the_page(serving, tmp_path):
+    write_wav(tmp_path / "speech.wav", SPEECH)
+
+    async def run():
+        from websockets.asyncio.client import connect
+
+        async with serving(max_clients=1) as server, connect(stream_address(server)) as taken:
+            await taken.send(json.dumps(START))
+            async with open_tab(tmp_path, server.address, *microphone(tmp_path / "speech.wav")) as tab:
+                await tab.value("document.getElementById('speak').click()")
+                await tab.until("document.documentElement.dataset.state === 'error'")
+                await tab.until("!document.getElementById('speak').disabled")
+                return await tab.value("document.getElementById('notice').textContent"), tab.console
+
+    notice, console = asyncio.run(run())
+    assert notice == "1 streams are open, the most there may be (too-many-clients)"
+    assert console == []
 
 
 RESAMPLE = """(async () => {

@@ -8,6 +8,7 @@ const REMEMBERED = 60; // answer times in the trace
 
 const $ = (id) => document.getElementById(id);
 let live = null; // the stream that is open
+let opening = false; // one that is being opened: the browser may ask for the microphone first
 
 class Stream {
   constructor(kind) {
@@ -75,7 +76,7 @@ class Stream {
 
   end(event) {
     const why = this.error ?? (this.done ? null : { code: `closed ${event.code}`, message: event.reason || "the connection is gone" });
-    this.reject(new Error(why ? why.message : "closed"));
+    this.reject(Object.assign(new Error("closed"), { said: true }));
     if (why) complain(why.message, why.code);
     else state("ready", "ready");
     show("");
@@ -109,6 +110,8 @@ function settle(message) {
   const line = document.createElement("p"), when = document.createElement("time");
   when.textContent = clock(message.words[0]?.start ?? message.start);
   line.append(when);
+  if (live && !live.settled) line.className = "first";
+  if (live) live.settled = true;
   message.words.forEach((word, index) => {
     const span = document.createElement("span");
     span.textContent = word.word.toLowerCase();
@@ -147,8 +150,8 @@ function controls() {
   const speaking = live?.kind === "listening", said = $("finals").childElementCount > 0;
   $("speak").setAttribute("aria-pressed", String(speaking));
   $("speak").setAttribute("aria-label", speaking ? "Stop listening" : "Start listening");
-  $("speak").disabled = live !== null && (!speaking || live.finishing === true);
-  $("file").disabled = live !== null;
+  $("speak").disabled = opening || (live !== null && (!speaking || live.finishing === true));
+  $("file").disabled = opening || live !== null;
   $("copy").disabled = $("clear").disabled = !said;
   if (!speaking) $("speak").style.setProperty("--level", 0);
 }
@@ -158,15 +161,17 @@ function controls() {
 async function listen() {
   if (!navigator.mediaDevices) throw new Error("Browsers give pages a microphone only over https, or on this machine itself.");
   state("connecting");
-  const stream = (live = new Stream("listening"));
-  stream.ready.catch(() => {});
-  controls();
   const media = await navigator.mediaDevices.getUserMedia({ audio: { channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: true } });
-  stream.stopMedia = () => media.getTracks().forEach((track) => track.stop());
   const context = new AudioContext();
-  stream.context = context;
-  stream.closed.then(() => { stream.stopMedia(); if (context.state !== "closed") context.close(); });
-  await context.audioWorklet.addModule("capture.js");
+  const release = () => { media.getTracks().forEach((track) => track.stop()); context.close(); };
+  try {
+    await context.audioWorklet.addModule("capture.js");
+  } catch (error) {
+    release();
+    throw error;
+  }
+  const stream = (live = new Stream("listening"));
+  stream.closed.then(release);
   await stream.ready;
   const capture = new AudioWorkletNode(context, "capture", { numberOfOutputs: 0 });
   stream.capture = capture;
@@ -178,7 +183,6 @@ async function listen() {
   context.createMediaStreamSource(media).connect(capture);
   await context.resume();
   state("listening");
-  controls();
 }
 
 function stopListening() {
@@ -202,7 +206,6 @@ async function read(file) {
   }
   const stream = (live = new Stream("reading"));
   stream.total = decoded.duration;
-  $("heard-name").textContent = "Heard";
   controls();
   await stream.ready;
   stream.began = performance.now();
@@ -215,14 +218,18 @@ async function read(file) {
 
 async function attempt(work) {
   $("notice").hidden = $("ask").hidden = true;
+  opening = true;
+  controls();
   try {
     await work();
   } catch (error) {
-    const stream = live;
-    if (stream?.error) return; // its end says why
-    stream?.socket.close();
-    if (stream) stream.error = { code: "", message: reason(error) };
-    else complain(reason(error));
+    if (!error.said) {
+      // A stream says itself why it ends; this one is told what to say.
+      if (live) { live.error = { code: "", message: reason(error) }; live.socket.close(); }
+      else complain(reason(error));
+    }
+  } finally {
+    opening = false;
     controls();
   }
 }
