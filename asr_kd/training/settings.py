@@ -50,7 +50,7 @@ class TrainSettings(Settings):
     """Share of the training utterances that may turn out unreadable before training stops."""
     checkpoint_minutes: float = Field(5.0, ge=0)
     feature_cache_mb: int = Field(2048, ge=0)
-    """Features that each process keeps in memory; what does not fit is computed each time."""
+    """Features, and what is read of soft targets, that each process keeps in memory; what does not fit is made anew."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
     cache."""
