@@ -286,6 +286,8 @@ def _of_set(found: Mapping[str, Any], student: str, teacher: str | None) -> dict
     scores["by_speaker"] = own.get("by_speaker")
     if teacher is not None and "teacher" in found:
         scores["teacher_wer"] = found["teacher"]["wer"]
+        by_speaker = found["teacher"].get("by_speaker") or {}
+        scores["teacher_errors"] = {speaker: errors["errors"] for speaker, errors in by_speaker.items()}
     return scores
 
 

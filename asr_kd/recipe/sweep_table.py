@@ -14,7 +14,7 @@ from asr_kd.evaluation.report.svg import add, line, linear, mark, markup, padded
 from asr_kd.files import write_text
 from asr_kd.recipe.sweep import PlannedRow
 from asr_kd.recipe.sweep_rows import ROWS, newest, read_rows
-from asr_kd.scoring.significance import bootstrap_difference
+from asr_kd.scoring.significance import GapRecovered, bootstrap_difference, gap_recovered
 
 STYLE = """
 text{font:11px system-ui,sans-serif;fill:#333}.axis{stroke:#999}.range{stroke:#4878a8;stroke-width:2}
@@ -44,7 +44,7 @@ def write_tables(rows: Sequence[PlannedRow], folder: Path) -> list[Path]:
         return []
     lines = lines_of(rows, results)
     sets = sorted({name for result in results for name in result["sets"]})
-    text = "".join(f"## {name}\n\n{table(lines, name)}\n\n" for name in sets)
+    text = "".join(f"## {name}\n\n{lead(lines, name)}{table(lines, name)}\n\n" for name in sets)
     write_text(folder / "table.md", text)
     for name in sets:
         write_text(folder / f"{name}.svg", plot(lines, name))
@@ -94,15 +94,27 @@ def _cells(entry: Line, first: Line, set_name: str) -> list[str]:
 
 def _difference(scores: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
     """Points of WER more or less than the first line, with the paired interval over speakers."""
-    speakers = [s.get("by_speaker") or {} for s in [*scores, *base]]
-    if not base or not all(speakers) or len({frozenset(each) for each in speakers}) > 1:
+    speakers = _speakers([*scores, *base])
+    if speakers is None or not base:
         return UNKNOWN
-    names = sorted(speakers[0])
-    words = [speakers[0][name]["words"] for name in names]
-    ours, theirs = ([mean(s["by_speaker"][n]["errors"] for s in each) for n in names] for each in (scores, base))
-    found = bootstrap_difference(ours, theirs, words)
+    ours, theirs = ([mean(column) for column in zip(*_errors(each, speakers), strict=True)] for each in (scores, base))
+    found = bootstrap_difference(ours, theirs, _words(scores[0], speakers))
     ends = interval(*found.interval) if found.interval is not None else ""
     return f"{100 * found.value:+.2f} {ends}"
+
+
+def _speakers(scores: Sequence[Mapping[str, Any]]) -> list[str] | None:
+    """The speakers that all have; None when they are not the same everywhere."""
+    each = {frozenset(s.get("by_speaker") or {}) for s in scores}
+    return sorted(next(iter(each))) if len(each) == 1 and frozenset() not in each else None
+
+
+def _errors(scores: Sequence[Mapping[str, Any]], speakers: Sequence[str]) -> list[list[int]]:
+    return [[s["by_speaker"][name]["errors"] for name in speakers] for s in scores]
+
+
+def _words(scores: Mapping[str, Any], speakers: Sequence[str]) -> list[int]:
+    return [scores["by_speaker"][name]["words"] for name in speakers]
 
 
 def _delay(scores: Sequence[Mapping[str, Any]]) -> str:
@@ -119,13 +131,37 @@ def delay_ms(scores: Mapping[str, Any]) -> float | None:
 
 
 def _gap(scores: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:
-    """The share of the gap to the teacher that is closed; a screening's figure, without an interval."""
-    teacher = [s["teacher_wer"] for s in [*scores, *base] if "teacher_wer" in s]
-    if not base or not teacher:
+    """The share of the gap to the teacher that is closed, over speakers (and seeds)."""
+    found = _recovered(scores, base)
+    if found is None:
         return UNKNOWN
-    without = mean(s["wer"] for s in base)
-    gap = without - teacher[0]
-    return f"{100 * (without - mean(s['wer'] for s in scores)) / gap:.0f}" if gap > 0 else UNKNOWN
+    if found.value is None:
+        return "undefined"
+    ends = found.interval
+    return f"{100 * found.value:.0f}" + (f" [{100 * ends.low:.0f}, {100 * ends.high:.0f}]" if ends is not None else "")
+
+
+def _recovered(scores: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> GapRecovered | None:
+    speakers = _speakers([*scores, *base])
+    teacher = next((s["teacher_errors"] for s in [*scores, *base] if s.get("teacher_errors")), None)
+    if speakers is None or teacher is None or not base or set(teacher) != set(speakers):
+        return None
+    errors = [teacher[name] for name in speakers]
+    return gap_recovered(_errors(base, speakers), _errors(scores, speakers), errors, _words(base[0], speakers))
+
+
+def lead(lines: Sequence[Line], set_name: str) -> str:
+    """What there is to recover, in words: the teacher against the first line; nothing while one of them is missing."""
+    base = lines[0].of_set(set_name)
+    found = _recovered(base, base)
+    if found is None or found.gap_interval is None:
+        return ""
+    teacher = next(s["teacher_wer"] for s in base if "teacher_wer" in s)
+    ends = interval(*found.gap_interval)
+    return (
+        f"Teacher {100 * teacher:.2f} %, {lines[0].name} {100 * mean(s['wer'] for s in base):.2f} %: "
+        f"a lead of {100 * found.gap:.2f} points {ends} (paired, over speakers).\n\n"
+    )
 
 
 def plot(lines: Sequence[Line], set_name: str) -> str:

@@ -7,7 +7,7 @@ import pytest
 from asr_kd.errors import RecipeError
 from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
-from asr_kd.recipe.sweep_table import lines_of, plot, table
+from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
 from tests.recipe.tiny_run import RECIPE, command
 
 GRID = """
@@ -96,6 +96,7 @@ def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
 def _result(row, seed, errors, words=100, **other):
     sets = {"wer": errors / words, "wer_low_speakers": None, "wer_high_speakers": None, "substitutions": errors}
     sets |= {"deletions": 0, "insertions": 0, "words": words, "cer": 0.0, "teacher_wer": 0.05}
+    sets["teacher_errors"] = {"a": 2, "b": 3}
     sets["by_speaker"] = {"a": {"errors": errors // 2, "words": 50}, "b": {"errors": errors - errors // 2, "words": 50}}
     return {"row": row, "varied": {}, "seed": seed, "key": f"{row}{seed}{errors}", "sets": {"dev": sets}, **other}
 
@@ -108,7 +109,8 @@ def test_seeds_are_one_line_and_the_newest_result_counts():
     printed = table(lines, "dev")
     assert "| base | 2 | 25.00 (20.00–30.00) |" in printed
     assert "| kd | 1 | 10.00 – | -15.00" in printed
-    assert "| 75 |" in printed  # (25 − 10) / (25 − 5)
+    assert "| 75 [" in printed  # (25 − 10) / (25 − 5)
+    assert lead(lines, "dev").startswith("Teacher 5.00 %, base 25.00 %: a lead of 20.00 points [")
     assert "| other | 0 | not run |" in printed
     assert "not run" in plot(lines, "dev")
 
