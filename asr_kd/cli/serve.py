@@ -64,7 +64,9 @@ def serve(
     }
     settings = parse_settings(ServeSettings, apply_overrides(given, limit or []), _WHERE)
     recognizer = open_recognizer(model, num_threads=threads, decoding=read_decoding(decoding, hotword or []))
-    asyncio.run(_serve(Server(recognizer, settings, model.resolve().name)))
+    folder = model.resolve()
+    name = folder.parent.name if folder.name == "model" else folder.name  # a run's students/NAME/model
+    asyncio.run(_serve(Server(recognizer, settings, name)))
 
 
 async def _serve(server: Any) -> None:

@@ -197,7 +197,10 @@ class Server:
         if self._stopping:
             return Refusal("stopping", "the server stops")
         if len(self._sessions) >= settings.max_clients:
-            return Refusal("too-many-clients", f"{settings.max_clients} streams are open, the most there may be")
+            return Refusal(
+                "too-many-clients",
+                f"as many streams as there may be ({settings.max_clients}) are open; try again later",
+            )
         if self._scheduler.load > settings.busy_load:
             return Refusal("busy", "the model is busy with the streams that are open; try again later")
         return None

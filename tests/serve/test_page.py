@@ -117,7 +117,7 @@ def test_a_server_that_is_full_says_so_on_the_page(serving, tmp_path):
                 return await tab.value("document.getElementById('notice').textContent"), tab.console
 
     notice, console = asyncio.run(run())
-    assert notice == "1 streams are open, the most there may be (too-many-clients)"
+    assert notice == "as many streams as there may be (1) are open; try again later (too-many-clients)"
     assert console == []
 
 
