@@ -63,6 +63,8 @@ def serve(
         "endpoint": {"rule2_min_trailing_silence": pause, "rule3_min_utterance_length": longest},
     }
     settings = parse_settings(ServeSettings, apply_overrides(given, limit or []), _WHERE)
+    for door in settings.open_doors():
+        typer.echo(f"asr-kd: {door}", err=True)
     recognizer = open_recognizer(model, num_threads=threads, decoding=read_decoding(decoding, hotword or []))
     folder = model.resolve()
     name = folder.parent.name if folder.name == "model" else folder.name  # a run's students/NAME/model

@@ -49,6 +49,19 @@ class ServeSettings(Settings):
     grace_seconds: float = Field(5.0, ge=0, le=3_600)
     """Asked to stop, the server lets streams go on for so long before it finishes them."""
 
+    def open_doors(self) -> list[str]:
+        """What someone who listens beyond this machine should know."""
+        if self.host == "localhost" or self.host.startswith("127.") or self.host == "::1":
+            return []
+        doors = []
+        if self.token is None:
+            doors.append(f"whoever reaches {self.host} may connect; set --token or ASR_KD_TOKEN to choose")
+        if self.tls_cert is None:
+            doors.append(
+                "what is said travels unencrypted, and browsers give this page no microphone without --tls-cert"
+            )
+        return doors
+
     @model_validator(mode="after")
     def _tls_needs_both(self) -> "ServeSettings":
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -12,8 +12,11 @@ import wave
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 from serve_client import SPEECH, START, expected_texts, finals, pcm, receive_all, speak, stream_address
 from tiny_models import noise_speech, save_tiny_model
+
+from asr_kd.serve.settings import ServeSettings
 
 README = Path(__file__).parents[2] / "asr_kd" / "serve" / "README.md"
 
@@ -161,6 +164,26 @@ def test_pages_from_elsewhere_are_turned_away(serving):
             return [await rejected(server, Origin=origin) for origin in origins]
 
     assert asyncio.run(run()) == [101, 101, 101, 403, 403, 403, 403, 403]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, 0),
+        ({"host": "localhost"}, 0),
+        ({"host": "0.0.0.0"}, 2),
+        ({"host": "0.0.0.0", "token": "secret"}, 1),
+        ({"host": "::", "token": "secret", "tls_cert": "c", "tls_key": "k"}, 0),
+    ],
+)
+def test_who_listens_beyond_this_machine_is_told_what_stands_open(given, told):
+    assert len(ServeSettings(**given).open_doors()) == told
+
+
+@pytest.mark.parametrize("given", [{"tls_cert": "c"}, {"port": 70_000}, {"token": ""}, {"max_clients": 0}])
+def test_settings_that_make_no_sense_are_refused(given):
+    with pytest.raises(ValidationError):
+        ServeSettings(**given)
 
 
 def test_over_tls(serving, tmp_path):
