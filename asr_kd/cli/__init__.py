@@ -6,7 +6,7 @@ way in.
 
 from asr_kd.cli import stages  # isort: split
 
-from asr_kd.cli import compare, data, hypotheses, lm, manifests, score, serve, sweep, targets
+from asr_kd.cli import compare, data, export, hypotheses, lm, manifests, score, serve, sweep, targets
 from asr_kd.cli.app import app
 from asr_kd.cli.entry import main
 
@@ -14,6 +14,7 @@ __all__ = [
     "app",
     "compare",
     "data",
+    "export",
     "hypotheses",
     "lm",
     "main",

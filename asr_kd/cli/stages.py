@@ -1,4 +1,4 @@
-"""Verbs that run stages of a recipe: run, prepare, train, extract, distill, evaluate, export."""
+"""Verbs that run stages of a recipe: run, prepare, train, extract, distill, evaluate."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -206,14 +206,3 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = Fal
       asr-kd evaluate recipes/AN4/an4.yaml
     """
     run_stages(recipe, overrides, "evaluate", "evaluate", force)
-
-
-@app.command()
-def export(recipe: RecipePath, overrides: Overrides = None, only: Only = None, force: Force = False) -> None:
-    """Export the students as bundles that sherpa-onnx and onnxruntime run, and verify them.
-
-    \b
-    Example:
-      asr-kd export recipes/AN4/an4.yaml --only student-kd
-    """
-    run_stages(recipe, overrides, "export", "export", force, only=only)

@@ -1,31 +1,40 @@
 """Writes a bundle: graph, tokens and a description to run and trace it by; verified before it gets its name.
 
-Knows nothing of recipes or corpora: what to trace and which utterances to verify on are given.
+Knows nothing of recipes: what to trace, and which utterances to verify on, are given.
 """
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import BundleError
+from asr_kd.export.held_out import compare_int8
 from asr_kd.export.onnx import write_onnx
 from asr_kd.export.parity import verify_bundle
+from asr_kd.export.pt2 import write_pt2
+from asr_kd.export.quantize import write_int8
+from asr_kd.export.readme import write_readme
 from asr_kd.export.sherpa import SherpaWire
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, write_json
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import LoadedModel, load_model
+from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import (
     BPE_MODEL,
     DESCRIPTION,
+    INT8,
     MODEL,
+    PT2,
     TOKENS,
     BundleInfo,
     Files,
@@ -38,11 +47,17 @@ from asr_kd.runtime.padding import DEFAULT_TAIL_MS, LOOKAHEAD_MS
 from asr_kd.runtime.recognizer import with_context
 from asr_kd.runtime.wire import WireFormat, unprintable_tokens
 
+FORMS = {"model": MODEL, "int8": INT8, "pt2": PT2}
 TRACED_PACKAGES = ("asr-kd", "torch", "onnx", "onnxscript", "onnxruntime", "sherpa-onnx")
+
+
+Format = Literal["sherpa", "pt2"]
 
 
 class ExportSettings(Settings):
     """How a model is exported."""
+
+    later = frozenset({"formats", "int8", "licence"})
 
     context: Context | None = None
     """Chunk and left context in 40 ms frames; None keeps the model's own. Others suit dynamic-chunk models."""
@@ -50,6 +65,31 @@ class ExportSettings(Settings):
     """Silence after the end of speech in which the model finishes its last word."""
     client: bool = True
     """Also verify with the real sherpa-onnx client, in a process of its own."""
+    formats: tuple[Format, ...] = Field(default=("sherpa",), min_length=1)
+    """sherpa: model.onnx, for sherpa-onnx and onnxruntime; pt2: model.pt2, for torch."""
+    int8: bool = False
+    """Also model.int8.onnx: matrices as 8-bit integers, a quarter of the size and faster on a CPU."""
+    licence: str | None = None
+    """What the model may be used under, such as an SPDX name; it depends on the recordings too. None: not stated."""
+
+    @model_validator(mode="after")
+    def _int8_is_of_onnx(self) -> "ExportSettings":
+        if self.int8 and "sherpa" not in self.formats:
+            raise ValueError("int8 is a form of model.onnx: it needs the format sherpa")
+        return self
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What a bundle says of where its model comes from, beside what the model folder says."""
+
+    recipe: str | None = None
+    wer: Mapping[str, float] = field(default_factory=dict)
+    """Test set → word error rate (a fraction) of the model, as measured."""
+    card: str | None = None
+    """A model card, Markdown; None: a short one is written."""
+    held_out: Sequence[Utterance] = ()
+    """With references; what 8-bit weights cost is measured on them. Empty: that is not measured."""
 
 
 def export_bundle(
@@ -57,9 +97,9 @@ def export_bundle(
     destination: Path,
     waveforms: Sequence[Tensor],
     *,
-    recipe: str | None = None,
-    wer: dict[str, float] | None = None,
+    origin: Origin | None = None,
     settings: ExportSettings | None = None,
+    progress: Progress = SILENT,
 ) -> BundleInfo:
     """Export a trained streaming model and verify the result; it appears at `destination` whole or not at all.
 
@@ -67,9 +107,9 @@ def export_bundle(
         model_folder: a folder that `models.weights.save_model` wrote.
         destination: the bundle's folder; an older bundle there is replaced only by a verified one.
         waveforms: [S] each, real speech at 16 kHz to verify on.
-        recipe: what the model was trained by, for the trace.
-        wer: test set → word error rate (a fraction) of the model, for the trace.
+        origin: where the model comes from, for the trace and the card.
         settings: how to export.
+        progress: told while 8-bit weights are measured.
 
     Returns:
         What stands in bundle.json, the parity report included.
@@ -79,18 +119,37 @@ def export_bundle(
         BundleError: a full-context model, or the bundle does not do what its model does.
         MissingExtraError: the extra ``export`` is not installed.
     """
-    settings = settings or ExportSettings()
+    settings, origin = settings or ExportSettings(), origin or Origin()
     source, streaming = _streaming_model(model_folder, settings)
     latency = _latency(streaming, settings.tail_ms)
-    trace = Trace(model_sha256=source.sha256, recipe=recipe, wer=wer or {}, card=source.card)
+    trace = Trace(model_sha256=source.sha256, recipe=origin.recipe, wer=dict(origin.wer), card=source.card)
     with atomic_folder(destination) as partial:
-        _write_files(partial, source)
+        _write_files(partial, source, settings)
         info = _describe(partial, destination.name, source, latency, trace)
+        info = info.model_copy(update={"licence": settings.licence})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
         report = verify_bundle(partial, source, waveforms, with_client=settings.client)
         info = info.model_copy(update={"parity": report.model_dump(mode="json")})
+        if settings.int8 and origin.held_out:
+            info = info.model_copy(update={"int8_wer": compare_int8(partial, origin.held_out, progress)})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
+        write_readme(partial, info, origin.card)
     return info
+
+
+def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, Context | None]:
+    """Folder → context of each bundle of a model.
+
+    Args:
+        contexts: several need a dynamic-chunk model; none: the model's own.
+        destination: where one bundle goes; several go into folders of it.
+    """
+    if len(contexts) < 2:
+        return {destination: contexts[0] if contexts else None}
+    return {
+        destination / f"chunk-{chunk * FRAME_SHIFT_MS}ms-left-{left * FRAME_SHIFT_MS}ms": Context(chunk, left)
+        for chunk, left in contexts
+    }
 
 
 def _streaming_model(model_folder: Path, settings: ExportSettings) -> tuple[LoadedModel, Streaming]:
@@ -108,11 +167,17 @@ def _streaming_model(model_folder: Path, settings: ExportSettings) -> tuple[Load
     return source, streaming
 
 
-def _write_files(folder: Path, source: LoadedModel) -> None:
+def _write_files(folder: Path, source: LoadedModel, settings: ExportSettings) -> None:
     source.vocabulary.save(folder / TOKENS)
     wire = WireFormat.of(source.model.settings, len(source.vocabulary))
+    module = SherpaWire(source.model, unprintable_tokens(source.vocabulary))
     notes = {"model_type": "zipformer2", "producer": "asr-kd", "source_sha256": source.sha256}
-    write_onnx(SherpaWire(source.model, unprintable_tokens(source.vocabulary)), wire, folder / MODEL, notes)
+    if "sherpa" in settings.formats:
+        write_onnx(module, wire, folder / MODEL, notes)
+    if settings.int8:
+        write_int8(folder / MODEL, folder / INT8)
+    if "pt2" in settings.formats:
+        write_pt2(module, wire, folder / PT2)
 
 
 def _describe(folder: Path, name: str, source: LoadedModel, latency: Latency, trace: Trace) -> BundleInfo:
@@ -126,7 +191,7 @@ def _describe(folder: Path, name: str, source: LoadedModel, latency: Latency, tr
             size=len(source.vocabulary), blank_id=source.vocabulary.blank_id, sha256=source.vocabulary.sha256
         ),
         files=Files(
-            model=file_entry(folder / MODEL),
+            **{key: file_entry(folder / name) for key, name in FORMS.items() if (folder / name).is_file()},
             tokens=file_entry(folder / TOKENS),
             bpe=file_entry(folder / BPE_MODEL) if source.vocabulary.bpe is not None else None,
         ),

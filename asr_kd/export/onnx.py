@@ -62,8 +62,13 @@ def write_onnx(module: SherpaWire, wire: WireFormat, path: Path, extra_metadata:
 
 
 def _strip(graph: Any) -> None:
-    """Take out the exporter's notes: they hold paths of this machine and source lines, a tenth of a small file."""
-    noted = [graph, *graph.node, *graph.value_info, *graph.initializer, *graph.input, *graph.output]
+    """Take out the exporter's notes: they hold paths of this machine and source lines, a tenth of a small file.
+
+    So with the shapes of what lies between: runtimes find them by themselves, and quantisation stumbles over those of
+    matrices that it turns.
+    """
+    del graph.value_info[:]
+    noted = [graph, *graph.node, *graph.initializer, *graph.input, *graph.output]
     for item in noted:
         del item.metadata_props[:]
         item.doc_string = ""

@@ -6,11 +6,13 @@ Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
-from asr_kd.models.conformer import Conformer
+from asr_kd.models.conformer import Conformer, ConformerLayer
 from asr_kd.models.state import StreamState
 from asr_kd.runtime.backend import mask_tokens
 
@@ -27,7 +29,9 @@ class SherpaWire(nn.Module):
 
     def __init__(self, model: Conformer, unprintable: Sequence[int] = ()) -> None:
         super().__init__()
-        self.model, self.unprintable = model, list(unprintable)
+        self.model, self.unprintable = deepcopy(model).eval().requires_grad_(False), list(unprintable)
+        for layer in self.model.layers:
+            cast(ConformerLayer, layer).attention.fuse()
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """[N, 4C + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""

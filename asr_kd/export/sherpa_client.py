@@ -39,7 +39,11 @@ def client_is_installed() -> bool:
 
 
 def run_client(
-    model: Path, tokens: Path, waveforms: Sequence[np.ndarray], packet_samples: int = 3_200
+    model: Path,
+    tokens: Path,
+    waveforms: Sequence[np.ndarray],
+    packet_samples: int = 3_200,
+    before: Sequence[np.ndarray] = (),
 ) -> list[ClientResult]:
     """Decode waveforms, all streams at once, in another process.
 
@@ -50,16 +54,20 @@ def run_client(
         tokens: its tokens.txt.
         waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at their end.
         packet_samples: samples that a stream is fed at a time.
+        before: what each stream hears first, [S] each; then it is reset. Empty: nothing.
 
     Raises:
         ClientFailure: the process died or took far too long; what it printed is in the message.
     """
     with tempfile.TemporaryDirectory() as folder:
-        paths = [str(Path(folder, f"{index}.npy")) for index in range(len(waveforms))]
-        for path, waveform in zip(paths, waveforms, strict=True):
-            np.save(path, np.ascontiguousarray(waveform, dtype=np.float32))
-        request = {"model": str(model), "tokens": str(tokens), "waveforms": paths, "packet_samples": packet_samples}
-        seconds = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE
+        request = {
+            "model": str(model),
+            "tokens": str(tokens),
+            "waveforms": _saved(Path(folder), "waveform", waveforms),
+            "before": _saved(Path(folder), "before", before),
+            "packet_samples": packet_samples,
+        }
+        seconds = sum(len(waveform) for waveform in (*waveforms, *before)) / SAMPLE_RATE
         try:
             # -P: this file's folder holds an onnx.py, which must not stand in for the package.
             done = subprocess.run(
@@ -78,6 +86,13 @@ def run_client(
     return [ClientResult(*item) for item in json.loads(done.stdout.splitlines()[-1])]
 
 
+def _saved(folder: Path, name: str, waveforms: Sequence[np.ndarray]) -> list[str]:
+    paths = [str(folder / f"{name}-{index}.npy") for index in range(len(waveforms))]
+    for path, waveform in zip(paths, waveforms, strict=True):
+        np.save(path, np.ascontiguousarray(waveform, dtype=np.float32))
+    return paths
+
+
 def _decode(request: dict[str, Any]) -> list[tuple[str, list[str], list[float]]]:
     """In the client's process: the whole request."""
     import sherpa_onnx
@@ -87,6 +102,11 @@ def _decode(request: dict[str, Any]) -> list[tuple[str, list[str], list[float]]]
     )
     waveforms = [np.load(path, allow_pickle=False) for path in request["waveforms"]]
     streams = [recognizer.create_stream() for _ in waveforms]
+    for stream, path in zip(streams, request["before"], strict=False):
+        stream.accept_waveform(SAMPLE_RATE, np.load(path, allow_pickle=False))
+        while recognizer.is_ready(stream):
+            recognizer.decode_stream(stream)
+        recognizer.reset(stream)
     packet, position = request["packet_samples"], 0
     pending = set(range(len(streams)))
     while pending:

@@ -53,11 +53,12 @@ class RelativeSelfAttention(nn.Module):
         self.fused: nn.Linear | None = None
 
     def fuse(self) -> None:
-        """Keep the three projections as one, for inference: a graph then holds, and quantises, one matrix."""
+        """Put one projection in the place of three, for export: a graph then holds, and quantises, one matrix."""
         weight, bias = self._packed()
         fused = nn.Linear(weight.shape[1], weight.shape[0])
         fused.weight, fused.bias = nn.Parameter(weight), nn.Parameter(bias)
         self.fused = fused
+        del self.query, self.key, self.value
 
     def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]; `mask` is `attention_mask` of [B, 1, T, T] (or broadcastable)."""

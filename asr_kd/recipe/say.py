@@ -55,5 +55,5 @@ def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -
 
 def say_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     """Where a bundle is, its size and its chunks."""
-    size = info.files.model.size_bytes / 1e6
+    size = sum(entry.size_bytes for entry in info.files.graphs.values()) / 1e6
     progress.message(f"  {folder}: verified, {size:.1f} MB, chunks of {info.streaming.chunk_ms} ms")

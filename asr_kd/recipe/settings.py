@@ -12,7 +12,7 @@ from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
-from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.settings import ConformerSettings, Context
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
@@ -96,10 +96,15 @@ class StudentSettings(Settings):
 class RecipeExport(ExportSettings):
     """Which models are exported, and how."""
 
+    later = ExportSettings.later | {"contexts"}
+
     models: tuple[str, ...] = ()
     """Names of students; empty exports every streaming one."""
     verify_utterances: int = Field(8, ge=1)
     """Dev utterances that a bundle is verified on, spread from the shortest to the longest."""
+    contexts: tuple[Context, ...] = ()
+    """Several latencies of one dynamic-chunk student: a bundle for each (chunk, left context), in frames of 40 ms, in
+    folders of their own below its name; one is written there itself. Empty: `context`."""
 
 
 class Recipe(Settings):

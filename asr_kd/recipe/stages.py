@@ -18,8 +18,8 @@ from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.others import others_sha256
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.export.bundle import export_bundle
-from asr_kd.files import sha256_of_file, write_text
+from asr_kd.export.bundle import Origin, bundle_places, export_bundle
+from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_inputs
@@ -186,25 +186,32 @@ def _export(context: RunContext, name: str) -> Unit:
         identity = [model_sha256(model), sha256_of_file(existing(model / DESCRIPTION, "student"))]
         return [*identity, _word_error_rates(context, name)]  # the bundle states them
 
+    places = bundle_places(recipe.export.contexts, folder)
+
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
         waveforms = [read_utterance(u) for u in spread(corpus.dev, recipe.export.verify_utterances)]
-        wer = _word_error_rates(context, name)
-        info = export_bundle(model, folder, waveforms, recipe=recipe.name, wer=wer, settings=recipe.export)
         card = context.folder("report", CARDS, f"{name}.md")
-        if card.is_file():
-            write_text(folder / "README.md", card.read_text(encoding="utf-8"))
-        say_bundle(context.progress, folder, info)
+        origin = Origin(
+            recipe=recipe.name,
+            wer=_word_error_rates(context, name),
+            card=card.read_text(encoding="utf-8") if card.is_file() else None,
+            held_out=[utterance for members in corpus.sets.values() for utterance in members],
+        )
+        for place, chosen in places.items():
+            settings = recipe.export.model_copy(update={"context": chosen or recipe.export.context})
+            info = export_bundle(model, place, waveforms, origin=origin, settings=settings, progress=context.progress)
+            say_bundle(context.progress, place, info)
 
     return Unit(
         "export",
         name,
         context.work_dir,
         folder,
-        settings=recipe.export.model_dump(mode="json"),
+        settings=recipe.export.identity(),
         inputs=inputs,
         run=run,
-        results=(folder / BUNDLE,),
+        results=tuple(place / BUNDLE for place in places),
     )
 
 

@@ -1,8 +1,9 @@
 """An exported bundle on disk: what it must hold, and opening it only when all of that is right.
 
-A bundle is a folder with model.onnx, tokens.txt, bundle.json and, where tokens are subwords, the bpe.model that cuts
-text into them, which clients do not need. Damage is found here, in Python, because the
-native clients that run a bundle end the whole process on some of it. Nothing in a bundle can run code of ours.
+A bundle is a folder with tokens.txt, bundle.json and the model in one or more forms: model.onnx, model.int8.onnx (its
+matrices as 8-bit integers), model.pt2 (torch.export). Where tokens are subwords there is the bpe.model that cuts text
+into them, which clients do not need; README.md and examples/ are for people. Damage is found here, in Python, because
+the native clients that run a bundle end the whole process on some of it. Nothing in a bundle can run code of ours.
 Knows nothing of how one is written (see ``export.bundle``) or of torch.
 """
 
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.errors import BundleError, VocabularyError
@@ -24,6 +25,9 @@ from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT, FORMAT_VERSION = "asr-kd bundle", 1
 DESCRIPTION, MODEL, TOKENS = "bundle.json", "model.onnx", "tokens.txt"
+INT8, PT2 = "model.int8.onnx", "model.pt2"
+GRAPHS = (MODEL, INT8, PT2)
+"""Forms of the model, the one that is opened when none is named first."""
 
 COPY_AGAIN = "Copy the whole bundle again, or export the model again"
 
@@ -36,12 +40,29 @@ class FileEntry(Settings):
 
 
 class Files(Settings):
-    """The files beside bundle.json; there are no others, so no name in it can lead outside the folder."""
+    """The files that are read; there are no others, so no name in bundle.json can lead outside the folder."""
 
-    model: FileEntry
+    model: FileEntry | None = None
+    """model.onnx."""
+    int8: FileEntry | None = None
+    """model.int8.onnx."""
+    pt2: FileEntry | None = None
+    """model.pt2."""
     tokens: FileEntry
     bpe: FileEntry | None = None
     """bpe.model, where the tokens are subwords."""
+
+    @model_validator(mode="after")
+    def _holds_a_model(self) -> "Files":
+        if not self.graphs:
+            raise ValueError(f"there is none of {', '.join(GRAPHS)}")
+        return self
+
+    @property
+    def graphs(self) -> dict[str, FileEntry]:
+        """The forms of the model that are there, by file name."""
+        entries = zip(GRAPHS, (self.model, self.int8, self.pt2), strict=True)
+        return {name: entry for name, entry in entries if entry is not None}
 
 
 class Latency(Settings):
@@ -91,9 +112,13 @@ class BundleInfo(Settings):
     vocabulary: VocabularyEntry
     files: Files
     trace: Trace
+    licence: str | None = None
+    """What the model may be used under, as its maker said; None: nothing was said."""
     versions: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, Any] = Field(default_factory=dict)
     """How the bundle was checked against its source model; see ``export.parity``."""
+    int8_wer: dict[str, Any] = Field(default_factory=dict)
+    """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.held_out``."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +128,9 @@ class Bundle:
     folder: Path
     info: BundleInfo
     vocabulary: Vocabulary
-    onnx_bytes: bytes
+    graph: str
+    """Which form of the model is to run, a file name."""
+    graph_bytes: bytes
     """The very bytes that were hashed: what is run cannot differ from what was checked."""
 
     @property
@@ -117,14 +144,22 @@ class Bundle:
         return WireFormat.of(self.info.model, self.info.vocabulary.size)
 
 
-def read_bundle(folder: Path) -> Bundle:
+def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
     """Read a bundle and check every file in it, without loading the graph.
+
+    Args:
+        folder: with bundle.json.
+        graph: which form of the model is wanted, a name of `GRAPHS`; None: the first that is there.
 
     Raises:
         BundleError: names the file: missing, damaged (SHA-256), of another version, inconsistent.
     """
     info = _read_info(folder)
-    named = ((MODEL, info.files.model), (TOKENS, info.files.tokens), (BPE_MODEL, info.files.bpe))
+    graphs = info.files.graphs
+    graph = graph or next(iter(graphs))
+    if graph not in graphs:
+        raise BundleError(f"holds no {graph}", where=folder, expected=f"one of {', '.join(graphs)}")
+    named = (*graphs.items(), (TOKENS, info.files.tokens), (BPE_MODEL, info.files.bpe))
     contents = {name: _read_checked(folder / name, entry) for name, entry in named if entry is not None}
     try:
         vocabulary = Vocabulary.load(folder / TOKENS)
@@ -138,7 +173,12 @@ def read_bundle(folder: Path) -> Bundle:
             where=folder / TOKENS,
             remedy=COPY_AGAIN,
         )
-    return Bundle(folder, info, vocabulary, contents[MODEL])
+    return Bundle(folder, info, vocabulary, graph, contents[graph])
+
+
+def split_graph(path: Path) -> tuple[Path, str | None]:
+    """A bundle's folder and the form of the model that a path names: the path itself and None, or a graph's file."""
+    return (path.parent, path.name) if path.name in GRAPHS and path.is_file() else (path, None)
 
 
 def file_entry(path: Path) -> FileEntry:

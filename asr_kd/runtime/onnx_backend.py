@@ -15,7 +15,7 @@ from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.models.conformer import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
-from asr_kd.runtime.bundle import COPY_AGAIN, MODEL, Bundle
+from asr_kd.runtime.bundle import COPY_AGAIN, Bundle
 from asr_kd.runtime.wire import BATCH, TensorSpec
 
 ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
@@ -86,14 +86,14 @@ def _load(bundle: Bundle, num_threads: int) -> Any:
     # A graph may name further files for its weights, unhashed and relative to wherever we run: below a file
     # there is none.
     options.add_session_config_entry(
-        "session.model_external_initializers_file_folder_path", str(bundle.folder.absolute() / MODEL)
+        "session.model_external_initializers_file_folder_path", str(bundle.folder.absolute() / bundle.graph)
     )
     try:
-        return onnxruntime.InferenceSession(bundle.onnx_bytes, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(bundle.graph_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no narrower base class
         raise BundleError(
             f"onnxruntime cannot load it: {' '.join(str(error).split())[:300]}",
-            where=bundle.folder / MODEL,
+            where=bundle.folder / bundle.graph,
             remedy=COPY_AGAIN,
         ) from error
 
@@ -107,7 +107,7 @@ def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
     if wrong:
         raise BundleError(
             f"its metadata does not fit: {'; '.join(wrong.values())}",
-            where=bundle.folder / MODEL,
+            where=bundle.folder / bundle.graph,
             expected="the zipformer2_ctc metadata of the model in bundle.json",
             remedy="Clients end their process on such a file: export the model again",
         )
@@ -115,13 +115,13 @@ def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
 
 def _check_tensors(bundle: Bundle, found: list[Any], expected: list[TensorSpec], kind: str) -> None:
     if len(found) != len(expected):
-        raise BundleError(f"{len(found)} {kind}s", expected=str(len(expected)), where=bundle.folder / MODEL)
+        raise BundleError(f"{len(found)} {kind}s", expected=str(len(expected)), where=bundle.folder / bundle.graph)
     for position, (value, spec) in enumerate(zip(found, expected, strict=True)):
         if value.type != ELEMENT_TYPES[spec.dtype] or not _fits(value.shape, spec.shape):
             raise BundleError(
                 f"{kind} {position} ({value.name}) is {value.type} {value.shape}",
                 expected=f"{ELEMENT_TYPES[spec.dtype]} {list(spec.shape)} ({spec.name})",
-                where=bundle.folder / MODEL,
+                where=bundle.folder / bundle.graph,
                 remedy=COPY_AGAIN,
             )
 

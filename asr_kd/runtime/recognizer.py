@@ -29,8 +29,8 @@ from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
 from asr_kd.models.weights import NO_PICKLES, LoadedModel, load_model
 from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
-from asr_kd.runtime.bundle import read_bundle
-from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.bundle import read_bundle, split_graph
+from asr_kd.runtime.graphs import open_backend
 from asr_kd.runtime.padding import DEFAULT_TAIL_MS, padded_num_samples
 from asr_kd.runtime.streaming import DEFAULT_ENDPOINT, StreamingRecognizer, check_samples
 from asr_kd.runtime.wire import unprintable_tokens
@@ -179,7 +179,8 @@ def open_recognizer(
     """Open a model folder or a bundle, whichever `path` is.
 
     Args:
-        path: a folder with model.json (run by torch on `device`) or bundle.json (run by onnxruntime).
+        path: a folder with model.json (run by torch on `device`) or bundle.json (run by onnxruntime), or one of a
+            bundle's graphs, such as BUNDLE/model.int8.onnx.
         tail_ms: silence after an utterance; None takes what the bundle says, or the default.
         device: of a model folder.
         num_threads: of a bundle.
@@ -191,12 +192,12 @@ def open_recognizer(
         LanguageModelError: the LM or lexicon does not fit.
         MissingExtraError: a bundle without onnxruntime, a beam without flashlight-text.
     """
-    folder = Path(path)
+    folder, graph = split_graph(Path(path))
     if (folder / BUNDLE_DESCRIPTION).is_file():
-        bundle = read_bundle(folder)
+        bundle = read_bundle(folder, graph)
         tail = bundle.info.streaming.tail_ms if tail_ms is None else tail_ms
         decoder = open_decoder(bundle.vocabulary, decoding)
-        backend = OnnxBackend(bundle, num_threads)
+        backend = open_backend(bundle, num_threads)
         return Recognizer(backend, bundle.vocabulary, tail_ms=tail, name=str(folder), decoder=decoder)
     if not (folder / MODEL_DESCRIPTION).is_file():
         raise CheckpointError(

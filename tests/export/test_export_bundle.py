@@ -28,7 +28,13 @@ needs_client = pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx
 def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_folder):
     info = json.loads((bundle / "bundle.json").read_text())
     source = load_model(model_folder)
-    assert sorted(path.name for path in bundle.iterdir()) == ["bundle.json", "model.onnx", "tokens.txt"]
+    assert sorted(path.name for path in bundle.iterdir()) == [
+        "README.md",
+        "bundle.json",
+        "examples",
+        "model.onnx",
+        "tokens.txt",
+    ]
     assert info["streaming"] == {
         "chunk_frames": CHUNK_FRAMES,
         "left_context_frames": 8,
@@ -51,6 +57,7 @@ def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_fol
     assert parity["batch_difference"] < 1e-4
     assert parity["transcripts_equal"] == parity["utterances"] == 3
     assert parity["ties"] == 0
+    assert parity["resets_equal"] == parity["client_resets_equal"] == 3
 
 
 def test_the_graph_holds_no_path_of_the_machine_that_made_it(bundle):

@@ -46,8 +46,10 @@ def test_it_can_be_written_with_again(subword_bundle):
     assert opened.info.files.bpe is not None
     assert opened.vocabulary.encode("THE HAT") == WORDS.encode("THE HAT")
     assert sorted(path.name for path in subword_bundle.iterdir()) == [
+        "README.md",
         "bpe.model",
         "bundle.json",
+        "examples",
         "model.onnx",
         "tokens.txt",
     ]

@@ -1,0 +1,126 @@
+"""One trained model to bundles, without its recipe: what a recipe would say is found beside the model, or given."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from asr_kd.corpora.manifest import Utterance, read_manifest
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import BundleError, CheckpointError
+from asr_kd.evaluation.answers import spread
+from asr_kd.evaluation.report import CARDS, RESULTS, read_results
+from asr_kd.export.bundle import ExportSettings, Origin, bundle_places, export_bundle
+from asr_kd.models.settings import Context
+from asr_kd.models.weights import DESCRIPTION, load_model
+from asr_kd.progress import SILENT, Progress
+from asr_kd.runtime.bundle import BundleInfo
+
+TRAINED_ON = {"train", "untranscribed"}
+"""Manifests of a run that are not held out."""
+VERIFIED_ON = 8
+"""Utterances that a bundle is verified on, spread from the shortest to the longest."""
+
+
+def export_model(
+    folder: Path,
+    out: Path | None,
+    settings: ExportSettings,
+    contexts: Sequence[Context] = (),
+    speech: Sequence[Path] = (),
+    progress: Progress = SILENT,
+) -> dict[Path, BundleInfo]:
+    """Export a model folder, such as RUN/students/NAME/model, once for each context.
+
+    Args:
+        folder: of the model, or the student's that holds it.
+        out: where the bundle goes, or the bundles' folders; None: RUN/export/NAME of the model's run.
+        settings: how to export.
+        contexts: chunks and left contexts; none: the model's own.
+        speech: manifests of held-out utterances; none: all sets of the model's run but its training set.
+        progress: told how far it is.
+
+    Returns:
+        What was written, by folder.
+
+    Raises:
+        BundleError: no speech to verify on, no place to write to, or a bundle does not do what its model does.
+        CheckpointError, CorpusError, MissingExtraError: as reading the parts raises them.
+    """
+    folder = _model_folder(folder)
+    run, name = _run_of(folder), folder.parent.name
+    destination = out or (run / "export" / name if run is not None else None)
+    if destination is None:
+        raise BundleError(
+            "does not lie in a run", where=folder, expected="RUN/students/NAME/model", remedy="Say where to with --out"
+        )
+    held_out = _held_out(folder, run, speech)
+    waveforms = [read_utterance(utterance) for utterance in spread(held_out, VERIFIED_ON)]
+    origin = _origin(folder, run, name, held_out)
+    found = {}
+    for place, context in bundle_places(contexts, destination).items():
+        chosen = settings.model_copy(update={"context": context or settings.context})
+        found[place] = export_bundle(folder, place, waveforms, origin=origin, settings=chosen, progress=progress)
+    return found
+
+
+def contexts_of(folder: Path, chunks: Sequence[int], lefts: Sequence[int]) -> list[Context]:
+    """Pairs of chunk and left context in frames; what is not given is the model's own.
+
+    Args:
+        folder: of the model.
+        chunks: any number.
+        lefts: none, one for all, or one for each chunk.
+    """
+    if not chunks and not lefts:
+        return []
+    streaming = load_model(_model_folder(folder)).model.settings.streaming
+    if streaming is None:
+        raise CheckpointError("is a full-context model", where=folder, expected="a streaming one")
+    chunks = list(chunks) or [streaming.chunk_frames]
+    looks_back = list(lefts) or [streaming.left_context_frames]
+    each = looks_back * len(chunks) if len(looks_back) == 1 else looks_back
+    return [Context(*pair) for pair in zip(chunks, each, strict=True)]
+
+
+def _model_folder(folder: Path) -> Path:
+    inside = folder / "model"
+    found = inside if not (folder / DESCRIPTION).is_file() and (inside / DESCRIPTION).is_file() else folder
+    return found.resolve()
+
+
+def _run_of(folder: Path) -> Path | None:
+    """The run that a model folder lies in, or None."""
+    run = folder.parent.parent.parent
+    return run if folder.name == "model" and (run / "manifests").is_dir() else None
+
+
+def _held_out(folder: Path, run: Path | None, speech: Sequence[Path]) -> list[Utterance]:
+    own = sorted((run / "manifests").glob("*.jsonl")) if run is not None else []
+    manifests = speech or [path for path in own if path.stem not in TRAINED_ON]
+    found = [utterance for path in manifests for utterance in read_manifest(path) if utterance.text is not None]
+    if not found:
+        raise BundleError(
+            "there is no speech to verify its bundle on",
+            where=folder,
+            expected="a run's held-out sets beside it, or a manifest",
+            remedy="Name one with --speech",
+        )
+    return found
+
+
+def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Utterance]) -> Origin:
+    """What the run's report says of the model, where there is one."""
+    recipe = load_model(folder).card.get("recipe")
+    if run is None or not (run / "report" / RESULTS).is_file():
+        return Origin(recipe=recipe, held_out=held_out)
+    results = read_results(run / "report")
+    keys = [key for key, model in results["models"].items() if model.get("name", key) == name]
+    rates = {
+        test_set: rows[key]["wer"] for test_set, rows in results["test_sets"].items() for key in keys if key in rows
+    }
+    card = run / "report" / CARDS / f"{name}.md"
+    return Origin(
+        recipe=recipe,
+        wer=rates,
+        card=card.read_text(encoding="utf-8") if card.is_file() else None,
+        held_out=held_out,
+    )
