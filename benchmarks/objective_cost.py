@@ -2,11 +2,13 @@
 
     python benchmarks/objective_cost.py exp/an4/manifests exp/an4/teachers/teacher/model [--model tiny] [--rounds 10]
 
-A step here is all of it: features from memory, targets read from a store (extracted first, with this teacher, into a
-temporary folder) and collated, the optimizer step; λ = 0.5. All forms of all kinds that `distill.objectives` knows
-take turns on the same batches, which end in the silence that the latest of them needs; `adds` is the median, over
-batches and rounds, of its processor time over that of CTC alone, less 1, and `of it reading` the part that reading and
-collating took of CTC's step. One thread.
+A step here is all of it: features, targets from a store (extracted first, with this teacher, into a temporary folder),
+collating, the optimizer step; λ = 0.5. Features and targets come from memory, as from the second epoch on;
+`--cache-mb 0` reads audio, features and targets anew each time, as with a corpus that does not fit.
+
+All forms of all kinds that `distill.objectives` knows take turns on the same batches, which end in the silence that
+the latest of them needs. `adds` is the median, over batches and rounds, of an objective's processor time over that of
+CTC alone, less 1; `of it reading` is the part, of CTC's step, that reading and collating added. One thread.
 
 Not as in training: hypotheses are four copies of the transcript, and nothing is augmented.
 """
@@ -17,7 +19,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from training_batches import MODELS, frames_of, load, make_dataset, make_stepper, plan_batches, read_corpus
@@ -87,25 +89,32 @@ class Timed:
         return time.process_time() - start, read - start
 
 
+class Data(NamedTuple):
+    """What all objectives learn from."""
+
+    utterances: Sequence[Utterance]
+    vocabulary: Vocabulary
+    store: Store
+    cache_mb: int
+
+
 def prepare(
     distill: DistillSettings | None,
     student: ConformerSettings,
     teacher: ConformerSettings,
     precision: str,
-    utterances: Sequence[Utterance],
-    vocabulary: Vocabulary,
-    store: Store,
+    data: Data,
 ) -> Timed:
     """An objective, ready to take steps."""
-    stepper = make_stepper(student, vocabulary, precision, distill, PLAIN, teacher)
+    stepper = make_stepper(student, data.vocabulary, precision, distill, PLAIN, teacher)
     objective = stepper.objective
     more: dict[str, Any] = {"arrays": objective.needs_arrays}
     if objective.needs_targets or objective.needs_arrays:
-        more["store"] = store
+        more["store"] = data.store
     if objective.needs_hypotheses:
-        spelled = [vocabulary.encode(utterance.text or "") for utterance in utterances]
+        spelled = [data.vocabulary.encode(utterance.text or "") for utterance in data.utterances]
         more["taught"] = [[Taught(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
-    return Timed(stepper, make_dataset(utterances, vocabulary, **more))
+    return Timed(stepper, make_dataset(data.utterances, data.vocabulary, data.cache_mb, **more))
 
 
 def measure(timed: dict[str, Timed], batches: Sequence[Sequence[Draw]], rounds: int) -> dict[str, tuple[float, float]]:
@@ -138,6 +147,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=16.0, help="of padded audio in a batch")
     parser.add_argument("--batches", type=int, default=6, help="from short to long utterances")
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--cache-mb", type=int, default=1_000, help="memory for features and targets")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     utterances, vocabulary = read_corpus(arguments.manifests)
@@ -149,9 +159,9 @@ def main() -> None:
         rows = sorted({draw.row for batch in batches for draw in batch})
         heard = [utterances[row] for row in rows]
         store = label(Path(folder), arguments.teacher, teacher.layers, heard, vocabulary)
+        data = Data(utterances, vocabulary, store, arguments.cache_mb)
         timed = {
-            name: prepare(distill, student, teacher, arguments.precision, utterances, vocabulary, store)
-            for name, distill in chosen.items()
+            name: prepare(distill, student, teacher, arguments.precision, data) for name, distill in chosen.items()
         }
         found = measure(timed, batches, arguments.rounds)
     print(f"{arguments.model}, {arguments.precision}, batches of {arguments.seconds:g} s, torch {torch.__version__}\n")

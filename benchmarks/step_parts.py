@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from asr_kd.models.attention import attention_mask
 from asr_kd.models.dropout import Dropout
 
 BATCH, HEADS, FRAMES, HEAD_WIDTH, INNER = 8, 4, 100, 36, 576
@@ -21,8 +22,8 @@ BATCH, HEADS, FRAMES, HEAD_WIDTH, INNER = 8, 4, 100, 36, 576
 
 def plain(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
     """What `models/attention.py` does on a CPU."""
-    scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5
-    return scores.masked_fill(~allowed, float("-inf")).softmax(-1).to(value.dtype) @ value
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + attention_mask(allowed)
+    return scores.softmax(-1).to(value.dtype) @ value
 
 
 def fused(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:

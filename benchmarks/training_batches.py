@@ -42,10 +42,12 @@ def plan_batches(
     return [ordered[round((index + 0.5) * len(ordered) / count - 0.5)] for index in range(count)]
 
 
-def make_dataset(utterances: Sequence[Utterance], vocabulary: Vocabulary, **more: object) -> SpeechDataset:
+def make_dataset(
+    utterances: Sequence[Utterance], vocabulary: Vocabulary, cache_mb: int = 1_000, **more: object
+) -> SpeechDataset:
     """Examples with their tokens; features stay in memory once they are made."""
     tokens = [vocabulary.encode(utterance.text or "") for utterance in utterances]
-    return SpeechDataset(utterances, tokens, 2.0, 1_000, **more)  # type: ignore[arg-type]
+    return SpeechDataset(utterances, tokens, 2.0, cache_mb, **more)  # type: ignore[arg-type]
 
 
 def load(dataset: SpeechDataset, draws: Sequence[Draw]) -> Batch:
