@@ -157,7 +157,9 @@ class DistillSettings(Settings):
     def _check_objectives(self, objectives: ObjectiveSettings) -> None:
         if not objectives.chosen:
             raise ValueError(f"objectives is empty; known: {', '.join(type(objectives).model_fields)}")
-        both = sorted(self.model_fields_set & set(self.one_objective))
+        # What stands at its default says nothing: a resolved recipe has every key.
+        fields = type(self).model_fields
+        both = sorted(name for name in self.one_objective if getattr(self, name) != fields[name].default)
         if both:
             raise ValueError(f"{both[0]} describes the one objective of a student without `objectives`; set it there")
 

@@ -110,3 +110,10 @@ def test_dense_targets_may_be_softened():
 def test_terms_and_weights_must_match():
     with pytest.raises(ValueError, match="same names"):
         Objective({"a": FrameKl(0, "all")}, {"b": 1.0})
+
+
+def test_a_resolved_recipe_with_a_weighted_sum_is_read_again():
+    settings = parse_settings(DistillSettings, {"objectives": {"frame_kl": {"delay_frames": 2}}}, "recipe.yaml")
+    assert parse_settings(DistillSettings, settings.model_dump(mode="json"), "recipe.resolved.yaml") == settings
+    with pytest.raises(RecipeError, match="delay_frames describes the one objective"):
+        parse_settings(DistillSettings, {"delay_frames": 1, "objectives": {"frame_kl": {}}}, "recipe.yaml")
