@@ -7,6 +7,7 @@ Shapes: S samples.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -14,11 +15,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.errors import BundleError
 from asr_kd.evaluation.opening import TeacherRecognizer
 from asr_kd.evaluation.systems import System
 from asr_kd.features.fbank import NUM_MEL_BINS
+from asr_kd.files import sha256_of_file
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.weights import WEIGHTS
 from asr_kd.runtime.backend import TorchBackend
+from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
+from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.recognizer import Recognizer
 
 INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")
@@ -107,11 +113,10 @@ def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | 
 
 def int8_size(system: System) -> Int8:
     """Bytes of the weights as 8-bit integers: of the file where there is one, else estimated, which `of` says."""
-    folder = system.weights
-    if folder is not None and folder.is_dir():
-        for path in (folder / name for name in INT8_FILES):
-            if path.is_file():
-                return Int8(path.stat().st_size, f"file {path.name}")
+    folders = [folder for folder in (system.weights, _bundle_of(system)) if folder is not None and folder.is_dir()]
+    for path in (folder / name for folder in folders for name in INT8_FILES):
+        if path.is_file():
+            return Int8(path.stat().st_size, f"file {path.name}")
     weights = _weights(system)
     if weights is not None:
         of = "estimate: matrices as int8 with a float32 scale for each output, the rest float32"
@@ -119,6 +124,18 @@ def int8_size(system: System) -> Int8:
     if system.parameters is not None:
         return Int8(system.parameters, "estimate: a byte for each parameter")
     return Int8(None, "not known: neither weights nor their number")
+
+
+def _bundle_of(system: System) -> Path | None:
+    """The bundle of a system, if it is there, whole, and of these very weights."""
+    if system.bundle is None or system.weights is None or not (system.bundle / BUNDLE).is_file():
+        return None
+    try:
+        made_from = read_bundle(system.bundle).info.trace.model_sha256
+    except BundleError:  # then the size is an estimate, and says so
+        return None
+    weights = system.weights / WEIGHTS
+    return system.bundle if weights.is_file() and sha256_of_file(weights) == made_from else None
 
 
 def quantised_bytes(weights: Iterable[Tensor]) -> int:

@@ -20,7 +20,7 @@ from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.runtime.backend import TorchBackend, check_numbers
-from asr_kd.runtime.bundle import read_bundle
+from asr_kd.runtime.bundle import read_bundle, split_graph
 from asr_kd.runtime.recognizer import batches_by_seconds, open_recognizer
 from asr_kd.teachers.base import Teacher
 
@@ -37,7 +37,7 @@ def open_system(
     details: Mapping[str, Any] | None = None,
     decoding: DecodingSettings = GREEDY,
 ) -> System:
-    """Open a model folder (torch) or a bundle (onnxruntime) under a name.
+    """Open a model folder (torch), or a bundle or one of its graphs, under a name.
 
     Args:
         device: of a model folder.
@@ -56,7 +56,7 @@ def open_system(
         parameters = sum(weights.numel() for weights in backend.model.parameters())
         engine, where = "torch", str(backend.model.mean.device)
     else:
-        parameters = read_bundle(folder).info.num_parameters
+        parameters = read_bundle(*split_graph(folder)).info.num_parameters
         engine, where = "onnxruntime", "cpu"
     streaming = {
         "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS if context else None,

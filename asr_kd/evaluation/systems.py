@@ -65,6 +65,8 @@ class System:
     device: str = "cpu"
     details: Mapping[str, Any] = field(default_factory=dict)
     size_bytes: int | None = None
+    bundle: Path | None = None
+    """Where the model is exported to, if it has been: its 8-bit weights are looked for there."""
 
     @property
     def key(self) -> str:

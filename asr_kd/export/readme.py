@@ -82,10 +82,10 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
 
 
 def _described(info: BundleInfo) -> str:
-    return (
-        f"A streaming Conformer CTC model, {info.num_parameters / 1e6:.2f} million parameters. It was exported without "
-        "an evaluation beside it: what it is good at is not known here."
-    )
+    text = f"A streaming Conformer CTC model, {info.num_parameters / 1e6:.2f} million parameters."
+    if info.trace.wer:
+        return text
+    return f"{text} It was exported without an evaluation beside it: what it is good at is not known here."
 
 
 def _files(info: BundleInfo) -> str:

@@ -1,6 +1,7 @@
 """The teachers and students of a recipe as systems to evaluate: which are there, who they are, what part they play."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def open_named(context: RunContext, name: str) -> System:
     folder = model_folders(context)[name]
     card = load_model(folder).card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
-    return open_system(name, role, folder, device=device, details=details, decoding=decoding)
+    found = open_system(name, role, folder, device=device, details=details, decoding=decoding)
+    return replace(found, bundle=context.folder("export", name))
 
 
 def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:

@@ -7,16 +7,19 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_models import noise_speech, tiny_model
+from tiny_models import noise_speech, save_tiny_model, tiny_model
 
 import asr_kd.export.parity
 from asr_kd.config import parse_settings
 from asr_kd.errors import BundleError, RecipeError
+from asr_kd.evaluation.compute import int8_size
+from asr_kd.evaluation.opening import open_system
 from asr_kd.export.bundle import ExportSettings, bundle_places, export_bundle
 from asr_kd.export.parity import mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
@@ -230,6 +233,14 @@ def test_streams_in_one_batch_are_equal_in_torch_export(forms, waveforms):
     for one, mixed in zip(single, mixed_log_probs(recognizer.backend, features), strict=True):
         torch.testing.assert_close(mixed, one, atol=1e-5, rtol=0)
     assert stream_alignments(recognizer, waveforms) == stream_alignments(open_recognizer(forms), waveforms)
+
+
+def test_the_cost_table_reads_the_size_of_the_exported_weights(forms, model_folder, tmp_path):
+    system = replace(open_system("student-kd", "student_kd", model_folder), bundle=forms)
+    assert int8_size(system) == ((forms / INT8).stat().st_size, "file model.int8.onnx")
+    other = replace(open_system("x", "other", save_tiny_model(tmp_path / "x", seed=9)), bundle=forms)
+    assert int8_size(other).of.startswith("estimate"), "a bundle of other weights"
+    assert open_system("int8", "other", forms / INT8).parameters == system.parameters
 
 
 def test_one_projection_in_the_place_of_three_changes_nothing():
