@@ -8,6 +8,7 @@ Shapes: B utterances, T frames, V vocabulary.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,7 +17,7 @@ from asr_kd.decoding.hotwords import Hotwords
 from asr_kd.decoding.hypothesis import NOTHING, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.lexicon import Lexicon, build_lexicon, read_words, separator_of
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, DecodingSettings
-from asr_kd.decoding.streaming_beam import StreamingBeam
+from asr_kd.decoding.streaming_beam import StreamingBeam, candidates, heard_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
@@ -46,6 +47,7 @@ class BeamSearch:
         self._entries = entries
         self._lm = None if settings.lm is None else open_kenlm(settings.lm, entries)
         self._separator = separator_of(vocabulary)
+        self._ending = self.last_frame()
         self._weigh()
 
     def reweighted(self, lm_weight: float, word_score: float) -> "BeamSearch":
@@ -64,24 +66,21 @@ class BeamSearch:
             log_probs: [B, T, V], any float type; −inf is the logarithm of 0.
             lens: frames of each utterance, [B].
         """
-        on_cpu = log_probs.detach().float().clamp_min(LOWEST_LOG_PROB).cpu()
-        rows = zip(on_cpu, lens.tolist(), strict=True)
-        return [self._decode(frames[:length]) for frames, length in rows]
+        heard = np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
+        return [self._decode(frames[:length]) for frames, length in zip(heard, lens.tolist(), strict=True)]
 
     def stream(self) -> StreamingBeam:
         """A stream of its own: a search of its own around the shared language model."""
-        return StreamingBeam(
-            self._open(), self.vocabulary.blank_id, self.settings.nbest, self.last_frame(), self.word_names
-        )
+        return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, self.word_names)
 
-    def last_frame(self) -> Tensor | None:
+    def last_frame(self) -> np.ndarray | None:
         """A frame [1, V] after the last one, which says a word separator: it ends the last word.
 
         Where the word has ended, it is one more separator. None where words do not end in one.
         """
         if self.lexicon is None or not self.lexicon.ends_in_separator or self._separator is None:
             return None
-        row = torch.full((1, len(self.vocabulary)), LOWEST_LOG_PROB)
+        row = np.full((1, len(self.vocabulary)), LOWEST_LOG_PROB, dtype=np.float32)
         row[0, self._separator] = 0.0
         return row
 
@@ -90,27 +89,31 @@ class BeamSearch:
         """Words of the lexicon by number."""
         return None if self.lexicon is None else self._entries
 
-    def _decode(self, frames: Tensor) -> list[Hypothesis]:
+    def _decode(self, frames: np.ndarray) -> list[Hypothesis]:
         if len(frames) > LONGEST_AT_ONCE_FRAMES:
             stream = self.stream()
-            stream.accept(frames)
+            stream.accept(torch.from_numpy(frames))
             stream.finish()
             return stream.nbest()
-        extra = self.last_frame()
-        heard = (frames if extra is None else torch.cat([frames, extra])).contiguous()
-        found = self._search.decoder.decode(heard.data_ptr(), *heard.shape)
+        # Numpy throughout: a tensor operation on one utterance costs as much as the search of several frames.
+        blank_id = self.vocabulary.blank_id
+        numbers, _ = heard_frames(frames, blank_id, self.settings.sure_blank, after_blank=False)
+        heard = frames[numbers]
+        left_out = float(frames[:, blank_id].sum() - heard[:, blank_id].sum())
+        search = self._search.decoder
+        search.decode_begin()
+        for part in (heard, self._ending):
+            if part is not None and len(part):
+                search.decode_step(part.ctypes.data, *part.shape)
+        search.decode_end()
         hypotheses = []
-        for result in found[: self._candidates]:
-            path = result.tokens[1 : len(frames) + 1]  # before stands the state before the first frame
-            values = frames.gather(1, torch.tensor(path, dtype=torch.long).unsqueeze(1)).flatten().tolist()
-            words = None if self.lexicon is None else tuple(self._entries[w] for w in result.words if w >= 0)
-            hypotheses.append(Hypothesis(*collapse_path(path, values, self.vocabulary.blank_id), result.score, words))
+        for result in search.get_all_final_hypothesis()[: candidates(self.settings.nbest)]:
+            path = result.tokens[1 : len(heard) + 1]  # before stands the state before the first frame
+            values = heard[np.arange(len(path)), path].tolist()
+            words = None if self.lexicon is None else tuple([self._entries[w] for w in result.words if w >= 0])
+            collapsed = collapse_path(path, values, numbers.tolist(), blank_id)
+            hypotheses.append(Hypothesis(*collapsed, result.score + left_out, words))
         return distinct(hypotheses)[: self.settings.nbest] or [NOTHING]
-
-    @property
-    def _candidates(self) -> int:
-        """Paths that are looked at: several may say the same."""
-        return 1 if self.settings.nbest == 1 else self.settings.beam_size
 
     def _read_lexicon(self) -> Lexicon:
         path = self.settings.lexicon

@@ -37,7 +37,7 @@ class GreedyDecoder:
         found = []
         for row, length in enumerate(lens.tolist()):
             path, sure = paths[row, :length].tolist(), values[row, :length].tolist()
-            found.append([Hypothesis(*collapse_path(path, sure, self.blank_id), sum(sure))])
+            found.append([Hypothesis(*collapse_path(path, sure, range(length), self.blank_id), sum(sure))])
         return found
 
     def stream(self) -> StreamingGreedy:

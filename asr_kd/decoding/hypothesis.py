@@ -3,8 +3,7 @@
 Knows tensors only. Shapes: T frames, U tokens.
 """
 
-import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -66,17 +65,19 @@ class Collapsed(NamedTuple):
     ends: list[int]
     log_probs: list[float]
 
-    def append(self, path: Sequence[int], values: Sequence[float], start: int, previous: int, blank_id: int) -> None:
+    def append(
+        self, path: Sequence[int], values: Sequence[float], frames: Iterable[int], previous: int, blank_id: int
+    ) -> None:
         """Collapse the next frames of a path: repeats are one token, blanks none.
 
         Args:
             path: token of each frame, [T].
             values: log-posterior of that token in that frame, [T].
-            start: number of the first frame.
+            frames: their numbers, [T].
             previous: token of the frame before.
             blank_id: the CTC blank.
         """
-        for frame, (token, value) in enumerate(zip(path, values, strict=True), start=start):
+        for frame, token, value in zip(frames, path, values, strict=False):
             if token != blank_id:
                 if token != previous:
                     self.tokens.append(token)
@@ -90,10 +91,10 @@ class Collapsed(NamedTuple):
             previous = token
 
 
-def collapse_path(path: Sequence[int], values: Sequence[float], blank_id: int) -> Collapsed:
-    """Tokens of a whole path."""
+def collapse_path(path: Sequence[int], values: Sequence[float], frames: Iterable[int], blank_id: int) -> Collapsed:
+    """Tokens of a whole path; see `Collapsed.append`."""
     collapsed = Collapsed([], [], [], [])
-    collapsed.append(path, values, 0, blank_id, blank_id)
+    collapsed.append(path, values, frames, blank_id, blank_id)
     return collapsed
 
 
@@ -107,8 +108,3 @@ def distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
             seen.add(said)
             kept.append(item)
     return kept
-
-
-def without_repeats(path: Sequence[int], blank_id: int) -> list[int]:
-    """Tokens that a path collapses to."""
-    return [token for token, _ in itertools.groupby(path) if token != blank_id]

@@ -30,10 +30,12 @@ class DecodingSettings(Settings):
     """Added for each hotword that is said, nats; a part of it as soon as its beginning is."""
     beam_size: int = Field(25, ge=1, le=10_000)
     """Prefixes that are followed."""
-    beam_threshold: float = Field(25.0, gt=0, le=1_000)
+    beam_threshold: float = Field(10.0, gt=0, le=1_000)
     """Prefixes this much less likely than the best are dropped, nats."""
-    beam_tokens: int = Field(40, ge=1, le=100_000)
+    beam_tokens: int = Field(10, ge=1, le=100_000)
     """Most likely tokens of a frame that the search goes on with."""
+    sure_blank: float = Field(0.995, ge=0.5, le=1)
+    """Of neighbouring frames whose blank is likelier than this, the search hears the first only; 1: it hears all."""
     nbest: int = Field(1, ge=1, le=10_000)
     """Hypotheses that are kept."""
 

@@ -62,7 +62,8 @@ class StreamingGreedy:
         values, path = log_probs.max(dim=-1)  # [T] each
         known = len(self.tokens)
         said, sure = path.tolist(), values.tolist()
-        self._collapsed.append(said, sure, self.num_frames, self._previous, self.blank_id)
+        numbers = range(self.num_frames, self.num_frames + len(said))
+        self._collapsed.append(said, sure, numbers, self._previous, self.blank_id)
         self._score += sum(sure)
         self.num_frames += len(said)
         self._previous = said[-1]

@@ -26,7 +26,7 @@ BLANK, SEPARATOR = 0, 1
 WORDS = ["A", "B", "AB", "BA"]
 SENTENCES = ["A B", "AB A", "B BA A", "A AB", "BA B", "A A B"]
 WIDE = {"beam_size": 4_000, "beam_threshold": 900.0}
-ANY = {"kind": "beam", "beam_size": 30}
+ANY = {"kind": "beam", "beam_size": 30, "beam_threshold": 25.0, "beam_tokens": 40}
 
 
 @pytest.fixture(scope="module")
@@ -113,7 +113,7 @@ def test_it_is_torchaudios_decoder(lm, tmp_path):
     ours = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=0.7, word_score=-0.3)
     for seed in range(10):
         log_probs = random_posteriors(30, seed)
-        ended = torch.cat([log_probs, ours.last_frame().unsqueeze(0)], dim=1)
+        ended = torch.cat([log_probs, torch.from_numpy(ours.last_frame()).unsqueeze(0)], dim=1)
         reference = theirs(ended)[0][0]
         [[found]] = ours.decode(log_probs, torch.tensor([30]))
         assert list(found.words) == reference.words
@@ -193,7 +193,7 @@ def test_a_stream_remembers_no_more_than_a_bound(lm):
     for seed in range(30):
         stream.accept(random_posteriors(200, seed)[0])
         longest = max(longest, stream.pending_frames)
-        assert sum(len(part) for part in stream._log_probs) == stream.pending_frames
+        assert sum(len(part) for part in stream._heard) == stream.pending_frames
         kept = len(stream._search.decoder.get_all_final_hypothesis()[0].tokens)
         assert kept <= streaming_beam.SETTLE_FRAMES + 250
     assert stream.num_frames == 6_000
@@ -259,6 +259,28 @@ def test_the_beam_counts_trailing_blanks_as_greedy_does():
         for part in log_probs[0].split(7):
             stream.accept(part)
     assert streams[0].trailing_blanks == streams[1].trailing_blanks == 6
+
+
+@pytest.mark.parametrize("case", ["plain", "words"])
+def test_frames_that_are_surely_blank_can_be_left_out(case, lm):
+    log_probs = random_posteriors(80, 4, sharpness=5.0)
+    quiet = torch.tensor([0.9991, 0.0003, 0.0003, 0.0003]).log()
+    for start, stop in ((0, 9), (20, 21), (30, 44), (70, 80)):
+        log_probs[0, start:stop] = quiet
+    lens = torch.tensor([80])
+    all_heard = search(sure_blank=1.0, **settings_of(case, lm))
+    [[every]], [[few]] = (decoder.decode(log_probs, lens) for decoder in (all_heard, search(**settings_of(case, lm))))
+    assert few._replace(score=0) == every._replace(score=0), "also the times"
+    assert few.score == pytest.approx(every.score, abs=0.1)
+    stream = search(**settings_of(case, lm)).stream()
+    for part in log_probs[0].split(3):
+        stream.accept(part)
+    assert (stream.num_frames, stream.trailing_blanks) == (80, 10)
+    sure = log_probs[0, :, BLANK].exp() > 0.995
+    assert stream.pending_frames == 80 - int((sure[1:] & sure[:-1]).sum()) <= 50
+    stream.finish()
+    assert stream.nbest()[0]._replace(score=0) == few._replace(score=0)
+    assert stream.nbest()[0].score == pytest.approx(few.score, abs=1e-4)
 
 
 # -- hotwords --------------------------------------------------------------------------------------------
