@@ -25,7 +25,7 @@ SAMPLE_RATE = 16_000
 VOCABULARY = 500
 
 CLIENT = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np, sherpa_onnx
 task = json.loads(sys.argv[1])
 recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
@@ -41,10 +41,10 @@ hear(samples[:48_000])
 begin = time.process_time()
 hear(samples)
 print(json.dumps({"seconds": time.process_time() - begin,
-                  "rss": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+                  "rss": 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])}))
 """
 OURS = """
-import json, resource, sys, time
+import json, sys, time
 import numpy as np, torch
 torch.set_num_threads(1)
 from asr_kd.runtime.recognizer import open_recognizer
@@ -60,7 +60,7 @@ hear(samples[:48_000])
 begin = time.process_time()
 hear(samples)
 print(json.dumps({"seconds": time.process_time() - begin,
-                  "rss": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+                  "rss": 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])}))
 """
 
 
