@@ -13,8 +13,9 @@ def read_sentences(path: Path, normalizer: Normalizer = "librispeech") -> Iterat
     """Sentences of a file or folder, normalized; empty ones are left out.
 
     Args:
-        path: text with a sentence a line (may be .gz), a manifest (.jsonl, its `text`), a transcript file of
-            LibriSpeech (.trans.txt), or a folder of those.
+        path: text with a sentence a line, a manifest (.jsonl, its `text`), transcripts whose lines begin with an id
+            (Kaldi's `text` or NAME.text, LibriSpeech's .trans.txt), each possibly packed (.gz); or a folder of
+            LibriSpeech's.
         normalizer: as the models' vocabulary writes.
 
     Raises:
@@ -46,11 +47,13 @@ def _texts(path: Path) -> Iterator[str]:
 
 
 def _text(line: str, path: Path, number: int) -> str:
-    if path.suffix == ".jsonl":
+    name = path.name.removesuffix(".gz")
+    if name.endswith(".jsonl"):
         try:
             return str(json.loads(line)["text"] or "") if line.strip() else ""
         except (ValueError, KeyError, TypeError) as error:
             raise LanguageModelError(
                 f"row {line.strip()[:60]!r}", where=f"{path}:{number}", expected='an object with "text"'
             ) from error
-    return line.partition(" ")[2] if path.name.endswith(".trans.txt") else line
+    begins_with_id = name == "text" or name.endswith((".text", ".trans.txt"))
+    return " ".join(line.split()[1:]) if begins_with_id else line

@@ -12,6 +12,9 @@ def test_each_kind_of_file_gives_its_sentences(tmp_path):
     (tmp_path / "plain.txt").write_text("hello there\n\nWell, yes\n")
     with gzip.open(tmp_path / "packed.txt.gz", "wt") as file:
         file.write("packed words\n")
+    with gzip.open(tmp_path / "train.text.gz", "wt") as file:
+        file.write("utt-1 BY ITS ID\nutt-2\n")
+    (tmp_path / "text").write_text("utt-1\tBY ITS ID\n")
     (tmp_path / "train.jsonl").write_text('{"id": "1", "text": "a manifest"}\n{"id": "2", "text": null}\n')
     chapter = tmp_path / "split" / "19" / "198"
     chapter.mkdir(parents=True)
@@ -19,6 +22,8 @@ def test_each_kind_of_file_gives_its_sentences(tmp_path):
     assert list(read_sentences(tmp_path / "plain.txt")) == ["HELLO THERE", "WELL YES"]
     assert next(read_sentences(tmp_path / "plain.txt", "none")) == "hello there\n"
     assert list(read_sentences(tmp_path / "packed.txt.gz")) == ["PACKED WORDS"]
+    assert list(read_sentences(tmp_path / "train.text.gz")) == ["BY ITS ID"]
+    assert list(read_sentences(tmp_path / "text")) == ["BY ITS ID"]
     assert list(read_sentences(tmp_path / "train.jsonl")) == ["A MANIFEST"]
     assert list(read_sentences(tmp_path / "split")) == ["NORTHANGER ABBEY", "CHAPTER ONE"]
 

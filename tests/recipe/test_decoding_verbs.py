@@ -1,0 +1,111 @@
+"""lm build, tune, evaluate and transcribe with a beam, on the tiny recipe."""
+
+import json
+
+import pytest
+
+from asr_kd.corpora.manifest import read_manifest
+from asr_kd.errors import LanguageModelError
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.decoding import decoding_inputs, decoding_of
+from asr_kd.recipe.settings import load_recipe
+from tests.recipe.tiny_run import RECIPE, command
+
+
+@pytest.fixture
+def model(copy):
+    """A language model and lexicon of the recipe's own training transcripts."""
+    out = copy.work_dir / "lm" / "words.arpa.gz"
+    built = command("lm", "build", str(copy.file("manifests", "train.jsonl")), "--out", str(out), "--order", "2")
+    assert built.code == 0, built.err
+    assert "2-grams" in built.out
+    return out
+
+
+def opened(run, *overrides) -> RunContext:
+    """The run's context."""
+    return RunContext(load_recipe(RECIPE, [f"work_dir={run.work_dir}", f"corpus.root={run.corpus_root}", *overrides]))
+
+
+def beam(model):
+    words = model.with_name("words.words.txt")
+    return [f"evaluate.decoding.{key}" for key in ("kind=beam", f"lm={model}", f"lexicon={words}", "beam_size=8")]
+
+
+def test_tuned_weights_are_used_by_evaluation_and_by_transcribe(copy, model):
+    tuned = copy.command("tune", *beam(model), "--only", "student-kd", "--lm-weights", "0,1", "--word-scores", "0")
+    assert tuned.code == 0, tuned.err
+    assert "lm_weight" in tuned.out
+    path = copy.file("decoding", "student-kd.json")
+    found = json.loads(path.read_text())
+    assert found["dev"]["utterances"] == len(read_manifest(copy.file("manifests", "dev.jsonl")))
+    assert len(found["tried"]) >= 2
+
+    quick = ["evaluate.rtf_utterances=0", "evaluate.sample_utterances=0"]
+    evaluated = copy.command("evaluate", *beam(model), *quick)
+    assert evaluated.code == 0, evaluated.err
+    systems = json.loads(copy.file("report", "results.json").read_text())["models"]
+    assert systems["student_kd"]["decoding"]["lm_weight"] == found["decoding"]["lm_weight"]
+    assert systems["teacher"]["decoding"].get("lm_weight") is None, "not tuned"
+    assert "evaluate: skipped" in copy.command("evaluate", *beam(model), *quick).did
+
+    context = opened(copy, *beam(model))
+    before = decoding_inputs(context, ["student-kd"])
+    assert before == decoding_inputs(context, ["student-kd"])
+    path.write_text(json.dumps({**found, "decoding": {**found["decoding"], "lm_weight": 3.0}}))
+    assert before != decoding_inputs(context, ["student-kd"]), "evaluation runs again"
+    model.with_name("words.words.txt").write_text("ONE\n")
+    assert before[0] != decoding_inputs(context, ["student-kd"])[0]
+
+    audio = str(read_manifest(copy.file("manifests", "dev.jsonl"))[0].audio)
+    bundle = str(copy.file("export", "student-kd"))
+    spoken = command("transcribe", bundle, audio, "--decoding", str(path), "--words", "json")
+    assert spoken.code == 0, spoken.err
+    assert set(json.loads(spoken.out)) == {"audio", "text", "words", "nbest"}
+    assert command("transcribe", bundle, audio, "--hotword", "ONE", "--words", "ctm").code == 0
+
+
+def test_weights_of_another_model_are_not_used(copy, model):
+    copy.command("tune", *beam(model), "--only", "student-hard", "--lm-weights", "1", "--word-scores", "0")
+    path = copy.file("decoding", "student-hard.json")
+    context = opened(copy, *beam(model))
+    tuned = json.loads(path.read_text())
+    assert decoding_of(context, "student-hard").lm_weight == tuned["decoding"]["lm_weight"]
+    assert decoding_of(context, "student-kd").lm_weight is None
+    stated = opened(copy, *beam(model), "evaluate.decoding.lm_weight=7")
+    assert decoding_of(stated, "student-hard").lm_weight == 7, "what the recipe says counts"
+    for changed in ({"lm": "0" * 64}, {"model": "0" * 64}, {"search": "0" * 64}):
+        path.write_text(json.dumps({**tuned, "tuned_for": {**tuned["tuned_for"], **changed}}))
+        assert decoding_of(context, "student-hard").lm_weight is None
+    path.write_text("{")
+    with pytest.raises(LanguageModelError, match="asr-kd tune"):
+        decoding_of(context, "student-hard")
+
+
+def test_what_cannot_be_tuned_or_built_is_said(copy, tmp_path):
+    nothing = copy.command("tune")
+    assert (nothing.code, "nothing to tune" in nothing.err) == (1, True)
+    words = tmp_path / "words.txt"
+    words.write_text("ONE\nTWO\n")
+    options = ["evaluate.decoding.kind=beam", f"evaluate.decoding.lexicon={words}"]
+    strange = copy.command("tune", *options, "--only", "nobody")
+    assert "nobody is not there" in strange.err
+    folder = command("tune", str(tmp_path), *options)
+    assert "recipe.resolved.yaml" in folder.err
+    usage = command("lm", "build", str(words), "--out", str(tmp_path / "x.arpa"), "--unit", "token")
+    assert (usage.code, "tokens.txt" in usage.err) == (2, True)
+    assert command("lm", "build", str(words), "--out", str(tmp_path / "x.arpa"), "--prune", "a").code == 2
+
+
+def test_a_model_over_tokens_and_of_a_recipe(copy, tmp_path):
+    out = tmp_path / "tokens.arpa"
+    tokens = copy.file("manifests", "tokens.txt")
+    built = command(
+        "lm", "build", str(copy.file("manifests", "train.jsonl")), "--out", str(out), "--tokens", str(tokens), "--unit",
+        "token", "--order", "4",
+    )  # fmt: skip
+    assert built.code == 0, built.err
+    assert "▁" in out.read_text()
+    assert not out.with_name("tokens.words.txt").exists()
+    unprepared = command("lm", "build", str(RECIPE), "--out", str(tmp_path / "y.arpa"))
+    assert "not prepared" in unprepared.err
