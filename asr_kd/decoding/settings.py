@@ -15,6 +15,8 @@ class DecodingSettings(Settings):
     """How posteriors become text: greedy, or prefix beam search with a language model, a lexicon and hotwords."""
 
     kind: Literal["greedy", "beam"] = "greedy"
+    """Best path, or prefix beam search (extra `lm`)."""
+    """The likeliest token of each frame, or a search over prefixes; what follows is read by the search alone."""
     lm: Path | None = None
     """KenLM n-gram, ARPA (may be .gz) or binary: over words with a lexicon, over tokens without one. beam only."""
     lexicon: Path | None = None

@@ -128,7 +128,8 @@ def test_the_store_belongs_to_the_teacher_and_says_what_it_kept(finished):
 
 def test_the_bundle_is_whole_and_traces_back(finished):
     folder = finished.file("export", "student-kd")
-    assert {path.name for path in folder.iterdir()} == {"model.onnx", "tokens.txt", "bundle.json", "README.md"}
+    whole = {"model.onnx", "tokens.txt", "bundle.json", "README.md", "examples"}
+    assert {path.name for path in folder.iterdir()} == whole
     info = read_bundle(folder).info
     student = load_model(finished.file("students", "student-kd", "model"))
     assert info.trace.model_sha256 == student.sha256

@@ -13,10 +13,10 @@ from asr_kd.export.bundle import ExportSettings, export_bundle
 from tests.recipe.tiny_run import RECIPE, command, one_line
 
 VERBS = (
-    *("run", "prepare", "train", "extract", "distill", "evaluate", "export"),
-    *("compare", "check", "transcribe", "score", "sweep"),
+    *("run", "prepare", "train", "extract", "distill", "evaluate", "compare"),
+    *("check", "transcribe", "export", "tune", "score", "serve", "sweep"),
 )
-GROUPS = ("targets", "manifest")
+GROUPS = ("targets", "lm", "manifest")
 
 
 def test_these_are_the_verbs():
