@@ -3,8 +3,8 @@
     python benchmarks/export_speed.py [--sizes tiny 5m] [--chunks 8 16] [--model MODEL_FOLDER] [--steps]
 
 One thread. Times are of this process' own processor time, so that other work on the machine counts little; the ratio
-to the first row of the same run is what to quote. `--steps` takes the graph apart instead: the step as it was first
-written, frames of all streams as rows, one projection for three, 8-bit weights. Untrained weights unless --model says
+to the first row of the same run is what to quote. `--steps` times one step in onnxruntime instead: three projections
+that the graph puts together against one, float32 against 8-bit weights. Untrained weights unless --model says
 otherwise: speed does not depend on them.
 """
 
@@ -142,11 +142,11 @@ def compare_steps(arguments: argparse.Namespace, folder: Path) -> None:
 
     model = load_model(untrained(arguments.sizes[0], arguments.chunks[0], folder / "model")).model
     wire = WireFormat.of(model.settings, VOCABULARY)
-    apart_module, fused = SherpaWire(model), SherpaWire(model)
-    apart_module.model = model  # not fused: the projections' matrices are put together in the graph
-    paths = {"projections put together in the graph": (apart_module, None), "one projection": (fused, None)}
+    unfused, fused = SherpaWire(model), SherpaWire(model)
+    unfused.model = model  # the projections' matrices are put together in the graph, and are not quantised
+    modules = {"projections put together in the graph": unfused, "one projection": fused}
     sessions = {}
-    for number, (name, (module, _)) in enumerate(paths.items()):
+    for number, (name, module) in enumerate(modules.items()):
         path = folder / f"{number}.onnx"
         write_onnx(module, wire, path, {})
         write_int8(path, folder / f"{number}.int8.onnx")

@@ -38,6 +38,11 @@ class TensorSpec(NamedTuple):
         """Where the streams lie."""
         return self.shape.index(BATCH)
 
+    @property
+    def passes_through(self) -> bool:
+        """Whether it belongs to another model and comes out as it went in."""
+        return self.name.startswith(("cached_nonlin_attn", "embed_states"))
+
     def zeros(self, streams: int) -> np.ndarray:
         """Zeros for so many streams: no history."""
         shape = [streams if size == BATCH else int(size) for size in self.shape]
