@@ -1,0 +1,89 @@
+"""`asr-kd export MODEL_FOLDER`: what lies beside the model, several latencies, what is refused. No graph is made here."""
+
+from pathlib import Path
+
+import pytest
+import soundfile
+from tiny_models import noise_speech, save_tiny_model
+from typer.testing import CliRunner
+
+import asr_kd.recipe.single
+from asr_kd.cli import app
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.errors import BundleError
+from asr_kd.export.bundle import ExportSettings
+from asr_kd.models.settings import Context
+from asr_kd.recipe.single import contexts_of, export_model
+
+
+@pytest.fixture
+def run(tmp_path) -> Path:
+    """A run with a student, a training set and a held-out one."""
+    save_tiny_model(tmp_path / "run" / "students" / "student-kd" / "model")
+    for name in ("train", "dev"):
+        path = tmp_path / f"{name}.wav"
+        soundfile.write(path, noise_speech(1.0).numpy(), 16_000)
+        (tmp_path / "run" / "manifests").mkdir(exist_ok=True)
+        write_manifest(tmp_path / "run/manifests" / f"{name}.jsonl", [Utterance(f"{name}-1", path, 1.0, "A", "s")])
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def exported(monkeypatch) -> list:
+    calls = []
+
+    def remember(folder, place, waveforms, **options):
+        calls.append((folder, place, [u.id for u in options["origin"].held_out], options["settings"].context))
+
+    monkeypatch.setattr(asr_kd.recipe.single, "export_bundle", remember)
+    return calls
+
+
+def test_a_student_of_a_run_is_verified_on_the_runs_held_out_sets(run, exported):
+    model = (run / "students" / "student-kd" / "model").resolve()
+    export_model(run / "students" / "student-kd", None, ExportSettings())
+    assert exported == [(model, run.resolve() / "export" / "student-kd", ["dev-1"], None)]
+
+
+def test_each_latency_gets_a_folder(run, exported, tmp_path):
+    contexts = contexts_of(run / "students" / "student-kd", [4, 8], [])
+    assert contexts == [Context(4, 8), Context(8, 8)], "what is not said is the model's own"
+    assert contexts_of(run / "students" / "student-kd", [4, 8], [16]) == [Context(4, 16), Context(8, 16)]
+    export_model(run / "students/student-kd/model", tmp_path / "out", ExportSettings(), contexts)
+    assert [(place.name, context) for _, place, _, context in exported] == [
+        ("chunk-160ms-left-320ms", Context(4, 8)),
+        ("chunk-320ms-left-320ms", Context(8, 8)),
+    ]
+
+
+def test_a_model_outside_a_run_needs_a_place_and_speech(exported, tmp_path):
+    folder = save_tiny_model(tmp_path / "model")
+    with pytest.raises(BundleError, match="--out"):
+        export_model(folder, None, ExportSettings())
+    with pytest.raises(BundleError, match="--speech"):
+        export_model(folder, tmp_path / "out", ExportSettings())
+    assert exported == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["recipe.yaml", "--int8"], "--int8 belongs to a model folder"),
+        (["model", "seed=3"], "a setting belongs to a recipe"),
+        (["model", "--chunk", "50"], "multiples of 40 ms"),
+        (["model", "--chunk", "320", "--left", "320", "--left", "640"], "--left once"),
+    ],
+)
+def test_options_of_the_other_form_and_odd_chunks_are_refused(arguments, message):
+    result = CliRunner().invoke(app, ["export", *arguments])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.replace("│", " ").split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["--format", "onnx"], "formats"), (["--format", "pt2", "--int8"], "needs the format sherpa")],
+)
+def test_a_form_that_is_not_known_is_refused(run, arguments, message):
+    result = CliRunner().invoke(app, ["export", str(run / "students/student-kd/model"), *arguments])
+    assert message in str(result.exception)
