@@ -64,7 +64,7 @@ def assert_same_model(one: Path, other: Path) -> None:
     weights, expected_weights = (load_file(folder / "model" / "model.safetensors") for folder in (one, other))
     assert weights.keys() == expected_weights.keys()
     for name in weights:
-        # Adam makes a step of up to the learning rate, 1e-2 here, of a gradient's sign: rounding where gradients are tiny
+        # Adam steps by up to the learning rate, 1e-2 here, along a gradient's sign: rounding where gradients are tiny
         # shows, a step too few would show more.
         assert_close(weights[name], expected_weights[name], atol=5e-3, rtol=0)
 
