@@ -1,4 +1,4 @@
-"""`asr-kd export MODEL_FOLDER`: what lies beside the model, several latencies, what is refused. No graph is made here."""
+"""`asr-kd export MODEL_FOLDER`: what lies beside the model, several latencies, refusals. No graph is made here."""
 
 from pathlib import Path
 
