@@ -1,1 +1,1 @@
-"""From frame log-probabilities to tokens. Knows tensors; nothing of models, audio or files."""
+"""From frame log-probabilities to tokens, words and times. Knows tensors and vocabularies; nothing of models or audio."""
