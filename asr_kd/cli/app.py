@@ -35,6 +35,17 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="NAME", help="Only this teacher or student; may be repeated.")
 ]
 
+ModelPath = Annotated[
+    Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
+]
+Decoding = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="A recipe's evaluate.decoding in a file, or what asr-kd tune wrote."),
+]
+Hotwords = Annotated[
+    list[str] | None, typer.Option("--hotword", metavar="PHRASE", help="A word or phrase to prefer; may be repeated.")
+]
+
 
 @contextmanager
 def console() -> Iterator[ConsoleProgress]:

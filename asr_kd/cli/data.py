@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from asr_kd.cli.app import Overrides, app, console
+from asr_kd.cli.app import Decoding, Hotwords, ModelPath, Overrides, app, console
 
 
 class Channels(StrEnum):
@@ -54,18 +54,11 @@ class WordForm(StrEnum):
 
 @app.command()
 def transcribe(
-    model: Annotated[
-        Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
-    ],
+    model: ModelPath,
     audio: Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, of any length.")],
     channels: Annotated[Channels, typer.Option(help="What to do with several channels.")] = Channels.refuse,
-    decoding: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A recipe's evaluate.decoding in a file, or what asr-kd tune wrote."),
-    ] = None,
-    hotword: Annotated[
-        list[str] | None, typer.Option(metavar="PHRASE", help="A word or phrase to prefer; may be repeated.")
-    ] = None,
+    decoding: Decoding = None,
+    hotword: Hotwords = None,
     words: Annotated[
         WordForm | None, typer.Option(help="Print words with times and confidences instead of lines of text.")
     ] = None,

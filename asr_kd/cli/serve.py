@@ -7,16 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from asr_kd.cli.app import app
+from asr_kd.cli.app import Decoding, Hotwords, ModelPath, app
 
 _WHERE = "asr-kd serve"
 
 
 @app.command()
 def serve(
-    model: Annotated[
-        Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
-    ],
+    model: ModelPath,
     host: Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for everyone who reaches it.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 takes any free one.")] = 8080,
     token: Annotated[
@@ -31,13 +29,8 @@ def serve(
     max_clients: Annotated[int, typer.Option(help="Streams at once.")] = 64,
     pause: Annotated[float, typer.Option(metavar="SECONDS", help="Silence that ends an utterance.")] = 1.2,
     longest: Annotated[float, typer.Option(metavar="SECONDS", help="An utterance ends after so long.")] = 20.0,
-    decoding: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="A recipe's evaluate.decoding in a file, or what asr-kd tune wrote."),
-    ] = None,
-    hotword: Annotated[
-        list[str] | None, typer.Option(metavar="PHRASE", help="A word or phrase to prefer; may be repeated.")
-    ] = None,
+    decoding: Decoding = None,
+    hotword: Hotwords = None,
     threads: Annotated[int, typer.Option(min=1, help="Threads of a step.")] = 1,
     grace: Annotated[float, typer.Option(metavar="SECONDS", help="Streams may go on so long after a signal.")] = 5.0,
     limit: Annotated[

@@ -8,11 +8,12 @@ Shapes: B utterances, T frames, V vocabulary.
 
 from typing import ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses.self_taught import SelfTaughtSettings
 from asr_kd.posteriors.measures import dense_kl, frame_mask
 
 
@@ -50,7 +51,7 @@ class Consistency(Term):
         return loss + self.ctc_weight * ctc_loss(second, other.lens, references, self.blank_id)
 
 
-class ConsistencySettings(TermSettings):
+class ConsistencySettings(SelfTaughtSettings):
     """Two views of each utterance under other masks and dropout, each drawn to what the other says (CR-CTC).
 
     Needs no teacher, and a second pass a step. With λ = 0.5 and the defaults it is the paper's loss,
@@ -64,24 +65,7 @@ class ConsistencySettings(TermSettings):
 
     term: ClassVar[type[Term]] = Consistency
 
-    ctc_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
     kl_weight: float = Field(default=0.2, ge=0.0, le=1000.0)
-
-    @model_validator(mode="after")
-    def _does_something(self) -> "ConsistencySettings":
-        if self.ctc_weight == 0.0 and self.kl_weight == 0.0:
-            raise ValueError("ctc_weight and kl_weight are both 0: nothing would be learned")
-        return self
-
-    @property
-    def trains_blanks(self) -> bool:
-        """Not without CTC: views that agree may say anything."""
-        return self.needs_references
-
-    @property
-    def needs_references(self) -> bool:
-        """Not without CTC."""
-        return self.ctc_weight > 0.0
 
     def build(self, shape: Shape) -> Term:
         """The objective."""

@@ -10,13 +10,14 @@ Shapes: B utterances, T frames, V vocabulary.
 
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
-from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.delayed_kl import DelayedKl
 from asr_kd.losses.frame_kl import FrameKl, Selection
+from asr_kd.losses.self_taught import SelfTaughtSettings
 from asr_kd.posteriors.types import DensePosteriors
 
 
@@ -56,7 +57,7 @@ class DualMode(Term):
         return loss + self.ctc_weight * ctc_loss(full.log_probs, full.lens, references, self.blank_id)
 
 
-class DualModeSettings(TermSettings):
+class DualModeSettings(SelfTaughtSettings):
     """The student with full context (attention over the whole utterance; convolutions stay causal) teaches itself.
 
     Needs no teacher, a streaming student, and a second pass a step. The loss is (1 − λ)·CTC(chunks) + λ·weight·
@@ -74,28 +75,10 @@ class DualModeSettings(TermSettings):
 
     term: ClassVar[type[Term]] = DualMode
 
-    ctc_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
-    kl_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
     delay: Literal["fixed", "minimum"] = "fixed"
     delay_frames: int = Field(default=0, ge=0, le=50)
     selection: Selection = "nonblank"
     dilation: int = Field(default=1, ge=0, le=20)
-
-    @model_validator(mode="after")
-    def _does_something(self) -> "DualModeSettings":
-        if self.ctc_weight == 0.0 and self.kl_weight == 0.0:
-            raise ValueError("ctc_weight and kl_weight are both 0: nothing would be learned")
-        return self
-
-    @property
-    def trains_blanks(self) -> bool:
-        """Not without CTC: nobody would have taught the full-context pass."""
-        return self.needs_references
-
-    @property
-    def needs_references(self) -> bool:
-        """Not without CTC."""
-        return self.ctc_weight > 0.0
 
     def misfit(self, shape: Shape) -> str | None:
         """A student without chunks has no other mode."""
