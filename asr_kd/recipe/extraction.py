@@ -170,6 +170,7 @@ def _unit(
         run=run,
         results=(folder / (work.index if url is None else PLACE),),
         parallel=True,
+        shared=True,
         finish=finish,
         whole=whole,
         owner=teacher,

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import sha256_of, write_json
+from asr_kd.recipe.lock import alone
 
 VERSION = 1
 """Raised when a stage's output changes for the same settings, so that old results are not taken for new ones."""
@@ -38,6 +40,7 @@ class Unit:
     """Called in the first process after `run` has ended in all of them; may return why the unit is not done yet."""
     whole: Callable[[], bool] = lambda: True
     """Asked when all results are there: whether what belongs to them is, and undamaged."""
+    shared: bool = False  # several runs may be at it at once: they divide it among themselves
     owner: str | None = None  # the teacher that it belongs to: naming that one means this unit too
 
     @property
@@ -59,6 +62,11 @@ class Unit:
         return sha256_of([VERSION, self.stage, self.settings, self.inputs()])
 
     @property
+    def lock(self) -> Path:
+        """Held while it is done."""
+        return self.marker.with_suffix(".lock")
+
+    @property
     def _slug(self) -> str:
         return self.label.replace(" ", "-")
 
@@ -77,8 +85,15 @@ def run_unit(
 
     Raises:
         StoppedEarly: a process was asked to stop; the others have then finished their part.
-        AsrKdError: whatever the unit meets.
+        AsrKdError: another run is at this unit, or whatever the unit meets.
     """
+    with alone(unit.lock, unit.label) if ranks.first and not unit.shared else nullcontext():
+        return _run_unit(unit, force, say, on_change, ranks)
+
+
+def _run_unit(
+    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object], ranks: Ranks
+) -> bool:
     description = ranks.broadcast(_begin(unit, force, say, on_change) if ranks.first else None)
     if description is None:
         return False
