@@ -1,6 +1,7 @@
 """What teachers say of their training audio, and of audio that they never heard, side by side. Prints tables.
 
-    python benchmarks/teacher_targets.py RUN_OR_STORE_OR_MODEL… [--train M.jsonl] [--dev M.jsonl] [--utterances N]
+    python benchmarks/teacher_targets.py RUN_OR_STORE_OR_MODEL… [--train M.jsonl] [--dev M.jsonl]
+        [--utterances N] [--noisy]
 
 - RUN: a run's folder: every teacher as its recipe has it, be it one model, one of folds or an ensemble.
 - RUN/targets/NAME: that teacher of the run; its training audio is read from the store instead of being labelled here.
@@ -18,6 +19,9 @@ How useful the training side is: the Kolmogorov-Smirnov distance between trainin
 spoken frames ("softness") and of the transcripts' NLL by utterance ("rightness"). 0: a student is taught what the
 teacher says of strangers; 1: nothing like it. Each has a "floor" beside it, the same distance between two halves of the
 unseen speakers: less than that means nothing.
+
+--noisy adds both sides as the teachers hear them perturbed, in noise, rooms, over telephones and at other levels: what
+a store with `targets.perturbed` holds beside the rest.
 """
 
 import argparse
@@ -36,6 +40,7 @@ from asr_kd.corpora.folds import fold_of_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
+from asr_kd.features.disturb import Sound
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import read_corpus
@@ -48,11 +53,14 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.store import INDEX
+from asr_kd.targets.variants import Variant
 from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.text.normalize import normalize
 
+NOISY = Sound()
 SETTINGS = TargetSettings(max_quarantine_share=1.0, fidelity_utterances=1)
+AS_RECORDED, PERTURBED = Variant(1.0), Variant(1.0, "noisy", NOISY)
 LOWEST = -30.0
 """Log-probabilities are cut off here for the likelihood: a certain blank would make a transcript impossible."""
 
@@ -102,6 +110,7 @@ def main() -> None:
     parser.add_argument("--train", type=Path, help="manifest of what the teachers were trained on")
     parser.add_argument("--dev", type=Path, help="manifest of speakers that none of them heard")
     parser.add_argument("--utterances", type=int, default=200, help="sample of each manifest")
+    parser.add_argument("--noisy", action="store_true", help="both sides as heard in noise and rooms, too")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -109,7 +118,7 @@ def main() -> None:
     manifests = next((run / "manifests" for place in arguments.places if (run := run_of(path_of(place)))), Path())
     train = spread(read_manifest(arguments.train or manifests / "train.jsonl"), arguments.utterances)
     dev = spread(read_manifest(arguments.dev or manifests / "dev.jsonl"), arguments.utterances)
-    rows = {subject.name: measure(subject, train, dev) for subject in subjects}
+    rows = {subject.name: measure(subject, train, dev, arguments.noisy) for subject in subjects}
     divergences = between([subject for subject in subjects if subject.teacher is not None], dev)
     print_all(rows, divergences)
     if arguments.json:
@@ -164,8 +173,8 @@ def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
 # -- measures --------------------------------------------------------------------------------------------
 
 
-def measure(subject: Subject, train: Sequence[Utterance], dev: Sequence[Utterance]) -> dict[str, Any]:
-    """Both sides of a teacher, and how far they are apart."""
+def measure(subject: Subject, train: Sequence[Utterance], dev: Sequence[Utterance], noisy: bool) -> dict[str, Any]:
+    """Both sides of a teacher, and how far they are apart; perturbed, too, where that is asked for."""
     taught, taught_heard = side(subject, train, subject.store)
     if subject.teacher is None:
         return {"train": taught}
@@ -176,16 +185,21 @@ def measure(subject: Subject, train: Sequence[Utterance], dev: Sequence[Utteranc
     apart = [[distance(one, other) for one, other in zip(*pair, strict=True)] for pair in (whole, halves)]
     names = ("softness", "rightness")
     distances = {name: {"distance": apart[0][at], "floor": apart[1][at]} for at, name in enumerate(names)}
-    return {"train": taught, "dev": unseen, **distances}
+    sides = {"train": train, "dev": dev} if noisy else {}
+    perturbed = {f"{name}, perturbed": side(subject, heard, None, PERTURBED)[0] for name, heard in sides.items()}
+    return {"train": taught, "dev": unseen, **perturbed, **distances}
 
 
-def side(subject: Subject, utterances: Sequence[Utterance], store: Store | None) -> tuple[Side, Heard]:
-    """What is said of these utterances."""
+def side(
+    subject: Subject, utterances: Sequence[Utterance], store: Store | None, variant: Variant = AS_RECORDED
+) -> tuple[Side, Heard]:
+    """What is said of these utterances, heard in this variant."""
     with tempfile.TemporaryDirectory() as folder:
         if store is None:
-            extract(subject.teacher, utterances, SETTINGS, folder)
+            perturbed = {variant.version: variant.sound} if variant.version else {}
+            extract(subject.teacher, utterances, SETTINGS.model_copy(update={"perturbed": perturbed}), folder)
             store = Store.open(folder)
-        stored = {u.id: store.read(u.id, store.info.variants[0]) for u in utterances if u.id in store}
+        stored = {u.id: store.read(u.id, variant.name) for u in utterances if u.id in store}
         bytes_per_frame, blank_id = store.info.bytes_per_frame, store.info.vocabulary.blank_id
     best = [(item.probs.max(-1), item.tokens.long()) for item in stored.values()]
     spoken = [tokens.gather(-1, at[:, None]).squeeze(-1) != blank_id for (_, at), tokens in best]
@@ -196,7 +210,7 @@ def side(subject: Subject, utterances: Sequence[Utterance], store: Store | None)
     ]
     everywhere, where = torch.cat(entropies), torch.cat(spoken)
     readable = [utterance for utterance in utterances if utterance.id in stored]
-    nll, tokens, wer = said(subject.teacher, readable) if subject.teacher else ({}, {}, None)
+    nll, tokens, wer = said(subject.teacher, readable, variant) if subject.teacher else ({}, {}, None)
     found = Side(
         utterances=len(stored),
         frames=len(everywhere),
@@ -212,10 +226,12 @@ def side(subject: Subject, utterances: Sequence[Utterance], store: Store | None)
     return found, Heard(by_utterance, nll)
 
 
-def said(teacher: Teacher, utterances: Sequence[Utterance]) -> tuple[dict[str, float], dict[str, int], float]:
+def said(
+    teacher: Teacher, utterances: Sequence[Utterance], variant: Variant
+) -> tuple[dict[str, float], dict[str, int], float]:
     """NLL of each transcript, nats a token, its tokens, and greedy WER; each heard by the teacher that labels it."""
     losses, tokens, heard = {}, {}, {}
-    for utterance, log_probs in hear_all(teacher, utterances).items():
+    for utterance, log_probs in hear_all(teacher, utterances, variant).items():
         text, lens = normalize(utterance.text or "", "librispeech"), torch.tensor([len(log_probs)])
         found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0]
         heard[utterance.id] = teacher.vocabulary.decode(found)
@@ -237,11 +253,13 @@ def said(teacher: Teacher, utterances: Sequence[Utterance]) -> tuple[dict[str, f
     return losses, tokens, score(references, heard, "librispeech").wer
 
 
-def hear_all(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[Utterance, Tensor]:
+def hear_all(
+    teacher: Teacher, utterances: Sequence[Utterance], variant: Variant = AS_RECORDED
+) -> dict[Utterance, Tensor]:
     """Posteriors [T, V] of each."""
     heard = {}
     for listener, batch in batches_by_listener(teacher, utterances, SETTINGS.batch_seconds):
-        dense = listen(listener, [read_utterance(utterance) for utterance in batch])
+        dense = listen(listener, [variant.hear(read_utterance(utterance), utterance.id) for utterance in batch])
         for row, utterance in enumerate(batch):
             heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
     return heard
@@ -275,7 +293,11 @@ def between(subjects: Sequence[Subject], dev: Sequence[Utterance]) -> dict[str, 
 def print_all(rows: dict[str, dict[str, Any]], divergences: dict[str, dict[str, float]]) -> None:
     width = max(len(name) for name in rows) + 2
     columns = ("utts", "B/frame", "entropy", "spoken", "off", "blank %", "NLL", "WER %")
-    for key, title in (("train", "on its training audio, as students are taught"), ("dev", "on unseen audio")):
+    titles = {"train": "on its training audio, as students are taught", "dev": "on unseen audio"}
+    titles |= {f"{key}, perturbed": f"{title}, perturbed" for key, title in titles.items()}
+    for key, title in titles.items():
+        if not any(key in row for row in rows.values()):
+            continue
         print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>9}" for column in columns))
         for name, row in rows.items():
             print(f"{name:{width}}" + (cells(row[key]) if key in row else "  no teacher to ask"))
