@@ -6,6 +6,7 @@ Knows nothing of models; mean and variance belong to the model that needs them.
 """
 
 import math
+from functools import cache
 
 import kaldi_native_fbank
 import numpy as np
@@ -22,6 +23,14 @@ WINDOW_SAMPLES = SAMPLE_RATE * 25 // 1000
 LOWEST_HZ, HIGHEST_HZ = 20.0, 7_600.0
 SILENCE_VALUE = math.log(torch.finfo(torch.float32).eps)
 """What digital silence gives in every bin: the logarithm of the energy floor, −15.94."""
+PREEMPHASIS = 0.97
+FFT_SIZE = 512
+
+BLOCK_FRAMES = 32
+"""Frames that a stream computes at once: one call costs five times what a frame does."""
+BLOCK_LEAD = 3
+"""Frames before the first whole block, so that chunks of 8 or 16 encoder frames, which look 3 frames ahead, are one
+block or two."""
 
 FEATURE_CONTRACT = {
     "kind": "kaldi-fbank",
@@ -32,7 +41,7 @@ FEATURE_CONTRACT = {
     "window": "povey",
     "low_freq": LOWEST_HZ,
     "high_freq": HIGHEST_HZ,
-    "preemphasis": 0.97,
+    "preemphasis": PREEMPHASIS,
     "remove_dc_offset": True,
     "dither": 0.0,
     "snip_edges": False,
@@ -78,52 +87,130 @@ def pad_batch(features: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _native(waveform: Tensor) -> Tensor:
-    stream = StreamingFbank()
-    return torch.cat([stream.accept(waveform), stream.finish()])
+    """By the computer that the deployed client uses, [S] → [T, 80]; T may not be 0."""
+    options = kaldi_native_fbank.FbankOptions()
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.dither = 0.0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = NUM_MEL_BINS
+    options.mel_opts.low_freq = LOWEST_HZ
+    options.mel_opts.high_freq = HIGHEST_HZ
+    options.energy_floor = 0.0
+    computer = kaldi_native_fbank.OnlineFbank(options)
+    computer.accept_waveform(SAMPLE_RATE, waveform.numpy().astype(np.float32, copy=False))
+    computer.input_finished()
+    return torch.from_numpy(np.stack([computer.get_frame(frame) for frame in range(computer.num_frames_ready)]))
 
 
 class StreamingFbank:
-    """The same features, as samples arrive, from the computer that the deployed client uses.
+    """The same features, as samples arrive.
 
-    A frame comes out once its whole window is there, so streamed frames equal those of the whole waveform.
+    A frame can be had once its whole window is there, so streamed frames equal those of the whole waveform. They are
+    computed in blocks of one size, which lie at the same frames however the samples come: the same bits for every cut.
+    Not by the client's own computer, which takes 6 times as long a frame; of the two this one is nearer to the same sums
+    in double precision (tests compare the three).
+
+    Attributes:
+        ready: frames that can be taken.
     """
 
     def __init__(self) -> None:
-        options = kaldi_native_fbank.FbankOptions()
-        options.frame_opts.samp_freq = SAMPLE_RATE
-        options.frame_opts.dither = 0.0
-        options.frame_opts.snip_edges = False
-        options.mel_opts.num_bins = NUM_MEL_BINS
-        options.mel_opts.low_freq = LOWEST_HZ
-        options.mel_opts.high_freq = HIGHEST_HZ
-        options.energy_floor = 0.0
-        self._computer = kaldi_native_fbank.OnlineFbank(options)
-        self._taken = self._heard_samples = 0
+        self._packets: list[np.ndarray] = []
+        self._samples = np.zeros(0, dtype=np.float32)  # of which `_start` have gone before
+        self._start = self._heard_samples = self._taken = 0
+        self._ended = False
+        self.ready = 0
 
     def samples_until(self, frames: int) -> int:
-        """Samples that `accept` needs before it has given so many more frames, at least one."""
-        last = self._taken + frames - 1
-        return last * FRAME_SHIFT_SAMPLES + (FRAME_SHIFT_SAMPLES + WINDOW_SAMPLES) // 2 - self._heard_samples
+        """Samples that are missing before so many more frames, at least one, can be taken."""
+        return _window_end(self._taken + frames - 1) - self._heard_samples
+
+    def queue(self, samples: Tensor) -> None:
+        """Take samples [S], float32. They are copied."""
+        self._packets.append(samples.numpy().copy())
+        self._heard_samples += len(samples)
+        complete = (self._heard_samples - _window_end(0)) // FRAME_SHIFT_SAMPLES + 1
+        self.ready = max(complete - self._taken, 0)
+
+    def end(self) -> None:
+        """Say that no more samples come: the windows of the last frames are filled up by reflection."""
+        self._ended = True
+        self.ready = num_frames(self._heard_samples) - self._taken
+
+    def take(self, frames: int) -> Tensor:
+        """The next frames, [T, 80]; at most as many as are `ready`."""
+        if self._packets:
+            self._samples = np.concatenate([self._samples, *self._packets])
+            self._packets.clear()
+        last, found = self._taken + frames, []
+        while self._taken < last:
+            block = (self._taken - BLOCK_LEAD) // BLOCK_FRAMES * BLOCK_FRAMES + BLOCK_LEAD  # its first frame
+            upto = min(last, block + BLOCK_FRAMES)
+            found.append(self._compute(block, upto))
+            self._taken = upto
+        self.ready -= frames
+        # Samples before the next window are never asked for again: hours of audio in constant memory.
+        past = max(_window_start(self._taken) - self._start, 0)
+        self._samples, self._start = self._samples[past:], self._start + past
+        return torch.cat(found) if found else torch.zeros(0, NUM_MEL_BINS)
 
     def accept(self, samples: Tensor) -> Tensor:
         """Take samples [S], return the frames they complete, [T, 80] (T may be 0)."""
-        if samples.numel():
-            self._computer.accept_waveform(SAMPLE_RATE, samples.numpy().astype(np.float32, copy=False))
-            self._heard_samples += samples.numel()
-        return self._ready()
+        self.queue(samples)
+        return self.take(self.ready)
 
     def finish(self) -> Tensor:
         """Say that no more samples come; return the last frames, [T, 80]. `accept` must not be called again."""
-        self._computer.input_finished()
-        return self._ready()
+        self.end()
+        return self.take(self.ready)
 
-    def _ready(self) -> Tensor:
-        ready = self._computer.num_frames_ready
-        frames = np.empty((ready - self._taken, NUM_MEL_BINS), dtype=np.float32)
-        for row in range(len(frames)):
-            frames[row] = self._computer.get_frame(self._taken + row)
-        if len(frames):
-            # Frames already handed out are never asked for again: hours of audio in constant memory.
-            self._computer.pop(len(frames))
-            self._taken = ready
-        return torch.from_numpy(frames)
+    def _compute(self, block: int, upto: int) -> Tensor:
+        """Frames from the next one up to `upto`, in their places of the block that begins at frame `block`."""
+        first, end = _window_start(self._taken), _window_end(upto - 1)
+        heard = np.zeros(_window_end(BLOCK_FRAMES - 1) - _window_start(0), dtype=np.float32)
+        place = first - _window_start(block)
+        heard[place : place + end - first] = self._between(first, end)
+        return _block_fbank(torch.from_numpy(heard))[self._taken - block : upto - block]
+
+    def _between(self, first: int, end: int) -> np.ndarray:
+        """Samples by their numbers; before the first and after the last one they are reflected, as in Kaldi."""
+        if first >= 0 and end <= self._heard_samples:
+            return self._samples[first - self._start : end - self._start]
+        numbers = np.arange(first, end) % (2 * self._heard_samples)
+        return self._samples[np.minimum(numbers, 2 * self._heard_samples - 1 - numbers) - self._start]
+
+
+def _window_start(frame: int) -> int:
+    """The first sample of a frame's window; the first frame's lies before the waveform."""
+    return frame * FRAME_SHIFT_SAMPLES + (FRAME_SHIFT_SAMPLES - WINDOW_SAMPLES) // 2
+
+
+def _window_end(frame: int) -> int:
+    """One beyond the last sample of a frame's window."""
+    return _window_start(frame) + WINDOW_SAMPLES
+
+
+def _block_fbank(samples: Tensor) -> Tensor:
+    """Features of the windows that lie within samples [S], [BLOCK_FRAMES, 80].
+
+    The first sample of a window has weight 0. So pre-emphasis may go over all samples before they are cut into windows,
+    of whose mean it leaves 1 − 0.97; that is taken off afterwards.
+    """
+    window, mel_banks = _tables()
+    rows = (BLOCK_FRAMES, WINDOW_SAMPLES)
+    means = samples.as_strided(rows, (FRAME_SHIFT_SAMPLES, 1)).mean(dim=1, keepdim=True)
+    emphasised = torch.sub(samples[1:], samples[:-1], alpha=PREEMPHASIS)
+    frames = emphasised.as_strided((BLOCK_FRAMES, WINDOW_SAMPLES - 1), (FRAME_SHIFT_SAMPLES, 1))
+    windowed = torch.sub(frames, means, alpha=1.0 - PREEMPHASIS).mul_(window)
+    spectrum = torch.fft.rfft(windowed, FFT_SIZE).numpy()  # numpy is twice as fast with parts of complex numbers
+    power = torch.from_numpy(spectrum.real**2 + spectrum.imag**2)
+    return torch.mm(power, mel_banks).clamp_min_(torch.finfo(torch.float32).eps).log_()
+
+
+@cache
+def _tables() -> tuple[Tensor, Tensor]:
+    """Kaldi's Povey window without its first weight, [399], and its mel filters, [257, 80]."""
+    window = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)[1:]
+    edges = (float(SAMPLE_RATE), LOWEST_HZ, HIGHEST_HZ)
+    banks, _ = torchaudio.compliance.kaldi.get_mel_banks(NUM_MEL_BINS, FFT_SIZE, *edges, 100.0, -500.0, 1.0)
+    return window, torch.nn.functional.pad(banks, (0, 1)).T.contiguous()

@@ -162,7 +162,7 @@ class Recognizer:
         if self.context is None:
             return fbank(waveform)
         samples = padded_num_samples(len(waveform), self.context.chunk_frames, self.tail_ms)
-        # The computer of streams and clients, not its batch twin: their last bits differ.
+        # The computer of streams, not its batch twin: their last bits differ.
         computer = StreamingFbank()
         padded = torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
         return torch.cat([computer.accept(padded), computer.finish()])

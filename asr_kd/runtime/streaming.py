@@ -69,6 +69,7 @@ class StreamingRecognizer:
             raise ValueError("a full-context model cannot stream; use Recognizer.transcribe")
         self.backend, self._vocabulary, self._tail_ms, self._name = backend, vocabulary, tail_ms, name
         self._chunk_frames = backend.context.chunk_frames
+        self._window_frames = feature_frames_for(self._chunk_frames)
         self._decoder = (decoder or GreedyDecoder(vocabulary.blank_id)).stream()
         self._endpoint, self._cut_at_endpoints = endpoint, cut_at_endpoints
         self.reset()
@@ -76,7 +77,7 @@ class StreamingRecognizer:
     def reset(self) -> None:
         """Start a new utterance; nothing of the old one is remembered."""
         self._fbank = StreamingFbank()
-        self._features = torch.zeros(0, NUM_MEL_BINS)
+        self._features = torch.zeros(0, NUM_MEL_BINS)  # of the chunk at hand: before it is complete what it repeats
         self._state = self.backend.initial_state(1)
         self._decoder.reset()
         self._num_samples = 0
@@ -136,7 +137,7 @@ class StreamingRecognizer:
             raise ValueError("this stream has ended; call reset() or open another one")
         packet = check_samples(samples)
         self._num_samples += len(packet)
-        self._add(self._fbank.accept(packet))
+        self._fbank.queue(packet)
 
     def partial(self) -> str:
         """The transcript of the chunks decoded so far."""
@@ -155,8 +156,8 @@ class StreamingRecognizer:
             self._finished = True
             missing = padded_num_samples(self._num_samples, self._chunk_frames, self._tail_ms) - self._num_samples
             if self._num_samples:
-                self._add(self._fbank.accept(torch.zeros(missing)))
-                self._add(self._fbank.finish())
+                self._fbank.queue(torch.zeros(missing))
+                self._fbank.end()
 
     def nbest(self) -> list[Hypothesis]:
         """Hypotheses of this utterance, the best first; before `final` only one, which may yet change."""
@@ -205,17 +206,20 @@ class StreamingRecognizer:
     @property
     def is_ready(self) -> bool:
         """Whether a chunk is complete and waits for a step."""
-        return len(self._features) >= feature_frames_for(self._chunk_frames)
+        return len(self._features) + self._fbank.ready >= self._window_frames
 
     @property
     def missing_samples(self) -> int:
         """Samples until the next chunk is complete; 0 when it is."""
-        frames = feature_frames_for(self._chunk_frames) - len(self._features)
-        return self._fbank.samples_until(frames) if frames > 0 else 0
+        return 0 if self.is_ready else self._fbank.samples_until(self._window_frames - len(self._features))
 
     def window(self) -> tuple[Tensor, Any]:
         """What the next step takes when the stream `is_ready`: features [4C + 3, 80], and the state of one stream."""
-        return self._features[: feature_frames_for(self._chunk_frames)], self._state
+        missing = self._window_frames - len(self._features)
+        if missing > 0:  # of a chunk at a time: a packet's features alone cost more
+            found = self._fbank.take(min(missing, self._fbank.ready))
+            self._features = torch.cat([self._features, found])
+        return self._features, self._state
 
     def take(self, log_probs: Tensor, state: Any) -> None:
         """What that step gave: log-probabilities [C, V], and the state after it.
@@ -230,10 +234,6 @@ class StreamingRecognizer:
             ended = self.next_utterance()
             if ended.text:
                 self._ended.append(ended)
-
-    def _add(self, features: Tensor) -> None:
-        """Further frames, [T, 80]."""
-        self._features = torch.cat([self._features, features])
 
     def _run(self) -> None:
         """Decode every chunk that is complete."""

@@ -7,6 +7,7 @@ import kaldi_native_fbank
 import numpy as np
 import pytest
 import torch
+import torchaudio.compliance.kaldi
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,6 +52,52 @@ def test_streamed_in_any_packets_equals_at_once(cuts):
     streamed = torch.cat(frames)
     assert streamed.shape == (num_frames(8_000), 80)
     torch.testing.assert_close(streamed, fbank(waveform), atol=CLIENT_TOLERANCE, rtol=0)
+    at_once = StreamingFbank()
+    assert torch.equal(streamed, torch.cat([at_once.accept(waveform), at_once.finish()]))
+
+
+@given(num_samples=st.integers(80, 12_000), takes=st.lists(st.integers(1, 70), max_size=6))
+def test_however_frames_are_taken_they_are_those_of_the_client(num_samples, takes):
+    waveform = speech_like(num_samples)
+    stream, frames = StreamingFbank(), []
+    stream.queue(waveform)
+    stream.end()
+    for wanted in takes:
+        frames.append(stream.take(min(wanted, stream.ready)))
+    frames.append(stream.take(stream.ready))
+    at_once = StreamingFbank()
+    assert torch.equal(torch.cat(frames), torch.cat([at_once.accept(waveform), at_once.finish()]))
+    torch.testing.assert_close(torch.cat(frames), client_features(waveform), atol=CLIENT_TOLERANCE, rtol=0)
+    assert stream.ready == 0
+
+
+@pytest.mark.parametrize("level", [0.0, 0.5, -0.9])
+def test_a_constant_is_silence(level):
+    stream = StreamingFbank()
+    features = stream.accept(torch.full((8_000,), level))
+    torch.testing.assert_close(features, torch.full_like(features, SILENCE_VALUE))
+
+
+def test_the_callers_buffer_may_be_used_again():
+    buffer, stream = speech_like(1_600), StreamingFbank()
+    expected = StreamingFbank().accept(buffer)
+    stream.queue(buffer)
+    buffer.zero_()
+    assert torch.equal(stream.take(stream.ready), expected)
+
+
+@pytest.mark.parametrize(("heard", "frames"), [(0, 1), (279, 1), (280, 1), (1_000, 4), (1_000, 9)])
+def test_samples_until_is_exact(heard, frames):
+    stream = StreamingFbank()
+    stream.queue(speech_like(heard))
+    stream.take(taken := stream.ready // 2)
+    missing = stream.samples_until(frames)
+    if missing > 0:
+        stream.queue(speech_like(missing - 1))
+        assert stream.ready < frames
+        stream.queue(speech_like(1))
+    assert stream.ready >= frames
+    assert stream.ready + taken == (max(heard, heard + missing) - 280) // 160 + 1
 
 
 def test_later_samples_never_change_frames_that_are_out():
@@ -63,6 +110,32 @@ def test_later_samples_never_change_frames_that_are_out():
 
 
 def test_equals_the_clients_computer_with_its_own_settings():
+    waveform = speech_like(20_000)
+    torch.testing.assert_close(fbank(waveform), client_features(waveform), atol=CLIENT_TOLERANCE, rtol=0)
+
+
+def test_streams_are_nearer_to_the_sums_in_double_precision_than_the_client():
+    waveform, stream = speech_like(16_000), StreamingFbank()
+    exact, client = exact_features(waveform), client_features(waveform)
+    ours = torch.cat([stream.accept(waveform), stream.finish()])
+    assert (ours - exact).abs().mean() < (client - exact).abs().mean() < 1e-4
+    torch.testing.assert_close(ours.double(), exact, atol=CLIENT_TOLERANCE, rtol=0)
+
+
+def exact_features(waveform):
+    """Kaldi's steps one by one: reflection, DC, pre-emphasis, Povey window, power spectrum, mel filters, logarithm."""
+    total = len(waveform)
+    numbers = (np.arange(num_frames(total))[:, None] * 160 - 120 + np.arange(400)) % (2 * total)
+    frames = waveform.double().numpy()[np.minimum(numbers, 2 * total - 1 - numbers)]
+    frames -= frames.mean(axis=1, keepdims=True)
+    frames -= 0.97 * frames[:, np.maximum(np.arange(400) - 1, 0)]
+    window = (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(400) / 399)) ** 0.85
+    power = np.abs(np.fft.rfft(frames * window, 512))[:, :256] ** 2
+    banks, _ = torchaudio.compliance.kaldi.get_mel_banks(80, 512, 16_000.0, 20.0, 7_600.0, 100.0, -500.0, 1.0)
+    return torch.from_numpy(np.log(np.maximum(power @ banks.double().numpy().T, np.finfo(np.float32).eps)))
+
+
+def client_features(waveform):
     """The options as sherpa-onnx sets them, written out here apart from ours."""
     options = kaldi_native_fbank.FbankOptions()
     options.frame_opts.samp_freq, options.frame_opts.dither, options.frame_opts.snip_edges = 16_000, 0.0, False
@@ -71,11 +144,9 @@ def test_equals_the_clients_computer_with_its_own_settings():
     options.frame_opts.window_type = "povey"
     options.mel_opts.num_bins, options.mel_opts.low_freq, options.mel_opts.high_freq = 80, 20.0, -400.0
     computer = kaldi_native_fbank.OnlineFbank(options)
-    waveform = speech_like(20_000)
     computer.accept_waveform(16_000, waveform.numpy())
     computer.input_finished()
-    client = torch.from_numpy(np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)]))
-    torch.testing.assert_close(fbank(waveform), client, atol=CLIENT_TOLERANCE, rtol=0)
+    return torch.from_numpy(np.stack([computer.get_frame(i) for i in range(computer.num_frames_ready)]))
 
 
 @pytest.mark.corpora

@@ -131,16 +131,17 @@ def test_an_utterance_says_what_its_audio_alone_says(recognizer):
     assert (first.rule, first.start_seconds) == (None, 0.0)
     fresh = recognizer.stream(NEVER)
     fresh._features = stream._features  # what the last chunk left
-    fresh._fbank = copied(SPEECH[: 2 * SAMPLE_RATE])
+    fresh._fbank = copied(SPEECH[: 2 * SAMPLE_RATE], stream._fbank.ready)
     rest = SPEECH[2 * SAMPLE_RATE :]
     assert fresh.accept(rest) == stream.accept(rest) != ""
     assert first.text == recognizer.stream(NEVER).accept(SPEECH[: 2 * SAMPLE_RATE])
 
 
-def copied(samples):
-    """A feature computer that has heard so much: it has no copy."""
+def copied(samples, ready):
+    """A feature computer that has heard so much and has so many frames left."""
     computer = StreamingFbank()
-    computer.accept(samples)
+    computer.queue(samples)
+    computer.take(computer.ready - ready)
     return computer
 
 
