@@ -16,6 +16,11 @@ def output_lens(feature_lens: Tensor) -> Tensor:
     return ((((feature_lens - 1) // 2) - 1) // 2).clamp_min(0)
 
 
+def output_len(feature_frames: int) -> int:
+    """The same of one length."""
+    return max(((feature_frames - 1) // 2 - 1) // 2, 0)
+
+
 def feature_frames_for(encoder_frames: int) -> int:
     """Feature frames that give exactly so many encoder frames (more than 0)."""
     return FACTOR * encoder_frames + LOOKAHEAD_FEATURE_FRAMES

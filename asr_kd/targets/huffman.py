@@ -5,8 +5,8 @@ the left of 16 bits, codes cut the numbers below 2¹⁶ into consecutive stretch
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,19 +98,29 @@ def write_bits(codes: Integers, lengths: Integers) -> NDArray[np.uint8]:
 
 
 class BitReader:
-    """Reads symbols one after the other.
+    """Reads symbols one after the other; made by `BitReader.of`.
 
     Args:
-        data: whole bytes.
+        windows: the 16 bits from each bit on, and from the end on.
     """
 
-    def __init__(self, data: NDArray[np.uint8]) -> None:
+    def __init__(self, windows: list[int]) -> None:
         self._bit = 0
-        self._num_bits = 8 * len(data)
-        padded = np.concatenate([data, np.zeros(3, np.uint8)]).astype(np.int32)
+        self._num_bits = len(windows) - 1
+        self._windows = windows
+
+    @classmethod
+    def of(cls, rows: Sequence[NDArray[np.uint8]]) -> list[Self]:
+        """One for each row of whole bytes; all at once, because rows are short and every call costs its own time."""
+        beyond = np.zeros(3, np.uint8)
+        padded = np.concatenate([part for data in rows for part in (data, beyond)]).astype(np.int32)
         three = padded[:-2] << 16 | padded[1:-1] << 8 | padded[2:]
-        windows = (three[:, None] >> np.arange(8, 0, -1)) & 0xFFFF
-        self._windows: list[int] = windows.ravel()[: self._num_bits + 1].tolist()
+        windows = ((three[:, None] >> np.arange(8, 0, -1)) & 0xFFFF).ravel().tolist()
+        readers, first = [], 0
+        for data in rows:
+            readers.append(cls(windows[8 * first : 8 * (first + len(data)) + 1]))
+            first += len(data) + len(beyond)
+        return readers
 
     def follow(self, lookups: Mapping[int, Lookup], other: Lookup, contexts: Iterable[int]) -> list[int]:
         """Values of consecutive symbols, each read with its context's code.
@@ -120,12 +130,12 @@ class BitReader:
         Args:
             lookups: by context.
             other: for contexts that have none of their own.
-            contexts: one a symbol, at least 0; −1 is the value before.
+            contexts: one a symbol, at least 0; −1 is the value before, at first 0.
 
         Raises:
             IndexError: the bits end, or there is no code.
         """
-        windows, bit, value, code_for = self._windows, self._bit, -1, lookups.get
+        windows, bit, value, code_for = self._windows, self._bit, 0, lookups.get
         values: list[int] = []
         append = values.append
         for context in contexts:

@@ -12,6 +12,7 @@ Shapes: T frames, E events, R runs, N entries of all frames, K most entries of a
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -88,26 +89,28 @@ class Codec:
         )
 
     def unpack(self, packed: Packed) -> StoredTargets:
-        """Frames of `packed`; K is the most entries that any of them has."""
+        """Frames of `packed`, of one sequence or several end to end; K is the most entries that any of them has."""
         is_run = packed.events == 0
         lengths = np.ones(len(packed.events), np.int64)
         lengths[is_run] = packed.runs
-        num_frames = int(lengths.sum())
-        counts = packed.events[~is_run].astype(np.int64)
-        frames = (np.cumsum(lengths) - lengths)[~is_run]
+        ends = np.cumsum(lengths)
+        frames = (ends - lengths)[~is_run]
+        counts = packed.events[~is_run]
         width = int(counts.max(initial=1))
-        rows = np.repeat(frames, counts)
-        first = np.cumsum(counts) - counts
-        columns = np.arange(counts.sum()) - np.repeat(first, counts)
+        kept = np.arange(width) < counts[:, None]
+        num_frames = int(ends[-1]) if len(ends) else 0
 
+        own = np.zeros(kept.shape, np.int32)
+        own[kept] = packed.tokens
         tokens = np.zeros((num_frames, width), np.int32)
         tokens[:, 0] = self.blank_id
-        tokens[rows, columns] = packed.tokens
-        shares = np.zeros((num_frames, width))
-        shares[:, 0] = self.certain_tail
-        shares[rows, columns] = self._shares()[packed.codes]
-        probs = _probs_of(shares)
-        return StoredTargets(torch.from_numpy(tokens), torch.from_numpy(probs.astype(np.float32)))
+        tokens[frames] = own
+        shares = np.zeros(kept.shape)
+        shares[kept] = self._shares[packed.codes]
+        probs = np.zeros((num_frames, width), np.float32)
+        probs[:, 0] = 1.0 - self.certain_tail
+        probs[frames] = _probs_of(shares)
+        return StoredTargets(torch.from_numpy(tokens), torch.from_numpy(probs))
 
     def _encode(self, probs: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Codes [T, K] of the tail (column 0) and of all entries but the largest."""
@@ -118,6 +121,7 @@ class Codec:
         angles = np.arcsin(np.sqrt(parts / remainders)) / (np.pi / 2)
         return np.rint(angles * self.levels).astype(np.uint8)
 
+    @cached_property
     def _shares(self) -> NDArray[np.float64]:
         """What each code says. The first and the last stand for the middle of their half step: no share is 0 or 1."""
         steps = np.arange(self.levels + 1, dtype=np.float64)
@@ -128,8 +132,7 @@ class Codec:
 def _probs_of(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     """Probabilities [T, K] of entries from the tail's share (column 0) and the others' shares of what remains."""
     remainders = np.cumprod(1.0 - shares, axis=1)
-    probs = shares * np.concatenate([np.ones((len(shares), 1)), remainders[:, :-1]], axis=1)
-    probs[:, 0] = remainders[:, -1]
+    probs: NDArray[np.float64] = np.concatenate([remainders[:, -1:], shares[:, 1:] * remainders[:, :-1]], axis=1)
     # Rounding may have changed the order of what was nearly equal; tokens stand by falling probability.
     return -np.sort(-probs, axis=1)
 

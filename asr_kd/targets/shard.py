@@ -17,8 +17,9 @@ from safetensors.numpy import save
 
 from asr_kd.errors import TargetsError
 from asr_kd.targets.codebook import Book, fit, read_books, write_books
-from asr_kd.targets.packing import Codec, Packed, StoredTargets
-from asr_kd.targets.streams import STREAMS, decode, encode, streams_of
+from asr_kd.targets.packing import Codec, Packed
+from asr_kd.targets.stored import Stored
+from asr_kd.targets.streams import STREAMS, Coded, encode, streams_of
 
 Array = NDArray[Any]
 
@@ -57,9 +58,9 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
 class _Sequences(NamedTuple):
     """Packed sequences of all rows."""
 
-    bits: str  # the tensor that holds them
-    num_events: Array
-    offsets: Array
+    bits: Array  # end to end, in memory: less than a byte a frame
+    num_events: list[int]
+    offsets: list[int]
     books: list[Book]
 
 
@@ -86,31 +87,28 @@ class Shard:
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
         self._further: dict[str, _Sequences] = {}
+        self._offsets: dict[str, Array] = {}
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._row
 
-    def read(self, utterance_id: str, variant: int) -> StoredTargets:
-        """Targets of an utterance that is in this shard.
+    def find(self, utterance_id: str, variant: int) -> Stored:
+        """Targets of an utterance that is in this shard."""
+        return self._find(self._frames, utterance_id, variant)
 
-        Raises:
-            TargetsError: its bits are no targets.
-        """
-        return self._read(self._frames, utterance_id, variant)
-
-    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> StoredTargets:
+    def find_posteriors(self, name: str, utterance_id: str, variant: int) -> Stored:
         """Further named posteriors of an utterance that is in this shard.
 
         Raises:
-            TargetsError: none have this name, or their bits are none.
+            TargetsError: none have this name.
         """
         if name not in self._further:
             try:
                 self._further[name] = self._sequences(f"posteriors.{name}.")
             except (SafetensorError, ValueError) as error:
                 raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
-        return self._read(self._further[name], utterance_id, variant)
+        return self._find(self._further[name], utterance_id, variant)
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -118,15 +116,18 @@ class Shard:
         Raises:
             TargetsError: no array has this name.
         """
-        try:
-            lens = self._file.get_tensor(f"array.{name}.lens").astype(np.int64)
-        except SafetensorError as error:
-            known = sorted(key[6:-5] for key in self._file.keys() if key.endswith(".lens"))  # noqa: SIM118 - no mapping
-            raise TargetsError(
-                f"has no array {name!r}", where=self.path, expected=f"one of {known}" if known else "none are stored"
-            ) from error
-        row = self._row[utterance_id] * self._num_variants + variant
-        return self._slice(f"array.{name}", _offsets(lens), row)
+        if name not in self._offsets:
+            try:
+                self._offsets[name] = _offsets(self._file.get_tensor(f"array.{name}.lens"))
+            except SafetensorError as error:
+                known = sorted(key[6:-5] for key in self._file.keys() if key.endswith(".lens"))  # noqa: SIM118 - no mapping
+                raise TargetsError(
+                    f"has no array {name!r}",
+                    where=self.path,
+                    expected=f"one of {known}" if known else "none are stored",
+                ) from error
+        row, offsets = self._row[utterance_id] * self._num_variants + variant, self._offsets[name]
+        return self._piece(f"array.{name}", int(offsets[row]), int(offsets[row + 1]))
 
     def _sequences(self, prefix: str) -> "_Sequences":
         """What is needed to read packed sequences.
@@ -135,12 +136,12 @@ class Shard:
             TargetsError: not one for each utterance and variant.
         """
         found = _Sequences(
-            f"{prefix}bits",
-            self._file.get_tensor(f"{prefix}num_events").astype(np.int64),
-            _offsets(self._file.get_tensor(f"{prefix}num_bytes")),
+            self._file.get_tensor(f"{prefix}bits"),
+            self._file.get_tensor(f"{prefix}num_events").tolist(),
+            _offsets(self._file.get_tensor(f"{prefix}num_bytes")).tolist(),
             read_books(self._file.get_tensor(f"{prefix}books"), len(STREAMS)),
         )
-        size, num_rows = self._file.get_slice(found.bits).get_shape()[0], len(self.ids) * self._num_variants
+        size, num_rows = len(found.bits), len(self.ids) * self._num_variants
         if not len(found.num_events) == len(found.offsets) - 1 == num_rows or found.offsets[-1] != size:
             raise TargetsError(
                 f"has {len(found.num_events)} rows in {size} bytes",
@@ -149,17 +150,10 @@ class Shard:
             )
         return found
 
-    def _read(self, sequences: "_Sequences", utterance_id: str, variant: int) -> StoredTargets:
+    def _find(self, sequences: "_Sequences", utterance_id: str, variant: int) -> Stored:
         row = self._row[utterance_id] * self._num_variants + variant
-        data = self._slice(sequences.bits, sequences.offsets, row)
-        try:
-            packed = decode(self._codec, sequences.books, data, int(sequences.num_events[row]))
-        except ValueError as error:
-            raise TargetsError(f"targets of {utterance_id!r} are damaged: {error}", where=self.path) from error
-        return self._codec.unpack(packed)
-
-    def _slice(self, name: str, offsets: Array, row: int) -> Array:
-        return self._piece(name, int(offsets[row]), int(offsets[row + 1]))
+        data = sequences.bits[sequences.offsets[row] : sequences.offsets[row + 1]]
+        return Stored(utterance_id, Coded(sequences.books, data, sequences.num_events[row]), self._codec, self.path)
 
     def _piece(self, name: str, first: int, last: int) -> Array:
         view = self._file.get_slice(name)

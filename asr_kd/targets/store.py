@@ -17,6 +17,7 @@ from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec, StoredTargets
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.shard import Array, Shard
+from asr_kd.targets.stored import Stored
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT = "asr-kd soft targets"
@@ -225,16 +226,16 @@ class Store:
         Raises:
             TargetsError: not stored, or another number of frames (nothing is cropped).
         """
-        targets = self._shard_of(utterance_id).read(utterance_id, self._variant(variant))
-        if num_frames is not None and num_frames != targets.tokens.shape[0]:
-            raise TargetsError(
-                f"utterance {utterance_id!r} ({variant}) has {targets.tokens.shape[0]} frames of targets, "
-                f"its student {num_frames}",
-                expected=f"the same audio at {self.info.frame_shift_ms:g} ms a frame",
-                where=self.folder,
-                remedy=f"The audio has changed since extraction, or the frame rates differ. {EXTRACT_AGAIN}",
-            )
-        return targets
+        return self.find(utterance_id, variant, num_frames).read()
+
+    def find(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> Stored:
+        """Targets of an utterance, to be read later with those of a batch; arguments as in `read`.
+
+        Raises:
+            TargetsError: not stored.
+        """
+        found = self._shard_of(utterance_id).find(utterance_id, self._variant(variant))
+        return found._replace(variant=variant, num_frames=num_frames)
 
     def read_array(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> Array:
         """A further named array of an utterance, [n, …].
@@ -250,7 +251,7 @@ class Store:
         Raises:
             TargetsError: none of that name, or no such utterance.
         """
-        return self._shard_of(utterance_id).read_posteriors(name, utterance_id, self._variant(variant))
+        return self._shard_of(utterance_id).find_posteriors(name, utterance_id, self._variant(variant)).read()
 
     def __contains__(self, utterance_id: str) -> bool:
         index = self._position(utterance_id)

@@ -1,4 +1,4 @@
-"""Packed frames as bits, an utterance at a time, through codes that were fitted to all utterances of a shard.
+"""Packed frames as bits, through codes that were fitted to all utterances of a shard.
 
 An utterance is four streams, one after the other, each value coded by what a reader knows by then:
 
@@ -9,12 +9,14 @@ An utterance is four streams, one after the other, each value coded by what a re
              second entry by the largest, all further ones alike
 
 A context that pays for a code of its own has one, all others of the stream share one. So the same scheme serves 28
-characters and 5,000 pieces of words. Knows packed frames, nothing of files.
+characters and 5,000 pieces of words. Utterances are read together: one is so short that calling numpy would be most of
+the work. Knows packed frames, nothing of files.
 
-Shapes: E events, W events that are frames with entries, N entries of all frames.
+Shapes: R rows (utterances read together), E events, W events that are frames with entries, N entries of all frames.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -32,26 +34,47 @@ START, FIRST_CODE = 0, 256
 BEFORE, AFTER, ELSE = 0, 1, 2
 """Another entry's token: as the frame before has it, as the frame after has it, or ELSE + token."""
 CHAIN = -1
-"""Stands for a context that is the value before."""
+"""Stands for a context that is the value before; for a stream's first it is START."""
+
+
+class Coded(NamedTuple):
+    """A row as it lies in a shard."""
+
+    books: Sequence[Book]
+    data: NDArray[np.uint8]  # whole bytes
+    num_events: int
 
 
 class _Layout(NamedTuple):
-    """Which entry stands where; follows from the events."""
+    """Which entry stands where; follows from the events and where rows begin."""
 
     is_frame: NDArray[np.bool_]  # [E]
+    places: Integers  # [W] among all events, with one left free before each row and one after the last
+    num_places: int
     counts: Integers  # [W]
     ranks: Integers  # [N], 0 for a frame's largest entry
 
     @classmethod
-    def of(cls, events: Integers) -> "_Layout":
-        counts = events[events > 0]
+    def of(cls, events: Integers, rows: Integers) -> "_Layout":
+        """Of events [E] and the row of each."""
+        is_frame = events > 0
+        counts = events[is_frame]
         firsts = np.cumsum(counts) - counts
-        return cls(events > 0, counts, np.arange(counts.sum()) - np.repeat(firsts, counts))
+        places = (np.arange(1, len(events) + 1) + rows)[is_frame]
+        num_places = len(events) + int(rows.max(initial=0)) + 2
+        return cls(is_frame, places, num_places, counts, np.arange(counts.sum()) - np.repeat(firsts, counts))
+
+    @property
+    def follows(self) -> NDArray[np.bool_]:
+        """Frames that stand right behind one of the same row, [W]."""
+        follows = np.zeros(len(self.places), np.bool_)
+        follows[1:] = self.places[1:] == self.places[:-1] + 1
+        return follows
 
 
 def streams_of(codec: Codec, packed: Packed) -> tuple[Stream, Stream, Stream, Stream]:
     """The streams of a sequence, in the order of STREAMS."""
-    layout = _Layout.of(packed.events.astype(np.int64))
+    layout = _Layout.of(packed.events.astype(np.int64), np.zeros(len(packed.events), np.int64))
     largest, other = layout.ranks == 0, layout.ranks > 0
     tokens, codes = packed.tokens.astype(np.int64), packed.codes.astype(np.int64)
     kinds = np.zeros(len(packed.events), np.int64)
@@ -78,29 +101,63 @@ def encode(books: Sequence[Book], rows: Sequence[Sequence[Stream]]) -> list[NDAr
     ]
 
 
-def decode(codec: Codec, books: Sequence[Book], data: NDArray[np.uint8], num_events: int) -> Packed:
+def decode(codec: Codec, coded: Sequence[Coded]) -> tuple[Packed, Integers]:
     """What was encoded.
 
+    Args:
+        codec: of all rows.
+        coded: the rows, at least one; from any shards.
+
+    Returns:
+        The rows end to end, and the frames of each, [R].
+
     Raises:
-        ValueError: the bytes are not such streams.
+        ValueError: the bytes of some row are not such streams.
     """
-    reader = BitReader(data)
+    reader = _Rows(coded)
     try:
-        kinds = _follow(reader, books[0], np.where(np.arange(num_events) == 0, START, CHAIN))
+        kinds = reader.follow(0, repeat(CHAIN), [row.num_events for row in coded])
         events = np.where(kinds < FRAME, 0, kinds // FRAME)
         if events.max(initial=0) > codec.max_entries or kinds.min(initial=1) < 1:
             raise ValueError("an event of an impossible kind")
-        layout = _Layout.of(events)
-        follows = np.concatenate([[False], layout.is_frame])[:-1][layout.is_frame]
-        bests = _follow(reader, books[1], np.where(follows, CHAIN, codec.blank_id))
-        ranks = layout.ranks[layout.ranks > 0]
-        codes = _follow(reader, books[2], np.where(ranks == 1, FIRST_CODE, CHAIN))
-        relative = _follow(reader, books[3], _contexts_of_others(codec, layout, bests))
+        layout = _Layout.of(events, reader.rows)
+        of_frames = reader.rows[layout.is_frame]
+        bests = reader.follow(1, np.where(layout.follows, CHAIN, codec.blank_id), reader.totals(of_frames))
+        ranks, counts = layout.ranks[layout.ranks > 0], reader.totals(of_frames, layout.counts - 1)
+        codes = reader.follow(2, np.where(ranks == 1, FIRST_CODE, CHAIN), counts)
+        relative = reader.follow(3, _contexts_of_others(codec, layout, bests), counts)
     except IndexError as error:
         raise ValueError("the bits end early, or mean nothing") from error
     if not reader.at_end:
         raise ValueError("bits are left over")
-    return _assemble(codec, layout, kinds, bests, codes, relative)
+    lens = reader.totals(reader.rows, np.where(layout.is_frame, 1, kinds))
+    return _assemble(codec, layout, kinds, bests, codes, relative), lens
+
+
+class _Rows:
+    """Rows that are read together, stream by stream: what follows from a stream is computed for all at once."""
+
+    def __init__(self, coded: Sequence[Coded]) -> None:
+        self._coded, self._readers = coded, BitReader.of([row.data for row in coded])
+        self.rows = np.repeat(np.arange(len(coded)), [row.num_events for row in coded])
+        """Whose each event is, [E]."""
+
+    def follow(self, stream: int, contexts: Integers | Iterator[int], counts: Sequence[int] | Integers) -> Integers:
+        """Values of the next stream, end to end; so many of each row."""
+        left = iter(contexts.tolist()) if isinstance(contexts, np.ndarray) else contexts
+        values: list[int] = []
+        for reader, row, count in zip(self._readers, self._coded, counts, strict=True):
+            book = row.books[stream]
+            values += reader.follow(book.lookups, book.shared, islice(left, int(count)))
+        return np.array(values, np.int64)
+
+    def totals(self, rows: Integers, weights: Integers | None = None) -> Integers:
+        """Σ weights, or how many there are, of each row, [R]."""
+        return np.bincount(rows, weights, len(self._coded)).astype(np.int64)
+
+    @property
+    def at_end(self) -> bool:
+        return all(reader.at_end for reader in self._readers)
 
 
 def _assemble(
@@ -121,16 +178,12 @@ def _assemble(
 
 def _neighbours(codec: Codec, layout: _Layout, bests: Integers) -> tuple[Integers, Integers]:
     """The largest entry's token of the events before and after each frame, [W] each; runs and the ends are blank."""
-    best = np.full(len(layout.is_frame) + 2, codec.blank_id, np.int64)
-    best[1:-1][layout.is_frame] = bests
-    return best[:-2][layout.is_frame], best[2:][layout.is_frame]
+    best = np.full(layout.num_places, codec.blank_id, np.int64)
+    best[layout.places] = bests
+    return best[layout.places - 1], best[layout.places + 1]
 
 
 def _contexts_of_others(codec: Codec, layout: _Layout, bests: Integers) -> Integers:
     """Contexts beyond all values of the stream, so that none is ever its own value: by best token, then one for all."""
     contexts = np.repeat(ELSE + codec.vocab_size + bests, layout.counts)
     return np.where(layout.ranks == 1, contexts, ELSE + 2 * codec.vocab_size)[layout.ranks > 0]
-
-
-def _follow(reader: BitReader, book: Book, contexts: Integers) -> Integers:
-    return np.array(reader.follow(book.lookups, book.shared, contexts.tolist()), np.int64)

@@ -23,12 +23,12 @@ from asr_kd.features.disturb import VOICES, Perturbation, Sound, disturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.rows import hypotheses_of
-from asr_kd.models.subsampling import output_lens
+from asr_kd.models.subsampling import output_len
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
-from asr_kd.targets.collate import collate
 from asr_kd.targets.pooled import read_pooled
-from asr_kd.targets.store import Store, StoredTargets
+from asr_kd.targets.store import Store
+from asr_kd.targets.stored import Stored, collate_stored
 from asr_kd.targets.variants import variant_name, variant_of
 from asr_kd.training.cache import MemoryCache
 from asr_kd.training.plan import Draw
@@ -51,7 +51,7 @@ class Example:
     features: Tensor  # [T, F]
     audio_frames: int  # feature frames before appended silence
     tokens: list[int] | None  # None: there is no transcript, and the teacher alone teaches
-    targets: StoredTargets | None
+    targets: Stored | None  # read with those of the batch
     taught: Sequence[Taught] = ()  # hypotheses of a teacher
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
 
@@ -117,7 +117,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         utterances: what to read.
         tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
         max_silence_seconds: the most silence any draw asks for.
-        cache_mb: memory for features, and for what is read from the store.
+        cache_mb: memory for features, and for arrays of the store; its targets are in memory as they are stored.
         store: soft targets, when the objective needs them from there.
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
@@ -153,17 +153,13 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets, arrays = None, {}
         if self.store is not None:
-            variant, frames = variant_name(draw.speed, draw.version), int(output_lens(torch.tensor(audio_frames)))
-            targets = self._targets(utterance.id, variant, frames, self.store)
+            variant = variant_name(draw.speed, draw.version)
+            targets = self.store.find(utterance.id, variant, num_frames=output_len(audio_frames))
             arrays = {name: self._array(name, draw.row, variant, self.store) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
         return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
-
-    def _targets(self, utterance_id: str, variant: str, frames: int, store: Store) -> StoredTargets:
-        key = ("targets", utterance_id, variant)
-        return self._cache.get(key, lambda: store.read(utterance_id, variant, num_frames=frames))
 
     def _array(self, name: str, row: int, variant: str, store: Store) -> Tensor:
         utterance_id = self.utterances[row].id
@@ -225,7 +221,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         feature_lens=lens if good else lens[:0],
         audio_lens=torch.tensor([item.audio_frames for item in good], dtype=torch.int64),
         references=References(tokens, token_lens),
-        targets=collate(stored) if stored else None,
+        targets=collate_stored(stored) if stored else None,
         unreadable=unreadable,
         hypotheses=collate_taught([item.taught for item in good]) if any(item.taught for item in good) else None,
         arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}

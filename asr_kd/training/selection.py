@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-import torch
-
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TrainingError
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.losses import Objective
-from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_lens
+from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
 from asr_kd.text.normalize import normalize
 from asr_kd.training.job import TrainingJob
 from asr_kd.training.taught import Lessons, Taught, choose_lessons
@@ -85,7 +83,7 @@ def select_trainable(
 
 def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
     """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
-    frames = int(output_lens(torch.tensor(num_frames(int(seconds * SAMPLE_RATE)))))
+    frames = output_len(num_frames(int(seconds * SAMPLE_RATE)))
     needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
     if needed <= frames:
         return None

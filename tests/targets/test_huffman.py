@@ -10,6 +10,11 @@ from asr_kd.targets.huffman import MAX_BITS, NOTHING, BitReader, code_lengths, c
 FAST = settings(deadline=None, max_examples=60)
 
 
+def reader_of(data):
+    [reader] = BitReader.of([data])
+    return reader
+
+
 def counts_of(values):
     return np.array(values, np.int64)
 
@@ -58,14 +63,14 @@ def write(code, symbols):
 def test_bits_known_by_hand():
     code = code_of(np.array([7, 1, 2]), np.array([1, 2, 2]))  # 7: 0, 1: 10, 2: 11
     assert write(code, [7, 1, 2, 7, 7, 2]).tolist() == [0b01011001, 0b10000000]
-    reader = BitReader(np.array([0b01011001, 0b10000000], np.uint8))
+    reader = reader_of(np.array([0b01011001, 0b10000000], np.uint8))
     assert reader.follow({}, lookup_of(code), [9] * 6) == [6, 0, 1, 6, 6, 1]
     assert reader.at_end
 
 
 def test_symbol_zero_repeats_its_context_and_a_context_may_be_the_value_before():
     code = code_of(np.array([0, 5]), np.array([1, 1]))
-    reader = BitReader(np.array([0b01001000], np.uint8))
+    reader = reader_of(np.array([0b01001000], np.uint8))
     assert reader.follow({4: lookup_of(code)}, lookup_of(code), [8, -1, -1, 7, -1]) == [8, 4, 4, 7, 4]
 
 
@@ -74,7 +79,7 @@ def test_symbol_zero_repeats_its_context_and_a_context_may_be_the_value_before()
 def test_any_symbols_come_back(values):
     symbols, counts = np.unique(values, return_counts=True)
     code = code_of(symbols, code_lengths(counts))
-    reader = BitReader(write(code, values))
+    reader = reader_of(write(code, values))
     assert reader.follow({}, lookup_of(code), [999] * len(values)) == [value - 1 if value else 999 for value in values]
     assert reader.at_end
 
@@ -82,15 +87,15 @@ def test_any_symbols_come_back(values):
 def test_reading_on_after_the_end_is_an_error():
     code = code_of(np.array([0, 5]), np.array([1, 1]))
     with pytest.raises(IndexError):
-        BitReader(np.zeros(1, np.uint8)).follow({}, lookup_of(code), [0] * 10)
+        reader_of(np.zeros(1, np.uint8)).follow({}, lookup_of(code), [0] * 10)
     with pytest.raises(IndexError):
-        BitReader(np.zeros(1, np.uint8)).follow({}, NOTHING, [0])
+        reader_of(np.zeros(1, np.uint8)).follow({}, NOTHING, [0])
     with pytest.raises(IndexError):
-        BitReader(np.zeros(0, np.uint8)).follow({}, lookup_of(code), [0, 0])
+        reader_of(np.zeros(0, np.uint8)).follow({}, lookup_of(code), [0, 0])
 
 
 @pytest.mark.parametrize(("byte", "count"), [(0b00000001, 7), (0, 0)])
 def test_bits_that_are_left_over_are_noticed(byte, count):
-    reader = BitReader(np.array([byte], np.uint8))
+    reader = reader_of(np.array([byte], np.uint8))
     reader.follow({}, lookup_of(code_of(np.array([0, 5]), np.array([1, 1]))), [0] * count)
     assert not reader.at_end

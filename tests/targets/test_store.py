@@ -19,6 +19,7 @@ from asr_kd.targets import Store, TargetSettings, collate, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
+from asr_kd.targets.stored import collate_stored
 from asr_kd.text.vocabulary import Vocabulary
 
 
@@ -83,6 +84,29 @@ def test_batches_pad_with_filler(folder):
         collate(items, num_frames=3)
 
 
+def test_a_batch_read_together_is_each_read_alone(folder):
+    store = Store.open(folder)
+    ids = list(store.ids())
+    for chosen in (ids, ids[::-1], ids[:1], [*ids[:2], *ids[:2]]):
+        found = collate_stored([store.find(utterance_id) for utterance_id in chosen])
+        expected = collate([store.read(utterance_id) for utterance_id in chosen])
+        assert torch.equal(found.lens, expected.lens)
+        for one, other in zip(found.posteriors, expected.posteriors, strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+
+
+def test_the_damaged_one_of_a_batch_is_named(folder):
+    store = Store.open(folder)
+    items = [store.find(utterance_id) for utterance_id in store.ids()]
+    damaged = items[1]._replace(coded=items[1].coded._replace(num_events=items[1].coded.num_events + 1))
+    with pytest.raises(TargetsError, match=rf"shard-\d+.safetensors: targets of '{damaged.utterance_id}' are damaged"):
+        collate_stored([items[0], damaged, items[2]])
+    longer = items[2]._replace(num_frames=len(items[2].read().tokens) + 1)
+    with pytest.raises(TargetsError, match=f"utterance '{longer.utterance_id}' .* frames of targets, its student"):
+        collate_stored([items[0], longer])
+
+
 def test_further_arrays_of_any_type_come_back(tmp_path):
     codec = Codec(4, 0, 2, 0.01)
     row = ShardRow(codec.pack(np.array([[1, 0]]), np.array([[1.0, 0.0]], np.float32)))
@@ -112,9 +136,9 @@ def test_any_vocabulary_size_packs_into_a_shard(tmp_path, vocab_size):
     path.write_bytes(shard_bytes(codec, {f"u{i}": [ShardRow(packed[i]), ShardRow(packed[0])] for i in range(3)}))
     shard = Shard(path, codec, num_variants=2)
     for index in range(3):
-        for one, other in zip(shard.read(f"u{index}", 0), codec.unpack(packed[index]), strict=True):
+        for one, other in zip(shard.find(f"u{index}", 0).read(), codec.unpack(packed[index]), strict=True):
             assert torch.equal(one, other)
-        assert shard.read(f"u{index}", 1).tokens.shape[0] == 0
+        assert shard.find(f"u{index}", 1).read().tokens.shape[0] == 0
 
 
 def test_bits_that_mean_nothing_are_said_with_file_and_utterance(tmp_path):
@@ -130,7 +154,7 @@ def test_bits_that_mean_nothing_are_said_with_file_and_utterance(tmp_path):
     ):
         path.write_bytes(save(tensors | changed))
         with pytest.raises(TargetsError, match=message):
-            Shard(path, codec, num_variants=1).read("u0", 0)
+            Shard(path, codec, num_variants=1).find("u0", 0).read()
 
 
 def test_peaky_posteriors_of_29_characters_take_at_most_two_bytes_a_frame(tmp_path):

@@ -10,7 +10,7 @@ from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets.codebook import SHARED, Book, Stream, fit, read_books, write_books
 from asr_kd.targets.huffman import code_lengths
 from asr_kd.targets.packing import Codec, Packed
-from asr_kd.targets.streams import STREAMS, decode, encode, streams_of
+from asr_kd.targets.streams import STREAMS, Coded, decode, encode, streams_of
 
 FAST = settings(deadline=None, max_examples=40)
 
@@ -41,7 +41,7 @@ def assert_same(one: Packed, other: Packed) -> None:
 @FAST
 @given(
     seed=st.integers(0, 10_000),
-    lengths=st.lists(st.integers(0, 60), max_size=5),
+    lengths=st.lists(st.integers(0, 60), min_size=1, max_size=5),
     vocab_size=st.sampled_from([2, 29, 1024, 5000]),
     blank=st.sampled_from([0, 1]),
     sharpness=st.sampled_from([0.0, 2.0, 6.0]),
@@ -52,8 +52,15 @@ def test_any_frames_come_back(seed, lengths, vocab_size, blank, sharpness, max_e
     rows = [pack(codec, seed + index, length, sharpness) for index, length in enumerate(lengths)]
     books, bits = coded(codec, rows)
     books = read_books(write_books(books), len(STREAMS))
-    for row, data in zip(rows, bits, strict=True):
-        assert_same(decode(codec, books, data, len(row.events)), row)
+    coded_rows = [Coded(books, data, len(row.events)) for row, data in zip(rows, bits, strict=True)]
+    for row, one in zip(rows, coded_rows, strict=True):
+        alone, lens = decode(codec, [one])
+        assert_same(alone, row)
+        assert lens.tolist() == [len(codec.unpack(row).tokens)]
+    together, lens = decode(codec, coded_rows)
+    assert_same(together, Packed(*(np.concatenate(parts) for parts in zip(*rows, strict=True))))
+    assert lens.tolist() == lengths
+    assert len(codec.unpack(together).tokens) == sum(lengths)
 
 
 @pytest.mark.parametrize("length", [1, 255, 256, 700])
@@ -62,7 +69,7 @@ def test_certain_blanks_alone_take_next_to_nothing(length):
     row = codec.pack(np.full((length, 15), 3), np.eye(1, 15, dtype=np.float32).repeat(length, 0))
     books, [data] = coded(codec, [row])
     assert len(data) <= 1
-    assert_same(decode(codec, books, data, len(row.events)), row)
+    assert_same(decode(codec, [Coded(books, data, len(row.events))])[0], row)
 
 
 def test_a_code_is_fitted_to_its_context_where_that_pays():
@@ -104,7 +111,7 @@ def test_damaged_bits_are_refused_or_frames_all_the_same(seed, flips, cut):
     for flip in flips:
         damaged[flip // 8 % len(damaged)] ^= 1 << flip % 8
     try:
-        stored = codec.unpack(decode(codec, books, damaged, len(row.events)))
+        stored = codec.unpack(decode(codec, [Coded(books, damaged, len(row.events))])[0])
     except ValueError:
         return
     assert stored.tokens.min() >= 0
@@ -126,7 +133,7 @@ def test_too_few_or_too_many_bits_are_refused(change, message):
     row = pack(codec, 0, 40, 2.0)
     books, [data] = coded(codec, [row])
     with pytest.raises(ValueError, match=message):
-        decode(codec, books, *change(data, len(row.events)))
+        decode(codec, [Coded(books, *change(data, len(row.events)))])
 
 
 def constant(value):
@@ -145,7 +152,7 @@ def constant(value):
 def test_books_that_say_the_impossible_are_refused(kind, best, message):
     books = [constant(kind), constant(best), Book({}), Book({})]
     with pytest.raises(ValueError, match=message):
-        decode(Codec(29, 0, 8, 0.005), books, np.zeros(0, np.uint8), 2)
+        decode(Codec(29, 0, 8, 0.005), [Coded(books, np.zeros(0, np.uint8), 2)])
 
 
 @pytest.mark.parametrize("symbols", [[3, 3], [-2, 1]])

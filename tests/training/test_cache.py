@@ -1,4 +1,4 @@
-"""Memory for features and targets: nothing is made twice while there is room, and nothing is wrong without it."""
+"""Memory for features and layers: nothing is made twice while there is room, and nothing is wrong without it."""
 
 import torch
 
@@ -28,23 +28,24 @@ def test_what_fits_is_made_once():
     assert asked == ["a", "b", "c", "b", "b"]
 
 
-def test_targets_read_again_are_those_of_the_store(utterances, tmp_path, monkeypatch):
+def test_layers_are_read_once_where_there_is_room_and_targets_are_those_of_the_store(utterances, tmp_path, monkeypatch):
     save_model(tmp_path / "teacher", tiny_model(streaming=False), VOCABULARY, {})
-    extract(LocalTeacher(tmp_path / "teacher"), utterances, TargetSettings(speeds=(0.9, 1.0)), tmp_path / "targets")
+    settings = TargetSettings(speeds=(0.9, 1.0), layers=(1,))
+    extract(LocalTeacher(tmp_path / "teacher"), utterances, settings, tmp_path / "targets")
     store = Store.open(tmp_path / "targets")
-    reads, read = [], store.read
+    reads, read_array = [], store.read_array
 
-    def counted(*arguments, **more):
+    def counted(*arguments):
         reads.append(arguments)
-        return read(*arguments, **more)
+        return read_array(*arguments)
 
-    monkeypatch.setattr(store, "read", counted)
+    monkeypatch.setattr(store, "read_array", counted)
     draws = [Draw(row, speed, 0) for row in range(3) for speed in (0.9, 1.0)]
-    roomy, none = (SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store) for megabytes in (100, 0))
-    for dataset, expected in ((roomy, len(draws)), (none, 2 * len(draws))):
+    for megabytes, expected in ((100, len(draws)), (0, 2 * len(draws))):
+        dataset = SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store, arrays=["layer-1"])
         reads.clear()
         for draw in [*draws, *draws]:
-            found = dataset[draw].targets
-            fresh = read(utterances[draw.row].id, f"speed-{draw.speed}")
-            assert all(one.equal(other) for one, other in zip(found, fresh, strict=True))
+            found, name = dataset[draw], (utterances[draw.row].id, f"speed-{draw.speed}")
+            assert all(one.equal(other) for one, other in zip(found.targets.read(), store.read(*name), strict=True))
+            assert found.arrays["layer-1"].equal(torch.from_numpy(read_array("layer-1", *name)))
         assert len(reads) == expected
