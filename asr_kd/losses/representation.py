@@ -130,7 +130,7 @@ class RepresentationSettings(TermSettings):
     def misfit(self, shape: Shape) -> str | None:
         """A layer that one of the two does not have, or a teacher whose layers nobody sees."""
         if shape.teacher_layers is None or shape.teacher_width is None:
-            return "needs a teacher that this recipe trains: the layers of one from elsewhere are not to be had"
+            return "needs a teacher that is one model of this project's own, trained here or `local:`"
         for pair in self.pairs:
             if pair.student > shape.layers:
                 return f"pairs {list(pair)}: the student's layer must lie from 1 to {shape.layers}"

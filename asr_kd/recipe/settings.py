@@ -1,6 +1,7 @@
 """The typed form of a recipe file. Each part's settings stand beside the part; here they are put together."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeGuard
 
@@ -57,6 +58,10 @@ AnyTeacher = Annotated[
     Discriminator(_teacher_form),
 ]
 """A teacher, told apart by whether it has a `source`."""
+
+
+NOT_OPENED = sys.maxsize
+"""Layers and width of a teacher that a folder holds: a recipe reads no folders, and extraction counts them."""
 
 
 def is_one_model(teacher: AnyTeacher) -> TypeGuard[TeacherSettings]:
@@ -207,12 +212,15 @@ class Recipe(Settings):
         """Only teachers trained here have layers to store; those that students match are checked with them."""
         if not self.targets.layers or not self.target_speeds(name):
             return
-        if isinstance(teacher, ExistingTeacher):
-            raise ValueError(f"targets.layers needs teachers that this recipe trains, and {name!r} is from elsewhere")
-        if self.targets.layers[-1] > teacher.model.layers:
+        layers = _layers_and_width(teacher)[0]
+        if layers is None:
             raise ValueError(
-                f"targets.layers {list(self.targets.layers)} must lie from 1 to {teacher.model.layers}, the layers of "
-                f"{name!r}"
+                f"targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
+                f"and {name!r} is not"
+            )
+        if self.targets.layers[-1] > layers:
+            raise ValueError(
+                f"targets.layers {list(self.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
             )
 
     def _check_unit_names(self, name: str) -> None:
@@ -278,13 +286,13 @@ class Recipe(Settings):
     def _shape(self, student: StudentSettings) -> Shape:
         """What an objective must know of a student and its teacher; their vocabulary is not known yet."""
         teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
-        trained = teacher.model if teacher is not None and is_one_model(teacher) else None
+        layers, width = _layers_and_width(teacher) if teacher is not None else (None, None)
         return Shape(
             blank_id=0,
             width=student.model.width,
             layers=student.model.layers,
-            teacher_width=trained.width if trained is not None else None,
-            teacher_layers=trained.layers if trained is not None else None,
+            teacher_width=width,
+            teacher_layers=layers,
             streaming=student.model.streaming is not None,
         )
 
@@ -339,6 +347,15 @@ class Recipe(Settings):
             reads_hypotheses(student) and student.hypotheses is None and self.teacher_of(student) == teacher
             for student in self.students.values()
         )
+
+
+def _layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
+    """Of the model that a teacher is; `NOT_OPENED` of one in a folder, None where no layers can be had."""
+    if is_one_model(teacher):
+        return teacher.model.layers, teacher.model.width
+    if isinstance(teacher, ExistingTeacher) and teacher.is_local:
+        return NOT_OPENED, NOT_OPENED
+    return None, None
 
 
 def _check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:

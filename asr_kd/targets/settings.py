@@ -39,7 +39,7 @@ class TargetSettings(Settings):
     """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
     layers: tuple[int, ...] = ()
     """Also keep these hidden layers of the teacher, counted from 1, with 8 bits a channel: many times the posteriors'
-    size. Done anyway for those that a student here needs; teachers trained here only."""
+    size. Done anyway for those that a student here needs; teachers of this project only."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
     """Audio a shard: what an interruption can cost."""
     batch_seconds: float = Field(default=60.0, gt=0.0)

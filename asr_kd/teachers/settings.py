@@ -130,6 +130,15 @@ class TeacherSource(Settings):
         """The teachers, one or several."""
         return (Member(source=self.source),) if isinstance(self.source, str) else self.source
 
+    @property
+    def is_local(self) -> bool:
+        """Whether it is one model of this project's own, heard whole."""
+        return (
+            isinstance(self.source, str)
+            and parse_source(self.source).kind in ("local", "recipe")
+            and self.window_seconds is None
+        )
+
     def resolved(self, folder_of: Callable[[str], Path]) -> "TeacherSource":
         """With every ``recipe:TEACHER`` replaced by ``local:`` and its folder.
 

@@ -57,6 +57,18 @@ def test_a_teacher_from_elsewhere_teaches_and_is_scored_like_one_trained_here(co
     assert set(again.did) == {f"{line.split(':')[0]}: skipped" for line in outcome.did}
 
 
+def test_a_teacher_in_a_folder_shows_its_layers(copy, model):
+    source = f"teachers={{friend: {{source: 'local:{model}'}}}}"
+    matches = "{kd_weight: 0.5, objectives: {representation: {pairs: [[1, 1]]}}}"
+    outcome = copy.command("run", source, student_of("taught", matches), EXPORTED, *QUICK, "--to", "student")
+    assert outcome.code == 0, outcome.err
+    assert read_info(copy.file("targets", "friend")).layers == {1: 16}
+    too_high = matches.replace("[[1, 1]]", "[[1, 7]]")
+    line = one_line(copy.command("extract", source, student_of("taught", too_high), EXPORTED))
+    assert "7" in line
+    assert "expected 1 to" in line
+
+
 def test_letters_in_another_case_and_order_are_bridged(copy, model):
     loaded = load_model(model)
     order = list(reversed(range(len(loaded.vocabulary))))

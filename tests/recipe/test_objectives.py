@@ -25,7 +25,7 @@ SELF_TAUGHT = "{objectives: {consistency: {}, dual_mode: {}}}"
             "students.student-kd.distill, representation: pairs [2, 1]: the student's layer must lie from 1 to 1",
         ),
         ([OBJECTIVES + "{representation: {pairs: [[1, 3]]}}"], "the teacher's layer must lie from 1 to 1"),
-        ([LAYERS, ELSEWHERE], "representation: needs a teacher that this recipe trains"),
+        ([LAYERS, ELSEWHERE], "representation: needs a teacher that is one model of this project's own"),
         ([OBJECTIVES + "{auxiliary: {layer: 2}}"], "auxiliary: layer 2 must lie from 1 to 1, the student's layers"),
         ([OBJECTIVES + "{auxiliary: {heads: 3}}"], "auxiliary: heads 3 must divide the student's width 16"),
         (
@@ -34,7 +34,7 @@ SELF_TAUGHT = "{objectives: {consistency: {}, dual_mode: {}}}"
         ),
         (["targets.layers=[2]"], "targets.layers [2] must lie from 1 to 1, the layers of 'teacher'"),
         (["targets.layers=[0]"], "layers are counted from 1"),
-        (["targets.layers=[1]", ELSEWHERE], "targets.layers needs teachers that this recipe trains, and 'friend'"),
+        (["targets.layers=[1]", ELSEWHERE], "targets.layers needs teachers that are one model of this project's own"),
         ([OBJECTIVES + "{}"], "objectives is empty"),
         (
             [
