@@ -18,7 +18,7 @@ from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSett
 from asr_kd.losses.frame_kl import (
     Selection,
     check_lengths,
-    frame_divergence,
+    delayed_divergences,
     select_frames,
     teacher_argmax,
     without_padding,
@@ -82,13 +82,7 @@ class DelayedKl(Term):
         targets = without_padding(targets)
         argmax = teacher_argmax(targets)
         mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
-        if self.mode in ("minimum", "utterance"):
-            with torch.no_grad():  # the gradient goes through the chosen delay only
-                chosen = self._best(self._divergences(targets, log_probs, mask))
-            cost = frame_divergence(targets, self._answered(log_probs, chosen))
-        else:
-            cost = self._soft(self._divergences(targets, log_probs, mask))
-        return cost.masked_fill(~mask, 0.0).sum()
+        return self._chosen(self._divergences(targets, log_probs, mask)).sum()
 
     def learned_delays(self) -> Tensor:
         """π over the delays from the least on, [D]; `learned` only."""
@@ -96,23 +90,15 @@ class DelayedKl(Term):
 
     def _divergences(self, targets: SoftTargets | DensePosteriors, log_probs: Tensor, mask: Tensor) -> Tensor:
         """K of each delay, [D, B, Q]; 0 at frames that are not taught."""
-        frames = mask.shape[1]
-        each = [frame_divergence(targets, log_probs[:, delay : delay + frames]) for delay in self.delays]
-        return torch.stack(each).masked_fill(~mask, 0.0)
+        return delayed_divergences(targets, log_probs, self.delays).masked_fill(~mask, 0.0)
 
-    def _best(self, divergences: Tensor) -> Tensor:
-        """The chosen delay of each frame, [B, Q], counted from the least one."""
+    def _chosen(self, divergences: Tensor) -> Tensor:
+        """[B, Q], or [B] by utterance, of [D, B, Q]."""
+        if self.mode == "minimum":
+            return divergences.gather(0, divergences.argmin(0, keepdim=True))
         if self.mode == "utterance":
-            return divergences.sum(-1).argmin(0)[:, None].expand(divergences.shape[1:])
-        return divergences.argmin(0)
-
-    def _answered(self, log_probs: Tensor, chosen: Tensor) -> Tensor:
-        """The student's frames that answer at the chosen delays, [B, Q, V]."""
-        frames = torch.arange(chosen.shape[1], device=chosen.device) + self.delays[0] + chosen
-        return log_probs.gather(1, frames[..., None].expand(-1, -1, log_probs.shape[-1]))
-
-    def _soft(self, divergences: Tensor) -> Tensor:
-        """[B, Q] of [D, B, Q]."""
+            together = divergences.sum(-1)
+            return together.gather(0, together.argmin(0, keepdim=True))
         if self.mode == "learned":
             prior = self.logits.float().log_softmax(0)[:, None, None]
             return -(prior - divergences).logsumexp(0)

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.posteriors.measures import dense_kl, frame_mask, sparse_kl
+from asr_kd.posteriors.delayed import delayed_dense_kl, delayed_sparse_kl
+from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
 
 Selection = Literal["all", "nonblank"]
@@ -82,16 +83,19 @@ def teacher_argmax(targets: SoftTargets | DensePosteriors) -> Tensor:
     return targets.posteriors.argmax()
 
 
-def frame_divergence(targets: SoftTargets | DensePosteriors, log_probs: Tensor, temperature: float = 1.0) -> Tensor:
-    """KL(teacher ‖ student) of each frame, in nats; a stored teacher's over its kept entries and the tail.
+def delayed_divergences(
+    targets: SoftTargets | DensePosteriors, log_probs: Tensor, delays: range, temperature: float = 1.0
+) -> Tensor:
+    """KL(teacher's frame t ‖ student's frame t + d), in nats; a stored teacher's over its kept entries and the tail.
 
     Args:
         targets: the teacher's.
-        log_probs: the student's of the frames that answer, [B, Q, V], any float type.
+        log_probs: the student's, [B, T, V], any float type; T at least Q and the largest delay.
+        delays: d, at least 0.
         temperature: softens both sides; dense targets only.
 
     Returns:
-        [B, Q] float32; meaningless at padding.
+        [D, B, Q] float32; meaningless at padding.
 
     Raises:
         TrainingError: the vocabularies differ in size, or stored targets meet a temperature other than 1.
@@ -103,14 +107,14 @@ def frame_divergence(targets: SoftTargets | DensePosteriors, log_probs: Tensor, 
                 f"the teacher has {teacher.shape[-1]} symbols, the student {log_probs.shape[-1]}",
                 expected="one vocabulary",
             )
-        return dense_kl(teacher.float() / temperature, log_probs.float() / temperature)
+        return delayed_dense_kl(teacher.float() / temperature, log_probs.float() / temperature, delays)
     if temperature != 1.0:
         raise TrainingError(
             f"temperature {temperature:g} with stored soft targets",
             expected="temperature 1: the stored tail's total says nothing about its softened weight",
             remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
         )
-    return sparse_kl(targets.posteriors, log_probs)
+    return delayed_sparse_kl(targets.posteriors, log_probs, delays)
 
 
 class FrameKl(Term):
@@ -151,8 +155,8 @@ class FrameKl(Term):
         check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
         targets = without_padding(targets)
         argmax = teacher_argmax(targets)
-        answered = log_probs[:, self.delay_frames : self.delay_frames + argmax.shape[1]]
-        divergence = frame_divergence(targets, answered, self.temperature)
+        delays = range(self.delay_frames, self.delay_frames + 1)
+        [divergence] = delayed_divergences(targets, log_probs, delays, self.temperature)
         mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
         return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
 

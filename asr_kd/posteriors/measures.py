@@ -8,10 +8,8 @@ Shapes: B utterances, T frames, V vocabulary, K kept entries a frame.
 import torch
 from torch import Tensor
 
+from asr_kd.posteriors.delayed import LOWEST_LOG_PROB, delayed_sparse_kl
 from asr_kd.posteriors.types import SparsePosteriors
-
-LOWEST_LOG_PROB = -1.0e4
-"""Stands for the logarithm of 0: finite, so that 0 · log 0 is 0 and no gradient becomes NaN."""
 
 
 def partition_log_probs(log_probs: Tensor, kept: SparsePosteriors) -> tuple[Tensor, Tensor]:
@@ -44,18 +42,13 @@ def sparse_kl(teacher: SparsePosteriors, log_probs: Tensor) -> Tensor:
     tail's total mass; equal to the full KL when every token is kept.
 
     Args:
-        teacher: [B, T, K].
+        teacher: [B, T, K]; constants.
         log_probs: the student's, [B, T, V], any float type.
 
     Returns:
         [B, T] float32.
     """
-    student_kept, student_tail = partition_log_probs(log_probs, teacher)
-    probs = teacher.probs.float()
-    # With every token kept there is no tail: what 1 − Σ leaves then is rounding, not mass.
-    everything_kept = (probs > 0).sum(-1) >= log_probs.shape[-1]
-    tail = teacher.tail.float().masked_fill(everything_kept, 0.0)
-    return _kl_terms(probs, student_kept).sum(-1) + _kl_terms(tail, student_tail)
+    return delayed_sparse_kl(teacher, log_probs, range(1))[0]
 
 
 def dense_kl(teacher_log_probs: Tensor, log_probs: Tensor) -> Tensor:
