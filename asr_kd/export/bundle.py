@@ -84,8 +84,11 @@ class Origin:
     """What a bundle says of where its model comes from, beside what the model folder says."""
 
     recipe: str | None = None
+    name: str | None = None
+    """What the model is called; None: as its bundle's folder."""
     wer: Mapping[str, float] = field(default_factory=dict)
-    """Test set → word error rate (a fraction) of the model, as measured."""
+    """Test set → word error rate (a fraction) of the model as measured, with its own chunks: a bundle with others does
+    not state it."""
     card: str | None = None
     """A model card, Markdown; None: a short one is written."""
     held_out: Sequence[Utterance] = ()
@@ -120,12 +123,12 @@ def export_bundle(
         MissingExtraError: the extra ``export`` is not installed.
     """
     settings, origin = settings or ExportSettings(), origin or Origin()
-    source, streaming = _streaming_model(model_folder, settings)
-    latency = _latency(streaming, settings.tail_ms)
-    trace = Trace(model_sha256=source.sha256, recipe=origin.recipe, wer=dict(origin.wer), card=source.card)
+    source, streaming, own = _streaming_model(model_folder, settings)
+    latency, measured = _latency(streaming, settings.tail_ms), origin.wer if streaming == own else {}
+    trace = Trace(model_sha256=source.sha256, recipe=origin.recipe, wer=dict(measured), card=source.card)
     with atomic_folder(destination) as partial:
         _write_files(partial, source, settings)
-        info = _describe(partial, destination.name, source, latency, trace)
+        info = _describe(partial, origin.name or destination.name, source, latency, trace)
         info = info.model_copy(update={"licence": settings.licence})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
         report = verify_bundle(partial, source, waveforms, with_client=settings.client)
@@ -133,7 +136,7 @@ def export_bundle(
         if settings.int8 and origin.held_out:
             info = info.model_copy(update={"int8_wer": compare_int8(partial, origin.held_out, progress)})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
-        write_readme(partial, info, origin.card)
+        write_readme(partial, info, origin.card, own)
     return info
 
 
@@ -152,19 +155,21 @@ def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, 
     }
 
 
-def _streaming_model(model_folder: Path, settings: ExportSettings) -> tuple[LoadedModel, Streaming]:
+def _streaming_model(model_folder: Path, settings: ExportSettings) -> tuple[LoadedModel, Streaming, Streaming]:
+    """The model in the context that is exported, that context, and the model's own."""
     source = load_model(model_folder)
-    if source.model.settings.streaming is not None and settings.context:
+    own = source.model.settings.streaming
+    if own is not None and settings.context:
         source = with_context(source, settings.context)
     streaming = source.model.settings.streaming
-    if streaming is None:
+    if streaming is None or own is None:
         raise BundleError(
             "is a full-context model",
             where=model_folder,
             expected="a streaming one: the client's format is for chunks with caches",
             remedy="Export a student, or train this model with model.streaming",
         )
-    return source, streaming
+    return source, streaming, own
 
 
 def _write_files(folder: Path, source: LoadedModel, settings: ExportSettings) -> None:

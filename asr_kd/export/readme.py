@@ -3,19 +3,25 @@
 The examples are files of assets/, NAME.in, with the bundle's own numbers in the places marked ``@{name}``.
 """
 
+import re
+import textwrap
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from typing import Any
 
 from asr_kd.evaluation.cells import escape, percent
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.subsampling import FACTOR, feature_frames_for
-from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, BundleInfo
+from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.runtime.bundle import BPE_MODEL, DESCRIPTION, INT8, MODEL, PT2, TOKENS, BundleInfo, Latency
 
 EXAMPLES = ("sherpa_onnx_file.py", "onnxruntime_file.py", "command_line.sh", "c_plus_plus.cc")
 FOLDER, README = "examples", "README.md"
 CLIENT_SPARE_MS = 50
 """The client takes a step only when more than the window is there: some frames beyond the last chunk."""
+PROGRAM_TAIL_MS = 800
+"""Silence that the client's own program puts behind a recording (counted with 2.0.1), and no option changes."""
 
 SAYS = {
     MODEL: "float32, for sherpa-onnx and onnxruntime",
@@ -23,13 +29,43 @@ SAYS = {
     PT2: "float32, for torch: `torch.export.load`, by the same inputs and outputs",
 }
 
-PHONES = """- Android: put `{graph}` and `tokens.txt` into `app/src/main/assets/` of `android/SherpaOnnx` in
-  [k2-fsa/sherpa-onnx](https://github.com/k2-fsa/sherpa-onnx), and name them in an `OnlineModelConfig` with
-  `zipformer2Ctc = OnlineZipformer2CtcModelConfig(model = "{graph}")`, `tokens = "tokens.txt"`.
-- iOS: add both files to the bundle of `ios-swiftui/SherpaOnnx` there, and make its recognizer of
-  `sherpaOnnxOnlineModelConfig(tokens:zipformer2Ctc:)` with
-  `sherpaOnnxOnlineZipformer2CtcModelConfig(model: "{graph}")`.
-- Features are made by the client. Give it audio at 16 kHz, and {tail_ms} ms of silence at the end of a recording."""
+RUNS = """Recordings are WAV files of 16 kHz, mono, 16 bits.
+
+```bash
+pip install sherpa-onnx sherpa-onnx-bin onnxruntime kaldi-native-fbank numpy
+python examples/sherpa_onnx_file.py recording.wav    # sherpa-onnx in Python
+sh examples/command_line.sh recording.wav            # sherpa-onnx's program, of sherpa-onnx-bin
+python examples/onnxruntime_file.py recording.wav    # onnxruntime alone
+asr-kd transcribe . recording.wav                    # this project, float32
+```
+
+In C++, with the headers and libraries of that Python package, or with `sherpa` the folder in which a build or a release
+of sherpa-onnx has its `include` and `lib`:
+
+```bash
+sherpa=$(python -c 'import os, sherpa_onnx; print(os.path.dirname(sherpa_onnx.__file__))')
+g++ -std=c++17 examples/c_plus_plus.cc -I"$sherpa/include" -L"$sherpa/lib" -Wl,-rpath,"$sherpa/lib" \\
+  -lsherpa-onnx-c-api -lonnxruntime -o recognize
+./recognize . recording.wav
+```"""
+
+PHONES = """On phones, with the apps of [k2-fsa/sherpa-onnx](https://github.com/k2-fsa/sherpa-onnx):
+
+- Android: put `{graph}` and `tokens.txt` into `app/src/main/assets/` of `android/SherpaOnnx`, and give its
+  `MainActivity.kt` this `modelConfig`, in place of `getModelConfig(…)`:
+  `OnlineModelConfig(zipformer2Ctc = OnlineZipformer2CtcModelConfig(model = "{graph}"), tokens = "tokens.txt")`.
+- iOS: add both files to `ios-swiftui/SherpaOnnxAsr` (Build Phases, Copy Bundle Resources; until the summer of 2026 that
+  app was `ios-swiftui/SherpaOnnx`), and give its `SherpaOnnxViewModel.swift` this `modelConfig`:
+  `sherpaOnnxOnlineModelConfig(tokens: getResource("tokens", "txt"), zipformer2Ctc:
+  sherpaOnnxOnlineZipformer2CtcModelConfig(model: getResource("{stem}", "onnx")))`.
+
+Features are made by the client. At the end of a recording it needs {tail_ms} ms of silence,
+which the examples give.{note}"""
+
+SHORT_PROGRAM = (
+    "The program's {program} ms are less than the {tail_ms} ms that this model may need: a last word can be missing "
+    "unless the recording itself ends in silence."
+)
 
 
 class Example(Template):
@@ -38,21 +74,24 @@ class Example(Template):
     delimiter = "@"
 
 
-def write_readme(folder: Path, info: BundleInfo, card: str | None) -> None:
+def write_readme(folder: Path, info: BundleInfo, card: str | None, own: Streaming | None = None) -> None:
     """README.md and, where there is an ONNX graph, examples/.
 
     Args:
         folder: the bundle.
         info: what it holds.
         card: a model card, Markdown; None: a short one.
+        own: how the model itself streams, which its card speaks of; None: as the bundle.
     """
-    has_onnx = info.files.model is not None
-    parts = [(card or f"# {escape(info.name)}\n\n{_described(info)}").rstrip(), "## Files", _files(info), _facts(info)]
-    if has_onnx:
+    parts = [(card or f"# {escape(info.name)}\n\n{_described(info)}").rstrip(), "## Files", _files(info)]
+    parts.append(_facts(info, own or Streaming.model_validate(info.model.streaming)))
+    if info.files.model is not None:
         numbers = _numbers(info)
         write_examples(folder, numbers)
-        phones = PHONES.format(graph=numbers["graph"], tail_ms=numbers["client_tail_ms"])
-        parts += ["## Run it", _runs(), phones]
+        stem = numbers["graph"].removesuffix(".onnx")
+        note = " " + _short_program(info) if _short_program(info) else ""
+        phones = PHONES.format(graph=numbers["graph"], stem=stem, tail_ms=_client_tail_ms(info), note=note)
+        parts += ["## Run it", RUNS, phones]
     (folder / README).write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
@@ -67,7 +106,7 @@ def write_examples(folder: Path, numbers: dict[str, str]) -> None:
 
 def _numbers(info: BundleInfo) -> dict[str, str]:
     streaming = info.streaming
-    client_tail_ms = streaming.tail_ms + streaming.chunk_ms + streaming.lookahead_ms + CLIENT_SPARE_MS
+    client_tail_ms = _client_tail_ms(info)
     numbers = {
         "chunk_ms": streaming.chunk_ms,
         "chunk_samples": streaming.chunk_ms * SAMPLE_RATE // 1000,
@@ -78,7 +117,23 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
         "client_tail_samples": client_tail_ms * SAMPLE_RATE // 1000,
     }
     graph = INT8 if info.files.int8 is not None else MODEL
-    return {"name": info.name, "graph": graph, **{key: str(number) for key, number in numbers.items()}}
+    words = {
+        "name": re.sub(r"[^\w .,()-]", "_", info.name),  # it stands in comments of scripts
+        "graph": graph,
+        "program_note": "".join(f"\n# {line}" for line in textwrap.wrap(_short_program(info), 116)),
+    }
+    return words | {key: str(number) for key, number in numbers.items()}
+
+
+def _client_tail_ms(info: BundleInfo) -> int:
+    """Silence after which the client has completed the last chunk and the last word, wherever the chunk began."""
+    streaming = info.streaming
+    return streaming.tail_ms + streaming.chunk_ms + streaming.lookahead_ms + CLIENT_SPARE_MS
+
+
+def _short_program(info: BundleInfo) -> str:
+    tail_ms = _client_tail_ms(info)
+    return SHORT_PROGRAM.format(program=PROGRAM_TAIL_MS, tail_ms=tail_ms) if tail_ms > PROGRAM_TAIL_MS else ""
 
 
 def _described(info: BundleInfo) -> str:
@@ -92,14 +147,15 @@ def _files(info: BundleInfo) -> str:
     lines = ["| File | MB | SHA-256 | |", "| :-- | --: | :-- | :-- |"]
     for name, entry in info.files.graphs.items():
         lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {SAYS[name]} |")
-    tokens = info.files.tokens
-    lines.append(
-        f"| `tokens.txt` | {tokens.size_bytes / 1e6:.2f} | `{tokens.sha256}` | {info.vocabulary.size} tokens |"
-    )
+    rest = {TOKENS: (info.files.tokens, f"{info.vocabulary.size} tokens")}
+    if info.files.bpe is not None:
+        rest[BPE_MODEL] = (info.files.bpe, "the subwords' sentencepiece model; running the model needs it not")
+    for name, (entry, says) in rest.items():
+        lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {says} |")
     return "\n".join(lines)
 
 
-def _facts(info: BundleInfo) -> str:
+def _facts(info: BundleInfo, own: Streaming) -> str:
     streaming, parity = info.streaming, info.parity
     lines = [
         f"Licence: {escape(info.licence or 'not stated')}.",
@@ -112,14 +168,42 @@ def _facts(info: BundleInfo) -> str:
     ]
     if info.trace.wer:
         rates = ", ".join(f"{escape(name)} {percent(rate)} %" for name, rate in info.trace.wer.items())
-        lines.append(f"Word error rate: {rates}.")
+        lines.append(f"Word error rate in float32: {rates}.")
+    lines += _other_chunks(streaming, own)
+    if parity.get("int8"):
+        lines.append(_int8_is_near(parity))
     if info.int8_wer:
-        lines.append(_int8(info))
+        lines.append(_int8_wer(info))
     lines.append(f"`{DESCRIPTION}` says the same for programs, with the feature contract and all versions.")
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _int8(info: BundleInfo) -> str:
+def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
+    """What a reader must know of a bundle whose chunks are not its model's own."""
+    context = Context(streaming.chunk_frames, streaming.left_context_frames)
+    if context == own.context:
+        return []
+    trained = "it was trained on these too" if context in own.train_contexts else "it was not trained on these"
+    return [
+        f"The model's own chunks are of {FRAME_SHIFT_MS * own.chunk_frames} ms and look back "
+        f"{FRAME_SHIFT_MS * own.left_context_frames} ms; {trained}. Word error rates in its card are with its own."
+    ]
+
+
+def _int8_is_near(parity: dict[str, Any]) -> str:
+    found, utterances = parity["int8"], parity["utterances"]
+    agreement = percent(found["best_token_agreement"])
+    client = f"; {found['client']} says the same as this project in {found['client_transcripts_equal']}"
+    return (
+        f"`{INT8}` is near that, not equal: within {found['difference']:.2g} nats, the best token the same in "
+        f"{agreement} % of frames, {found['transcripts_equal']} of {utterances} transcripts the same"
+        f"{client if found['client'] else ''}. Where several of its streams share a step they share a scale, so a "
+        f"stream's numbers depend on its neighbours: by up to {found['batch_difference']:.2g} nats, with "
+        f"{found['batch_transcripts_equal']} of {utterances} transcripts as alone. `{MODEL}` is exact there."
+    )
+
+
+def _int8_wer(info: BundleInfo) -> str:
     found = info.int8_wer
     interval = ""
     if found["low"] is not None:
@@ -128,15 +212,4 @@ def _int8(info: BundleInfo) -> str:
         f"With 8-bit weights: {percent(found['wer_int8'])} % beside {percent(found['wer_fp32'])} % in float32, a "
         f"difference of {100 * found['difference']:+.2f} points{interval}, over {found['utterances']} utterances of "
         f"{found['speakers']} held-out speakers."
-    )
-
-
-def _runs() -> str:
-    return (
-        "```bash\n"
-        f"python {FOLDER}/sherpa_onnx_file.py recording.wav    # sherpa-onnx in Python\n"
-        f"sh {FOLDER}/command_line.sh recording.wav            # sherpa-onnx's program\n"
-        f"python {FOLDER}/onnxruntime_file.py recording.wav    # onnxruntime alone\n"
-        "asr-kd transcribe . recording.wav                    # this project\n"
-        f"```\n\n`{FOLDER}/c_plus_plus.cc` does it in C++."
     )

@@ -111,7 +111,7 @@ def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Uttera
     """What the run's report says of the model, where there is one."""
     recipe = load_model(folder).card.get("recipe")
     if run is None or not (run / "report" / RESULTS).is_file():
-        return Origin(recipe=recipe, held_out=held_out)
+        return Origin(recipe=recipe, name=name, held_out=held_out)
     results = read_results(run / "report")
     keys = [key for key, model in results["models"].items() if model.get("name", key) == name]
     rates = {
@@ -120,6 +120,7 @@ def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Uttera
     card = run / "report" / CARDS / f"{name}.md"
     return Origin(
         recipe=recipe,
+        name=name,
         wer=rates,
         card=card.read_text(encoding="utf-8") if card.is_file() else None,
         held_out=held_out,

@@ -194,6 +194,7 @@ def _export(context: RunContext, name: str) -> Unit:
         card = context.folder("report", CARDS, f"{name}.md")
         origin = Origin(
             recipe=recipe.name,
+            name=name,
             wer=_word_error_rates(context, name),
             card=card.read_text(encoding="utf-8") if card.is_file() else None,
             held_out=[utterance for members in corpus.sets.values() for utterance in members],
