@@ -3,6 +3,7 @@
 Knows tensors only. For every way to cut an utterance into chunks the result is that of ``greedy``.
 """
 
+import numpy as np
 from torch import Tensor
 
 from asr_kd.decoding.hypothesis import Collapsed, Hypothesis
@@ -59,9 +60,10 @@ class StreamingGreedy:
             raise ValueError(f"log_probs {tuple(log_probs.shape)}; expected [T, V] with V above blank {self.blank_id}")
         if len(log_probs) == 0:
             return []
-        values, path = log_probs.max(dim=-1)  # [T] each
+        values = log_probs.detach().float().cpu().numpy()  # a tenth of torch's time for so little
+        path = values.argmax(axis=-1)  # [T]
         known = len(self.tokens)
-        said, sure = path.tolist(), values.tolist()
+        said, sure = path.tolist(), values[np.arange(len(path)), path].tolist()
         numbers = range(self.num_frames, self.num_frames + len(said))
         self._collapsed.append(said, sure, numbers, self._previous, self.blank_id)
         self._score += sum(sure)

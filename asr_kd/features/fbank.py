@@ -107,8 +107,7 @@ class StreamingFbank:
 
     A frame can be had once its whole window is there, so streamed frames equal those of the whole waveform. They are
     computed in blocks of one size, which lie at the same frames however the samples come: the same bits for every cut.
-    Not by the client's own computer, which takes 6 times as long a frame; of the two this one is nearer to the same sums
-    in double precision (tests compare the three).
+    Not by the client's own computer: that takes 5 times as long, and is farther from the same sums in double precision.
 
     Attributes:
         ready: frames that can be taken.
@@ -137,8 +136,8 @@ class StreamingFbank:
         self._ended = True
         self.ready = num_frames(self._heard_samples) - self._taken
 
-    def take(self, frames: int) -> Tensor:
-        """The next frames, [T, 80]; at most as many as are `ready`."""
+    def take(self, frames: int) -> np.ndarray:
+        """The next frames, [T, 80] float32; at most as many as are `ready`."""
         if self._packets:
             self._samples = np.concatenate([self._samples, *self._packets])
             self._packets.clear()
@@ -152,25 +151,27 @@ class StreamingFbank:
         # Samples before the next window are never asked for again: hours of audio in constant memory.
         past = max(_window_start(self._taken) - self._start, 0)
         self._samples, self._start = self._samples[past:], self._start + past
-        return torch.cat(found) if found else torch.zeros(0, NUM_MEL_BINS)
+        if len(found) == 1:
+            return found[0]
+        return np.concatenate(found) if found else np.zeros((0, NUM_MEL_BINS), dtype=np.float32)
 
     def accept(self, samples: Tensor) -> Tensor:
         """Take samples [S], return the frames they complete, [T, 80] (T may be 0)."""
         self.queue(samples)
-        return self.take(self.ready)
+        return torch.from_numpy(self.take(self.ready))
 
     def finish(self) -> Tensor:
         """Say that no more samples come; return the last frames, [T, 80]. `accept` must not be called again."""
         self.end()
-        return self.take(self.ready)
+        return torch.from_numpy(self.take(self.ready))
 
-    def _compute(self, block: int, upto: int) -> Tensor:
+    def _compute(self, block: int, upto: int) -> np.ndarray:
         """Frames from the next one up to `upto`, in their places of the block that begins at frame `block`."""
         first, end = _window_start(self._taken), _window_end(upto - 1)
         heard = np.zeros(_window_end(BLOCK_FRAMES - 1) - _window_start(0), dtype=np.float32)
         place = first - _window_start(block)
         heard[place : place + end - first] = self._between(first, end)
-        return _block_fbank(torch.from_numpy(heard))[self._taken - block : upto - block]
+        return _block_fbank(heard)[self._taken - block : upto - block]
 
     def _between(self, first: int, end: int) -> np.ndarray:
         """Samples by their numbers; before the first and after the last one they are reflected, as in Kaldi."""
@@ -190,27 +191,36 @@ def _window_end(frame: int) -> int:
     return _window_start(frame) + WINDOW_SAMPLES
 
 
-def _block_fbank(samples: Tensor) -> Tensor:
+def _block_fbank(samples: np.ndarray) -> np.ndarray:
     """Features of the windows that lie within samples [S], [BLOCK_FRAMES, 80].
 
     The first sample of a window has weight 0. So pre-emphasis may go over all samples before they are cut into windows,
-    of whose mean it leaves 1 − 0.97; that is taken off afterwards.
+    of whose mean it leaves 1 − 0.97; that is taken off afterwards. In numpy where that is possible: beside a model's
+    steps the code of each operation of torch has left the caches, and costs more than what it does.
     """
     window, mel_banks = _tables()
-    rows = (BLOCK_FRAMES, WINDOW_SAMPLES)
-    means = samples.as_strided(rows, (FRAME_SHIFT_SAMPLES, 1)).mean(dim=1, keepdim=True)
-    emphasised = torch.sub(samples[1:], samples[:-1], alpha=PREEMPHASIS)
-    frames = emphasised.as_strided((BLOCK_FRAMES, WINDOW_SAMPLES - 1), (FRAME_SHIFT_SAMPLES, 1))
-    windowed = torch.sub(frames, means, alpha=1.0 - PREEMPHASIS).mul_(window)
-    spectrum = torch.fft.rfft(windowed, FFT_SIZE).numpy()  # numpy is twice as fast with parts of complex numbers
-    power = torch.from_numpy(spectrum.real**2 + spectrum.imag**2)
-    return torch.mm(power, mel_banks).clamp_min_(torch.finfo(torch.float32).eps).log_()
+    means = _rows(samples, WINDOW_SAMPLES).sum(axis=1, keepdims=True) * np.float32((1 - PREEMPHASIS) / WINDOW_SAMPLES)
+    emphasised = samples[1:] - np.float32(PREEMPHASIS) * samples[:-1]
+    windowed = np.zeros((BLOCK_FRAMES, FFT_SIZE), dtype=np.float32)
+    frames = windowed[:, : WINDOW_SAMPLES - 1]
+    np.subtract(_rows(emphasised, WINDOW_SAMPLES - 1), means, out=frames)
+    frames *= window
+    spectrum = torch.fft.rfft(torch.from_numpy(windowed)).numpy()
+    power = spectrum.real**2 + spectrum.imag**2
+    energies = torch.mm(torch.from_numpy(power), mel_banks).numpy()
+    return np.log(np.maximum(energies, np.finfo(np.float32).eps))
+
+
+def _rows(samples: np.ndarray, width: int) -> np.ndarray:
+    """A view of samples [S] that is one row a frame, [BLOCK_FRAMES, width]."""
+    step = samples.itemsize
+    return np.ndarray((BLOCK_FRAMES, width), samples.dtype, samples, 0, (FRAME_SHIFT_SAMPLES * step, step))
 
 
 @cache
-def _tables() -> tuple[Tensor, Tensor]:
+def _tables() -> tuple[np.ndarray, Tensor]:
     """Kaldi's Povey window without its first weight, [399], and its mel filters, [257, 80]."""
     window = torch.hann_window(WINDOW_SAMPLES, periodic=False).pow(0.85)[1:]
     edges = (float(SAMPLE_RATE), LOWEST_HZ, HIGHEST_HZ)
     banks, _ = torchaudio.compliance.kaldi.get_mel_banks(NUM_MEL_BINS, FFT_SIZE, *edges, 100.0, -500.0, 1.0)
-    return window, torch.nn.functional.pad(banks, (0, 1)).T.contiguous()
+    return window.numpy(), torch.nn.functional.pad(banks, (0, 1)).T.contiguous()

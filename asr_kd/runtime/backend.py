@@ -6,6 +6,7 @@ Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,7 +39,10 @@ class Backend(Protocol[State]):
         """No history for so many streams."""
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
+        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it.
+
+        The state given may be used up: its arrays may be written over, and no other step can begin at it.
+        """
 
     def join(self, states: Sequence[State]) -> State:
         """States of several streams, each at its own position, as that of one batch."""
@@ -127,7 +131,8 @@ def check_numbers(log_probs: Tensor, name: str) -> None:
     Raises:
         CheckpointError: names the model.
     """
-    if log_probs.isnan().any():
+    # One of them makes the sum one, which takes a fifth of the time of looking at each; by numpy, see `features.fbank`.
+    if np.isnan(log_probs.numpy().sum()):
         raise CheckpointError(
             "gives log-probabilities that are not numbers",
             where=name,

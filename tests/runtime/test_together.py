@@ -168,4 +168,4 @@ def test_a_long_stream_that_is_cut_keeps_nothing_of_what_was_said(recognizer):
     assert texts > 12
     assert max(kept) <= kept[0] + 80 * (4 * CHUNK_FRAMES + 3)
     assert stream.decoded_seconds == pytest.approx(20.0, abs=2 * CHUNK_SECONDS)
-    assert torch.is_tensor(stream._features)
+    assert isinstance(stream._features, np.ndarray)
