@@ -63,7 +63,7 @@ class FullContextLayer(nn.Module):
         distance = (index - index[:, None]).clamp(-NEAR_FRAMES, NEAR_FRAMES) + NEAR_FRAMES
         scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5 + self.distances[:, distance]
         # An utterance without a frame looks at its padding: a row without any key would be NaN.
-        valid = frame_mask(lens.clamp_min(1), frames)[:, None, None]
+        valid = frame_mask(lens.clamp_min(1), frames, hidden.device)[:, None, None]
         weights = scores.masked_fill(~valid, float("-inf")).softmax(-1).to(value.dtype)
         mixed: Tensor = self.mixed((weights @ value).transpose(1, 2).flatten(2))
         return mixed

@@ -1,5 +1,7 @@
 """What an objective is, what it may need, and what it is given. Knows no objective.
 
+Lengths, and whose a hypothesis is, may stay on the host whatever the device: then no objective waits for a GPU.
+
 Shapes: B utterances, T frames, V vocabulary, U tokens, N hypotheses of a batch, D width of a layer.
 """
 

@@ -44,7 +44,7 @@ class Consistency(Term):
             raise ValueError("consistency needs a second view of the batch, and references for its CTC")
         first, second = student.log_probs, other.log_probs
         apart = dense_kl(second.detach(), first) + dense_kl(first.detach(), second)
-        valid = frame_mask(student.lens, first.shape[1])
+        valid = frame_mask(student.lens, first.shape[1], first.device)
         loss = self.kl_weight * apart.masked_fill(~valid, 0.0).sum()
         if references is None or not self.needs_references:
             return loss

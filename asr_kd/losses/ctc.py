@@ -35,8 +35,8 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
     return torch.nn.functional.ctc_loss(
         log_probs.float().transpose(0, 1),
         references.tokens.long(),
-        lens.long(),
-        references.lens.long(),
+        lens.long().cpu(),  # where torch wants them; those of a batch already are
+        references.lens.long().cpu(),
         blank=blank_id,
         reduction="none",
         zero_infinity=False,
@@ -46,8 +46,8 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
 def required_frames(references: References) -> Tensor:
     """The fewest frames in which CTC can emit each reference, [B] int64: its tokens, and a blank between repeats."""
     tokens, lens = references
-    repeats = (tokens[:, 1:] == tokens[:, :-1]) & frame_mask(lens - 1, max(tokens.shape[1] - 1, 0))
-    return lens.long() + repeats.sum(1)
+    repeats = (tokens[:, 1:] == tokens[:, :-1]) & frame_mask(lens - 1, max(tokens.shape[1] - 1, 0), tokens.device)
+    return lens.long().to(tokens.device) + repeats.sum(1)
 
 
 def unalignable(lens: Tensor, references: References) -> Tensor:

@@ -34,7 +34,7 @@ def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Select
     Returns:
         [B, Q] bool, False at padding.
     """
-    valid = frame_mask(lens, argmax.shape[1])
+    valid = frame_mask(lens, argmax.shape[1], argmax.device)
     if selection == "all":
         return valid
     selected = (argmax != blank_id) & valid

@@ -75,7 +75,7 @@ class Representation(Term):
             )
             for pair, projection in zip(self.pairs, self.projections, strict=True)
         ]
-        valid = frame_mask(targets.lens, frames)
+        valid = frame_mask(targets.lens, frames, student.log_probs.device)
         return torch.stack(apart).masked_fill(~valid, 0.0).sum() / len(self.pairs)
 
     def _projected(self, projection: nn.Module, hidden: Tensor, frames: int) -> Tensor:

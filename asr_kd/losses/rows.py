@@ -17,7 +17,7 @@ def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
     taken = _index(rows, student.log_probs)
     return StudentOutput(
         student.log_probs[taken],
-        student.lens[taken],
+        student.lens[_index(rows, student.lens)],
         {number: layer[taken] for number, layer in student.layers.items()},
         {name: student_of(output, rows) for name, output in student.passes.items()},
     )
@@ -45,15 +45,17 @@ def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: i
     number = torch.full((num_utterances,), -1, dtype=torch.int64, device=hypotheses.rows.device)
     number[_index(rows, number)] = torch.arange(len(rows), device=number.device)
     renumbered = number[hypotheses.rows]
-    kept = renumbered >= 0
-    return Hypotheses(hypotheses.tokens[kept], hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
+    kept = (renumbered >= 0).nonzero()[:, 0]
+    tokens = hypotheses.tokens[kept.to(hypotheses.tokens.device, non_blocking=True)]
+    return Hypotheses(tokens, hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
 
 
 def _targets_of(targets: SoftTargets | DensePosteriors, rows: Sequence[int]) -> SoftTargets | DensePosteriors:
-    taken = _index(rows, targets.lens)
+    lens = targets.lens[_index(rows, targets.lens)]
     if isinstance(targets, DensePosteriors):
-        return DensePosteriors(targets.log_probs[taken], targets.lens[taken])
-    return SoftTargets(SparsePosteriors(*(part[taken] for part in targets.posteriors)), targets.lens[taken])
+        return DensePosteriors(targets.log_probs[_index(rows, targets.log_probs)], lens)
+    taken = _index(rows, targets.posteriors.probs)
+    return SoftTargets(SparsePosteriors(*(part[taken] for part in targets.posteriors)), lens)
 
 
 def _count(supervision: Supervision) -> int:

@@ -49,11 +49,12 @@ class SequenceCtc(Term):
         num_utterances = log_probs.shape[0]
         if hypotheses.rows.numel() == 0:
             return log_probs[:0].float().sum()  # 0 that a gradient can go through
-        weights = normalised_weights(hypotheses, num_utterances)
+        weights, rows = normalised_weights(hypotheses, num_utterances), hypotheses.rows
         # One of weight 0 counts as empty, which is always possible: 0 · ∞ would be NaN, in the gradient at least.
         references = References(hypotheses.tokens, hypotheses.lens.masked_fill(weights == 0, 0))
-        losses = ctc_losses(log_probs[hypotheses.rows], lens[hypotheses.rows], references, self.blank_id)
-        return (weights * losses).sum()
+        heard = log_probs[rows.to(log_probs.device, non_blocking=True)]
+        losses = ctc_losses(heard, lens[rows.to(lens.device)], references, self.blank_id)
+        return (weights.to(losses.device, non_blocking=True) * losses).sum()
 
 
 class SequenceSettings(TermSettings):

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.attention import RelativeSelfAttention, attention_mask, rotary_table
+from asr_kd.models.attention import RelativeSelfAttention, attention_mask, rotary_table, step_table
 from asr_kd.models.convolution import ConvolutionModule
 from asr_kd.models.dropout import Dropout
 from asr_kd.models.settings import ConformerSettings, Context
@@ -58,6 +58,15 @@ class ConformerLayer(nn.Module):
         self.feed_forward_out = FeedForward(width, settings.feed_forward, settings.dropout)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(settings.dropout)
+        self.halved = False
+
+    def fuse(self) -> None:
+        """Put together what a graph need not do apart, for export: three projections, and halves into the weights."""
+        self.attention.fuse()
+        for module in (self.feed_forward_in, self.feed_forward_out):
+            last = cast(nn.Linear, module[-1])
+            last.weight, last.bias = nn.Parameter(0.5 * last.weight), nn.Parameter(0.5 * last.bias)  # exact
+        self.halved = True
 
     def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], mask: Tensor, valid: Tensor) -> Tensor:
         hidden = torch.add(hidden, self.dropout(self.feed_forward_in(hidden)), alpha=0.5)
@@ -74,12 +83,13 @@ class ConformerLayer(nn.Module):
         mask: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         keys, values, conv = caches
-        hidden = hidden + 0.5 * self.feed_forward_in(hidden)
+        half = 1.0 if self.halved else 0.5
+        hidden = torch.add(hidden, self.feed_forward_in(hidden), alpha=half)
         mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, mask)
         hidden = hidden + mixed
         mixed, conv = self.convolution.step(self.convolution_norm(hidden), conv)
         hidden = hidden + mixed
-        hidden = hidden + 0.5 * self.feed_forward_out(hidden)
+        hidden = torch.add(hidden, self.feed_forward_out(hidden), alpha=half)
         return self.norm(hidden), (keys, values, conv)
 
 
@@ -121,7 +131,7 @@ class Conformer(nn.Module):
         inner_layers: Collection[int] = (),
         wanted_layers: Collection[int] = (),
     ) -> EncoderOutput:
-        """Whole utterances: features [B, T, F] with lengths [B] int64.
+        """Whole utterances: features [B, T, F] with lengths [B] int64, which may stay on the host.
 
         `context` None means what the settings say: full context, or the default chunk of a streaming model; with
         `FULL_CONTEXT` the attention of a streaming model sees everything too (its convolutions stay causal).
@@ -132,7 +142,8 @@ class Conformer(nn.Module):
         hidden = self.dropout(self.subsampling((features - self.mean) * self.inverse_std))
         lens = output_lens(feature_lens)
         frames = hidden.shape[1]
-        valid = torch.arange(frames, device=hidden.device) < lens.unsqueeze(1)  # [B, T']
+        counts = lens.to(hidden.device, non_blocking=True)
+        valid = torch.arange(frames, device=hidden.device) < counts.unsqueeze(1)  # [B, T']
         allowed = _visible(frames, context, hidden.device) & valid.unsqueeze(1)
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
         mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
@@ -194,7 +205,7 @@ class Conformer(nn.Module):
         window = torch.arange(left + chunk, device=hidden.device)
         allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
         mask = attention_mask(allowed)  # [N, 1, 1, L + C]
-        table = rotary_table(left + chunk, self.settings.width // self.settings.heads, hidden.device)
+        table = step_table(left, chunk, self.settings.width // self.settings.heads, hidden.device)
         caches = []
         for layer, *cache in zip(self.layers, state.keys, state.values, state.convs, strict=True):
             hidden, after = cast(ConformerLayer, layer).step(hidden, tuple(cache), table, mask)

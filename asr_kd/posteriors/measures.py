@@ -90,9 +90,9 @@ def argmax_agreement(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
     return log_probs.argmax(-1) == kept.argmax()
 
 
-def frame_mask(lens: Tensor, num_frames: int) -> Tensor:
-    """True at frames that are not padding, [B, T] bool, for absolute lengths [B]."""
-    return torch.arange(num_frames, device=lens.device) < lens[:, None]
+def frame_mask(lens: Tensor, num_frames: int, device: torch.device | None = None) -> Tensor:
+    """True at frames that are not padding, [B, T] bool, for absolute lengths [B]; there, or on a device."""
+    return (torch.arange(num_frames, device=lens.device) < lens[:, None]).to(device or lens.device, non_blocking=True)
 
 
 def _kl_terms(probs: Tensor, log_probs: Tensor) -> Tensor:

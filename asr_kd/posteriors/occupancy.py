@@ -37,16 +37,16 @@ def occupancy(log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tenso
     batch, num_frames, num_tokens = *normalised.shape[:2], tokens.shape[1]
     if batch == 0 or num_frames == 0 or num_tokens == 0:
         return normalised.new_zeros(batch, num_tokens, num_frames)
-    lens, tokens = lens.to(normalised.device).long(), tokens.long()
-    token_lens = token_lens.to(normalised.device).long()
+    counts, tokens = (lens.tolist(), token_lens.tolist()), tokens.long()
+    lens, token_lens = (each.to(normalised.device, non_blocking=True).long() for each in (lens, token_lens))
     in_reference = frame_mask(token_lens, num_tokens)
     tokens = tokens.masked_fill(~in_reference, (blank_id + 1) % normalised.shape[-1])
     frames, places = _reversal(lens, num_frames), _reversal(token_lens, num_tokens)
     states = _reversal(2 * token_lens + 1, 2 * num_tokens + 1)
-    forward, cost = _forward(normalised, lens, tokens, token_lens, blank_id)
+    forward, cost = _forward(normalised, tokens, counts, blank_id)
     # The backward variables are the forward ones of everything read from its end.
     mirrored = normalised.gather(1, frames[..., None].expand_as(normalised))
-    backward, _ = _forward(mirrored, lens, tokens.gather(1, places), token_lens, blank_id)
+    backward, _ = _forward(mirrored, tokens.gather(1, places), counts, blank_id)
     backward = backward.gather(1, frames[..., None].expand_as(backward))
     backward = backward.gather(2, states[:, None].expand_as(backward))
     labels = torch.full((batch, 2 * num_tokens + 1), blank_id, device=tokens.device)
@@ -79,12 +79,13 @@ def pooled_log_probs(log_probs: Tensor, occupied: Tensor) -> Tensor:
 
 
 def _forward(
-    log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, blank_id: int
+    log_probs: Tensor, tokens: Tensor, counts: tuple[list[int], list[int]], blank_id: int
 ) -> tuple[Tensor, Tensor]:
-    """Forward variables α [B, T, S], undefined at padding, and −log P(reference) [B]; what torch's CTC loss keeps."""
-    cost, alpha = torch._ctc_loss(
-        log_probs.transpose(0, 1), tokens, lens.tolist(), token_lens.tolist(), blank_id, False
-    )
+    """Forward variables α [B, T, S], undefined at padding, and −log P(reference) [B]; what torch's CTC loss keeps.
+
+    `counts` are the frames and the tokens of each utterance.
+    """
+    cost, alpha = torch._ctc_loss(log_probs.transpose(0, 1), tokens, *counts, blank_id, False)
     return pad(alpha, (0, 2 * tokens.shape[1] + 1 - alpha.shape[-1])), cost
 
 

@@ -72,8 +72,22 @@ class Batch:
     untranscribed: tuple[int, ...] = ()  # rows without a transcript
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on a device; from pinned memory the copy does not wait."""
-        return self._each(lambda part: part.to(device, non_blocking=True))
+        """The same batch on a device; from pinned memory the copy does not wait.
+
+        Lengths, and which utterance a hypothesis belongs to, stay on the host: a GPU would be waited for at each look.
+        """
+        moved = self._each(lambda part: part.to(device, non_blocking=True))
+        hypotheses = self.hypotheses
+        if hypotheses is not None and moved.hypotheses is not None:
+            hypotheses = hypotheses._replace(tokens=moved.hypotheses.tokens)
+        return replace(
+            moved,
+            feature_lens=self.feature_lens,
+            audio_lens=self.audio_lens,
+            references=moved.references._replace(lens=self.references.lens),
+            targets=self.targets and moved.targets and moved.targets._replace(lens=self.targets.lens),
+            hypotheses=hypotheses,
+        )
 
     def pin_memory(self) -> "Batch":
         """The same batch in memory that a GPU reads by itself; a DataLoader with `pin_memory` calls this."""

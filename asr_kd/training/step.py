@@ -128,8 +128,7 @@ class Stepper:
         ranks = self.around.ranks
         own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
         torch.manual_seed(own)
-        lens = batch.feature_lens  # stay on the CPU as well: reading them from a GPU would wait for it
-        longest = int(batch.audio_lens.max())
+        lens, longest = batch.feature_lens, int(batch.audio_lens.max())
         batch = batch.to(self.device)
         supervision = self._supervision(batch, longest)
         masks = torch.Generator().manual_seed(own)
