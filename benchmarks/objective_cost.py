@@ -1,19 +1,23 @@
 """What each objective adds to a training step, beside CTC alone. Prints a table.
 
     python benchmarks/objective_cost.py exp/an4/manifests exp/an4/teachers/teacher/model [--model tiny] [--rounds 10]
+        [--only frame_kl delayed_kl]
 
 A step here is all of it: features, targets from a store (extracted first, with this teacher, into a temporary folder),
-collating, the optimizer step; λ = 0.5. Features and targets come from memory, as from the second epoch on;
-`--cache-mb 0` reads audio, features and targets anew each time, as with a corpus that does not fit.
+collating, the optimizer step; λ = 0.5. `in memory`: features and the teacher's layers are, as from the second epoch
+on; `read`: audio, features and layers are made or read anew each time, as with a corpus that does not fit. Posteriors
+are decoded from the store's bits each time in both.
 
 All forms of all kinds that `distill.objectives` knows take turns on the same batches, which end in the silence that
-the latest of them needs. `adds` is the median, over batches and rounds, of an objective's processor time over that of
-CTC alone, less 1; `of it reading` is the part, of CTC's step, that reading and collating added. One thread.
+the latest of them needs; who follows whom is drawn anew for each batch. `adds` is the median, over batches and rounds,
+of an objective's processor time over that of CTC alone, less 1; `reading` is the part, of CTC's step, that reading and
+collating added. One thread.
 
 Not as in training: hypotheses are four copies of the transcript, and nothing is augmented.
 """
 
 import argparse
+import random
 import tempfile
 import time
 from collections.abc import Sequence
@@ -50,6 +54,8 @@ FORMS: dict[str, dict[str, dict[str, Any]]] = {
 """Kinds with more than one form worth timing; every other kind is timed as it is by default."""
 CTC = "CTC alone"
 HYPOTHESES = 4
+CACHES = {"in memory": 1_000, "read": 0}
+"""Memory for features and the teacher's layers in MB, by what that is called."""
 
 
 def forms_of(kind: str, student: ConformerSettings, teacher: ConformerSettings) -> dict[str, dict[str, Any]]:
@@ -59,10 +65,12 @@ def forms_of(kind: str, student: ConformerSettings, teacher: ConformerSettings) 
     return FORMS.get(kind, {"": {}})
 
 
-def objectives(student: ConformerSettings, teacher: ConformerSettings) -> dict[str, DistillSettings | None]:
+def objectives(
+    kinds: Sequence[str], student: ConformerSettings, teacher: ConformerSettings
+) -> dict[str, DistillSettings | None]:
     """Everything that takes turns, by name."""
     found: dict[str, DistillSettings | None] = {CTC: None}
-    for kind in ObjectiveSettings.model_fields:
+    for kind in kinds:
         for form, settings in forms_of(kind, student, teacher).items():
             distill = DistillSettings.model_validate({"objectives": {kind: settings}})
             found[f"{kind}, {form}" if form else kind] = distill
@@ -89,13 +97,16 @@ class Timed:
         return time.process_time() - start, read - start
 
 
+Turn = tuple[str, int]
+"""An objective's name, and the memory for features and layers in MB."""
+
+
 class Data(NamedTuple):
     """What all objectives learn from."""
 
     utterances: Sequence[Utterance]
     vocabulary: Vocabulary
     store: Store
-    cache_mb: int
 
 
 def prepare(
@@ -104,6 +115,7 @@ def prepare(
     teacher: ConformerSettings,
     precision: str,
     data: Data,
+    cache_mb: int,
 ) -> Timed:
     """An objective, ready to take steps."""
     stepper = make_stepper(student, data.vocabulary, precision, distill, PLAIN, teacher)
@@ -114,20 +126,24 @@ def prepare(
     if objective.needs_hypotheses:
         spelled = [data.vocabulary.encode(utterance.text or "") for utterance in data.utterances]
         more["taught"] = [[Taught(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
-    return Timed(stepper, make_dataset(data.utterances, data.vocabulary, data.cache_mb, **more))
+    return Timed(stepper, make_dataset(data.utterances, data.vocabulary, cache_mb, **more))
 
 
-def measure(timed: dict[str, Timed], batches: Sequence[Sequence[Draw]], rounds: int) -> dict[str, tuple[float, float]]:
-    """By name: the whole step and its reading, both over the step of CTC alone on the same batch."""
-    shares: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
+def measure(
+    timed: dict[Turn, Timed], batches: Sequence[Sequence[Draw]], rounds: int
+) -> dict[Turn, tuple[float, float]]:
+    """By turn: what the whole step and its reading add, both over the step of CTC alone on the same batch."""
+    added: dict[Turn, list[tuple[float, float]]] = {turn: [] for turn in timed}
+    order, draw = list(timed), random.Random(0)
     for round_ in range(rounds + 1):
         for draws in batches:
-            taken = {name: each.step(draws, round_) for name, each in timed.items()}
+            draw.shuffle(order)
+            taken = {turn: timed[turn].step(draws, round_) for turn in order}
             if round_:  # the first one warms up, and fills the cache of features
-                whole = taken[CTC][0]
-                for name, (seconds, reading) in taken.items():
-                    shares[name].append((seconds / whole, reading / whole))
-    return {name: (median(a for a, _ in found), median(b for _, b in found)) for name, found in shares.items()}
+                for (name, cache_mb), (seconds, reading) in taken.items():
+                    whole, loading = taken[CTC, cache_mb]
+                    added[name, cache_mb].append((seconds / whole - 1, (reading - loading) / whole))
+    return {turn: (median(a for a, _ in found), median(b for _, b in found)) for turn, found in added.items()}
 
 
 def label(folder: Path, teacher: Path, layers: int, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Store:
@@ -147,28 +163,32 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=16.0, help="of padded audio in a batch")
     parser.add_argument("--batches", type=int, default=6, help="from short to long utterances")
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--cache-mb", type=int, default=1_000, help="memory for features and targets")
+    parser.add_argument("--only", nargs="*", default=[], help="kinds of objectives; without it all")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     utterances, vocabulary = read_corpus(arguments.manifests)
     student, teacher = MODELS[arguments.model], load_model(arguments.teacher).model.settings
-    chosen = objectives(student, teacher)
+    kinds = arguments.only or list(ObjectiveSettings.model_fields)
+    chosen = objectives(kinds, student, teacher)
     with tempfile.TemporaryDirectory() as folder:
         silence = 12  # feature frames: three of the student's
         batches = plan_batches(utterances, arguments.seconds, arguments.batches, silence)
         rows = sorted({draw.row for batch in batches for draw in batch})
         heard = [utterances[row] for row in rows]
         store = label(Path(folder), arguments.teacher, teacher.layers, heard, vocabulary)
-        data = Data(utterances, vocabulary, store, arguments.cache_mb)
+        data = Data(utterances, vocabulary, store)
         timed = {
-            name: prepare(distill, student, teacher, arguments.precision, data) for name, distill in chosen.items()
+            (name, cache_mb): prepare(distill, student, teacher, arguments.precision, data, cache_mb)
+            for name, distill in chosen.items()
+            for cache_mb in CACHES.values()
         }
         found = measure(timed, batches, arguments.rounds)
     print(f"{arguments.model}, {arguments.precision}, batches of {arguments.seconds:g} s, torch {torch.__version__}\n")
-    print(f"{'objective':28}{'adds':>8}{'of it reading':>16}  {'further passes'}")
-    for name, (whole, reading) in found.items():
-        passes = ", ".join(timed[name].stepper.objective.needs_passes)
-        print(f"{name:28}{whole - 1:>8.1%}{reading - found[CTC][1]:>16.1%}  {passes}")
+    print(f"{'':28}{''.join(f'{form:^20}' for form in CACHES)}")
+    print(f"{'objective':28}{'      adds   reading' * len(CACHES)}  {'further passes'}")
+    for name in chosen:
+        figures = "".join(f"{share:>10.1%}" for cache_mb in CACHES.values() for share in found[name, cache_mb])
+        print(f"{name:28}{figures}  {', '.join(timed[name, 0].stepper.objective.needs_passes)}")
 
 
 if __name__ == "__main__":
