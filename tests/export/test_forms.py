@@ -24,6 +24,7 @@ from asr_kd.export.bundle import ExportSettings, bundle_places, export_bundle
 from asr_kd.export.parity import mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
 from asr_kd.export.sherpa_client import client_is_installed
+from asr_kd.models.attention import step_table
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, file_entry, read_bundle
@@ -244,13 +245,15 @@ def test_the_cost_table_reads_the_size_of_the_exported_weights(forms, model_fold
     assert open_system("int8", "other", forms / INT8).parameters == system.parameters
 
 
-def test_one_projection_in_the_place_of_three_changes_nothing():
+def test_what_a_graph_puts_together_changes_nothing():
+    """Three projections as one, and halves in the weights, exactly."""
     model = tiny_model()
-    hidden, table = torch.randn(8, 32), tuple(torch.randn(12, 16) for _ in range(2))
-    keys, values, mask = torch.randn(8, 2, 32), torch.randn(8, 2, 32), torch.zeros(2, 1, 1, 12)
-    attention = model.layers[0].attention
-    before = attention.step(hidden, keys, values, table, mask)
-    attention.fuse()
-    for found, expected in zip(attention.step(hidden, keys, values, table, mask), before, strict=True):
-        torch.testing.assert_close(found, expected)
-    assert not hasattr(attention, "query")
+    hidden, table = torch.randn(8, 32), step_table(8, 4, 16, torch.device("cpu"))
+    caches = torch.randn(8, 2, 32), torch.randn(8, 2, 32), torch.randn(2, 32, model.settings.kernel - 1)
+    mask, layer = torch.zeros(2, 1, 1, 12), model.layers[0]
+    before, after = layer.step(hidden, caches, table, mask)
+    layer.fuse()
+    found, moved = layer.step(hidden, caches, table, mask)
+    for one, other in zip((found, *moved), (before, *after), strict=True):
+        torch.testing.assert_close(one, other)
+    assert not hasattr(layer.attention, "query")
