@@ -35,15 +35,14 @@ def delayed_sparse_kl(teacher: SparsePosteriors, log_probs: Tensor, delays: rang
         [D, B, Q] float32.
     """
     probs, tokens = teacher.probs.float(), teacher.tokens.long()
-    kept = probs > 0
-    # With every token kept there is no tail: what 1 − Σ leaves then is rounding, not mass.
-    tail = torch.where(kept.sum(-1) < log_probs.shape[-1], teacher.tail.float(), 0.0)
+    kept, tail, vocab_size = probs > 0, teacher.tail.float(), log_probs.shape[-1]
+    if tokens.shape[-1] >= vocab_size:
+        # With every token kept there is no tail: what 1 − Σ leaves then is rounding, not mass.
+        tail = torch.where(kept.sum(-1) < vocab_size, tail, 0.0)
     negentropy = torch.special.xlogy(probs, probs).sum(-1) + torch.special.xlogy(tail, tail)
     # Fillers name a token as well, which must not leave the tail for it: what is added there is 0.
     barrier = torch.where(kept, OUT_OF_SIGHT, 0.0)
-    apart = torch.zeros(*tokens.shape[:2], log_probs.shape[-1], device=log_probs.device).scatter_add_(
-        -1, tokens, barrier
-    )
+    apart = torch.zeros(*tokens.shape[:2], vocab_size, device=log_probs.device).scatter_add_(-1, tokens, barrier)
     cross: Tensor = _CrossEntropies.apply(log_probs, tokens, probs, tail, apart, delays)
     return cross + negentropy
 
