@@ -31,7 +31,7 @@ class SherpaWire(nn.Module):
         super().__init__()
         self.model, self.unprintable = deepcopy(model).eval().requires_grad_(False), list(unprintable)
         for layer in self.model.layers:
-            cast(ConformerLayer, layer).attention.fuse()
+            cast(ConformerLayer, layer).fuse()
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """[N, 4C + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""

@@ -20,6 +20,12 @@ def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Te
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
+def step_table(left: int, chunk: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary_table` of a chunk's L + C keys, and of its C queries after them: `step` turns all of them at once."""
+    cos, sin = rotary_table(left + chunk, head_width, device)
+    return torch.cat([cos, cos[left:]]), torch.cat([sin, sin[left:]])
+
+
 def rotate(vectors: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
     """Turn each [.., T, head_width] vector by its position's angles: pairs are dimensions i and i + head_width / 2.
 
@@ -72,17 +78,16 @@ class RelativeSelfAttention(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk of every stream, [N · C, D], with cached keys and values [L, N, D].
 
-        `table` covers the window's L + C positions, `mask` [N, 1, 1, L + C] leaves out what is no history.
+        `table` is a `step_table`, `mask` [N, 1, 1, L + C] leaves out what is no history.
         Returns the output [N · C, D] and the caches moved on by C frames.
         """
-        left, frames = keys.shape[0], table[0].shape[0]
-        projected = self._project(hidden).unflatten(0, (-1, frames - left)).transpose(0, 1)  # [C, N, 3D]
+        left, chunk = keys.shape[0], mask.shape[-1] - keys.shape[0]
+        projected = self._project(hidden).unflatten(0, (-1, chunk)).transpose(0, 1)  # [C, N, 3D]
         query, key, value = projected.chunk(3, dim=-1)
-        window_keys, window_values = torch.cat([keys, key]), torch.cat([values, value])  # [L + C, N, D]
-        recent = (table[0][left:], table[1][left:])
-        turned = rotate(self._split(window_keys), table)
-        mixed = self._mix(rotate(self._split(query), recent), turned, self._split(window_values), mask)
-        return self.output(mixed.transpose(1, 2).flatten(2).flatten(0, 1)), window_keys[-left:], window_values[-left:]
+        window, values = torch.cat([keys, key, query]), torch.cat([values, value])  # [L + 2C or L + C, N, D]
+        turned, query = rotate(self._split(window), table).split([left + chunk, chunk], dim=2)
+        mixed = self._mix(query, turned, self._split(values), mask)
+        return self.output(mixed.transpose(1, 2).flatten(2).flatten(0, 1)), window[chunk:-chunk], values[-left:]
 
     def _project(self, hidden: Tensor) -> Tensor:
         """Queries, keys and values, [.., D] → [.., 3D].
