@@ -18,8 +18,8 @@ from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
+from asr_kd.recipe.models import ExistingTeacher, nbest_unit_name
 from asr_kd.recipe.say import say_extraction
-from asr_kd.recipe.settings import ExistingTeacher, nbest_unit_name
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged, heard_teacher, teacher_sha256
 from asr_kd.targets.bridge import BRIDGE_VERSION

@@ -6,7 +6,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import read_prepared
 from asr_kd.corpora.settings import An4Settings
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.settings import TeacherSettings
+from asr_kd.recipe.models import TeacherSettings
 
 
 def fold_of_training(context: RunContext, teacher: TeacherSettings) -> dict[str, int]:

@@ -9,7 +9,7 @@ from asr_kd.errors import AsrKdError, CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.settings import is_one_model
+from asr_kd.recipe.models import is_one_model
 from asr_kd.targets.places import place_of
 from asr_kd.targets.store import INDEX
 from asr_kd.text.bpe import MODEL as BPE

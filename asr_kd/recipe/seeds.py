@@ -5,7 +5,8 @@ from typing import Any
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.seeds import SeedRows
 from asr_kd.files import sha256_of
-from asr_kd.recipe.settings import Recipe, StudentSettings
+from asr_kd.recipe.models import StudentSettings
+from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.systems import taught_by
 
 BESIDES = ("seed", "baseline")

@@ -1,11 +1,10 @@
 """The typed form of a recipe file. Each part's settings stand beside the part; here they are put together."""
 
 import re
-import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeGuard
+from typing import Any
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
@@ -13,89 +12,33 @@ from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
-from asr_kd.models.settings import ConformerSettings, Context
+from asr_kd.models.settings import Context
 from asr_kd.posteriors.occupancy import POOLED
+from asr_kd.recipe.models import (
+    AnyTeacher,
+    ExistingTeacher,
+    StudentSettings,
+    TeacherSettings,
+    check_inner_layers,
+    fold_names,
+    hears_teacher,
+    is_one_model,
+    layers_and_width,
+    learns_from_teacher,
+    learns_untranscribed,
+    nbest_unit_name,
+    needs_teacher,
+    reads_hypotheses,
+    reads_store,
+)
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
-from asr_kd.targets.places import URL
 from asr_kd.targets.sanity import SanitySettings
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.teachers.settings import TeacherSource, parse_source
+from asr_kd.teachers.settings import parse_source
 from asr_kd.text.settings import VocabularySettings
-from asr_kd.training.settings import TrainSettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-
-
-class TeacherSettings(Settings):
-    """A teacher trained by this recipe."""
-
-    tag: ClassVar[str] = "trained"
-    later = frozenset({"seed", "folds"})
-
-    model: ConformerSettings
-    train: TrainSettings = TrainSettings()
-    seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
-    folds: int | None = Field(None, ge=2, le=20)
-    """Train so many instead of one, each on all training speakers but those of its fold, and let each label the
-    speakers that it never heard. As one system they are the average of all. None: one teacher, of all speakers."""
-
-
-class ExistingTeacher(TeacherSource):
-    """A teacher that exists already: a public model, a folder, or an ensemble; also of teachers trained here."""
-
-    tag: ClassVar[str] = "existing"
-
-
-def _teacher_form(value: Any) -> str:
-    existing = "source" in value if isinstance(value, dict) else isinstance(value, ExistingTeacher)
-    return ExistingTeacher.tag if existing else TeacherSettings.tag
-
-
-AnyTeacher = Annotated[
-    Annotated[TeacherSettings, Tag(TeacherSettings.tag)] | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
-    Discriminator(_teacher_form),
-]
-"""A teacher, told apart by whether it has a `source`."""
-
-
-NOT_OPENED = sys.maxsize
-"""Layers and width of a teacher that a folder holds: a recipe reads no folders, and extraction counts them."""
-
-
-def is_one_model(teacher: AnyTeacher) -> TypeGuard[TeacherSettings]:
-    """Whether a teacher is a model folder of this run: not from elsewhere, and not several, one a fold."""
-    return isinstance(teacher, TeacherSettings) and teacher.folds is None
-
-
-def fold_names(name: str, teacher: AnyTeacher) -> list[str]:
-    """What the teachers of folds are called: `NAME-fold-1` and so on; none of a teacher without folds."""
-    folds = teacher.folds if isinstance(teacher, TeacherSettings) else None
-    return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
-
-
-class StudentSettings(Settings):
-    """A student; without `distill` it learns from transcripts alone."""
-
-    later = frozenset({"hypotheses", "baseline", "seed"})
-
-    model: ConformerSettings
-    train: TrainSettings = TrainSettings()
-    distill: DistillSettings | None = None
-    teacher: str | None = None
-    """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
-    hypotheses: str | None = None
-    """`distill.level: sequence`: a folder or URL that `asr-kd targets import` filled; None: the teacher's n-best."""
-    baseline: str | None = None
-    """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
-    seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its weights and its training; None: the recipe's."""
-
-    @field_validator("hypotheses")
-    @classmethod
-    def _folder_as_written(cls, place: str | None) -> str | None:
-        return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
 
 class RecipeExport(ExportSettings):
@@ -166,7 +109,7 @@ class Recipe(Settings):
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
         for name, system in systems.items():
             if not isinstance(system, ExistingTeacher):
-                _check_inner_layers(name, system)
+                check_inner_layers(name, system)
                 self._check_versions(name, system)
         self._check_untranscribed()
         unknown = [name for name in self.export.models if name not in systems]
@@ -212,7 +155,7 @@ class Recipe(Settings):
         """Only teachers trained here have layers to store; those that students match are checked with them."""
         if not self.targets.layers or not self.target_speeds(name):
             return
-        layers = _layers_and_width(teacher)[0]
+        layers = layers_and_width(teacher)[0]
         if layers is None:
             raise ValueError(
                 f"targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
@@ -286,7 +229,7 @@ class Recipe(Settings):
     def _shape(self, student: StudentSettings) -> Shape:
         """What an objective must know of a student and its teacher; their vocabulary is not known yet."""
         teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
-        layers, width = _layers_and_width(teacher) if teacher is not None else (None, None)
+        layers, width = layers_and_width(teacher) if teacher is not None else (None, None)
         return Shape(
             blank_id=0,
             width=student.model.width,
@@ -347,61 +290,6 @@ class Recipe(Settings):
             reads_hypotheses(student) and student.hypotheses is None and self.teacher_of(student) == teacher
             for student in self.students.values()
         )
-
-
-def _layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
-    """Of the model that a teacher is; `NOT_OPENED` of one in a folder, None where no layers can be had."""
-    if is_one_model(teacher):
-        return teacher.model.layers, teacher.model.width
-    if isinstance(teacher, ExistingTeacher) and teacher.is_local:
-        return NOT_OPENED, NOT_OPENED
-    return None, None
-
-
-def _check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:
-    if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
-        raise ValueError(
-            f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
-            f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
-        )
-
-
-def learns_from_teacher(student: StudentSettings) -> bool:
-    """Whether any of the student's loss comes from a teacher."""
-    return student.distill is not None and (student.distill.needs_targets or student.distill.needs_hypotheses)
-
-
-def needs_teacher(student: StudentSettings) -> bool:
-    """Whether it needs one of the recipe's teachers: not when all that it learns from is imported or its own."""
-    own_hypotheses = reads_hypotheses(student) and student.hypotheses is None
-    return own_hypotheses or (student.distill is not None and student.distill.needs_targets)
-
-
-def reads_store(student: StudentSettings) -> bool:
-    """Whether the student needs stored soft targets."""
-    distill = student.distill
-    return distill is not None and distill.needs_targets and distill.targets == "stored"
-
-
-def hears_teacher(student: StudentSettings) -> bool:
-    """Whether the teacher runs along while the student trains."""
-    distill = student.distill
-    return distill is not None and distill.needs_targets and distill.targets == "dense"
-
-
-def learns_untranscribed(student: StudentSettings) -> bool:
-    """Whether it also learns from utterances without a transcript."""
-    return student.distill is not None and student.distill.untranscribed
-
-
-def reads_hypotheses(student: StudentSettings) -> bool:
-    """Whether the student learns from hypotheses, its teacher's or imported ones."""
-    return student.distill is not None and student.distill.needs_hypotheses
-
-
-def nbest_unit_name(teacher: str) -> str:
-    """What the unit is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
-    return f"{teacher}-hypotheses"
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:

@@ -33,9 +33,9 @@ from asr_kd.recipe.layout import (
     model_sha256,
     read_corpus,
 )
+from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
 from asr_kd.recipe.say import say_bundle, say_corpus
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
-from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.systems import (
     absent_systems,

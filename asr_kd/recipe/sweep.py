@@ -25,8 +25,9 @@ from asr_kd.evaluation.results import RunFacts
 from asr_kd.files import sha256_of
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, read_corpus
+from asr_kd.recipe.models import needs_teacher
 from asr_kd.recipe.run import run_recipe
-from asr_kd.recipe.settings import Recipe, needs_teacher
+from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.sweep_rows import ROWS, append_row, newest, read_rows, still_holds, whose
 from asr_kd.recipe.systems import absent_systems, open_named, system_sha256
 

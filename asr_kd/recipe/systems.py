@@ -11,7 +11,8 @@ from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
-from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, Recipe, StudentSettings, is_one_model
+from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
+from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
 
 CURVE = "curve.jsonl"

@@ -19,7 +19,7 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.folds import fold_of_training
 from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
-from asr_kd.recipe.settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
+from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.recipe.stage import Unit
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher

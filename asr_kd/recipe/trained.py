@@ -21,8 +21,7 @@ from asr_kd.recipe.layout import (
     teacher_folder,
     training_hashes,
 )
-from asr_kd.recipe.say import say_fold
-from asr_kd.recipe.settings import (
+from asr_kd.recipe.models import (
     StudentSettings,
     TeacherSettings,
     fold_names,
@@ -33,6 +32,7 @@ from asr_kd.recipe.settings import (
     reads_hypotheses,
     reads_store,
 )
+from asr_kd.recipe.say import say_fold
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore

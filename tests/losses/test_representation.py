@@ -171,7 +171,7 @@ def test_what_it_needs_follows_from_its_pairs():
     [
         ([[4, 2]], {}, r"pairs \[4, 2\]: the student's layer must lie from 1 to 3"),
         ([[3, 9]], {}, r"pairs \[3, 9\]: the teacher's layer must lie from 1 to 8"),
-        ([[3, 8]], {"teacher_layers": None}, "needs a teacher that this recipe trains"),
+        ([[3, 8]], {"teacher_layers": None}, "needs a teacher that is one model of this project's own"),
     ],
 )
 def test_layers_that_are_not_there_are_refused(pairs, changes, message):

@@ -1,0 +1,145 @@
+"""What a recipe says of one teacher or one student, and what follows from it. Knows nothing of the rest of a recipe."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, TypeGuard
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from asr_kd.config import Settings
+from asr_kd.losses import DistillSettings
+from asr_kd.models.settings import ConformerSettings
+from asr_kd.targets.places import URL
+from asr_kd.teachers.settings import TeacherSource
+from asr_kd.training.settings import TrainSettings
+
+
+class TeacherSettings(Settings):
+    """A teacher trained by this recipe."""
+
+    tag: ClassVar[str] = "trained"
+    later = frozenset({"seed", "folds"})
+
+    model: ConformerSettings
+    train: TrainSettings = TrainSettings()
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
+    folds: int | None = Field(None, ge=2, le=20)
+    """Train so many instead of one, each on all training speakers but those of its fold, and let each label the
+    speakers that it never heard. As one system they are the average of all. None: one teacher, of all speakers."""
+
+
+class ExistingTeacher(TeacherSource):
+    """A teacher that exists already: a public model, a folder, or an ensemble; also of teachers trained here."""
+
+    tag: ClassVar[str] = "existing"
+
+
+def _teacher_form(value: Any) -> str:
+    existing = "source" in value if isinstance(value, dict) else isinstance(value, ExistingTeacher)
+    return ExistingTeacher.tag if existing else TeacherSettings.tag
+
+
+AnyTeacher = Annotated[
+    Annotated[TeacherSettings, Tag(TeacherSettings.tag)] | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
+    Discriminator(_teacher_form),
+]
+"""A teacher, told apart by whether it has a `source`."""
+
+
+NOT_OPENED = sys.maxsize
+"""Layers and width of a teacher that a folder holds: a recipe reads no folders, and extraction counts them."""
+
+
+def is_one_model(teacher: AnyTeacher) -> TypeGuard[TeacherSettings]:
+    """Whether a teacher is a model folder of this run: not from elsewhere, and not several, one a fold."""
+    return isinstance(teacher, TeacherSettings) and teacher.folds is None
+
+
+def fold_names(name: str, teacher: AnyTeacher) -> list[str]:
+    """What the teachers of folds are called: `NAME-fold-1` and so on; none of a teacher without folds."""
+    folds = teacher.folds if isinstance(teacher, TeacherSettings) else None
+    return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
+
+
+class StudentSettings(Settings):
+    """A student; without `distill` it learns from transcripts alone."""
+
+    later = frozenset({"hypotheses", "baseline", "seed"})
+
+    model: ConformerSettings
+    train: TrainSettings = TrainSettings()
+    distill: DistillSettings | None = None
+    teacher: str | None = None
+    """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
+    hypotheses: str | None = None
+    """`distill.level: sequence`: a folder or URL that `asr-kd targets import` filled; None: the teacher's n-best."""
+    baseline: str | None = None
+    """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its weights and its training; None: the recipe's."""
+
+    @field_validator("hypotheses")
+    @classmethod
+    def _folder_as_written(cls, place: str | None) -> str | None:
+        return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
+
+
+def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
+    """Of the model that a teacher is; `NOT_OPENED` of one in a folder, None where no layers can be had."""
+    if is_one_model(teacher):
+        return teacher.model.layers, teacher.model.width
+    if isinstance(teacher, ExistingTeacher) and teacher.is_local:
+        return NOT_OPENED, NOT_OPENED
+    return None, None
+
+
+def check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:
+    """Inner layers lie below the last.
+
+    Raises:
+        ValueError: they do not.
+    """
+    if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
+        raise ValueError(
+            f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
+            f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
+        )
+
+
+def learns_from_teacher(student: StudentSettings) -> bool:
+    """Whether any of the student's loss comes from a teacher."""
+    return student.distill is not None and (student.distill.needs_targets or student.distill.needs_hypotheses)
+
+
+def needs_teacher(student: StudentSettings) -> bool:
+    """Whether it needs one of the recipe's teachers: not when all that it learns from is imported or its own."""
+    own_hypotheses = reads_hypotheses(student) and student.hypotheses is None
+    return own_hypotheses or (student.distill is not None and student.distill.needs_targets)
+
+
+def reads_store(student: StudentSettings) -> bool:
+    """Whether the student needs stored soft targets."""
+    distill = student.distill
+    return distill is not None and distill.needs_targets and distill.targets == "stored"
+
+
+def hears_teacher(student: StudentSettings) -> bool:
+    """Whether the teacher runs along while the student trains."""
+    distill = student.distill
+    return distill is not None and distill.needs_targets and distill.targets == "dense"
+
+
+def learns_untranscribed(student: StudentSettings) -> bool:
+    """Whether it also learns from utterances without a transcript."""
+    return student.distill is not None and student.distill.untranscribed
+
+
+def reads_hypotheses(student: StudentSettings) -> bool:
+    """Whether the student learns from hypotheses, its teacher's or imported ones."""
+    return student.distill is not None and student.distill.needs_hypotheses
+
+
+def nbest_unit_name(teacher: str) -> str:
+    """What the unit is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
+    return f"{teacher}-hypotheses"
