@@ -5,6 +5,7 @@ from pathlib import Path
 
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.prepare import PreparedCorpus
+from asr_kd.evaluation.cells import percent
 from asr_kd.progress import Progress
 from asr_kd.runtime.bundle import BundleInfo
 from asr_kd.targets.extract import ExtractionReport
@@ -54,6 +55,8 @@ def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -
 
 
 def say_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
-    """Where a bundle is, its size and its chunks."""
-    size = sum(entry.size_bytes for entry in info.files.graphs.values()) / 1e6
-    progress.message(f"  {folder}: verified, {size:.1f} MB, chunks of {info.streaming.chunk_ms} ms")
+    """Where a bundle is, its chunks, its forms with their sizes, and what 8-bit weights cost where it was measured."""
+    forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
+    wer = info.int8_wer
+    cost = f"; WER {percent(wer['wer_int8'])} % with 8-bit weights, {percent(wer['wer_fp32'])} % without" if wer else ""
+    progress.message(f"  {folder}: verified, chunks of {info.streaming.chunk_ms} ms, {forms}{cost}; see its README.md")

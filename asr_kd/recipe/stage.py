@@ -218,5 +218,7 @@ def _difference(old: Any, new: Any, path: str = "") -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*new, *(key for key in old if key not in new)]:
             if old.get(key) != new.get(key):
+                if key not in old and not path:  # a later setting, which is no part of the key at its default
+                    return f"{key} was as by default, is {new[key]!r}"
                 return _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
     return f"{path} was {old!r}, is {new!r}" if old != new else "its inputs changed"

@@ -7,6 +7,7 @@ from rich.console import Console
 
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.tables import terminal_table
+from asr_kd.export.bundle import bundle_places
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import exported
 from asr_kd.recipe.stages import STAGES
@@ -21,12 +22,13 @@ def print_summary(context: RunContext, command: Sequence[str], last: str, consol
             f"report:  {work_dir / 'report' / 'index.html'} (also results.md, results.json, hypotheses/ and cards/)",
             markup=False,
         )
-    bundles = [work_dir / "export" / name for name in exported(context)]
+    contexts = context.recipe.export.contexts
+    bundles = [place for name in exported(context) for place in bundle_places(contexts, work_dir / "export" / name)]
     done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]
     if last == "export" and done:
         for bundle in done:
             console.print(f"export:  {bundle}", markup=False)
-        favourite = next((bundle for bundle in done if bundle.name == "student-kd"), done[-1])
+        favourite = next((bundle for bundle in done if "student-kd" in bundle.parts[-2:]), done[-1])
         console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
         return
     following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
