@@ -196,7 +196,7 @@ def _int8_is_near(parity: dict[str, Any]) -> str:
     client = f"; {found['client']} says the same as this project in {found['client_transcripts_equal']}"
     return (
         f"`{INT8}` is near that, not equal: within {found['difference']:.2g} nats, the best token the same in "
-        f"{agreement} % of frames, {found['transcripts_equal']} of {utterances} transcripts the same"
+        f"{agreement} % of frames, {found['transcripts_equal']} of {utterances} transcripts the same to the frame"
         f"{client if found['client'] else ''}. Where several of its streams share a step they share a scale, so a "
         f"stream's numbers depend on its neighbours: by up to {found['batch_difference']:.2g} nats, with "
         f"{found['batch_transcripts_equal']} of {utterances} transcripts as alone. `{MODEL}` is exact there."
