@@ -15,6 +15,7 @@ from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.cli import app
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.sweep import load_grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md")])
@@ -76,7 +77,9 @@ def test_a_command_parses_and_its_recipe_loads(command):
     if recipe is not None and Path(recipe).suffix == ".yaml" and "recipes" in Path(recipe).parts:
         loaded = load_recipe(ROOT / recipe, params["overrides"] or [])
         names = {*loaded.teachers, *loaded.students}
-        assert set(params.get("only") or []) <= names, "--only names models of the recipe"
+        if verb == "sweep":
+            names = set(load_grid(params["grid"], None).rows)
+        assert set(params.get("only") or []) <= names, "--only names models of the recipe, or rows of the grid"
     if verb == "transcribe":
         assert Path(params["model"]).parts[0] == "exp"
 
