@@ -267,7 +267,7 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
         "parameters": results["models"][row.name]["parameters"],
         **{name: training["card"].get(name) for name in ("epochs", "steps", "best_dev_wer")},
         "date": time.strftime("%Y-%m-%d"),
-        "commit": results["provenance"].get("commit"),
+        "commit": results["provenance"].get("git_commit"),
         "command": context.command,
     }
 

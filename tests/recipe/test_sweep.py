@@ -5,6 +5,7 @@ import json
 import pytest
 
 from asr_kd.errors import RecipeError
+from asr_kd.evaluation.provenance import git_commit
 from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
@@ -71,6 +72,7 @@ def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
     assert first.code == 0, first.err
     folder = copy.file("sweeps", "grid")
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+    assert {row["commit"] for row in rows} == {git_commit()}
     assert [(row["row"], row["varied"]) for row in rows] == [
         ("labels alone", {}),
         ("plain KL", {"distill.kd_weight": 0.3}),
