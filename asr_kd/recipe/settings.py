@@ -152,7 +152,7 @@ class Recipe(Settings):
                 )
 
     def _check_layers(self, name: str, teacher: AnyTeacher) -> None:
-        """Only teachers trained here have layers to store; those that students match are checked with them."""
+        """Only models of this project have layers to store; those that students match are checked with them."""
         if not self.targets.layers or not self.target_speeds(name) or fold_names(name, teacher):
             return  # folds have a message of their own
         layers = layers_and_width(teacher)[0]

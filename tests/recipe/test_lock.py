@@ -1,6 +1,7 @@
 """Two runs at one unit of work."""
 
 import multiprocessing
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,17 +16,25 @@ def _hold(path: Path, held, let_go) -> None:
         let_go.wait(30)
 
 
-def test_the_second_run_is_told_who_is_at_it(tmp_path):
-    path = tmp_path / "stages" / "student-a.lock"
+@contextmanager
+def another_run(path: Path):
+    """A process that holds the lock, and the event that lets it go on."""
     spawn = multiprocessing.get_context("spawn")
     held, let_go = spawn.Event(), spawn.Event()
     other = spawn.Process(target=_hold, args=(path, held, let_go))
     other.start()
     assert held.wait(30)
-    with pytest.raises(AsrKdError, match=f"student a.*process {other.pid}"), alone(path, "student a", 0.0):
-        pass
+    yield other, let_go
     let_go.set()
     other.join(30)
+
+
+def test_the_second_run_is_told_who_is_at_it(tmp_path):
+    path = tmp_path / "stages" / "student-a.lock"
+    with another_run(path) as (other, _):
+        message = f"student a.*process {other.pid}"
+        with pytest.raises(AsrKdError, match=message), alone(path, "student a", 0.0):
+            pass
     with alone(path, "student a", 0.0):
         assert path.is_file()
     assert path.read_text() == ""
@@ -33,28 +42,19 @@ def test_the_second_run_is_told_who_is_at_it(tmp_path):
 
 def test_a_killed_run_leaves_no_lock(tmp_path):
     path = tmp_path / "x.lock"
-    spawn = multiprocessing.get_context("spawn")
-    held, let_go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold, args=(path, held, let_go))
-    other.start()
-    assert held.wait(30)
-    other.kill()
-    other.join(30)
-    with alone(path, "student a", 0.0):
-        assert path.read_text() != str(other.pid)
+    with another_run(path) as (other, _):
+        other.kill()
+        other.join(30)
+        with alone(path, "student a", 0.0):
+            assert path.read_text() != str(other.pid)
 
 
 def test_a_short_hold_is_waited_for(tmp_path):
     path = tmp_path / "x.lock"
-    spawn = multiprocessing.get_context("spawn")
-    held, let_go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold, args=(path, held, let_go))
-    other.start()
-    assert held.wait(30)
-    let_go.set()
-    with alone(path, "student a", 30.0):
-        pass
-    other.join(30)
+    with another_run(path) as (_, let_go):
+        let_go.set()
+        with alone(path, "student a", 30.0):
+            pass
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
