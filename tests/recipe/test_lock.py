@@ -2,6 +2,7 @@
 
 import multiprocessing
 from contextlib import contextmanager
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -10,23 +11,27 @@ from asr_kd.errors import AsrKdError
 from asr_kd.recipe.lock import alone
 
 
-def _hold(path: Path, held, let_go) -> None:
+def _hold(path: Path, pipe: Connection) -> None:
     with alone(path, "student a"):
-        held.set()
-        let_go.wait(30)
+        pipe.send("held")
+        pipe.poll(60)
 
 
 @contextmanager
 def another_run(path: Path):
-    """A process that holds the lock, and the event that lets it go on."""
+    """A process that holds the lock until the pipe to it is closed.
+
+    A pipe and no event: setting an event waits for those that wait on it, and a killed process never answers.
+    """
     spawn = multiprocessing.get_context("spawn")
-    held, let_go = spawn.Event(), spawn.Event()
-    other = spawn.Process(target=_hold, args=(path, held, let_go))
+    here, there = spawn.Pipe()
+    other = spawn.Process(target=_hold, args=(path, there))
     other.start()
-    assert held.wait(30)
-    yield other, let_go
-    let_go.set()
-    other.join(30)
+    there.close()
+    assert here.poll(60), "the other run did not start"
+    yield other, here
+    here.close()
+    other.join(60)
 
 
 def test_the_second_run_is_told_who_is_at_it(tmp_path):
@@ -51,8 +56,8 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
 
 def test_a_short_hold_is_waited_for(tmp_path):
     path = tmp_path / "x.lock"
-    with another_run(path) as (_, let_go):
-        let_go.set()
+    with another_run(path) as (_, pipe):
+        pipe.close()
         with alone(path, "student a", 30.0):
             pass
 
