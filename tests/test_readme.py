@@ -15,7 +15,7 @@ from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.cli import app
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.recipe.sweep import load_grid
+from asr_kd.recipe.sweep_plan import load_grid
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md")])

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.answers import ask, spread
+from asr_kd.evaluation.answers import Texts, ask, spread
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.expense import all_costs
@@ -37,6 +37,7 @@ def evaluate_systems(
     settings: EvaluationSettings,
     folder: Path,
     facts: RunFacts | None = None,
+    known: Mapping[str, Texts] | None = None,
     progress: Progress = SILENT,
 ) -> Results:
     """Evaluate all systems on all test sets and write the report into `folder`.
@@ -46,6 +47,7 @@ def evaluate_systems(
         sets: test set → its utterances. Those without a transcript or with damaged audio are left out for
             every system, and listed.
         facts: what the report must say of the run, and which pairs of students it compares.
+        known: test set → what systems wrote of it before; taken as it is in place of asking them again.
 
     Raises:
         EvaluationError: no system or no test set, an empty one, a duplicate id, a comparison with a system that is
@@ -61,7 +63,7 @@ def evaluate_systems(
     pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
     answered = {}
     for name, utterances in sets.items():
-        found = _answers(name, utterances, systems, settings, progress)
+        found = _answers(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
         read = answers_of_others(others, name, [utterance.id for utterance in found.utterances])
         answered[name] = found._replace(texts=found.texts | read)
     seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
@@ -114,6 +116,7 @@ def _answers(
     utterances: Sequence[Utterance],
     systems: Sequence[System],
     settings: EvaluationSettings,
+    known: Texts,
     progress: Progress,
 ) -> _Answered:
     left = [utterance for utterance in utterances if utterance.text is not None]
@@ -122,6 +125,7 @@ def _answers(
         {system.key: system.recognizer for system in systems},
         left,
         settings.batch_seconds,
+        known=known,
         report=lambda done: progress.update(
             f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
         ),

@@ -12,7 +12,7 @@ from typing import Any
 from asr_kd.evaluation.cells import UNKNOWN, interval, pipe_table, plain
 from asr_kd.evaluation.report.svg import add, line, linear, mark, markup, padded, picture, ticks, write
 from asr_kd.files import write_text
-from asr_kd.recipe.sweep import PlannedRow
+from asr_kd.recipe.sweep_plan import PlannedRow
 from asr_kd.recipe.sweep_rows import ROWS, newest, read_rows
 from asr_kd.scoring.significance import GapRecovered, bootstrap_difference, gap_recovered
 

@@ -98,6 +98,20 @@ def test_batches_are_bounded_by_padded_seconds(tmp_path, utterances, by_heart):
     assert recognizer.batches == [2, 2, 2]
 
 
+def test_what_a_system_wrote_before_is_not_asked_for_again(tmp_path, utterances, by_heart):
+    settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
+    asked, other = by_heart(), by_heart()
+    known = {"test": {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
+    systems = [System("a", "teacher", asked), System("b", "other", other)]
+    results = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", known=known)
+    found = results.sets["test"].systems
+    assert (asked.batches, other.batches) == ([2, 2], [2, 2, 2])
+    wrote = found["teacher"].hypotheses
+    # Of a batch that is known in part all are asked, so that it is padded as ever.
+    assert (wrote["eve-2"], wrote["eve-1"], wrote["bob-2"], wrote["ann-2"]) == ("known", "known", "", "five six")
+    assert found["b"].score.wer == 0
+
+
 def test_batching_does_not_change_the_result(tmp_path, utterances, by_heart):
     system = System("a", "teacher", by_heart({"ann-1": "one"}))
     scores = []

@@ -6,7 +6,7 @@ import pytest
 
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import git_commit
-from asr_kd.recipe.sweep import Grid, load_grid, plan, recipe_of
+from asr_kd.recipe.sweep_plan import Grid, load_grid, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
 from tests.recipe.tiny_run import RECIPE, command
@@ -93,6 +93,28 @@ def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
     more = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
     assert [did for did in more.did if "starts" in did] == ["student plain-KL_kd_weight-0.9_seed-1: starts"]
     assert (folder / "rows.jsonl").read_text().count("\n") == 4
+
+
+def test_the_teacher_is_transcribed_once(copy, grid_file):
+    heard = copy.file("sweeps", "grid", "teacher.json")
+
+    def teachers_errors(values):
+        grid_file.write_text(GRID.replace("[0.3, 0.7]", values))
+        assert copy.command("sweep", "--grid", str(grid_file), "--only", "plain KL").code == 0
+        row = read_rows(copy.file("sweeps", "grid", "rows.jsonl"))[-1]["sets"]["dev"]
+        return sum(row["teacher_errors"].values())
+
+    first = teachers_errors("[0.3]")
+    written = json.loads(heard.read_text())
+    wordy = {name: dict.fromkeys(texts, "no " * 100) for name, texts in written["texts"].items()}
+    heard.write_text(json.dumps({**written, "texts": wordy}))
+    assert teachers_errors("[0.4]") == 100 * len(wordy["dev"])  # what stood there was taken
+
+    heard.write_text(json.dumps({**written, "key": "of another teacher", "texts": wordy}))
+    assert teachers_errors("[0.5]") == first
+    heard.write_text("damaged")
+    assert teachers_errors("[0.6]") == first
+    assert json.loads(heard.read_text()) == written
 
 
 def _result(row, seed, errors, words=100, **other):
