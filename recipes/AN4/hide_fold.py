@@ -10,11 +10,13 @@ never heard. untranscribed.yaml trains on it.
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 from asr_kd.config import load_yaml, parse_settings
 from asr_kd.corpora.an4 import person_of
 from asr_kd.corpora.folds import fold_of_utterances
 from asr_kd.corpora.manifest import read_manifest, write_manifest
+from asr_kd.recipe.models import TeacherSettings
 from asr_kd.recipe.settings import Recipe
 
 RECIPE = Path(__file__).parent / "out-of-fold.yaml"
@@ -26,10 +28,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("exp/an4-untranscribed/given/train.jsonl"))
     arguments = parser.parse_args()
     recipe = parse_settings(Recipe, load_yaml(RECIPE), RECIPE)
-    teacher = recipe.teachers["teacher"]
+    teacher = cast(TeacherSettings, recipe.teachers["teacher"])
     utterances = read_manifest(recipe.work_dir / "manifests" / "train.jsonl")
-    folds: int = teacher.folds  # type: ignore[union-attr]  # out-of-fold.yaml has them
-    fold_of = fold_of_utterances(utterances, folds, recipe.seed_of(teacher), person_of)
+    fold_of = fold_of_utterances(utterances, teacher.folds or 1, recipe.seed_of(teacher), person_of)
     given = [replace(each, text=None) if fold_of[each.id] == arguments.fold - 1 else each for each in utterances]
     hidden = [each for each in given if each.text is None]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
