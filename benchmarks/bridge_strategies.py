@@ -118,7 +118,7 @@ def report(passage: Passage, utterances: Sequence[Utterance], vocabulary: Vocabu
     ]
     print(f"\n{passage.name}: {sum(map(len, before))} tokens before; NLL over {len(possible)} utterances")
     print(f"{'':13} recall % deleted (doubled) substituted inserted  WER %  NLL  entropy  KL to own")
-    rows: dict[str, list[Tensor]] = {"before": passage.frames, **bridged}
+    rows: dict[str, list[Tensor]] = {"before": passage.frames} | {str(name): found for name, found in bridged.items()}
     for name, frames in rows.items():
         after = [decode(item, vocabulary) for item in frames]
         words = dict(zip(texts, (vocabulary.decode(tokens) for tokens in after), strict=True))

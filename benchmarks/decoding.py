@@ -49,11 +49,17 @@ def ours(vocabulary: Vocabulary, settings: DecodingSettings) -> Decode:
     return decode
 
 
+def words_of(settings: DecodingSettings) -> list[str]:
+    """Of the lexicon."""
+    assert settings.lexicon is not None
+    return settings.lexicon.read_text(encoding="utf-8").split()
+
+
 def torchaudios(vocabulary: Vocabulary, settings: DecodingSettings) -> Decode:
     """`torchaudio.models.decoder.ctc_decoder` as its documentation calls it."""
     from torchaudio.models.decoder import ctc_decoder
 
-    words = settings.lexicon.read_text(encoding="utf-8").split()
+    words = words_of(settings)
     with tempfile.NamedTemporaryFile("w", suffix=".txt", encoding="utf-8") as file:
         file.writelines(f"{word} {' '.join(word)} {WORD_SEPARATOR}\n" for word in words)
         file.flush()
@@ -96,7 +102,7 @@ def pyctcdecodes(vocabulary: Vocabulary, settings: DecodingSettings) -> Decode:
     decoder = build_ctcdecoder(
         [" " if label == WORD_SEPARATOR else label for label in labels],
         str(settings.lm),
-        settings.lexicon.read_text(encoding="utf-8").split(),
+        words_of(settings),
         alpha=LM_WEIGHT / LN10,
         beta=WORD_SCORE,
     )

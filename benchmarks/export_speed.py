@@ -78,7 +78,8 @@ def untrained(size: str, chunk_frames: int, folder: Path) -> Path:
 
     torch.manual_seed(0)
     streaming = Streaming(chunk_frames=chunk_frames)
-    model = Conformer(ConformerSettings(size=size, streaming=streaming), VOCABULARY).eval()  # type: ignore[arg-type]
+    settings = ConformerSettings.model_validate({"size": size, "streaming": streaming})
+    model = Conformer(settings, VOCABULARY).eval()
     symbols = ("<blk>", *(f"▁s{index}" for index in range(1, VOCABULARY)))
     save_model(folder, model, Vocabulary(symbols), {})
     return folder

@@ -12,6 +12,7 @@ real utterances, training steps of the students, a teacher's pass with random we
 import argparse
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -49,7 +50,7 @@ def teacher(name: str, device: str) -> torch.nn.Module:
 def student(size: str, device: str) -> Conformer:
     """A streaming Conformer with 29 characters."""
     with torch.device(device):
-        return Conformer(ConformerSettings(size=size, streaming=Streaming()), 29)
+        return Conformer(ConformerSettings.model_validate({"size": size, "streaming": Streaming()}), 29)
 
 
 def operations(forward: Callable[[], object]) -> int:
@@ -75,12 +76,12 @@ def counted() -> dict[str, tuple[int, float]]:
     found = {}
     for name in TEACHERS:
         model, samples = teacher(name, "meta"), int(UTTERANCE_SECONDS * 16_000)
-        flops = operations(lambda model=model, samples=samples: model(torch.empty(1, samples, device="meta")))
+        flops = operations(partial(model, torch.empty(1, samples, device="meta")))
         found[name] = (sum(p.numel() for p in model.parameters()), flops / UTTERANCE_SECONDS)
     for size in STUDENTS:
         model, frames = student(size, "meta"), int(UTTERANCE_SECONDS * 100)
         features, lens = torch.empty(1, frames, 80, device="meta"), torch.tensor([frames], device="meta")
-        flops = operations(lambda model=model, features=features, lens=lens: model(features, lens))
+        flops = operations(partial(model, features, lens))
         found[size] = (model.num_parameters, flops / UTTERANCE_SECONDS)
     return found
 
@@ -90,7 +91,7 @@ def measured(manifest: Path) -> None:
     torch.set_num_threads(1)
     for dtype in (torch.float32, torch.bfloat16):
         a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
-        rate = 2 * 2048**3 / fastest(lambda a=a, b=b: a @ b, 5)
+        rate = 2 * 2048**3 / fastest(partial(torch.matmul, a, b), 5)
         print(f"matrix product 2048³ {dtype}: {rate / 1e9:.0f} GFLOP/s")
     utterances = read_manifest(manifest)[:40]
     seconds = sum(u.duration for u in utterances)
@@ -111,7 +112,7 @@ def measured(manifest: Path) -> None:
         for dtype in (torch.float32, torch.bfloat16):
             model, audio = teacher(name, "cpu").to(dtype), torch.randn(1, int(UTTERANCE_SECONDS * 16_000), dtype=dtype)
             with torch.inference_mode():
-                cost = fastest(lambda model=model, audio=audio: model(audio), 2) / UTTERANCE_SECONDS
+                cost = fastest(partial(model, audio), 2) / UTTERANCE_SECONDS
             print(f"{name}: {1 / cost:.2f} × real time, one thread, {dtype}, random weights")
 
 

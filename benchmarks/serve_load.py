@@ -110,7 +110,7 @@ def row(
         heard = [job.result() for job in jobs]
     after = metrics(http)
     seconds = time.monotonic() - begun
-    lags, finals = ([x for one in heard for x in one[place]] for place in (0, 1))
+    lags, finals = [x for one in heard for x in one.lags], [x for one in heard for x in one.finals]
     texts = [pair for one in heard for pair in one.texts]
     wrong = sum(text != expected[number] for number, text in texts)
     batch = (after["sum"] - before["sum"]) / max(after["count"] - before["count"], 1)

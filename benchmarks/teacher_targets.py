@@ -27,7 +27,7 @@ a store with `targets.perturbed` holds beside the rest.
 import argparse
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,7 +119,7 @@ def main() -> None:
     train = spread(read_manifest(arguments.train or manifests / "train.jsonl"), arguments.utterances)
     dev = spread(read_manifest(arguments.dev or manifests / "dev.jsonl"), arguments.utterances)
     rows = {subject.name: measure(subject, train, dev, arguments.noisy) for subject in subjects}
-    divergences = between([subject for subject in subjects if subject.teacher is not None], dev)
+    divergences = between({subject.name: subject.teacher for subject in subjects if subject.teacher is not None}, dev)
     print_all(rows, divergences)
     if arguments.json:
         plain = {name: {**row, "kl": divergences.get(name, {})} for name, row in rows.items()}
@@ -196,6 +196,7 @@ def side(
     """What is said of these utterances, heard in this variant."""
     with tempfile.TemporaryDirectory() as folder:
         if store is None:
+            assert subject.teacher is not None
             perturbed = {variant.version: variant.sound} if variant.version else {}
             extract(subject.teacher, utterances, SETTINGS.model_copy(update={"perturbed": perturbed}), folder)
             store = Store.open(folder)
@@ -273,10 +274,10 @@ def distance(one: Tensor, other: Tensor) -> float:
     return float(np.abs(shares[0] - shares[1]).max())
 
 
-def between(subjects: Sequence[Subject], dev: Sequence[Utterance]) -> dict[str, dict[str, float]]:
+def between(teachers: Mapping[str, Teacher], dev: Sequence[Utterance]) -> dict[str, dict[str, float]]:
     """KL(row ‖ column) on unseen audio, nats a frame, of teachers with one vocabulary and one frame grid."""
-    heard = {subject.name: hear_all(subject.teacher, dev) for subject in subjects}
-    spelled = {subject.name: subject.teacher.vocabulary.sha256 for subject in subjects}
+    heard = {name: hear_all(teacher, dev) for name, teacher in teachers.items()}
+    spelled = {name: teacher.vocabulary.sha256 for name, teacher in teachers.items()}
     return {
         row: {
             column: float(torch.cat([dense_kl(ours[u][None], theirs[u][None]).flatten() for u in dev]).mean())

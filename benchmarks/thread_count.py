@@ -32,7 +32,7 @@ def measure(size: str, threads: int, steps: int) -> float:
     from asr_kd.models.settings import ConformerSettings
 
     torch.set_num_threads(threads)
-    model = Conformer(ConformerSettings(size=size), vocab_size=29).train()  # type: ignore[arg-type]
+    model = Conformer(ConformerSettings.model_validate({"size": size}), vocab_size=29).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
     features, lens = torch.randn(BATCH, FEATURE_FRAMES, 80), torch.full((BATCH,), FEATURE_FRAMES)
     references = References(torch.randint(1, 29, (BATCH, TOKENS)), torch.full((BATCH,), TOKENS))

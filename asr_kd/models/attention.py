@@ -43,7 +43,7 @@ def attention_mask(allowed: Tensor) -> Tensor:
     """
     if allowed.is_cuda:
         return allowed
-    return torch.zeros(allowed.shape).masked_fill(~allowed, float("-inf"))
+    return torch.zeros(allowed.shape, device=allowed.device).masked_fill(~allowed, float("-inf"))
 
 
 class RelativeSelfAttention(nn.Module):

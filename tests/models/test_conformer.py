@@ -194,3 +194,13 @@ def test_a_size_can_be_changed_in_part():
 def test_shapes_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):
         ConformerSettings(**{**SMALL, **change})
+
+
+@pytest.mark.parametrize("streaming", [None, Streaming(chunk_frames=4, left_context_frames=8)])
+def test_tensors_of_two_devices_do_not_meet(streaming):
+    """On `meta`, where operations are counted; what is made on the way must lie where the input lies, as on a GPU."""
+    with torch.device("meta"):
+        net = Conformer(ConformerSettings(**SMALL, streaming=streaming), vocab_size=11).eval()
+    output = net(features(90, 2).to("meta"), torch.tensor([90, 70], device="meta"))
+    assert output.log_probs.is_meta
+    assert output.log_probs.shape == (2, int(output_lens(torch.tensor([90]))[0]), 11)
