@@ -16,6 +16,7 @@ from asr_kd.losses.guided_ctc import GuidedCtcSettings
 from asr_kd.losses.pooled_kl import PooledKlSettings
 from asr_kd.losses.representation import RepresentationSettings
 from asr_kd.losses.sequence import SequenceSettings
+from asr_kd.posteriors.hidden import array_names
 
 
 class ObjectiveSettings(Settings):
@@ -203,7 +204,8 @@ class DistillSettings(Settings):
     @property
     def needs_arrays(self) -> frozenset[str]:
         """Named arrays of the teacher's store that a student with these settings needs."""
-        return frozenset(name for settings in self.terms.values() for name in settings.term.needs_arrays)
+        layers = {name for layer in self.teacher_layers for name in array_names(layer)}
+        return frozenset(name for settings in self.terms.values() for name in settings.term.needs_arrays) | layers
 
     @property
     def needs_hypotheses(self) -> bool:

@@ -1,5 +1,6 @@
 """Where the parts of a run lie, and the hashes that tell whether they are still the same. Runs nothing."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from asr_kd.corpora.prepare import PreparedCorpus, manifests_folder, read_prepared
@@ -11,7 +12,7 @@ from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.models import is_one_model
 from asr_kd.targets.places import place_of
-from asr_kd.targets.store import INDEX
+from asr_kd.targets.store import INDEX, read_info
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -119,6 +120,20 @@ def store_sha256(store: Path | str, index: str = INDEX) -> str:
             f"has no {index}", where=str(place), remedy="Run the extract stage first (start --from earlier)"
         )
     return found
+
+
+def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
+    """The identity of what a student reads of stored soft targets: frames, and the named arrays.
+
+    A store that was made again to keep more gives the same. Of one that does not say what is in it (earlier releases)
+    it is the identity of all.
+
+    Raises:
+        CheckpointError: they are not there yet.
+        TargetsError: their index is damaged.
+    """
+    whole = store_sha256(store)
+    return read_info(store).parts_identity(arrays) or whole
 
 
 def existing(path: Path, stage: str) -> Path:

@@ -18,6 +18,7 @@ from asr_kd.recipe.layout import (
     stored_at,
     student_folder,
     targets_folder,
+    targets_sha256,
     teacher_folder,
     training_hashes,
 )
@@ -114,7 +115,8 @@ def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings)
     if reads_hypotheses(settings) and not imported:
         hashes.append(store_sha256(stored_at(context, hypotheses_folder(context, teacher)), HYPOTHESES_INDEX))
     if reads_store(settings):
-        hashes.append(store_sha256(stored_at(context, targets_folder(context, teacher))))
+        read = settings.distill.needs_arrays if settings.distill is not None else ()
+        hashes.append(targets_sha256(stored_at(context, targets_folder(context, teacher)), read))
     return imported + hashes
 
 

@@ -16,7 +16,7 @@ from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.targets.labelling import QuarantineEntry
 from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.plan import PlannedShard
-from asr_kd.targets.shard import ShardRow
+from asr_kd.targets.shard import ShardRow, parts_sha256
 from asr_kd.targets.store import EXTRACT_AGAIN, INDEX, QUARANTINE, ShardEntry, StoreInfo, read_info
 
 LOOK_SECONDS = 30.0
@@ -170,6 +170,7 @@ def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[Sh
         frames=written + certain,
         entries=sum(len(item.tokens) for item in packed) + certain,
         certain_frames=certain,
+        parts=parts_sha256(content),
     )
 
 

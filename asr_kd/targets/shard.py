@@ -4,6 +4,7 @@ Bits of all utterances lie end to end in whole bytes, so that a short one costs 
 written in stand beside them once. Knows the file's inside; hashes and the index are the store's.
 """
 
+import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors.numpy import load, save
 
 from asr_kd.errors import TargetsError
 from asr_kd.targets.codebook import Book, fit, read_books, write_books
@@ -22,6 +23,9 @@ from asr_kd.targets.stored import Stored
 from asr_kd.targets.streams import STREAMS, Coded, encode, streams_of
 
 Array = NDArray[Any]
+
+FRAMES = "frames"
+"""Name of the part of a shard that every store has: ids and the posteriors of frames."""
 
 
 class ShardRow(NamedTuple):
@@ -53,6 +57,25 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
         tensors[f"array.{name}"] = _concatenate([row.arrays[name] for row in rows], np.uint8)
         tensors[f"array.{name}.lens"] = _smallest([len(row.arrays[name]) for row in rows])
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
+
+
+def parts_sha256(content: bytes) -> dict[str, str]:
+    """What is in a shard file, hashed part by part: `FRAMES`, and each named array or posteriors.
+
+    A store that keeps more than another may hold the very same frames; its files differ, these hashes do not.
+    """
+    tensors = load(content)
+    hashes = {name: hashlib.sha256() for name in sorted({_part_of(tensor) for tensor in tensors})}
+    for tensor, array in sorted(tensors.items()):
+        described = f"{tensor} {array.dtype.str} {array.shape}"
+        hashes[_part_of(tensor)].update(described.encode() + array.tobytes())
+    return {name: found.hexdigest() for name, found in hashes.items()}
+
+
+def _part_of(tensor: str) -> str:
+    """Name of the part that a tensor of the file belongs to."""
+    kind, _, rest = tensor.partition(".")
+    return rest.partition(".")[0] if kind in ("posteriors", "array") else FRAMES
 
 
 class _Sequences(NamedTuple):

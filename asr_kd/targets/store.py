@@ -5,7 +5,7 @@ SHA-256. Opening refuses what does not match, by name. Knows nothing of how targ
 """
 
 import bisect
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,10 +13,11 @@ from pydantic import Field
 
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
+from asr_kd.files import sha256_of
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec, StoredTargets
 from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.shard import Array, Shard
+from asr_kd.targets.shard import FRAMES, Array, Shard
 from asr_kd.targets.stored import Stored
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -60,6 +61,8 @@ class ShardEntry(Settings):
     """Kept entries of all frames; a collapsed blank counts as one."""
     certain_frames: int
     """Frames inside runs of certain blanks."""
+    parts: dict[str, str] = Field(default={})
+    """Hashes of what is in it, see `shard.parts_sha256`; shards of earlier releases do not say."""
 
 
 class StoreInfo(Settings):
@@ -96,6 +99,18 @@ class StoreInfo(Settings):
     def codec(self) -> Codec:
         """How frames are packed."""
         return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
+
+    def parts_identity(self, names: Collection[str]) -> str | None:
+        """Changes when frames or the named arrays or posteriors do, of any utterance; not with what lies beside them.
+
+        None where a shard does not say what is in it, or lacks one of them.
+        """
+        wanted = sorted({FRAMES, *names})
+        if not all(name in shard.parts for shard in self.shards for name in wanted):
+            return None
+        others = {"shards", "transcripts_sha256", "layers"}  # of these the hashes of parts say what matters
+        parts = [[shard.first_id, *(shard.parts[name] for name in wanted)] for shard in self.shards]
+        return sha256_of([self.model_dump(mode="json", exclude=others), wanted, parts])
 
     @property
     def complete(self) -> bool:

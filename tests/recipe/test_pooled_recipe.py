@@ -33,3 +33,10 @@ def test_a_store_without_them_is_extracted_anew(copy):
     assert after.info.transcripts_sha256 is not None
     assert after.info.frames == before.info.frames
     assert after.info.bytes_per_frame > before.info.bytes_per_frame
+
+
+def test_students_that_read_what_they_read_before_are_not_trained_again(copy):
+    outcome = copy.command("run", "targets.pooled=true", "targets.layers=[1]")
+    assert outcome.code == 0, outcome.err
+    assert [did for did in outcome.did if "starts" in did] == ["extract teacher: starts"]
+    assert Store.open(copy.file("targets", "teacher")).info.layers == {1: 16}
