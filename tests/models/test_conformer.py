@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import SIZES, ConformerSettings, Context, Size, Streaming
@@ -196,11 +197,26 @@ def test_shapes_that_do_not_fit_are_refused(change, message):
         ConformerSettings(**{**SMALL, **change})
 
 
-@pytest.mark.parametrize("streaming", [None, Streaming(chunk_frames=4, left_context_frames=8)])
-def test_tensors_of_two_devices_do_not_meet(streaming):
-    """On `meta`, where operations are counted; what is made on the way must lie where the input lies, as on a GPU."""
+CONTEXTS = [None, Streaming(chunk_frames=4, left_context_frames=8)]
+
+
+@pytest.mark.parametrize("streaming", CONTEXTS)
+def test_operations_are_counted_where_nothing_is_computed(streaming):
     with torch.device("meta"):
         net = Conformer(ConformerSettings(**SMALL, streaming=streaming), vocab_size=11).eval()
     output = net(features(90, 2).to("meta"), torch.tensor([90, 70], device="meta"))
     assert output.log_probs.is_meta
     assert output.log_probs.shape == (2, int(output_lens(torch.tensor([90]))[0]), 11)
+
+
+@pytest.mark.parametrize("streaming", CONTEXTS)
+def test_tensors_of_two_devices_do_not_meet_on_a_gpu(streaming):
+    """Shapes, types and devices as on a GPU, also where there is none: mixing devices raises."""
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            net = Conformer(ConformerSettings(**SMALL, streaming=streaming, dropout=0.1), vocab_size=11).train()
+        heard = torch.randn(2, 90, 80, device="cuda")
+        output = net(heard, torch.tensor([90, 70]), inner_layers=(1,), wanted_layers=(2,))
+        assert output.log_probs.is_cuda
+        assert output.layers[2].is_cuda
+        assert output.inner[0].is_cuda
