@@ -208,6 +208,11 @@ class DistillSettings(Settings):
         return frozenset(name for settings in self.terms.values() for name in settings.term.needs_arrays) | layers
 
     @property
+    def passes(self) -> int:
+        """How often a student with these settings goes through itself in a training step."""
+        return 1 + len({name for settings in self.terms.values() for name in settings.term.needs_passes})
+
+    @property
     def needs_hypotheses(self) -> bool:
         """Whether a student with these settings needs a teacher's hypotheses."""
         return any(settings.term.needs_hypotheses for settings in self.terms.values())

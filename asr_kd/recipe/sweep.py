@@ -103,6 +103,7 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
     if heard is not None and not known:
         _remember(folder / HEARD, heard, found)
     results = read_results(place)
+    distill = recipe.students[row.name].distill
     training = json.loads((model_folders(context)[row.name] / "model.json").read_text(encoding="utf-8"))
     return {
         "row": row.row,
@@ -112,6 +113,7 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
         "sets": {name: _of_set(found, row.name, teacher) for name, found in results["test_sets"].items()},
         "parameters": results["models"][row.name]["parameters"],
         **{name: training["card"].get(name) for name in ("epochs", "steps", "best_dev_wer")},
+        "passes": training["card"]["steps"] * (1 if distill is None else distill.passes),
         "date": time.strftime("%Y-%m-%d"),
         "commit": results["provenance"].get("git_commit"),
         "command": context.command,

@@ -117,3 +117,11 @@ def test_a_resolved_recipe_with_a_weighted_sum_is_read_again():
     assert parse_settings(DistillSettings, settings.model_dump(mode="json"), "recipe.resolved.yaml") == settings
     with pytest.raises(RecipeError, match="delay_frames describes the one objective"):
         parse_settings(DistillSettings, {"delay_frames": 1, "objectives": {"frame_kl": {}}}, "recipe.yaml")
+
+
+@pytest.mark.parametrize("kinds", [(), ("consistency",), ("dual_mode",), ("consistency", "dual_mode"), ("sequence",)])
+def test_settings_say_how_many_passes_the_objective_makes(kinds):
+    chosen = {"objectives": {kind: {} for kind in kinds or ("frame_kl",)}}
+    settings = parse_settings(DistillSettings, chosen, "recipe.yaml")
+    objective = Objective.from_settings(settings, Shape(0, 5, 8, layers=2, streaming=True))
+    assert settings.passes == 1 + len(objective.needs_passes)

@@ -134,9 +134,18 @@ def test_seeds_are_one_line_and_the_newest_result_counts():
     assert "| base | 2 | 25.00 (20.00–30.00) |" in printed
     assert "| kd | 1 | 10.00 – | -15.00" in printed
     assert "| 75 [" in printed  # (25 − 10) / (25 − 5)
+    assert [line.endswith("| – |") for line in printed.splitlines()[2:]] == [True] * 3  # of earlier releases
     assert lead(lines, "dev").startswith("Teacher 5.00 %, base 25.00 %: a lead of 20.00 points [")
     assert "| other | 0 | not run |" in printed
     assert "not run" in plot(lines, "dev")
+
+
+def test_budgets_stand_beside_what_they_bought(tmp_path):
+    rows = plan(Grid(rows={"base": {}, "two passes": {}}), [])
+    results = [_result("base", 1, 20, passes=4100), _result("two passes", 1, 10, passes=8200)]
+    printed = table(lines_of(rows, results), "dev").splitlines()
+    assert printed[0].endswith("| 1,000 passes |")
+    assert [line.rsplit("|", 2)[1].strip() for line in printed[2:]] == ["4.1", "8.2"]
 
 
 def test_a_row_without_values_is_refused_rather_than_left_out():
@@ -166,6 +175,7 @@ def test_lines_say_the_seed_they_were_trained_with_and_the_teacher(copy, tmp_pat
     (line,) = read_rows(copy.file("sweeps", "grid", "rows.jsonl"))
     assert line["seed"] == 0
     assert len(line["teacher_sha256"]) == 64
+    assert line["passes"] == line["steps"] > 0
 
 
 def test_processes_of_torchrun_would_train_the_same_rows(monkeypatch):
