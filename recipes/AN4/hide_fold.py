@@ -12,14 +12,37 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
-from asr_kd.config import load_yaml, parse_settings
-from asr_kd.corpora.an4 import person_of
-from asr_kd.corpora.folds import fold_of_utterances
-from asr_kd.corpora.manifest import read_manifest, write_manifest
+import torch
+
+from asr_kd.corpora.manifest import write_manifest
+from asr_kd.corpora.prepare import read_prepared
+from asr_kd.errors import AsrKdError
+from asr_kd.progress import SILENT
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.folds import heard_in_fold
 from asr_kd.recipe.models import TeacherSettings
-from asr_kd.recipe.settings import Recipe
+from asr_kd.recipe.settings import load_recipe
 
 RECIPE = Path(__file__).parent / "out-of-fold.yaml"
+
+
+def hide(fold: int, out: Path) -> str:
+    """Write the manifest; returns what was done in a line."""
+    recipe = load_recipe(RECIPE, [])
+    teacher = cast(TeacherSettings, recipe.teachers["teacher"])
+    if not 1 <= fold <= (teacher.folds or 0):
+        raise AsrKdError(f"there is no fold {fold}", where=RECIPE, expected=f"1 to {teacher.folds}")
+    context = RunContext(recipe, SILENT, torch.device("cpu"))
+    heard = {utterance.id for utterance in heard_in_fold(context, teacher, fold - 1)}
+    utterances = read_prepared(recipe.work_dir).train
+    given = [each if each.id in heard else replace(each, text=None) for each in utterances]
+    hidden = [each for each in given if each.id not in heard]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_manifest(out, given)
+    return (
+        f"{out}: {len(given)} utterances, {len(hidden)} of {len({each.speaker for each in hidden})} speakers "
+        f"without transcript ({sum(each.duration for each in hidden) / 60:.1f} minutes)"
+    )
 
 
 def main() -> None:
@@ -27,18 +50,10 @@ def main() -> None:
     parser.add_argument("fold", type=int, help="from 1, as in the name of its teacher")
     parser.add_argument("--out", type=Path, default=Path("exp/an4-untranscribed/given/train.jsonl"))
     arguments = parser.parse_args()
-    recipe = parse_settings(Recipe, load_yaml(RECIPE), RECIPE)
-    teacher = cast(TeacherSettings, recipe.teachers["teacher"])
-    utterances = read_manifest(recipe.work_dir / "manifests" / "train.jsonl")
-    fold_of = fold_of_utterances(utterances, teacher.folds or 1, recipe.seed_of(teacher), person_of)
-    given = [replace(each, text=None) if fold_of[each.id] == arguments.fold - 1 else each for each in utterances]
-    hidden = [each for each in given if each.text is None]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_manifest(arguments.out, given)
-    print(
-        f"{arguments.out}: {len(given)} utterances, {len(hidden)} of {len({each.speaker for each in hidden})} speakers "
-        f"without transcript ({sum(each.duration for each in hidden) / 60:.1f} minutes)"
-    )
+    try:
+        print(hide(arguments.fold, arguments.out))
+    except AsrKdError as error:
+        parser.exit(1, f"{error}\n")
 
 
 if __name__ == "__main__":
