@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import pad
-from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
 from asr_kd.targets.packing import StoredTargets
@@ -27,11 +25,10 @@ def collate(items: Sequence[StoredTargets], num_frames: int | None = None) -> So
     frames = int(lens.max()) if num_frames is None else num_frames
     if int(lens.max()) > frames:
         raise ValueError(f"targets of {int(lens.max())} frames do not fit into a batch of {frames}")
-    width = max(item.tokens.shape[1] for item in items)
-
-    def padded(part: int) -> torch.Tensor:
-        rows = [pad(item[part], (0, width - item[part].shape[1])) for item in items]
-        batch = pad_sequence(rows, batch_first=True)
-        return pad(batch, (0, 0, 0, frames - batch.shape[1]))
-
-    return SoftTargets(SparsePosteriors(padded(0), padded(1)), lens)
+    shape = len(items), frames, max(item.tokens.shape[1] for item in items)
+    tokens, probs = torch.zeros(shape, dtype=torch.int32), torch.zeros(shape)
+    for row, item in enumerate(items):
+        num_frames, width = item.tokens.shape
+        tokens[row, :num_frames, :width] = item.tokens
+        probs[row, :num_frames, :width] = item.probs
+    return SoftTargets(SparsePosteriors(tokens, probs), lens)

@@ -2,19 +2,16 @@
 
 An utterance's bits are so few that reading it alone is mostly the calls. Knows no files.
 
-Shapes: B utterances, T frames, K most entries of a frame.
+Shapes: T frames, K most entries of a frame.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
+from torch import Tensor
 
 from asr_kd.errors import TargetsError
-from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
-from asr_kd.targets.huffman import Integers
 from asr_kd.targets.packing import Codec, StoredTargets
 from asr_kd.targets.streams import Coded, decode
 
@@ -38,8 +35,8 @@ class Stored(NamedTuple):
         return read_together([self])[0]
 
 
-def read_together(items: Sequence[Stored]) -> tuple[StoredTargets, Integers]:
-    """Targets end to end, at least one utterance's, and the frames of each, [B].
+def read_together(items: Sequence[Stored]) -> list[StoredTargets]:
+    """The targets of each utterance, of at least one. K is the most entries of a frame, whoever was read beside it.
 
     Raises:
         TargetsError: bits that are no targets, or another number of frames than expected (nothing is cropped).
@@ -62,25 +59,11 @@ def read_together(items: Sequence[Stored]) -> tuple[StoredTargets, Integers]:
                 remedy="The audio has changed since extraction, or the frame rates differ. Extract again into an "
                 "empty folder (`asr-kd extract … --force`)",
             )
-    return items[0].codec.unpack(packed), lens
+    tokens, probs = (part.split(lens.tolist()) for part in items[0].codec.unpack(packed))
+    return [_narrowed(*parts) for parts in zip(tokens, probs, strict=True)]
 
 
-def collate_stored(items: Sequence[Stored]) -> SoftTargets:
-    """Read the targets of a batch, at least one utterance's, padded as `collate` pads them.
-
-    Returns:
-        Posteriors [B, T, K] (tokens int32, probabilities float32; padding is filler) and lengths [B] int64.
-
-    Raises:
-        TargetsError: see `read_together`.
-    """
-    flat, lens = read_together(items)
-    inside = np.arange(lens.max()) < lens[:, None]
-
-    def padded(part: torch.Tensor) -> torch.Tensor:
-        frames = part.numpy()
-        batch = np.zeros((*inside.shape, frames.shape[1]), frames.dtype)
-        batch[inside] = frames
-        return torch.from_numpy(batch)
-
-    return SoftTargets(SparsePosteriors(padded(flat.tokens), padded(flat.probs)), torch.from_numpy(lens))
+def _narrowed(tokens: Tensor, probs: Tensor) -> StoredTargets:
+    """Without the columns that are filler in all frames; one stays. In memory of their own, so they can be kept."""
+    width = max(1, int((probs > 0).sum(-1).amax())) if len(probs) else 1
+    return StoredTargets(tokens[:, :width].clone(), probs[:, :width].clone())

@@ -26,9 +26,11 @@ from asr_kd.losses.rows import hypotheses_of
 from asr_kd.models.subsampling import output_len
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
+from asr_kd.targets.collate import collate
+from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.store import Store
-from asr_kd.targets.stored import Stored, collate_stored
+from asr_kd.targets.stored import read_together
 from asr_kd.targets.variants import variant_name, variant_of
 from asr_kd.training.cache import MemoryCache
 from asr_kd.training.plan import Draw
@@ -51,7 +53,7 @@ class Example:
     features: Tensor  # [T, F]
     audio_frames: int  # feature frames before appended silence
     tokens: list[int] | None  # None: there is no transcript, and the teacher alone teaches
-    targets: Stored | None  # read with those of the batch
+    targets: StoredTargets | None
     taught: Sequence[Taught] = ()  # hypotheses of a teacher
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
 
@@ -131,7 +133,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         utterances: what to read.
         tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
         max_silence_seconds: the most silence any draw asks for.
-        cache_mb: memory for features, and for arrays of the store; its targets are in memory as they are stored.
+        cache_mb: memory for features, and for what is read from the store.
         store: soft targets, when the objective needs them from there.
         taught: a teacher's hypotheses of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
@@ -160,20 +162,49 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return len(self.utterances)
 
     def __getitem__(self, draw: Draw) -> Example | Unreadable:
+        return self.__getitems__([draw])[0]
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[Example | Unreadable]:
+        """The examples of a batch, by which a DataLoader asks: their targets are read together."""
+        examples = [self._example(draw) for draw in draws]
+        if self.store is None:
+            return examples
+        good = [(row, item) for row, item in enumerate(examples) if isinstance(item, Example)]
+        targets = self._targets([(draws[row], item.audio_frames) for row, item in good], self.store)
+        for (row, item), found in zip(good, targets, strict=True):
+            examples[row] = replace(item, targets=found)
+        return examples
+
+    def _example(self, draw: Draw) -> Example | Unreadable:
+        """All but the targets."""
         utterance = self.utterances[draw.row]
         try:
             features, audio_frames = self._features(draw)
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
-        targets, arrays = None, {}
+        arrays = {}
         if self.store is not None:
             variant = variant_name(draw.speed, draw.version)
-            targets = self.store.find(utterance.id, variant, num_frames=output_len(audio_frames))
             arrays = {name: self._array(name, draw.row, variant, self.store) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
-        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
+        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], None, taught, arrays)
+
+    def _targets(self, asked: Sequence[tuple[Draw, int]], store: Store) -> list[StoredTargets]:
+        """Targets of draws that have so many feature frames of audio each."""
+        variants = [variant_name(draw.speed, draw.version) for draw, _ in asked]
+
+        def read(places: list[int]) -> list[StoredTargets]:
+            found = []
+            for place in places:
+                draw, audio_frames = asked[place]
+                frames = output_len(audio_frames)
+                found.append(store.find(self.utterances[draw.row].id, variants[place], num_frames=frames))
+            return read_together(found)
+
+        keys = [("targets", draw.row, variant) for (draw, _), variant in zip(asked, variants, strict=True)]
+        return self._cache.get_together(keys, read)
 
     def _array(self, name: str, row: int, variant: str, store: Store) -> Tensor:
         utterance_id = self.utterances[row].id
@@ -228,14 +259,14 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
     spelled = [torch.tensor(item.tokens or [], dtype=torch.int64) for item in good]
     token_lens = torch.tensor([len(row) for row in spelled], dtype=torch.int64)
     tokens = pad_sequence(spelled, batch_first=True) if spelled else torch.zeros(0, 0, dtype=torch.int64)
-    stored = [item.targets for item in good if item.targets is not None]
+    targets = [item.targets for item in good if item.targets is not None]
     return Batch(
         ids=[item.id for item in good],
         features=features,
         feature_lens=lens if good else lens[:0],
         audio_lens=torch.tensor([item.audio_frames for item in good], dtype=torch.int64),
         references=References(tokens, token_lens),
-        targets=collate_stored(stored) if stored else None,
+        targets=collate(targets) if targets else None,
         unreadable=unreadable,
         hypotheses=collate_taught([item.taught for item in good]) if any(item.taught for item in good) else None,
         arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}

@@ -19,7 +19,7 @@ from asr_kd.targets import Store, TargetSettings, collate, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
-from asr_kd.targets.stored import collate_stored
+from asr_kd.targets.stored import read_together
 from asr_kd.text.vocabulary import Vocabulary
 
 
@@ -88,12 +88,11 @@ def test_a_batch_read_together_is_each_read_alone(folder):
     store = Store.open(folder)
     ids = list(store.ids())
     for chosen in (ids, ids[::-1], ids[:1], [*ids[:2], *ids[:2]]):
-        found = collate_stored([store.find(utterance_id) for utterance_id in chosen])
-        expected = collate([store.read(utterance_id) for utterance_id in chosen])
-        assert torch.equal(found.lens, expected.lens)
-        for one, other in zip(found.posteriors, expected.posteriors, strict=True):
-            assert one.dtype == other.dtype
-            assert torch.equal(one, other)
+        together = read_together([store.find(utterance_id) for utterance_id in chosen])
+        for utterance_id, found in zip(chosen, together, strict=True):
+            for one, other in zip(found, store.read(utterance_id), strict=True):
+                assert one.dtype == other.dtype
+                assert torch.equal(one, other)
 
 
 def test_the_damaged_one_of_a_batch_is_named(folder):
@@ -101,10 +100,10 @@ def test_the_damaged_one_of_a_batch_is_named(folder):
     items = [store.find(utterance_id) for utterance_id in store.ids()]
     damaged = items[1]._replace(coded=items[1].coded._replace(num_events=items[1].coded.num_events + 1))
     with pytest.raises(TargetsError, match=rf"shard-\d+.safetensors: targets of '{damaged.utterance_id}' are damaged"):
-        collate_stored([items[0], damaged, items[2]])
+        read_together([items[0], damaged, items[2]])
     longer = items[2]._replace(num_frames=len(items[2].read().tokens) + 1)
     with pytest.raises(TargetsError, match=f"utterance '{longer.utterance_id}' .* frames of targets, its student"):
-        collate_stored([items[0], longer])
+        read_together([items[0], longer])
 
 
 def test_further_arrays_of_any_type_come_back(tmp_path):

@@ -74,7 +74,7 @@ def test_distils_from_targets_of_the_clean_audio_and_resumes_exactly(make_job, u
     dataset = SpeechDataset(utterances[:9], [[1]] * 9, 0.5, 0, store, perturb=PERTURB)
     for draw in (Draw(3, 1.1, 10), Draw(3, 1.1, 10, 5)):
         item = dataset[draw]
-        assert len(item.targets.read().tokens) == int(output_lens(torch.tensor(item.audio_frames)))
+        assert len(item.targets.tokens) == int(output_lens(torch.tensor(item.audio_frames)))
     settings = {"epochs": 2, "augmentation": Augmentation(**SPEEDS, perturb=PERTURB)}
     job = make_job(distill=DistillSettings(kd_weight=0.5), store=store, settings=settings)
     train(job, tmp_path / "whole", Control())
