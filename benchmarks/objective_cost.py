@@ -4,9 +4,8 @@
         [--only frame_kl delayed_kl]
 
 A step here is all of it: features, targets from a store (extracted first, with this teacher, into a temporary folder),
-collating, the optimizer step; λ = 0.5. `in memory`: features and the teacher's layers are, as from the second epoch
-on; `read`: audio, features and layers are made or read anew each time, as with a corpus that does not fit. Posteriors
-are decoded from the store's bits each time in both.
+collating, the optimizer step; λ = 0.5. `in memory`: features and what the store gives are, as from the second epoch on;
+`read`: audio is heard, targets decoded and layers read anew each time, as with a corpus that does not fit.
 
 All forms of all kinds that `distill.objectives` knows take turns on the same batches, which end in the silence that
 the latest of them needs; who follows whom is drawn anew for each batch. `adds` is the median, over batches and rounds,
