@@ -4,6 +4,7 @@
 
 PYTHON ?= python3
 VENV := .venv
+SETUP_GB := 8
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
@@ -12,6 +13,11 @@ READY := $(VENV)/.ready
 setup: $(READY)
 
 $(READY): pyproject.toml
+	@test -x $(BIN)/asr-kd || { \
+	  free=$$(df -Pk . | awk 'NR == 2 {print int($$4 / 1048576)}'); \
+	  test "$$free" -ge $(SETUP_GB) || { \
+	    echo "make setup: $$PWD has $$free GB of disk left; PyTorch with its CUDA libraries needs $(SETUP_GB)." \
+	      "Free some, or put the checkout on a larger disk." >&2; exit 1; }; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
