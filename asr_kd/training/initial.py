@@ -62,7 +62,9 @@ def initial_sha256(settings: TrainSettings) -> list[str]:
     path = settings.init_from / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
-            "the weights to begin from are not there", where=path, remedy="Mend train.init_from: a model folder"
+            "the weights to begin from are not there",
+            where=path,
+            remedy="Run the recipe that makes them first, or name another model folder in train.init_from",
         )
     return [sha256_of_file(path)]
 
