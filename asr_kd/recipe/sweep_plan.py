@@ -141,7 +141,8 @@ def only_rows(rows: Sequence[PlannedRow], names: Sequence[str]) -> list[PlannedR
     unknown = [name for name in names if name not in known]
     if unknown:
         raise RecipeError(
-            f"no row of the sweep is called {unknown[0]!r}", expected=f"one of {', '.join(sorted(known))}"
+            f"no row of the sweep is called {unknown[0]!r}",
+            expected=f"one of {', '.join(map(repr, sorted(known)))}",  # names may hold commas
         )
     return [row for row in rows if row.row in names]
 

@@ -6,7 +6,7 @@ import pytest
 
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import git_commit
-from asr_kd.recipe.sweep_plan import Grid, load_grid, plan, recipe_of
+from asr_kd.recipe.sweep_plan import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
 from tests.recipe.tiny_run import RECIPE, command
@@ -185,3 +185,9 @@ def test_processes_of_torchrun_would_train_the_same_rows(monkeypatch):
     refused = command("sweep", str(RECIPE), "--grid", "distill.kd_weight=[0.5]")
     assert refused.code == 1
     assert "a sweep under torchrun" in refused.err
+
+
+def test_rows_whose_names_hold_commas_are_told_apart_when_one_is_unknown():
+    rows = [PlannedRow(name, {}, 1, {}, None) for name in ("delayed KL, learned", "sequence")]
+    with pytest.raises(RecipeError, match="'sequenze'; expected one of 'delayed KL, learned', 'sequence'"):
+        only_rows(rows, ["sequenze"])
