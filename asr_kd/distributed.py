@@ -4,10 +4,12 @@ Plain data and a few numbers travel over gloo, with a timeout so long that one p
 the others wait; gradients on GPUs travel over NCCL. Data travels as JSON: nothing that is received can run code.
 """
 
+import importlib
 import json
 import logging
 import os
 import time
+import traceback
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -140,6 +142,7 @@ def open_ranks() -> Iterator[Ranks]:
     if place is None:
         yield Ranks()
         return
+    _import_what_would_keep_the_group()
     with _together():
         store, rank, count = next(iter(dist.rendezvous("env://")))
         store = dist.PrefixStore(_meeting(store, rank, count), store)
@@ -151,6 +154,7 @@ def open_ranks() -> Iterator[Ranks]:
         yield ranks
     except BaseException as error:
         code = ranks.earlier_failure(_exit_code(error))
+        _forget_locals(error)
         ranks.leave()
         if code is not None:
             raise SystemExit(code) from error
@@ -213,6 +217,23 @@ def _meeting(store: Any, rank: int, count: int) -> str:
             raise RuntimeError(f"process {min(absent)} of {count} did not come")
         time.sleep(0.02)
     return mine
+
+
+def _import_what_would_keep_the_group() -> None:
+    """Import torch's functions whose default argument is the processes' group, while there is none.
+
+    The first optimizer imports them otherwise (torch 2.14: through torch._dynamo). Their defaults then hold the group,
+    `destroy_process_group` cannot end its threads, and the interpreter now and then aborts at its end, when all is
+    done ("terminate called without an active exception": 4 of 240 processes).
+    """
+    importlib.import_module("torch.distributed.nn.functional")
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the calls that failed still hold, the group among it, for the same reason."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 @contextmanager

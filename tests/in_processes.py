@@ -13,6 +13,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from asr_kd.distributed import Ranks, open_ranks
 from asr_kd.errors import AsrKdError, StoppedEarly
 
@@ -21,6 +23,11 @@ def talks(ranks: Ranks) -> None:
     said = ranks.broadcast([ranks.rank, "é" * 3000])
     print(json.dumps([ranks.gather({"rank": ranks.rank}), said[0], len(said[1])]))
     logging.warning("something odd")
+
+
+def train(ranks: Ranks) -> None:
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])  # imports much of torch
+    ranks.barrier()
 
 
 def second_fails(ranks: Ranks) -> None:
@@ -52,7 +59,8 @@ def second_has_a_bug(ranks: Ranks) -> None:
 
 
 KINDS: dict[str, Callable[[Ranks], None]] = {
-    kind.__name__: kind for kind in (talks, second_fails, all_stop, first_stops, second_is_killed, second_has_a_bug)
+    kind.__name__: kind
+    for kind in (talks, train, second_fails, all_stop, first_stops, second_is_killed, second_has_a_bug)
 }
 
 
@@ -65,6 +73,10 @@ def be(kind: str) -> None:
     except AsrKdError as error:
         print("asr-kd:", error, file=sys.stderr)
         sys.exit(error.exit_code)
+    finally:
+        for thread in Path("/proc/self/task").glob("*/comm"):
+            if "gloo" in thread.read_text():  # the interpreter may abort at its end while it runs
+                print("still there:", thread.read_text().strip(), file=sys.stderr)
 
 
 def fork(kind: str, rank: int, port: int, folder: Path) -> int:

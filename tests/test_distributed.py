@@ -69,6 +69,11 @@ def test_two_processes_talk_and_sign_their_warnings(ended):
     assert [err.splitlines() for _, _, err in both] == [["something odd"], ["process 1 of 2: something odd"]]
 
 
+def test_no_thread_of_the_talk_outlives_it(ended):
+    assert [code for code, _, _ in ended["train"]] == [0, 0]
+    assert not any("still there" in err for both in ended.values() for _, _, err in both)
+
+
 @pytest.mark.parametrize(
     ("kind", "said", "codes"),
     [

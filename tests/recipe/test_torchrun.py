@@ -74,7 +74,7 @@ def test_a_whole_run_of_two_processes_is_that_of_one(finished, tmp_path):
     process = start(two.words("run", *QUIET))
     assert one.command("run", "--to", "student", *QUIET).code == 0
     outcome = end(process)
-    assert (outcome.code, complaints(outcome)) == (0, [])
+    assert (outcome.code, complaints(outcome)) == (0, []), outcome.err
     assert [step for step in outcome.did if not step.endswith(": starts")] == []
     assert len(outcome.did) == len(set(outcome.did)) == 7  # said once
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
