@@ -25,7 +25,7 @@ class Tab:
         self._number += 1
         await self._socket.send(json.dumps({"id": self._number, "method": method, "params": parameters}))
         while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 60))
+            message = json.loads(await asyncio.wait_for(self._socket.recv(), 600))
             if message.get("id") == self._number:
                 if "error" in message:
                     raise RuntimeError(message["error"])
@@ -77,7 +77,7 @@ async def open_tab(folder: Path, url: str, *flags: str):
     try:
         port = await _port(folder / "browser" / "DevToolsActivePort")
         request = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
-        opened = json.loads(await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=30).read()))
+        opened = json.loads(await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=600).read()))
         async with connect(opened["webSocketDebuggerUrl"], max_size=None) as socket:
             tab = Tab(socket)
             for domain in ("Page", "Runtime", "Log"):

@@ -31,7 +31,7 @@ async def receive_all(stream):
     messages = []
     with contextlib.suppress(ConnectionClosed):
         while True:
-            messages.append(json.loads(await asyncio.wait_for(stream.recv(), 20)))
+            messages.append(json.loads(await asyncio.wait_for(stream.recv(), 600)))
     return messages, stream.close_code
 
 

@@ -23,7 +23,7 @@ def ended() -> dict[str, Ended]:
     """Exit code, output and complaints of each of two processes, by what they do."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(PROGRAM), *KINDS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
     return json.loads(done.stdout)
 
 

@@ -16,7 +16,7 @@ def first_run(tmp_path_factory) -> tuple[Run, Outcome]:
     folder = tmp_path_factory.mktemp("tiny")
     run = Run(folder / "run", folder / "corpus")
     process = start(run.words("run"))
-    out, err = process.communicate(timeout=500)
+    out, err = process.communicate(timeout=600)
     return run, Outcome(process.returncode, out, err)
 
 

@@ -44,7 +44,7 @@ def test_there_are_examples_and_they_are_short():
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_it_learns(example, work_dir):
     words = [sys.executable, str(example), str(work_dir), "--epochs", "8"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode == 0, done.stderr
     losses = [float(found) for found in re.findall(r"^epoch \d+: loss (\d+\.\d+)", done.stdout, re.MULTILINE)]
     assert len(losses) == 8, done.stdout
@@ -56,6 +56,6 @@ def test_without_a_store_it_says_what_to_run(example, tmp_path):
     (tmp_path / "manifests").mkdir()
     VOCABULARY.save(tmp_path / "manifests" / "tokens.txt")
     words = [sys.executable, str(example), str(tmp_path)]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
     assert done.returncode != 0
     assert "asr-kd extract" in done.stderr

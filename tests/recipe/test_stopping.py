@@ -53,7 +53,7 @@ def test_sigterm_in_training_saves_the_state_and_says_75(copy):
         if "epoch 2/5000" in line:
             process.send_signal(signal.SIGTERM)
             break
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == TEMPFAIL, err
     assert "training of student-hard stopped (SIGTERM)" in err
     assert "its state is saved" in err

@@ -34,7 +34,7 @@ def start(words: list[str], *options: str) -> "subprocess.Popen[str]":
 
 
 def end(process: "subprocess.Popen[str]", read: str = "") -> Outcome:
-    out, err = process.communicate(timeout=200)
+    out, err = process.communicate(timeout=600)
     return Outcome(process.returncode, read + out, err)
 
 

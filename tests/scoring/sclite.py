@@ -21,7 +21,7 @@ def command(tool: str) -> list[str]:
 def run(tool: str, *arguments: str, folder: Path, text: str | None = None) -> str:
     """Standard output."""
     done = subprocess.run(
-        [*command(tool), *arguments], cwd=folder, input=text, capture_output=True, text=True, check=True, timeout=60
+        [*command(tool), *arguments], cwd=folder, input=text, capture_output=True, text=True, check=True, timeout=600
     )
     return done.stdout
 

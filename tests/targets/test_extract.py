@@ -90,7 +90,7 @@ def test_killed_in_the_middle_of_a_shard_only_that_one_is_made_again(
 ):
     folder = tmp_path / "killed"
     process = run_in_process(folder, corpus, "if calls == 5: os.kill(os.getpid(), signal.SIGKILL)")
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode == -9
     before = shard_files(folder)
     assert 0 < len(before) < len(reference)
@@ -125,7 +125,7 @@ def test_two_writers_share_the_work_and_one_wins_each_shard(
     assert (report.complete, report.made) == (False, len(reference) - 1)
     assert [busy.split(":")[0] for busy in report.busy] == ["shard-00000"]
     assert f"process {process.pid} on {socket.gethostname()}" in report.busy[0]
-    process.communicate(timeout=120)
+    process.communicate(timeout=600)
     assert process.returncode == 0
     assert shard_files(folder) == reference
     assert Store.open(folder).info.complete
@@ -182,7 +182,7 @@ def test_a_limit_on_file_size_is_a_clear_error(tmp_path, corpus):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))",
         preamble="import resource",
     )
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 1
     assert "TargetsError" in errors
     assert "File too large" in errors

@@ -63,7 +63,7 @@ def run(browser, tmp_path, *arguments):
         ),
         *("--enable-logging=stderr", f"--user-data-dir={tmp_path / 'browser'}", "--disable-dev-shm-usage"),
     ]
-    done = subprocess.run([*command, *arguments], capture_output=True, timeout=120, check=True)
+    done = subprocess.run([*command, *arguments], capture_output=True, timeout=600, check=True)
     return done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
 
 
