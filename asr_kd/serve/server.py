@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import importlib
 import json
 import socket
@@ -178,7 +179,7 @@ class Server:
         return same_secret(request.headers.get("Authorization", ""), f"Bearer {self.settings.token}")
 
     async def _connected(self, connection: Any) -> None:
-        connection.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        _bound(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)
         websocket = Websocket(connection, self._library)
         session = Session(websocket, self._scheduler, self.settings, self.metrics, self._name)
         refusal = self._refusal()
@@ -204,6 +205,17 @@ class Server:
         if self._scheduler.load > settings.busy_load:
             return Refusal("busy", "the model is busy with the streams that are open; try again later")
         return None
+
+
+def _bound(client: socket.socket, seconds: float) -> None:
+    """Bound what the operating system keeps for a client that does not take it, and for how long.
+
+    The library notices such a client by a ping, after `seconds` at the latest, and closes the socket. The system would
+    go on trying for minutes, and the client might not hear that it was dropped.
+    """
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1_000 * seconds))
 
 
 class Websocket:
@@ -233,16 +245,26 @@ class Websocket:
                 raise Refusal("malformed", closed.sent.reason) from closed
             if code == 1011:  # no answer to a ping
                 raise Refusal("not-reading", closed.sent.reason) from closed
+            self._raise_if_not_read(closed)
             return None
         return message
 
     async def send(self, message: str) -> bool:
-        """Send; False when the client has gone."""
+        """Send; False when the client has gone.
+
+        Raises:
+            Refusal: the system has given up sending.
+        """
         try:
             await self._connection.send(message)
-        except self._closed:
+        except self._closed as closed:
+            self._raise_if_not_read(closed)
             return False
         return True
+
+    def _raise_if_not_read(self, closed: Exception) -> None:
+        if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.ETIMEDOUT:
+            raise Refusal("not-reading", "what was sent did not arrive in time") from closed
 
     async def close(self, code: int, reason: str) -> None:
         """Say goodbye, in the 123 bytes that a reason may have."""
