@@ -122,7 +122,7 @@ def read_audio(
     where = str(path) if start is None else f"{path}, {_span(start, duration)}"
     samples = _decode(path, info) if start is None else _decode_segment(path, where, info, start, duration)
     if info.sample_rate != SAMPLE_RATE:
-        _say_resampled(info.sample_rate, str(path))
+        _report_resampled(info.sample_rate, str(path))
     if samples.shape[1] > 1 and channels == "refuse":
         raise _several_channels(path, samples.shape[1])
     mono = samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
@@ -156,7 +156,7 @@ def read_blocks(
     if info.channels > 1 and channels == "refuse":
         raise _several_channels(path, info.channels)
     if info.sample_rate != SAMPLE_RATE:
-        _say_resampled(info.sample_rate, str(path))
+        _report_resampled(info.sample_rate, str(path))
     resampler = soxr.ResampleStream(info.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     read = given = 0
     for samples, container, last in _read_blocks(path, max(round(block_seconds * info.sample_rate), 1)):
@@ -189,7 +189,7 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 _rates_said: set[int] = set()
 
 
-def _say_resampled(rate: int, path: str) -> None:
+def _report_resampled(rate: int, path: str) -> None:
     if rate not in _rates_said:
         _rates_said.add(rate)
         _log.warning("%s has %d Hz: files of this rate are resampled to %d Hz (said once)", path, rate, SAMPLE_RATE)

@@ -16,12 +16,12 @@ import torch
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.answers import spread
 from asr_kd.evaluation.delay import Delays, measure_delay
 from asr_kd.evaluation.frames import frame_agreement
 from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
 from asr_kd.evaluation.matrix import in_context
 from asr_kd.evaluation.opening import open_system
+from asr_kd.evaluation.system_outputs import spread
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 

@@ -37,10 +37,10 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.pooled import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.data import SpeechDataset
-from asr_kd.training.plan import Draw
+from asr_kd.training.pseudo_labels import WeightedHypothesis
 from asr_kd.training.step import Stepper
-from asr_kd.training.taught import Taught
 
 FORMS: dict[str, dict[str, dict[str, Any]]] = {
     "frame_kl": {
@@ -124,7 +124,7 @@ def prepare(
         more["store"] = data.store
     if objective.needs_hypotheses:
         spelled = [data.vocabulary.encode(utterance.text or "") for utterance in data.utterances]
-        more["taught"] = [[Taught(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
+        more["taught"] = [[WeightedHypothesis(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
     return Timed(stepper, make_dataset(data.utterances, data.vocabulary, cache_mb, **more))
 
 

@@ -24,15 +24,15 @@ from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets.fidelity import compare
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
-from asr_kd.targets.plan import plan_batches, plan_shards
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
-from asr_kd.teachers import LocalTeacher, Teacher, TeacherSource, open_teacher
+from asr_kd.targets.sharding import plan_batches, plan_shards
+from asr_kd.teachers import LocalTeacher, Teacher, TeacherSource, open_teacher_source
 
 
 def open_any(source: str) -> Teacher:
     """A model folder, or what a recipe calls a source."""
-    return LocalTeacher(Path(source)) if Path(source).is_dir() else open_teacher(TeacherSource(source=source))
+    return LocalTeacher(Path(source)) if Path(source).is_dir() else open_teacher_source(TeacherSource(source=source))
 
 
 def hear(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[str, Tensor]:

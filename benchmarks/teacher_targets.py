@@ -40,19 +40,19 @@ from asr_kd.corpora.folds import fold_of_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
-from asr_kd.features.disturb import Sound
+from asr_kd.features.waveform_augment import Sound
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import read_corpus
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems
-from asr_kd.recipe.teachers import bridged, heard_teacher
+from asr_kd.recipe.teachers import bridged, open_teacher
 from asr_kd.recipe.tune import RESOLVED
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.labelling import listen
-from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.store import INDEX
+from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import Variant
 from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble
@@ -137,7 +137,7 @@ def opened(place: str) -> list[Subject]:
         absent, (_, vocabulary) = absent_systems(context), read_corpus(context)
         wanted = [path.name] if path != run else [each for each in context.recipe.teachers if each not in absent]
         store = Store.open(path) if path != run else None
-        teachers = {each: bridged(context, heard_teacher(context, each), vocabulary) for each in wanted}
+        teachers = {each: bridged(context, open_teacher(context, each), vocabulary) for each in wanted}
         return [
             Subject(name if name and len(wanted) == 1 else f"{name}{each}", teacher, store)
             for each, teacher in teachers.items()
@@ -232,7 +232,7 @@ def said(
 ) -> tuple[dict[str, float], dict[str, int], float]:
     """NLL of each transcript, nats a token, its tokens, and greedy WER; each heard by the teacher that labels it."""
     losses, tokens, heard = {}, {}, {}
-    for utterance, log_probs in hear_all(teacher, utterances, variant).items():
+    for utterance, log_probs in transcribe_all(teacher, utterances, variant).items():
         text, lens = normalize(utterance.text or "", "librispeech"), torch.tensor([len(log_probs)])
         found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0]
         heard[utterance.id] = teacher.vocabulary.decode(found)
@@ -254,12 +254,12 @@ def said(
     return losses, tokens, score(references, heard, "librispeech").wer
 
 
-def hear_all(
+def transcribe_all(
     teacher: Teacher, utterances: Sequence[Utterance], variant: Variant = AS_RECORDED
 ) -> dict[Utterance, Tensor]:
     """Posteriors [T, V] of each."""
     heard = {}
-    for listener, batch in batches_by_listener(teacher, utterances, SETTINGS.batch_seconds):
+    for listener, batch in batches_by_teacher(teacher, utterances, SETTINGS.batch_seconds):
         dense = listen(listener, [variant.hear(read_utterance(utterance), utterance.id) for utterance in batch])
         for row, utterance in enumerate(batch):
             heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
@@ -276,7 +276,7 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 def between(teachers: Mapping[str, Teacher], dev: Sequence[Utterance]) -> dict[str, dict[str, float]]:
     """KL(row ‖ column) on unseen audio, nats a frame, of teachers with one vocabulary and one frame grid."""
-    heard = {name: hear_all(teacher, dev) for name, teacher in teachers.items()}
+    heard = {name: transcribe_all(teacher, dev) for name, teacher in teachers.items()}
     spelled = {name: teacher.vocabulary.sha256 for name, teacher in teachers.items()}
     return {
         row: {

@@ -14,11 +14,11 @@ from asr_kd.models.settings import ConformerSettings, Streaming
 from asr_kd.models.subsampling import output_lens
 from asr_kd.progress import SILENT
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.batch_sampler import Draw, EpochBatches
 from asr_kd.training.data import Batch, SpeechDataset, collate_batch
-from asr_kd.training.plan import Draw, EpochBatches
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
-from asr_kd.training.surroundings import Surroundings
+from asr_kd.training.training_context import TrainingContext
 
 STREAMING = Streaming(chunk_frames=8, left_context_frames=64)
 MODELS = {
@@ -72,7 +72,7 @@ def make_stepper(
     torch.manual_seed(0)
     student = Conformer(model, len(vocabulary)).train()
     student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
-    around = Surroundings(
+    around = TrainingContext(
         name="benchmark",
         job="benchmark",
         folder=Path(),

@@ -50,15 +50,15 @@ def export(
     _refuse({"a setting": overrides, "--only": only, "--force": force}, "a recipe")
     from asr_kd.config import parse_settings
     from asr_kd.export.bundle import ExportSettings
-    from asr_kd.recipe.say import say_bundle
-    from asr_kd.recipe.single import export_model
+    from asr_kd.recipe.export_model import export_model
+    from asr_kd.recipe.messages import report_bundle
 
     said = {"formats": formats.split(",")} if formats else {}
     settings = parse_settings(ExportSettings, {**said, "int8": int8, "licence": licence}, "the command line")
     with console() as progress:
         contexts = _contexts(what, chunk or [], left or [])
         for folder, info in export_model(what, out, settings, contexts, speech or (), progress).items():
-            say_bundle(progress, folder, info)
+            report_bundle(progress, folder, info)
 
 
 def _refuse(given: dict[str, object], owner: str) -> None:
@@ -70,7 +70,7 @@ def _refuse(given: dict[str, object], owner: str) -> None:
 def _contexts(folder: Path, chunks: list[int], lefts: list[int]) -> "list[Context]":
     """Chunks and left contexts in frames, one for each chunk; none given, none said."""
     from asr_kd.models.subsampling import FRAME_SHIFT_MS
-    from asr_kd.recipe.single import contexts_of
+    from asr_kd.recipe.export_model import contexts_of
 
     if any(number < FRAME_SHIFT_MS or number % FRAME_SHIFT_MS for number in (*chunks, *lefts)):
         raise typer.BadParameter(f"chunks and left contexts are multiples of {FRAME_SHIFT_MS} ms")

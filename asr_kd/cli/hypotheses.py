@@ -11,7 +11,7 @@ from asr_kd.cli.targets import targets_app
 
 
 class Form(StrEnum):
-    """See `asr_kd.targets.foreign.Form`."""
+    """See `asr_kd.targets.hypothesis_formats.Form`."""
 
     whisper = "whisper"
     jsonl = "jsonl"

@@ -8,7 +8,7 @@ import typer
 from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console
 
 if TYPE_CHECKING:
-    from asr_kd.targets.plan import Share
+    from asr_kd.targets.sharding import Share
 
 
 def run_stages(
@@ -156,7 +156,7 @@ def extract(
     Example:
       asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
     """
-    from asr_kd.targets.plan import EVERYTHING, Share, slurm_share
+    from asr_kd.targets.sharding import EVERYTHING, Share, slurm_share
 
     part = Share.parse(share) if share else slurm_share()
     if plan:
@@ -172,12 +172,12 @@ def extract(
 
 def _plan_extraction(path: Path, overrides: list[str] | None, workers: int, only: list[str]) -> None:
     from asr_kd.recipe.context import RunContext, choose_device
-    from asr_kd.recipe.extraction import say_plan
+    from asr_kd.recipe.extraction import report_plan
     from asr_kd.recipe.settings import load_recipe
 
     with console() as progress:
         recipe = load_recipe(path, overrides or [])
-        say_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers, only)
+        report_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers, only)
 
 
 @app.command()

@@ -11,11 +11,10 @@ from typing import NamedTuple
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.answers import Texts, ask, spread
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost import measure_costs
 from asr_kd.evaluation.expense import all_costs
-from asr_kd.evaluation.others import COST, answers_of_others, check_others, read_other
+from asr_kd.evaluation.external_systems import COST, check_others, external_outputs, read_other
 from asr_kd.evaluation.panel import Panel, measure_all
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
@@ -24,6 +23,7 @@ from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult
 from asr_kd.evaluation.scored import Spoken, score_set
 from asr_kd.evaluation.seeds import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system_outputs import Texts, ask, spread
 from asr_kd.evaluation.systems import Named, System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
 
@@ -64,7 +64,7 @@ def evaluate_systems(
     answered = {}
     for name, utterances in sets.items():
         found = _answers(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
-        read = answers_of_others(others, name, [utterance.id for utterance in found.utterances])
+        read = external_outputs(others, name, [utterance.id for utterance in found.utterances])
         answered[name] = found._replace(texts=found.texts | read)
     seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
     evaluated = {name: _score(found, pairs, settings, seeds) for name, found in answered.items()}

@@ -86,11 +86,11 @@ def _energy(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
         return {"energy_j_per_hour": None, "energy_reason": f"not readable here for {system.device}"}
     job = streamed(system.recognizer) if can_stream(system.recognizer) else whole(system.recognizer)
 
-    def hear_all() -> None:
+    def transcribe_all() -> None:
         for waveform in waveforms:
             job(waveform)
 
-    used = measure_energy(hear_all)
+    used = measure_energy(transcribe_all)
     hours = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE / 3600
     return {
         "energy_j_per_hour": None if used.joules is None else used.joules / hours,

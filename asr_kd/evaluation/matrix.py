@@ -9,8 +9,8 @@ from dataclasses import replace
 from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.evaluation.answers import ask
 from asr_kd.evaluation.measuring import Sample
+from asr_kd.evaluation.system_outputs import ask
 from asr_kd.evaluation.systems import System
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS

@@ -11,7 +11,6 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.answers import spread
 from asr_kd.evaluation.cost import can_stream
 from asr_kd.evaluation.delay import measure_delay
 from asr_kd.evaluation.frames import frame_agreement
@@ -19,6 +18,7 @@ from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.silence import measure_trailing_silence
 from asr_kd.evaluation.stability import measure_stability
+from asr_kd.evaluation.system_outputs import spread
 from asr_kd.evaluation.systems import System
 from asr_kd.targets.bridge import BridgeSettings
 

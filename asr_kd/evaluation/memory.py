@@ -20,7 +20,7 @@ from asr_kd.errors import AsrKdError
 from asr_kd.evaluation.opening import TeacherRecognizer
 from asr_kd.evaluation.systems import Recognizer, System
 from asr_kd.runtime.recognizer import open_recognizer
-from asr_kd.teachers.opening import open_teacher
+from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 
 STATUS = Path("/proc/self/status")
@@ -101,7 +101,7 @@ def main() -> None:
 def _open(opening: dict[str, Any]) -> Recognizer:
     if "folder" in opening:
         return open_recognizer(opening["folder"])
-    return TeacherRecognizer(open_teacher(TeacherSource(**opening)))
+    return TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
 
 
 def _transcribe(recognizer: Any, waveform: Tensor) -> None:

@@ -4,12 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.evaluation.answers import spread
 from asr_kd.evaluation.matrix import can_change_context, context_matrix
 from asr_kd.evaluation.measured import Measured
 from asr_kd.evaluation.measuring import Sample, measure_set
 from asr_kd.evaluation.robustness import robustness_rows
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system_outputs import spread
 from asr_kd.evaluation.systems import System
 from asr_kd.progress import Progress
 from asr_kd.targets.bridge import BridgeSettings

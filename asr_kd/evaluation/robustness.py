@@ -10,9 +10,9 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.answers import ask
 from asr_kd.evaluation.conditions import Condition, perturbed
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system_outputs import ask
 from asr_kd.evaluation.systems import System
 from asr_kd.features.perturb import generator_for
 from asr_kd.progress import SILENT, Progress
@@ -41,7 +41,7 @@ def robustness_rows(
         clean: system's key → utterance id → what it wrote without a condition.
     """
     references = {utterance.id: utterance.text or "" for utterance in utterances}
-    crowd = Crowd(utterances)
+    crowd = BabbleSource(utterances)
     texts: dict[str, Mapping[str, Mapping[str, str]]] = {
         CLEAN: {system.key: {name: clean[system.key][name] for name in references} for system in systems}
     }
@@ -56,7 +56,7 @@ def robustness_rows(
     }
 
 
-class Crowd:
+class BabbleSource:
     """Other utterances of a set, to make babble of.
 
     Args:
@@ -87,7 +87,7 @@ def _under(
     condition: Condition,
     systems: Sequence[System],
     utterances: Sequence[Utterance],
-    crowd: Crowd,
+    crowd: BabbleSource,
     settings: EvaluationSettings,
     progress: Progress,
 ) -> dict[str, dict[str, str]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
-from asr_kd.evaluation.others import COST, OtherSystem, read_other
+from asr_kd.evaluation.external_systems import COST, ExternalSystem, read_other
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.results import Results, RunFacts
 from asr_kd.evaluation.scored import Spoken, score_set
@@ -133,7 +133,7 @@ def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple
     }
 
 
-def _answers(system: OtherSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
+def _answers(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
     """Its texts of exactly these utterances."""
     texts, silent = answers_of(system.transcripts, ids)
     system.silent[test_set] = len(silent)
@@ -170,7 +170,7 @@ def _seconds(references: Transcripts) -> float | None:
 
 
 def _seeds(
-    question: Question, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[OtherSystem]
+    question: Question, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[ExternalSystem]
 ) -> SeedRows:
     runs = {row: [name for name, _ in named] for row, named in rows.items()}
     asked = SeedRows(runs, _row_pairs(question.comparisons, runs))

@@ -13,7 +13,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.features.disturb import Perturbation
+from asr_kd.features.waveform_augment import Perturbation
 
 
 class SpecAugment(Settings):

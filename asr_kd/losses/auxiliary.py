@@ -144,7 +144,7 @@ class AuxiliarySettings(TermSettings):
         """For CTC on its head."""
         return self.ctc_weight > 0.0
 
-    def misfit(self, shape: Shape) -> str | None:
+    def incompatibility(self, shape: Shape) -> str | None:
         """A layer that the student does not have, or a width that the heads do not divide."""
         if self.layer is not None and self.layer > shape.layers:
             return f"layer {self.layer} must lie from 1 to {shape.layers}, the student's layers"

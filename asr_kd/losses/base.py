@@ -144,7 +144,7 @@ class TermSettings(Settings):
         """Layers of the teacher, counted from 1, that it needs beside posteriors."""
         return ()
 
-    def misfit(self, shape: Shape) -> str | None:
+    def incompatibility(self, shape: Shape) -> str | None:
         """Why the models cannot learn by it, in words for the recipe's author; None when they can."""
         return None
 

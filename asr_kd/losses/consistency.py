@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import ctc_loss
-from asr_kd.losses.self_taught import SelfTaughtSettings
+from asr_kd.losses.self_distillation import SelfDistillationSettings
 from asr_kd.posteriors.measures import dense_kl, frame_mask
 
 
@@ -51,7 +51,7 @@ class Consistency(Term):
         return loss + self.ctc_weight * ctc_loss(second, other.lens, references, self.blank_id)
 
 
-class ConsistencySettings(SelfTaughtSettings):
+class ConsistencySettings(SelfDistillationSettings):
     """Two views of each utterance under other masks and dropout, each drawn to what the other says (CR-CTC).
 
     Needs no teacher, and a second pass a step. With λ = 0.5 and the defaults it is the paper's loss,

@@ -17,7 +17,7 @@ from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.delayed_kl import DelayedKl
 from asr_kd.losses.frame_kl import FrameKl, Selection
-from asr_kd.losses.self_taught import SelfTaughtSettings
+from asr_kd.losses.self_distillation import SelfDistillationSettings
 from asr_kd.posteriors.types import DensePosteriors
 
 
@@ -57,7 +57,7 @@ class DualMode(Term):
         return loss + self.ctc_weight * ctc_loss(full.log_probs, full.lens, references, self.blank_id)
 
 
-class DualModeSettings(SelfTaughtSettings):
+class DualModeSettings(SelfDistillationSettings):
     """The student with full context (attention over the whole utterance; convolutions stay causal) teaches itself.
 
     Needs no teacher, a streaming student, and a second pass a step. The loss is (1 − λ)·CTC(chunks) + λ·weight·
@@ -80,7 +80,7 @@ class DualModeSettings(SelfTaughtSettings):
     selection: Selection = "nonblank"
     dilation: int = Field(default=1, ge=0, le=20)
 
-    def misfit(self, shape: Shape) -> str | None:
+    def incompatibility(self, shape: Shape) -> str | None:
         """A student without chunks has no other mode."""
         return None if shape.streaming else "needs a streaming student (model.streaming): this one has no other mode"
 

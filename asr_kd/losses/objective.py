@@ -80,7 +80,7 @@ class Objective(nn.Module):
         if settings.learns_from_labels:
             terms["ctc"] = Ctc(shape.blank_id)
         for name, chosen in settings.terms.items():
-            misfit = chosen.misfit(shape)
+            misfit = chosen.incompatibility(shape)
             if misfit is not None:
                 raise TrainingError(f"{name}: {misfit}")
             terms[name] = chosen.build(shape)

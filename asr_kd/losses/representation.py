@@ -127,7 +127,7 @@ class RepresentationSettings(TermSettings):
         """Layers of the teacher that must be stored or run along."""
         return tuple(sorted({pair.teacher for pair in self.pairs}))
 
-    def misfit(self, shape: Shape) -> str | None:
+    def incompatibility(self, shape: Shape) -> str | None:
         """A layer that one of the two does not have, or a teacher whose layers nobody sees."""
         if shape.teacher_layers is None or shape.teacher_width is None:
             return "needs a teacher that is one model of this project's own, trained here or `local:`"

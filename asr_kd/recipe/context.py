@@ -17,7 +17,7 @@ from asr_kd.evaluation.provenance import provenance
 from asr_kd.files import write_json, write_text
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
-from asr_kd.targets.plan import Share
+from asr_kd.targets.sharding import Share
 
 
 @dataclass(frozen=True)

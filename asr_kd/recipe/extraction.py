@@ -18,22 +18,22 @@ from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
-from asr_kd.recipe.models import ExistingTeacher, nbest_unit_name
-from asr_kd.recipe.say import say_extraction
+from asr_kd.recipe.messages import report_extraction
 from asr_kd.recipe.stage import Unit
-from asr_kd.recipe.teachers import bridged, heard_teacher, teacher_sha256
+from asr_kd.recipe.system_settings import ExistingTeacher, nbest_unit_name
+from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
 from asr_kd.targets.bridge import BRIDGE_VERSION
 from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.inspect import verify
-from asr_kd.targets.ledger import done_shards
 from asr_kd.targets.nbest import NbestReport, extract_hypotheses
-from asr_kd.targets.places import place_of
-from asr_kd.targets.plan import EVERYTHING, Share
 from asr_kd.targets.pooled import Transcripts, spell_transcripts
-from asr_kd.targets.sanity import check_teacher
+from asr_kd.targets.sanity import measure_teacher_wer
 from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.shard_manifest import done_shards
+from asr_kd.targets.sharding import EVERYTHING, Share
+from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import INDEX, QUARANTINE
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
@@ -49,16 +49,16 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
 
     def label(share: Share, hear_first: bool) -> ExtractionReport:
         corpus, vocabulary = read_corpus(context)
-        heard = bridged(context, heard_teacher(context, teacher), vocabulary)
+        heard = bridged(context, open_teacher(context, teacher), vocabulary)
         if hear_first:
-            say_what_it_hears(context, heard)
+            check_teacher(context, heard)
         return extract(
             heard,
             _to_label(context, teacher, corpus),
             settings,
             store,
             share,
-            should_stop=_stopping(context, lambda: done_shards(place_of(store))),
+            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
             transcripts=_transcripts(context, _to_label(context, teacher, corpus), vocabulary)
             if settings.pooled
@@ -76,7 +76,9 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
         found = verify(store)
         return found.ok and found.info.complete
 
-    work = _Work(label, lambda report: say_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True)
+    work = _Work(
+        label, lambda report: report_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True
+    )
     return _unit(context, teacher, teacher, folder, plain, work)
 
 
@@ -87,9 +89,9 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
 
     def label(share: Share, hear_first: bool) -> NbestReport:
         corpus, _ = read_corpus(context)
-        heard = heard_teacher(context, teacher)  # not bridged: text has no frames
+        heard = open_teacher(context, teacher)  # not bridged: text has no frames
         if hear_first:
-            say_what_it_hears(context, heard)
+            check_teacher(context, heard)
         return extract_hypotheses(
             heard,
             _to_label(context, teacher, corpus),
@@ -177,7 +179,7 @@ def _unit(
     )
 
 
-def say_what_it_hears(context: RunContext, teacher: Teacher) -> None:
+def check_teacher(context: RunContext, teacher: Teacher) -> None:
     """Hear the teacher on a few transcribed utterances first: a wrong label map shows at once.
 
     Raises:
@@ -186,13 +188,13 @@ def say_what_it_hears(context: RunContext, teacher: Teacher) -> None:
     if context.recipe.sanity.utterances == 0:
         return
     corpus, _ = read_corpus(context)
-    report = check_teacher(teacher, corpus.train, context.recipe.vocabulary.normalizer, context.recipe.sanity)
+    report = measure_teacher_wer(teacher, corpus.train, context.recipe.vocabulary.normalizer, context.recipe.sanity)
     if context.ranks.first:
         for line in report.lines():
             context.progress.message(f"  {line}")
 
 
-def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> None:
+def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> None:
     """Print what extraction would make and take, for each teacher, from a timed sample; stores nothing."""
     corpus, vocabulary = read_corpus(context)
     teachers = [name for name in context.recipe.teachers if context.recipe.target_speeds(name)]
@@ -205,7 +207,7 @@ def say_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> Non
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     for name in only or teachers:
-        heard = bridged(context, heard_teacher(context, name), vocabulary)
+        heard = bridged(context, open_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         settings = _target_settings(context, name)
         utterances = _to_label(context, name, corpus)
@@ -254,7 +256,7 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
 
 
 def _marks(store: Path | str) -> int:
-    return sum(1 for name in place_of(store).sizes() if name.startswith("nbest-") and name.endswith(".json"))
+    return sum(1 for name in open_storage(store).sizes() if name.startswith("nbest-") and name.endswith(".json"))
 
 
 def _left(report: ExtractionReport | NbestReport, store: Path | str) -> str:
@@ -276,7 +278,7 @@ def _left(report: ExtractionReport | NbestReport, store: Path | str) -> str:
 def _still_there(folder: Path, index: str) -> bool:
     """Whether a store elsewhere is what the note in the run's folder says."""
     note = json.loads((folder / PLACE).read_text(encoding="utf-8"))
-    return place_of(note["place"]).sha256(index) == note["sha256"]
+    return open_storage(note["place"]).sha256(index) == note["sha256"]
 
 
 def _point_to(context: RunContext, folder: Path, index: str) -> None:

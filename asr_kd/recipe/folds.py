@@ -6,7 +6,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import read_prepared
 from asr_kd.corpora.settings import An4Settings
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.models import TeacherSettings
+from asr_kd.recipe.system_settings import TeacherSettings
 
 
 def fold_of_training(context: RunContext, teacher: TeacherSettings) -> dict[str, int]:
@@ -20,7 +20,7 @@ def fold_of_training(context: RunContext, teacher: TeacherSettings) -> dict[str,
     return fold_of_utterances(corpus.train, teacher.folds or 1, context.recipe.seed_of(teacher), people)
 
 
-def heard_in_fold(context: RunContext, teacher: TeacherSettings, fold: int) -> list[Utterance]:
+def utterances_of_fold(context: RunContext, teacher: TeacherSettings, fold: int) -> list[Utterance]:
     """What the teacher of a fold is trained on: all but that fold.
 
     Raises:

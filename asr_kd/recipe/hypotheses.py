@@ -8,8 +8,8 @@ from asr_kd.corpora.prepare import manifests_folder, read_prepared
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.targets.foreign import Form
 from asr_kd.targets.hypotheses import HypothesisStore
+from asr_kd.targets.hypothesis_formats import Form
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary

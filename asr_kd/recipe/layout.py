@@ -10,8 +10,8 @@ from asr_kd.errors import AsrKdError, CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.models import is_one_model
-from asr_kd.targets.places import place_of
+from asr_kd.recipe.system_settings import is_one_model
+from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import INDEX, read_info
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.vocabulary import Vocabulary
@@ -113,7 +113,7 @@ def store_sha256(store: Path | str, index: str = INDEX) -> str:
     Raises:
         CheckpointError: they are not there yet.
     """
-    place = place_of(store)
+    place = open_storage(store)
     found = place.sha256(index)
     if found is None:
         raise CheckpointError(

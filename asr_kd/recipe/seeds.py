@@ -5,9 +5,9 @@ from typing import Any
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.seeds import SeedRows
 from asr_kd.files import sha256_of
-from asr_kd.recipe.models import StudentSettings
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.systems import taught_by
+from asr_kd.recipe.system_settings import StudentSettings
+from asr_kd.recipe.systems import teacher_of_student
 
 BESIDES = ("seed", "baseline")
 """What may differ within a row: a run is compared with the baseline of its own seed."""
@@ -34,7 +34,7 @@ def seed_rows_of(recipe: Recipe) -> SeedRows:
         student = recipe.students.get(row)
         baseline = student and (student.baseline or _DEFAULT.get(row))
         if student is not None and baseline in row_of:
-            pairs.append(Comparison(row, row_of[baseline], row_of.get(taught_by(recipe, student) or "")))
+            pairs.append(Comparison(row, row_of[baseline], row_of.get(teacher_of_student(recipe, student) or "")))
     return SeedRows(rows, tuple(pairs))
 
 

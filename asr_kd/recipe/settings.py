@@ -14,14 +14,13 @@ from asr_kd.export.bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.occupancy import POOLED
-from asr_kd.recipe.models import (
+from asr_kd.recipe.system_settings import (
     AnyTeacher,
     ExistingTeacher,
     StudentSettings,
     TeacherSettings,
     check_inner_layers,
     fold_names,
-    hears_teacher,
     is_one_model,
     layers_and_width,
     learns_from_teacher,
@@ -30,6 +29,7 @@ from asr_kd.recipe.models import (
     needs_teacher,
     reads_hypotheses,
     reads_store,
+    reads_teacher,
 )
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
@@ -210,7 +210,7 @@ class Recipe(Settings):
                 "nothing to learn from"
             )
         for key, chosen in distill.terms.items():
-            misfit = chosen.misfit(self._shape(student))
+            misfit = chosen.incompatibility(self._shape(student))
             if misfit is not None:
                 raise ValueError(f"students.{name}.distill, {key}: {misfit}")
 
@@ -220,7 +220,7 @@ class Recipe(Settings):
             raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        if hears_teacher(student) and not is_one_model(self.teachers[self.teacher_of(student)]):
+        if reads_teacher(student) and not is_one_model(self.teachers[self.teacher_of(student)]):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one model; one "
                 "from elsewhere, or of folds, teaches through stored targets"

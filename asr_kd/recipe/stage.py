@@ -16,7 +16,7 @@ from typing import Any
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import sha256_of, write_json
-from asr_kd.recipe.lock import alone
+from asr_kd.recipe.work_dir_lock import alone
 
 VERSION = 1
 """Raised when a stage's output changes for the same settings, so that old results are not taken for new ones."""

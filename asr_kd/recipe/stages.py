@@ -15,7 +15,7 @@ from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.others import others_sha256
+from asr_kd.evaluation.external_systems import others_sha256
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.export.bundle import Origin, bundle_places, export_bundle
@@ -33,10 +33,10 @@ from asr_kd.recipe.layout import (
     model_sha256,
     read_corpus,
 )
-from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
-from asr_kd.recipe.say import say_bundle, say_corpus
+from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
@@ -44,10 +44,10 @@ from asr_kd.recipe.systems import (
     open_named,
     role_of,
     system_sha256,
-    taught_by,
+    teacher_of_student,
 )
 from asr_kd.recipe.teachers import teacher_unit
-from asr_kd.recipe.trained import student_unit, trained_teacher_units
+from asr_kd.recipe.training_units import student_unit, trained_teacher_units
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
 
@@ -95,7 +95,7 @@ def _prepare(context: RunContext) -> Unit:
         write_prepared(corpus, context.work_dir)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
         vocabulary.save(folder / VOCABULARY)
-        say_corpus(context.progress, folder, corpus, vocabulary)
+        report_corpus(context.progress, folder, corpus, vocabulary)
 
     return Unit(
         "prepare",
@@ -133,7 +133,7 @@ def _evaluate(context: RunContext) -> Unit:
         absent = absent_systems(context)
         systems = [open_named(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent]
         pairs = [
-            Comparison(name, student.baseline, taught_by(recipe, student))
+            Comparison(name, student.baseline, teacher_of_student(recipe, student))
             for name, student in recipe.students.items()
             if student.baseline is not None
         ]
@@ -202,7 +202,7 @@ def _export(context: RunContext, name: str) -> Unit:
         for place, chosen in places.items():
             settings = recipe.export.model_copy(update={"context": chosen or recipe.export.context})
             info = export_bundle(model, place, waveforms, origin=origin, settings=settings, progress=context.progress)
-            say_bundle(context.progress, place, info)
+            report_bundle(context.progress, place, info)
 
     return Unit(
         "export",

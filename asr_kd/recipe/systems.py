@@ -11,9 +11,9 @@ from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
-from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.teachers import IDENTITY, heard_teacher, teacher_sha256
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
+from asr_kd.recipe.teachers import IDENTITY, open_teacher, teacher_sha256
 
 CURVE = "curve.jsonl"
 """What training writes beside a model's folder."""
@@ -46,7 +46,7 @@ def open_named(context: RunContext, name: str) -> System:
     if settings is not None and not is_one_model(settings):
         return open_teacher_system(
             name,
-            heard_teacher(context, name),
+            open_teacher(context, name),
             role=role,
             device=device,
             details=_description(settings),
@@ -90,11 +90,11 @@ def role_of(context: RunContext, name: str) -> Role:
     if name == "student-kd":
         return "student_kd"
     compared = recipe.students.get("student-kd")
-    main_teacher = taught_by(recipe, compared) if compared is not None else next(iter(recipe.teachers), None)
+    main_teacher = teacher_of_student(recipe, compared) if compared is not None else next(iter(recipe.teachers), None)
     return "teacher" if name == main_teacher else "other"
 
 
-def taught_by(recipe: Recipe, student: StudentSettings) -> str | None:
+def teacher_of_student(recipe: Recipe, student: StudentSettings) -> str | None:
     """The teacher that a student is measured against.
 
     None where other systems' hypotheses taught it, or where it taught itself and several teachers are there.

@@ -19,12 +19,12 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.folds import fold_of_training
 from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
-from asr_kd.recipe.models import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.opening import open_teacher
+from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.out_of_fold import OutOfFold
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
@@ -108,7 +108,7 @@ def known_teacher(context: RunContext, name: str) -> KnownTeacher:
         ) from error
 
 
-def heard_teacher(context: RunContext, name: str) -> Teacher:
+def open_teacher(context: RunContext, name: str) -> Teacher:
     """A teacher of the recipe, opened, in its own vocabulary and on its own frames.
 
     Raises:
@@ -143,7 +143,9 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
     """A teacher from elsewhere, or those of the folds as one."""
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
-        return open_teacher(settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device)
+        return open_teacher_source(
+            settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device
+        )
     models = [teacher_folder(context, fold) / "model" for fold in fold_names(name, settings)]
     members = [LocalTeacher(model, device=device) for model in models]
     return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")

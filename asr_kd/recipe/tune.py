@@ -86,7 +86,7 @@ def _tune_one(
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer) or not isinstance(recognizer.decoder, BeamSearch):
         raise RecipeError(f"{name} is not decoded by a beam search", where="evaluate.decoding")
-    heard, left_out = _hear(context, system, dev)
+    heard, left_out = _forward(context, system, dev)
 
     def report(done: int, total: int) -> None:
         context.progress.update(f"tune {name}", done, total, "points")
@@ -121,7 +121,7 @@ def _chosen(tuning: Tuning) -> dict[str, float]:
     return {"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
 
 
-def _hear(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[Dev, list[str]]:
+def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[Dev, list[str]]:
     """Posteriors of dev, once; and what could not be used, with its reason."""
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer):

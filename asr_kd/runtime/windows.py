@@ -51,7 +51,7 @@ class WindowedStream:
         while len(self._samples) > WINDOW_SECONDS * SAMPLE_RATE:
             window = self._samples[: WINDOW_SECONDS * SAMPLE_RATE]
             border = (WINDOW_SECONDS - OVERLAP_SECONDS // 2) * SAMPLE_RATE // _FRAME_SAMPLES
-            self._hear(window, border)
+            self._forward(window, border)
             dropped = (WINDOW_SECONDS - OVERLAP_SECONDS) * SAMPLE_RATE
             self._heard_frames = border - dropped // _FRAME_SAMPLES
             self._samples = self._samples[dropped:].clone()
@@ -60,7 +60,7 @@ class WindowedStream:
         """End the recording and return its text."""
         if not self._finished:
             self._finished = True
-            self._hear(self._samples, None)
+            self._forward(self._samples, None)
             self._decoder.finish()
         return text_of(self.nbest()[0], self._recognizer.vocabulary)
 
@@ -72,7 +72,7 @@ class WindowedStream:
         """Words of the best one, with seconds from the start of the recording."""
         return words_of(self.nbest()[0], self._recognizer.vocabulary, FRAME_SHIFT_MS)
 
-    def _hear(self, samples: Tensor, border: int | None) -> None:
+    def _forward(self, samples: Tensor, border: int | None) -> None:
         if len(samples):
             output = self._recognizer.log_probs([samples])
             last = int(output.lens[0]) if border is None else border

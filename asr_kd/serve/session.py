@@ -128,7 +128,7 @@ class Session:
             if refusal is not None:
                 raise refusal
             await self._start(authorized)
-            live = self._scheduler.open(self._hear)
+            live = self._scheduler.open(self._forward)
             await self._converse(live)
         except Refusal as refused:
             self._metrics.refusals.labels(refused.code).inc()
@@ -234,7 +234,7 @@ class Session:
         chunk_ms = round(1000 * self._scheduler.chunk_seconds)
         return protocol.ready_message(self._model, chunk_ms, LOOKAHEAD_MS, limits)
 
-    def _hear(self, progress: Progress) -> None:
+    def _forward(self, progress: Progress) -> None:
         """What a round brought; on the loop."""
         if progress.refusal is not None and not self._ended.done():
             self._ended.set_exception(progress.refusal)

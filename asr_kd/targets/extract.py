@@ -16,14 +16,14 @@ from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import Labels, QuarantineEntry, label
 from asr_kd.targets.layers import layer_widths
-from asr_kd.targets.ledger import Ledger, entry_of, writing
-from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.pooled import Transcripts, transcripts_sha256
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import shard_bytes
-from asr_kd.targets.spelling import write_vocabulary
+from asr_kd.targets.shard_manifest import ShardManifest, entry_of, writing
+from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, TeacherIdentity, VocabularyIdentity
+from asr_kd.targets.store_vocabulary import write_vocabulary
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.out_of_fold import OutOfFold
 
@@ -100,7 +100,7 @@ def extract(
         raise TargetsError("no utterances to extract", expected="a manifest with at least one", where=str(folder))
     if settings.pooled and transcripts is None:
         raise ValueError("posteriors are pooled over transcripts, and none are given")
-    place, transcripts = place_of(folder), transcripts or {}
+    place, transcripts = open_storage(folder), transcripts or {}
     extraction = _Extraction(teacher, utterances, settings, place, share, should_stop, progress, transcripts)
     return extraction.run()
 
@@ -110,7 +110,7 @@ class _Extraction:
     teacher: Teacher
     utterances: Sequence[Utterance]
     settings: TargetSettings
-    place: Place
+    place: Storage
     share: Share
     should_stop: Callable[[], bool]
     progress: Callable[[float, float], None]
@@ -124,7 +124,7 @@ class _Extraction:
     def run(self) -> ExtractionReport:
         self.plan = plan_shards(self.utterances, self.settings)
         self.total_seconds = sum(shard.seconds for shard in self.plan)
-        self.ledger = Ledger(self.place, self._describe(), self.plan)
+        self.ledger = ShardManifest(self.place, self._describe(), self.plan)
         self.ledger.begin()
         with writing(self.place):
             write_vocabulary(self.place, self.teacher.vocabulary)

@@ -11,10 +11,10 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.targets.layers import hear, read_layer
-from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store
+from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import variant_name
 from asr_kd.teachers.base import Teacher
 
@@ -51,7 +51,7 @@ def measure_fidelity(
     stride = max(1, len(stored) // settings.fidelity_utterances)
     sample = stored[::stride][: settings.fidelity_utterances]
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    for listener, batch in batches_by_listener(teacher, sample, settings.batch_seconds):
+    for listener, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
         dense, hidden = hear(listener, waveforms, settings.layers)
         for index, utterance in enumerate(batch):

@@ -17,7 +17,7 @@ from pydantic import Field
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.targets.index import IndexForm, read_index
-from asr_kd.targets.places import Place, place_of
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.normalize import Normalizer
 
 FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 1
@@ -95,7 +95,7 @@ class HypothesesInfo(Settings):
         return len(self.parts) == self.planned_parts
 
 
-def read_hypotheses_info(place: Place) -> HypothesesInfo:
+def read_hypotheses_info(place: Storage) -> HypothesesInfo:
     """What a folder of hypotheses says of itself.
 
     Raises:
@@ -116,7 +116,7 @@ def read_hypotheses_info(place: Place) -> HypothesesInfo:
 class HypothesisStore:
     """Hypotheses by utterance; made by `HypothesisStore.open`. They fit into memory: text is small."""
 
-    def __init__(self, place: Place, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
+    def __init__(self, place: Storage, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
         self.place, self.info = place, info
         self._rows = rows
 
@@ -134,7 +134,7 @@ class HypothesisStore:
         Raises:
             TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
         """
-        place = place_of(folder)
+        place = open_storage(folder)
         info = read_hypotheses_info(place)
         if normalizer is not None and normalizer != info.normalizer:
             raise TargetsError(
@@ -191,7 +191,7 @@ def part_of(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
-def _rows(place: Place, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
+def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
     """Id and line of each utterance, once every part's hash is found right."""
     for part in info.parts:
         try:

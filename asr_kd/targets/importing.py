@@ -9,7 +9,6 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.scoring.wer import Score, score
-from asr_kd.targets.foreign import Foreign, Form, form_of, read_foreign
 from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
@@ -20,10 +19,11 @@ from asr_kd.targets.hypotheses import (
     part_of,
     read_hypotheses_info,
 )
+from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
 from asr_kd.targets.labelling import QuarantineEntry
-from asr_kd.targets.ledger import writing
-from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.plan import manifest_sha256
+from asr_kd.targets.shard_manifest import writing
+from asr_kd.targets.sharding import manifest_sha256
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import QUARANTINE
 from asr_kd.text.normalize import Normalizer, normalize
 
@@ -90,9 +90,9 @@ def import_hypotheses(
     Raises:
         TargetsError: the source cannot be read, its names do not fit the manifest, or the folder holds something else.
     """
-    place = place_of(folder)
+    place = open_storage(folder)
     _refuse_a_teachers(place)
-    foreign = read_foreign(source, form or form_of(source))
+    foreign = read_hypotheses(source, form or form_of(source))
     found, unknown = _match(foreign, utterances, source)
     missing = [utterance for utterance in utterances if utterance.id not in found]
     _check_coverage(len(utterances) - len(missing), utterances, foreign, source, min_coverage)
@@ -118,15 +118,15 @@ def import_hypotheses(
 
 
 def _match(
-    foreign: Sequence[Foreign], utterances: Sequence[Utterance], source: Path
-) -> tuple[dict[str, Foreign], list[Foreign]]:
+    foreign: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], source: Path
+) -> tuple[dict[str, ImportedHypothesis], list[ImportedHypothesis]]:
     """Hypotheses by utterance, and those that belong to none."""
     ids = {utterance.id for utterance in utterances}
     by_stem: dict[str, list[str]] = {}
     for utterance in utterances:
         by_stem.setdefault(utterance.audio.stem, []).append(utterance.id)
-    found: dict[str, Foreign] = {}
-    unknown: list[Foreign] = []
+    found: dict[str, ImportedHypothesis] = {}
+    unknown: list[ImportedHypothesis] = []
     for item in foreign:
         meant = [item.name] if item.name in ids else by_stem.get(item.name, [])
         if not meant:
@@ -145,7 +145,7 @@ def _match(
 
 
 def _check_coverage(
-    found: int, utterances: Sequence[Utterance], foreign: Sequence[Foreign], source: Path, least: float
+    found: int, utterances: Sequence[Utterance], foreign: Sequence[ImportedHypothesis], source: Path, least: float
 ) -> None:
     if utterances and found and found >= least * len(utterances):
         return
@@ -161,7 +161,7 @@ def _check_coverage(
 
 
 def _info(
-    source: Path, foreign: Sequence[Foreign], utterances: Sequence[Utterance], normalizer: Normalizer
+    source: Path, foreign: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], normalizer: Normalizer
 ) -> HypothesesInfo:
     content = sha256_of([(item.name, item.hypotheses) for item in sorted(foreign)])
     return HypothesesInfo(
@@ -173,7 +173,7 @@ def _info(
     )
 
 
-def _refuse_a_teachers(place: Place) -> None:
+def _refuse_a_teachers(place: Storage) -> None:
     if HYPOTHESES_INDEX in place.sizes() and read_hypotheses_info(place).source.kind != "imported":
         raise TargetsError(
             "holds hypotheses of a teacher", where=str(place), expected="another folder", remedy="Choose another --into"
@@ -181,7 +181,7 @@ def _refuse_a_teachers(place: Place) -> None:
 
 
 def _write(
-    place: Place, info: HypothesesInfo, texts: Mapping[str, Sequence[Hypothesis]], left_out: Sequence[QuarantineEntry]
+    place: Storage, info: HypothesesInfo, texts: Mapping[str, Sequence[Hypothesis]], left_out: Sequence[QuarantineEntry]
 ) -> None:
     content = part_of(sorted(texts.items()))
     part = PartEntry(file=PART, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))

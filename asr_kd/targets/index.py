@@ -6,7 +6,7 @@ from typing import Generic
 
 from asr_kd.config import S, parse_settings
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.targets.places import Place
+from asr_kd.targets.storage import Storage
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class IndexForm(Generic[S]):
     make_again: str  # what to do about a damaged one
 
 
-def read_index(place: Place, form: IndexForm[S]) -> S:
+def read_index(place: Storage, form: IndexForm[S]) -> S:
     """What a folder says of itself.
 
     Raises:

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from asr_kd.errors import TargetsError, VocabularyError
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.ledger import FILES_AT_ONCE
 from asr_kd.targets.packing import StoredTargets
-from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.spelling import read_vocabulary
+from asr_kd.targets.shard_manifest import FILES_AT_ONCE
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, read_info
+from asr_kd.targets.store_vocabulary import read_vocabulary
 
 SAMPLED_SHARDS = 16
 SAMPLED_IN_A_SHARD = 8
@@ -164,7 +164,7 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
     Raises:
         TargetsError: not a store, or its index is damaged.
     """
-    place = place_of(folder)
+    place = open_storage(folder)
     info = read_info(place)
     damage = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
@@ -178,7 +178,7 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
     return Verification(info, (*damage, *_vocabulary_damage(place, info)))
 
 
-def _vocabulary_damage(place: Place, info: StoreInfo) -> list[str]:
+def _vocabulary_damage(place: Storage, info: StoreInfo) -> list[str]:
     try:
         read_vocabulary(place, info)
     except (TargetsError, VocabularyError) as error:

@@ -14,13 +14,13 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.targets.layers import hear, layer_arrays
-from asr_kd.targets.listeners import batches_by_listener
 from asr_kd.targets.packing import Codec, Packed
-from asr_kd.targets.plan import variant_seconds
 from asr_kd.targets.pooled import Transcripts, pool
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow
+from asr_kd.targets.sharding import variant_seconds
+from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.teachers.base import Teacher
 
 
@@ -60,7 +60,7 @@ def label(
         after_batch: told what there is so far and the seconds just done; may raise to stop.
     """
     labels = Labels()
-    planned = batches_by_listener(teacher, utterances, settings.batch_seconds)
+    planned = batches_by_teacher(teacher, utterances, settings.batch_seconds)
     batches = [batch for _, batch in planned]
     with closing(read_batches(batches, settings.heard, settings.readers)) as read:
         for (listener, _), batch in zip(planned, read, strict=True):

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from asr_kd.errors import TargetsError
 from asr_kd.targets.packing import StoredTargets
-from asr_kd.targets.spelling import read_vocabulary
 from asr_kd.targets.store import Store, StoreInfo
+from asr_kd.targets.store_vocabulary import read_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
 
 BLANK_SHOWN = "∅"

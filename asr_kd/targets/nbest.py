@@ -28,13 +28,13 @@ from asr_kd.targets.hypotheses import (
     read_hypotheses_info,
 )
 from asr_kd.targets.labelling import QuarantineEntry, listen
-from asr_kd.targets.ledger import writing
-from asr_kd.targets.listeners import batches_by_listener
-from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.plan import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.shard_manifest import writing
+from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import QUARANTINE
+from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import Variant
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
@@ -117,7 +117,9 @@ def extract_hypotheses(
     """
     if not utterances:
         raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
-    extraction = _Extraction(teacher, utterances, settings, place_of(folder), normalizer, share, should_stop, progress)
+    extraction = _Extraction(
+        teacher, utterances, settings, open_storage(folder), normalizer, share, should_stop, progress
+    )
     return extraction.run()
 
 
@@ -126,7 +128,7 @@ class _Extraction:
     teacher: Teacher
     utterances: Sequence[Utterance]
     settings: NbestSettings
-    place: Place
+    place: Storage
     normalizer: Normalizer
     share: Share
     should_stop: Callable[[], bool]
@@ -219,7 +221,7 @@ class _Extraction:
     def _make(self, part: PlannedShard) -> None:
         found: dict[str, list[Hypothesis]] = {}
         quarantine: list[QuarantineEntry] = []
-        planned = batches_by_listener(self.teacher, part.utterances, self.settings.batch_seconds)
+        planned = batches_by_teacher(self.teacher, part.utterances, self.settings.batch_seconds)
         batches = [batch for _, batch in planned]
         with closing(read_batches(batches, (Variant(1.0),), self.settings.readers)) as read:
             for (listener, _), batch in zip(planned, read, strict=True):
@@ -229,7 +231,7 @@ class _Extraction:
                         where=str(self.place),
                         remedy="Run the same command again; finished parts are kept",
                     )
-                self._hear(listener, batch, found, quarantine)
+                self._forward(listener, batch, found, quarantine)
                 self._check_quarantine(quarantine)
                 self._advance(sum(item.utterance.duration for item in batch))
         content = part_of(sorted(found.items()))
@@ -242,7 +244,7 @@ class _Extraction:
             self.place.write_json(f"{_name(part)}.json", mark.model_dump())
         self.marks[part.index] = mark
 
-    def _hear(
+    def _forward(
         self,
         teacher: Teacher,
         batch: Sequence[Reading],

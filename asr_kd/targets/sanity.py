@@ -16,7 +16,7 @@ from asr_kd.errors import AudioError, TargetsError
 from asr_kd.scoring.wer import Score, UtteranceScore, score
 from asr_kd.targets.bridge import BridgedTeacher
 from asr_kd.targets.labelling import listen
-from asr_kd.targets.listeners import batches_by_listener
+from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 
@@ -78,7 +78,7 @@ class SanityReport:
         return lines
 
 
-def check_teacher(
+def measure_teacher_wer(
     teacher: Teacher, utterances: Sequence[Utterance], normalizer: Normalizer, settings: SanitySettings
 ) -> SanityReport:
     """Decode a teacher greedily on an even sample of the transcribed utterances and score it.
@@ -95,8 +95,8 @@ def check_teacher(
     sample = _sample(utterances, normalizer, settings.utterances)
     references: dict[str, str] = {}
     hypotheses: dict[str, str] = {}
-    for listener, batch in batches_by_listener(teacher, sample, settings.batch_seconds):
-        heard = _hear(listener, batch)
+    for listener, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
+        heard = _forward(listener, batch)
         hypotheses.update(heard)
         references.update({utterance.id: utterance.text or "" for utterance in batch if utterance.id in heard})
     unreadable = len(sample) - len(references)
@@ -118,7 +118,7 @@ def _sample(utterances: Sequence[Utterance], normalizer: Normalizer, count: int)
     return [transcribed[index * len(transcribed) // count] for index in range(count)]
 
 
-def _hear(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
+def _forward(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
     """What the teacher says of each utterance that can be read."""
     waveforms = {}
     for utterance in batch:

@@ -6,7 +6,7 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
-from asr_kd.features.disturb import Sound
+from asr_kd.features.waveform_augment import Sound
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.variants import Variant, variant_of
 

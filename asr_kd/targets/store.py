@@ -16,8 +16,8 @@ from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec, StoredTargets
-from asr_kd.targets.places import Place, place_of
 from asr_kd.targets.shard import FRAMES, Array, Shard
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.stored import Stored
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -134,7 +134,7 @@ class StoreInfo(Settings):
         return sum(self.layers.values()) * (1 + 4 * rows / max(self.frames, 1))
 
 
-def read_info(folder: Path | str | Place) -> StoreInfo:
+def read_info(folder: Path | str | Storage) -> StoreInfo:
     """What a store's folder says of itself.
 
     Raises:
@@ -143,7 +143,7 @@ def read_info(folder: Path | str | Place) -> StoreInfo:
     form = IndexForm(
         INDEX, FORMAT, FORMAT_VERSION, StoreInfo, "soft targets", made_by="`asr-kd extract`", make_again=EXTRACT_AGAIN
     )
-    return read_index(place_of(folder), form)
+    return read_index(open_storage(folder), form)
 
 
 class Store:
@@ -153,8 +153,8 @@ class Store:
     handed to other processes: each opens its own files.
     """
 
-    def __init__(self, folder: Path | str | Place, info: StoreInfo) -> None:
-        self.place = place_of(folder)
+    def __init__(self, folder: Path | str | Storage, info: StoreInfo) -> None:
+        self.place = open_storage(folder)
         self.folder = str(self.place)
         self.info = info
         self._open: dict[int, Shard] = {}
@@ -185,7 +185,7 @@ class Store:
             TargetsError: another version, vocabulary, teacher or frames, unfinished, or shards missing or of
                 another size. Their hashes are checked at first use; see `verify`.
         """
-        place = place_of(folder)
+        place = open_storage(folder)
         info = read_info(place)
         if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
             raise TargetsError(

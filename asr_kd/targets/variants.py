@@ -9,8 +9,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from asr_kd.features.augment import speed_perturb
-from asr_kd.features.disturb import Sound, disturb
 from asr_kd.features.perturb import generator_for
+from asr_kd.features.waveform_augment import Sound, augment_waveform
 
 
 class Variant(NamedTuple):
@@ -37,7 +37,7 @@ class Variant(NamedTuple):
         heard = speed_perturb(waveform, self.speed)
         if self.sound is None:
             return heard
-        return disturb(heard, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
+        return augment_waveform(heard, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
 
 
 def variant_name(speed: float, version: str = "") -> str:

@@ -2,7 +2,7 @@
 
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.opening import open_teacher
+from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 
-__all__ = ["LocalTeacher", "Teacher", "TeacherSource", "open_teacher"]
+__all__ = ["LocalTeacher", "Teacher", "TeacherSource", "open_teacher_source"]

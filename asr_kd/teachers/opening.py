@@ -12,7 +12,7 @@ from asr_kd.teachers.settings import TeacherSource, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
 
 
-def open_teacher(settings: TeacherSource, device: torch.device | str = "cpu") -> Teacher:
+def open_teacher_source(settings: TeacherSource, device: torch.device | str = "cpu") -> Teacher:
     """Open the teacher, or ensemble, that the settings name.
 
     Raises:

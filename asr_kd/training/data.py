@@ -19,8 +19,8 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.disturb import VOICES, Perturbation, Sound, disturb
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
+from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.rows import hypotheses_of
 from asr_kd.models.subsampling import output_len
@@ -32,9 +32,9 @@ from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored import read_together
 from asr_kd.targets.variants import variant_name, variant_of
+from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.cache import MemoryCache
-from asr_kd.training.plan import Draw
-from asr_kd.training.taught import Taught, collate_taught
+from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses
 
 
 class Unreadable(NamedTuple):
@@ -54,7 +54,7 @@ class Example:
     audio_frames: int  # feature frames before appended silence
     tokens: list[int] | None  # None: there is no transcript, and the teacher alone teaches
     targets: StoredTargets | None
-    taught: Sequence[Taught] = ()  # hypotheses of a teacher
+    taught: Sequence[WeightedHypothesis] = ()  # hypotheses of a teacher
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
 
 
@@ -148,7 +148,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         max_silence_seconds: float,
         cache_mb: int,
         store: Store | None = None,
-        taught: Sequence[Sequence[Taught]] | None = None,
+        taught: Sequence[Sequence[WeightedHypothesis]] | None = None,
         arrays: Sequence[str] = (),
         perturb: Perturbation | None = None,
         versions: Mapping[str, Sound] | None = None,
@@ -219,7 +219,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def _features(self, draw: Draw) -> tuple[Tensor, int]:
         """Features with silence behind them, and how many frames come before it; disturbed ones are made anew."""
         if draw.disturbance is None:
-            return self._cache.get((draw.row, draw.speed, draw.version), lambda: self._undisturbed(draw))
+            return self._cache.get((draw.row, draw.speed, draw.version), lambda: self._unaugmented(draw))
         if self._perturb is None:
             raise ValueError("the draw is disturbed, and the dataset does not know how")
         waveform = self._waveform(draw)
@@ -227,10 +227,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         silence = draw.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
         generator = torch.Generator().manual_seed(draw.disturbance)
         padded = torch.nn.functional.pad(waveform, (0, silence))
-        heard = disturb(padded, self._perturb, generator, lambda drawing: self._voices(draw.row, drawing))
+        heard = augment_waveform(padded, self._perturb, generator, lambda drawing: self._voices(draw.row, drawing))
         return fbank(heard), num_frames(waveform.shape[0])
 
-    def _undisturbed(self, draw: Draw) -> tuple[Tensor, int]:
+    def _unaugmented(self, draw: Draw) -> tuple[Tensor, int]:
         waveform = self._waveform(draw)
         padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
         return fbank(padded), num_frames(waveform.shape[0])
@@ -268,7 +268,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         references=References(tokens, token_lens),
         targets=collate(targets) if targets else None,
         unreadable=unreadable,
-        hypotheses=collate_taught([item.taught for item in good]) if any(item.taught for item in good) else None,
+        hypotheses=collate_hypotheses([item.taught for item in good]) if any(item.taught for item in good) else None,
         arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}
         if good
         else {},

@@ -17,15 +17,15 @@ from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.weights import write_tensors
-from asr_kd.training.agreement import Agreement, agree
 from asr_kd.training.averaging import best_path, prune_best
+from asr_kd.training.batch_sync import GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
 from asr_kd.training.data import Batch
 from asr_kd.training.dev import DevScores
 from asr_kd.training.schedule import learning_rate
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
-from asr_kd.training.surroundings import Surroundings, note_nonfinite, note_unreadable
+from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
 
 
 class Distiller(sb.Brain):
@@ -36,7 +36,7 @@ class Distiller(sb.Brain):
         model: Conformer,
         objective: Objective,
         settings: TrainSettings,
-        around: Surroundings,
+        around: TrainingContext,
         device: torch.device,
     ) -> None:
         super().__init__(
@@ -146,7 +146,7 @@ class Distiller(sb.Brain):
     def fit_batch(self, batch: Batch) -> Tensor:
         """One optimizer step; a loss or gradient that is not finite changes nothing and is counted."""
         state, around = self.state, self.around
-        agreed = agree(batch, around.should_stop(), around.ranks)
+        agreed = sync_batch(batch, around.should_stop(), around.ranks)
         self._stop = agreed.stop
         note_unreadable(state, agreed.unreadable, around, self.settings.max_bad_share)
         loss = self._step(batch, agreed) if agreed.utterances else 0.0
@@ -170,7 +170,7 @@ class Distiller(sb.Brain):
             self._checkpoint_or_stop()
         return torch.tensor(loss)
 
-    def _step(self, batch: Batch, agreed: Agreement) -> float:
+    def _step(self, batch: Batch, agreed: GlobalBatch) -> float:
         step, rate = self.state.step, self._rate()
         self.stepper.objective.weigh(step, self.total_steps)
         loss, parts = self.stepper.take(batch, agreed.frames, step, rate)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.features.disturb import Sound
+from asr_kd.features.waveform_augment import Sound
 from asr_kd.files import sha256_of
 from asr_kd.losses import DistillSettings
 from asr_kd.models.conformer import Conformer
@@ -14,8 +14,8 @@ from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.initial import initial_sha256
 from asr_kd.training.settings import TrainSettings
+from asr_kd.training.warm_start import warm_start_sha256
 
 
 @dataclass(frozen=True)
@@ -45,5 +45,5 @@ class TrainingJob:
         parts = [self.model.identity(), self.train.identity(), distill, self.seed]
         taught = [self.hypotheses.sha256] if self.hypotheses is not None else []
         used = {name: self.versions[name].identity() for name in self.train.augmentation.versions}
-        further = [*taught, *initial_sha256(self.train), *([used] if used else [])]
+        further = [*taught, *warm_start_sha256(self.train), *([used] if used else [])]
         return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *further])

@@ -11,7 +11,7 @@ from asr_kd.losses import Objective
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
 from asr_kd.text.normalize import normalize
 from asr_kd.training.job import TrainingJob
-from asr_kd.training.taught import Lessons, Taught, choose_lessons
+from asr_kd.training.pseudo_labels import PseudoLabels, WeightedHypothesis, select_pseudo_labels
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Selection:
     utterances: list[Utterance]
     tokens: list[list[int] | None]
     """Transcripts; empty ones where none are needed, None where the teacher alone teaches."""
-    taught: list[list[Taught]] | None
+    taught: list[list[WeightedHypothesis]] | None
     """Hypotheses of a teacher, where they are needed."""
     excluded: list[dict[str, str]]
     """A row for each utterance that cannot be trained on, with the reason."""
@@ -38,7 +38,7 @@ def select(job: TrainingJob, objective: Objective) -> Selection:
     utterances, tokens, excluded = select_trainable(job, objective.needs_references)
     if not objective.needs_hypotheses:
         return Selection(utterances, tokens, None, excluded, None)
-    lessons = select_lessons(job, utterances)
+    lessons = pseudo_labels_of(job, utterances)
     kept = [(utterances[row], tokens[row]) for row in lessons.rows]
     return Selection(
         [utterance for utterance, _ in kept],
@@ -90,7 +90,7 @@ def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
     return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
 
 
-def select_lessons(job: TrainingJob, utterances: Sequence[Utterance]) -> Lessons:
+def pseudo_labels_of(job: TrainingJob, utterances: Sequence[Utterance]) -> PseudoLabels:
     """What the teacher's hypotheses teach about each utterance.
 
     Raises:
@@ -104,7 +104,7 @@ def select_lessons(job: TrainingJob, utterances: Sequence[Utterance]) -> Lessons
             remedy="Run the extract stage or `asr-kd targets import` first",
         )
     fastest = max(job.train.augmentation.speeds)
-    return choose_lessons(
+    return select_pseudo_labels(
         utterances,
         job.hypotheses,
         job.distill.sequence,

@@ -24,7 +24,7 @@ from asr_kd.training.ema import Ema
 from asr_kd.training.gradients import Gradients
 from asr_kd.training.memory import keep_freed_memory
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.surroundings import Surroundings
+from asr_kd.training.training_context import TrainingContext
 
 ANOTHER_STREAM = 0x9E3779B97F4A7C15
 """Added to a seed: far from those of all other steps and processes."""
@@ -53,7 +53,7 @@ class Stepper:
         model: Conformer,
         objective: Objective,
         settings: TrainSettings,
-        around: Surroundings,
+        around: TrainingContext,
         device: torch.device,
         autocast: Any,
     ) -> None:
@@ -116,10 +116,10 @@ class Stepper:
             except torch.OutOfMemoryError:
                 pass  # dealt with below, where nothing holds on to what the attempt has made
             if pieces >= len(batch.ids):
-                self._say_short(step, batch, "even one by one; the step is left out")
+                self._report_skipped(step, batch, "even one by one; the step is left out")
                 return torch.full_like(costs, math.nan)
             pieces *= 2
-            self._say_short(step, batch, f"the batch is computed in {pieces} pieces")
+            self._report_skipped(step, batch, f"the batch is computed in {pieces} pieces")
             torch.cuda.empty_cache()
 
     def _backward(self, batch: Batch, frames: int, step: int, piece: int) -> Tensor:
@@ -133,7 +133,7 @@ class Stepper:
         supervision = self._supervision(batch, longest)
         masks = torch.Generator().manual_seed(own)
         with self.autocast:
-            output = self._hear(batch, self._masked(batch.features, lens, masks), context)
+            output = self._forward(batch, self._masked(batch.features, lens, masks), context)
             passes = {name: self._pass(name, batch, lens, context, masks) for name in self.objective.needs_passes}
         terms = self._loss(output, passes, supervision, frames)
         terms.total.backward()
@@ -145,7 +145,7 @@ class Stepper:
             return features
         return spec_augment(features, lens, self.model.mean, masks, generator)
 
-    def _hear(self, batch: Batch, features: Tensor, context: Context | None) -> EncoderOutput:
+    def _forward(self, batch: Batch, features: Tensor, context: Context | None) -> EncoderOutput:
         inner, wanted = self.settings.inner_layers, self.objective.needs_layers
         output: EncoderOutput = self.model(features, batch.feature_lens, context, inner, wanted)
         return output
@@ -155,9 +155,9 @@ class Stepper:
     ) -> StudentOutput:
         """A further pass: the whole utterance unmasked, or in chunks with other masks and other dropout."""
         if name == "full_context":
-            output = self._hear(batch, batch.features, FULL_CONTEXT)
+            output = self._forward(batch, batch.features, FULL_CONTEXT)
         else:
-            output = self._hear(batch, self._masked(batch.features, lens, masks), context)
+            output = self._forward(batch, self._masked(batch.features, lens, masks), context)
         return StudentOutput(output.log_probs, output.lens, output.layers)
 
     def _loss(
@@ -191,7 +191,7 @@ class Stepper:
             return None
         return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
 
-    def _say_short(self, step: int, batch: Batch, then: str) -> None:
+    def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
         self.around.own_progress.message(
             f"{self.around.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"

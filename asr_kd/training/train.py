@@ -27,15 +27,15 @@ from asr_kd.models.weights import save_model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.text.normalize import normalize
 from asr_kd.training.averaging import best_epochs, best_path, load_average
+from asr_kd.training.batch_sampler import EpochBatches
 from asr_kd.training.checkpoint import TrainingState, has_checkpoint
 from asr_kd.training.data import SpeechDataset, collate_batch
 from asr_kd.training.distiller import Distiller
-from asr_kd.training.initial import start_from
 from asr_kd.training.job import TrainingJob
 from asr_kd.training.normalisation import measure_normalisation
-from asr_kd.training.plan import EpochBatches
 from asr_kd.training.selection import Selection, select
-from asr_kd.training.surroundings import Surroundings
+from asr_kd.training.training_context import TrainingContext
+from asr_kd.training.warm_start import start_from
 
 DEV_SILENCE_FRAMES = 60
 """Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
@@ -81,7 +81,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         start_from(model, job.vocabulary, job.train)
     train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
-    around = Surroundings(
+    around = TrainingContext(
         name=job.name,
         job=job.hash(),
         folder=folder,

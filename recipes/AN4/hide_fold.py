@@ -19,9 +19,9 @@ from asr_kd.corpora.prepare import read_prepared
 from asr_kd.errors import AsrKdError
 from asr_kd.progress import SILENT
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.folds import heard_in_fold
-from asr_kd.recipe.models import TeacherSettings
+from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.system_settings import TeacherSettings
 
 RECIPE = Path(__file__).parent / "out-of-fold.yaml"
 
@@ -33,7 +33,7 @@ def hide(fold: int, out: Path) -> str:
     if not 1 <= fold <= (teacher.folds or 0):
         raise AsrKdError(f"there is no fold {fold}", where=RECIPE, expected=f"1 to {teacher.folds}")
     context = RunContext(recipe, SILENT, torch.device("cpu"))
-    heard = {utterance.id for utterance in heard_in_fold(context, teacher, fold - 1)}
+    heard = {utterance.id for utterance in utterances_of_fold(context, teacher, fold - 1)}
     utterances = read_prepared(recipe.work_dir).train
     given = [each if each.id in heard else replace(each, text=None) for each in utterances]
     hidden = [each for each in given if each.id not in heard]

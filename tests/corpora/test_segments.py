@@ -18,7 +18,7 @@ from asr_kd.corpora.check import check_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, CorpusError
-from asr_kd.targets.plan import manifest_sha256
+from asr_kd.targets.sharding import manifest_sha256
 
 FORMATS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 

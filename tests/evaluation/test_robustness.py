@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.conditions import STANDARD, parse_condition, perturbed
-from asr_kd.evaluation.robustness import Crowd, robustness_rows
+from asr_kd.evaluation.robustness import BabbleSource, robustness_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
 from tests.tiny_models import noise_speech
@@ -89,13 +89,13 @@ def test_rows_of_known_errors(utterances):
 
 
 def test_babble_is_of_other_speakers(utterances):
-    crowd = Crowd(utterances)
+    crowd = BabbleSource(utterances)
     own = [read_utterance(utterance) for utterance in utterances if utterance.speaker == "ann"]
     around = crowd.around(utterances[0], 5)
     assert len(around) == 4
     assert not any(torch.equal(voice, mine) for voice in around for mine in own if len(voice) == len(mine))
     assert [len(voice) for voice in crowd.around(utterances[0], 2)] == [len(voice) for voice in around[:2]]
-    assert len(Crowd(utterances[:2]).around(utterances[0], 5)) == 1  # nobody else is there
+    assert len(BabbleSource(utterances[:2]).around(utterances[0], 5)) == 1  # nobody else is there
     with pytest.raises(EvaluationError, match="babble needs other utterances"):
-        Crowd(utterances[:1]).around(utterances[0], 5)
+        BabbleSource(utterances[:1]).around(utterances[0], 5)
     assert np.isfinite([float(voice.sum()) for voice in around]).all()

@@ -7,13 +7,13 @@ import soundfile
 from tiny_models import noise_speech, save_tiny_model
 from typer.testing import CliRunner
 
-import asr_kd.recipe.single
+import asr_kd.recipe.export_model
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import BundleError
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.models.settings import Context
-from asr_kd.recipe.single import contexts_of, export_model
+from asr_kd.recipe.export_model import contexts_of, export_model
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def exported(monkeypatch) -> list:
     def remember(folder, place, waveforms, **options):
         calls.append((folder, place, [u.id for u in options["origin"].held_out], options["settings"].context))
 
-    monkeypatch.setattr(asr_kd.recipe.single, "export_bundle", remember)
+    monkeypatch.setattr(asr_kd.recipe.export_model, "export_bundle", remember)
     return calls
 
 

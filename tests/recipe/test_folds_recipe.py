@@ -10,9 +10,9 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.models import TeacherSettings
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.stages import units_of
+from asr_kd.recipe.system_settings import TeacherSettings
 from asr_kd.targets.store import read_info
 from tests.recipe.tiny_run import Run, one_line
 

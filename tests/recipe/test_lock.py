@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import AsrKdError
-from asr_kd.recipe.lock import alone
+from asr_kd.recipe.work_dir_lock import alone
 
 
 def _hold(path: Path, pipe: Connection) -> None:

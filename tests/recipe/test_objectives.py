@@ -6,7 +6,7 @@ import pytest
 
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.recipe.systems import taught_by
+from asr_kd.recipe.systems import teacher_of_student
 from asr_kd.targets import Store
 from tests.recipe.test_existing_teacher import QUICK, student_of
 from tests.recipe.tiny_run import RECIPE, command, one_line
@@ -95,12 +95,12 @@ def test_a_student_that_teaches_itself_runs_without_a_teacher_and_is_compared(co
 def test_whom_a_self_taught_student_is_measured_against():
     student = OBJECTIVES + "{consistency: {}}"
     alone = load_recipe(RECIPE, [student])
-    assert taught_by(alone, alone.students["student-kd"]) == "teacher"
+    assert teacher_of_student(alone, alone.students["student-kd"]) == "teacher"
     two = [student, ELSEWHERE.replace("{friend", "{teacher: {source: 'recipe:a'}, a: {model: {size: 5m}}, friend")]
     several = load_recipe(RECIPE, two)
-    assert taught_by(several, several.students["student-kd"]) is None
+    assert teacher_of_student(several, several.students["student-kd"]) is None
     named = load_recipe(RECIPE, [*two, "students.student-kd.teacher=friend"])
-    assert taught_by(named, named.students["student-kd"]) == "friend"
+    assert teacher_of_student(named, named.students["student-kd"]) == "friend"
 
 
 def test_layers_are_extracted_anew_with_their_cost_and_a_student_learns_from_them(copy):

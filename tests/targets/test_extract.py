@@ -15,7 +15,7 @@ from fake_teacher import FakeTeacher
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.plan import plan_batches, plan_shards
+from asr_kd.targets.sharding import plan_batches, plan_shards
 
 
 @pytest.fixture

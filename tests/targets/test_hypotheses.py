@@ -19,7 +19,7 @@ from asr_kd.targets.hypotheses import (
     part_of,
     weights_of,
 )
-from asr_kd.targets.places import place_of
+from asr_kd.targets.storage import open_storage
 
 scored = st.lists(st.builds(Hypothesis, st.sampled_from(["A", "B", "C D", "", " "]), st.floats(-20, 0)), max_size=8)
 
@@ -58,7 +58,7 @@ def test_without_scores_the_order_stays_and_all_weigh_the_same():
 @pytest.fixture
 def folder(tmp_path):
     content = part_of([("u1", [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)]), ("u2", [])])
-    place = place_of(tmp_path)
+    place = open_storage(tmp_path)
     place.write("nbest-00000.jsonl", content)
     info = HypothesesInfo(
         source=HypothesesSource(kind="imported", name="x", sha256="0" * 64),

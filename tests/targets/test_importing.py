@@ -10,8 +10,8 @@ from typer.testing import CliRunner
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import TargetsError
-from asr_kd.targets.foreign import form_of, read_foreign
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
+from asr_kd.targets.hypothesis_formats import form_of, read_hypotheses
 from asr_kd.targets.importing import import_hypotheses
 
 UTTERANCES = [
@@ -147,16 +147,16 @@ def test_twice_by_id_and_by_file_is_refused(tmp_path):
 def test_wrong_rows_are_named(tmp_path, name, text, message):
     path = written(tmp_path / name, text)
     with pytest.raises(TargetsError, match=message):
-        read_foreign(path, form_of(path))
+        read_hypotheses(path, form_of(path))
 
 
 def test_unreadable_and_unnamed_forms_are_refused(tmp_path):
     path = tmp_path / "a.trn"
     with pytest.raises(TargetsError, match="cannot be read"):
-        read_foreign(path, "trn")
+        read_hypotheses(path, "trn")
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(TargetsError, match="cannot be read"):
-        read_foreign(path, "trn")
+        read_hypotheses(path, "trn")
     with pytest.raises(TargetsError, match=r"--form whisper\|jsonl"):
         form_of(tmp_path / "hyps.txt")
 

@@ -17,9 +17,9 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, summarize, verify
 from asr_kd.targets.lattice import sample_lines
-from asr_kd.targets.places import place_of
-from asr_kd.targets.plan import Share
-from asr_kd.targets.spelling import read_vocabulary
+from asr_kd.targets.sharding import Share
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.store_vocabulary import read_vocabulary
 
 FRAMES = ["blank", "blank", "blank", "a", "a", "blank", "torn", "b", "blank"]
 """What the teacher below says, frame by frame."""
@@ -169,7 +169,7 @@ def test_a_store_behind_a_url_is_looked_into(corpus, settings, tmp_path, monkeyp
 
 def test_the_store_carries_its_vocabulary(folder):
     info = Store.open(folder).info
-    assert read_vocabulary(place_of(folder), info) == SpellingTeacher().vocabulary
+    assert read_vocabulary(open_storage(folder), info) == SpellingTeacher().vocabulary
 
 
 def test_a_resumed_extraction_puts_the_vocabulary_back(folder, corpus, settings):

@@ -10,8 +10,8 @@ from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.fidelity import measure_fidelity
 from asr_kd.targets.inspect import summarize
-from asr_kd.targets.plan import Share
-from asr_kd.targets.sanity import SanitySettings, check_teacher
+from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
+from asr_kd.targets.sharding import Share
 from asr_kd.teachers.out_of_fold import OutOfFold
 
 
@@ -101,7 +101,7 @@ def test_fidelity_and_sanity_ask_the_one_that_never_heard_it(tmp_path, together,
     assert kept.kl < 0.01
     assert measure_fidelity(members[0], store, corpus, everything).kl > 0.1
     calls = [member.calls for member in members]
-    check_teacher(together, corpus, "none", SanitySettings(utterances=len(corpus), max_wer=100.0))
+    measure_teacher_wer(together, corpus, "none", SanitySettings(utterances=len(corpus), max_wer=100.0))
     transcribed = {together.fold_of[utterance.id] for utterance in corpus if utterance.text}
     heard = [member.calls > before for member, before in zip(members, calls, strict=True)]
     assert heard == [number in transcribed for number in range(3)]

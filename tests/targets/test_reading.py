@@ -10,8 +10,8 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import speed_perturb
 from asr_kd.targets import extract, reading
-from asr_kd.targets.plan import plan_batches
 from asr_kd.targets.reading import BATCHES_AHEAD, read_batches
+from asr_kd.targets.sharding import plan_batches
 from asr_kd.targets.variants import Variant
 
 

@@ -9,7 +9,7 @@ from fake_teacher import FakeTeacher
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets.bridge import bridge
-from asr_kd.targets.sanity import SanitySettings, check_teacher
+from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
 from asr_kd.text.vocabulary import Vocabulary
 
 VOCABULARY = Vocabulary(("<blk>", "<s>", "▁", *"ABC"))
@@ -41,7 +41,7 @@ def spoken(corpus):
 
 
 def test_a_teacher_that_says_what_was_said_passes(spoken):
-    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer, report.cer) == (9, 0, 0.0, 0.0)
     assert len(report.examples) == 2
     lines = report.lines()
@@ -52,7 +52,7 @@ def test_a_teacher_that_says_what_was_said_passes(spoken):
 
 def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
     with pytest.raises(TargetsError) as caught:
-        check_teacher(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
+        measure_teacher_wer(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
     message = str(caught.value)
     for words in ("100.0 % of the words", "said 'AB AB', heard 'BC BC'", "at most 80 %", "label map", "sample rate"):
         assert words in message
@@ -62,27 +62,27 @@ def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
 
 def test_the_threshold_is_a_setting(spoken):
     half_wrong = Parrot("AB BB")
-    assert check_teacher(half_wrong, spoken, "librispeech", EVERYTHING).wer == 0.5
+    assert measure_teacher_wer(half_wrong, spoken, "librispeech", EVERYTHING).wer == 0.5
     with pytest.raises(TargetsError, match="at most 40 %"):
-        check_teacher(half_wrong, spoken, "librispeech", SanitySettings(max_wer=0.4))
+        measure_teacher_wer(half_wrong, spoken, "librispeech", SanitySettings(max_wer=0.4))
     silent = Parrot("")
-    assert check_teacher(silent, spoken, "librispeech", SanitySettings(max_wer=1.0)).wer == 1.0
+    assert measure_teacher_wer(silent, spoken, "librispeech", SanitySettings(max_wer=1.0)).wer == 1.0
 
 
 def test_the_normalizer_is_that_of_the_evaluation(spoken):
     """Without one the transcripts stay in lower case, which this teacher does not write."""
     with pytest.raises(TargetsError, match=r"100\.0 % of the words"):
-        check_teacher(Parrot("AB AB"), spoken, "none", EVERYTHING)
+        measure_teacher_wer(Parrot("AB AB"), spoken, "none", EVERYTHING)
 
 
 def test_without_transcripts_it_says_that_nothing_was_checked(corpus):
     untold = [replace(utterance, text=None if index % 2 else " . ") for index, utterance in enumerate(corpus)]
     teacher = Parrot("AB")
-    report = check_teacher(teacher, untold, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(teacher, untold, "librispeech", EVERYTHING)
     assert (report.utterances, report.wer) == (0, None)
     assert report.lines() == ["teacher not checked: no transcribed utterance that could be read in the sample"]
     assert teacher.heard == 0
-    assert check_teacher(teacher, corpus, "librispeech", SanitySettings(utterances=0)).wer is None
+    assert measure_teacher_wer(teacher, corpus, "librispeech", SanitySettings(utterances=0)).wer is None
 
 
 def test_the_sample_is_spread_evenly_over_the_ids(spoken):
@@ -95,19 +95,19 @@ def test_the_sample_is_spread_evenly_over_the_ids(spoken):
         return original(waveforms, sample_lens)
 
     teacher.log_probs = listen
-    assert check_teacher(teacher, spoken[::-1], "librispeech", SanitySettings(utterances=3)).utterances == 3
+    assert measure_teacher_wer(teacher, spoken[::-1], "librispeech", SanitySettings(utterances=3)).utterances == 3
     by_id = sorted(spoken, key=lambda utterance: utterance.id)
     assert sorted(heard) == sorted(round(by_id[index].duration * 16_000) for index in (0, 3, 6))
 
 
 def test_unreadable_audio_is_counted_and_left_to_extraction(spoken):
     spoken[0].audio.write_bytes(b"not audio")
-    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer) == (8, 1, 0.0)
     assert "(1 unreadable ones left out)" in report.lines()[0]
     for utterance in spoken:
         utterance.audio.write_bytes(b"not audio")
-    report = check_teacher(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer) == (0, 9, None)
 
 
@@ -116,7 +116,7 @@ def test_what_a_bridge_takes_away_is_said(spoken):
     spoken = [replace(utterance, audio=spoken[-1].audio, duration=spoken[-1].duration) for utterance in spoken]
     student = Vocabulary.characters(["ABC"])
     bridged = bridge(Long("AB AB"), student)
-    report = check_teacher(bridged, spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(bridged, spoken, "librispeech", EVERYTHING)
     assert report.wer == 0.0
     assert report.unmapped_mass == pytest.approx(0.002, rel=0.02)
     assert report.lines()[-1].startswith("  0.19")

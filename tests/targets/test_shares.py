@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from noise import write_corpus
 
 from asr_kd.errors import StoppedEarly, TargetsError
-from asr_kd.targets import Store, TargetSettings, extract, ledger
-from asr_kd.targets.ledger import done_shards
-from asr_kd.targets.plan import Share, plan_shards, slurm_share
+from asr_kd.targets import Store, TargetSettings, extract, shard_manifest
+from asr_kd.targets.shard_manifest import done_shards
+from asr_kd.targets.sharding import Share, plan_shards, slurm_share
 
 # Processes of their own without importing torch in each: the server that forks them has it.
 PROCESSES = multiprocessing.get_context("forkserver")
@@ -99,7 +99,7 @@ def test_each_worker_says_what_is_done_by_all(tmp_path, corpus, settings, refere
 
 
 def test_what_others_finish_meanwhile_counts_and_their_quarantine_too(tmp_path, corpus, settings, monkeypatch):
-    monkeypatch.setattr(ledger, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(shard_manifest, "LOOK_SECONDS", 0.0)
     folder, seen = tmp_path / "s", []
     bad = sorted(corpus, key=lambda utterance: utterance.id)[0]  # in the first shard
     bad.audio.unlink()
@@ -129,14 +129,14 @@ def test_a_slow_writer_cannot_leave_an_old_index(tmp_path, corpus, settings, ref
     """Without locks: worker 1 has looked at the marks when worker 2 finishes the store, and writes after it."""
     folder = tmp_path / "s"
     url = f"file://{folder}"
-    write, late = ledger.Ledger._refuse_another, []
+    write, late = shard_manifest.ShardManifest._refuse_another, []
 
     def refuse(self) -> None:
         write(self)
         if not late and len(self.marks) == -(-len(reference) // 2):  # its own are all done: the last gathering
             late.append(extract(FakeTeacher(), corpus, settings, url, Share(1, 2)))
 
-    monkeypatch.setattr(ledger.Ledger, "_refuse_another", refuse)
+    monkeypatch.setattr(shard_manifest.ShardManifest, "_refuse_another", refuse)
     report = extract(FakeTeacher(), corpus, settings, url, Share(0, 2))
     assert late[0].complete
     assert report.complete

@@ -12,7 +12,7 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import RecipeError, StoppedEarly, TargetsError
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
-from asr_kd.targets.plan import Share
+from asr_kd.targets.sharding import Share
 from asr_kd.text.vocabulary import Vocabulary
 
 pytest.importorskip("flashlight")

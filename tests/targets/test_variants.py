@@ -8,14 +8,14 @@ from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.features.augment import Augmentation, speed_perturb
-from asr_kd.features.disturb import Sound
+from asr_kd.features.waveform_augment import Sound
 from asr_kd.posteriors.measures import partition_log_probs
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.reading import read_batches
 from asr_kd.targets.variants import Variant, variant_of
+from asr_kd.training.batch_sampler import Draw, plan_epoch
 from asr_kd.training.data import SpeechDataset
-from asr_kd.training.plan import Draw, plan_epoch
 
 SOUNDS = {
     "noisy": Sound(snr_db=(0.0, 5.0), room_share=0.0, telephone_share=0.0),

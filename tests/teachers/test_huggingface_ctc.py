@@ -11,7 +11,7 @@ from tiny_teachers import LABELS, MODELS, save_labels, save_transformers, wavefo
 
 from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of_file
-from asr_kd.teachers import TeacherSource, open_teacher
+from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.families import FAMILIES
 from asr_kd.teachers.huggingface_ctc import open_huggingface
 
@@ -55,7 +55,7 @@ def copied(saved, tmp_path) -> Path:
 @pytest.mark.parametrize("name", MODELS)
 def test_posteriors_are_the_librarys_own_whoever_is_in_the_batch(saved, name):
     folder, model, extractor = saved(name)
-    teacher = open_teacher(TeacherSource(source=f"hf:{folder}"))
+    teacher = open_teacher_source(TeacherSource(source=f"hf:{folder}"))
     audio, lens = waveforms(*LENS)
     batch = teacher.log_probs(audio, lens)
     assert batch.log_probs.dtype == torch.float32
@@ -251,7 +251,7 @@ def hub(monkeypatch, tmp_path) -> Path:
 
 def test_without_network_the_message_has_the_file_and_the_command(hub):
     with pytest.raises(CheckpointError) as caught:
-        open_teacher(TeacherSource(source="hf:somebody/something@v1"))
+        open_teacher_source(TeacherSource(source="hf:somebody/something@v1"))
     message = str(caught.value)
     assert "model.safetensors and config.json of somebody/something, v1 are not here" in message
     assert "hf download somebody/something --revision v1 --include" in message
@@ -266,12 +266,12 @@ def test_a_cached_repository_opens_without_network_and_says_its_commit(hub, save
     (repository / "refs").mkdir(parents=True)
     (repository / "refs" / "main").write_text(COMMIT)
     shutil.copytree(folder, repository / "snapshots" / COMMIT)
-    pinned = open_teacher(TeacherSource(source=f"hf:somebody/something@{COMMIT}"))
+    pinned = open_teacher_source(TeacherSource(source=f"hf:somebody/something@{COMMIT}"))
     assert not caplog.records
     assert pinned.name == f"somebody/something@{COMMIT[:12]}"
     assert pinned.sha256 == open_huggingface(str(folder)).sha256
     with caplog.at_level(logging.WARNING):
-        open_teacher(TeacherSource(source="hf:somebody/something"))
+        open_teacher_source(TeacherSource(source="hf:somebody/something"))
     assert f"write hf:somebody/something@{COMMIT} to keep it there" in caplog.text
 
 

@@ -8,7 +8,7 @@ from tiny_teachers import waveforms
 from asr_kd.config import parse_settings
 from asr_kd.errors import AsrKdError, RecipeError
 from asr_kd.models.weights import save_model
-from asr_kd.teachers import LocalTeacher, TeacherSource, open_teacher
+from asr_kd.teachers import LocalTeacher, TeacherSource, open_teacher_source
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.teachers.settings import SourceName, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
@@ -83,18 +83,18 @@ def test_keys_are_named_as_the_recipe_writes_them():
 def test_teachers_of_the_recipe_become_folders(folders):
     both = TeacherSource(source=[{"source": "recipe:m1", "weight": 2.0}, {"source": f"local:{folders / 'm2'}"}])
     with pytest.raises(AsrKdError, match="a teacher that a recipe trains"):
-        open_teacher(both)
-    ensemble = open_teacher(both.resolved(lambda name: folders / name))
+        open_teacher_source(both)
+    ensemble = open_teacher_source(both.resolved(lambda name: folders / name))
     assert ensemble.name == "m1 + m2"
-    one = open_teacher(TeacherSource(source="recipe:m2").resolved(lambda name: folders / name))
+    one = open_teacher_source(TeacherSource(source="recipe:m2").resolved(lambda name: folders / name))
     assert one.name == "m2"
 
 
 def test_one_model_folder_is_that_teacher(folders):
-    teacher = open_teacher(TeacherSource(source=f"local:{folders / 'm1'}"))
+    teacher = open_teacher_source(TeacherSource(source=f"local:{folders / 'm1'}"))
     assert isinstance(teacher, LocalTeacher)
     assert teacher.sha256 == LocalTeacher(folders / "m1").sha256
-    assert open_teacher(TeacherSource(source=[{"source": f"local:{folders / 'm1'}"}])).sha256 == teacher.sha256
+    assert open_teacher_source(TeacherSource(source=[{"source": f"local:{folders / 'm1'}"}])).sha256 == teacher.sha256
 
 
 def test_everything_together(folders):
@@ -105,7 +105,7 @@ def test_everything_together(folders):
         window_seconds=2.0,
         overlap_seconds=0.4,
     )
-    teacher = open_teacher(settings)
+    teacher = open_teacher_source(settings)
     assert isinstance(teacher, WindowedTeacher)
     assert isinstance(teacher.teacher, Ensemble)
     audio, lens = waveforms(80_000, 16_000)

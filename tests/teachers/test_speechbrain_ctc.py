@@ -8,7 +8,7 @@ import torch
 from tiny_teachers import randomised, save_transformers, waveforms
 
 from asr_kd.errors import CheckpointError, RecipeError
-from asr_kd.teachers import TeacherSource, open_teacher
+from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.speechbrain_ctc import SpeechbrainTeacher
 
 CHARACTERS = ("a", "b", "c", " ", "'")
@@ -125,7 +125,7 @@ def test_posteriors_are_speechbrains_own_alone_or_in_a_batch(tmp_path):
     from speechbrain.utils.fetching import LocalStrategy
 
     folder = save(tmp_path / "model")
-    teacher = open_teacher(TeacherSource(source=f"speechbrain:{folder}@mine", allow_code=True))
+    teacher = open_teacher_source(TeacherSource(source=f"speechbrain:{folder}@mine", allow_code=True))
     own = EncoderASR.from_hparams(source=str(folder), local_strategy=LocalStrategy.NO_LINK)
     lengths = (8000, 16000, 12345, 300)
     audio, lens = waveforms(*lengths)

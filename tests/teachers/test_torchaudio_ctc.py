@@ -8,7 +8,7 @@ import torchaudio
 from tiny_teachers import KERNELS, STRIDES, randomised, waveforms
 
 from asr_kd.errors import CheckpointError, RecipeError
-from asr_kd.teachers import TeacherSource, open_teacher
+from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.torchaudio_ctc import bundle_names, cached_file, open_torchaudio
 
 GROUP_NORM, LAYER_NORM, VOXPOPULI = "WAV2VEC2_ASR_BASE_960H", "HUBERT_ASR_LARGE", "VOXPOPULI_ASR_BASE_10K_DE"
@@ -56,7 +56,7 @@ def test_all_bundles_that_the_documentation_lists_are_there():
 def test_posteriors_are_the_librarys_own_whoever_is_in_the_batch(hub, name):
     bundle = hub(name)
     model = bundle.get_model()
-    teacher = open_teacher(TeacherSource(source=f"torchaudio:{name}"))
+    teacher = open_teacher_source(TeacherSource(source=f"torchaudio:{name}"))
     audio, lens = waveforms(*LENS)
     batch = teacher.log_probs(audio, lens)
     for row, num_samples in enumerate(LENS[:-1]):

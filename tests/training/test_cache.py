@@ -7,9 +7,9 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.stored import read_together
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training import data
+from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.cache import MemoryCache
 from asr_kd.training.data import SpeechDataset
-from asr_kd.training.plan import Draw
 from tests.tiny_models import VOCABULARY, tiny_model
 
 

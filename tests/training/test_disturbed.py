@@ -7,13 +7,13 @@ import torch
 
 from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import Augmentation
-from asr_kd.features.disturb import Perturbation
+from asr_kd.features.waveform_augment import Perturbation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.subsampling import output_lens
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.batch_sampler import Draw, plan_epoch
 from asr_kd.training.data import Example, SpeechDataset
-from asr_kd.training.plan import Draw, plan_epoch
 from asr_kd.training.train import Control, train
 from tests.training.conftest import weights_of
 from tests.training.jobs import stop_after

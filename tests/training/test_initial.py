@@ -9,9 +9,9 @@ from asr_kd.errors import CheckpointError
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.initial import initial_sha256, start_from
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import Control, train
+from asr_kd.training.warm_start import start_from, warm_start_sha256
 from tests.tiny_models import VOCABULARY, save_tiny_model, tiny_model
 
 OTHER = Vocabulary.characters(["XYZ"])
@@ -63,10 +63,10 @@ def test_another_vocabulary_or_shape_is_refused_naming_both(source):
 def test_what_is_not_there_is_named(tmp_path):
     settings = TrainSettings(init_from=tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"nothing.*init_from"):
-        initial_sha256(settings)
+        warm_start_sha256(settings)
     with pytest.raises(CheckpointError, match="nothing"):
         start_from(tiny_model(), VOCABULARY, settings)
-    assert initial_sha256(TrainSettings()) == []
+    assert warm_start_sha256(TrainSettings()) == []
 
 
 def test_training_begins_there_and_the_job_says_so(make_job, tmp_path):

@@ -9,8 +9,8 @@ from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.data import Example, SpeechDataset, collate_batch
-from asr_kd.training.plan import Draw
 from asr_kd.training.selection import select_trainable
 from asr_kd.training.train import Control, train
 from tests.training.conftest import weights_of

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.features.augment import Augmentation
-from asr_kd.training.plan import EpochBatches, plan_epoch, share_of
+from asr_kd.training.batch_sampler import EpochBatches, plan_epoch, share_of
 
 AUGMENTATION = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, silence_max_seconds=1.0)
 durations = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)

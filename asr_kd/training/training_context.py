@@ -9,13 +9,13 @@ from asr_kd.errors import TrainingError
 from asr_kd.models.conformer import Conformer
 from asr_kd.progress import SILENT, Progress
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.batch_sampler import EpochBatches
 from asr_kd.training.checkpoint import TrainingState
 from asr_kd.training.data import Unreadable
-from asr_kd.training.plan import EpochBatches
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class TrainingContext:
     """What a run needs beside the model and its objective."""
 
     name: str
@@ -34,7 +34,7 @@ class Surroundings:
     own_progress: Progress = SILENT  # for what happens in one process only
 
 
-def note_nonfinite(state: TrainingState, ids: Sequence[str], around: Surroundings, most_in_a_row: int) -> None:
+def note_nonfinite(state: TrainingState, ids: Sequence[str], around: TrainingContext, most_in_a_row: int) -> None:
     """Count and name a step that was left out; `ids` are those of the global batch.
 
     Raises:
@@ -54,7 +54,7 @@ def note_nonfinite(state: TrainingState, ids: Sequence[str], around: Surrounding
 
 
 def note_unreadable(
-    state: TrainingState, unreadable: Sequence[Unreadable], around: Surroundings, max_share: float
+    state: TrainingState, unreadable: Sequence[Unreadable], around: TrainingContext, max_share: float
 ) -> None:
     """Count and name each utterance that could not be read, once.
 

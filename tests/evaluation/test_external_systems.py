@@ -4,7 +4,7 @@ import pytest
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.others import others_sha256
+from asr_kd.evaluation.external_systems import others_sha256
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System

@@ -13,9 +13,9 @@ from fake_teacher import FakeTeacher
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import sha256_of_file
 from asr_kd.targets import Store, claims, extract, remote
-from asr_kd.targets.ledger import done_shards
-from asr_kd.targets.places import LocalPlace, place_of
-from asr_kd.targets.remote import RemotePlace, cache_folder
+from asr_kd.targets.remote_storage import RemoteStorage, cache_folder
+from asr_kd.targets.shard_manifest import done_shards
+from asr_kd.targets.storage import LocalStorage, open_storage
 
 
 @pytest.fixture(autouse=True)
@@ -38,7 +38,7 @@ def sha256(content: bytes) -> str:
 
 
 def test_files_come_back_as_they_were_put(url):
-    place = place_of(url)
+    place = open_storage(url)
     assert place.sizes() == {}
     assert place.sha256("a.json") is None
     with pytest.raises(FileNotFoundError):
@@ -60,13 +60,13 @@ def test_files_come_back_as_they_were_put(url):
 
 
 def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
-    place = place_of(url)
+    place = open_storage(url)
     place.write("a.json", b"earlier")
 
     def full(*arguments, **names):
         raise OSError(28, "No space left on device")
 
-    if isinstance(place, LocalPlace):
+    if isinstance(place, LocalStorage):
         monkeypatch.setattr(Path, "replace", full)
     else:
         files = fsspec.core.url_to_fs(url)[0]
@@ -79,9 +79,9 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
 
 
 def test_leftovers_of_the_killed_are_cleared(url):
-    place = place_of(url)
+    place = open_storage(url)
     place.write("shard-00001.safetensors", b"whole")
-    if isinstance(place, LocalPlace) or not remote._writes_whole(fsspec.core.url_to_fs(url)[0]):
+    if isinstance(place, LocalStorage) or not remote._writes_whole(fsspec.core.url_to_fs(url)[0]):
         place.write(".shard-00001.safetensors.77.partial", b"half")
         place.write(".shard-00002.safetensors.77.partial", b"another's")
         place.clear("shard-00001")
@@ -96,7 +96,7 @@ def test_a_store_is_made_resumed_and_read_anywhere(url, tmp_path, corpus, settin
     extract(teacher, corpus, settings, tmp_path / "reference")
     report = extract(teacher, corpus, settings, url)
     assert report.complete
-    place = place_of(url)
+    place = open_storage(url)
     reference, store = Store.open(tmp_path / "reference"), Store.open(url, teacher.vocabulary, teacher.sha256)
     assert store.info == reference.info
     assert report.made == len(store.info.shards) == done_shards(url) > 2
@@ -127,7 +127,7 @@ def test_copies_are_checked_and_fetched_anew(corpus, settings, cache):
     assert targets.tokens.shape[0] > 0
     copy = cache / f"{first.sha256}.safetensors"
     assert sha256_of_file(copy) == first.sha256
-    place_of(url).write(first.file, b"damaged")  # the copy still has what the index names
+    open_storage(url).write(first.file, b"damaged")  # the copy still has what the index names
     with pytest.raises(TargetsError, match="damaged shards"):
         Store.open(url)
 
@@ -183,7 +183,7 @@ def test_a_disk_without_locks_is_said_and_can_be_used_without(monkeypatch, tmp_p
 
 
 def test_a_password_in_a_url_is_not_shown():
-    assert str(RemotePlace("sftp://me:secret@host/folder/")) == "sftp://host/folder"
+    assert str(RemoteStorage("sftp://me:secret@host/folder/")) == "sftp://host/folder"
     with pytest.raises(TargetsError) as error:
         Store.open("sftp://me:secret@host/folder")
     assert "secret" not in str(error.value)
@@ -191,9 +191,9 @@ def test_a_password_in_a_url_is_not_shown():
 
 def test_a_url_that_was_taken_for_a_path_is_refused():
     with pytest.raises(TargetsError, match="looks like a URL that lost a slash"):
-        place_of(Path("s3://bucket/folder"))
-    assert isinstance(place_of("C:/folder"), LocalPlace)
-    assert isinstance(place_of(Path("targets/teacher")), LocalPlace)
+        open_storage(Path("s3://bucket/folder"))
+    assert isinstance(open_storage("C:/folder"), LocalStorage)
+    assert isinstance(open_storage(Path("targets/teacher")), LocalStorage)
 
 
 def test_the_cache_lies_where_it_is_told(monkeypatch, tmp_path, cache):

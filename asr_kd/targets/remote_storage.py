@@ -17,14 +17,14 @@ from fsspec.registry import known_implementations
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import atomic_path, sha256_of_file
-from asr_kd.targets.places import Place
+from asr_kd.targets.storage import Storage
 
 CACHE_VARIABLE = "ASR_KD_CACHE"
 WRITES_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Object stores: what is put there appears when all of it has arrived, and moving would mean copying."""
 
 
-class RemotePlace(Place):
+class RemoteStorage(Storage):
     """A folder behind a URL.
 
     There are no locks and claims: a shard is made by the worker whose share it is in, and two that made the same one

@@ -13,14 +13,14 @@ from typing import Any
 
 from asr_kd.errors import TargetsError
 from asr_kd.files import atomic_path, sha256_of_file
-from asr_kd.targets import claims
+from asr_kd.targets import locks
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
 BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
 """What is left of a URL that was taken for a path: two slashes have become one."""
 
 
-class Place(ABC):
+class Storage(ABC):
     """A flat folder of named files."""
 
     @abstractmethod
@@ -80,7 +80,7 @@ class Place(ABC):
         self.write(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
-class LocalPlace(Place):
+class LocalStorage(Storage):
     """A folder on a disk whose locks work."""
 
     def __init__(self, folder: Path) -> None:
@@ -123,22 +123,22 @@ class LocalPlace(Place):
     def guard(self) -> AbstractContextManager[None]:
         """See `Place`."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return claims.guard(self.folder)
+        return locks.guard(self.folder)
 
     def acquire(self, name: str) -> str | None:
         """See `Place`."""
-        return claims.acquire(self.folder / f"{name}.claim")
+        return locks.acquire(self.folder / f"{name}.claim")
 
     def hold(self, name: str) -> None:
         """See `Place`."""
-        claims.hold(self.folder / f"{name}.claim")
+        locks.hold(self.folder / f"{name}.claim")
 
     def release(self, name: str) -> None:
         """See `Place`."""
-        claims.release(self.folder / f"{name}.claim")
+        locks.release(self.folder / f"{name}.claim")
 
 
-def place_of(folder: Path | str | Place) -> Place:
+def open_storage(folder: Path | str | Storage) -> Storage:
     """The place that a path, or a URL such as ``s3://bucket/folder``, names.
 
     A leading ``~`` is the home folder. ``file://`` names a folder too, used without locks: for shared disks whose
@@ -147,16 +147,16 @@ def place_of(folder: Path | str | Place) -> Place:
     Raises:
         TargetsError: a URL that was taken for a path and so lost a slash.
     """
-    if isinstance(folder, Place):
+    if isinstance(folder, Storage):
         return folder
     if isinstance(folder, str) and URL.match(folder):
-        from asr_kd.targets.remote import RemotePlace  # it builds upon this file
+        from asr_kd.targets.remote_storage import RemoteStorage  # it builds upon this file
 
-        return RemotePlace(folder)
+        return RemoteStorage(folder)
     if BROKEN_URL.match(str(folder)):
         raise TargetsError(
             f"the folder {str(folder)!r} looks like a URL that lost a slash",
             expected="a URL as text, such as s3://bucket/folder, or a path",
             remedy="Hand the URL over as it is, not as a path",
         )
-    return LocalPlace(Path(os.path.expanduser(folder)))
+    return LocalStorage(Path(os.path.expanduser(folder)))

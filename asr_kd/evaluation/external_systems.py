@@ -26,7 +26,7 @@ COST = Cost(
 
 
 @dataclass
-class OtherSystem:
+class ExternalSystem:
     """A system of which only the hypotheses are here."""
 
     name: str
@@ -51,14 +51,14 @@ class OtherSystem:
         return told | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
 
 
-def read_other(name: str, path: Path, role: Role = "other") -> OtherSystem:
+def read_other(name: str, path: Path, role: Role = "other") -> ExternalSystem:
     """A file of hypotheses as a system.
 
     Raises:
         EvaluationError: unreadable, or not of its form.
     """
     transcripts = read_transcripts(path.expanduser(), "hypothesis")
-    return OtherSystem(name, transcripts, sha256_of_file(transcripts.path), role)
+    return ExternalSystem(name, transcripts, sha256_of_file(transcripts.path), role)
 
 
 def others_sha256(others: Mapping[str, Path]) -> list[str]:
@@ -73,7 +73,7 @@ def others_sha256(others: Mapping[str, Path]) -> list[str]:
     return [sha256_of_file(path.expanduser()) for path in others.values()]
 
 
-def answers_of_others(others: Sequence[OtherSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
+def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
     """System's key → utterance id → text, of those systems that know this test set.
 
     Raises:
@@ -87,12 +87,12 @@ def answers_of_others(others: Sequence[OtherSystem], test_set: str, ids: Sequenc
     return found
 
 
-def knows(other: OtherSystem, ids: Collection[str]) -> bool:
+def knows(other: ExternalSystem, ids: Collection[str]) -> bool:
     """Whether its file has any of these utterances."""
     return any(utterance_id in other.transcripts.texts for utterance_id in ids)
 
 
-def check_others(others: Sequence[OtherSystem], sets: Mapping[str, Collection[str]]) -> None:
+def check_others(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
     """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
 
     Args:

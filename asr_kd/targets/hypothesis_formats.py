@@ -20,7 +20,7 @@ Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
 _BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".trn": "trn", ".ctm": "ctm"}
 
 
-class Foreign(NamedTuple):
+class ImportedHypothesis(NamedTuple):
     """What a system said about one name."""
 
     name: str
@@ -51,7 +51,7 @@ def form_of(path: Path) -> Form:
     )
 
 
-def read_foreign(path: Path, form: Form) -> list[Foreign]:
+def read_hypotheses(path: Path, form: Form) -> list[ImportedHypothesis]:
     """Read a file, or a folder of Whisper's files.
 
     Raises:
@@ -87,7 +87,7 @@ def read_foreign(path: Path, form: Form) -> list[Foreign]:
     return found
 
 
-def _whisper(path: Path, report: Report) -> Iterator[Foreign]:
+def _whisper(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
     """Whisper's output files, one for each audio file: `text`, or whisper.cpp's `transcription`."""
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
         try:
@@ -100,7 +100,9 @@ def _whisper(path: Path, report: Report) -> Iterator[Foreign]:
             report(f"{file}: neither `text` nor `transcription`, as Whisper writes")
         else:
             # whisper.cpp keeps the audio's suffix: a.wav.json
-            yield Foreign(re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem), str(file), (Hypothesis(text),))
+            yield ImportedHypothesis(
+                re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem), str(file), (Hypothesis(text),)
+            )
 
 
 def _whisper_text(data: Any) -> str | None:
@@ -113,7 +115,7 @@ def _whisper_text(data: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _json_lines(path: Path, report: Report) -> Iterator[Foreign]:
+def _json_lines(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
     for where, line in numbered_lines(path):
         try:
             row = json.loads(line)
@@ -127,7 +129,7 @@ def _json_lines(path: Path, report: Report) -> Iterator[Foreign]:
         name = row["id"] if "id" in row else Path(row["audio_filepath"]).stem
         listed = row.get("nbest") or [{"text": row.get("pred_text", row.get("text"))}]
         hypotheses = [Hypothesis(item["text"], item.get("score")) for item in listed]
-        yield Foreign(name, where, tuple(hypotheses))
+        yield ImportedHypothesis(name, where, tuple(hypotheses))
 
 
 def _row_problem(row: Any) -> str | None:
@@ -155,6 +157,8 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _plain(rows: Callable[[Path, Report], Iterator[Row]]) -> Callable[[Path, Report], Iterator[Foreign]]:
+def _plain(rows: Callable[[Path, Report], Iterator[Row]]) -> Callable[[Path, Report], Iterator[ImportedHypothesis]]:
     """A form that scoring reads as well, which has one hypothesis a name."""
-    return lambda path, report: (Foreign(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report))
+    return lambda path, report: (
+        ImportedHypothesis(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report)
+    )

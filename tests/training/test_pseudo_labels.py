@@ -18,7 +18,7 @@ from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.data import Batch
-from asr_kd.training.taught import Taught, choose_lessons, collate_taught
+from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses, select_pseudo_labels
 from asr_kd.training.train import Control, train
 from tests.training.conftest import weights_of
 from tests.training.jobs import Recorder, stop_after
@@ -35,7 +35,7 @@ class Stored(dict):
 
 def lessons_of(utterance, hypotheses, settings=SEQUENCE, most_tokens=100):
     store = Stored({utterance.id: hypotheses})
-    return choose_lessons(
+    return select_pseudo_labels(
         [utterance], store, settings, LETTERS, "librispeech", lambda tokens, _: len(tokens) <= most_tokens
     )
 
@@ -79,7 +79,9 @@ def test_utterances_without_hypotheses_are_listed(utterances, hypotheses, reason
 
 
 def test_batches_and_their_pieces():
-    flat = collate_taught([[Taught([1, 2], 0.5), Taught([3], 0.5)], [], [Taught([4, 5, 6], 1.0)]])
+    flat = collate_hypotheses(
+        [[WeightedHypothesis([1, 2], 0.5), WeightedHypothesis([3], 0.5)], [], [WeightedHypothesis([4, 5, 6], 1.0)]]
+    )
     assert flat.tokens.tolist() == [[1, 2, 0], [3, 0, 0], [4, 5, 6]]
     assert flat.lens.tolist() == [2, 1, 3]
     assert flat.rows.tolist() == [0, 0, 2]

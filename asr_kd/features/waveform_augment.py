@@ -64,7 +64,7 @@ class Perturbation(Sound):
     """Share of the utterances that anything happens to, drawn anew each epoch; their features are never cached."""
 
 
-def disturb(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
+def augment_waveform(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
     """A waveform [S] as it may be heard elsewhere, as long as before.
 
     Args:

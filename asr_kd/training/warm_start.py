@@ -51,7 +51,7 @@ def _named(name: str, layers: Sequence[int]) -> str:
     return f"{LAYER}{layers[int(number)] - 1}.{rest}"
 
 
-def initial_sha256(settings: TrainSettings) -> list[str]:
+def warm_start_sha256(settings: TrainSettings) -> list[str]:
     """Hash of the weights that training begins from, for those who must notice when they change; empty without.
 
     Raises:

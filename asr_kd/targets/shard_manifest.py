@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from asr_kd.config import Settings
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.targets.labelling import QuarantineEntry
-from asr_kd.targets.places import Place, place_of
-from asr_kd.targets.plan import PlannedShard
 from asr_kd.targets.shard import ShardRow, parts_sha256
+from asr_kd.targets.sharding import PlannedShard
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import EXTRACT_AGAIN, INDEX, QUARANTINE, ShardEntry, StoreInfo, read_info
 
 LOOK_SECONDS = 30.0
@@ -32,7 +32,7 @@ class DoneMark(Settings):
     quarantine: tuple[QuarantineEntry, ...]
 
 
-class Ledger:
+class ShardManifest:
     """The done marks of one extraction, this worker's and the others'.
 
     Args:
@@ -41,7 +41,7 @@ class Ledger:
         plan: all shards, of all workers.
     """
 
-    def __init__(self, place: Place, info: StoreInfo, plan: Sequence[PlannedShard]) -> None:
+    def __init__(self, place: Storage, info: StoreInfo, plan: Sequence[PlannedShard]) -> None:
         self.place, self.info = place, info
         self.marks: dict[int, DoneMark] = {}
         """By number of the shard; as of the last look."""
@@ -174,13 +174,13 @@ def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[Sh
     )
 
 
-def done_shards(folder: Place | str) -> int:
+def done_shards(folder: Storage | str) -> int:
     """Shards of a store that have a done mark, whoever made them."""
-    return sum(name.startswith("shard-") and name.endswith(".json") for name in place_of(folder).sizes())
+    return sum(name.startswith("shard-") and name.endswith(".json") for name in open_storage(folder).sizes())
 
 
 @contextmanager
-def writing(place: Place) -> Iterator[None]:
+def writing(place: Storage) -> Iterator[None]:
     """Turn trouble with the disk into what a user of soft targets can act on."""
     try:
         yield

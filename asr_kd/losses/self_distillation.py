@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from asr_kd.losses.base import TermSettings
 
 
-class SelfTaughtSettings(TermSettings):
+class SelfDistillationSettings(TermSettings):
     """CTC on a further pass, and a KL between the passes.
 
     Attributes:

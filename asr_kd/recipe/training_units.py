@@ -10,7 +10,7 @@ from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.folds import heard_in_fold
+from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.layout import (
     hypotheses_folder,
     read_corpus,
@@ -22,25 +22,25 @@ from asr_kd.recipe.layout import (
     teacher_folder,
     training_hashes,
 )
-from asr_kd.recipe.models import (
+from asr_kd.recipe.messages import report_fold
+from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.system_settings import (
     StudentSettings,
     TeacherSettings,
     fold_names,
-    hears_teacher,
     learns_from_teacher,
     learns_untranscribed,
     needs_teacher,
     reads_hypotheses,
     reads_store,
+    reads_teacher,
 )
-from asr_kd.recipe.say import say_fold
-from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.initial import initial_sha256
 from asr_kd.training.train import Control, TrainingJob, train
+from asr_kd.training.warm_start import warm_start_sha256
 
 
 def trained_teacher_units(context: RunContext, name: str, settings: TeacherSettings) -> list[Unit]:
@@ -63,11 +63,11 @@ def _trained(
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings, fold)
         if fold is not None:
-            say_fold(context.progress, job.train_utterances, read_corpus(context)[0].train)
+            report_fold(context.progress, job.train_utterances, read_corpus(context)[0].train)
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
     is_student = isinstance(settings, StudentSettings)
-    further = [UNTRANSCRIBED] if _hears_untranscribed(context, settings) else []
+    further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
     folder = student_folder(context, name) if is_student else teacher_folder(context, name)
     return Unit(
         "student" if is_student else "teacher",
@@ -83,7 +83,7 @@ def _trained(
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: (
-            training_hashes(context, *further) + _taught_by(context, settings) + initial_sha256(settings.train)
+            training_hashes(context, *further) + _teacher_hashes(context, settings) + warm_start_sha256(settings.train)
         ),
         run=run,
         results=(folder / "model" / WEIGHTS,),
@@ -98,12 +98,12 @@ def _versions(context: RunContext, settings: TeacherSettings | StudentSettings) 
     return {"versions": used} if used else {}
 
 
-def _hears_untranscribed(context: RunContext, settings: TeacherSettings | StudentSettings) -> bool:
+def _reads_untranscribed(context: RunContext, settings: TeacherSettings | StudentSettings) -> bool:
     student = isinstance(settings, StudentSettings) and learns_untranscribed(settings)
     return student and context.recipe.untranscribed is not None
 
 
-def _taught_by(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
+def _teacher_hashes(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
     """Hashes of the teacher and of what it left for its students, where a student learns from them."""
     if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
         return []
@@ -129,10 +129,10 @@ def _training_job(
     heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
         taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
-        if _hears_untranscribed(context, settings):
+        if _reads_untranscribed(context, settings):
             heard = [*heard, *corpus.untranscribed]
     elif fold is not None:
-        heard, card = heard_in_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
+        heard, card = utterances_of_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
         name=name,
         model=settings.model,
@@ -157,7 +157,7 @@ def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabula
     if reads_store(student):
         lessons["store"] = _store(context, teacher, vocabulary)
         _check_versions(lessons["store"], _versions(context, student).get("versions", {}))
-    if hears_teacher(student):
+    if reads_teacher(student):
         lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
     return lessons
 

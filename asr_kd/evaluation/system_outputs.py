@@ -24,7 +24,7 @@ Report = Callable[[int], None]
 """Called with the utterances that are done."""
 
 
-class Answers(NamedTuple):
+class SystemOutputs(NamedTuple):
     """What was transcribed."""
 
     texts: dict[str, dict[str, str]]  # system's key → utterance id → text
@@ -39,7 +39,7 @@ def ask(
     change: Change | None = None,
     known: Texts | None = None,
     report: Report = lambda done: None,
-) -> Answers:
+) -> SystemOutputs:
     """Transcribe every utterance with every system.
 
     Args:
@@ -51,7 +51,7 @@ def ask(
     Raises:
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
-    found = Answers({key: {} for key in recognizers}, [])
+    found = SystemOutputs({key: {} for key in recognizers}, [])
     done = 0
     for batch in _batches(utterances, batch_seconds):
         waveforms = _read(batch, change, found.excluded)

@@ -52,7 +52,7 @@ def plan_epoch(
     extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
     silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
     seconds = np.asarray(durations) / speeds + silence / 100
-    disturbances = _disturbances(augmentation, count, seed, epoch)
+    disturbances = _augmentation_seeds(augmentation, count, seed, epoch)
     versions = _versions(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
     batches: list[list[Draw]] = []
@@ -69,7 +69,7 @@ def plan_epoch(
     return [batches[position] for position in generator.permutation(len(batches))]
 
 
-def _disturbances(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
+def _augmentation_seeds(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
     """A seed for each utterance whose sound is disturbed, from numbers of their own: nothing else changes with them."""
     if augmentation.perturb is None:
         return [None] * count

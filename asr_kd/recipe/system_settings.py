@@ -9,7 +9,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 from asr_kd.config import Settings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
-from asr_kd.targets.places import URL
+from asr_kd.targets.storage import URL
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.settings import TrainSettings
 
@@ -124,7 +124,7 @@ def reads_store(student: StudentSettings) -> bool:
     return distill is not None and distill.needs_targets and distill.targets == "stored"
 
 
-def hears_teacher(student: StudentSettings) -> bool:
+def reads_teacher(student: StudentSettings) -> bool:
     """Whether the teacher runs along while the student trains."""
     distill = student.distill
     return distill is not None and distill.needs_targets and distill.targets == "dense"

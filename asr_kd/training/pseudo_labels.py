@@ -19,7 +19,7 @@ from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
 
-class Taught(NamedTuple):
+class WeightedHypothesis(NamedTuple):
     """One hypothesis as the student learns it."""
 
     tokens: Sequence[int]
@@ -27,12 +27,12 @@ class Taught(NamedTuple):
 
 
 @dataclass
-class Lessons:
+class PseudoLabels:
     """What can be taught."""
 
     rows: list[int] = field(default_factory=list)
     """Numbers of the utterances that have something to learn from."""
-    taught: list[list[Taught]] = field(default_factory=list)
+    taught: list[list[WeightedHypothesis]] = field(default_factory=list)
     """For each of these."""
     excluded: list[dict[str, str]] = field(default_factory=list)
     """The other utterances, and why."""
@@ -46,14 +46,14 @@ class Lessons:
         return f"{kept} hypotheses of {len(self.rows)} utterances" + (f"; left out: {left_out}" if left_out else "")
 
 
-def choose_lessons(
+def select_pseudo_labels(
     utterances: Sequence[Utterance],
     store: HypothesisStore,
     settings: SequenceSettings,
     vocabulary: Vocabulary,
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
-) -> Lessons:
+) -> PseudoLabels:
     """The best hypotheses of each utterance that can be taught.
 
     Args:
@@ -64,7 +64,7 @@ def choose_lessons(
         normalizer: of the transcripts and of the store's texts.
         fits: whether CTC can emit these tokens in that utterance's audio.
     """
-    lessons = Lessons()
+    lessons = PseudoLabels()
     for row, utterance in enumerate(utterances):
         found = store.get(utterance.id)
         usable, reasons = _usable(found or [], utterance, settings, vocabulary, normalizer, fits)
@@ -72,14 +72,16 @@ def choose_lessons(
         if usable:
             weights = weights_of([hypothesis for hypothesis, _ in usable], settings.score_temperature)
             lessons.rows.append(row)
-            lessons.taught.append([Taught(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)])
+            lessons.taught.append(
+                [WeightedHypothesis(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)]
+            )
         else:
             reason = _why_nothing(found, reasons)
             lessons.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
     return lessons
 
 
-def collate_taught(taught: Sequence[Sequence[Taught]]) -> Hypotheses:
+def collate_hypotheses(taught: Sequence[Sequence[WeightedHypothesis]]) -> Hypotheses:
     """Hypotheses of a batch, one after another."""
     flat = [(row, item) for row, items in enumerate(taught) for item in items]
     tokens = torch.zeros(len(flat), max((len(item.tokens) for _, item in flat), default=0), dtype=torch.int64)

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.features.disturb import Perturbation, disturb
+from asr_kd.features.waveform_augment import Perturbation, augment_waveform
 from tests.tiny_models import noise_speech
 
 STILL = {"snr_db": None, "room_share": 0.0, "telephone_share": 0.0, "gain_db": 0.0}
@@ -16,7 +16,7 @@ SPEECH = noise_speech(0.5, seed=1) * 0.1
 
 def drawn(seed: int, voices=lambda generator: [], waveform=SPEECH, **changes) -> torch.Tensor:
     chosen = Perturbation(**{**STILL, **changes})
-    return disturb(waveform, chosen, torch.Generator().manual_seed(seed), voices)
+    return augment_waveform(waveform, chosen, torch.Generator().manual_seed(seed), voices)
 
 
 def test_nothing_happens_when_nothing_is_asked_for():

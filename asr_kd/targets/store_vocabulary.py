@@ -4,7 +4,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.places import Place
+from asr_kd.targets.storage import Storage
 from asr_kd.targets.store import EXTRACT_AGAIN, VOCABULARY, StoreInfo
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -12,7 +12,7 @@ FILES = (VOCABULARY, "bpe.model")
 """What a vocabulary may be saved as."""
 
 
-def write_vocabulary(place: Place, vocabulary: Vocabulary) -> None:
+def write_vocabulary(place: Storage, vocabulary: Vocabulary) -> None:
     """Put the vocabulary beside the index, unless it is there already."""
     there = place.sizes()
     with TemporaryDirectory() as folder:
@@ -23,7 +23,7 @@ def write_vocabulary(place: Place, vocabulary: Vocabulary) -> None:
                 place.write(path.name, content)
 
 
-def read_vocabulary(place: Place, info: StoreInfo) -> Vocabulary:
+def read_vocabulary(place: Storage, info: StoreInfo) -> Vocabulary:
     """The vocabulary that a store's token ids mean.
 
     Raises:

@@ -3,12 +3,12 @@
 from collections.abc import Iterable
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.targets.plan import plan_batches
+from asr_kd.targets.sharding import plan_batches
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.out_of_fold import OutOfFold
 
 
-def batches_by_listener(
+def batches_by_teacher(
     teacher: Teacher, utterances: Iterable[Utterance], batch_seconds: float
 ) -> list[tuple[Teacher, list[Utterance]]]:
     """Batches as of `plan_batches`, each with the teacher that hears it; a batch has one."""

@@ -13,7 +13,7 @@ from asr_kd.targets.store import QUARANTINE
 from asr_kd.text.vocabulary import Vocabulary
 
 
-def say_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
+def report_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
     """Sizes of the sets, what is absent, what was left out."""
     extra = {"untranscribed": corpus.untranscribed} if corpus.untranscribed else {}
     for name, members in {"train": corpus.train, **extra, **corpus.sets}.items():
@@ -26,7 +26,7 @@ def say_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabul
     progress.message(f"  vocabulary: {len(vocabulary)} symbols")
 
 
-def say_fold(progress: Progress, heard: Sequence[Utterance], everything: Sequence[Utterance]) -> None:
+def report_fold(progress: Progress, heard: Sequence[Utterance], everything: Sequence[Utterance]) -> None:
     """What the teacher of a fold is trained on, and what it will label."""
     left_out = {utterance.speaker for utterance in everything} - {utterance.speaker for utterance in heard}
     minutes = 60 * (hours(everything) - hours(heard))
@@ -36,7 +36,7 @@ def say_fold(progress: Progress, heard: Sequence[Utterance], everything: Sequenc
     )
 
 
-def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
+def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
     """What the store costs and keeps, and who was left out."""
     progress.message(f"  {report.frames} frames, {report.bytes_per_frame:.2f} bytes a frame on disk")
     if report.fidelity is not None:
@@ -54,7 +54,7 @@ def say_extraction(progress: Progress, folder: Path, report: ExtractionReport) -
         progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")
 
 
-def say_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
+def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     """Where a bundle is, its chunks, its forms with their sizes, and what 8-bit weights cost where it was measured."""
     forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
     wer = info.int8_wer
