@@ -11,10 +11,10 @@ import torch
 
 from asr_kd.distributed import ALONE, NAMES, open_ranks
 from asr_kd.errors import AsrKdError
-from tests.in_processes import KINDS
+from tests.helpers.in_processes import KINDS
 
 ROOT = Path(__file__).parents[1]
-PROGRAM = Path(__file__).with_name("in_processes.py")
+PROGRAM = ROOT / "tests" / "helpers" / "in_processes.py"
 Ended = list[tuple[int, str, str]]
 
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 import soundfile
 import typer
-from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.cli import app
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.sweep_plan import load_grid
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md")])

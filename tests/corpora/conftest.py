@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from corpus_layouts import write_an4_lists, write_audio, write_chapter
+
+from tests.helpers.corpus_layouts import write_an4_lists, write_audio, write_chapter
 
 
 @pytest.fixture

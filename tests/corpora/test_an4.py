@@ -3,12 +3,12 @@
 import shutil
 
 import pytest
-from corpus_layouts import write_an4_lists, write_audio
 
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, speaker_folds, split_speakers
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.settings import CORPORA_VARIABLE, An4Settings
 from asr_kd.errors import CorpusError
+from tests.helpers.corpus_layouts import write_an4_lists, write_audio
 
 FOLDS = (0, 1, 2, 3)
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_layouts import audio_bytes, write_audio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings
 from asr_kd.models.subsampling import output_lens
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.corpus_layouts import audio_bytes, write_audio
 
 VOCABULARY = Vocabulary.characters(["ABCDEFGHIJKLMNOPQRSTUVWXYZ'"])
 

@@ -8,13 +8,13 @@ import threading
 from pathlib import Path
 
 import pytest
-from corpus_layouts import write_chapter
 
 from asr_kd.corpora import download
 from asr_kd.corpora.download import archives, download_librispeech, librispeech_folder, missing_splits
 from asr_kd.corpora.librispeech import read_split
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS
 from asr_kd.errors import CorpusError
+from tests.helpers.corpus_layouts import write_chapter
 
 
 def archive_of(folder: Path, split: str) -> bytes:

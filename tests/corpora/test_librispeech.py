@@ -1,12 +1,12 @@
 """LibriSpeech's layout: any format, any subset, and what has no partner."""
 
 import pytest
-from corpus_layouts import write_audio, write_chapter
 
 from asr_kd.corpora.librispeech import find_librispeech, read_split
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.settings import LibriSpeechSettings
 from asr_kd.errors import CorpusError
+from tests.helpers.corpus_layouts import write_audio, write_chapter
 
 
 def test_every_audio_format_is_read(librispeech_folder, tmp_path):

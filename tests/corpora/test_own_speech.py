@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_layouts import write_audio
 
 from asr_kd.audio import read_audio
 from asr_kd.config import parse_settings
@@ -20,6 +19,7 @@ from asr_kd.corpora.prepare import prepare, read_prepared, write_prepared
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings, ManifestSettings
 from asr_kd.errors import CorpusError, RecipeError
+from tests.helpers.corpus_layouts import write_audio
 
 
 class Heard:

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from corpus_layouts import write_audio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -19,6 +18,7 @@ from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, CorpusError
 from asr_kd.targets.sharding import manifest_sha256
+from tests.helpers.corpus_layouts import write_audio
 
 FORMATS = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 

@@ -8,8 +8,8 @@ from asr_kd.evaluation.compute import arithmetic, count_macs, int8_size, quantis
 from asr_kd.evaluation.opening import open_system, open_teacher_system
 from asr_kd.evaluation.systems import System
 from asr_kd.models.subsampling import feature_frames_for
-from tests.evaluation.spelled import SpellingTeacher
-from tests.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.spelled import SpellingTeacher
+from tests.helpers.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, VOCABULARY, noise_speech, save_tiny_model
 
 
 def test_a_linear_layer_and_a_depthwise_convolution():

@@ -11,8 +11,8 @@ from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.targets.bridge import STUDENT_GRID
 from asr_kd.text.vocabulary import Vocabulary
-from tests.evaluation.spelled import VOCABULARY, hearing, spelled
-from tests.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
+from tests.helpers.spelled import VOCABULARY, hearing, spelled
+from tests.helpers.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
 
 TEXT = "one two three"
 TOKENS = VOCABULARY.encode(TEXT)

@@ -12,9 +12,9 @@ from asr_kd.evaluation.memory import Memory, how_to_open, measure_memory
 from asr_kd.evaluation.opening import open_system, open_teacher_system
 from asr_kd.evaluation.systems import System
 from asr_kd.models.settings import Context
-from tests.evaluation.spelled import SpellingTeacher
 from tests.evaluation.test_cost import Clock
-from tests.tiny_models import noise_speech, save_tiny_model
+from tests.helpers.spelled import SpellingTeacher
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 
 def counter(root, name, used, wraps_at=10**9):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.frames import MOST_SHIFT_FRAMES, frame_agreement
-from tests.evaluation.spelled import spelled
+from tests.helpers.spelled import spelled
 
 
 def random_posteriors(frames, seed=0, size=5):

@@ -14,8 +14,8 @@ from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.scoring.wer import score
-from tests.evaluation.spelled import SpellingTeacher
-from tests.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, save_tiny_model
+from tests.helpers.spelled import SpellingTeacher
+from tests.helpers.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, save_tiny_model
 
 SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, silence_seconds=0.5)
 

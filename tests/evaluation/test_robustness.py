@@ -13,7 +13,7 @@ from asr_kd.evaluation.conditions import STANDARD, parse_condition, perturbed
 from asr_kd.evaluation.robustness import BabbleSource, robustness_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
-from tests.tiny_models import noise_speech
+from tests.helpers.tiny_models import noise_speech
 
 
 def voices(count):

@@ -10,7 +10,7 @@ from asr_kd.evaluation.report import read_results, write_report
 from asr_kd.evaluation.score_files import Question, named_file, named_pair, score_files
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.scoring.transcripts import read_transcripts, write_transcripts
-from tests.recipe.tiny_run import command, one_line
+from tests.helpers.tiny_run import command, one_line
 
 REFERENCES = {
     "ann-1": "one two three four",

@@ -15,7 +15,7 @@ from asr_kd.evaluation.tables import markdown
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
-from tests.tiny_models import noise_speech, save_tiny_model
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 FRAME = 160  # samples: 10 ms, so that half a second can be spelt
 SETTINGS = EvaluationSettings(

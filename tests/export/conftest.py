@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.export.bundle import ExportSettings, Origin, export_bundle
 from asr_kd.export.readme import write_readme
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 
 @pytest.fixture(scope="session")

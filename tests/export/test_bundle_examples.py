@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from tiny_models import noise_speech
 
 from asr_kd.export.readme import EXAMPLES, PROGRAM_TAIL_MS, write_readme
 from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.runtime.bundle import MODEL, TOKENS, read_bundle
+from tests.helpers.tiny_models import noise_speech
 
 PROGRAM_LEAD_MS = 500
 """Silence that the client's program puts before a recording."""

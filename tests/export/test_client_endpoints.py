@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_models import noise_speech
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.runtime.recognizer import open_recognizer
+from tests.helpers.tiny_models import noise_speech
 
 PACKET, FRAME = 1_600, 160
 

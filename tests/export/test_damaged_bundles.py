@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny_models import noise_speech
 
 from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.parity import client_input, verify_bundle
@@ -16,6 +15,7 @@ from asr_kd.runtime import onnx_backend
 from asr_kd.runtime.bundle import DESCRIPTION, MODEL, TOKENS, file_entry, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.runtime.wire import WireFormat
+from tests.helpers.tiny_models import noise_speech
 
 METADATA_KEYS = sorted(WireFormat(32, 2, 2, 5, 4, 8, 13).metadata())
 

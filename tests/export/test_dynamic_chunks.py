@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import soundfile
 import torch
-from tiny_models import VOCABULARY, noise_speech, tiny_model
 from typer.testing import CliRunner
 
 from asr_kd.cli import app
@@ -18,6 +17,7 @@ from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.runtime.bundle import INT8, MODEL, TOKENS, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer, torch_recognizer, with_context
+from tests.helpers.tiny_models import VOCABULARY, noise_speech, tiny_model
 
 TRAINED = (Context(4, 8), Context(8, 16))
 CHOSEN = {"chunk-160ms-left-640ms": Context(4, 16), "chunk-320ms-left-640ms": Context(8, 16)}

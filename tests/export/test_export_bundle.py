@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 import torch
-from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 import asr_kd.export.bundle
 import asr_kd.export.parity
@@ -21,6 +20,7 @@ from asr_kd.runtime.bundle import MODEL, TOKENS, file_entry, read_bundle
 from asr_kd.runtime.onnx_backend import OnnxBackend
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 needs_client = pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx is not installed")
 

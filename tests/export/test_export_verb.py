@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from tiny_models import noise_speech, save_tiny_model
 from typer.testing import CliRunner
 
 import asr_kd.recipe.export_model
@@ -14,6 +13,7 @@ from asr_kd.errors import BundleError
 from asr_kd.export.bundle import ExportSettings
 from asr_kd.models.settings import Context
 from asr_kd.recipe.export_model import contexts_of, export_model
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 
 @pytest.fixture

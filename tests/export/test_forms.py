@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_models import noise_speech, save_tiny_model, tiny_model
 
 import asr_kd.export.parity
 from asr_kd.config import parse_settings
@@ -31,6 +30,7 @@ from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, file_entry, rea
 from asr_kd.runtime.graphs import open_backend
 from asr_kd.runtime.pt2_archive import UnsafeArchiveError, checked_archive
 from asr_kd.runtime.recognizer import open_recognizer
+from tests.helpers.tiny_models import noise_speech, save_tiny_model, tiny_model
 
 PROGRAM, WEIGHTS = "archive/models/model.json", "archive/data/weights/model_weights_config.json"
 

@@ -3,7 +3,6 @@
 import shutil
 
 import pytest
-from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.errors import BundleError
 from asr_kd.export.bundle import export_bundle
@@ -12,6 +11,7 @@ from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.runtime.bundle import MODEL, TOKENS, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 WORDS = Vocabulary.subwords(["THE CAT SAT ON THE MAT", "A DOG'S LIFE", "THE DOG AND THE CAT", "HAT BAT"], 36)
 

@@ -20,7 +20,7 @@ from asr_kd.features.perturb import (
     telephone,
     through_codec,
 )
-from tests.tiny_models import noise_speech
+from tests.helpers.tiny_models import noise_speech
 
 SECOND = 16_000
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.features.waveform_augment import Perturbation, augment_waveform
-from tests.tiny_models import noise_speech
+from tests.helpers.tiny_models import noise_speech
 
 STILL = {"snr_db": None, "room_share": 0.0, "telephone_share": 0.0, "gain_db": 0.0}
 SPEECH = noise_speech(0.5, seed=1) * 0.1

@@ -10,7 +10,7 @@ from asr_kd.losses.auxiliary import Auxiliary, AuxiliarySettings
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.posteriors import DensePosteriors
-from tests.losses.passes import BLANK, LENS, REFERENCES, padded, random_log_probs, references_of, rows
+from tests.helpers.passes import BLANK, LENS, REFERENCES, padded, random_log_probs, references_of, rows
 
 SHAPE = Shape(BLANK, vocab_size=5, width=8, layers=3)
 

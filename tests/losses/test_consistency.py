@@ -10,7 +10,7 @@ from asr_kd.errors import RecipeError
 from asr_kd.losses import DistillSettings, Objective, Shape, Supervision
 from asr_kd.losses.consistency import Consistency
 from asr_kd.losses.ctc import ctc_loss
-from tests.losses.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
+from tests.helpers.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
 
 SUPERVISION = Supervision(REFERENCES)
 

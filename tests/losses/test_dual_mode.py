@@ -12,7 +12,7 @@ from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.dual_mode import DualMode, DualModeSettings
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.posteriors.measures import dense_kl
-from tests.losses.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
+from tests.helpers.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
 
 SUPERVISION = Supervision(REFERENCES)
 STREAMING = Shape(BLANK, streaming=True)

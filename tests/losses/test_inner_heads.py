@@ -12,7 +12,7 @@ from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.models.conformer import EncoderOutput
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.training.step import Stepper
-from tests.losses.passes import BLANK, LENS, REFERENCES, random_log_probs
+from tests.helpers.passes import BLANK, LENS, REFERENCES, random_log_probs
 
 SHAPE = Shape(BLANK, vocab_size=5, width=8, layers=2, teacher_width=6, teacher_layers=2, streaming=True)
 SUPERVISION = Supervision(REFERENCES, DensePosteriors(random_log_probs(2, 3, 6, 5), LENS))

@@ -9,7 +9,7 @@ import torch
 from asr_kd.errors import CheckpointError, VocabularyError
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
-from tests.tiny_models import VOCABULARY, tiny_model
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
 @pytest.fixture

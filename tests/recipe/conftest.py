@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.recipe.tiny_run import Outcome, Run, start
+from tests.helpers.tiny_run import Outcome, Run, start
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from asr_kd.errors import LanguageModelError
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_inputs, decoding_of
 from asr_kd.recipe.settings import load_recipe
-from tests.recipe.tiny_run import RECIPE, command
+from tests.helpers.tiny_run import RECIPE, command
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import soundfile
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.targets import TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
-from tests.recipe.tiny_run import ROOT
-from tests.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.tiny_run import ROOT
 
 EXAMPLES = sorted((ROOT / "recipes" / "examples").glob("*.py"))
 TEXTS = ("AB", "BAD CAB", "A", "FACE", "CAGE", "BAG", "DAB A BIG", "HI", "KID", "BED")

@@ -10,7 +10,7 @@ import torch
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.targets.store import Store, read_info
 from asr_kd.text.vocabulary import Vocabulary
-from tests.recipe.tiny_run import Run, one_line
+from tests.helpers.tiny_run import Run, one_line
 
 EXPORTED = "export.models=[taught]"
 QUICK = ("evaluate.bootstrap_samples=200", "evaluate.rtf_utterances=1")

@@ -6,7 +6,7 @@ import pytest
 
 from asr_kd.runtime.bundle import INT8, MODEL, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
-from tests.recipe.tiny_run import Run
+from tests.helpers.tiny_run import Run
 
 FORMS = ("export.formats=[sherpa,pt2]", "export.int8=true", "export.licence=CC0-1.0")
 CONTEXTS = "export.contexts=[[4,8],[8,16]]"

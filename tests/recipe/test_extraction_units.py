@@ -12,7 +12,7 @@ from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.stage import Unit
 from asr_kd.recipe.stages import units_of
 from asr_kd.targets.inspect import verify
-from tests.recipe.tiny_run import command, hashes, one_line
+from tests.helpers.tiny_run import command, hashes, one_line
 
 TEXT = "students.student-kd.distill={level: sequence, kd_weight: 1.0}"
 

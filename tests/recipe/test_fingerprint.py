@@ -6,8 +6,8 @@ import pytest
 
 from asr_kd.corpora.fingerprint import fingerprint
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings, SyntheticSettings
-from tests.corpora.corpus_layouts import write_an4_lists, write_audio, write_chapter
-from tests.recipe.tiny_run import RECIPE, command, hashes
+from tests.helpers.corpus_layouts import write_an4_lists, write_audio, write_chapter
+from tests.helpers.tiny_run import RECIPE, command, hashes
 
 
 def an4_part(folder, part: str, speakers: list[str]) -> None:

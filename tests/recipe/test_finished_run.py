@@ -10,7 +10,7 @@ from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.targets.store import Store
-from tests.recipe.tiny_run import RECIPE
+from tests.helpers.tiny_run import RECIPE
 
 SYSTEMS = ("teacher", "student_hard", "student_kd")
 ERRORS = {"wer", "substitutions", "deletions", "insertions", "words", "wer_low", "wer_high"}

@@ -14,7 +14,7 @@ from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.stages import units_of
 from asr_kd.recipe.system_settings import TeacherSettings
 from asr_kd.targets.store import read_info
-from tests.recipe.tiny_run import Run, one_line
+from tests.helpers.tiny_run import Run, one_line
 
 FOLDS = "teachers.teacher.folds=2"
 UNITS = ["teacher teacher-fold-1", "teacher teacher-fold-2", "teacher", "extract teacher"]

@@ -2,11 +2,11 @@
 
 import pytest
 import soundfile
-from tiny_models import noise_speech
 
 from asr_kd.corpora import download
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
-from tests.recipe.tiny_run import RECIPE, command, one_line
+from tests.helpers.tiny_models import noise_speech
+from tests.helpers.tiny_run import RECIPE, command, one_line
 
 
 @pytest.fixture

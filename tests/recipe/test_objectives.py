@@ -8,8 +8,8 @@ from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import teacher_of_student
 from asr_kd.targets import Store
+from tests.helpers.tiny_run import RECIPE, command, one_line
 from tests.recipe.test_existing_teacher import QUICK, student_of
-from tests.recipe.tiny_run import RECIPE, command, one_line
 
 OBJECTIVES = "students.student-kd.distill.objectives="
 LAYERS = OBJECTIVES + "{representation: {pairs: [[1, 1]]}}"

@@ -10,7 +10,7 @@ from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.stages import units_of
 from asr_kd.targets.store import read_info
-from tests.recipe.tiny_run import one_line
+from tests.helpers.tiny_run import one_line
 
 NOISY = "targets.perturbed={noisy: {snr_db: [5, 10]}}"
 HEARS = "students.student-kd.train.augmentation={versions: [noisy]}"

@@ -4,7 +4,7 @@ import pytest
 
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.targets import Store
-from tests.recipe.tiny_run import RECIPE
+from tests.helpers.tiny_run import RECIPE
 
 POOLED = "students.student-kd.distill.objectives={pooled_kl: {}}"
 

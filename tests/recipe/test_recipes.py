@@ -12,7 +12,7 @@ from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.sweep_plan import load_grid, plan, recipe_of
 from asr_kd.recipe.system_settings import ExistingTeacher, needs_teacher
 from asr_kd.teachers.settings import parse_source
-from tests.recipe.tiny_run import RECIPE, ROOT, command
+from tests.helpers.tiny_run import RECIPE, ROOT, command
 
 GRIDS = sorted((ROOT / "recipes").rglob("grids/*.yaml"))
 RECIPES = sorted(set((ROOT / "recipes").rglob("*.yaml")) - set(GRIDS))

@@ -10,7 +10,7 @@ import torch
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from asr_kd.files import write_json
-from tests.recipe.tiny_run import RECIPE, ROOT, command, hashes, one_line
+from tests.helpers.tiny_run import RECIPE, ROOT, command, hashes, one_line
 
 
 @pytest.fixture

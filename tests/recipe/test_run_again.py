@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asr_kd.models.weights import load_model
-from tests.recipe.tiny_run import RECIPE, hashes, one_line
+from tests.helpers.tiny_run import RECIPE, hashes, one_line
 
 UNITS = (
     "prepare",

@@ -4,7 +4,7 @@ from asr_kd.config import load_yaml
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.settings import Recipe
-from tests.recipe.tiny_run import RECIPE
+from tests.helpers.tiny_run import RECIPE
 
 
 def recipe(**more):

@@ -10,7 +10,7 @@ from asr_kd.errors import StoppedEarly
 from asr_kd.recipe.context import RunContext, Stop, stop_on
 from asr_kd.recipe.run import run_recipe
 from asr_kd.recipe.settings import load_recipe
-from tests.recipe.tiny_run import Run, hashes, start
+from tests.helpers.tiny_run import Run, hashes, start
 
 TEMPFAIL = 75
 RESULTS = re.compile(

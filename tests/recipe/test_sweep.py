@@ -9,7 +9,7 @@ from asr_kd.evaluation.provenance import git_commit
 from asr_kd.recipe.sweep_plan import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
-from tests.recipe.tiny_run import RECIPE, command
+from tests.helpers.tiny_run import RECIPE, command
 
 GRID = """
 common: {train.epochs: 1}

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from asr_kd.targets import Store
-from tests.recipe.tiny_run import ROOT, Outcome, Run, hashes
+from tests.helpers.tiny_run import ROOT, Outcome, Run, hashes
 
 SYSTEMS = ("teachers.teacher", "students.student-hard", "students.student-kd")
 QUIET = [f"{system}.{key}" for system in SYSTEMS for key in ("model.dropout=0", "train.augmentation.spec_augment=null")]

@@ -11,8 +11,8 @@ from asr_kd.corpora.prepare import read_prepared
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.targets import Store
-from tests.recipe.tiny_run import RECIPE, command, one_line
-from tests.tiny_models import noise_speech
+from tests.helpers.tiny_models import noise_speech
+from tests.helpers.tiny_run import RECIPE, command, one_line
 
 LISTENING = "students.student-kd.distill.untranscribed=true"
 

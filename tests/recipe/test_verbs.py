@@ -5,12 +5,12 @@ import shutil
 import pytest
 import soundfile
 import typer
-from tiny_models import VOCABULARY, noise_speech, save_tiny_model
 
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.export.bundle import ExportSettings, export_bundle
-from tests.recipe.tiny_run import RECIPE, command, one_line
+from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.tiny_run import RECIPE, command, one_line
 
 VERBS = (
     *("run", "prepare", "train", "extract", "distill", "evaluate", "compare"),

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.decoding.settings import DecodingSettings
@@ -18,6 +17,7 @@ from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
 from asr_kd.runtime.transcribe import transcribe_files
 from asr_kd.runtime.windows import WindowedStream
+from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 BEAM = DecodingSettings(kind="beam", beam_size=5, nbest=2)
 

@@ -9,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 import asr_kd.runtime.recognizer
 from asr_kd.errors import AudioError, CheckpointError
@@ -19,6 +18,7 @@ from asr_kd.runtime.backend import NEVER, TorchBackend, run_chunks
 from asr_kd.runtime.padding import num_chunks
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer, with_context
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 SPEECH = noise_speech(2.1, seed=3)
 

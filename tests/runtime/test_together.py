@@ -7,8 +7,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shared_steps import say_the_same_together
-from tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, tiny_model
 
 from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.errors import CheckpointError
@@ -16,6 +14,8 @@ from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.runtime.together import step_together
+from tests.helpers.shared_steps import say_the_same_together
+from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, tiny_model
 
 SPEECH = noise_speech(3.0, seed=3)
 CHUNK_SECONDS = CHUNK_FRAMES * 0.04

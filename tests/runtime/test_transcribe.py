@@ -2,12 +2,12 @@
 
 import pytest
 import soundfile
-from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
 from asr_kd.runtime.transcribe import transcribe_files
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from asr_kd.scoring.formats import TimedWord
 from asr_kd.scoring.matched_pairs import matched_pairs, segment_errors
 from asr_kd.scoring.transcripts import write_transcripts
 from asr_kd.scoring.wer import score, score_groups
-from tests.scoring import sclite
+from tests.helpers import sclite
 
 needs_sclite = pytest.mark.skipif(not sclite.command("sclite"), reason=sclite.MISSING)
 

@@ -3,13 +3,13 @@
 import contextlib
 
 import pytest
-from serve_client import RULES
-from tiny_models import VOCABULARY, tiny_model
 
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.serve.server import Server
 from asr_kd.serve.settings import ServeSettings
+from tests.helpers.serve_client import RULES
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,11 @@ import time
 
 import pytest
 import torch
-from serve_client import SPEECH, START, expected_texts, finals, receive_all, speak, stream_address
 
 from asr_kd.errors import ServeError
 from asr_kd.serve.server import Server
 from asr_kd.serve.settings import ServeSettings
+from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, receive_all, speak, stream_address
 
 
 async def told(server, *messages):

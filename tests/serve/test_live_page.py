@@ -7,9 +7,10 @@ import wave
 
 import numpy as np
 import pytest
-from browser import open_tab
 from PIL import Image
-from serve_client import SPEECH, START, expected_texts, stream_address
+
+from tests.helpers.browser import open_tab
+from tests.helpers.serve_client import SPEECH, START, expected_texts, stream_address
 
 PHONE, LAPTOP = (390, 844), (1280, 800)
 SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>

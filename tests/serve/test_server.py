@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
-from serve_client import SPEECH, START, expected_texts, finals, pcm, receive_all, speak, stream_address
-from tiny_models import noise_speech, save_tiny_model
 
 from asr_kd.serve.settings import ServeSettings
+from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, pcm, receive_all, speak, stream_address
+from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 README = Path(__file__).parents[2] / "asr_kd" / "serve" / "README.md"
 

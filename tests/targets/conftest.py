@@ -4,11 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from fake_teacher import FakeTeacher
-from noise import write_corpus
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.targets import TargetSettings
+from tests.helpers.fake_teacher import FakeTeacher
+from tests.helpers.noise import write_corpus
 
 
 @pytest.fixture

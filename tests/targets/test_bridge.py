@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
-from tiny_models import noise_speech, save_tiny_model, tiny_model
 
 from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
@@ -19,6 +17,8 @@ from asr_kd.targets import Store, extract, variant_name
 from asr_kd.targets.bridge import STUDENT_GRID, BridgedTeacher, BridgeSettings, bridge, student_frames
 from asr_kd.teachers import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.fake_teacher import FakeTeacher
+from tests.helpers.tiny_models import noise_speech, save_tiny_model, tiny_model
 
 WAV2VEC2 = Vocabulary(("<s>", "<blk>", "|", *"abcd"))
 STUDENT = Vocabulary.characters(["ABCD"])

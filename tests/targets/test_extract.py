@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from fake_teacher import FakeTeacher
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.sharding import plan_batches, plan_shards
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture
@@ -30,9 +30,9 @@ def run_in_process(folder: Path, corpus: list[Utterance], before_call: str, prea
     script = f"""
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {str(Path(__file__).parent)!r})
-from noise import write_corpus
-from fake_teacher import FakeTeacher
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.helpers.noise import write_corpus
+from tests.helpers.fake_teacher import FakeTeacher
 from asr_kd.targets import TargetSettings, extract
 {preamble}
 def before_call(calls):

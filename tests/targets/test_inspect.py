@@ -7,7 +7,6 @@ from uuid import uuid4
 import numpy as np
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 from typer.testing import CliRunner
 
 from asr_kd.cli import app
@@ -20,6 +19,7 @@ from asr_kd.targets.lattice import sample_lines
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store_vocabulary import read_vocabulary
+from tests.helpers.fake_teacher import FakeTeacher
 
 FRAMES = ["blank", "blank", "blank", "a", "a", "blank", "torn", "b", "blank"]
 """What the teacher below says, frame by frame."""

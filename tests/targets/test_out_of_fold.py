@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 from torch import Tensor
 
 from asr_kd.errors import RecipeError, TargetsError
@@ -13,6 +12,7 @@ from asr_kd.targets.inspect import summarize
 from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
 from asr_kd.targets.sharding import Share
 from asr_kd.teachers.out_of_fold import OutOfFold
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 class Partial(FakeTeacher):

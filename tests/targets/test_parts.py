@@ -1,11 +1,11 @@
 """What a student reads of a store has an identity of its own, whatever else the store keeps."""
 
 import pytest
-from fake_teacher import FakeTeacher
 
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.targets import Store, extract
 from asr_kd.targets.store import StoreInfo
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture

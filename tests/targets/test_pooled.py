@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
@@ -17,6 +16,7 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.pooled import read_pooled, spell_transcripts
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import threading
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly
@@ -13,6 +12,7 @@ from asr_kd.targets import extract, reading
 from asr_kd.targets.reading import BATCHES_AHEAD, read_batches
 from asr_kd.targets.sharding import plan_batches
 from asr_kd.targets.variants import Variant
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.mark.parametrize("readers", [0, 1, 5])

@@ -4,13 +4,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets.bridge import bridge
 from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.fake_teacher import FakeTeacher
 
 VOCABULARY = Vocabulary(("<blk>", "<s>", "▁", *"ABC"))
 EVERYTHING = SanitySettings(utterances=100)

@@ -10,15 +10,15 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from fake_teacher import FakeTeacher
 from hypothesis import given
 from hypothesis import strategies as st
-from noise import write_corpus
 
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets import Store, TargetSettings, extract, shard_manifest
 from asr_kd.targets.shard_manifest import done_shards
 from asr_kd.targets.sharding import Share, plan_shards, slurm_share
+from tests.helpers.fake_teacher import FakeTeacher
+from tests.helpers.noise import write_corpus
 
 # Processes of their own without importing torch in each: the server that forks them has it.
 PROCESSES = multiprocessing.get_context("forkserver")

@@ -8,7 +8,6 @@ from uuid import uuid4
 import fsspec
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import sha256_of_file
@@ -16,6 +15,7 @@ from asr_kd.targets import Store, extract, locks, remote_storage
 from asr_kd.targets.remote_storage import RemoteStorage, cache_folder
 from asr_kd.targets.shard_manifest import done_shards
 from asr_kd.targets.storage import LocalStorage, open_storage
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,6 @@ import random
 import numpy as np
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 from safetensors.numpy import load, save
 
 from asr_kd.audio import read_audio
@@ -21,6 +20,7 @@ from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
 from asr_kd.targets.stored import read_together
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from asr_kd.targets.layers import hear, layered, read_layer
 from asr_kd.teachers import LocalTeacher
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.text.vocabulary import Vocabulary
-from tests.tiny_models import VOCABULARY, save_tiny_model
+from tests.helpers.tiny_models import VOCABULARY, save_tiny_model
 
 LAYERS = (1, 2)
 

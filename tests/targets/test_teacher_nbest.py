@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
@@ -14,6 +13,7 @@ from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.targets.sharding import Share
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.fake_teacher import FakeTeacher
 
 pytest.importorskip("flashlight")
 SETTINGS = NbestSettings(count=3, beam_size=8, shard_seconds=2.0, batch_seconds=1.0, readers=0)

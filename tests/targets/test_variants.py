@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from fake_teacher import FakeTeacher
 
 from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
@@ -16,6 +15,7 @@ from asr_kd.targets.reading import read_batches
 from asr_kd.targets.variants import Variant, variant_of
 from asr_kd.training.batch_sampler import Draw, plan_epoch
 from asr_kd.training.data import SpeechDataset
+from tests.helpers.fake_teacher import FakeTeacher
 
 SOUNDS = {
     "noisy": Sound(snr_db=(0.0, 5.0), room_share=0.0, telephone_share=0.0),

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_teachers import LABELS, MODELS, save_labels, save_transformers, waveforms
 
 from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of_file
 from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.families import FAMILIES
 from asr_kd.teachers.huggingface_ctc import open_huggingface
+from tests.helpers.tiny_teachers import LABELS, MODELS, save_labels, save_transformers, waveforms
 
 transformers = pytest.importorskip("transformers")
 

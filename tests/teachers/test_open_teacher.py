@@ -2,8 +2,6 @@
 
 import pytest
 import torch
-from tiny_models import VOCABULARY, tiny_model
-from tiny_teachers import waveforms
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import AsrKdError, RecipeError
@@ -12,6 +10,8 @@ from asr_kd.teachers import LocalTeacher, TeacherSource, open_teacher_source
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.teachers.settings import SourceName, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
+from tests.helpers.tiny_teachers import waveforms
 
 
 @pytest.fixture(scope="module")

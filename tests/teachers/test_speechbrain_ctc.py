@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 import sentencepiece
 import torch
-from tiny_teachers import randomised, save_transformers, waveforms
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.speechbrain_ctc import SpeechbrainTeacher
+from tests.helpers.tiny_teachers import randomised, save_transformers, waveforms
 
 CHARACTERS = ("a", "b", "c", " ", "'")
 

@@ -5,11 +5,11 @@ import urllib.error
 import pytest
 import torch
 import torchaudio
-from tiny_teachers import KERNELS, STRIDES, randomised, waveforms
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.teachers import TeacherSource, open_teacher_source
 from asr_kd.teachers.torchaudio_ctc import bundle_names, cached_file, open_torchaudio
+from tests.helpers.tiny_teachers import KERNELS, STRIDES, randomised, waveforms
 
 GROUP_NORM, LAYER_NORM, VOXPOPULI = "WAV2VEC2_ASR_BASE_960H", "HUBERT_ASR_LARGE", "VOXPOPULI_ASR_BASE_10K_DE"
 LENS = (8000, 16000, 12345, 16000, 399)

@@ -7,11 +7,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny_teachers import SHORT_STRIDES, VIEW_FRAMES, near_sighted, save_transformers, waveforms
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.teachers.geometry import FrameGeometry, Layer
 from asr_kd.teachers.windows import WindowedTeacher, plan_windows
+from tests.helpers.tiny_teachers import SHORT_STRIDES, VIEW_FRAMES, near_sighted, save_transformers, waveforms
 
 GRID = SHORT_STRIDES[0] * SHORT_STRIDES[1] * SHORT_STRIDES[2]
 SEES_ENOUGH = 2 * (VIEW_FRAMES + 1)

@@ -1,12 +1,10 @@
 """A corpus of a dozen noises with made-up transcripts, and jobs that train on it in seconds."""
 
-from pathlib import Path
-
 import pytest
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.training.train import TrainingJob
-from tests.training.jobs import job_on, noises
+from tests.helpers.jobs import job_on, noises
 
 
 @pytest.fixture(scope="session")
@@ -20,7 +18,3 @@ def make_job(utterances):
         return job_on(utterances, train, **changes)
 
     return make
-
-
-def weights_of(folder: Path) -> bytes:
-    return (folder / "model" / "model.safetensors").read_bytes()

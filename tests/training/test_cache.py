@@ -10,7 +10,7 @@ from asr_kd.training import data
 from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.cache import MemoryCache
 from asr_kd.training.data import SpeechDataset
-from tests.tiny_models import VOCABULARY, tiny_model
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
 def test_what_fits_is_made_once():

@@ -15,9 +15,8 @@ from asr_kd.targets.importing import import_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.step import Stepper, StepResult
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.in_ranks import JOBS, NOT_FINITE, quiet
-from tests.training.jobs import job_on, noises
+from tests.helpers.in_ranks import JOBS, NOT_FINITE, quiet
+from tests.helpers.jobs import job_on, noises, weights_of
 
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
@@ -33,7 +32,7 @@ def folder(tmp_path_factory) -> Path:
     heard = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
     (folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heard))
     import_hypotheses(folder / "heard.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
-    program = Path(__file__).with_name("in_ranks.py")
+    program = ROOT / "tests" / "helpers" / "in_ranks.py"
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(

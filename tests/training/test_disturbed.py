@@ -15,8 +15,7 @@ from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.batch_sampler import Draw, plan_epoch
 from asr_kd.training.data import Example, SpeechDataset
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import stop_after
+from tests.helpers.jobs import stop_after, weights_of
 
 PERTURB = Perturbation(share=0.5, snr_db=(0.0, 10.0), room_share=0.5, telephone_share=0.5)
 SPEEDS = {"speeds": (0.9, 1.0, 1.1), "silence_share": 0.5}

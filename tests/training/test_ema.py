@@ -9,8 +9,7 @@ from asr_kd.errors import StoppedEarly
 from asr_kd.models.weights import load_model
 from asr_kd.training.ema import Ema
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import stop_after
+from tests.helpers.jobs import stop_after, weights_of
 
 
 def test_it_follows_by_one_minus_decay_and_faster_at_first():

@@ -12,7 +12,7 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import Control, train
 from asr_kd.training.warm_start import start_from, warm_start_sha256
-from tests.tiny_models import VOCABULARY, save_tiny_model, tiny_model
+from tests.helpers.tiny_models import VOCABULARY, save_tiny_model, tiny_model
 
 OTHER = Vocabulary.characters(["XYZ"])
 

@@ -13,8 +13,7 @@ from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.data import Example, SpeechDataset, collate_batch
 from asr_kd.training.selection import select_trainable
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import stop_after
+from tests.helpers.jobs import stop_after, weights_of
 
 MIXED = DistillSettings(kd_weight=0.8, kd_weight_final=0.2, kd_schedule="cosine", untranscribed=True)
 

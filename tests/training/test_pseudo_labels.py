@@ -20,8 +20,7 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.data import Batch
 from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses, select_pseudo_labels
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import Recorder, stop_after
+from tests.helpers.jobs import Recorder, stop_after, weights_of
 
 SEQUENCE = DistillSettings(level="sequence", kd_weight=0.5, hypotheses=2)
 LETTERS = Vocabulary.characters(["ABCDEF"])

@@ -16,8 +16,7 @@ from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.checkpoint import FILES
 from asr_kd.training.step import Stepper
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import stop_after
+from tests.helpers.jobs import stop_after, weights_of
 
 SELF_TAUGHT = {"consistency": {}, "dual_mode": {"delay": "minimum", "delay_frames": 1}}
 REPRESENTATION = {"pairs": [[1, 1], [2, 2]], "delay_frames": 1}

@@ -18,8 +18,7 @@ from asr_kd.training.checkpoint import FILES
 from asr_kd.training.selection import select_trainable
 from asr_kd.training.step import Stepper, StepResult
 from asr_kd.training.train import Control, train
-from tests.training.conftest import weights_of
-from tests.training.jobs import Recorder, stop_after
+from tests.helpers.jobs import Recorder, stop_after, weights_of
 
 
 def test_interrupted_anywhere_equals_uninterrupted(make_job, tmp_path):

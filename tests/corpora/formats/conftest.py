@@ -3,7 +3,8 @@
 from pathlib import Path
 
 import pytest
-from corpus_layouts import write_audio
+
+from tests.helpers.corpus_layouts import write_audio
 
 
 @pytest.fixture(scope="session")

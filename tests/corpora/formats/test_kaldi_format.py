@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asr_kd.corpora.formats.catalogue import complete, convert, detect, read_table, render
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import CorpusError
-from tests.corpora.formats import rows
+from tests.helpers import rows
 
 DOCUMENTED = {  # https://kaldi-asr.org/doc/data_prep.html, shortened
     "wav.scp": "sw02001-A {speech}/one.flac\nsw02001-B {speech}/two words.wav\n",

@@ -14,7 +14,7 @@ from asr_kd.corpora.formats.naming import segment_name
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import CorpusError
-from tests.corpora.formats import rows
+from tests.helpers import rows
 
 lhotse = pytest.importorskip("lhotse")
 from lhotse import CutSet, MonoCut, Recording, RecordingSet, SupervisionSegment, SupervisionSet  # noqa: E402

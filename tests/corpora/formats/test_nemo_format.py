@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asr_kd.corpora.formats.catalogue import detect, read_table, render
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import CorpusError
-from tests.corpora.formats import rows
+from tests.helpers import rows
 
 
 def manifest(path, *lines: object):

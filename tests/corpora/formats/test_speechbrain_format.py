@@ -10,7 +10,7 @@ from asr_kd.corpora.formats.catalogue import detect, read_table, render
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import CorpusError
-from tests.corpora.formats import rows
+from tests.helpers import rows
 
 
 def table_of(path, *lines: str, **options):

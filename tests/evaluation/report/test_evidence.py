@@ -9,7 +9,6 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
-from tiny_models import VOCABULARY, noise_speech, save_tiny_model
 
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.opening import open_system
@@ -17,6 +16,7 @@ from asr_kd.evaluation.report.evidence import gather_evidence, look_at, token_po
 from asr_kd.evaluation.report.media import envelope, sound, spectrogram
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.systems import System
+from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 
 
 def content(uri: str) -> io.BytesIO:

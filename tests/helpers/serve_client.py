@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import json
 
-from tiny_models import noise_speech
-
 from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.serve.protocol import samples_of
+from tests.helpers.tiny_models import noise_speech
 
 RULES = EndpointSettings(
     rule1_min_trailing_silence=0.4, rule2_min_trailing_silence=0.24, rule3_min_utterance_length=1.5

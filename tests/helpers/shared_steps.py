@@ -1,10 +1,10 @@
 """Several streams of one model at positions of their own, in shared steps: for every kind of recognizer."""
 
 import numpy as np
-from tiny_models import noise_speech
 
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.runtime.together import decode_together, step_together
+from tests.helpers.tiny_models import noise_speech
 
 
 def say_the_same_together(recognizer: Recognizer) -> list[int]:

@@ -22,7 +22,7 @@ from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.training.step import Stepper
 from asr_kd.training.train import Control, TrainingJob, train
-from tests.training.jobs import Recorder, job_on, noises, stop_after
+from tests.helpers.jobs import Recorder, job_on, noises, stop_after
 
 NOT_FINITE = {1: "loss", 6: "gradient"}
 """Steps that are spoilt in the second process: by their loss, by their gradient."""

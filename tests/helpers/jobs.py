@@ -10,7 +10,7 @@ from asr_kd.models.settings import ConformerSettings, Context, Streaming
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import TrainingJob
-from tests.tiny_models import noise_speech
+from tests.helpers.tiny_models import noise_speech
 
 WORDS = ["BAD", "CAB", "DAB", "FACE", "BEAD", "CAFE"]
 
@@ -84,3 +84,7 @@ def job_on(utterances: list[Utterance], train: list[Utterance] | None = None, **
         **changes,
     }
     return TrainingJob(**fields)
+
+
+def weights_of(folder: Path) -> bytes:
+    return (folder / "model" / "model.safetensors").read_bytes()
