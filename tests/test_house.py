@@ -42,7 +42,7 @@ ONE_HOME = {
     "PIL": "evaluation/report/media.py",
     "jinja2": "evaluation/report/templates.py",
     "sentencepiece": "text/bpe.py",
-    "fsspec": "targets/remote.py",
+    "fsspec": "targets/remote_storage.py",
     "whisper_normalizer": "text/whisper.py",
     "websockets": "serve/server.py",
     "prometheus_client": "serve/metrics.py",
