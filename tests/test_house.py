@@ -44,6 +44,8 @@ ONE_HOME = {
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote_storage.py",
     "whisper_normalizer": "text/whisper.py",
+    "num2words": "text/verbalize.py",
+    "faster_whisper": "teachers/whisper_transcriber.py",
     "websockets": "serve/server.py",
     "prometheus_client": "serve/metrics.py",
     "typer": "cli/",
@@ -59,6 +61,8 @@ LATE = {
     "transformers",
     "huggingface_hub",
     "whisper_normalizer",
+    "num2words",
+    "faster_whisper",
     "websockets",
     "prometheus_client",
 }

@@ -1,0 +1,169 @@
+"""Whisper as a source of text: transcripts with the measures that tell a good one from a hallucination.
+
+Through faster-whisper (extra `whisper`), which runs CTranslate2 models. A model is a name of that project's
+("base", "small.en"), or a folder in CTranslate2's form; a transformers folder is refused with the command that
+converts it. No code from a model's folder runs.
+"""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from asr_kd.errors import MissingExtraError, TargetsError
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.files import sha256_of_file
+
+WEIGHTS = "model.bin"
+SILENT = -10.0
+"""Average log-probability of a transcript without a segment."""
+
+
+@dataclass(frozen=True)
+class Transcription:
+    """A transcript of one utterance and what Whisper reports about it."""
+
+    text: str
+    avg_logprob: float  # per token, the average over segments weighted by their length
+    no_speech_prob: float  # the largest of any segment
+    compression_ratio: float  # characters to compressed bytes, the largest of any segment
+    temperature: float  # the highest that any segment needed; above 0 its first decodings were rejected
+    language: str
+    language_prob: float
+
+
+@dataclass(frozen=True)
+class TranscriberSettings:
+    """How Whisper is run."""
+
+    source: str
+    """A model name, or a folder in CTranslate2's form."""
+    language: str | None = None
+    """Two letters; None only for models of English alone."""
+    beam: int = 5
+    compute_type: str = "int8"
+    threads: int = 1
+    device: str = "cpu"
+    long_seconds: float = 30.0
+    """Longer recordings are cut by voice activity."""
+
+
+class WhisperTranscriber:
+    """Transcribes waveforms with a Whisper model; made by `open_transcriber`."""
+
+    def __init__(self, model: Any, settings: TranscriberSettings, sha256: str) -> None:
+        self._model = model
+        self.settings = settings
+        self.sha256 = sha256  # of the weights
+
+    def transcribe(self, waveform: Tensor) -> Transcription:
+        """Transcribe one waveform.
+
+        Args:
+            waveform: [S], 16 kHz, samples in [−1, 1].
+        """
+        samples = np.ascontiguousarray(waveform.numpy(), dtype=np.float32)
+        found, info = self._model.transcribe(
+            samples,
+            language=self.settings.language,
+            beam_size=self.settings.beam,
+            vad_filter=len(samples) > self.settings.long_seconds * SAMPLE_RATE,
+            # Text of the window before carries hallucinations on.
+            condition_on_previous_text=False,
+        )
+        return _summary(list(found), info)
+
+
+def _summary(segments: Iterable[Any], info: Any) -> Transcription:
+    segments = [segment for segment in segments if segment.text.strip()]
+    lengths = [max(segment.end - segment.start, 0.01) for segment in segments]
+    total = sum(lengths)
+    weighted = sum(segment.avg_logprob * length for segment, length in zip(segments, lengths, strict=True))
+    return Transcription(
+        text=" ".join("".join(segment.text for segment in segments).split()),
+        avg_logprob=weighted / total if segments else SILENT,
+        no_speech_prob=max((segment.no_speech_prob for segment in segments), default=1.0),
+        compression_ratio=max((segment.compression_ratio for segment in segments), default=0.0),
+        temperature=max((segment.temperature or 0.0 for segment in segments), default=0.0),
+        language=info.language,
+        language_prob=info.language_probability if math.isfinite(info.language_probability) else 0.0,
+    )
+
+
+def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
+    """Open a Whisper model.
+
+    Raises:
+        MissingExtraError: faster-whisper is not installed.
+        TargetsError: no such folder, another form, files that cannot be opened, or a multilingual model without a
+            language.
+    """
+    try:
+        from faster_whisper import WhisperModel
+        from faster_whisper.utils import download_model
+    except ImportError as error:
+        raise MissingExtraError("faster-whisper", "whisper") from error
+    folder = Path(settings.source).expanduser()
+    looks_like_path = "/" in settings.source and not _is_repo(settings.source)
+    if folder.is_dir():
+        _check_form(folder)
+    elif looks_like_path or folder.is_absolute() or settings.source.startswith((".", "~")):
+        raise TargetsError(
+            "is not there", where=folder, expected="a folder with a Whisper model in CTranslate2's form (model.bin)"
+        )
+    else:
+        try:
+            folder = Path(download_model(settings.source.removeprefix("openai/whisper-")))
+        except Exception as error:
+            raise TargetsError(
+                f"the Whisper model {settings.source!r} cannot be fetched ({error})",
+                expected="a model name of faster-whisper such as base or small.en, a network, or a folder",
+                remedy="Download it elsewhere, copy the folder here, and give its path: whisper:FOLDER",
+            ) from error
+    try:
+        model = WhisperModel(
+            str(folder), device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.threads
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise TargetsError(
+            f"CTranslate2 cannot open this model ({error})",
+            where=folder,
+            expected="all files of a converted Whisper model: model.bin, config.json, vocabulary, tokenizer.json",
+            remedy="Copy the whole folder again, or convert the model again",
+        ) from error
+    if model.model.is_multilingual and settings.language is None:
+        raise TargetsError(
+            "this Whisper model knows many languages and none is named",
+            where=folder,
+            expected="language: en (or another two-letter code)",
+            remedy="Set the language in the recipe, or with --language",
+        )
+    return WhisperTranscriber(model, settings, sha256_of_file(folder / WEIGHTS))
+
+
+def _is_repo(source: str) -> bool:
+    """Whether a source is named as on the hub, OWNER/NAME."""
+    return source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
+
+
+def _check_form(folder: Path) -> None:
+    if (folder / WEIGHTS).is_file():
+        return
+    if (folder / "model.safetensors").is_file() or (folder / "pytorch_model.bin").is_file():
+        raise TargetsError(
+            "holds a transformers model",
+            where=folder,
+            expected=f"a Whisper model in CTranslate2's form ({WEIGHTS})",
+            remedy=f"Convert it: ct2-transformers-converter --model {folder} --output_dir {folder}-ct2 "
+            "--copy_files tokenizer.json preprocessor_config.json --quantization int8",
+        )
+    raise TargetsError(
+        f"has no {WEIGHTS}",
+        where=folder,
+        expected="a Whisper model in CTranslate2's form",
+        remedy="Copy the whole folder again",
+    )

@@ -1,0 +1,68 @@
+"""Whisper through faster-whisper: the real model where it is at hand, refusals without it."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_kd.audio import read_audio
+from asr_kd.errors import TargetsError
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
+
+pytest.importorskip("faster_whisper")
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Path:
+    folder = Path(os.environ.get("ASR_KD_MODELS", "")) / "whisper-tiny.en-ct2"
+    if not os.environ.get("ASR_KD_MODELS") or not folder.is_dir():
+        pytest.skip("needs the Whisper models through ASR_KD_MODELS")
+    return folder
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(TargetsError, match="not there"):
+        open_transcriber(TranscriberSettings(str(tmp_path / "nothing")))
+
+
+def test_a_transformers_folder_is_refused_with_the_command_that_converts_it(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(TargetsError, match="ct2-transformers-converter"):
+        open_transcriber(TranscriberSettings(str(tmp_path)))
+
+
+def test_a_damaged_model_is_refused(tmp_path):
+    (tmp_path / "model.bin").write_bytes(b"no model")
+    with pytest.raises(TargetsError, match=str(tmp_path)):
+        open_transcriber(TranscriberSettings(str(tmp_path)))
+
+
+def test_a_multilingual_model_needs_a_language():
+    folder = Path(os.environ.get("ASR_KD_MODELS", "")) / "whisper-base-ct2"
+    if not os.environ.get("ASR_KD_MODELS") or not folder.is_dir():
+        pytest.skip("needs the Whisper models through ASR_KD_MODELS")
+    with pytest.raises(TargetsError, match="language"):
+        open_transcriber(TranscriberSettings(str(folder)))
+
+
+@pytest.mark.corpora
+def test_real_speech_and_silence(tiny):
+    corpora = Path(os.environ.get("ASR_KD_CORPORA", ""))
+    files = sorted((corpora / "LibriSpeech" / "dev-clean").rglob("*.flac")) if os.environ.get("ASR_KD_CORPORA") else []
+    if not files:
+        pytest.skip("needs real speech through ASR_KD_CORPORA")
+    transcripts = dict(
+        line.split(" ", 1) for line in next(files[0].parent.glob("*.trans.txt")).read_text().splitlines()
+    )
+    transcriber = open_transcriber(TranscriberSettings(str(tiny), beam=1))
+    waveform = read_audio(files[0])
+    found = transcriber.transcribe(waveform)
+    said = set(transcripts[files[0].stem].split())
+    words = {word.strip(".,?!'").upper() for word in found.text.split()}
+    assert len(said & words) >= 0.7 * len(said)
+    assert found.avg_logprob > -1.0
+    assert found.no_speech_prob < 0.6
+    assert found.language == "en"
+    silence = transcriber.transcribe(torch.zeros(16_000 * 3))
+    assert silence.no_speech_prob > found.no_speech_prob or not silence.text
