@@ -1,0 +1,224 @@
+"""From another system's transcripts to pseudo-labels: readings chosen, texts normalized, filters applied.
+
+Transcribing is slow and filtering is fast, so the transcripts are stored as the system wrote them, with its measures,
+and this step is repeated whenever a threshold changes.
+"""
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from pydantic import Field, field_validator
+
+from asr_kd.config import Settings
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.targets.label_filters import FilterReport, Label, LabelFilters, apply_filters
+from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.whisper_transcriber import Transcription
+from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.verbalize import strip_annotations, verbalize
+from asr_kd.text.vocabulary import Vocabulary
+
+PREFIX = "whisper:"
+
+ScoreReadings = Callable[[Utterance, Sequence[str]], Sequence[float]]
+"""Log-probability, in nats, of each reading of an utterance under a CTC model."""
+FitsCtc = Callable[[Sequence[int], Utterance], bool]
+"""Whether CTC can emit these tokens in the utterance's frames."""
+
+
+class PseudoLabelSettings(Settings):
+    """Pseudo-labels of a Whisper model, for students that learn from them as from transcripts."""
+
+    source: str
+    """`whisper:NAME` (base, small.en, …) or `whisper:FOLDER` with a model in CTranslate2's form."""
+    language: str | None = None
+    """Two letters; a multilingual model needs it."""
+    beam: int = Field(default=5, ge=1)
+    """Hypotheses that Whisper's decoder keeps."""
+    compute_type: str = "int8"
+    """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
+    agree_with: str | None = None
+    """A second source; `filters.max_disagreement` compares the two transcripts."""
+    verbalize: bool = True
+    """Whether digits, spelled letters, abbreviations and symbols are rewritten as the words that are spoken."""
+    reading_model: str | None = None
+    """A CTC teacher (local:FOLDER, hf:…, torchaudio:…) that chooses among readings; null takes the most usual one."""
+    transcript_share: float = Field(default=0.0, ge=0, le=1)
+    """Share of the utterances, chosen by their ids, whose own transcripts are used instead."""
+    filters: LabelFilters = LabelFilters()
+    """Which transcripts are good enough."""
+
+    @field_validator("source", "agree_with")
+    @classmethod
+    def _is_whisper(cls, source: str | None) -> str | None:
+        if source is not None and not source.removeprefix(PREFIX).strip():
+            raise ValueError("expected whisper:NAME or whisper:FOLDER")
+        if source is not None and not source.startswith(PREFIX):
+            raise ValueError(f"expected whisper:NAME or whisper:FOLDER, found {source!r}")
+        return source
+
+
+class PseudoLabelled(NamedTuple):
+    """The labels and what the filters did."""
+
+    texts: dict[str, str]
+    """Utterance id → the text to train on."""
+    report: FilterReport
+    from_transcripts: int
+    """Utterances whose own transcript was used (`transcript_share`)."""
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What a text must fit."""
+
+    normalizer: Normalizer
+    vocabulary: Vocabulary | None
+    """None: any letters."""
+    fits_ctc: FitsCtc | None
+    """None: any length."""
+    language: str = "en"
+
+
+def make_pseudo_labels(
+    transcriptions: Mapping[str, Transcription],
+    utterances: Sequence[Utterance],
+    settings: PseudoLabelSettings,
+    alphabet: Alphabet,
+    second: Mapping[str, Transcription] | None = None,
+    score_readings: ScoreReadings | None = None,
+) -> PseudoLabelled:
+    """Turn transcripts into pseudo-labels.
+
+    Args:
+        transcriptions: utterance id → what the system wrote; utterances without are left out.
+        utterances: of the manifest.
+        settings: readings, filters, share of transcripts.
+        alphabet: of the student.
+        second: transcripts of the second system, where one is compared.
+        score_readings: a CTC model's score of readings; None takes the most usual reading.
+
+    Raises:
+        TargetsError: there is nothing to label, or too much is filtered out.
+    """
+    labels: dict[str, Label] = {}
+    kept_transcripts: dict[str, str] = {}
+    for utterance in utterances:
+        transcript = None if utterance.text is None else normalize(utterance.text, alphabet.normalizer)
+        if transcript and in_share(utterance.id, settings.transcript_share):
+            kept_transcripts[utterance.id] = transcript
+        elif utterance.id in transcriptions:
+            other = second.get(utterance.id) if second else None
+            found = transcriptions[utterance.id]
+            labels[utterance.id] = _label(utterance, found, other, transcript, settings, alphabet, score_readings)
+    if not labels and kept_transcripts:
+        return PseudoLabelled(kept_transcripts, FilterReport(()), len(kept_transcripts))
+    report = apply_filters(labels, settings.filters)
+    texts = {id_: label.text for id_, label in labels.items() if id_ not in report.removed}
+    return PseudoLabelled({**kept_transcripts, **texts}, report, len(kept_transcripts))
+
+
+def in_share(utterance_id: str, share: float) -> bool:
+    """Whether an utterance belongs to a fixed share of a corpus: by the hash of its id, so that shares are nested."""
+    number = int.from_bytes(hashlib.sha256(utterance_id.encode()).digest()[:8], "big")
+    return number < share * 2**64
+
+
+def ctc_reading_scorer(
+    teacher: Teacher, normalizer: Normalizer, read: Callable[[Utterance], torch.Tensor]
+) -> ScoreReadings:
+    """Score readings by the log-probability that a CTC model gives them, summed over all alignments.
+
+    Args:
+        teacher: in a vocabulary of its own; readings that it cannot spell get −inf.
+        normalizer: of the teacher's transcripts.
+        read: the utterance's waveform, [S] at 16 kHz.
+    """
+
+    def scores(utterance: Utterance, readings: Sequence[str]) -> list[float]:
+        waveform = read(utterance)
+        dense = teacher.log_probs(waveform[None], torch.tensor([len(waveform)]))
+        frames = int(dense.lens[0])
+        blank_id = teacher.vocabulary.blank_id
+        found = []
+        for reading in readings:
+            text = normalize(reading, normalizer)
+            if teacher.vocabulary.unknown_characters(text):
+                found.append(float("-inf"))
+                continue
+            tokens = torch.tensor([teacher.vocabulary.encode(text)], dtype=torch.int64)
+            loss = torch.nn.functional.ctc_loss(
+                dense.log_probs[:, :frames].transpose(0, 1),
+                tokens,
+                torch.tensor([frames]),
+                torch.tensor([tokens.shape[1]]),
+                blank=blank_id,
+                reduction="sum",
+            )
+            found.append(-float(loss))
+        return found
+
+    return scores
+
+
+def _label(
+    utterance: Utterance,
+    found: Transcription,
+    second: Transcription | None,
+    transcript: str | None,
+    settings: PseudoLabelSettings,
+    alphabet: Alphabet,
+    score_readings: ScoreReadings | None,
+) -> Label:
+    text, margin = _choose(utterance, _readings(found.text, settings, alphabet), score_readings)
+    second_text = None
+    if second is not None:
+        # The readings may differ ("two thirty", "two three oh") where the two systems agree: the nearest counts.
+        others = _readings(second.text, settings, alphabet)
+        second_text = text if text in others else others[0]
+    return Label(
+        text=text,
+        seconds=utterance.duration,
+        avg_logprob=found.avg_logprob,
+        no_speech_prob=found.no_speech_prob,
+        compression_ratio=found.compression_ratio,
+        language_prob=found.language_prob,
+        second_text=second_text,
+        transcript=transcript,
+        reading_margin=margin,
+        problem=_problem(text, utterance, alphabet),
+    )
+
+
+def _readings(text: str, settings: PseudoLabelSettings, alphabet: Alphabet) -> list[str]:
+    """Normalized readings, the most usual first."""
+    written = verbalize(text, alphabet.language) if settings.verbalize else [strip_annotations(text)]
+    return list(dict.fromkeys(normalize(reading, alphabet.normalizer) for reading in written))
+
+
+def _choose(
+    utterance: Utterance, readings: Sequence[str], score_readings: ScoreReadings | None
+) -> tuple[str, float | None]:
+    """The best reading and the nats by which it is ahead; None where nothing was compared."""
+    if score_readings is None or len(readings) == 1:
+        return readings[0], None
+    scored = sorted(zip(score_readings(utterance, readings), readings, strict=True), key=lambda pair: -pair[0])
+    (best, text), (next_best, _) = scored[:2]
+    if best == float("-inf"):
+        return readings[0], 0.0
+    return text, best - next_best
+
+
+def _problem(text: str, utterance: Utterance, alphabet: Alphabet) -> str | None:
+    """Why no student can be trained on this text."""
+    if alphabet.vocabulary is None:
+        return None
+    unknown = alphabet.vocabulary.unknown_characters(text)
+    if unknown:
+        return f"characters outside the vocabulary: {' '.join(unknown)}"
+    if alphabet.fits_ctc is not None and not alphabet.fits_ctc(alphabet.vocabulary.encode(text), utterance):
+        return "too long for CTC in its audio"
+    return None
