@@ -24,7 +24,7 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.decoding.opening import open_decoder
+from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.decoding.words import text_of
 from asr_kd.runtime.recognizer import open_recognizer

@@ -104,7 +104,7 @@ def take_turns(task: dict[str, Any], who: list[str], turns: int) -> dict[str, An
 
 def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
     """A table: the client and our loop, float32 and int8, for each size and chunk."""
-    from asr_kd.export.bundle import ExportSettings, export_bundle
+    from asr_kd.export.export_bundle import ExportSettings, export_bundle
     from asr_kd.models.settings import Context
 
     np.save(folder / "noise.npy", noise())
@@ -127,7 +127,7 @@ def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
 
 def _beside(folder: Path, graph: Path, chunk_frames: int, turns: int) -> str:
     """One graph's times, their ratio and the memory of each alone."""
-    from asr_kd.runtime.padding import padded_num_samples
+    from asr_kd.runtime.backend import padded_num_samples
 
     # What our loop pads with, and a packet more: the client takes a step only when more than its window is there.
     silence = padded_num_samples(SECONDS * SAMPLE_RATE, chunk_frames) - SECONDS * SAMPLE_RATE + 1_600

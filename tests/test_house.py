@@ -43,7 +43,7 @@ ONE_HOME = {
     "jinja2": "evaluation/report/templates.py",
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote_storage.py",
-    "whisper_normalizer": "text/whisper.py",
+    "whisper_normalizer": "text/normalize.py",
     "num2words": "text/verbalize.py",
     "faster_whisper": "teachers/whisper_transcriber.py",
     "websockets": "serve/server.py",

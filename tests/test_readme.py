@@ -135,7 +135,7 @@ def test_links_lead_somewhere():
 def demo_folder(tmp_path_factory) -> Path:
     """What the demo leaves behind, as far as the snippets look at it: a bundle, and speech."""
     pytest.importorskip("onnx")
-    from asr_kd.export.bundle import ExportSettings, export_bundle
+    from asr_kd.export.export_bundle import ExportSettings, export_bundle
 
     folder = tmp_path_factory.mktemp("checkout")
     waveform = noise_speech(2.3, seed=5)

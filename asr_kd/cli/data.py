@@ -69,9 +69,8 @@ def transcribe(
     Example:
       asr-kd transcribe exp/an4/export/student-kd my-recording.wav --words ctm
     """
-    from asr_kd.decoding.opening import read_decoding
-    from asr_kd.runtime.lines import transcript_lines
-    from asr_kd.runtime.transcribe import transcribe_files
+    from asr_kd.decoding.settings import read_decoding
+    from asr_kd.runtime.transcribe import transcribe_files, transcript_lines
 
     failed = False
     settings = read_decoding(decoding, hotword or [])

@@ -49,7 +49,7 @@ def export(
         return
     _refuse({"a setting": overrides, "--only": only, "--force": force}, "a recipe")
     from asr_kd.config import parse_settings
-    from asr_kd.export.bundle import ExportSettings
+    from asr_kd.export.export_bundle import ExportSettings
     from asr_kd.recipe.export_model import export_model
     from asr_kd.recipe.messages import report_bundle
 

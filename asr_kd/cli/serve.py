@@ -45,7 +45,7 @@ def serve(
       asr-kd serve exp/an4/export/student-kd
     """
     from asr_kd.config import apply_overrides, parse_settings
-    from asr_kd.decoding.opening import read_decoding
+    from asr_kd.decoding.settings import read_decoding
     from asr_kd.runtime.recognizer import open_recognizer
     from asr_kd.serve.server import Server
     from asr_kd.serve.settings import ServeSettings

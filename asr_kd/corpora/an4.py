@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from asr_kd.corpora.folds import balanced_folds, shuffled
 from asr_kd.corpora.recordings import Recording
 from asr_kd.corpora.settings import corpora_root
+from asr_kd.corpora.speaker_folds import balanced_folds, shuffled
 from asr_kd.errors import CorpusError
 
 FOLDS = 4

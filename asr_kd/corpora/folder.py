@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from asr_kd.audio import SAMPLE_RATE, read_audio
-from asr_kd.corpora.formats.naming import name_of, segment_name
+from asr_kd.corpora.formats.table import name_of, segment_name
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.corpora.settings import AudioFolders

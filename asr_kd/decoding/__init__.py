@@ -1,1 +1,1 @@
-"""From frame log-probabilities to tokens, words and times. Knows tensors and vocabularies, not models or audio."""
+"""Decoding: frame log-probabilities to tokens, words and times."""

@@ -1,6 +1,6 @@
-"""Prefix beam search with a KenLM n-gram, a lexicon and hotwords: whole utterances, and streams with the same result.
+"""Prefix beam search with a KenLM n-gram model, a lexicon and hotwords; streams give the result of whole utterances.
 
-The search is torchaudio's (flashlight): Graves & Jaitly 2014, Collobert et al. 2016. Knows tensors and vocabularies.
+The search is torchaudio's (flashlight): Graves & Jaitly 2014, Collobert et al. 2016.
 
 Shapes: B utterances, T frames, V vocabulary.
 """
@@ -12,24 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
+from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.hotwords import Hotwords
-from asr_kd.decoding.hypothesis import NOTHING, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.lexicon import Lexicon, build_lexicon, read_words, separator_of
-from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, DecodingSettings
-from asr_kd.decoding.streaming_beam import StreamingBeam, candidates, heard_frames
+from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
+from asr_kd.decoding.streaming_beam import StreamingBeam, num_candidates, searched_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 LONGEST_AT_ONCE_FRAMES = 1_500
-"""Longer utterances (a minute) go through a stream, which forgets what is settled."""
+"""Longer utterances (one minute) are decoded as a stream, in constant memory."""
 
 
 class BeamSearch:
-    """A search over posteriors of one vocabulary. The language model is loaded once, whatever number of streams.
+    """Beam search over posteriors of one vocabulary. All its streams share one language model.
 
     Args:
-        vocabulary: what the posteriors are over.
+        vocabulary: of the posteriors.
         settings: of kind `beam`.
 
     Raises:
@@ -37,7 +38,7 @@ class BeamSearch:
         MissingExtraError: flashlight-text is not installed.
 
     Attributes:
-        lexicon: the words that may be said; None allows every sequence of tokens.
+        lexicon: allowed words; None allows every sequence of tokens.
     """
 
     def __init__(self, vocabulary: Vocabulary, settings: DecodingSettings) -> None:
@@ -48,36 +49,33 @@ class BeamSearch:
         self._lm = None if settings.lm is None else open_kenlm(settings.lm, entries)
         self._separator = separator_of(vocabulary)
         self._ending = self.last_frame()
-        self._weigh()
+        self._apply_weights()
 
     def reweighted(self, lm_weight: float, word_score: float) -> "BeamSearch":
-        """The same search with other weights; the language model and the spellings are shared."""
+        """Return the same search with other weights; the language model and the spellings are shared."""
         other = object.__new__(BeamSearch)
         other.__dict__.update(self.__dict__)
         changed = {"lm_weight": lm_weight, "word_score": word_score}
         other.settings = self.settings.model_copy(update=changed)
-        other._weigh()
+        other._apply_weights()
         return other
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
-        """At most `nbest` hypotheses of each utterance, the best first, each text once.
+        """Return at most `nbest` hypotheses of each utterance, the best first, each text once.
 
         Args:
             log_probs: [B, T, V], any float type; −inf is the logarithm of 0.
             lens: frames of each utterance, [B].
         """
-        heard = np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
-        return [self._decode(frames[:length]) for frames, length in zip(heard, lens.tolist(), strict=True)]
+        frames = np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
+        return [self._decode(rows[:length]) for rows, length in zip(frames, lens.tolist(), strict=True)]
 
     def stream(self) -> StreamingBeam:
-        """A stream of its own: a search of its own around the shared language model."""
+        """Return a decoder of one stream, with its own search around the shared language model."""
         return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, self.word_names)
 
     def last_frame(self) -> np.ndarray | None:
-        """A frame [1, V] after the last one, which says a word separator: it ends the last word.
-
-        Where the word has ended, it is one more separator. None where words do not end in one.
-        """
+        """Return a frame [1, V] of the word separator, which ends the last word; None where words do not end in one."""
         if self.lexicon is None or not self.lexicon.ends_in_separator or self._separator is None:
             return None
         row = np.full((1, len(self.vocabulary)), LOWEST_LOG_PROB, dtype=np.float32)
@@ -86,7 +84,7 @@ class BeamSearch:
 
     @property
     def word_names(self) -> Sequence[str] | None:
-        """Words of the lexicon by number."""
+        """Words of the lexicon by number; None without one."""
         return None if self.lexicon is None else self._entries
 
     def _decode(self, frames: np.ndarray) -> list[Hypothesis]:
@@ -95,21 +93,21 @@ class BeamSearch:
             stream.accept(torch.from_numpy(frames))
             stream.finish()
             return stream.nbest()
-        # Numpy throughout: a tensor operation on one utterance costs as much as the search of several frames.
+        # Numpy: a tensor operation on one utterance takes as long as the search of several frames.
         blank_id = self.vocabulary.blank_id
-        numbers, _ = heard_frames(frames, blank_id, self.settings.sure_blank, after_blank=False)
-        heard = frames[numbers]
-        left_out = float(frames[:, blank_id].sum() - heard[:, blank_id].sum())
+        numbers, _ = searched_frames(frames, blank_id, self.settings.sure_blank, after_blank=False)
+        searched = frames[numbers]
+        left_out = float(frames[:, blank_id].sum() - searched[:, blank_id].sum())
         search = self._search.decoder
         search.decode_begin()
-        for part in (heard, self._ending):
+        for part in (searched, self._ending):
             if part is not None and len(part):
                 search.decode_step(part.ctypes.data, *part.shape)
         search.decode_end()
         hypotheses = []
-        for result in search.get_all_final_hypothesis()[: candidates(self.settings.nbest)]:
-            path = result.tokens[1 : len(heard) + 1]  # before stands the state before the first frame
-            values = heard[np.arange(len(path)), path].tolist()
+        for result in search.get_all_final_hypothesis()[: num_candidates(self.settings.nbest)]:
+            path = result.tokens[1 : len(searched) + 1]  # the first entry is the state before the first frame
+            values = searched[np.arange(len(path)), path].tolist()
             words = None if self.lexicon is None else tuple([self._entries[w] for w in result.words if w >= 0])
             collapsed = collapse_path(path, values, numbers.tolist(), blank_id)
             hypotheses.append(Hypothesis(*collapsed, result.score + left_out, words))
@@ -121,7 +119,7 @@ class BeamSearch:
         hotwords = [word for phrase in self.settings.hotwords for word in phrase.split()]
         return build_lexicon([*words, *hotwords], self.vocabulary, path or "lexicon")
 
-    def _weigh(self) -> None:
+    def _apply_weights(self) -> None:
         settings = self.settings
         weight = DEFAULT_LM_WEIGHT if settings.lm_weight is None else settings.lm_weight
         self._scorer, self._options = (
@@ -132,7 +130,7 @@ class BeamSearch:
                 min(settings.beam_tokens, len(self.vocabulary)),
                 weight,
                 settings.word_score or 0.0,
-                log_add=True,  # all alignments of a prefix count, as without a language model
+                log_add=True,  # sum over all alignments of a prefix
             ),
         )
         if settings.hotwords:
@@ -143,10 +141,20 @@ class BeamSearch:
         self._search = self._open()
 
     def _texts(self) -> list[str]:
-        """What each entry writes."""
+        """Text of each entry."""
         return self._entries if self.lexicon is None else [word + WORD_SEPARATOR for word in self._entries]
 
     def _open(self) -> Any:
         blank = self.vocabulary.blank_id
         silence = blank if self._separator is None else self._separator
         return open_search(len(self.vocabulary), blank, silence, self._options, self.lexicon, self._scorer)
+
+
+def open_decoder(vocabulary: Vocabulary, settings: DecodingSettings = GREEDY) -> Decoder:
+    """Return the decoder that settings describe, for posteriors over a vocabulary.
+
+    Raises:
+        LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary.
+        MissingExtraError: a beam search without flashlight-text.
+    """
+    return GreedyDecoder(vocabulary.blank_id) if settings.kind == "greedy" else BeamSearch(vocabulary, settings)

@@ -1,6 +1,8 @@
-"""torchaudio's beam search decoder and KenLM, by flashlight-text: the only file that asks for them (extra ``lm``).
+"""torchaudio's beam search decoder and KenLM, through flashlight-text (extra ``lm``). Only this file imports them.
 
-Knows tokens and words by number; nothing of vocabularies. Tokens are named by their ids.
+Tokens and words are numbered; tokens are named by their ids.
+
+Shapes: B utterances, T frames, V vocabulary.
 """
 
 import os
@@ -11,20 +13,23 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import Tensor
+
 from asr_kd.decoding.hotwords import Hotwords
 from asr_kd.decoding.lexicon import Lexicon
 from asr_kd.errors import LanguageModelError, MissingExtraError
+from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.kneser_ney import UNKNOWN
 
-NONSENSE = "<no-such-word>"
-"""Stands for every word that a language model does not know."""
+NO_SUCH_WORD = "<no-such-word>"
+"""Stands for every word outside a language model."""
 
 FIRST_MARK = -2
-"""Below KenLM's own mark of a sentence's end, −1, among the children of its states."""
+"""Key below −1, which KenLM uses for the end of a sentence among the children of its states."""
 
 
 class SearchOptions(NamedTuple):
-    """What flashlight calls by these names."""
+    """Options of the search, under flashlight's names."""
 
     beam_size: int
     beam_threshold: float
@@ -35,7 +40,7 @@ class SearchOptions(NamedTuple):
 
 
 def open_factory() -> Callable[..., Any]:
-    """torchaudio's `ctc_decoder`.
+    """Return torchaudio's `ctc_decoder`.
 
     Raises:
         MissingExtraError: flashlight-text is not installed.
@@ -48,14 +53,14 @@ def open_factory() -> Callable[..., Any]:
 
 
 def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
-    """A KenLM n-gram whose words are numbered as `entries`.
+    """Open a KenLM n-gram model with its words numbered as `entries`.
 
     Args:
         path: ARPA, packed with gzip or not, or KenLM's binary format.
         entries: words or symbols, by number.
 
     Raises:
-        LanguageModelError: no such file, not an n-gram model, or it knows none of the entries.
+        LanguageModelError: no such file, not an n-gram model, or it holds none of the entries.
         MissingExtraError: flashlight-text is not installed.
     """
     open_factory()
@@ -69,7 +74,7 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
             expected="an n-gram model",
             remedy="Build one with `asr-kd lm build`, or name it",
         )
-    dictionary = Dictionary([*entries, UNKNOWN, NONSENSE])
+    dictionary = Dictionary([*entries, UNKNOWN, NO_SUCH_WORD])
     dictionary.set_default_index(len(entries))
     try:
         with _quiet():
@@ -79,9 +84,9 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
         raise LanguageModelError(
             f"KenLM cannot read it ({reason})", where=path, expected="ARPA, .arpa.gz or KenLM's binary format"
         ) from error
-    if not knows_any(lm, len(entries)):
+    if not _contains_any(lm, len(entries)):
         raise LanguageModelError(
-            f"it knows none of {', '.join(map(repr, entries[:5]))} …",
+            f"it holds none of {', '.join(map(repr, entries[:5]))} …",
             where=path,
             expected="words of the lexicon with one, symbols of tokens.txt without",
             remedy="Name a lexicon for a model over words; build one over tokens with `asr-kd lm build --unit token`",
@@ -89,24 +94,24 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
     return lm
 
 
-def knows_any(lm: Any, entries: int) -> bool:
-    """Whether any entry is likelier, or less likely, than a word that the model does not know."""
+def _contains_any(lm: Any, entries: int) -> bool:
+    """Whether any entry scores other than a word outside the model."""
     start = lm.start(False)
     unknown = lm.score(start, entries + 1)[1]
     return any(lm.score(start, index)[1] != unknown for index in range(entries))
 
 
 def with_hotwords(lm: Any, weight: float, hotwords: Hotwords, texts: Sequence[str]) -> Any:
-    """A model that adds what hotwords earn; use it with weight 1.
+    """Wrap a language model so that it adds the scores of hotwords; use the result with weight 1.
 
-    The automaton's state is kept as a mark among the children of the model's own states, so that it lives exactly as
-    long as they do: nothing grows with a stream.
+    The automaton's state is stored as a mark among the children of the model's own states and is freed with them, so
+    memory does not grow with a stream.
 
     Args:
         lm: a KenLM n-gram, or None.
-        weight: of its scores.
+        weight: factor of its scores.
         hotwords: the automaton.
-        texts: what each entry writes, by number.
+        texts: text of each entry, by number.
     """
     open_factory()
     from flashlight.lib.text.decoder import LM, ZeroLM
@@ -115,7 +120,7 @@ def with_hotwords(lm: Any, weight: float, hotwords: Hotwords, texts: Sequence[st
         def __init__(self) -> None:
             LM.__init__(self)
             self.inner = ZeroLM() if lm is None else lm
-            self.expanded: tuple[Any, int] = (None, 0)  # the state that was looked at last, and its mark
+            self.expanded: tuple[Any, int] = (None, 0)  # the last state, and its mark
 
         def start(self, start_with_nothing: bool) -> Any:
             state = self.inner.start(start_with_nothing)
@@ -144,15 +149,15 @@ def _marked(state: Any) -> int:
 def open_search(
     tokens: int, blank_id: int, silence_id: int, options: SearchOptions, lexicon: Lexicon | None, lm: Any
 ) -> Any:
-    """torchaudio's decoder.
+    """Return torchaudio's decoder.
 
     Args:
-        tokens: how many there are.
+        tokens: number of tokens.
         blank_id: the CTC blank.
-        silence_id: what may stand between words; without a lexicon, what `word_score` counts.
+        silence_id: token that may stand between words; without a lexicon, the one that `word_score` counts.
         options: of the search.
-        lexicon: the words that may be said; None allows every sequence of tokens.
-        lm: as `open_kenlm` or `with_hotwords` gives it, its entries the lexicon's words or the tokens; or None.
+        lexicon: allowed words; None allows every sequence of tokens.
+        lm: result of `open_kenlm` or `with_hotwords`, with the lexicon's words or the tokens as entries; or None.
     """
     names = [str(token) for token in range(tokens)]
     arguments = {
@@ -170,14 +175,14 @@ def open_search(
     with tempfile.TemporaryDirectory() as folder:
         spelled, words = Path(folder, "lexicon.txt"), Path(folder, "words.txt")
         spelled.write_text("".join(lexicon.lines()), encoding="utf-8")
-        # By this list the words are numbered; flashlight's own order would be another.
+        # This list numbers the words; flashlight's own order is different.
         words.write_text("".join(f"{word}\n" for word in [*lexicon.spellings, UNKNOWN]), encoding="utf-8")
         return open_factory()(lexicon=str(spelled), lm_dict=str(words), **arguments)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """KenLM draws its progress on the process' standard error."""
+    """Silence KenLM, which writes its progress to the standard error of the process."""
     sys.stderr.flush()
     kept = os.dup(2)
     try:
@@ -187,3 +192,65 @@ def _quiet() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+TOKENS_A_FRAME = 40
+"""Most likely tokens of a frame that the search extends prefixes with."""
+
+
+class ScoredTokens(NamedTuple):
+    """One hypothesis."""
+
+    tokens: list[int]
+    score: float  # log-probability, natural
+
+
+class NbestDecoder:
+    """Prefix beam search without a language model over posteriors of one vocabulary.
+
+    Scores are log-probabilities of token sequences, summed over all alignments inside the beam (Graves & Jaitly 2014;
+    Hannun 2014); with a beam wide enough they are exact.
+
+    Args:
+        vocab_size: V.
+        blank_id: the CTC blank.
+        separator_id: token of the space between words, where there is one. Hypotheses may differ only in separators at
+            their ends; compare their words.
+        beam_size: prefixes that are kept.
+        beam_threshold: prefixes this much less likely than the best are dropped, nats.
+
+    Raises:
+        MissingExtraError: flashlight-text is not installed.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        blank_id: int,
+        separator_id: int | None = None,
+        beam_size: int = 20,
+        beam_threshold: float = 25.0,
+    ) -> None:
+        names = [str(token) for token in range(vocab_size)]
+        self._decoder = open_factory()(
+            lexicon=None,
+            tokens=names,
+            blank_token=names[blank_id],
+            sil_token=names[blank_id if separator_id is None else separator_id],
+            nbest=beam_size,
+            beam_size=beam_size,
+            beam_size_token=min(vocab_size, TOKENS_A_FRAME),
+            beam_threshold=beam_threshold,
+            log_add=True,  # alignments of one prefix add up; without it only the best one would count
+        )
+
+    def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[ScoredTokens]]:
+        """Return at most `beam_size` hypotheses of each utterance, the best first; none where posteriors are NaN.
+
+        Args:
+            log_probs: [B, T, V], any float type; −inf is the logarithm of 0.
+            lens: frames of each utterance, [B].
+        """
+        on_cpu = log_probs.detach().float().clamp_min(LOWEST_LOG_PROB).cpu().contiguous()
+        found = self._decoder(on_cpu, lens.cpu())
+        return [[ScoredTokens(item.tokens.tolist(), float(item.score)) for item in items] for items in found]

@@ -1,9 +1,9 @@
-"""Words and phrases that a beam search prefers: an automaton over characters that says what the next ones earn.
+"""Words and phrases that a beam search prefers: an automaton over characters that scores the next ones.
 
-A phrase earns its score in equal parts from its first character to the end of its last word, and gives the parts back
-where the text goes another way; whole, it keeps them (Aho & Corasick 1975; the idea of parts and giving back is that
-of "Shallow-fusion end-to-end contextual biasing", Zhao et al. 2019). Over characters, so that it holds for any
-vocabulary and for whole words alike, and only between word borders: CAT is not heard in CATALOG. Knows no decoder.
+A phrase adds its score in equal parts from its first character to the end of its last word. The parts are subtracted
+again where the text continues otherwise (Aho & Corasick 1975; Zhao et al. 2019, "Shallow-fusion end-to-end contextual
+biasing"). The automaton works on characters, so it suits any vocabulary and whole words; phrases begin and end at word
+borders: CAT does not match in CATALOG.
 """
 
 from collections import deque
@@ -13,11 +13,11 @@ from asr_kd.text.vocabulary import WORD_SEPARATOR
 
 
 class Hotwords:
-    """The automaton.
+    """Automaton of phrases.
 
     Args:
         phrases: words between spaces.
-        score: what each occurrence of a phrase adds, nats. Phrases that overlap each add theirs.
+        score: added for each occurrence of a phrase, nats; overlapping phrases each add theirs.
 
     Attributes:
         start: the state before the first word.
@@ -26,33 +26,33 @@ class Hotwords:
     def __init__(self, phrases: Sequence[str], score: float) -> None:
         self._next: list[dict[str, int]] = [{}]
         self._fail = [0]
-        self._pending = [0.0]  # given in advance for a phrase that has begun
-        self._earned = [0.0]  # kept for good when the state is entered
+        self._pending = [0.0]  # added in advance for a phrase that has begun
+        self._earned = [0.0]  # added for good when the state is entered
         for phrase in dict.fromkeys(" ".join(phrase.split()) for phrase in phrases):
             self._add(WORD_SEPARATOR + phrase.replace(" ", WORD_SEPARATOR) + WORD_SEPARATOR, score)
         self._link()
-        self._known: dict[tuple[int, str], tuple[int, float]] = {}
+        self._cache: dict[tuple[int, str], tuple[int, float]] = {}
         self.start = self._follow(0, WORD_SEPARATOR)
 
     def advance(self, state: int, text: str) -> tuple[int, float]:
-        """The state after further text, and what it adds to the score.
+        """Return the state after further text, and its addition to the score.
 
         Args:
-            state: where the text before ended.
+            state: state after the text before.
             text: symbols of the vocabulary, U+2581 between words.
         """
-        found = self._known.get((state, text))
+        found = self._cache.get((state, text))
         if found is None:
             before, earned = state, 0.0
             for character in text:
                 state = self._follow(state, character)
                 earned += self._earned[state]
             found = state, earned + self._pending[state] - self._pending[before]
-            self._known[(before, text)] = found
+            self._cache[(before, text)] = found
         return found
 
     def finish(self, state: int) -> float:
-        """What the end of the text adds: it ends the last word, and what has only begun is given back."""
+        """Return the addition at the end of the text, which ends the last word; unfinished phrases lose their parts."""
         after, added = self.advance(state, WORD_SEPARATOR)
         return added - self._pending[after]
 
@@ -68,20 +68,20 @@ class Hotwords:
                 self._pending.append(0.0)
                 self._earned.append(0.0)
             state = following
-            done = score * index / (len(pattern) - 1)  # the border before the first word earns nothing
+            done = score * index / (len(pattern) - 1)  # the border before the first word adds nothing
             if index < len(pattern) - 1:
                 self._pending[state] = max(self._pending[state], done)
         self._earned[state] += score
 
     def _link(self) -> None:
-        """Where to go on when no phrase goes on: the longest end of the text that begins one."""
+        """Set the state that follows a mismatch: that of the longest suffix which begins a phrase."""
         queue = deque(self._next[0].values())
         while queue:
             state = queue.popleft()
             for character, following in self._next[state].items():
                 self._fail[following] = self._follow(self._fail[state], character)
                 queue.append(following)
-            # A shorter phrase that ends here counts as well, and what is given in advance is never less.
+            # A shorter phrase that ends here counts as well.
             self._earned[state] += self._earned[self._fail[state]]
             self._pending[state] = max(self._pending[state], self._pending[self._fail[state]])
 

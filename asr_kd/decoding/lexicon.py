@@ -1,6 +1,6 @@
-"""The words that a beam search may say, and how the vocabulary spells them.
+"""The words that a beam search may output, and their spellings in the vocabulary.
 
-Knows text and vocabularies; nothing of sounds: of a pronouncing lexicon only the words are read.
+Of a pronunciation lexicon only the words are read.
 """
 
 import gzip
@@ -13,7 +13,7 @@ from asr_kd.text.kneser_ney import SPECIAL
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 SMALLEST_SHARE = 0.5
-"""Of a lexicon's words, those that the vocabulary must be able to spell: else it is another language's or case's."""
+"""Share of a lexicon's words that the vocabulary must spell; below, its language or case is another."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Lexicon:
     Attributes:
         spellings: word → its spellings, token ids.
         left_out: words that the vocabulary cannot spell.
-        ends_in_separator: whether a spelling ends in the word separator, which an utterance's last word does not say.
+        ends_in_separator: whether spellings end in the word separator, which is absent after an utterance's last word.
     """
 
     spellings: dict[str, list[list[int]]]
@@ -31,17 +31,17 @@ class Lexicon:
     ends_in_separator: bool
 
     def lines(self) -> Iterator[str]:
-        """As flashlight reads it, tokens named by their ids."""
+        """Lines in flashlight's format, tokens named by their ids."""
         for word, spellings in self.spellings.items():
             for spelling in spellings:
                 yield f"{word} {' '.join(map(str, spelling))}\n"
 
 
 def build_lexicon(words: Iterable[str], vocabulary: Vocabulary, where: str | Path = "lexicon") -> Lexicon:
-    """Spell words.
+    """Return a lexicon of words.
 
-    Characters are followed by the word separator. Subwords have none, and flashlight lets the last token of a word
-    fill one frame only: each word is also spelled with that token twice, which collapses to the same.
+    A word of characters ends in the word separator. Subwords have none, and flashlight lets the last token of a word
+    fill only one frame; therefore each word is also spelled with that token twice, which collapses to the same.
 
     Raises:
         LanguageModelError: no word, or the vocabulary cannot spell half of them.
@@ -61,14 +61,14 @@ def build_lexicon(words: Iterable[str], vocabulary: Vocabulary, where: str | Pat
         raise LanguageModelError(
             f"the vocabulary can spell {len(spellings)} of its {seen} words",
             where=where,
-            expected=f"at least {SMALLEST_SHARE:.0%}, as the vocabulary writes them ({_examples(vocabulary)})",
-            remedy="Look at upper and lower case: the words must be written as the transcripts are",
+            expected=f"at least {SMALLEST_SHARE:.0%}, written as in the vocabulary ({_examples(vocabulary)})",
+            remedy="Write the words as the transcripts are written; check upper and lower case",
         )
     return Lexicon(spellings, seen - len(spellings), separator is not None)
 
 
 def read_words(path: Path) -> list[str]:
-    """The first column of each line, without marks such as <unk>.
+    """Read the first column of each line, without marks such as <unk>.
 
     Raises:
         LanguageModelError: the file cannot be read or holds no word.
@@ -87,14 +87,14 @@ def read_words(path: Path) -> list[str]:
 
 
 def open_text(path: Path):  # type: ignore[no-untyped-def]  # two kinds of file
-    """A text file, unpacked where its name ends in .gz."""
+    """Open a text file, decompressed if its name ends in .gz."""
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8")
     return path.open(encoding="utf-8")
 
 
 def separator_of(vocabulary: Vocabulary) -> int | None:
-    """The token between words, for vocabularies of characters; subwords begin with it instead."""
+    """Return the token between words of a character vocabulary; None for subwords, which begin with it."""
     if vocabulary.bpe is not None or WORD_SEPARATOR not in vocabulary.symbols:
         return None
     return vocabulary.symbols.index(WORD_SEPARATOR)

@@ -1,6 +1,6 @@
-"""Beam search of one stream, in constant memory: what all prefixes agree on is settled, and forgotten by the search.
+"""Beam search of one stream in constant memory: frames on which all prefixes agree are settled and dropped.
 
-For every way to cut an utterance into chunks the result is that of the search over the whole. Knows tensors only.
+For every way to cut an utterance into chunks the result is that of the search over the whole utterance.
 """
 
 import math
@@ -10,29 +10,29 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from asr_kd.decoding.hypothesis import NOTHING, Collapsed, Hypothesis, distinct
+from asr_kd.decoding.base import NOTHING, Collapsed, Hypothesis, distinct
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 
 SETTLE_FRAMES = 250
-"""Frames (ten seconds of speech) after which the search is asked again what is settled."""
+"""Frames (ten seconds) between two looks for settled frames."""
 
 LONGEST_UNSETTLED_FRAMES = 1_500
-"""Frames (a minute) after which the best prefix is settled although others are left: nothing shorter ever is so."""
+"""Frames (one minute) after which the best prefix is settled although others are left."""
 
 
 class StreamingBeam:
-    """One stream through a search of its own.
+    """Decoder of one stream, with its own search.
 
     Args:
         search: torchaudio's decoder.
         blank_id: the CTC blank.
-        settings: `nbest` and `sure_blank` of them.
-        last_frame: a frame [1, V] that ends the last word, see `BeamSearch.last_frame`.
-        words: a lexicon's words by number; None without a lexicon.
+        settings: `nbest` and `sure_blank` are used.
+        last_frame: frame [1, V] that ends the last word, see `BeamSearch.last_frame`.
+        words: words of the lexicon by number; None without one.
 
     Attributes:
-        num_frames: frames seen so far.
+        num_frames: frames decoded so far.
         trailing_blanks: frames at the end whose likeliest token is the blank.
     """
 
@@ -58,14 +58,14 @@ class StreamingBeam:
         self._settled_words: list[str] = []
         self._settled_score = 0.0
         self._previous = self._blank_id  # token of the last settled frame
-        self._heard: list[np.ndarray] = []  # frames [T, V] that the search has heard and that are not settled
-        self._numbers: list[int] = []  # which frames of the stream these are
-        self._new_frames = 0  # since the search was last asked what is settled
-        self._results: list[Any] | None = None  # of a stream that has ended
+        self._frames: list[np.ndarray] = []  # searched frames [T, V] that are not settled
+        self._numbers: list[int] = []  # their numbers in the stream
+        self._new_frames = 0  # since the last look for settled frames
+        self._results: list[Any] | None = None  # of an ended stream
 
     @property
     def pending_frames(self) -> int:
-        """Frames that the search still remembers."""
+        """Frames that are not settled."""
         return len(self._numbers)
 
     def accept(self, log_probs: Tensor) -> None:
@@ -81,31 +81,32 @@ class StreamingBeam:
             self._accept(frames[start : start + SETTLE_FRAMES])
 
     def _accept(self, frames: np.ndarray) -> None:
-        spoken = (frames.argmax(axis=-1) != self._blank_id).nonzero()[0]
-        self.trailing_blanks = len(frames) - 1 - int(spoken[-1]) if len(spoken) else self.trailing_blanks + len(frames)
-        kept, self._after_blank = heard_frames(frames, self._blank_id, self._sure_blank, self._after_blank)
-        heard = frames[kept]
-        self._settled_score += float(frames[:, self._blank_id].sum() - heard[:, self._blank_id].sum())
-        if len(heard):
-            self._search.decoder.decode_step(heard.ctypes.data, *heard.shape)
-            self._heard.append(heard)
+        not_blank = (frames.argmax(axis=-1) != self._blank_id).nonzero()[0]
+        last = int(not_blank[-1]) if len(not_blank) else -1 - self.trailing_blanks
+        self.trailing_blanks = len(frames) - 1 - last
+        kept, self._after_blank = searched_frames(frames, self._blank_id, self._sure_blank, self._after_blank)
+        searched = frames[kept]
+        self._settled_score += float(frames[:, self._blank_id].sum() - searched[:, self._blank_id].sum())
+        if len(searched):
+            self._search.decoder.decode_step(searched.ctypes.data, *searched.shape)
+            self._frames.append(searched)
             self._numbers += (kept + self.num_frames).tolist()
         self.num_frames += len(frames)
-        self._new_frames += len(heard)
+        self._new_frames += len(searched)
         if self._new_frames >= SETTLE_FRAMES:
             self._new_frames = 0
             self._settle()
 
     def finish(self) -> None:
-        """The stream has ended."""
+        """End the stream."""
         if self._results is None:
             if self._last_frame is not None:
                 self._search.decoder.decode_step(self._last_frame.ctypes.data, *self._last_frame.shape)
             self._search.decode_end()
-            self._results = self._search.decoder.get_all_final_hypothesis()[: candidates(self._nbest)]
+            self._results = self._search.decoder.get_all_final_hypothesis()[: num_candidates(self._nbest)]
 
     def nbest(self) -> list[Hypothesis]:
-        """At most `nbest` hypotheses, the best first; before `finish` the best one, as far as its words are whole."""
+        """Return at most `nbest` hypotheses, best first; before `finish` one, up to its last whole word."""
         if self._results is not None:
             return distinct([self._hypothesis(result) for result in self._results])[: self._nbest] or [NOTHING]
         if not self._numbers:
@@ -113,7 +114,7 @@ class StreamingBeam:
         return [self._hypothesis(self._search.decoder.get_best_hypothesis(0))]
 
     def _hypothesis(self, result: Any) -> Hypothesis:
-        """What is settled, and what a result says of the rest."""
+        """The settled part, continued by a result of the search."""
         settled = self._settled
         whole = Collapsed(list(settled.tokens), list(settled.frames), list(settled.ends), list(settled.log_probs))
         self._collapse(whole, result.tokens[1 : self.pending_frames + 1])
@@ -125,11 +126,11 @@ class StreamingBeam:
     def _collapse(self, into: Collapsed, path: Sequence[int]) -> None:
         """Add the frames after the settled ones."""
         if path:
-            values = np.concatenate(self._heard)[np.arange(len(path)), path].tolist()
+            values = np.concatenate(self._frames)[np.arange(len(path)), path].tolist()
             into.append(path, values, self._numbers, self._previous, self._blank_id)
 
     def _settle(self) -> None:
-        """Take over the frames on which all prefixes agree, and let the search forget them."""
+        """Settle the frames on which all prefixes agree, and drop them from the search."""
         results = self._search.decoder.get_all_final_hypothesis()
         if not results:
             return
@@ -149,29 +150,29 @@ class StreamingBeam:
         if self._words is not None:
             self._settled_words += [self._words[w] for w in best.words[1 : dropped + 1] if w >= 0]
         self._previous = best.tokens[dropped]
-        self._heard = [np.concatenate(self._heard)[dropped:].copy()]  # not a view, which would keep what is dropped
+        self._frames = [np.concatenate(self._frames)[dropped:].copy()]  # a copy: a view would keep the dropped frames
         self._numbers = self._numbers[dropped:]
 
 
-def candidates(nbest: int) -> int | None:
-    """How many paths to look at for so many texts: several may say the same. None: all."""
+def num_candidates(nbest: int) -> int | None:
+    """Number of paths that are needed for so many texts, of which several may be equal; None: all paths."""
     return 1 if nbest == 1 else None
 
 
-def heard_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_blank: bool) -> tuple[np.ndarray, bool]:
-    """Which frames the search hears: of neighbours that are surely blank the first, and all others.
+def searched_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_blank: bool) -> tuple[np.ndarray, bool]:
+    """Select the frames that are searched: of neighbours whose blank is nearly certain only the first, and all others.
 
-    A blank after a blank changes no prefix, and what else it could have been is too unlikely to matter (Jung et al.
-    2022, "Blank Collapse: Compressing CTC Emission for the Faster Decoding").
+    A blank after a blank changes no prefix (Jung et al. 2022, "Blank Collapse: Compressing CTC Emission for the Faster
+    Decoding").
 
     Args:
         frames: log-posteriors [T, V].
         blank_id: the CTC blank.
-        sure_blank: probability above which it is sure.
-        after_blank: whether the frame before the first is surely blank.
+        sure_blank: probability above which a blank is nearly certain.
+        after_blank: whether this holds for the frame before the first.
 
     Returns:
-        Their indices, and whether the last frame is surely blank.
+        Their indices, and whether the last frame is nearly certainly blank.
     """
     sure = frames[:, blank_id] > (math.log(sure_blank) if sure_blank < 1 else math.inf)
     if not len(sure):
@@ -183,7 +184,7 @@ def heard_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_bla
 
 
 def _agreed(paths: Sequence[Sequence[int]], words: Sequence[Sequence[int]]) -> int:
-    """How many positions from the start all paths share, tokens and words."""
+    """Number of positions from the start in which all paths have the same tokens and words."""
     both = np.concatenate([np.asarray(paths), np.asarray(words)], axis=0).reshape(2, len(paths), -1)
     same = (both == both[:, :1]).all(axis=(0, 1))
     return int(same.argmin()) if not same.all() else same.size

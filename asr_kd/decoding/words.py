@@ -1,19 +1,18 @@
-"""Words with times and confidences from a hypothesis. Knows vocabularies; nothing of audio or models.
+"""Words with times and confidences from a hypothesis.
 
-A model says a token when it is sure of it, which for a streaming one is after it was spoken: times are those of
-emission, on frames.
+Times are those of emission, in whole frames. A streaming model emits a token after it was spoken.
 """
 
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from asr_kd.decoding.hypothesis import Hypothesis
+from asr_kd.decoding.base import Hypothesis
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 
 class Word(NamedTuple):
-    """A word of a transcript."""
+    """Word of a transcript."""
 
     text: str
     start_seconds: float
@@ -22,24 +21,23 @@ class Word(NamedTuple):
 
 
 def text_of(hypothesis: Hypothesis, vocabulary: Vocabulary) -> str:
-    """What a hypothesis says."""
+    """Return the text of a hypothesis."""
     return vocabulary.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
 
 
 def words_of(
     hypothesis: Hypothesis, vocabulary: Vocabulary, frame_shift_ms: float, offset_ms: float = 0.0
 ) -> list[Word]:
-    """Its words, in order.
+    """Return the words of a hypothesis, in order.
 
     A word begins with the first frame of its first token and ends after the last frame of its last. Its confidence is
-    the geometric mean of its tokens' posteriors, each where it is highest: one sure token does not hide an unsure one,
-    and long words are not less sure for being long.
+    the geometric mean of its tokens' posteriors, each where it is highest, so that it does not depend on the length.
 
     Args:
-        hypothesis: of any decoder; with a lexicon its words are those of the search.
+        hypothesis: of any decoder; with a lexicon, its words are those of the search.
         vocabulary: of its tokens.
-        frame_shift_ms: from frame to frame.
-        offset_ms: where the first frame lies.
+        frame_shift_ms: time from frame to frame.
+        offset_ms: time of the first frame.
     """
     groups = _groups([vocabulary.symbols[token] for token in hypothesis.tokens])
     texts = [text for text, _ in groups]
@@ -55,7 +53,7 @@ def words_of(
 
 
 def _groups(symbols: Sequence[str]) -> list[tuple[str, list[int]]]:
-    """Words, and the places of the tokens that spell each; separators belong to none."""
+    """Words, each with the positions of its tokens; separators belong to none."""
     groups: list[tuple[str, list[int]]] = []
     begins = True
     for place, symbol in enumerate(symbols):
@@ -72,10 +70,10 @@ def _groups(symbols: Sequence[str]) -> list[tuple[str, list[int]]]:
 
 
 def _regrouped(hypothesis: Hypothesis, vocabulary: Vocabulary) -> list[tuple[str, list[int]]]:
-    """The search's words against its tokens, where these would be read otherwise.
+    """Assign tokens to the words of the search where the tokens alone would be split otherwise.
 
-    That is where subwords end a word twice (see `lexicon.build_lexicon`), or where a beam left no separator between
-    words: each word takes its spelling, and a last token that comes again at once.
+    This happens where subwords end a word twice (see `lexicon.build_lexicon`), or where the beam left no separator
+    between words. Each word takes its spelling, and a last token that is repeated at once.
     """
     groups: list[tuple[str, list[int]]] = []
     place, tokens = 0, hypothesis.tokens

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.decoding.hypothesis import Decoder
-from asr_kd.decoding.opening import GREEDY, open_decoder
-from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.base import Decoder
+from asr_kd.decoding.beam import open_decoder
+from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.decoding.words import text_of
 from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.subsampling import FRAME_SHIFT_MS

@@ -23,11 +23,9 @@ from asr_kd.export.sherpa_client import ClientFailure, ClientResult, client_is_i
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, SAMPLE_RATE
 from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.weights import LoadedModel
-from asr_kd.runtime.backend import Backend
+from asr_kd.runtime.backend import Backend, padded_num_samples
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, TOKENS, Bundle, read_bundle
-from asr_kd.runtime.graphs import open_backend
-from asr_kd.runtime.padding import padded_num_samples
-from asr_kd.runtime.recognizer import Recognizer, torch_recognizer
+from asr_kd.runtime.recognizer import Recognizer, open_backend, torch_recognizer
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 TOLERANCE = 1e-3

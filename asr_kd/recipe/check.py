@@ -4,13 +4,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from asr_kd.corpora.check import CheckReport, check_utterances
 from asr_kd.corpora.folder import list_folder
 from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import Exclusion, measure
 from asr_kd.corpora.settings import FolderSettings
+from asr_kd.corpora.utterance_checks import CheckReport, check_utterances
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.progress import Progress
 from asr_kd.recipe.settings import load_recipe

@@ -8,7 +8,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import BundleError, CheckpointError
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.system_outputs import spread
-from asr_kd.export.bundle import ExportSettings, Origin, bundle_places, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, Origin, bundle_places, export_bundle
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import DESCRIPTION, load_model
 from asr_kd.progress import SILENT, Progress

@@ -9,9 +9,8 @@ from asr_kd.errors import LanguageModelError
 from asr_kd.files import atomic_path, write_text
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate
+from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
 from asr_kd.text.normalize import Normalizer
-from asr_kd.text.sentences import read_sentences
 from asr_kd.text.vocabulary import Vocabulary
 
 

@@ -10,7 +10,7 @@ from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.export.bundle import ExportSettings
+from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.occupancy import POOLED

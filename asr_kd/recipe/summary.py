@@ -7,7 +7,7 @@ from rich.console import Console
 
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.tables import terminal_table
-from asr_kd.export.bundle import bundle_places
+from asr_kd.export.export_bundle import bundle_places
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import exported
 from asr_kd.recipe.stages import STAGES

@@ -1,4 +1,7 @@
-"""What can turn features into log-probabilities: the protocol, and the torch model behind it.
+"""Models that compute log-probabilities of features: the interface, the torch model, and the padding of utterances.
+
+Streams, masked passes over whole utterances and the parity check all pad by `padded_num_samples`, so their results are
+equal.
 
 Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 """
@@ -6,59 +9,62 @@ Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from asr_kd.errors import CheckpointError
+from asr_kd.features.fbank import FRAME_SHIFT_MS, FRAME_SHIFT_SAMPLES, SAMPLE_RATE, num_frames
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.state import StreamState
-from asr_kd.models.subsampling import FACTOR, feature_frames_for, output_lens
+from asr_kd.models.subsampling import FACTOR, LOOKAHEAD_FEATURE_FRAMES, feature_frames_for, output_lens
 
 State = TypeVar("State")
 
 SHORTEST_FEATURES = feature_frames_for(1)
-"""Feature frames below which the two unpadded convolutions have nothing to give."""
+"""Feature frames below which the two unpadded convolutions give no output."""
 
-NEVER = -1e4
-"""Log-probability of a token that must not be written: finite, so that differences stay numbers."""
+MASKED_LOG_PROB = -1e4
+"""Log-probability of a token that is never output; finite, so that differences are numbers."""
+
+DEFAULT_TAIL_MS = 320
+"""Silence after an utterance in which a CTC student, which emits late, finishes its last word."""
+
+LOOKAHEAD_MS = LOOKAHEAD_FEATURE_FRAMES * FRAME_SHIFT_MS
 
 
 class Backend(Protocol[State]):
-    """A model, wherever it runs. Its state is opaque to everyone else."""
+    """A model in any runtime. Its state is opaque to callers."""
 
     @property
     def context(self) -> Context | None:
-        """Chunk and left context of a streaming model, None for one that needs the whole utterance."""
+        """Chunk and left context of a streaming model, None for full context."""
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
         """Whole utterances, [B, T, 80] and [B] → log-probabilities [B, T', V] with their lengths."""
 
     def initial_state(self, streams: int) -> State:
-        """No history for so many streams."""
+        """State of so many streams without history."""
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
         """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it.
 
-        The state given may be used up: its arrays may be written over, and no other step can begin at it.
+        The given state may be overwritten; no other step may begin at it.
         """
 
     def join(self, states: Sequence[State]) -> State:
-        """States of several streams, each at its own position, as that of one batch."""
+        """Join the states of several streams, each at its own position, into that of a batch."""
 
     def split(self, state: State) -> list[State]:
-        """The state of each stream of a batch: the inverse of `join`."""
+        """Split the state of a batch into that of each stream: the inverse of `join`."""
 
 
 class TorchBackend:
-    """A model in this process, in evaluation mode, on the device where its weights are.
-
-    Results come back on the CPU, in float32.
+    """A torch model in evaluation mode, on the device of its weights. Results are float32 on the CPU.
 
     Args:
         model: full context or chunked.
-        unprintable: token ids that are never written.
+        unprintable: token ids that are never output.
     """
 
     def __init__(self, model: Conformer, unprintable: Sequence[int] = ()) -> None:
@@ -72,7 +78,7 @@ class TorchBackend:
 
     @torch.inference_mode()
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """One masked pass over whole utterances; for a chunked model equal to its streamed result."""
+        """Run one masked pass over whole utterances; for a chunked model it equals the streamed result."""
         device = self.model.mean.device
         missing = max(SHORTEST_FEATURES - features.shape[1], 0)
         features = torch.nn.functional.pad(features, (0, 0, 0, missing))
@@ -80,17 +86,17 @@ class TorchBackend:
         return EncoderOutput(mask_tokens(output.log_probs, self.unprintable).cpu(), output.lens.cpu())
 
     def initial_state(self, streams: int) -> StreamState:
-        """No history."""
+        """State without history."""
         return self.model.initial_state(streams)
 
     @torch.inference_mode()
     def step(self, features: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """One chunk of every stream."""
+        """Run one chunk of every stream."""
         log_probs, state = self.model.stream_step(features.to(self.model.mean.device), state)
         return mask_tokens(log_probs, self.unprintable).cpu(), state
 
     def join(self, states: Sequence[StreamState]) -> StreamState:
-        """States of several streams as one batch."""
+        """Join states into that of a batch."""
         keys, values, convs, processed = zip(*states, strict=True)
         return StreamState(
             [torch.cat(layer, dim=1) for layer in zip(*keys, strict=True)],
@@ -100,7 +106,7 @@ class TorchBackend:
         )
 
     def split(self, state: StreamState) -> list[StreamState]:
-        """The state of each stream: copies, so that one which stays behind does not keep the whole batch alive."""
+        """Split a state into copies, which do not keep the memory of the whole batch."""
 
         def one(tensor: Tensor, stream: int, dim: int) -> Tensor:
             return tensor.narrow(dim, stream, 1).clone()
@@ -117,22 +123,21 @@ class TorchBackend:
 
 
 def mask_tokens(log_probs: Tensor, token_ids: Sequence[int]) -> Tensor:
-    """[.., V] with some tokens made impossible; the rest is not renormalised, so that nothing else moves."""
+    """Set some tokens of [.., V] to `MASKED_LOG_PROB`; the others are not renormalised."""
     if not token_ids:
         return log_probs
     forbidden = torch.zeros(log_probs.shape[-1], dtype=torch.bool, device=log_probs.device)
     forbidden[list(token_ids)] = True
-    return log_probs.masked_fill(forbidden, NEVER)
+    return log_probs.masked_fill(forbidden, MASKED_LOG_PROB)
 
 
 def check_numbers(log_probs: Tensor, name: str) -> None:
-    """Refuse NaN: its best path would be an arbitrary but plausible text.
+    """Refuse NaN, whose best path would be an arbitrary text.
 
     Raises:
-        CheckpointError: names the model.
+        CheckpointError: there is a NaN; names the model.
     """
-    # One of them makes the sum one, which takes a fifth of the time of looking at each; by numpy, see `features.fbank`.
-    if np.isnan(log_probs.numpy().sum()):
+    if bool(log_probs.isnan().any()):
         raise CheckpointError(
             "gives log-probabilities that are not numbers",
             where=name,
@@ -141,14 +146,14 @@ def check_numbers(log_probs: Tensor, name: str) -> None:
 
 
 def run_chunks(backend: Backend[State], features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-    """Whole utterances through the streaming path, all in step: what a backend without a masked pass does.
+    """Run whole utterances chunk by chunk, for backends without a masked pass.
 
-    Utterances that end early go on with the padding; those frames lie beyond their length.
+    Utterances that end early continue with padding; those frames lie beyond their length.
 
     Args:
-        backend: a streaming one.
+        backend: of a streaming model.
         features: [B, T, 80] with T = 4·C·chunks + 3, or 0.
-        feature_lens: [B], such lengths as `padded_num_samples` gives.
+        feature_lens: [B], lengths as `padded_num_samples` gives them.
     """
     if backend.context is None:
         raise ValueError("a full-context model cannot run in chunks")
@@ -162,3 +167,30 @@ def run_chunks(backend: Backend[State], features: Tensor, feature_lens: Tensor) 
     if not outputs:
         return EncoderOutput(torch.zeros(features.shape[0], 0, 1), torch.zeros_like(feature_lens))
     return EncoderOutput(torch.cat(outputs, dim=1), output_lens(feature_lens))
+
+
+def num_chunks(num_samples: int, chunk_frames: int, tail_ms: int = DEFAULT_TAIL_MS) -> int:
+    """Return the number of chunks of an utterance, its tail included; 0 for an empty one.
+
+    Every feature frame of the audio and of the tail is among the 4·C frames by which a chunk advances, none only among
+    the 3 of its look-ahead.
+    """
+    if num_samples == 0:
+        return 0
+    frames = num_frames(num_samples + tail_ms * SAMPLE_RATE // 1000)
+    return max(-(-frames // (FACTOR * chunk_frames)), 1)
+
+
+def padded_num_samples(num_samples: int, chunk_frames: int, tail_ms: int = DEFAULT_TAIL_MS) -> int:
+    """Return the samples of an utterance after padding: exactly `num_chunks` windows of 4·C + 3 feature frames.
+
+    At least 30 ms are added, so that Kaldi's reflection at the end reads zeros only and features do not depend on
+    whether more silence follows.
+
+    Args:
+        num_samples: samples at 16 kHz.
+        chunk_frames: C, encoder frames of 40 ms in a chunk.
+        tail_ms: silence after the end that chunks must cover.
+    """
+    chunks = num_chunks(num_samples, chunk_frames, tail_ms)
+    return FRAME_SHIFT_SAMPLES * feature_frames_for(chunk_frames * chunks) if chunks else 0

@@ -1,7 +1,6 @@
-"""Audio to text with whatever is on disk: a model folder (torch) or an exported bundle (onnxruntime).
+"""Audio to text with a model folder (torch) or an exported bundle (onnxruntime, torch.export).
 
-Whole utterances in batches, or live streams; a chunked model gives the same text either way. Knows nothing of
-references or scores.
+Whole utterances in batches, or live streams; a chunked model gives the same text either way.
 
 Shapes: B utterances, S samples, T feature frames, V vocabulary.
 """
@@ -15,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis
+from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.endpoint import EndpointSettings
-from asr_kd.decoding.greedy import Alignment, GreedyDecoder
-from asr_kd.decoding.hypothesis import NOTHING, Decoder, Hypothesis
-from asr_kd.decoding.opening import GREEDY, open_decoder
-from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.greedy import GreedyDecoder
+from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.decoding.words import text_of
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
@@ -27,31 +26,31 @@ from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
 from asr_kd.models.weights import NO_PICKLES, LoadedModel, load_model
-from asr_kd.runtime.backend import Backend, TorchBackend, check_numbers, run_chunks
+from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, TorchBackend, check_numbers, padded_num_samples, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
-from asr_kd.runtime.bundle import read_bundle, split_graph
-from asr_kd.runtime.graphs import open_backend
-from asr_kd.runtime.padding import DEFAULT_TAIL_MS, padded_num_samples
+from asr_kd.runtime.bundle import PT2, Bundle, read_bundle, split_graph
+from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.pt2_backend import Pt2Backend
 from asr_kd.runtime.streaming import DEFAULT_ENDPOINT, StreamingRecognizer, check_samples
 from asr_kd.runtime.wire import unprintable_tokens
 from asr_kd.text.vocabulary import Vocabulary
 
 BATCH_SECONDS = 120.0
-"""Padded audio that goes through the model at once."""
+"""Padded audio in one batch."""
 
 LONGEST_MASKED_FRAMES = 12_000
-"""Feature frames (two minutes) up to which a masked pass beats chunks: its attention grows with the square."""
+"""Feature frames (two minutes) up to which a masked pass is faster than chunks; its attention is quadratic."""
 
 
 class Recognizer:
     """A model and its vocabulary.
 
     Args:
-        backend: where the model runs.
+        backend: the model.
         vocabulary: its tokens.
         tail_ms: silence after each utterance, for chunked models only.
-        name: what error messages call it.
-        decoder: turns its posteriors into text; None is greedy.
+        name: name of the model in error messages.
+        decoder: decoder of its posteriors; None is greedy.
     """
 
     def __init__(
@@ -74,14 +73,14 @@ class Recognizer:
     def stream(
         self, endpoint: EndpointSettings = DEFAULT_ENDPOINT, *, cut_at_endpoints: bool = False
     ) -> StreamingRecognizer:
-        """Start a live stream; `together.decode_together` steps several at once.
+        """Start a live stream; `streaming.step_together` decodes several at once.
 
         Args:
             endpoint: when an utterance has ended.
-            cut_at_endpoints: go on with a new utterance by itself then; see `StreamingRecognizer.take_utterances`.
+            cut_at_endpoints: start a new utterance then; see `StreamingRecognizer.take_utterances`.
 
         Raises:
-            CheckpointError: the model needs the whole utterance.
+            CheckpointError: a full-context model.
         """
         if self.context is None:
             raise CheckpointError(
@@ -94,7 +93,7 @@ class Recognizer:
         return StreamingRecognizer(self.backend, self.vocabulary, *settings)
 
     def in_context(self, context: Context) -> "Recognizer":
-        """The same recognizer with another chunk and left context; a model trained on dynamic chunks serves several.
+        """Return the recognizer with another chunk and left context, for models trained with dynamic chunks.
 
         Raises:
             CheckpointError: a full-context model, or a bundle, whose context is fixed.
@@ -106,11 +105,11 @@ class Recognizer:
         return changed
 
     def transcribe(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[str]:
-        """Text of whole utterances.
+        """Return the text of whole utterances.
 
         Args:
             waveforms: [S] each, floats at 16 kHz in [−1, 1]; any number and order of lengths.
-            batch_seconds: audio, padding counted, that goes through the model at once.
+            batch_seconds: audio in one batch, padding included.
 
         Raises:
             AudioError: a waveform is not such audio.
@@ -118,15 +117,10 @@ class Recognizer:
         found = self.hypotheses(waveforms, batch_seconds=batch_seconds)
         return [text_of(nbest[0], self.vocabulary) for nbest in found]
 
-    def align(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[Alignment]:
-        """As `transcribe`, with token ids and the 40 ms frame of each."""
-        found = self.hypotheses(waveforms, batch_seconds=batch_seconds)
-        return [Alignment(nbest[0].tokens, nbest[0].frames) for nbest in found]
-
     def hypotheses(
         self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS
     ) -> list[list[Hypothesis]]:
-        """As `transcribe`: the decoder's n-best of each, at least one; a frame is 40 ms."""
+        """As `transcribe`, returning the n-best hypotheses of each, at least one; a frame is 40 ms."""
         found = [[NOTHING]] * len(waveforms)
         for batch in batches_by_seconds([len(waveform) for waveform in waveforms], batch_seconds):
             output = self.log_probs([waveforms[index] for index in batch])
@@ -135,9 +129,9 @@ class Recognizer:
         return found
 
     def log_probs(self, waveforms: Sequence[Tensor]) -> EncoderOutput:
-        """Log-probabilities of one batch, [B, T', V] with lengths [B]; a frame is 40 ms.
+        """Return log-probabilities of one batch, [B, T', V] with lengths [B]; a frame is 40 ms.
 
-        Chunked models hear each utterance padded by `padded_num_samples`, as their streams do.
+        For chunked models each utterance is padded by `padded_num_samples`, as in their streams.
 
         Raises:
             AudioError: a waveform is not audio.
@@ -153,7 +147,7 @@ class Recognizer:
         return output
 
     def features(self, waveform: Tensor) -> Tensor:
-        """What the model hears of one utterance, [S] → [T, 80], its padding included.
+        """Return the features of one utterance, [S] → [T, 80], its padding included.
 
         Raises:
             AudioError: not audio.
@@ -162,7 +156,7 @@ class Recognizer:
         if self.context is None:
             return fbank(waveform)
         samples = padded_num_samples(len(waveform), self.context.chunk_frames, self.tail_ms)
-        # The computer of streams, not its batch twin: their last bits differ.
+        # As in streams: the last bits of `fbank` differ.
         computer = StreamingFbank()
         padded = torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
         return torch.cat([computer.accept(padded), computer.finish()])
@@ -176,15 +170,15 @@ def open_recognizer(
     num_threads: int = 1,
     decoding: DecodingSettings = GREEDY,
 ) -> Recognizer:
-    """Open a model folder or a bundle, whichever `path` is.
+    """Open a model folder or a bundle.
 
     Args:
-        path: a folder with model.json (run by torch on `device`) or bundle.json (run by onnxruntime), or one of a
-            bundle's graphs, such as BUNDLE/model.int8.onnx.
-        tail_ms: silence after an utterance; None takes what the bundle says, or the default.
+        path: a folder with model.json (torch on `device`) or bundle.json (onnxruntime or torch.export), or a graph of a
+            bundle, such as BUNDLE/model.int8.onnx.
+        tail_ms: silence after an utterance; None is that of the bundle, or the default.
         device: of a model folder.
         num_threads: of a bundle.
-        decoding: how its posteriors become text.
+        decoding: settings of the decoder.
 
     Raises:
         CheckpointError: neither of the two, or a damaged model folder.
@@ -212,7 +206,7 @@ def open_recognizer(
 def torch_recognizer(
     loaded: LoadedModel, *, tail_ms: int | None = None, decoding: DecodingSettings = GREEDY
 ) -> Recognizer:
-    """A recognizer for a model that is in memory already."""
+    """Return a recognizer of a loaded model."""
     backend = TorchBackend(loaded.model, unprintable_tokens(loaded.vocabulary))
     tail = DEFAULT_TAIL_MS if tail_ms is None else tail_ms
     decoder = open_decoder(loaded.vocabulary, decoding)
@@ -220,7 +214,7 @@ def torch_recognizer(
 
 
 def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
-    """The same model with another chunk and left context; one trained on dynamic chunks serves several.
+    """Return the model with another chunk and left context, for models trained with dynamic chunks.
 
     Raises:
         CheckpointError: a full-context model.
@@ -229,7 +223,7 @@ def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
 
 
 def _in_context(model: Conformer, context: Context, name: str) -> Conformer:
-    """The same weights under another chunk and left context."""
+    """The same weights with another chunk and left context."""
     streaming = model.settings.streaming
     if streaming is None:
         raise CheckpointError("is a full-context model", where=name, expected="a streaming one")
@@ -241,7 +235,7 @@ def _in_context(model: Conformer, context: Context, name: str) -> Conformer:
 
 
 def batches_by_seconds(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
-    """Indices of utterances of similar length, so many that their padded sum stays within `batch_seconds`."""
+    """Yield indices of utterances of similar length whose padded sum stays within `batch_seconds`."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         if batch and (len(batch) + 1) * lengths[index] > batch_seconds * SAMPLE_RATE:
@@ -250,3 +244,17 @@ def batches_by_seconds(lengths: Sequence[int], batch_seconds: float) -> Iterator
         batch.append(index)
     if batch:
         yield batch
+
+
+def open_backend(bundle: Bundle, num_threads: int = 1) -> OnnxBackend | Pt2Backend:
+    """Load the graph of a bundle as a backend.
+
+    Args:
+        bundle: result of `read_bundle`.
+        num_threads: threads per step in onnxruntime; torch has its own setting.
+
+    Raises:
+        BundleError: the graph cannot be loaded, or its inputs or outputs are not those of the wire format.
+        MissingExtraError: onnxruntime is needed and not installed.
+    """
+    return Pt2Backend(bundle) if bundle.graph == PT2 else OnnxBackend(bundle, num_threads)

@@ -1,58 +1,57 @@
-"""One live stream of audio to text: packets of any size in, a growing transcript out.
+"""Live streams of audio to text: packets of any size in, a growing transcript out.
 
-The transcript depends on the samples only, never on how they were cut into packets, and equals that of the
-masked pass over the same audio padded by ``padding``. ``together`` takes a model step for many streams at once.
+The transcript depends on the samples only, not on how they were cut into packets, and equals that of one masked pass
+over the same audio padded by `backend.padded_num_samples`. `step_together` runs one step of the model for many streams.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.decoding.base import Decoder, Hypothesis
 from asr_kd.decoding.endpoint import EndpointSettings, activated_rule
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.hypothesis import Decoder, Hypothesis
 from asr_kd.decoding.words import Word, text_of, words_of
-from asr_kd.errors import AudioError
+from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.features.fbank import NUM_MEL_BINS, StreamingFbank
 from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
-from asr_kd.runtime.backend import Backend, check_numbers
-from asr_kd.runtime.padding import DEFAULT_TAIL_MS, padded_num_samples
+from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, check_numbers, padded_num_samples
 from asr_kd.text.vocabulary import Vocabulary
 
 LOUDEST = 16.0
 """Samples beyond this were not scaled to [−1, 1]; resampling overshoots by far less."""
 
-
 DEFAULT_ENDPOINT = EndpointSettings()
 
 
 class Utterance(NamedTuple):
-    """A part of a stream that has ended; seconds count from the start of the stream."""
+    """An ended part of a stream; seconds count from the start of the stream."""
 
     text: str
     words: tuple[Word, ...]
     start_seconds: float
     end_seconds: float
-    rule: int | None  # the endpoint rule that ended it, 1 to 3; None: the caller or the end of the stream did
+    rule: int | None  # the endpoint rule that ended it, 1 to 3; None: the caller or the end of the stream
 
 
 class StreamingRecognizer:
-    """Decodes one stream: `accept` packets, read `partial`, end with `final`.
+    """Recognizer of one stream: `accept` packets, read `partial`, end with `final`.
 
-    A long recording is better cut where its speaker pauses: with `cut_at_endpoints` utterances that a rule ends are
-    collected, `take_utterances` hands them out, and `partial` and `final` are about the one that goes on. Rules are
-    asked after every chunk, so where a stream is cut does not depend on its packets either.
+    With `cut_at_endpoints`, utterances that an endpoint rule ends are collected for `take_utterances`; `partial` and
+    `final` then give the current utterance only. Rules are checked after every chunk, so the cuts do not depend on the
+    packets either.
 
     Args:
         backend: a streaming model; several streams may share it.
         vocabulary: its tokens.
-        tail_ms: silence that `final` appends so that the last word comes out.
-        name: what error messages call the model.
-        decoder: turns its posteriors into text; None is greedy.
+        tail_ms: silence that `final` appends so that the last word is emitted.
+        name: name of the model in error messages.
+        decoder: decoder of its posteriors; None is greedy.
         endpoint: when an utterance has ended, see `ended_by_rule`.
-        cut_at_endpoints: go on with a new utterance by itself when one has ended; without it nothing is cut.
+        cut_at_endpoints: start a new utterance whenever one has ended; without it nothing is cut.
     """
 
     def __init__(
@@ -75,11 +74,9 @@ class StreamingRecognizer:
         self.reset()
 
     def reset(self) -> None:
-        """Start a new utterance; nothing of the old one is remembered."""
+        """Start a new stream; no state of the old one is kept."""
         self._fbank = StreamingFbank()
-        self._features = np.zeros(
-            (0, NUM_MEL_BINS), dtype=np.float32
-        )  # of the chunk at hand: before it is complete what it repeats
+        self._features = np.zeros((0, NUM_MEL_BINS), dtype=np.float32)  # of the current chunk, as far as they are known
         self._state = self.backend.initial_state(1)
         self._decoder.reset()
         self._num_samples = 0
@@ -88,12 +85,12 @@ class StreamingRecognizer:
         self._ended: list[Utterance] = []
 
     def next_utterance(self) -> Utterance:
-        """End an utterance and go on: text and history of the model start anew, the audio does not.
+        """End the utterance and start the next: text and model state start anew, the audio continues.
 
-        As the client's Reset does (sherpa-onnx 2.0.1; tests/export compares the two).
+        This is the Reset of sherpa-onnx 2.0.1; tests/export compares the two.
 
         Returns:
-            The utterance that has ended; its text may be empty.
+            The ended utterance; its text may be empty.
         """
         rule = self.ended_by_rule
         self._decoder.finish()
@@ -107,33 +104,34 @@ class StreamingRecognizer:
         return ended
 
     def take_utterances(self) -> list[Utterance]:
-        """Utterances that rules have ended since the last call, those with text; only with `cut_at_endpoints`."""
+        """Return the utterances with text that rules have ended since the last call; needs `cut_at_endpoints`."""
         ended, self._ended = self._ended, []
         return ended
 
     def accept(self, samples: Tensor | np.ndarray) -> str:
-        """Take the next packet and return the transcript so far.
+        """Decode the next packet and return the transcript so far.
 
         Args:
             samples: [S] floats at 16 kHz in [−1, 1]; S may be 0.
 
         Raises:
-            AudioError: not such samples, or not finite. The stream is as before, and may go on.
+            AudioError: not such samples, or not finite; the stream is unchanged and may continue.
             ValueError: called after `final`.
         """
         self.feed(samples)
         return self.partial()
 
     def feed(self, samples: Tensor | np.ndarray) -> None:
-        """As `accept`, without putting the text together, whose length grows with the recording."""
+        """As `accept`, without returning the text, whose length grows with the recording."""
         self.queue(samples)
         self._run()
 
     def queue(self, samples: Tensor | np.ndarray) -> None:
-        """Take the next packet without decoding it: `together.step_together` does, for many streams at once.
+        """Take the next packet without decoding it; `step_together` decodes many streams at once.
 
         Raises:
-            AudioError: the samples are not such audio; the stream goes on without them.
+            AudioError: not such samples; the stream continues without them.
+            ValueError: called after `final`.
         """
         if self._finished:
             raise ValueError("this stream has ended; call reset() or open another one")
@@ -142,7 +140,7 @@ class StreamingRecognizer:
         self._fbank.queue(packet)
 
     def partial(self) -> str:
-        """The transcript of the chunks decoded so far."""
+        """Return the transcript of the chunks decoded so far."""
         return text_of(self._best, self._vocabulary)
 
     def final(self) -> str:
@@ -153,7 +151,7 @@ class StreamingRecognizer:
         return self.partial()
 
     def queue_end(self) -> None:
-        """Say that no more samples come, without decoding those that wait: once none do, `final` says the rest."""
+        """Queue the padding after the last sample without decoding; call `final` once `is_ready` is false."""
         if not self._finished:
             self._finished = True
             missing = padded_num_samples(self._num_samples, self._chunk_frames, self._tail_ms) - self._num_samples
@@ -162,11 +160,11 @@ class StreamingRecognizer:
                 self._fbank.end()
 
     def nbest(self) -> list[Hypothesis]:
-        """Hypotheses of this utterance, the best first; before `final` only one, which may yet change."""
+        """Return hypotheses of this utterance, the best first; before `final` only one, which may change."""
         return self._decoder.nbest()
 
     def words(self) -> list[Word]:
-        """Words of the best hypothesis, with seconds of audio from the start of the stream."""
+        """Return the words of the best hypothesis, with seconds from the start of the stream."""
         return words_of(self._best, self._vocabulary, FRAME_SHIFT_MS, self._frames_before * FRAME_SHIFT_MS)
 
     @property
@@ -180,21 +178,9 @@ class StreamingRecognizer:
         return list(self._best.frames)
 
     @property
-    def token_seconds(self) -> list[float]:
-        """When each token was emitted, in seconds of audio from the start of the utterance."""
-        return [frame * FRAME_SHIFT_MS / 1000 for frame in self._best.frames]
-
-    @property
     def ended_by_rule(self) -> int | None:
-        """The endpoint rule, 1 to 3, by which the utterance has ended, or None; then `next_utterance` goes on."""
-        return activated_rule(
-            self._endpoint, self._decoder.num_frames * FRAME_SHIFT_MS / 1000, self.trailing_silence_seconds
-        )
-
-    @property
-    def trailing_silence_seconds(self) -> float:
-        """How long the model has said nothing but blank: what an endpoint rule asks for."""
-        return self._decoder.trailing_blanks * FRAME_SHIFT_MS / 1000
+        """The endpoint rule, 1 to 3, that has ended the utterance; None while it continues."""
+        return activated_rule(self._endpoint, self._decoder.num_frames, self._decoder.trailing_blanks)
 
     @property
     def _best(self) -> Hypothesis:
@@ -202,12 +188,12 @@ class StreamingRecognizer:
 
     @property
     def decoded_seconds(self) -> float:
-        """Audio that chunks have been made of, from the start of the stream; the model has heard 30 ms beyond."""
+        """Audio decoded so far, from the start of the stream; the model has read 30 ms beyond."""
         return (self._frames_before + self._decoder.num_frames) * FRAME_SHIFT_MS / 1000
 
     @property
     def is_ready(self) -> bool:
-        """Whether a chunk is complete and waits for a step."""
+        """Whether a complete chunk is queued."""
         return len(self._features) + self._fbank.ready >= self._window_frames
 
     @property
@@ -216,18 +202,18 @@ class StreamingRecognizer:
         return 0 if self.is_ready else self._fbank.samples_until(self._window_frames - len(self._features))
 
     def window(self) -> tuple[Tensor, Any]:
-        """What the next step takes when the stream `is_ready`: features [4C + 3, 80], and the state of one stream."""
+        """Return the input of the next step of a stream that `is_ready`: features [4C + 3, 80] and its state."""
         missing = self._window_frames - len(self._features)
-        if missing > 0:  # of a chunk at a time: a packet's features alone cost more
+        if missing > 0:
             found = self._fbank.take(min(missing, self._fbank.ready))
             self._features = np.concatenate([self._features, found])
         return torch.from_numpy(self._features), self._state
 
     def take(self, log_probs: Tensor, state: Any) -> None:
-        """What that step gave: log-probabilities [C, V], and the state after it.
+        """Take the output of that step: log-probabilities [C, V] and the state after it.
 
         Raises:
-            CheckpointError: they are not numbers.
+            CheckpointError: the log-probabilities are NaN.
         """
         check_numbers(log_probs, self._name)
         self._features, self._state = self._features[FACTOR * self._chunk_frames :], state
@@ -238,15 +224,48 @@ class StreamingRecognizer:
                 self._ended.append(ended)
 
     def _run(self) -> None:
-        """Decode every chunk that is complete."""
+        """Decode every complete chunk."""
         while self.is_ready:
             features, state = self.window()
             log_probs, state = self.backend.step(features.unsqueeze(0), state)
             self.take(log_probs[0], state)
 
 
+def step_together(streams: Sequence[StreamingRecognizer]) -> dict[int, CheckpointError]:
+    """Decode the next chunk of every stream in one step of the model; each stream keeps its own position.
+
+    Rows of a batch do not influence one another, so every stream gives the text that it gives alone. The exception are
+    int8 bundles, whose activations share one scale per step; see `export.quantize`. sherpa-onnx batches the same way.
+
+    Args:
+        streams: of one model, all of them ready (`StreamingRecognizer.is_ready`).
+
+    Returns:
+        Position in `streams` → the error of a stream whose log-probabilities are NaN; the other streams have advanced.
+
+    Raises:
+        ValueError: streams of several models.
+    """
+    if not streams:
+        return {}
+    backend = streams[0].backend
+    if any(stream.backend is not backend for stream in streams):
+        raise ValueError("streams of several models cannot share a step")
+    features, states = zip(*(stream.window() for stream in streams), strict=True)
+    joined = backend.join(states) if len(states) > 1 else states[0]
+    log_probs, after = backend.step(torch.stack(features), joined)
+    parts = backend.split(after) if len(states) > 1 else [after]
+    failed = {}
+    for position, (stream, rows, state) in enumerate(zip(streams, log_probs, parts, strict=True)):
+        try:
+            stream.take(rows, state)
+        except CheckpointError as error:
+            failed[position] = error
+    return failed
+
+
 def check_samples(samples: Tensor | np.ndarray) -> Tensor:
-    """Samples as float32 [S].
+    """Return samples as float32 [S].
 
     Raises:
         AudioError: another shape or type, NaN or infinite values, or a scale that is not [−1, 1].
@@ -259,8 +278,7 @@ def check_samples(samples: Tensor | np.ndarray) -> Tensor:
             remedy="Divide 16-bit integers by 32768; choose or average channels before",
         )
     packet = packet.to("cpu", torch.float32).contiguous()
-    # Most packets hold less energy than one sample that is too loud; that is quicker to know. NaN exceeds both.
-    if not float(packet.dot(packet)) <= LOUDEST**2 and not float(packet.abs().max()) <= LOUDEST:
+    if len(packet) and not float(packet.abs().max()) <= LOUDEST:  # false for NaN too
         raise AudioError(
             f"samples reach {float(packet.abs().max()):g}",
             expected="finite floats in [-1, 1]",

@@ -1,31 +1,48 @@
-"""Files to text, one after another, read block by block: recordings of hours in constant memory.
+"""Audio files to text, read block by block, so that recordings of hours need constant memory.
 
-Through the streaming path when the model streams, in windows when it needs the whole utterance.
+Streaming models run through their streaming path. Full-context models run in overlapping windows of two minutes, whose
+frames go through one decoder. Transcripts are printed as plain lines, as JSON with words and n-best, or as ctm.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
 
 from asr_kd.audio import ChannelPolicy, read_blocks
-from asr_kd.decoding.opening import GREEDY
-from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.decoding.words import Word, text_of
+from asr_kd.decoding.base import Hypothesis
+from asr_kd.decoding.settings import GREEDY, DecodingSettings
+from asr_kd.decoding.words import Word, text_of, words_of
 from asr_kd.errors import AudioError
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
-from asr_kd.runtime.windows import WindowedStream
+from asr_kd.scoring.formats import TimedWord, ctm_lines
+
+WINDOW_SECONDS = 120
+"""Longest audio in one pass of a full-context model."""
+
+OVERLAP_SECONDS = 16
+"""Audio that neighbouring windows share."""
+
+WordForm = Literal["json", "ctm"]
+
+_FRAME_SAMPLES = SAMPLE_RATE * FRAME_SHIFT_MS // 1000
 
 
 class Scored(NamedTuple):
-    """One of several readings."""
+    """One of several hypotheses."""
 
     text: str
     score: float
 
 
 class Transcript(NamedTuple):
-    """The text of a file, or why there is none."""
+    """The text of a file, or the error that prevented it."""
 
     path: Path
     text: str
@@ -40,10 +57,10 @@ def transcribe_files(
     channels: ChannelPolicy = "refuse",
     decoding: DecodingSettings = GREEDY,
 ) -> Iterator[Transcript]:
-    """Transcribe audio files; one that cannot be read gives its error and the others go on.
+    """Transcribe audio files; a file that cannot be read gives its error, and the others follow.
 
     Raises:
-        AudioError: another word for `channels` than its policies.
+        AudioError: `channels` is none of its policies.
         CheckpointError, BundleError: the model is not one, or is damaged; before any file is read.
         LanguageModelError: the decoding does not fit the model.
     """
@@ -65,3 +82,84 @@ def _transcribe(recognizer: Recognizer, path: Path, channels: ChannelPolicy) -> 
     text = stream.final()
     scored = tuple(Scored(text_of(item, recognizer.vocabulary), item.score) for item in stream.nbest())
     return Transcript(path, text, None, tuple(stream.words()), scored)
+
+
+class WindowedStream:
+    """Runs a full-context model over a recording of any length; the text is complete at its end.
+
+    Up to two minutes are one pass, as in `Recognizer.transcribe`. Of longer recordings each window gives the frames
+    from the middle of the overlap before it to the middle of the overlap after it, so memory is constant.
+
+    Args:
+        recognizer: of a full-context model.
+    """
+
+    def __init__(self, recognizer: Recognizer) -> None:
+        self._recognizer = recognizer
+        self._decoder = recognizer.decoder.stream()
+        self._samples = torch.zeros(0)
+        self._decoded_frames = 0  # frames at the start of the samples that the window before has given
+        self._finished = False
+
+    def feed(self, samples: Tensor) -> None:
+        """Take further samples, [S].
+
+        Raises:
+            CheckpointError: the model gives NaN.
+        """
+        self._samples = torch.cat([self._samples, samples])
+        while len(self._samples) > WINDOW_SECONDS * SAMPLE_RATE:
+            window = self._samples[: WINDOW_SECONDS * SAMPLE_RATE]
+            border = (WINDOW_SECONDS - OVERLAP_SECONDS // 2) * SAMPLE_RATE // _FRAME_SAMPLES
+            self._forward(window, border)
+            dropped = (WINDOW_SECONDS - OVERLAP_SECONDS) * SAMPLE_RATE
+            self._decoded_frames = border - dropped // _FRAME_SAMPLES
+            self._samples = self._samples[dropped:].clone()
+
+    def final(self) -> str:
+        """End the recording and return its text."""
+        if not self._finished:
+            self._finished = True
+            self._forward(self._samples, None)
+            self._decoder.finish()
+        return text_of(self.nbest()[0], self._recognizer.vocabulary)
+
+    def nbest(self) -> list[Hypothesis]:
+        """Return hypotheses, the best first."""
+        return self._decoder.nbest()
+
+    def words(self) -> list[Word]:
+        """Return the words of the best hypothesis, with seconds from the start of the recording."""
+        return words_of(self.nbest()[0], self._recognizer.vocabulary, FRAME_SHIFT_MS)
+
+    def _forward(self, samples: Tensor, border: int | None) -> None:
+        if len(samples):
+            output = self._recognizer.log_probs([samples])
+            last = int(output.lens[0]) if border is None else border
+            self._decoder.accept(output.log_probs[0, self._decoded_frames : last])
+
+
+def transcript_lines(transcript: Transcript, form: WordForm | None = None) -> str:
+    """Return the printed form of a transcript, with line ends.
+
+    Args:
+        transcript: of a file that could be read.
+        form: None: the path and the text. `json`: one object with words, seconds, confidences and n-best. `ctm`: a line
+            per word under the file's name without its ending; none for a file without words.
+    """
+    if form is None:
+        return f"{transcript.path}\t{transcript.text}\n"
+    if form == "ctm":
+        words = transcript.words
+        timed = [TimedWord(w.text, w.start_seconds, w.end_seconds - w.start_seconds, w.confidence) for w in words]
+        return ctm_lines(transcript.path.stem, timed)
+    plain = {
+        "audio": str(transcript.path),
+        "text": transcript.text,
+        "words": [
+            {"word": w.text, "start": w.start_seconds, "end": w.end_seconds, "confidence": round(w.confidence, 4)}
+            for w in transcript.words
+        ],
+        "nbest": [{"text": item.text, "score": round(item.score, 4)} for item in transcript.nbest],
+    }
+    return json.dumps(plain, ensure_ascii=False) + "\n"

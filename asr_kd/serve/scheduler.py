@@ -19,8 +19,7 @@ from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.runtime.streaming import StreamingRecognizer, Utterance
-from asr_kd.runtime.together import step_together
+from asr_kd.runtime.streaming import StreamingRecognizer, Utterance, step_together
 from asr_kd.serve.metrics import Metrics
 from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings

@@ -11,7 +11,7 @@ from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.runtime.padding import LOOKAHEAD_MS
+from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
 from asr_kd.serve.metrics import Metrics
 from asr_kd.serve.protocol import Refusal

@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.decoding.nbest import NbestDecoder
+from asr_kd.decoding.flashlight import NbestDecoder
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,

@@ -4,11 +4,11 @@ import pytest
 import soundfile
 import torch
 
-from asr_kd.corpora.check import check_utterances
 from asr_kd.corpora.manifest import read_manifest, write_manifest
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import LibriSpeechSettings
+from asr_kd.corpora.utterance_checks import check_utterances
 from asr_kd.errors import AudioError, CorpusError
 from tests.helpers.corpus_layouts import write_chapter
 from tests.helpers.tiny_models import noise_speech

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.corpora.check import check_utterances, frames_available, frames_needed
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings
+from asr_kd.corpora.utterance_checks import check_utterances, frames_available, frames_needed
 from asr_kd.models.subsampling import output_lens
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.corpus_layouts import audio_bytes, write_audio

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from asr_kd import audio
 from asr_kd.audio import read_audio
-from asr_kd.corpora.check import check_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.utterance_checks import check_utterances
 from asr_kd.errors import AudioError, CorpusError
 from asr_kd.targets.sharding import manifest_sha256
 from tests.helpers.corpus_layouts import write_audio

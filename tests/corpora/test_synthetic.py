@@ -8,10 +8,10 @@ import pytest
 
 from asr_kd.audio import read_audio
 from asr_kd.corpora import synthetic
-from asr_kd.corpora.check import check_utterances
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import SPLITS, make_sentences, make_speakers, write_synthetic
+from asr_kd.corpora.utterance_checks import check_utterances
 from asr_kd.errors import CorpusError, MissingExtraError
 
 SMALL = SyntheticSettings(

@@ -11,11 +11,10 @@ import torch
 from torchaudio.models.decoder import ctc_decoder
 
 from asr_kd.decoding import streaming_beam
-from asr_kd.decoding.beam import BeamSearch
+from asr_kd.decoding.beam import BeamSearch, open_decoder
 from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.lexicon import build_lexicon
-from asr_kd.decoding.opening import open_decoder, read_decoding
-from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.settings import DecodingSettings, read_decoding
 from asr_kd.decoding.words import text_of, words_of
 from asr_kd.errors import LanguageModelError, MissingExtraError, RecipeError
 from asr_kd.text.kneser_ney import estimate
@@ -193,7 +192,7 @@ def test_a_stream_remembers_no_more_than_a_bound(lm):
     for seed in range(30):
         stream.accept(random_posteriors(200, seed)[0])
         longest = max(longest, stream.pending_frames)
-        assert sum(len(part) for part in stream._heard) == stream.pending_frames
+        assert sum(len(part) for part in stream._frames) == stream.pending_frames
         kept = len(stream._search.decoder.get_all_final_hypothesis()[0].tokens)
         assert kept <= streaming_beam.SETTLE_FRAMES + 250
     assert stream.num_frames == 6_000
@@ -367,7 +366,7 @@ def test_subwords_may_fill_several_frames_at_the_end_of_a_word():
     assert text_of(free, vocabulary) == "ABBA BAB"
     decoder.lexicon = lexicon
     decoder._entries = list(lexicon.spellings)
-    decoder._weigh()
+    decoder._apply_weights()
     [[found]] = decoder.decode(log_probs.unsqueeze(0), torch.tensor([len(path)]))
     assert found.words == ("ABBA", "BAB")
     assert found.score == pytest.approx(free.score, abs=0.01)

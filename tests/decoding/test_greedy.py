@@ -7,8 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.greedy import greedy, greedy_alignments
-from asr_kd.decoding.streaming import StreamingGreedy
+from asr_kd.decoding.greedy import StreamingGreedy, greedy, greedy_alignments
 
 VOCAB_SIZE = 4
 paths = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=30)

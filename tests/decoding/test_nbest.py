@@ -8,8 +8,8 @@ from collections import defaultdict
 import pytest
 import torch
 
+from asr_kd.decoding.flashlight import NbestDecoder, ScoredTokens
 from asr_kd.decoding.greedy import greedy
-from asr_kd.decoding.nbest import NbestDecoder, ScoredTokens
 from asr_kd.errors import MissingExtraError
 
 pytest.importorskip("flashlight")

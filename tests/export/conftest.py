@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.export.bundle import ExportSettings, Origin, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, Origin, export_bundle
 from asr_kd.export.readme import write_readme
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer

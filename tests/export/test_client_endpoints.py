@@ -86,6 +86,16 @@ def test_our_utterances_end_where_the_clients_do(bundle, tmp_path):
     assert len(check(bundle, torch.cat(parts), rules, tmp_path)) >= 3
 
 
+@pytest.mark.parametrize("seconds", [0.8, 1.6, 1.92])
+def test_endpoints_at_whole_chunks_are_the_clients(bundle, tmp_path, seconds):
+    """Lengths of whole chunks: in float64 the first two would end an utterance one chunk before the client."""
+    pytest.importorskip("sherpa_onnx")
+    rules = EndpointSettings(
+        rule1_min_trailing_silence=99, rule2_min_trailing_silence=99, rule3_min_utterance_length=seconds
+    )
+    assert check(bundle, noise_speech(6.0, 1), rules, tmp_path)
+
+
 @pytest.mark.skipif("ASR_KD_BUNDLE" not in os.environ, reason="ASR_KD_BUNDLE names no bundle of a trained model")
 def test_real_utterances_end_where_the_clients_do(corpora_root, tmp_path):
     """Three of AN4's sentences with pauses between, heard by the bundle that ASR_KD_BUNDLE names."""

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-import asr_kd.export.bundle
+import asr_kd.export.export_bundle
 import asr_kd.export.parity
 import asr_kd.export.sherpa_client
 from asr_kd.errors import BundleError, MissingExtraError
-from asr_kd.export.bundle import ExportSettings, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.export.parity import client_input, stream_alignments, verify_bundle
 from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.models.settings import Context
@@ -63,7 +63,7 @@ def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_fol
 def test_the_graph_holds_no_path_of_the_machine_that_made_it(bundle):
     content = (bundle / MODEL).read_bytes()
     assert b".py" not in content
-    assert str(asr_kd.export.bundle.__file__).encode().rpartition(b"/asr_kd/")[0] not in content
+    assert str(asr_kd.export.export_bundle.__file__).encode().rpartition(b"/asr_kd/")[0] not in content
 
 
 def test_a_bundle_opens_as_a_recognizer_and_says_what_its_model_says(bundle, model_folder, waveforms):
@@ -211,7 +211,7 @@ def test_a_graph_that_differs_from_its_model_gets_no_name(model_folder, tmp_path
     destination.mkdir()
     (destination / "older").write_text("kept")
     monkeypatch.setattr(
-        asr_kd.export.bundle,
+        asr_kd.export.export_bundle,
         "SherpaWire",
         lambda model, unprintable: asr_kd.export.sherpa.SherpaWire(tiny_model(seed=5)),
     )

@@ -10,7 +10,7 @@ import asr_kd.recipe.export_model
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import BundleError
-from asr_kd.export.bundle import ExportSettings
+from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.models.settings import Context
 from asr_kd.recipe.export_model import contexts_of, export_model
 from tests.helpers.tiny_models import noise_speech, save_tiny_model

@@ -19,7 +19,7 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import BundleError, RecipeError
 from asr_kd.evaluation.compute import int8_size
 from asr_kd.evaluation.opening import open_system
-from asr_kd.export.bundle import ExportSettings, bundle_places, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, bundle_places, export_bundle
 from asr_kd.export.parity import mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
 from asr_kd.export.sherpa_client import client_is_installed
@@ -27,9 +27,8 @@ from asr_kd.models.attention import step_table
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, file_entry, read_bundle
-from asr_kd.runtime.graphs import open_backend
 from asr_kd.runtime.pt2_archive import UnsafeArchiveError, checked_archive
-from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.runtime.recognizer import open_backend, open_recognizer
 from tests.helpers.tiny_models import noise_speech, save_tiny_model, tiny_model
 
 PROGRAM, WEIGHTS = "archive/models/model.json", "archive/data/weights/model_weights_config.json"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr_kd.audio import read_audio
-from asr_kd.export.bundle import export_bundle
+from asr_kd.export.export_bundle import export_bundle
 from asr_kd.export.sherpa_client import client_is_installed
 from asr_kd.features.fbank import fbank
 from asr_kd.models.conformer import Conformer

@@ -8,7 +8,7 @@ import typer
 
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.export.bundle import ExportSettings, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 from tests.helpers.tiny_run import RECIPE, command, one_line
 

@@ -10,13 +10,11 @@ import torch
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.models.subsampling import feature_frames_for
-from asr_kd.runtime import transcribe, windows
+from asr_kd.runtime import transcribe
 from asr_kd.runtime.backend import TorchBackend
-from asr_kd.runtime.lines import transcript_lines
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
-from asr_kd.runtime.transcribe import transcribe_files
-from asr_kd.runtime.windows import WindowedStream
+from asr_kd.runtime.transcribe import WindowedStream, transcribe_files, transcript_lines
 from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model
 
 BEAM = DecodingSettings(kind="beam", beam_size=5, nbest=2)
@@ -101,8 +99,8 @@ def test_files_and_waveforms_give_the_same(tmp_path, decoding):
 def test_a_full_context_model_hears_windows(monkeypatch):
     recognizer = Recognizer(TorchBackend(tiny_model(streaming=False)), VOCABULARY)
     waveform = noise_speech(40.0, 2)
-    monkeypatch.setattr(windows, "WINDOW_SECONDS", 20)
-    monkeypatch.setattr(windows, "OVERLAP_SECONDS", 8)
+    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 20)
+    monkeypatch.setattr(transcribe, "OVERLAP_SECONDS", 8)
     heard = []
     log_probs = recognizer.log_probs
     monkeypatch.setattr(recognizer, "log_probs", lambda waves: heard.append(len(waves[0])) or log_probs(waves))
@@ -112,13 +110,13 @@ def test_a_full_context_model_hears_windows(monkeypatch):
     monkeypatch.setattr(stream._decoder, "accept", lambda rows: frames.append(rows) or accept(rows))
     for piece in waveform.split(3 * SAMPLE_RATE):
         stream.feed(piece)
-        assert stream.pending_seconds <= 20
+        assert len(stream._samples) <= 20 * 16_000
     text = stream.final()
     assert stream.final() == text
     assert max(heard) <= 20 * SAMPLE_RATE
     whole = log_probs([waveform])
     assert sum(map(len, frames)) == int(whole.lens[0]), "every frame once"
-    monkeypatch.setattr(windows, "WINDOW_SECONDS", 120)
+    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 120)
     short = WindowedStream(recognizer)
     short.feed(waveform)
     assert [short.final()] == recognizer.transcribe([waveform]), "up to a window, the whole is heard"
@@ -142,7 +140,7 @@ def test_endpoints_part_a_stream_and_its_words_keep_the_recordings_time():
     stream.final()
     after = stream.words()
     assert after[0].start_seconds >= frames * 0.04
-    assert stream.token_seconds[0] < after[0].start_seconds
+    assert stream.token_frames[0] * 0.04 < after[0].start_seconds
     assert before[-1].end_seconds <= frames * 0.04
 
 

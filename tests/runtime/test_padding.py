@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from asr_kd.features.fbank import num_frames
 from asr_kd.models.subsampling import output_lens
-from asr_kd.runtime.padding import num_chunks, padded_num_samples
+from asr_kd.runtime.backend import num_chunks, padded_num_samples
 
 
 @given(samples=st.integers(1, 400_000), chunk=st.integers(1, 40), tail_ms=st.integers(0, 2_000))

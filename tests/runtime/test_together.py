@@ -13,7 +13,7 @@ from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.runtime.together import step_together
+from asr_kd.runtime.streaming import step_together
 from tests.helpers.shared_steps import say_the_same_together
 from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, tiny_model
 

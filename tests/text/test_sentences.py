@@ -5,7 +5,7 @@ import gzip
 import pytest
 
 from asr_kd.errors import LanguageModelError
-from asr_kd.text.sentences import read_sentences
+from asr_kd.text.kneser_ney import read_sentences
 
 
 def test_each_kind_of_file_gives_its_sentences(tmp_path):

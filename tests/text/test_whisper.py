@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from asr_kd.errors import MissingExtraError
-from asr_kd.text import whisper
+from asr_kd.text import normalize as whisper
 from asr_kd.text.normalize import normalize
 
 NUMBERS = {

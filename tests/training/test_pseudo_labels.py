@@ -159,7 +159,7 @@ def test_from_letters_to_subwords_to_the_client(make_job, utterances, tmp_path):
     """A teacher of characters teaches a student of subwords, which is exported and understood by the client."""
     pytest.importorskip("flashlight")
     pytest.importorskip("sherpa_onnx")
-    from asr_kd.export.bundle import export_bundle
+    from asr_kd.export.export_bundle import export_bundle
     from asr_kd.runtime.recognizer import open_recognizer
 
     teacher = LocalTeacher(train(make_job(name="teacher", settings={"epochs": 1}), tmp_path / "teacher", Control()))

@@ -11,8 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, ChannelPolicy
-from asr_kd.corpora.formats.naming import recording_names
-from asr_kd.corpora.formats.table import Malformed, Rendering, Table, Unfit, audio_path, numbered_lines
+from asr_kd.corpora.formats.table import Malformed, Rendering, Table, Unfit, audio_path, numbered_lines, recording_names
 from asr_kd.corpora.manifest import Utterance, raise_wrong_rows
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.errors import CorpusError

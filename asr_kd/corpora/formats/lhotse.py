@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, AudioInfo, ChannelPolicy, length_problem
-from asr_kd.corpora.formats.naming import recording_names
 from asr_kd.corpora.formats.table import (
     UNKNOWN_SPEAKER,
     Malformed,
@@ -23,6 +22,7 @@ from asr_kd.corpora.formats.table import (
     numbered_lines,
     optional_text,
     positive_seconds,
+    recording_names,
     required_text,
     seconds,
 )

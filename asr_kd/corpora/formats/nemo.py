@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.audio import ChannelPolicy
-from asr_kd.corpora.formats.naming import names_of_files, segment_name
 from asr_kd.corpora.formats.table import (
     UNKNOWN_SPEAKER,
     Malformed,
@@ -19,10 +18,12 @@ from asr_kd.corpora.formats.table import (
     audio_path,
     json_lines,
     json_object,
+    names_of_files,
     numbered_lines,
     optional_text,
     positive_seconds,
     seconds,
+    segment_name,
 )
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Recording

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asr_kd.corpora.formats.catalogue import complete, convert, detect, read_table, render
-from asr_kd.corpora.formats.naming import segment_name
+from asr_kd.corpora.formats.table import segment_name
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import CorpusError

@@ -29,6 +29,7 @@ from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import LoadedModel, load_model
 from asr_kd.progress import SILENT, Progress
+from asr_kd.runtime.backend import DEFAULT_TAIL_MS, LOOKAHEAD_MS
 from asr_kd.runtime.bundle import (
     BPE_MODEL,
     DESCRIPTION,
@@ -43,7 +44,6 @@ from asr_kd.runtime.bundle import (
     VocabularyEntry,
     file_entry,
 )
-from asr_kd.runtime.padding import DEFAULT_TAIL_MS, LOOKAHEAD_MS
 from asr_kd.runtime.recognizer import with_context
 from asr_kd.runtime.wire import WireFormat, unprintable_tokens
 

@@ -1,6 +1,6 @@
-"""What every decoder gives: tokens with the frames they were said in, and how sure the posteriors were.
+"""Interfaces of decoders, and the hypotheses they return: tokens with frames and log-posteriors.
 
-Knows tensors only. Shapes: T frames, U tokens.
+Shapes: B utterances, T frames, V vocabulary, U tokens.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,55 +10,55 @@ from torch import Tensor
 
 
 class Hypothesis(NamedTuple):
-    """One reading of an utterance."""
+    """One hypothesis of an utterance."""
 
     tokens: list[int]  # [U], collapsed, without blanks
     frames: list[int]  # [U], where each was first emitted
     ends: list[int]  # [U], the last frame of each
-    log_probs: list[float]  # [U], the highest log-posterior of each within its frames
-    score: float  # of the whole, natural logarithm; with a language model its weighted share included
-    words: tuple[str, ...] | None = None  # from a lexicon; None: the tokens spell them
+    log_probs: list[float]  # [U], highest log-posterior of each within its frames
+    score: float  # natural logarithm, the weighted language model included
+    words: tuple[str, ...] | None = None  # words of a lexicon; None: the tokens spell them
 
 
 NOTHING = Hypothesis([], [], [], [], 0.0)
 
 
 class StreamDecoder(Protocol):
-    """Decodes one stream. The result does not depend on how the stream was cut."""
+    """Decoder of one stream. The result does not depend on how the stream is cut into chunks."""
 
     @property
     def num_frames(self) -> int:
-        """Frames seen so far."""
+        """Frames decoded so far."""
 
     @property
     def trailing_blanks(self) -> int:
-        """Frames at the end whose likeliest token is the blank: what endpoint rules read."""
+        """Frames at the end whose likeliest token is the blank, as endpoint rules need it."""
 
     def reset(self) -> None:
         """Start a new stream."""
 
     def accept(self, log_probs: Tensor) -> object:
-        """The next frames, [T, V]."""
+        """Decode the next frames, [T, V]."""
 
     def finish(self) -> None:
-        """The stream has ended; nothing follows before `reset`."""
+        """End the stream; nothing may follow before `reset`."""
 
     def nbest(self) -> list[Hypothesis]:
-        """The best first; before `finish` only one, which may yet change."""
+        """Return hypotheses, the best first; before `finish` only one, which may change."""
 
 
 class Decoder(Protocol):
-    """Turns posteriors into hypotheses, whole utterances or streams."""
+    """Decoder of whole utterances and of streams."""
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
-        """[B, T, V] with lengths [B] → at least one hypothesis an utterance, the best first."""
+        """[B, T, V] with lengths [B] → at least one hypothesis per utterance, the best first."""
 
     def stream(self) -> StreamDecoder:
-        """A stream of its own."""
+        """Return a decoder of one stream."""
 
 
 class Collapsed(NamedTuple):
-    """Tokens of a stretch of a path."""
+    """Collapsed tokens of a part of a path."""
 
     tokens: list[int]
     frames: list[int]
@@ -85,7 +85,7 @@ class Collapsed(NamedTuple):
                     self.ends.append(frame)
                     self.log_probs.append(value)
                 else:
-                    # A stream may begin within a token only after another stretch of it, which is here.
+                    # A chunk begins within a token only where the chunk before holds its beginning.
                     self.ends[-1] = frame
                     self.log_probs[-1] = max(self.log_probs[-1], value)
             previous = token
@@ -99,12 +99,12 @@ def collapse_path(path: Sequence[int], values: Sequence[float], frames: Iterable
 
 
 def distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Each text once, in the order given: paths of a search may differ in blanks and separators alone."""
+    """Keep the first hypothesis of each text; paths of a search may differ in blanks and separators only."""
     seen: set[tuple[object, ...]] = set()
     kept = []
     for item in hypotheses:
-        said = item.words if item.words is not None else tuple(item.tokens)
-        if said not in seen:
-            seen.add(said)
+        text = item.words if item.words is not None else tuple(item.tokens)
+        if text not in seen:
+            seen.add(text)
             kept.append(item)
     return kept
