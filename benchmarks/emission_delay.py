@@ -2,7 +2,7 @@
 
     python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--chunks 2 4 8 16]
 
-Measured as in the report (asr_kd/evaluation/delay.py): against forced alignment of the reference with the teacher's
+Measurements as in the report (asr_kd/evaluation/delay.py): against forced alignment of the reference with the teacher's
 posteriors, over tokens that both got right. The first table counts tokens by their delay in frames of 40 ms and says at
 which shift the posteriors are most alike; the second has a row for each chunk size. A model is a folder `…/model` of a
 run.
@@ -16,11 +16,9 @@ import torch
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.delay import Delays, measure_delay
-from asr_kd.evaluation.frames import frame_agreement
-from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
-from asr_kd.evaluation.matrix import in_context
-from asr_kd.evaluation.opening import open_system
+from asr_kd.evaluation.frame_measures import Delays, frame_agreement, measure_delay
+from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, open_system, posteriors_of
+from asr_kd.evaluation.sweeps import in_context
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
@@ -39,8 +37,8 @@ def main() -> None:
     waveforms = [read_utterance(utterance) for utterance in utterances]
     references = [utterance.text or "" for utterance in utterances]
     student = open_system("student", "other", arguments.student)
-    heard_student = heard(hearing_of(student))
-    teacher = bridged_to(heard(hearing_of(open_system("teacher", "teacher", arguments.teacher))), heard_student)
+    heard_student = heard(posteriors_of(student))
+    teacher = bridged_to(heard(posteriors_of(open_system("teacher", "teacher", arguments.teacher))), heard_student)
     by_teacher = [teacher.log_probs(waveform) for waveform in waveforms]
     pairs = list(zip(by_teacher, map(heard_student.log_probs, waveforms), strict=True))
     print_counts(measure_delay(references, teacher, heard_student, pairs))
@@ -50,12 +48,12 @@ def main() -> None:
         if heard_student.context is None:
             raise SystemExit("the student is a full-context model: it has no chunks")
         context = Context(chunk_frames, heard_student.context.left_context_frames)
-        variant = heard(hearing_of(in_context(student, context)))
+        variant = heard(posteriors_of(in_context(student, context)))
         pairs = list(zip(by_teacher, map(variant.log_probs, waveforms), strict=True))
         print_chunk(chunk_frames, measure_delay(references, teacher, variant, pairs))
 
 
-def heard(hearing: Hearing | None) -> Hearing:
+def heard(hearing: SystemPosteriors | None) -> SystemPosteriors:
     if hearing is None:
         raise SystemExit("a system that gives text only has no frames")
     return hearing

@@ -17,8 +17,8 @@ import jiwer
 import kaldialign
 
 from asr_kd.evaluation.comparison import agreements, errors_of, every_pair, words_of
-from asr_kd.evaluation.scored import Spoken, score_set
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.scoring.alignment import align_words
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
 from asr_kd.scoring.wer import score
@@ -115,7 +115,7 @@ def main() -> None:
         "bootstrap over speakers, one system": lambda: bootstrap_wer(counted, words, groups=groups),
         "three pairs: bootstraps and MAPSSWE": lambda: every_pair(scores, groups, resampling),
         "agreement in words": lambda: agreements([], scores),
-        "everything": lambda: score_set(Spoken(references, speakers), systems, [], EvaluationSettings()),
+        "everything": lambda: score_set(ReferenceSet(references, speakers), systems, [], EvaluationSettings()),
     }
     print(f"\n{'three systems, ' + str(resampling.samples) + ' resamples':<42}{'s':>8}")
     for name, job in jobs.items():

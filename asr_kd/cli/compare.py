@@ -28,7 +28,7 @@ def compare(
       asr-kd compare exp/an4 exp/an4-fold1 --out comparison
     """
     from asr_kd.evaluation.report.compare_files import terminal, write_comparison
-    from asr_kd.evaluation.report.comparing import compare_runs, open_runs
+    from asr_kd.evaluation.report.compare_runs import compare_runs, open_runs
 
     found = compare_runs(open_runs(runs), seeds=seeds, samples=samples)
     if out is not None:

@@ -68,16 +68,16 @@ def score(
       asr-kd score exp/an4/manifests/devtest.jsonl exp/an4/report/hypotheses/devtest/teacher.jsonl
     """
     from asr_kd.evaluation.report import write_report
-    from asr_kd.evaluation.score_files import Question, named_file, named_pair, score_files, write_texts
+    from asr_kd.evaluation.results_json import summarize
+    from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings
     from asr_kd.evaluation.statistics_tables import speaker_table
-    from asr_kd.evaluation.summary import summarize
     from asr_kd.evaluation.tables import terminal_table
 
     if write is not None and out is None:
         raise typer.BadParameter("needs --out", param_hint="--write")
     results = score_files(
-        Question(
+        ScoringRequest(
             reference,
             [named_file(given) for given in hypotheses],
             EvaluationSettings(normalizer=normalizer.value, bootstrap_samples=samples, bootstrap_seed=seed),

@@ -1,34 +1,54 @@
-"""Runs every system over the same utterances, scores and times them. Knows nothing of how reports look.
-
-Audio is read once and handed to all systems, batch by batch, so that they see the same samples and the same
-utterances are left out for all.
-"""
+"""Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, teachers_of, without_absent
-from asr_kd.evaluation.cost import measure_costs
-from asr_kd.evaluation.expense import all_costs
-from asr_kd.evaluation.external_systems import COST, check_others, external_outputs, read_other
-from asr_kd.evaluation.panel import Panel, measure_all
+from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
+from asr_kd.evaluation.cost_report import cost_report, measure_costs
+from asr_kd.evaluation.external_systems import COST, check_external, external_outputs, read_external
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
-from asr_kd.evaluation.results import Excluded, Results, RunFacts, SetResult
-from asr_kd.evaluation.scored import Spoken, score_set
-from asr_kd.evaluation.seeds import SeedRows
+from asr_kd.evaluation.results import Excluded, Measurements, Results, RunFacts
+from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system_outputs import Texts, ask, spread
+from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
+from asr_kd.evaluation.system_outputs import OutputTexts, ReferenceSet, score_set, spread, transcribe_all
 from asr_kd.evaluation.systems import Named, System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.bridge import BridgeSettings
 
 EXAMPLES = 3
-"""How many excluded utterances an error message names."""
+"""Excluded utterances that an error message names."""
+
+
+class TranscribedUtterances(NamedTuple):
+    """The utterances of a test set that are scored, and what systems wrote of them."""
+
+    utterances: Sequence[Utterance]
+    texts: Mapping[str, Mapping[str, str]]
+    """System's key → utterance id → text."""
+    excluded: Sequence[Excluded] = ()
+
+
+class MeasuredSystems(NamedTuple):
+    """The systems that are measured, and the settings of the measurements."""
+
+    systems: Sequence[System]
+    teachers: Mapping[str, str]
+    """System's key → its teacher's."""
+    settings: EvaluationSettings
+    bridge: BridgeSettings | None
+    progress: Progress
+
+    def teacher_of(self, system: System) -> System | None:
+        """The system's teacher among the systems."""
+        key = self.teachers.get(system.key)
+        return next((other for other in self.systems if other.key == key), None)
 
 
 def evaluate_systems(
@@ -37,17 +57,20 @@ def evaluate_systems(
     settings: EvaluationSettings,
     folder: Path,
     facts: RunFacts | None = None,
-    known: Mapping[str, Texts] | None = None,
+    known: Mapping[str, OutputTexts] | None = None,
     progress: Progress = SILENT,
 ) -> Results:
     """Evaluate all systems on all test sets and write the report into `folder`.
+
+    Audio is read once and passed to all systems batch by batch, so that they get the same samples and the same
+    utterances are left out for all.
 
     Args:
         systems: one for each role (see `System.key`).
         sets: test set → its utterances. Those without a transcript or with damaged audio are left out for
             every system, and listed.
-        facts: what the report must say of the run, and which pairs of students it compares.
-        known: test set → what systems wrote of it before; taken as it is in place of asking them again.
+        facts: further facts of the run for the report, and the pairs of students that it compares.
+        known: test set → transcripts from before; used as they are instead of transcribing again.
 
     Raises:
         EvaluationError: no system or no test set, an empty one, a duplicate id, a comparison with a system that is
@@ -55,39 +78,75 @@ def evaluate_systems(
         AsrKdError: the report cannot be written.
     """
     facts = facts or RunFacts()
-    others = [read_other(name, path) for name, path in settings.others.items()]
-    shown: list[Named] = [*systems, *others]
+    external = [read_external(name, path) for name, path in settings.others.items()]
+    shown: list[Named] = [*systems, *external]
     check_systems(shown)
     _check_sets(sets)
-    check_others(others, {name: {utterance.id for utterance in found} for name, found in sets.items()})
+    check_external(external, {name: {utterance.id for utterance in found} for name, found in sets.items()})
     pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
-    answered = {}
+    transcribed = {}
     for name, utterances in sets.items():
-        found = _answers(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
-        read = external_outputs(others, name, [utterance.id for utterance in found.utterances])
-        answered[name] = found._replace(texts=found.texts | read)
+        found = _transcribe(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
+        read = external_outputs(external, name, [utterance.id for utterance in found.utterances])
+        transcribed[name] = found._replace(texts={**found.texts, **read})
     seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
-    evaluated = {name: _score(found, pairs, settings, seeds) for name, found in answered.items()}
-    timed = [utterance for found in answered.values() for utterance in found.utterances]
+    scored = {
+        name: score_set(_references(found), found.texts, pairs, settings, seeds) for name, found in transcribed.items()
+    }
+    timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = measure_costs(systems, waveforms, progress=progress)
+    teachers = teachers_of([system.key for system in systems], pairs)
     results = Results(
         names={system.key: system.name for system in shown},
         roles={system.key: system.role for system in shown},
         details={system.key: dict(system.details) for system in shown},
-        sets=evaluated,
-        costs=costs | {other.key: COST for other in others},
+        sets=scored,
+        costs=costs | {system.key: COST for system in external},
         settings=settings,
         facts=facts,
         provenance=provenance(facts.command),
         measured=measure_all(
-            Panel(systems, teachers_of([system.key for system in systems], pairs), settings, facts.bridge, progress),
-            {name: (found.utterances, found.texts) for name, found in answered.items()},
-            all_costs(systems, costs, waveforms, memory=settings.memory, progress=progress),
+            MeasuredSystems(systems, teachers, settings, facts.bridge, progress),
+            transcribed,
+            cost_report(systems, costs, waveforms, memory=settings.memory, progress=progress),
         ),
     )
     write_report(results, folder, gather_evidence(results, systems, sets, settings.report, progress))
     return results
+
+
+def measure_all(
+    measured: MeasuredSystems, sets: Mapping[str, TranscribedUtterances], costs: Mapping[str, dict[str, Any]]
+) -> Measurements:
+    """Measure on every set what the settings request.
+
+    Args:
+        sets: by name.
+        costs: system → its cost report.
+    """
+    settings = measured.settings
+    systems: dict[str, dict[str, Any]] = {}
+    agreement: dict[str, dict[str, Any]] = {}
+    matrix: dict[str, list[Any]] = {}
+    robustness: dict[str, list[Any]] = {}
+    for name, (utterances, texts, _) in sets.items():
+        sample = Sample(utterances, settings, measured.bridge)
+        if sample.waveforms:
+            systems[name], agreement[name] = measure_set(measured.systems, measured.teachers, sample)
+            measured.progress.update(f"latency and silence {name}", 1, 1, "sets")
+        with_words = [utterance for utterance in utterances if (utterance.text or "").strip()]
+        swept = spread(with_words, settings.sweep_utterances or len(with_words))
+        for system in measured.systems if settings.matrix else ():
+            if can_change_context(system):
+                teacher = measured.teacher_of(system)
+                rows = context_matrix(system, name, swept, sample, teacher, measured.progress)
+                matrix.setdefault(system.key, []).extend(rows)
+        if settings.conditions:
+            found = robustness_rows(measured.systems, name, swept, texts, settings, measured.progress)
+            for key, rows in found.items():
+                robustness.setdefault(key, []).extend(rows)
+    return Measurements(systems, agreement, costs, matrix, robustness)
 
 
 def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
@@ -103,25 +162,17 @@ def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
             raise EvaluationError(f"the id {twice!r} stands in it more than once", where=name, expected="each id once")
 
 
-class _Answered(NamedTuple):
-    """What was transcribed of a test set."""
-
-    utterances: list[Utterance]
-    texts: dict[str, dict[str, str]]  # system's key → utterance id → text
-    excluded: list[Excluded]
-
-
-def _answers(
+def _transcribe(
     name: str,
     utterances: Sequence[Utterance],
     systems: Sequence[System],
     settings: EvaluationSettings,
-    known: Texts,
+    known: OutputTexts,
     progress: Progress,
-) -> _Answered:
+) -> TranscribedUtterances:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
-    found = ask(
+    found = transcribe_all(
         {system.key: system.recognizer for system in systems},
         left,
         settings.batch_seconds,
@@ -133,7 +184,9 @@ def _answers(
     excluded += found.excluded
     _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
     missing = {item.id for item in excluded}
-    return _Answered([utterance for utterance in left if utterance.id not in missing], found.texts, excluded)
+    return TranscribedUtterances(
+        [utterance for utterance in left if utterance.id not in missing], found.texts, excluded
+    )
 
 
 def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed: float) -> None:
@@ -148,14 +201,11 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     )
 
 
-def _score(
-    answered: _Answered, pairs: Sequence[Comparison], settings: EvaluationSettings, seeds: SeedRows
-) -> SetResult:
-    utterances = answered.utterances
-    spoken = Spoken(
+def _references(transcribed: TranscribedUtterances) -> ReferenceSet:
+    utterances = transcribed.utterances
+    return ReferenceSet(
         {utterance.id: utterance.text or "" for utterance in utterances},
         {utterance.id: utterance.speaker for utterance in utterances},
         sum(utterance.duration for utterance in utterances),
-        answered.excluded,
+        transcribed.excluded,
     )
-    return score_set(spoken, answered.texts, pairs, settings, seeds)

@@ -12,7 +12,7 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.systems import Role
 from asr_kd.files import sha256_of_file
-from asr_kd.scoring.transcripts import Transcripts, answers_of, read_transcripts
+from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcripts
 
 COST = Cost(
     parameters=None,
@@ -51,7 +51,7 @@ class ExternalSystem:
         return told | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
 
 
-def read_other(name: str, path: Path, role: Role = "other") -> ExternalSystem:
+def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem:
     """A file of hypotheses as a system.
 
     Raises:
@@ -61,7 +61,7 @@ def read_other(name: str, path: Path, role: Role = "other") -> ExternalSystem:
     return ExternalSystem(name, transcripts, sha256_of_file(transcripts.path), role)
 
 
-def others_sha256(others: Mapping[str, Path]) -> list[str]:
+def external_sha256(others: Mapping[str, Path]) -> list[str]:
     """Hex SHA-256 of each file of `evaluate.others`.
 
     Raises:
@@ -81,18 +81,18 @@ def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Seque
     """
     found: dict[str, dict[str, str]] = {}
     for other in others:
-        if knows(other, ids):
-            found[other.key], missing = answers_of(other.transcripts, ids)
+        if covers(other, ids):
+            found[other.key], missing = hypotheses_for(other.transcripts, ids)
             other.silent[test_set] = len(missing)
     return found
 
 
-def knows(other: ExternalSystem, ids: Collection[str]) -> bool:
+def covers(other: ExternalSystem, ids: Collection[str]) -> bool:
     """Whether its file has any of these utterances."""
     return any(utterance_id in other.transcripts.texts for utterance_id in ids)
 
 
-def check_others(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
+def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
     """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
 
     Args:
@@ -102,7 +102,7 @@ def check_others(others: Sequence[ExternalSystem], sets: Mapping[str, Collection
         EvaluationError: such a file.
     """
     for other in others:
-        if not any(knows(other, ids) for ids in sets.values()):
+        if not any(covers(other, ids) for ids in sets.values()):
             raise EvaluationError(
                 "has none of the utterances of this evaluation",
                 where=other.transcripts.path,

@@ -1,12 +1,11 @@
-"""What an evaluation found, as frozen data. Knows neither how it was measured nor how it is written."""
+"""Results of an evaluation, as frozen data."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
-from asr_kd.evaluation.measured import Measured
-from asr_kd.evaluation.seeds import SeedRow, SeedRows
+from asr_kd.evaluation.seed_rows import SeedRow, SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import Role
 from asr_kd.scoring.agreement import WordAgreement
@@ -14,6 +13,49 @@ from asr_kd.scoring.formats import TimedWord
 from asr_kd.scoring.significance import Interval
 from asr_kd.scoring.wer import GroupErrors, Score
 from asr_kd.targets.bridge import BridgeSettings
+
+Plain = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """Plain data by set and system's key."""
+
+    systems: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
+    """Set → system → `delay`, `stability`, `trailing_silence`."""
+    agreement: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
+    """Set → system → `frame_kl`, `argmax_agreement` …, which stand beside the agreement in words."""
+    costs: Mapping[str, Plain] = field(default_factory=dict)
+    """System → what running it takes."""
+    matrix: Mapping[str, list[Plain]] = field(default_factory=dict)
+    """System → a row for each set, chunk and left context."""
+    robustness: Mapping[str, list[Plain]] = field(default_factory=dict)
+    """System → a row for each set and condition."""
+
+    def added_to(self, summary: Plain) -> Plain:
+        """The summary with what was measured in its places."""
+        sets = {name: self._set(name, found) for name, found in summary["test_sets"].items()}
+        models = {
+            key: {**model, "cost": self.costs[key]} if key in self.costs else model
+            for key, model in summary["models"].items()
+        }
+        return {
+            **summary,
+            "test_sets": sets,
+            "models": models,
+            "matrix": {key: list(rows) for key, rows in self.matrix.items()},
+            "robustness": {key: list(rows) for key, rows in self.robustness.items()},
+        }
+
+    def _set(self, name: str, found: Plain) -> Plain:
+        measured, frames = self.systems.get(name, {}), self.agreement.get(name, {})
+        added = {key: {**found[key], **plain} for key, plain in measured.items() if key in found}
+        if frames:
+            words = found.get("agreement", {})
+            added["agreement"] = {
+                key: {**words.get(key, {}), **frames.get(key, {})} for key in dict.fromkeys([*words, *frames])
+            }
+        return {**found, **added}
 
 
 @dataclass(frozen=True)
@@ -134,5 +176,5 @@ class Results:
     settings: EvaluationSettings
     facts: RunFacts
     provenance: dict[str, Any]
-    measured: Measured = field(default_factory=Measured)
+    measured: Measurements = field(default_factory=Measurements)
     """Delay, stability, cost … beside the errors."""

@@ -10,18 +10,18 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
-from asr_kd.evaluation.external_systems import COST, ExternalSystem, read_other
+from asr_kd.evaluation.external_systems import COST, ExternalSystem, read_external
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.results import Results, RunFacts
-from asr_kd.evaluation.scored import Spoken, score_set
-from asr_kd.evaluation.seeds import SeedRows
+from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.evaluation.systems import Role, check_name, check_systems
 from asr_kd.files import atomic_folder
 from asr_kd.scoring.transcripts import (
     TextForm,
     Transcripts,
-    answers_of,
+    hypotheses_for,
     read_speakers,
     read_transcripts,
     write_transcripts,
@@ -41,7 +41,7 @@ _ROLES: dict[str, Role] = {
 
 
 @dataclass(frozen=True)
-class Question:
+class ScoringRequest:
     """What is to be scored."""
 
     reference: Path
@@ -57,19 +57,19 @@ class Question:
     """Of the test set; None takes the references' file name."""
 
 
-def score_files(question: Question) -> Results:
+def score_files(request: ScoringRequest) -> Results:
     """Score hypotheses against references, system by system and pair by pair.
 
     Raises:
         EvaluationError: a file cannot be read, ids do not match, two systems of one name, or a name that cannot be
             one.
     """
-    references = read_transcripts(question.reference.expanduser(), "reference")
-    test_set = question.name or _stem(question.reference)
+    references = read_transcripts(request.reference.expanduser(), "reference")
+    test_set = request.name or _stem(request.reference)
     check_name(test_set, "test set")
-    rows = _rows(question.hypotheses)
+    rows = _rows(request.hypotheses)
     systems = [
-        read_other(name, path, _ROLES.get(name, "other") if len(runs) == 1 else "other")
+        read_external(name, path, _ROLES.get(name, "other") if len(runs) == 1 else "other")
         for runs in rows.values()
         for name, path in runs
     ]
@@ -77,9 +77,9 @@ def score_files(question: Question) -> Results:
     ids = list(references.texts)
     hypotheses = {system.key: _answers(system, test_set, ids) for system in systems}
     one_run = {name for name, runs in rows.items() if len(runs) == 1}
-    pairs = resolve_comparisons(systems, [pair for pair in question.comparisons if set(pair.names) <= one_run])
-    spoken = Spoken(references.texts, _speakers(question, references), _seconds(references))
-    found = score_set(spoken, hypotheses, pairs, question.settings, _seeds(question, rows, systems))
+    pairs = resolve_comparisons(systems, [pair for pair in request.comparisons if set(pair.names) <= one_run])
+    spoken = ReferenceSet(references.texts, _speakers(request, references), _seconds(references))
+    found = score_set(spoken, hypotheses, pairs, request.settings, _seeds(request, rows, systems))
     for system in systems:
         found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
     return Results(
@@ -88,7 +88,7 @@ def score_files(question: Question) -> Results:
         details={system.key: system.details for system in systems},
         sets={test_set: found},
         costs={system.key: COST for system in systems},
-        settings=question.settings,
+        settings=request.settings,
         facts=RunFacts(),
         provenance=provenance(),
     )
@@ -135,7 +135,7 @@ def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple
 
 def _answers(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
     """Its texts of exactly these utterances."""
-    texts, silent = answers_of(system.transcripts, ids)
+    texts, silent = hypotheses_for(system.transcripts, ids)
     system.silent[test_set] = len(silent)
     unknown = [utterance_id for utterance_id in system.transcripts.texts if utterance_id not in texts]
     if unknown:
@@ -147,19 +147,19 @@ def _answers(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mappi
     return texts
 
 
-def _speakers(question: Question, references: Transcripts) -> dict[str, str]:
+def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str]:
     """Utterance id → speaker; empty where nobody says it for all."""
     ids = list(references.texts)
-    if question.speakers is None:
+    if request.speakers is None:
         return dict(references.speakers) if len(references.speakers) == len(ids) else {}
-    if question.speakers == PREFIX:
+    if request.speakers == PREFIX:
         return {utterance_id: utterance_id.replace("_", "-").split("-")[0] for utterance_id in ids}
-    told = read_speakers(Path(question.speakers).expanduser())
+    told = read_speakers(Path(request.speakers).expanduser())
     missing = [utterance_id for utterance_id in ids if utterance_id not in told]
     if missing:
         raise EvaluationError(
             f"names no speaker for {len(missing)} of {len(ids)} utterances ({', '.join(missing[:3])})",
-            where=question.speakers,
+            where=request.speakers,
             expected="every utterance",
         )
     return {utterance_id: told[utterance_id] for utterance_id in ids}
@@ -170,10 +170,10 @@ def _seconds(references: Transcripts) -> float | None:
 
 
 def _seeds(
-    question: Question, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[ExternalSystem]
+    request: ScoringRequest, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[ExternalSystem]
 ) -> SeedRows:
     runs = {row: [name for name, _ in named] for row, named in rows.items()}
-    asked = SeedRows(runs, _row_pairs(question.comparisons, runs))
+    asked = SeedRows(runs, _row_pairs(request.comparisons, runs))
     return asked.renamed({system.name: system.key for system in systems})
 
 

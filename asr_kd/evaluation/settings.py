@@ -1,12 +1,13 @@
-"""Settings of an evaluation. Knows nothing else."""
+"""Settings of an evaluation and of its page."""
 
 from pathlib import Path
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.evaluation.measuring_settings import MeasuringSettings
+from asr_kd.evaluation.conditions import STANDARD, Condition, parse_condition
+from asr_kd.models.settings import Context
 from asr_kd.text.normalize import ScoringNormalizer
 
 
@@ -14,18 +15,30 @@ class ReportSettings(Settings):
     """The page that shows an evaluation, report/index.html."""
 
     utterances: int = Field(40, ge=0, le=1_000)
-    """Utterances shown with waveform, spectrogram and token posteriors; every other one with its words."""
+    """Utterances shown with waveform, spectrogram and token posteriors; the others are shown as text."""
     audio: bool = True
-    """Whether these can be listened to. The page then holds recordings: think of who may hear them."""
+    """Whether these can be played. The page then contains recordings: consider who may receive it."""
     max_mb: float = Field(12.0, gt=0, le=500)
-    """Largest page, megabytes: sounds and pictures are left out beyond it, then utterances without errors."""
+    """Largest page, megabytes. Beyond it, audio and pictures are left out first, then utterances without errors."""
 
 
-class EvaluationSettings(MeasuringSettings):
-    """How systems are scored and timed."""
+class EvaluationSettings(Settings):
+    """How systems are scored and timed, and what else is measured; the matrix and robustness only on request."""
 
-    later = frozenset({"decoding", "others", "report"}) | MeasuringSettings.later
-
+    sample_utterances: int = Field(50, ge=0)
+    """Utterances of each set, from the shortest to the longest, on which emission latency, stability of partial
+    results, trailing silence and agreement of frames are measured; 0 measures none of them."""
+    silence_seconds: float = Field(2.0, ge=0, le=60)
+    """Silence appended to an utterance to count the words that a system inserts in it; 0 skips the measurement."""
+    memory: bool = True
+    """Whether each system is opened once more, in its own process, to measure its memory."""
+    matrix: tuple[Context, ...] = ()
+    """Chunk and left context, in frames of 40 ms, that every streaming model is evaluated with; empty: only its own."""
+    robustness: bool | tuple[str, ...] = False
+    """Conditions that every system is evaluated under, such as [pink:10, babble:5, reverb:0.5, telephone:mu-law,
+    codec:opus, speed:0.9]; true: a standard set of 13."""
+    sweep_utterances: int = Field(0, ge=0)
+    """Utterances of each set for the matrix and for robustness, from the shortest to the longest; 0: all."""
     normalizer: ScoringNormalizer = "librispeech"
     """Applied to references and hypotheses of every system alike, and stated in the report."""
     decoding: DecodingSettings = DecodingSettings()
@@ -35,11 +48,25 @@ class EvaluationSettings(MeasuringSettings):
     rtf_utterances: int = Field(20, ge=0)
     """Utterances that are timed one by one on one thread; 0 measures no real-time factor."""
     batch_seconds: float = Field(60.0, gt=0)
-    """Audio handed to a system at once, padding included."""
+    """Audio in one batch, padding included."""
     max_excluded_share: float = Field(0.1, ge=0, le=1)
     """Evaluation stops when a larger share of a test set cannot be used."""
     report: ReportSettings = ReportSettings()
     """The page."""
     others: dict[str, Path] = Field(default={})
-    """Other people's systems, scored beside this recipe's: name → their hypotheses (.trn, .ctm, .jsonl, Kaldi's
+    """External systems, scored beside those of the recipe: name → file of hypotheses (.trn, .ctm, .jsonl, Kaldi's
     `text`), matched by utterance id."""
+
+    @field_validator("robustness")
+    @classmethod
+    def _conditions(cls, names: bool | tuple[str, ...]) -> bool | tuple[str, ...]:
+        for name in () if isinstance(names, bool) else names:
+            parse_condition(name)
+        return names
+
+    @property
+    def conditions(self) -> list[Condition]:
+        """The conditions that `robustness` requests."""
+        if isinstance(self.robustness, bool):
+            return [parse_condition(name) for name in STANDARD] if self.robustness else []
+        return [parse_condition(name) for name in self.robustness]

@@ -1,9 +1,13 @@
-"""Utterances through all systems, batch by batch, so that they hear the same samples. Knows nothing of scores.
+"""Transcribe a test set with all systems, batch by batch, and score what they wrote.
+
+Every system gets the same samples, and an utterance that is left out is left out for all of them. Hypotheses that were
+read from files are scored by the same function.
 
 Shapes: S samples.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
@@ -11,35 +15,48 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.results import Excluded
-from asr_kd.evaluation.systems import Recognizer
+from asr_kd.evaluation.comparison import (
+    Comparison,
+    agreements,
+    compare,
+    errors_of,
+    every_pair,
+    words_of,
+)
+from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
+from asr_kd.evaluation.seed_rows import SeedRow, SeedRows, seed_rows
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.systems import Recognizer, report_order
+from asr_kd.scoring.significance import Resampling, bootstrap_wer
+from asr_kd.scoring.wer import Score, score, score_groups
+from asr_kd.text.normalize import ScoringNormalizer
 
 Change = Callable[[Utterance, Tensor], Tensor]
 """What happens to a waveform [S] before anyone hears it."""
 
-Texts = Mapping[str, Mapping[str, str]]
+OutputTexts = Mapping[str, Mapping[str, str]]
 """System's key → utterance id → what it wrote."""
 
 Report = Callable[[int], None]
 """Called with the utterances that are done."""
 
 
-class SystemOutputs(NamedTuple):
+class TranscribedSet(NamedTuple):
     """What was transcribed."""
 
     texts: dict[str, dict[str, str]]  # system's key → utterance id → text
     excluded: list[Excluded]  # utterances whose audio is damaged
 
 
-def ask(
+def transcribe_all(
     recognizers: Mapping[str, Recognizer],
     utterances: Sequence[Utterance],
     batch_seconds: float,
     *,
     change: Change | None = None,
-    known: Texts | None = None,
+    known: OutputTexts | None = None,
     report: Report = lambda done: None,
-) -> SystemOutputs:
+) -> TranscribedSet:
     """Transcribe every utterance with every system.
 
     Args:
@@ -51,7 +68,7 @@ def ask(
     Raises:
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
-    found = SystemOutputs({key: {} for key in recognizers}, [])
+    found = TranscribedSet({key: {} for key in recognizers}, [])
     done = 0
     for batch in _batches(utterances, batch_seconds):
         waveforms = _read(batch, change, found.excluded)
@@ -102,3 +119,84 @@ def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[
         batch.append(utterance)
     if batch:
         yield batch
+
+
+@dataclass(frozen=True)
+class ReferenceSet:
+    """What was said in a test set."""
+
+    references: Mapping[str, str]
+    """Utterance id → text."""
+    speakers: Mapping[str, str]
+    """Utterance id → speaker; empty where speakers are not known."""
+    seconds: float | None = None
+    """Of speech; None is not known."""
+    excluded: Sequence[Excluded] = ()
+    """Utterances that are not scored."""
+
+
+def score_set(
+    reference_set: ReferenceSet,
+    hypotheses: Mapping[str, Mapping[str, str]],
+    pairs: Sequence[Comparison],
+    settings: EvaluationSettings,
+    seeds: SeedRows | None = None,
+) -> SetResult:
+    """Score every system on the same utterances and test every pair.
+
+    Args:
+        hypotheses: system's key → utterance id → what it wrote; at least the references' ids.
+        pairs: students to compare, by keys; those with a system that is not among the hypotheses are left out.
+        seeds: which systems are runs of one, by keys; those that are not among the hypotheses are left out.
+
+    Raises:
+        EvaluationError: no references, or a system without a hypothesis for one.
+    """
+    references, speakers = reference_set.references, reference_set.speakers
+    resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
+    groups = [speakers[utterance_id] for utterance_id in references] if speakers else None
+    systems = {
+        key: _system(reference_set, hypotheses[key], settings.normalizer, groups, resampling)
+        for key in report_order(hypotheses)
+    }
+    by_speaker = groups if groups is not None and len(set(groups)) > 1 else None
+    scores = {key: result.score for key, result in systems.items()}
+    present = [pair for pair in pairs if all(key in systems for key in pair.names)]
+    return SetResult(
+        systems=systems,
+        references=dict(references),
+        speakers=dict(speakers),
+        seconds=reference_set.seconds,
+        excluded=list(reference_set.excluded),
+        comparisons=compare(present, scores, by_speaker, resampling),
+        resampled_by="speakers" if by_speaker is not None else "utterances",
+        pairs=every_pair(scores, by_speaker, resampling),
+        agreement=agreements(present, scores),
+        seeds=_seeds(seeds, scores, by_speaker, resampling) if seeds is not None else [],
+    )
+
+
+def _system(
+    reference_set: ReferenceSet,
+    texts: Mapping[str, str],
+    normalizer: ScoringNormalizer,
+    groups: Sequence[str] | None,
+    resampling: Resampling,
+) -> SystemResult:
+    own = {utterance_id: texts[utterance_id] for utterance_id in reference_set.references if utterance_id in texts}
+    scored = score(reference_set.references, own, normalizer)
+    errors, words = errors_of(scored), words_of(scored)
+    return SystemResult(
+        score=scored,
+        hypotheses=own,
+        interval=bootstrap_wer(errors, words, resampling=resampling),
+        speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None,
+        by_speaker=score_groups(scored, reference_set.speakers) if reference_set.speakers else {},
+    )
+
+
+def _seeds(
+    seeds: SeedRows, scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
+) -> list[SeedRow]:
+    errors = {key: errors_of(scored) for key, scored in scores.items()}
+    return seed_rows(seeds.among(scores), errors, words_of(next(iter(scores.values()))), groups, resampling)

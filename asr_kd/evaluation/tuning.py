@@ -24,14 +24,14 @@ WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 """Scores of a word that are tried first, nats."""
 
 
-class Dev(NamedTuple):
+class DevSet(NamedTuple):
     """What is decoded: posteriors [T, V] of each utterance, and what it says."""
 
     log_probs: dict[str, Tensor]
     references: dict[str, str]
 
 
-class Tried(NamedTuple):
+class GridPoint(NamedTuple):
     """A point of the grid, and what came of it."""
 
     lm_weight: float
@@ -43,12 +43,12 @@ class Tried(NamedTuple):
 class Tuning(NamedTuple):
     """Everything that was tried, best first, and what greedy decoding gives."""
 
-    tried: list[Tried]
+    tried: list[GridPoint]
     greedy_wer: float
     words: int
 
     @property
-    def best(self) -> Tried:
+    def best(self) -> GridPoint:
         """The chosen point."""
         return self.tried[0]
 
@@ -69,7 +69,7 @@ class Tuning(NamedTuple):
 
 def tune(
     search: BeamSearch,
-    dev: Dev,
+    dev: DevSet,
     normalizer: ScoringNormalizer,
     lm_weights: Sequence[float] = LM_WEIGHTS,
     word_scores: Sequence[float] = WORD_SCORES,
@@ -88,10 +88,10 @@ def tune(
     """
     weights = sorted(set(lm_weights)) if search.settings.lm is not None else [0.0]
     values = sorted(set(word_scores))
-    found: dict[tuple[float, float], Tried] = {}
+    found: dict[tuple[float, float], GridPoint] = {}
     total = len(weights) * len(values) + 8
 
-    def visit(points: Iterable[tuple[float, float]]) -> Tried:
+    def visit(points: Iterable[tuple[float, float]]) -> GridPoint:
         for point in points:
             if point not in found:
                 found[point] = _tried(search.reweighted(*point), point, dev, normalizer)
@@ -106,7 +106,7 @@ def tune(
     return Tuning(sorted(found.values(), key=_preference), greedy[0] / words, words)
 
 
-def _preference(item: Tried) -> tuple[int, float, float]:
+def _preference(item: GridPoint) -> tuple[int, float, float]:
     return item.errors, item.lm_weight, abs(item.word_score)
 
 
@@ -120,12 +120,12 @@ def _around(values: Sequence[float], best: float) -> list[float]:
     return [best - below / 2, best, best + above / 2]
 
 
-def _tried(search: BeamSearch, point: tuple[float, float], dev: Dev, normalizer: ScoringNormalizer) -> Tried:
+def _tried(search: BeamSearch, point: tuple[float, float], dev: DevSet, normalizer: ScoringNormalizer) -> GridPoint:
     errors, words = _errors(search, search.vocabulary, dev, normalizer)
-    return Tried(*point, errors, errors / max(words, 1))
+    return GridPoint(*point, errors, errors / max(words, 1))
 
 
-def _errors(decoder: Decoder, vocabulary: Vocabulary, dev: Dev, normalizer: ScoringNormalizer) -> tuple[int, int]:
+def _errors(decoder: Decoder, vocabulary: Vocabulary, dev: DevSet, normalizer: ScoringNormalizer) -> tuple[int, int]:
     """Word errors of a decoder on dev, and words of the references."""
     texts = {}
     for utterance_id, frames in dev.log_probs.items():

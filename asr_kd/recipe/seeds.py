@@ -3,7 +3,7 @@
 from typing import Any
 
 from asr_kd.evaluation.comparison import Comparison
-from asr_kd.evaluation.seeds import SeedRows
+from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.files import sha256_of
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import StudentSettings

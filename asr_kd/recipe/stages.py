@@ -15,7 +15,7 @@ from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.external_systems import others_sha256
+from asr_kd.evaluation.external_systems import external_sha256
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
@@ -159,7 +159,7 @@ def _evaluate(context: RunContext) -> Unit:
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
         if not present:
             existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
-        others = others_sha256(recipe.evaluate.others)
+        others = external_sha256(recipe.evaluate.others)
         models = [system_sha256(context, name) for name in present]
         return corpus_hashes(context) + models + others + decoding_inputs(context, present)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asr_kd.evaluation.opening import open_system, open_teacher_system
+from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.systems import Role, System
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext

@@ -9,9 +9,9 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.errors import AudioError, EvaluationError, RecipeError
-from asr_kd.evaluation.opening import TeacherRecognizer
+from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.systems import System
-from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, Dev, Tuning, tune
+from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, Tuning, tune
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, choose_device
 from asr_kd.recipe.decoding import write_tuned
@@ -121,7 +121,7 @@ def _chosen(tuning: Tuning) -> dict[str, float]:
     return {"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
 
 
-def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[Dev, list[str]]:
+def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[DevSet, list[str]]:
     """Posteriors of dev, once; and what could not be used, with its reason."""
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer):
@@ -147,4 +147,4 @@ def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> t
             heard[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()
         done += len(batch)
         context.progress.update(f"hear dev with {system.name}", done, len(ids), "utterances")
-    return Dev(heard, references), left_out
+    return DevSet(heard, references), left_out

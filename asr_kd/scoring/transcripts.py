@@ -111,7 +111,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
     )
 
 
-def answers_of(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+def hypotheses_for(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
     """The texts of these utterances, and which of them the file leaves out and means as silent.
 
     A ctm file cannot name an utterance without a word, so one that is not in it counts as empty: all its words are

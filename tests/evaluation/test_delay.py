@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.delay import available_ms, chunk_wait_ms, forced_alignment, measure_delay
-from asr_kd.evaluation.hearing import Hearing
+from asr_kd.evaluation.frame_measures import available_ms, chunk_wait_ms, forced_alignment, measure_delay
+from asr_kd.evaluation.open_systems import SystemPosteriors
 from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.targets.bridge import STUDENT_GRID
@@ -61,7 +61,7 @@ def test_only_what_both_got_right_counts():
 
 def test_transcripts_are_aligned_as_training_wrote_them():
     capital = Vocabulary(("<blk>", "▁", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    hear = Hearing(lambda waveform: waveform, capital, STUDENT_GRID)
+    hear = SystemPosteriors(lambda waveform: waveform, capital, STUDENT_GRID)
     pair = (spelled(TOKENS, at(4), 60), spelled(TOKENS, at(7), 80))
     found = measure_delay(["One, two -- three."], hear, hear, [pair]).plain()
     assert (found["not_aligned"], found["emission"]["tokens"]["count"]) == (0, len(TOKENS))

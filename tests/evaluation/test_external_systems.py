@@ -4,7 +4,7 @@ import pytest
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.external_systems import others_sha256
+from asr_kd.evaluation.external_systems import external_sha256
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
@@ -85,10 +85,5 @@ def test_names_that_are_taken_and_files_that_are_not_there(theirs, utterances, b
         with pytest.raises(EvaluationError, match=message):
             evaluate_systems(systems, {"dev": utterances}, with_others(**{name: theirs}), tmp_path / "r")
     with pytest.raises(EvaluationError, match=r"none\.trn: is not there; expected the hypotheses of evaluate.others.x"):
-        others_sha256({"x": tmp_path / "none.trn"})
-    assert len(others_sha256({"x": theirs})[0]) == 64
-
-
-def test_the_setting_changes_no_identity_while_it_is_not_used(theirs):
-    assert "others" not in SETTINGS.identity()
-    assert with_others(x=theirs).identity()["others"] == {"x": str(theirs)}
+        external_sha256({"x": tmp_path / "none.trn"})
+    assert len(external_sha256({"x": theirs})[0]) == 64

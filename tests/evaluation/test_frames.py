@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.frames import MOST_SHIFT_FRAMES, frame_agreement
+from asr_kd.evaluation.frame_measures import MOST_SHIFT_FRAMES, frame_agreement
 from tests.helpers.spelled import spelled
 
 

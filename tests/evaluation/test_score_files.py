@@ -7,7 +7,7 @@ import pytest
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.report import read_results, write_report
-from asr_kd.evaluation.score_files import Question, named_file, named_pair, score_files
+from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.scoring.transcripts import read_transcripts, write_transcripts
 from tests.helpers.tiny_run import command, one_line
@@ -40,13 +40,13 @@ def files(tmp_path):
     return tmp_path
 
 
-def question(files, *names, **options):
+def request(files, *names, **options):
     settings = {"settings": FEW, **options}
-    return Question(files / "test.jsonl", [named_file(str(files / name)) for name in names], **settings)
+    return ScoringRequest(files / "test.jsonl", [named_file(str(files / name)) for name in names], **settings)
 
 
 def test_systems_in_different_forms_are_scored_beside_each_other(files):
-    results = score_files(question(files, "student-kd.jsonl", "teacher.trn", "student-hard.txt"))
+    results = score_files(request(files, "student-kd.jsonl", "teacher.trn", "student-hard.txt"))
     (found,) = results.sets.values()
     assert list(results.sets) == ["test"]
     assert list(found.systems) == ["teacher", "student_hard", "student_kd"]
@@ -72,7 +72,7 @@ def test_a_ctm_that_leaves_an_utterance_out_is_silent_there_and_says_so(files):
         for name, text in REFERENCES.items() if name != "eve-1"
         for place, word in enumerate(text.split())
     ))  # fmt: skip
-    results = score_files(question(files, "other.ctm"))
+    results = score_files(request(files, "other.ctm"))
     assert results.sets["test"].systems["other"].score.words.deletions == 2
     assert results.details["other"]["taken_as_silent"] == {"test": 2}  # bob-2 says nothing anyway
 
@@ -80,23 +80,23 @@ def test_a_ctm_that_leaves_an_utterance_out_is_silent_there_and_says_so(files):
 def test_speakers_come_from_the_manifest_from_a_file_or_from_ids(files):
     write_transcripts(files / "plain.trn", "trn", REFERENCES)
     (files / "utt2spk").write_text("".join(f"{name} {name[-1]}\n" for name in REFERENCES))
-    plain = Question(files / "plain.trn", [(None, files / "student-kd.jsonl")], FEW)
+    plain = ScoringRequest(files / "plain.trn", [(None, files / "student-kd.jsonl")], FEW)
     for speakers, expected in (
         (None, []),
         ("prefix", ["ann", "bob", "eve"]),
         (str(files / "utt2spk"), ["1", "2"]),
     ):
-        asked = Question(plain.reference, plain.hypotheses, FEW, speakers)
+        asked = ScoringRequest(plain.reference, plain.hypotheses, FEW, speakers)
         (found,) = score_files(asked).sets.values()
         assert list(found.systems["student_kd"].by_speaker) == expected
         assert (found.systems["student_kd"].speaker_interval is None) == (not expected)
     (files / "utt2spk").write_text("ann-1 ann\n")
     with pytest.raises(EvaluationError, match="names no speaker for 5 of 6 utterances"):
-        score_files(Question(plain.reference, plain.hypotheses, FEW, str(files / "utt2spk")))
+        score_files(ScoringRequest(plain.reference, plain.hypotheses, FEW, str(files / "utt2spk")))
 
 
 def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(files):
-    write_report(score_files(question(files, "teacher.trn", "student-kd.jsonl")), files / "report")
+    write_report(score_files(request(files, "teacher.trn", "student-kd.jsonl")), files / "report")
     text = (files / "report" / "results.md").read_text()
     assert "6 utterances, 3 speakers, 0.2 min of speech." in text
     assert "| System | WER % | 95 % interval | by speaker | S | D | I | Words | CER % | Gap recovered |" in text
@@ -110,7 +110,7 @@ def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(f
         "character_insertions": 0,
     }  # fmt: skip
     again = files / "report" / "hypotheses" / "test" / "student_kd.jsonl"
-    (found,) = score_files(Question(again, [(None, again)], FEW)).sets.values()
+    (found,) = score_files(ScoringRequest(again, [(None, again)], FEW)).sets.values()
     assert found.systems["student_kd"].score.words.errors == 3
 
 
@@ -125,17 +125,17 @@ def test_ids_that_do_not_match_are_refused(change, message, files):
     texts = {name: text for name, text in (HALF | change).items() if text is not None}
     write_transcripts(files / "student-kd.jsonl", "jsonl", texts)
     with pytest.raises(EvaluationError, match=message):
-        score_files(question(files, "student-kd.jsonl"))
+        score_files(request(files, "student-kd.jsonl"))
 
 
 def test_an_empty_set_and_two_of_one_name_are_refused(files):
     (files / "a").mkdir()
     (files / "a" / "teacher.trn").write_text((files / "teacher.trn").read_text())
     with pytest.raises(EvaluationError, match="are both called 'teacher'; expected a name for each"):
-        score_files(question(files, "teacher.trn", "a/teacher.trn"))
+        score_files(request(files, "teacher.trn", "a/teacher.trn"))
     (files / "test.jsonl").write_text("")
     with pytest.raises(EvaluationError, match="holds no transcript"):
-        score_files(question(files, "teacher.trn"))
+        score_files(request(files, "teacher.trn"))
 
 
 def test_how_the_command_line_names_files_and_pairs(tmp_path):

@@ -9,11 +9,11 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results, write_report
+from asr_kd.evaluation.report.compare_runs import seeds_of_runs
 from asr_kd.evaluation.report.loading import open_report
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.score_files import Question, score_files
-from asr_kd.evaluation.seed_runs import seeds_of_runs
-from asr_kd.evaluation.seeds import SeedRows, seed_rows
+from asr_kd.evaluation.score_files import ScoringRequest, score_files
+from asr_kd.evaluation.seed_rows import SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
 from asr_kd.evaluation.tables import markdown
@@ -108,7 +108,7 @@ def asked(files, **options):
         ("student-hard", "hard-1"), ("student-hard", "hard-2"), ("student-kd", "kd-1"), ("student-kd", "kd-2"),
         ("teacher", "teacher"),
     ]  # fmt: skip
-    return Question(
+    return ScoringRequest(
         files / "ref.trn", [(name, files / f"{run}.trn") for name, run in names], SETTINGS, "prefix", **options
     )
 
@@ -146,7 +146,7 @@ def two_runs(files):
     for number in (1, 2):
         systems = [("student-hard", f"hard-{number}"), ("student-kd", f"kd-{number}"), ("teacher", "teacher")]
         named = [(name, files / f"{run}.trn") for name, run in systems]
-        write_report(score_files(Question(files / "ref.trn", named, SETTINGS, "prefix")), files / f"run{number}")
+        write_report(score_files(ScoringRequest(files / "ref.trn", named, SETTINGS, "prefix")), files / f"run{number}")
     return {f"run{number}": open_report(files / f"run{number}") for number in (1, 2)}
 
 
@@ -174,7 +174,7 @@ def test_runs_that_cannot_be_pooled_are_refused(two_runs, files):
     with pytest.raises(EvaluationError, match=r"different normalizers \(run1: none, run2: librispeech\)"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})
     write_transcripts(files / "ref.trn", "trn", REFERENCES | {"s0-0": "a b c e"})
-    question = Question(files / "ref.trn", [("student-kd", files / "kd-2.trn")], SETTINGS, "prefix")
+    question = ScoringRequest(files / "ref.trn", [("student-kd", files / "kd-2.trn")], SETTINGS, "prefix")
     write_report(score_files(question), files / "run2")
     with pytest.raises(EvaluationError, match="ref: the runs were scored on different references"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})

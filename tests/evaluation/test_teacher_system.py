@@ -6,7 +6,7 @@ import torch
 from asr_kd.errors import CheckpointError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.opening import TeacherRecognizer, open_system, open_teacher_system
+from asr_kd.evaluation.open_systems import TeacherRecognizer, open_system, open_teacher_system
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings

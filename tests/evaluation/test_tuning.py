@@ -5,7 +5,7 @@ import torch
 
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.evaluation.tuning import Dev, Tried, tune
+from asr_kd.evaluation.tuning import DevSet, GridPoint, tune
 from asr_kd.text.kneser_ney import estimate
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -32,7 +32,7 @@ def said(*words: str, doubt: float) -> torch.Tensor:
 
 
 def test_the_language_model_gets_the_weight_that_it_deserves(search):
-    dev = Dev(
+    dev = DevSet(
         {"1": said("A", "?", doubt=0.3), "2": said("A", "?", doubt=0.2)},
         {"1": "a b", "2": "A B"},
     )
@@ -50,7 +50,7 @@ def test_the_language_model_gets_the_weight_that_it_deserves(search):
 
 
 def test_a_table_shows_every_point_and_marks_the_best(search):
-    dev = Dev({"1": said("A", "?", doubt=0.3)}, {"1": "A B"})
+    dev = DevSet({"1": said("A", "?", doubt=0.3)}, {"1": "A B"})
     tuning = tune(search, dev, "none", (0.0, 2.0), (0.0,))
     lines = tuning.lines()
     assert lines[0].split() == ["lm_weight", "\\", "word_score", "0"]
@@ -63,7 +63,7 @@ def test_a_table_shows_every_point_and_marks_the_best(search):
 def test_without_a_language_model_only_the_word_score_is_tuned(tmp_path):
     (tmp_path / "words.txt").write_text("A\nB\nAB\n")
     search = BeamSearch(LETTERS, DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt"))
-    tuning = tune(search, Dev({"1": said("A", "B", doubt=0)}, {"1": "A B"}), "none", (0.0, 1.0, 2.0), (0.0, 1.0))
+    tuning = tune(search, DevSet({"1": said("A", "B", doubt=0)}, {"1": "A B"}), "none", (0.0, 1.0, 2.0), (0.0, 1.0))
     assert {item.lm_weight for item in tuning.tried} == {0.0}
-    assert isinstance(tuning.best, Tried)
+    assert isinstance(tuning.best, GridPoint)
     assert tuning.best.errors == 0

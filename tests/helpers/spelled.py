@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import torch
 
-from asr_kd.evaluation.hearing import Hearing
+from asr_kd.evaluation.open_systems import SystemPosteriors
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.targets.bridge import STUDENT_GRID
 from asr_kd.text.vocabulary import Vocabulary
@@ -25,7 +25,7 @@ def spelled(tokens, frames, num_frames, size=28):
 
 def hearing(context=None):
     """A hearing for those that hand posteriors over themselves."""
-    return Hearing(lambda waveform: waveform, VOCABULARY, STUDENT_GRID, context)
+    return SystemPosteriors(lambda waveform: waveform, VOCABULARY, STUDENT_GRID, context)
 
 
 @dataclass

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from asr_kd.errors import EvaluationError
 from asr_kd.scoring.formats import TimedWord
-from asr_kd.scoring.transcripts import answers_of, read_speakers, read_transcripts, text_form_of, write_transcripts
+from asr_kd.scoring.transcripts import hypotheses_for, read_speakers, read_transcripts, text_form_of, write_transcripts
 
 WORD = st.text(alphabet="abcäß'ﬁ字.-_|()/", min_size=1, max_size=5)
 IDS = st.text(alphabet="abc012-_.", min_size=1, max_size=6)
@@ -58,14 +58,14 @@ def test_ctm_words_are_put_in_the_order_of_their_times(tmp_path):
 def test_a_silent_utterance_may_be_missing_from_ctm_alone(tmp_path):
     (tmp_path / "h.ctm").write_text("a 1 0.0 0.1 one\n")
     (tmp_path / "h.trn").write_text("one (a)\n")
-    assert answers_of(read_transcripts(tmp_path / "h.ctm", "hypothesis"), ["a", "b"]) == (
+    assert hypotheses_for(read_transcripts(tmp_path / "h.ctm", "hypothesis"), ["a", "b"]) == (
         {"a": "one", "b": ""},
         ["b"],
     )
     with pytest.raises(EvaluationError, match=r"h\.trn: 1 of 2 utterances are not in it \(b\)"):
-        answers_of(read_transcripts(tmp_path / "h.trn", "hypothesis"), ["a", "b"])
+        hypotheses_for(read_transcripts(tmp_path / "h.trn", "hypothesis"), ["a", "b"])
     with pytest.raises(EvaluationError, match=r"h\.ctm: 2 of 2 utterances are not in it \(x, y\)"):
-        answers_of(read_transcripts(tmp_path / "h.ctm", "hypothesis"), ["x", "y"])
+        hypotheses_for(read_transcripts(tmp_path / "h.ctm", "hypothesis"), ["x", "y"])
 
 
 @pytest.mark.parametrize(

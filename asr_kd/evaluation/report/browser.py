@@ -9,11 +9,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from asr_kd.evaluation.report.cast import Cast
 from asr_kd.evaluation.report.charts import Look
 from asr_kd.evaluation.report.evidence import Evidence
+from asr_kd.evaluation.report.main_systems import MainSystems
 from asr_kd.evaluation.report.templates import embedded
-from asr_kd.evaluation.report.views import View
+from asr_kd.evaluation.report.utterance_views import View
 
 CONTROLS_BYTES = 6_000
 """What the controls around the utterances take, beside a name a speaker."""
@@ -53,7 +53,7 @@ class _Item:
 
 def browser(
     found: Sequence[View],
-    cast: Cast,
+    main: MainSystems,
     styles: Mapping[str, Look],
     evidence: Sequence[Evidence],
     room: float,
@@ -75,15 +75,15 @@ def browser(
     data = {
         "systems": {key: {"name": look.name, "kind": look.kind} for key, look in styles.items()},
         "order": list(styles),
-        "student": cast.student,
-        "teacher": cast.teacher,
+        "student": main.student,
+        "teacher": main.teacher,
         "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
     }
     left_out = (len(evidence) - len(kept), len(found) - len(rows))
     return {
         "intro": _intro(len(kept), len(rows), left_out, max_mb),
-        **_choices(cast, styles, bool(kept)),
-        "student": cast.student,
+        **_choices(main, styles, bool(kept)),
+        "student": main.student,
         "sets": sorted({view.test_set for view, _ in rows}),
         "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
         "data": embedded(data),
@@ -101,14 +101,14 @@ def _intro(heard: int, rows: int, left_out: tuple[int, int], max_mb: float) -> s
     return intro
 
 
-def _choices(cast: Cast, styles: Mapping[str, Look], heard: bool) -> dict[str, Any]:
+def _choices(main: MainSystems, styles: Mapping[str, Look], heard: bool) -> dict[str, Any]:
     """What can be asked for: (value, words) each."""
-    offered = {kind for kind, _ in _KINDS} if cast.teacher is not None else set(_WITHOUT_TEACHER)
+    offered = {kind for kind, _ in _KINDS} if main.teacher is not None else set(_WITHOUT_TEACHER)
     offered -= set() if heard else {"heard"}
     return {
         "kinds": [kind for kind in _KINDS if kind[0] in offered],
-        "orders": [order for order in _ORDERS if cast.teacher is not None or order[0] not in ("behind", "ahead")],
-        "students": [(key, look.name) for key, look in styles.items() if key != cast.teacher],
+        "orders": [order for order in _ORDERS if main.teacher is not None or order[0] not in ("behind", "ahead")],
+        "students": [(key, look.name) for key, look in styles.items() if key != main.teacher],
     }
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from asr_kd.evaluation.cells import UNKNOWN, escape, interval, millions, percent, pipe_table
 from asr_kd.evaluation.report.blocks import COLOURS, SHAPES, Block, Figure, Section, Table, system_cell
 from asr_kd.evaluation.report.charts import Look, Point, against, forest
-from asr_kd.evaluation.report.headline import Headline
+from asr_kd.evaluation.report.main_systems import Headline
 from asr_kd.evaluation.report.sections import signed
 from asr_kd.evaluation.report.templates import render
 from asr_kd.files import write_json, write_text

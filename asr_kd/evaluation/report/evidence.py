@@ -1,26 +1,29 @@
-"""What a chosen utterance sounds and looks like, and what each system thought of it frame by frame.
+"""Audio, spectrogram and token posteriors of the utterances that the page shows in full.
 
-Gathered while the systems are open; the page shows it. Knows nothing of pages.
+They are computed while the systems are open.
 
 Shapes: S samples, T frames, V vocabulary.
 """
 
+import base64
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+import soundfile
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.hearing import hearing_of
-from asr_kd.evaluation.report.cast import cast_of
+from asr_kd.evaluation.open_systems import posteriors_of
 from asr_kd.evaluation.report.loading import from_results
-from asr_kd.evaluation.report.media import envelope, sound, spectrogram
-from asr_kd.evaluation.report.views import choose, views
+from asr_kd.evaluation.report.main_systems import main_systems
+from asr_kd.evaluation.report.utterance_views import choose, views
 from asr_kd.evaluation.results import Results
+from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.settings import ReportSettings
-from asr_kd.evaluation.summary import summarize
 from asr_kd.evaluation.systems import System
 from asr_kd.progress import SILENT, Progress
 
@@ -74,21 +77,21 @@ def gather_evidence(
         AudioError: a file that could be read before no longer can.
     """
     report = from_results(results, summarize(results))
-    cast = cast_of(report)
-    if cast is None or not settings.utterances:
+    main = main_systems(report)
+    if main is None or not settings.utterances:
         return []
     known = {(name, item.id): item for name, items in sets.items() for item in items}
-    short = [view for view in views(report, cast) if known[view.test_set, view.id].duration <= LONGEST_SECONDS]
+    short = [view for view in views(report, main) if known[view.test_set, view.id].duration <= LONGEST_SECONDS]
     found = []
-    chosen = choose(short, cast, settings.utterances)
+    chosen = choose(short, main, settings.utterances)
     for done, view in enumerate(chosen, start=1):
         waveform = read_utterance(known[view.test_set, view.id])
-        found.append(look_at(view.test_set, view.id, waveform, systems, settings.audio))
+        found.append(evidence_of(view.test_set, view.id, waveform, systems, settings.audio))
         progress.update("look closely", done, len(chosen), "utterances")
     return found
 
 
-def look_at(test_set: str, utterance_id: str, waveform: Tensor, systems: Sequence[System], audio: bool) -> Evidence:
+def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Sequence[System], audio: bool) -> Evidence:
     """One utterance, [S] at 16 kHz, through all systems that give posteriors."""
     seen = {system.key: token_posteriors(system, waveform) for system in systems}
     return Evidence(
@@ -104,7 +107,7 @@ def look_at(test_set: str, utterance_id: str, waveform: Tensor, systems: Sequenc
 
 def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None:
     """What a system sees in an utterance, [S]; None for one that only writes text."""
-    hearing = hearing_of(system)
+    hearing = posteriors_of(system)
     if hearing is None:
         return None
     probs = hearing.log_probs(waveform).softmax(-1)  # [T, V]
@@ -117,3 +120,54 @@ def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None
         spikes += [frame, symbols.setdefault(token, len(symbols)), height]
     names = [hearing.vocabulary.symbols[token] for token in symbols]
     return TokenPosteriors(hearing.grid.shift_ms, hearing.grid.offset_ms, names, spikes)
+
+
+MEL_BINS = 80
+SHORTEST_HOP_SAMPLES = SAMPLE_RATE // 100
+MOST_COLUMNS = 1_500
+"""Of a spectrogram: 15 s at 10 ms; longer utterances take longer steps."""
+DYNAMIC_RANGE_DB = 65.0
+WEBP_QUALITY = 45
+
+_FORMATS = (("MP3", "MPEG_LAYER_III", "audio/mpeg"), ("FLAC", "PCM_16", "audio/flac"))
+"""What every browser plays, the smaller first: 3 to 4 kB a second, against 17."""
+_MP3_COMPRESSION = 0.75  # 0 best, 1 smallest: 3.2 kB a second of AN4
+
+
+def sound(waveform: Tensor) -> str:
+    """A waveform, [S] at 16 kHz, as a data URI that browsers play."""
+    available = soundfile.available_formats()
+    container, subtype, mime = next(form for form in _FORMATS if form[0] in available)
+    smaller = {"compression_level": _MP3_COMPRESSION, "bitrate_mode": "VARIABLE"} if container == "MP3" else {}
+    file = io.BytesIO()
+    soundfile.write(file, waveform.numpy(), SAMPLE_RATE, format=container, subtype=subtype, **smaller)
+    return _data_uri(mime, file.getvalue())
+
+
+def spectrogram(waveform: Tensor) -> str:
+    """The log-mel spectrogram of a waveform, [S] at 16 kHz, as a data URI: loud is white, low is at the bottom."""
+    import librosa  # slow to import
+    from PIL import Image
+
+    samples = waveform.numpy()
+    hop = max(SHORTEST_HOP_SAMPLES, -(-len(samples) // MOST_COLUMNS))
+    power = librosa.feature.melspectrogram(
+        y=samples, sr=SAMPLE_RATE, n_fft=512, win_length=400, hop_length=hop, n_mels=MEL_BINS, fmax=SAMPLE_RATE / 2
+    )
+    decibels = librosa.power_to_db(power, ref=np.max, top_db=DYNAMIC_RANGE_DB)  # from −range to 0
+    gray = ((decibels / DYNAMIC_RANGE_DB + 1) * 255).round().clip(0, 255).astype(np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(gray[::-1]).save(file, "WEBP", quality=WEBP_QUALITY, method=4)
+    return _data_uri("image/webp", file.getvalue())
+
+
+def envelope(waveform: Tensor, columns: int) -> list[int]:
+    """Peaks of a waveform, [S], in so many equal stretches, in percent of the loudest; fewer where S is smaller."""
+    samples = np.abs(waveform.numpy())
+    columns = min(columns, len(samples))
+    peaks = np.maximum.reduceat(samples, np.arange(columns) * len(samples) // columns) if columns else samples
+    return [round(100 * float(peak)) for peak in peaks / max(float(peaks.max(initial=0.0)), 1e-9)]
+
+
+def _data_uri(mime: str, content: bytes) -> str:
+    return f"data:{mime};base64,{base64.b64encode(content).decode('ascii')}"

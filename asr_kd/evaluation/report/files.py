@@ -15,7 +15,7 @@ from asr_kd.evaluation.report.latex import latex
 from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results
 from asr_kd.evaluation.report.page import page
 from asr_kd.evaluation.results import Results
-from asr_kd.evaluation.summary import summarize
+from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.tables import markdown
 from asr_kd.files import atomic_folder, write_json, write_text
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
-from asr_kd.evaluation.summary import FORMAT, FORMAT_VERSION
+from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
 
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
 _FOLDER = "report"

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import gap
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, heat, system_cell
-from asr_kd.evaluation.report.cast import Cast, order_of_sets
 from asr_kd.evaluation.report.charts import Look, Point, against, steps
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.main_systems import MainSystems, order_of_sets
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 
 Plain = Mapping[str, Any]
@@ -43,11 +43,11 @@ _STEADY = (
 _COST = ("System", "MACs a second", "fp32", "int8", "RTF", "streamed", "Memory", "Chunk p50", "p99", "Joules an hour")
 
 
-def late_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def latency_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """How late systems speak, how steadily, and what they make of silence."""
     figures, blocks = [], []
-    for name in order_of_sets(report, cast):
-        found, first = report.sets[name], name == cast.test_set
+    for name in order_of_sets(report, main):
+        found, first = report.sets[name], name == main.test_set
         delays = {key: found[key]["delay"] for key in report.systems(name) if found[key].get("delay")}
         if not delays:
             continue
@@ -62,10 +62,10 @@ def late_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     return Section("delay", "How late they speak", "Delay", _DELAY_INTRO, blocks)
 
 
-def agreement_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def agreement_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """How much a student is like its teacher."""
     tables = []
-    for name in order_of_sets(report, cast):
+    for name in order_of_sets(report, main):
         found = report.sets[name].get("agreement", {})
         rows = [_agreement_cells(looks[key], row) for key, row in found.items() if key in looks]
         if rows:
@@ -88,11 +88,11 @@ def cost_table(report: Report, looks: Looks) -> Table | None:
     return Table(_COST, [_cost_cells(looks[key], cost) for key, cost in costs.items()], "One thread of this machine")
 
 
-def matrix_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def matrix_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """WER by chunk and left context."""
     matrix: Mapping[str, Sequence[Plain]] = report.summary.get("matrix", {})
     figures, tables = [], []
-    for name in order_of_sets(report, cast):
+    for name in order_of_sets(report, main):
         found = {key: here for key, rows in matrix.items() if (here := [row for row in rows if row["set"] == name])}
         figures += _matrix_figures(looks, name, found)
         tables += [_matrix_table(f"{looks[key].name} on {name}: WER %", rows) for key, rows in found.items()]
@@ -103,12 +103,12 @@ def matrix_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     return Section("matrix", "What answering sooner costs", "Chunks", intro, blocks, key=True)
 
 
-def robustness_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def robustness_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """WER when the same recordings come through noise, rooms and lines."""
     found = report.summary.get("robustness", {})
     tables = []
     there = {row["set"] for rows in found.values() for row in rows}
-    for name in (name for name in order_of_sets(report, cast) if name in there):
+    for name in (name for name in order_of_sets(report, main) if name in there):
         wer = {key: {row["condition"]: row["wer"] for row in rows if row["set"] == name} for key, rows in found.items()}
         conditions = list(dict.fromkeys(condition for rows in wer.values() for condition in rows))
         values = [[wer[key].get(condition) for key in wer] for condition in conditions]

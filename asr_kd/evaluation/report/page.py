@@ -6,14 +6,13 @@ from typing import Any
 from asr_kd.evaluation.distillation import comparisons_of
 from asr_kd.evaluation.report.blocks import Section, looks, system_cell
 from asr_kd.evaluation.report.browser import browser
-from asr_kd.evaluation.report.cast import Cast, cast_of
 from asr_kd.evaluation.report.charts import Look
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.headline import headline
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.main_systems import MainSystems, headline, main_systems
 from asr_kd.evaluation.report.measured import (
     agreement_section,
-    late_section,
+    latency_section,
     matrix_section,
     robustness_section,
     seed_section,
@@ -26,7 +25,7 @@ from asr_kd.evaluation.report.sections import (
     training_section,
 )
 from asr_kd.evaluation.report.templates import render
-from asr_kd.evaluation.report.views import View, views
+from asr_kd.evaluation.report.utterance_views import View, views
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.tables import SYNTHETIC_NOTICE
 
@@ -39,56 +38,56 @@ def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSett
         evidence: the most telling first; what does not fit into `settings.max_mb` is left out, and that is said.
     """
     settings = settings or ReportSettings()
-    cast, styles = cast_of(report), looks(report.summary["models"])
-    found = views(report, cast) if cast is not None else []
+    main, styles = main_systems(report), looks(report.summary["models"])
+    found = views(report, main) if main is not None else []
     facts = report.summary["provenance"]
     kicker = " · ".join(part for part in (facts.get("recipe"), str(facts["date"])[:10]) if part)
     context = {
         "title": f"asr-kd report: {facts.get('recipe') or ', '.join(report.sets) or 'nothing'}",
         "kicker": kicker,
-        "headline": headline(report, cast),
-        "numbers": _numbers(report, cast, styles) if cast is not None else [],
+        "headline": headline(report, main),
+        "numbers": _numbers(report, main, styles) if main is not None else [],
         "notices": _notices(report),
-        "sections": _sections(report, cast, styles, found) if cast is not None else [],
+        "sections": _sections(report, main, styles, found) if main is not None else [],
         "key": [system_cell(look) for look in styles.values()],
         "facts": _facts(report),
         "footer": "Written by asr-kd evaluate. This file loads nothing from elsewhere.",
     }
     text = render("page.html", **context, browser=None)
-    if cast is None or not found:
+    if main is None or not found:
         return text
     room = settings.max_mb * 1e6 - len(text.encode())
-    return render("page.html", **context, browser=browser(found, cast, styles, evidence, room, settings.max_mb))
+    return render("page.html", **context, browser=browser(found, main, styles, evidence, room, settings.max_mb))
 
 
-def _sections(report: Report, cast: Cast, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
+def _sections(report: Report, main: MainSystems, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
     parts = [
-        result_section(report, styles, cast),
-        cost_section(report, styles, cast),
-        late_section(report, styles, cast),
-        matrix_section(report, styles, cast),
-        agreement_section(report, styles, cast),
-        robustness_section(report, styles, cast),
+        result_section(report, styles, main),
+        cost_section(report, styles, main),
+        latency_section(report, styles, main),
+        matrix_section(report, styles, main),
+        agreement_section(report, styles, main),
+        robustness_section(report, styles, main),
         seed_section(report),
-        speaker_section(report, styles, cast),
-        confusion_section(report, styles, cast, found),
+        speaker_section(report, styles, main),
+        confusion_section(report, styles, main, found),
         training_section(report, styles),
     ]
     return [part for part in parts if part is not None]
 
 
-def _numbers(report: Report, cast: Cast, styles: Mapping[str, Look]) -> list[dict[str, Any]]:
+def _numbers(report: Report, main: MainSystems, styles: Mapping[str, Look]) -> list[dict[str, Any]]:
     """The few figures that stand large below the headline."""
-    found = report.sets[cast.test_set]
+    found = report.sets[main.test_set]
     numbers = []
-    for key in cast.keys:
+    for key in main.keys:
         low, high = found[key]["wer_low"], found[key]["wer_high"]
         under = "word error rate" if low is None else f"WER; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
         value = f"{100 * found[key]['wer']:.2f}"
         numbers.append(
             {"name": system_cell(styles[key]), "kind": styles[key].kind, "value": value, "unit": "%", "under": under}
         )
-    if cast.baseline is not None:
+    if main.baseline is not None:
         numbers.append(_gap_number(comparisons_of(found)[0]))
     return numbers
 

@@ -10,11 +10,11 @@ from markupsafe import Markup
 from asr_kd.evaluation.cells import UNKNOWN, interval, millions, percent
 from asr_kd.evaluation.distillation import comparisons_of, gap, gap_cell
 from asr_kd.evaluation.report.blocks import Block, Figure, Section, Table, system_cell
-from asr_kd.evaluation.report.cast import Cast, order_of_sets
 from asr_kd.evaluation.report.charts import Point, against, bars, curves, dumbbells, forest
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.main_systems import MainSystems, order_of_sets
 from asr_kd.evaluation.report.measured import Looks, cost_table
-from asr_kd.evaluation.report.views import Kind, View, confusions, speaker_rates
+from asr_kd.evaluation.report.utterance_views import Kind, View, confusions, speaker_rates
 
 MOST_SPEAKERS = 40
 """Speakers that a figure shows; of more, those with most errors."""
@@ -31,11 +31,11 @@ _LEGEND = (
 )
 
 
-def result_section(report: Report, looks: Looks, cast: Cast) -> Section:
+def result_section(report: Report, looks: Looks, main: MainSystems) -> Section:
     """Tables of all sets, and the intervals in a picture."""
     figures, blocks = [], []
-    for name in order_of_sets(report, cast):
-        found, first = report.sets[name], name == cast.test_set
+    for name in order_of_sets(report, main):
+        found, first = report.sets[name], name == main.test_set
         label = f"WER of each system on {name} with 95 % intervals"
         figures.append(Figure(name, forest(points_of(report, looks, name), label), set_size(found)))
         rows = [_result_row(report, looks, found, key) for key in report.systems(name)]
@@ -51,7 +51,7 @@ def result_section(report: Report, looks: Looks, cast: Cast) -> Section:
     )
 
 
-def cost_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def cost_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """WER of the main set against what systems cost."""
     models = report.summary["models"]
     wanted = (
@@ -67,11 +67,11 @@ def cost_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
     figures: list[Figure] = []
     for title, axis, costs in wanted:
         notes = dict.fromkeys(costs, "needs it all") if title == "Waiting" else {}
-        points = points_of(report, looks, cast.test_set, costs, notes)
+        points = points_of(report, looks, main.test_set, costs, notes)
         known = [point for point in points if point.cost]
         if known and (title != "Parameters" or not any(figure.title == "Size" for figure in figures)):
-            label = f"WER on {cast.test_set} against {axis}"
-            figures.append(Figure(title, against(points, axis, label), f"WER on {cast.test_set}; lower left is better"))
+            label = f"WER on {main.test_set} against {axis}"
+            figures.append(Figure(title, against(points, axis, label), f"WER on {main.test_set}; lower left is better"))
     intro = "Measured in the same run on the same utterances, system by system in turn."
     measured = cost_table(report, looks)
     if not figures and measured is None:
@@ -95,31 +95,31 @@ def training_section(report: Report, looks: Looks) -> Section | None:
     return Section("training", "How they learned", "Training", "", [Block(figures=[figure])], key=True)
 
 
-def speaker_section(report: Report, looks: Looks, cast: Cast) -> Section | None:
+def speaker_section(report: Report, looks: Looks, main: MainSystems) -> Section | None:
     """How the WER spreads over speakers."""
     figures = []
-    for name in order_of_sets(report, cast):
+    for name in order_of_sets(report, main):
         rates = speaker_rates(report, name)
         if len(rates) > 1:
-            order = sorted(rates, key=lambda speaker: (-rates[speaker].get(cast.student, 0.0), speaker))
+            order = sorted(rates, key=lambda speaker: (-rates[speaker].get(main.student, 0.0), speaker))
             shown = {speaker: rates[speaker] for speaker in order[:MOST_SPEAKERS]}
             label = f"WER of each speaker of {name}"
-            figures.append(Figure(name, dumbbells(shown, looks, label), _spread(rates, looks, cast)))
+            figures.append(Figure(name, dumbbells(shown, looks, label), _spread(rates, looks, main)))
     if not figures:
         return None
     intro = "Each row is a speaker; the line spans the systems. Sorted by the student's errors."
     return Section("speakers", "Who is understood", "Speakers", intro, [Block(figures=figures)], key=True)
 
 
-def confusion_section(report: Report, looks: Looks, cast: Cast, found: Sequence[View]) -> Section | None:
+def confusion_section(report: Report, looks: Looks, main: MainSystems, found: Sequence[View]) -> Section | None:
     """The words that go wrong most often."""
     blocks = []
-    for name in order_of_sets(report, cast):
+    for name in order_of_sets(report, main):
         here = [view for view in found if view.test_set == name]
-        tables = _confusion_tables(here, {key: looks[key] for key in report.systems(name)}, cast)
+        tables = _confusion_tables(here, {key: looks[key] for key in report.systems(name)}, main)
         if tables:
-            fold = "" if name == cast.test_set else f"Confusions on {name}"
-            title = name if name == cast.test_set else ""
+            fold = "" if name == main.test_set else f"Confusions on {name}"
+            title = name if name == main.test_set else ""
             blocks.append(Block(title=title, tables=tables, side_by_side=True, fold=fold))
     if not blocks:
         return None
@@ -207,24 +207,24 @@ def probability(value: float) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def _spread(rates: Mapping[str, Mapping[str, float]], looks: Looks, cast: Cast) -> str:
-    own = [found[cast.student] for found in rates.values() if cast.student in found]
+def _spread(rates: Mapping[str, Mapping[str, float]], looks: Looks, main: MainSystems) -> str:
+    own = [found[main.student] for found in rates.values() if main.student in found]
     if not own:
         return f"{len(rates)} speakers"
     more = f"; the {MOST_SPEAKERS} with most errors are shown" if len(rates) > MOST_SPEAKERS else ""
     return (
-        f"{looks[cast.student].name}: {100 * min(own):.0f} to {100 * max(own):.0f} %, "
+        f"{looks[main.student].name}: {100 * min(own):.0f} to {100 * max(own):.0f} %, "
         f"median {100 * median(own):.0f} %, {len(rates)} speakers{more}"
     )
 
 
-def _confusion_tables(found: Sequence[View], looks: Looks, cast: Cast) -> list[Table]:
+def _confusion_tables(found: Sequence[View], looks: Looks, main: MainSystems) -> list[Table]:
     counts = {key: confusions(found, key) for key in looks}
     titles: dict[Kind, str] = {"substitutions": "Substituted", "deletions": "Left out", "insertions": "Inserted"}
     tables = []
     for kind, title in titles.items():
         words = {word for key in looks for word in counts[key][kind]}
-        own = counts[cast.student][kind] if cast.student in counts else Counter()
+        own = counts[main.student][kind] if main.student in counts else Counter()
         order = sorted(
             words, key=lambda word: (-own.get(word, 0), -sum(counts[key][kind][word] for key in looks), word)
         )
@@ -240,13 +240,13 @@ def _confusion_tables(found: Sequence[View], looks: Looks, cast: Cast) -> list[T
         ]
         if rows:
             tables.append(
-                Table((title, "times", ""), rows, f"{title}: {sum(own.values())} by {_own_name(looks, cast)}")
+                Table((title, "times", ""), rows, f"{title}: {sum(own.values())} by {_own_name(looks, main)}")
             )
     return tables
 
 
-def _own_name(looks: Looks, cast: Cast) -> str:
-    return looks[cast.student].name if cast.student in looks else "the student"
+def _own_name(looks: Looks, main: MainSystems) -> str:
+    return looks[main.student].name if main.student in looks else "the student"
 
 
 def _confused(words: tuple[str, str]) -> str:

@@ -12,7 +12,7 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.report.compare_files import markdown, page
-from asr_kd.evaluation.report.comparing import compare_runs, open_runs
+from asr_kd.evaluation.report.compare_runs import compare_runs, open_runs
 from asr_kd.evaluation.systems import System
 
 

@@ -11,9 +11,15 @@ import torch
 from PIL import Image
 
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.opening import open_system
-from asr_kd.evaluation.report.evidence import gather_evidence, look_at, token_posteriors
-from asr_kd.evaluation.report.media import envelope, sound, spectrogram
+from asr_kd.evaluation.open_systems import open_system
+from asr_kd.evaluation.report.evidence import (
+    envelope,
+    evidence_of,
+    gather_evidence,
+    sound,
+    spectrogram,
+    token_posteriors,
+)
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.systems import System
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
@@ -72,7 +78,7 @@ def test_posteriors_say_what_the_system_decodes(tmp_path, streaming):
 
 
 def test_a_system_that_writes_text_only_is_shown_without_posteriors(by_heart):
-    found = look_at("dev", "a", noise_speech(0.5), [System("s", "other", by_heart())], audio=False)
+    found = evidence_of("dev", "a", noise_speech(0.5), [System("s", "other", by_heart())], audio=False)
     assert (found.posteriors, found.audio, found.seconds) == ({}, None, 0.5)
 
 

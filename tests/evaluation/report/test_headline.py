@@ -3,8 +3,7 @@
 import pytest
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.cast import cast_of
-from asr_kd.evaluation.report.headline import headline
+from asr_kd.evaluation.report.main_systems import headline, main_systems
 
 
 def told(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=None):
@@ -21,7 +20,7 @@ def told(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=N
         "gap_recovered_reason": reason,
     }
     changed = Report({**report.summary, "test_sets": {"test": {**found, "comparisons": [pair]}}})
-    return headline(changed, cast_of(changed))
+    return headline(changed, main_systems(changed))
 
 
 @pytest.mark.parametrize(
@@ -55,5 +54,5 @@ def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
 def test_without_a_pair_it_says_the_rate(report):
     found = {**report.sets["test"], "comparisons": [], "kd_minus_hard": None}
     alone = Report({**report.summary, "test_sets": {"test": found}})
-    assert headline(alone, cast_of(alone)).title.startswith("student-kd gets ")
+    assert headline(alone, main_systems(alone)).title.startswith("student-kd gets ")
     assert headline(Report({**report.summary, "test_sets": {}}), None).title == "Nothing was evaluated"

@@ -10,8 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors
-from asr_kd.evaluation.report.media import envelope, sound, spectrogram
+from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors, envelope, sound, spectrogram
 from asr_kd.evaluation.report.page import page
 
 FETCH = """<script>addEventListener("load", () => setTimeout(() =>

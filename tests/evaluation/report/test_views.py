@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.cast import Cast, cast_of, main_set
-from asr_kd.evaluation.report.views import choose, columns, confusions, speaker_rates, views
+from asr_kd.evaluation.report.main_systems import MainSystems, main_set, main_systems
+from asr_kd.evaluation.report.utterance_views import choose, columns, confusions, speaker_rates, views
 
 WORDS = st.lists(st.sampled_from(["ab", "cd", "e", "f"]), max_size=6).map(" ".join)
 
 
 def test_errors_are_marked_word_by_word(report):
-    found = {view.id: view for view in views(report, cast_of(report)) if view.test_set == "dev"}
+    found = {view.id: view for view in views(report, main_systems(report)) if view.test_set == "dev"}
     assert found["eve-1"].heard["student_kd"].edits == "s="
     assert found["ann-1"].heard["student_kd"].edits == "d==="
     assert found["bob-2"].heard["student_hard"].edits == "i"
@@ -20,9 +20,9 @@ def test_errors_are_marked_word_by_word(report):
 
 
 def test_the_worst_come_first_and_the_errors_are_those_of_the_rows(report):
-    cast = cast_of(report)
-    found = views(report, cast)
-    wrong = [view.errors(cast.student) for view in found]
+    main = main_systems(report)
+    found = views(report, main)
+    wrong = [view.errors(main.student) for view in found]
     assert wrong == sorted(wrong, reverse=True)
     for view in found:
         for key, heard in view.heard.items():
@@ -39,7 +39,7 @@ def test_columns_spell_both_texts_again(pairs):
         {"id": str(place), "reference": reference, "hypothesis": hypothesis, "errors": {}}
         for place, (reference, hypothesis) in enumerate(pairs)
     ]
-    for view in views(Report({}, {"set": {"system": rows}}), Cast("set", "system")):
+    for view in views(Report({}, {"set": {"system": rows}}), MainSystems("set", "system")):
         heard = view.heard["system"]
         spelt = list(columns(view.reference, heard))
         assert " ".join(word for _, word, _ in spelt if word) == view.reference
@@ -48,7 +48,7 @@ def test_columns_spell_both_texts_again(pairs):
 
 
 def test_confusions_count_every_error_once(report):
-    found = [view for view in views(report, cast_of(report)) if view.test_set == "dev"]
+    found = [view for view in views(report, main_systems(report)) if view.test_set == "dev"]
     counts = confusions(found, "student_hard")
     assert counts["substitutions"] == {("ONE", "WON"): 1}
     assert counts["deletions"] == {("ONE", ""): 1, ("FIVE", ""): 1, ("SEVEN", ""): 1}
@@ -65,22 +65,22 @@ def test_speakers_have_their_own_rates(report):
 
 
 def test_utterances_of_every_kind_are_chosen(report):
-    cast = Cast("dev", "student_kd", "student_hard", "teacher")
-    found = [view for view in views(report, cast) if view.test_set == "dev"]
-    chosen = [view.id for view in choose(found, cast, 4)]
+    main = MainSystems("dev", "student_kd", "student_hard", "teacher")
+    found = [view for view in views(report, main) if view.test_set == "dev"]
+    chosen = [view.id for view in choose(found, main, 4)]
     assert chosen == [
         "eve-1",
         "eve-2",
         "bob-1",
         "ann-1",
     ]  # the worst, only the teacher wrong, a long right one, the next
-    assert len(choose(found, cast, 100)) == len(found)
-    assert choose(found, cast, 0) == []
+    assert len(choose(found, main, 100)) == len(found)
+    assert choose(found, main, 0) == []
 
 
 def test_the_parts_are_those_of_the_first_comparison(report):
-    cast = cast_of(report)
-    assert (cast.test_set, cast.student, cast.baseline, cast.teacher) == (
+    main = main_systems(report)
+    assert (main.test_set, main.student, main.baseline, main.teacher) == (
         "test",
         "student_kd",
         "student_hard",
@@ -92,9 +92,9 @@ def test_the_parts_are_those_of_the_first_comparison(report):
 def test_without_a_comparison_there_is_a_student_all_the_same(report):
     found = {**report.sets["dev"], "comparisons": [], "kd_minus_hard": None}
     del found["student_hard"]
-    assert cast_of(Report({**report.summary, "test_sets": {"dev": found}})) == Cast(
+    assert main_systems(Report({**report.summary, "test_sets": {"dev": found}})) == MainSystems(
         "dev", "student_kd", None, "teacher"
     )
     del found["student_kd"]
-    assert cast_of(Report({**report.summary, "test_sets": {"dev": found}})) == Cast("dev", "teacher")
-    assert cast_of(Report({**report.summary, "test_sets": {}})) is None
+    assert main_systems(Report({**report.summary, "test_sets": {"dev": found}})) == MainSystems("dev", "teacher")
+    assert main_systems(Report({**report.summary, "test_sets": {}})) is None

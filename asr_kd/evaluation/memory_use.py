@@ -1,8 +1,10 @@
-"""Memory of one system in a process of its own, which opens nothing else: `python -m asr_kd.evaluation.memory`.
+"""Memory of one system, measured in its own process: `python -P -m asr_kd.evaluation.memory_use`.
 
-The process reads what to open from its standard input as JSON and answers in JSON. What it hears is noise of the
-lengths that it is told: memory depends on nothing else. Measured is the largest resident size since its start (Linux,
-`VmHWM`), with Python and torch in it, and apart from it what was resident before the model was opened.
+The process reads from its standard input as JSON what to open, and writes JSON. It transcribes noise of the given
+lengths, because memory depends on nothing else. It measures the largest resident size since its start (Linux,
+`VmHWM`), Python and torch included, and the resident size before the model was opened.
+
+Shapes: S samples.
 """
 
 import json
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import AsrKdError
-from asr_kd.evaluation.opening import TeacherRecognizer
+from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.systems import Recognizer, System
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.teachers.opening import open_teacher_source
@@ -50,7 +52,7 @@ def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
     if not STATUS.is_file():
         return Memory(None, None, "not readable here: no /proc/self/status")
     task = json.dumps({"open": opening, "num_samples": list(num_samples)})
-    command = [sys.executable, "-m", __name__]
+    command = [sys.executable, "-P", "-m", __name__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     try:
         done = subprocess.run(

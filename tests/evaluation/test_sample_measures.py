@@ -3,12 +3,12 @@
 import pytest
 
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.matrix import can_change_context, context_matrix, in_context, trained_contexts
-from asr_kd.evaluation.measured import Measured
-from asr_kd.evaluation.measuring import IS_TEACHER, NO_TEACHER, Sample, measure_set
-from asr_kd.evaluation.opening import open_system, open_teacher_system
-from asr_kd.evaluation.panel import Panel, measure_all
+from asr_kd.evaluation.evaluate import MeasuredSystems, TranscribedUtterances, measure_all
+from asr_kd.evaluation.open_systems import open_system, open_teacher_system
+from asr_kd.evaluation.results import Measurements
+from asr_kd.evaluation.sample_measures import IS_TEACHER, NO_TEACHER, Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
 from asr_kd.evaluation.systems import System
 from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT
@@ -137,13 +137,13 @@ def test_a_panel_measures_what_the_settings_ask_for(late, utterances):
         normalizer="none", sample_utterances=2, silence_seconds=0, matrix=[[2, 4]], robustness=["gain:-6"],
         sweep_utterances=3,
     )  # fmt: skip
-    panel = Panel(late, {"student_kd": "teacher"}, settings, None, SILENT)
-    found = measure_all(panel, {"dev": (utterances, texts)}, {"teacher": {"parameters": 1}})
+    panel = MeasuredSystems(late, {"student_kd": "teacher"}, settings, None, SILENT)
+    found = measure_all(panel, {"dev": TranscribedUtterances(utterances, texts)}, {"teacher": {"parameters": 1}})
     assert found.systems["dev"]["student_kd"]["delay"]["utterances"] == 2
     assert found.matrix == {}  # none of the two is a chunked model
     assert [row["utterances"] for row in found.robustness["student_kd"]] == [3, 3]
     off = settings.model_copy(update={"sample_utterances": 0, "matrix": (), "robustness": False})
-    nothing = measure_all(panel._replace(settings=off), {"dev": (utterances, texts)}, {})
+    nothing = measure_all(panel._replace(settings=off), {"dev": TranscribedUtterances(utterances, texts)}, {})
     assert (nothing.systems, nothing.agreement, nothing.matrix, nothing.robustness) == ({}, {}, {}, {})
 
 
@@ -155,7 +155,7 @@ def test_everything_has_its_place_in_the_results():
         },
         "models": {"s": {"parameters": 5}, "t": {}},
     }
-    measured = Measured(
+    measured = Measurements(
         {"dev": {"s": {"delay": {"x": 1}}}}, {"dev": {"s": {"frame_kl": 0.1}}}, {"s": {"rtf": 1}}, {"s": [{"wer": 1}]}
     )
     found = measured.added_to(summary)

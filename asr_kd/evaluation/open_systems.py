@@ -1,9 +1,10 @@
-"""Model folders, bundles and teachers from elsewhere as systems to evaluate. Knows nothing of how they are scored.
+"""Open model folders, bundles and existing teachers as systems to evaluate, and compute their posteriors.
 
-Shapes: B utterances, S samples.
+Shapes: B utterances, S samples, T frames, V vocabulary.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,22 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.decoding.base import Decoder
 from asr_kd.decoding.beam import open_decoder
+from asr_kd.decoding.greedy import Alignment, greedy_alignments
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.decoding.words import text_of
+from asr_kd.errors import EvaluationError, VocabularyError
 from asr_kd.evaluation.systems import Role, System
+from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.runtime.backend import TorchBackend, check_numbers
 from asr_kd.runtime.bundle import read_bundle, split_graph
-from asr_kd.runtime.recognizer import batches_by_seconds, open_recognizer
+from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds, open_recognizer
+from asr_kd.targets.bridge import STUDENT_GRID, BridgeSettings, bridge, grid_of
 from asr_kd.teachers.base import Teacher
+from asr_kd.text.vocabulary import Vocabulary
 
 TEACHER_BATCH_SECONDS = 60.0
 """Padded audio that a teacher hears at once."""
@@ -151,3 +158,69 @@ class TeacherRecognizer:
 def _said(decoding: DecodingSettings) -> dict[str, Any]:
     """What the report says of a decoder that is not greedy."""
     return {} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json", exclude_defaults=True)}
+
+
+@dataclass(frozen=True)
+class SystemPosteriors:
+    """A system's posteriors.
+
+    Args:
+        log_probs: a waveform [S] → log-probabilities [T, V] float32 on the CPU, its padding included.
+        vocabulary: what V means.
+        grid: where the frames lie.
+        context: chunk and left context of a system that streams.
+        teacher: the teacher behind it, where one may be bridged to another vocabulary and grid.
+    """
+
+    log_probs: Callable[[Tensor], Tensor]
+    vocabulary: Vocabulary
+    grid: FrameGrid
+    context: Context | None = None
+    teacher: Teacher | None = None
+
+    def emissions(self, log_probs: Tensor) -> Alignment:
+        """Greedy tokens of [T, V] and the frame of each."""
+        lens = torch.tensor([len(log_probs)])
+        return greedy_alignments(log_probs.unsqueeze(0), lens, self.vocabulary.blank_id)[0]
+
+
+def posteriors_of(system: System) -> SystemPosteriors | None:
+    """The posteriors of a system; None for one that gives text only."""
+    recognizer = system.recognizer
+    if isinstance(recognizer, TeacherRecognizer):
+        return _posteriors_of_teacher(recognizer.teacher)
+    if isinstance(recognizer, Recognizer):
+        own = recognizer
+        return SystemPosteriors(lambda waveform: _one(own, waveform), own.vocabulary, STUDENT_GRID, own.context)
+    return None
+
+
+def bridged_to(
+    teacher: SystemPosteriors, student: SystemPosteriors, settings: BridgeSettings | None = None
+) -> SystemPosteriors:
+    """The teacher in the student's vocabulary on the student's frames.
+
+    Raises:
+        EvaluationError: its symbols cannot be mapped, or it is a model whose posteriors are not bridged.
+    """
+    if teacher.vocabulary.symbols == student.vocabulary.symbols and teacher.grid == student.grid:
+        return teacher
+    if teacher.teacher is None:
+        raise EvaluationError("the teacher's tokens are not the student's")
+    try:
+        return _posteriors_of_teacher(bridge(teacher.teacher, student.vocabulary, student.grid, settings))
+    except VocabularyError as error:
+        raise EvaluationError(f"the teacher's symbols cannot be mapped to the student's ({error})") from error
+
+
+def _one(recognizer: Recognizer, waveform: Tensor) -> Tensor:
+    output = recognizer.log_probs([waveform])
+    return output.log_probs[0, : int(output.lens[0])].float()
+
+
+def _posteriors_of_teacher(teacher: Teacher) -> SystemPosteriors:
+    def log_probs(waveform: Tensor) -> Tensor:
+        output = teacher.log_probs(waveform.unsqueeze(0), torch.tensor([len(waveform)]))
+        return output.log_probs[0, : int(output.lens[0])].float().cpu()
+
+    return SystemPosteriors(log_probs, teacher.vocabulary, grid_of(teacher), teacher=teacher)

@@ -5,7 +5,7 @@ import torch
 
 from asr_kd.errors import CheckpointError
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.opening import open_system
+from asr_kd.evaluation.open_systems import open_system
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.models.conformer import Conformer

@@ -6,18 +6,18 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Literal
 
-from asr_kd.evaluation.report.cast import Cast
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.report.main_systems import MainSystems
 from asr_kd.scoring.alignment import Alignment, align_words
 
 LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
-"""How an edit is written in `Heard.edits`."""
+"""How an edit is written in `SystemOutput.edits`."""
 
 Kind = Literal["substitutions", "deletions", "insertions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
+class SystemOutput:
     """What one system made of an utterance."""
 
     text: str
@@ -38,7 +38,7 @@ class View:
     id: str
     speaker: str
     reference: str
-    heard: Mapping[str, Heard]
+    heard: Mapping[str, SystemOutput]
     """By the systems' keys."""
 
     def errors(self, key: str | None) -> int:
@@ -47,21 +47,21 @@ class View:
         return found.errors if found is not None else 0
 
 
-def views(report: Report, cast: Cast) -> list[View]:
+def views(report: Report, main: MainSystems) -> list[View]:
     """All utterances of all sets, those with most errors of the student first."""
     found = [view for name in report.rows for view in _views_of(report, name)]
-    return sorted(found, key=lambda view: (*worst_first(view, cast), view.test_set, view.id))
+    return sorted(found, key=lambda view: (*worst_first(view, main), view.test_set, view.id))
 
 
-def worst_first(view: View, cast: Cast) -> tuple[int, int, int]:
+def worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
     """Many errors of the student, then few of the teacher, then short: the order of what went wrong."""
-    return -view.errors(cast.student), view.errors(cast.teacher), len(view.reference)
+    return -view.errors(main.student), view.errors(main.teacher), len(view.reference)
 
 
-def choose(found: Sequence[View], cast: Cast, count: int) -> list[View]:
+def choose(found: Sequence[View], main: MainSystems, count: int) -> list[View]:
     """Utterances worth listening to, from four groups in turn: the worst, those that only the student got wrong, those
     that only the teacher got wrong, and the longest that both got right."""
-    student, teacher = cast.student, cast.teacher
+    student, teacher = main.student, main.teacher
     only_student = [view for view in found if view.errors(student) and not view.errors(teacher)]
     only_teacher = [view for view in found if view.errors(teacher) and not view.errors(student)]
     right = [view for view in found if not view.errors(student) and not view.errors(teacher)]
@@ -95,7 +95,7 @@ def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str,
     return counts
 
 
-def columns(reference: str, heard: Heard) -> Iterator[tuple[str, str, str]]:
+def columns(reference: str, heard: SystemOutput) -> Iterator[tuple[str, str, str]]:
     """(edit, word of the reference, word of the hypothesis) from left to right; the missing side is empty."""
     spoken, written = iter(reference.split(" ")), iter(heard.text.split(" "))
     for edit in heard.edits:
@@ -104,13 +104,13 @@ def columns(reference: str, heard: Heard) -> Iterator[tuple[str, str, str]]:
 
 def _views_of(report: Report, name: str) -> Iterator[View]:
     by_system = report.rows[name]
-    heard: dict[str, dict[str, Heard]] = {}
+    heard: dict[str, dict[str, SystemOutput]] = {}
     first: dict[str, tuple[str, str]] = {}
     for key, rows in by_system.items():
         texts = [row["hypothesis"] for row in rows]
         alignments = align_words([row["reference"] for row in rows], texts)
         for row, text, alignment in zip(rows, texts, alignments, strict=True):
-            heard.setdefault(row["id"], {})[key] = Heard(text, _letters(alignment))
+            heard.setdefault(row["id"], {})[key] = SystemOutput(text, _letters(alignment))
             first.setdefault(row["id"], (row.get("speaker", ""), row["reference"]))
     for utterance_id, (speaker, reference) in first.items():
         yield View(name, utterance_id, speaker, reference, heard[utterance_id])

@@ -8,7 +8,7 @@ from typing import Any
 
 from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
-from asr_kd.evaluation.seeds import plain_row
+from asr_kd.evaluation.seed_rows import plain_row
 from asr_kd.evaluation.systems import ROLES, report_order
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling

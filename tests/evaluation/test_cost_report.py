@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation import expense, memory
-from asr_kd.evaluation.cost import chunk_milliseconds, measure_costs
-from asr_kd.evaluation.energy import counters, measure_energy
-from asr_kd.evaluation.expense import all_costs
-from asr_kd.evaluation.memory import Memory, how_to_open, measure_memory
-from asr_kd.evaluation.opening import open_system, open_teacher_system
+from asr_kd.evaluation import cost_report as cost_report_module
+from asr_kd.evaluation import memory_use
+from asr_kd.evaluation.compute import counters, measure_energy
+from asr_kd.evaluation.cost_report import chunk_milliseconds, cost_report, measure_costs
+from asr_kd.evaluation.memory_use import Memory, how_to_open, measure_memory
+from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.systems import System
 from asr_kd.models.settings import Context
 from tests.evaluation.test_cost import Clock
@@ -82,9 +82,9 @@ def test_what_cannot_be_opened_again_says_so(tmp_path, monkeypatch):
     assert measure_memory(System("x", "other", object()), [1]).reason.startswith("not measured: it cannot be opened")
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     assert how_to_open(system) == {"folder": str(tmp_path / "model")}
-    monkeypatch.setattr(memory.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(memory_use.sys, "executable", "/no/such/python")
     assert "its own process failed" in measure_memory(system, [1]).reason
-    monkeypatch.setattr(memory, "STATUS", tmp_path / "none")
+    monkeypatch.setattr(memory_use, "STATUS", tmp_path / "none")
     assert measure_memory(system, [1]).reason == "not readable here: no /proc/self/status"
 
 
@@ -102,12 +102,12 @@ def test_a_teacher_from_elsewhere_is_opened_by_its_source(source, expected):
 
 
 def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
-    monkeypatch.setattr(expense, "measure_memory", lambda system, samples: Memory(3_000, 1_000, None))
+    monkeypatch.setattr(cost_report_module, "measure_memory", lambda system, samples: Memory(3_000, 1_000, None))
     student = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     teacher = open_teacher_system("t", SpellingTeacher({}))
     waveforms = [noise_speech(0.6)]
     timed = measure_costs([teacher, student], waveforms)
-    found = all_costs([teacher, student], timed, waveforms, memory=True)
+    found = cost_report([teacher, student], timed, waveforms, memory=True)
     own = found["student_kd"]
     assert own["parameters"] == student.parameters
     assert own["macs_per_second"] > 0
@@ -118,7 +118,7 @@ def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
     assert own["chunk_ms"]["chunks"] == 2
     assert (found["teacher"]["chunk_ms"], found["teacher"]["chunk_reason"]) == (None, "it does not stream")
     assert (found["teacher"]["size_bytes"]["fp32"], found["teacher"]["rtf"]["streamed"]) == (4_000, None)
-    nothing = all_costs([student], timed, [], memory=False)["student_kd"]
+    nothing = cost_report([student], timed, [], memory=False)["student_kd"]
     assert (nothing["rss_reason"], nothing["chunk_ms"]) == ("not measured: evaluate.memory is off", None)
     assert nothing["energy_reason"] == "no utterance is timed (evaluate.rtf_utterances)"
 

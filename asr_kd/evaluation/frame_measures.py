@@ -1,12 +1,12 @@
-"""How late a system says what it says: against the teacher's forced alignment of the reference.
+"""A student's posteriors beside its teacher's: emission latency, and agreement frame by frame.
 
-Two delays, which must not be confused:
+Two latencies are measured for a token:
 
-- *emission*: the centre of the frame in which the student first emits a token, less the centre of the frame in which
-  the teacher's alignment begins it. A property of the model: how long it waits.
-- *available*: the end of the audio that a stream must have heard before that frame can be computed, less the same
-  centre. A chunk is computed as a whole, so its first frame waits for its last; computing time comes on top of it.
-  Audio is taken to go on, as a microphone's does: at the end of a file a client may ask for the rest at once.
+- *emission*: the centre of the frame in which the student first emits the token, less the centre of the frame in which
+  the teacher's alignment begins it. This is a property of the model.
+- *available*: the end of the audio that a stream must have received before that frame can be computed, less the same
+  centre. A chunk is computed as a whole, so its first frame waits for its last. Computing time comes on top. Audio is
+  assumed to go on, as from a microphone; at the end of a file a client can request the rest at once.
 
 The alignment is CTC's: a token lies where the teacher would emit it, not where its sound begins.
 
@@ -14,7 +14,7 @@ Shapes: T frames, V vocabulary, U tokens.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,11 +24,12 @@ import torchaudio.functional
 from torch import Tensor
 
 from asr_kd.errors import VocabularyError
-from asr_kd.evaluation.hearing import Hearing
+from asr_kd.evaluation.open_systems import SystemPosteriors
 from asr_kd.features.fbank import FRAME_SHIFT_MS as FEATURE_SHIFT_MS
 from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.posteriors.measures import dense_kl
 from asr_kd.scoring.alignment import align_words
 from asr_kd.text.normalize import normalize
 
@@ -78,8 +79,8 @@ class Delays:
 
 def measure_delay(
     references: Sequence[str],
-    teacher: Hearing,
-    student: Hearing,
+    teacher: SystemPosteriors,
+    student: SystemPosteriors,
     pairs: Sequence[tuple[Tensor, Tensor]],
 ) -> Delays:
     """Delays of the tokens that teacher and student both got right.
@@ -150,7 +151,7 @@ def chunk_wait_ms(chunk_frames: int) -> dict[str, float]:
     return {"least": min(waits), "mean": sum(waits) / len(waits), "most": max(waits)}
 
 
-def _aligned_reference(text: str, teacher: Hearing, log_probs: Tensor) -> Aligned | None:
+def _aligned_reference(text: str, teacher: SystemPosteriors, log_probs: Tensor) -> Aligned | None:
     """The transcript as it stands, or as training wrote it where only that can be spelled."""
     for spelled in (text, normalize(text, "librispeech")):
         try:
@@ -177,3 +178,69 @@ def _percentiles(delays: Sequence[float]) -> dict[str, float | int | None]:
         return {"count": 0, "median_ms": None, "p90_ms": None}
     median, high = np.percentile(delays, [50, 90])
     return {"count": len(delays), "median_ms": round(float(median), 3), "p90_ms": round(float(high), 3)}
+
+
+MOST_SHIFT_FRAMES = 15
+"""Delays that are tried: up to 600 ms."""
+
+
+@dataclass
+class _Sums:
+    """What one shift adds up to, over all utterances."""
+
+    frames: int = 0
+    spoken: int = 0
+    divergence: float = 0.0
+    agreed: int = 0
+    agreed_spoken: int = 0
+
+    def add(self, teacher: Tensor, student: Tensor, blank_id: int) -> None:
+        best = teacher.argmax(-1)
+        agreed, spoken = best == student.argmax(-1), best != blank_id
+        self.frames += len(best)
+        self.spoken += int(spoken.sum())
+        self.divergence += float(dense_kl(teacher, student).sum())
+        self.agreed += int(agreed.sum())
+        self.agreed_spoken += int((agreed & spoken).sum())
+
+    def plain(self) -> dict[str, float | None]:
+        return {
+            "frame_kl": _rate(self.divergence, self.frames),
+            "argmax_agreement": _rate(self.agreed, self.frames),
+            "spoken_agreement": _rate(self.agreed_spoken, self.spoken),
+        }
+
+
+def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> dict[str, Any]:
+    """KL(teacher ‖ student) a frame in nats and shares of frames with the same likeliest token, as plain data.
+
+    `spoken_agreement` counts only frames whose likeliest token by the teacher is not blank: most frames of CTC are, and
+    they agree easily. A student that speaks later is compared at every shift d up to 15 frames, the teacher's
+    frame t with the student's t + d, over the frames that both have; the best is that of the lowest KL.
+
+    Args:
+        pairs: log-probabilities of teacher [T, V] and student [T', V] on one grid; lengths may differ.
+        blank_id: the CTC blank.
+
+    Returns:
+        `frames`, and `frame_kl`, `argmax_agreement`, `spoken_agreement` at no shift; the same three as `at_best_shift`
+        with `shift_frames` and `shift_ms`. Rates over no frame are None.
+    """
+    sums = [_Sums() for _ in range(MOST_SHIFT_FRAMES + 1)]
+    for teacher, student in pairs:
+        for shift, total in enumerate(sums):
+            frames = min(len(teacher), len(student) - shift)
+            if frames > 0:
+                total.add(teacher[:frames], student[shift : shift + frames], blank_id)
+    found = [total.plain() for total in sums]
+    best = min(range(len(sums)), key=lambda shift: _or_infinite(found[shift]["frame_kl"]))
+    at_best = {"shift_frames": best, "shift_ms": best * FRAME_SHIFT_MS, **found[best]}
+    return {"frames": sums[0].frames, **found[0], "at_best_shift": at_best}
+
+
+def _rate(total: float, count: int) -> float | None:
+    return total / count if count else None
+
+
+def _or_infinite(value: float | None) -> float:
+    return torch.inf if value is None else value

@@ -1,4 +1,4 @@
-"""Measures on a sample of a test set what errors do not tell: delay, agreement of frames, stability, trailing silence.
+"""Measurements beside the errors: latency, frame agreement, stability and silence on a sample of a set.
 
 Shapes: S samples.
 """
@@ -11,13 +11,11 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.cost import can_stream
-from asr_kd.evaluation.delay import measure_delay
-from asr_kd.evaluation.frames import frame_agreement
-from asr_kd.evaluation.hearing import Hearing, bridged_to, hearing_of
+from asr_kd.evaluation.cost_report import can_stream
+from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay
+from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, posteriors_of
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.silence import measure_trailing_silence
-from asr_kd.evaluation.stability import measure_stability
+from asr_kd.evaluation.stability import measure_stability, measure_trailing_silence
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.evaluation.systems import System
 from asr_kd.targets.bridge import BridgeSettings
@@ -52,7 +50,7 @@ class Sample:
     def against(self, teacher: System | None, student: System) -> tuple[dict[str, Any], dict[str, Any]]:
         """A student's delay, and the agreement of its frames with the teacher's, as plain data."""
         try:
-            heard, own = self._hearings(teacher, student)
+            heard, own = self._posteriors_of_both(teacher, student)
         except EvaluationError as error:
             reason = str(error)
             return {"delay": None, "delay_reason": reason}, {"frame_kl": None, "frame_kl_reason": reason}
@@ -61,14 +59,14 @@ class Sample:
         delay = measure_delay(self.references, heard, own, pairs).plain()
         return {"delay": {"against": name, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
 
-    def _teacher_log_probs(self, name: str, hearing: Hearing) -> list[Tensor]:
+    def _teacher_log_probs(self, name: str, hearing: SystemPosteriors) -> list[Tensor]:
         """Of every waveform, [T, V]; computed once for all students of a teacher."""
         key = (name, hearing.vocabulary.sha256)
         if key not in self._heard:
             self._heard[key] = [hearing.log_probs(waveform) for waveform in self.waveforms]
         return self._heard[key]
 
-    def _hearings(self, teacher: System | None, student: System) -> tuple[Hearing, Hearing]:
+    def _posteriors_of_both(self, teacher: System | None, student: System) -> tuple[SystemPosteriors, SystemPosteriors]:
         """Both posteriors in the student's vocabulary on its frames.
 
         Raises:
@@ -76,7 +74,7 @@ class Sample:
         """
         if teacher is None or teacher.key == student.key:
             raise EvaluationError(NO_TEACHER if teacher is None else IS_TEACHER)
-        heard_teacher, heard_student = hearing_of(teacher), hearing_of(student)
+        heard_teacher, heard_student = posteriors_of(teacher), posteriors_of(student)
         if heard_teacher is None or heard_student is None:
             raise EvaluationError(TEXT_ONLY, where=teacher.key if heard_teacher is None else student.key)
         return bridged_to(heard_teacher, heard_student, self.bridge), heard_student
@@ -100,7 +98,7 @@ def measure_set(
     teachers: Mapping[str, str],
     sample: Sample,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """What `Measured.systems` and `Measured.agreement` hold of one set.
+    """What `Measurements.systems` and `Measurements.agreement` hold of one set.
 
     Args:
         teachers: system's key → its teacher's (`teachers_of`).
