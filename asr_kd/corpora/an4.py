@@ -1,8 +1,8 @@
 """AN4 (Carnegie Mellon University, 1991) in its publisher's layout.
 
 `etc/an4_train.fileids` and `.transcription` list the utterances, `wav/` (or `audio/`) holds them as .wav, .sph or
-.flac. The corpus has no development set, so its training speakers are cut into four folds here. Speakers whose
-names differ in a final digit only (mdcs, mdcs2) may be one person and stay on the same side.
+.flac. The corpus has no development set, so its training speakers are split into four folds. Speakers whose names
+differ in a final digit only (mdcs, mdcs2) may be one person and stay in one fold.
 """
 
 import re
@@ -26,7 +26,7 @@ _NOT_WORDS = re.compile(r"<[^<>\s]+>|\+\+[^+\s]+\+\+")
 
 
 def find_an4(root: Path | None) -> Path:
-    """The folder that holds AN4's `etc/`: `root`, `root`/an4, or the same under ASR_KD_CORPORA.
+    """Find the folder of AN4's `etc/`: `root`, `root`/an4, or the same under ASR_KD_CORPORA.
 
     Raises:
         CorpusError: it is in neither place.
@@ -36,7 +36,7 @@ def find_an4(root: Path | None) -> Path:
         if (folder / "etc" / "an4_train.fileids").is_file():
             return folder
     raise CorpusError(
-        "AN4 is not here",
+        "AN4 not found",
         where=parent,
         expected="etc/an4_train.fileids in this folder or in an4/ below it",
         remedy="Unpack an4_sphere.tar.gz there, or set corpus.root",
@@ -44,10 +44,10 @@ def find_an4(root: Path | None) -> Path:
 
 
 def read_an4(folder: Path, part: Literal["train", "test"]) -> list[Recording]:
-    """What one official part lists, in the order of its list.
+    """Read one official part, in the order of its list.
 
     Raises:
-        CorpusError: a list is missing or malformed, an id stands twice, or ids and transcripts do not match.
+        CorpusError: a list is missing or malformed, an id occurs twice, or ids and transcripts do not match.
     """
     listed = _read_lines(folder / "etc" / f"an4_{part}.fileids")
     texts = _read_transcripts(folder / "etc" / f"an4_{part}.transcription")
@@ -56,7 +56,7 @@ def read_an4(folder: Path, part: Literal["train", "test"]) -> list[Recording]:
     unmatched = sorted(set(ids) ^ texts.keys())
     if repeated or unmatched:
         raise CorpusError(
-            f"ids that stand twice: {', '.join(repeated[:20]) or 'none'}; ids only in one of its two lists: "
+            f"ids that occur twice: {', '.join(repeated[:20]) or 'none'}; ids only in one of its two lists: "
             f"{', '.join(unmatched[:20]) or 'none'} ({len(repeated)} and {len(unmatched)} in all)",
             where=folder / "etc" / f"an4_{part}.fileids",
             expected="one transcript for every file",
@@ -69,21 +69,17 @@ def read_an4(folder: Path, part: Literal["train", "test"]) -> list[Recording]:
 
 
 def official_test(folder: Path) -> list[Recording] | str:
-    """The official test's recordings, or the reason why it is skipped."""
+    """Return the official test's recordings, or the reason why it is skipped."""
     if not (folder / "etc" / "an4_test.fileids").is_file():
         return "not present, skipped: there is no etc/an4_test.fileids"
     recordings = read_an4(folder, "test")
     if not any(recording.audio.is_file() for recording in recordings):
-        return "not present, skipped: its lists are here, its audio is not"
+        return "not present, skipped: its lists are present, its audio is not"
     return recordings
 
 
 def speaker_folds(recordings: Sequence[Recording], seed: int) -> list[set[str]]:
-    """Four disjoint sets of speakers with nearly as many utterances each.
-
-    Groups of speakers (see the module) go, the largest first, to the fold with the fewest utterances; the seed
-    orders groups of one size. The same recordings and seed always give the same folds, on every machine.
-    """
+    """Return four disjoint sets of speakers with nearly equal numbers of utterances; see `balanced_folds`."""
     counts = Counter(recording.speaker for recording in recordings)
     sizes: Counter[str] = Counter()
     for speaker, count in counts.items():
@@ -96,7 +92,7 @@ def speaker_folds(recordings: Sequence[Recording], seed: int) -> list[set[str]]:
 def split_speakers(
     recordings: Sequence[Recording], fold: int | Literal["none"], seed: int
 ) -> dict[str, list[Recording]]:
-    """Training recordings as `train`, `dev` and (with a fold) `devtest`; no speaker is in two of them.
+    """Split training recordings into `train`, `dev` and (with a fold) `devtest`; no speaker is in two of them.
 
     `devtest` is the fold; `dev` are the first eight remaining speakers in the seed's order; the rest trains.
 
@@ -127,7 +123,7 @@ def _dev_speakers(speakers: set[str], seed: int) -> set[str]:
 
 
 def person_of(speaker: str) -> str:
-    """Who a speaker's name stands for, at most: mdcs and mdcs2 may be one."""
+    """Name without final digits: mdcs and mdcs2 may be one person."""
     return speaker.rstrip("0123456789") or speaker
 
 
@@ -156,7 +152,7 @@ def _read_transcripts(path: Path) -> dict[str, str]:
 
 
 def _find_audio(folder: Path, listed: str) -> Path:
-    """The utterance's file; where it ought to be when there is none, so that the message can name it."""
+    """The utterance's file, or its expected path when there is none."""
     if listed.startswith("/") or ".." in Path(listed).parts:
         raise CorpusError(f"the file id {listed!r} leads out of the corpus", where=folder / "etc", expected="a/b/name")
     candidates = [folder / audio / f"{listed}{suffix}" for audio in _AUDIO_FOLDERS for suffix in _AUDIO_SUFFIXES]

@@ -1,7 +1,7 @@
-"""LibriSpeech from its publisher: torchaudio's own downloader, its addresses and its checksums.
+"""Download LibriSpeech from its publisher, with torchaudio's downloader, addresses and checksums.
 
-A split appears whole or not at all; one that is there is left alone, and an archive that is there is not fetched
-again, so that a call that was cut off goes on with the split it was at.
+A split appears whole or not at all. Splits and archives that are present are not downloaded again, so an interrupted
+call can be repeated.
 """
 
 import http.client
@@ -24,17 +24,17 @@ from asr_kd.errors import CorpusError
 from asr_kd.files import sha256_of_file
 
 LIBRISPEECH = "LibriSpeech"
-"""The folder inside the archives, and the one that holds the splits."""
+"""Folder inside the archives, and of the splits."""
 
 TIMEOUT_SECONDS = 60.0
-"""Of silence on the line, after which a download is given up."""
+"""Time without data after which a download fails."""
 
 _SUFFIX = ".tar.gz"
 
 
 @dataclass(frozen=True)
 class Archive:
-    """A split as its publisher offers it."""
+    """Archive of a split."""
 
     split: str
     url: str
@@ -42,7 +42,7 @@ class Archive:
 
 
 def archives(splits: Sequence[str]) -> list[Archive]:
-    """Where splits come from, as torchaudio knows it.
+    """Return the archives of splits, from torchaudio's list.
 
     Raises:
         CorpusError: no such split.
@@ -59,7 +59,7 @@ def archives(splits: Sequence[str]) -> list[Archive]:
 
 
 def librispeech_folder(into: Path) -> Path:
-    """The folder of the splits, below `into` or `into` itself; where it will be if there is none yet."""
+    """Return the folder of the splits, below `into` or `into` itself; its future path if there is none yet."""
     try:
         return find_librispeech(into)
     except CorpusError:
@@ -67,7 +67,7 @@ def librispeech_folder(into: Path) -> Path:
 
 
 def missing_splits(splits: Sequence[str], into: Path) -> list[str]:
-    """Those of the splits that are not there.
+    """Return the splits that are missing.
 
     Raises:
         CorpusError: no such split.
@@ -76,13 +76,13 @@ def missing_splits(splits: Sequence[str], into: Path) -> list[str]:
     return [archive.split for archive in archives(splits) if archive.split not in present]
 
 
-def download_librispeech(splits: Sequence[str], into: Path, say: Callable[[str], None]) -> Path:
-    """Fetch, verify and unpack splits; returns the folder that holds them.
+def download_librispeech(splits: Sequence[str], into: Path, report: Callable[[str], None]) -> Path:
+    """Download, verify and unpack splits; return their folder.
 
     Args:
-        splits: by their own names; those that are there are left alone.
-        into: the folder that LibriSpeech/ is, or will be, in. Archives lie there while they are needed.
-        say: told what happens, a line each.
+        splits: official names; splits that are present are skipped.
+        into: the parent of LibriSpeech/; archives are kept there while they are needed.
+        report: called with a line of text at every step.
 
     Raises:
         CorpusError: no such split, no network, or an archive that is not the publisher's.
@@ -91,37 +91,37 @@ def download_librispeech(splits: Sequence[str], into: Path, say: Callable[[str],
     folder, absent = librispeech_folder(into), missing_splits(splits, into)
     for archive in archives(splits):
         if archive.split not in absent:
-            say(f"{archive.split}: is there")
+            report(f"{archive.split}: present")
             continue
         path = into / f"{archive.split}{_SUFFIX}"
         if path.exists():
-            say(f"{archive.split}: the archive is there; its checksum is compared")
+            report(f"{archive.split}: archive present; comparing its checksum")
             _verify(archive, path)
         else:
-            say(f"{archive.split}: fetching {archive.url}")
+            report(f"{archive.split}: downloading {archive.url}")
             _fetch(archive, path)
-        say(f"{archive.split}: unpacking")
+        report(f"{archive.split}: unpacking")
         _unpack(archive.split, path, folder)
         path.unlink()
     return folder
 
 
 def _fetch(archive: Archive, path: Path) -> None:
-    """Torchaudio's download, which compares the checksum before the archive takes its name."""
+    """Download with torchaudio, which compares the checksum before the archive gets its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with _timeout(TIMEOUT_SECONDS):
             publisher.download_url_to_file(archive.url, str(path), archive.sha256, progress=sys.stderr.isatty())
-    except RuntimeError as error:  # "invalid hash value": torch has no class of its own for it
+    except RuntimeError as error:  # "invalid hash value" has no class of its own in torch
         raise _wrong_checksum(archive, archive.url, str(error)) from error
     except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
         raise CorpusError(
-            f"cannot be fetched ({getattr(error, 'reason', None) or error})",
+            f"cannot be downloaded ({getattr(error, 'reason', None) or error})",
             where=archive.url,
             expected="the publisher's archive",
             remedy=(
-                f"Run the same command again when there is a network; or fetch it elsewhere (curl -LO {archive.url}), "
-                f"put it at {path} and run the same command: its checksum is compared"
+                f"Run the same command again with a network connection; or download it elsewhere "
+                f"(curl -LO {archive.url}), put it at {path} and run the same command"
             ),
         ) from error
 
@@ -137,14 +137,14 @@ def _wrong_checksum(archive: Archive, where: str, found: str) -> CorpusError:
         f"is not the publisher's archive, or not all of it ({found})",
         where=where,
         expected=f"SHA-256 {archive.sha256}",
-        remedy="Remove what is there and fetch it again; a connection that breaks off leaves a part",
+        remedy="Remove the file and download it again",
     )
 
 
 def _unpack(split: str, path: Path, folder: Path) -> None:
-    """LibriSpeech/SPLIT of the archive into `folder`; speakers' tables and the like beside it, once."""
+    """Unpack LibriSpeech/SPLIT into `folder`, with the tables of speakers beside it."""
     unpacking = folder / f".{split}.unpacking"
-    shutil.rmtree(unpacking, ignore_errors=True)  # of a call that was cut off
+    shutil.rmtree(unpacking, ignore_errors=True)  # of an interrupted call
     unpacking.mkdir(parents=True)
     try:
         with tarfile.open(path) as archive:
@@ -164,7 +164,7 @@ def _unpack(split: str, path: Path, folder: Path) -> None:
 
 @contextmanager
 def _timeout(seconds: float) -> Iterator[None]:
-    """The downloader sets none of its own and would wait for ever on a dead line."""
+    """Set a socket timeout: the downloader has none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

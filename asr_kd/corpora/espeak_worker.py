@@ -1,9 +1,8 @@
-"""One speaker's sentences through eSpeak NG's C library, in a process of its own.
+"""Synthesize one speaker's sentences with eSpeak NG's C library, in a process of its own.
 
-The library keeps global state (phases, random numbers), so the same sentence sounds a little different after
-another one: a fresh process for every speaker makes the samples depend on that speaker's sentences alone. It
-also keeps a crash of the library away from the caller. Run as a script with a JSON job on standard input;
-it imports nothing but the standard library, and so starts in some 20 ms.
+The library keeps global state (phases, random numbers), so a fresh process for every speaker makes the samples depend
+on that speaker's sentences only; a crash of the library does not end the caller. Run as a script with a JSON job on
+standard input; it imports the standard library only.
 """
 
 import ctypes
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLE_RATE = 22_050
-"""What the library puts out, Hz."""
+"""Sample rate of the library, Hz."""
 
 # Constants of espeak-ng/speak_lib.h.
 _SYNCHRONOUS = 2
@@ -26,7 +25,7 @@ _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 
 def main() -> None:
-    """Read a job, write one raw file (16-bit, 22,050 Hz, mono) a sentence: 0.pcm, 1.pcm …"""
+    """Read a job and write one raw file (16-bit, 22,050 Hz, mono) per sentence: 0.pcm, 1.pcm …"""
     job: dict[str, Any] = json.load(sys.stdin)
     library = ctypes.CDLL(job["library"])
     pieces: list[bytes] = []
@@ -50,7 +49,7 @@ def main() -> None:
         pieces.clear()
         encoded = text.encode()
         if library.espeak_Synth(encoded, len(encoded) + 1, 0, _BY_CHARACTER, 0, _UTF8, None, None) != 0:
-            sys.exit(f"eSpeak NG could not speak {text!r}")
+            sys.exit(f"eSpeak NG could not synthesize {text!r}")
         library.espeak_Synchronize()
         Path(job["folder"], f"{index}.pcm").write_bytes(b"".join(pieces))
 

@@ -1,8 +1,8 @@
-"""What lies in a corpus' folder, cheaply: enough to see that a part was unpacked or taken away since.
+"""Fingerprint of a corpus on disk, by which prepare notices that files were added, removed or changed.
 
-Looks at names and sizes and opens no audio. Of a publisher's layout two levels deep, so that the whole of
-LibriSpeech costs a moment: a file replaced further down goes unseen, and `asr-kd prepare --force` looks at
-everything. Of a user's own manifests and folders every file: their content is anybody's to change.
+It consists of names and sizes; no audio is opened. Of a publisher's layout it goes two levels deep, so a file replaced
+further down is not noticed, and `asr-kd prepare --force` is needed. Of a user's manifests and folders it covers every
+file.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,14 +27,14 @@ from asr_kd.corpora.synthetic import settings_key
 from asr_kd.files import sha256_of_file
 
 THREADS = 8
-"""Sizes are asked for in parallel: the time goes into waiting for the disk."""
+"""Sizes are read in parallel, because most of the time is waiting for the disk."""
 
 
 def fingerprint(settings: AnyCorpus) -> Any:
-    """Plain data that changes when what prepare would find does.
+    """Return plain data that changes with the files of a corpus.
 
     Raises:
-        CorpusError: the corpus is not there, or a manifest cannot be read.
+        CorpusError: the corpus is missing, or a manifest cannot be read.
     """
     if isinstance(settings, SyntheticSettings):
         return settings_key(settings)
@@ -52,7 +52,7 @@ def fingerprint(settings: AnyCorpus) -> Any:
 
 
 def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
-    """The same of audio beside the corpus.
+    """Return the fingerprint of untranscribed audio.
 
     Raises:
         CorpusError: there is no such folder.
@@ -61,7 +61,7 @@ def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
 
 
 def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
-    """What manifests say, and the sizes of the files that they name."""
+    """Hashes of manifests, and sizes of the files that they name."""
     tables = [read_table(path.expanduser(), settings.format, settings.data_root, settings.channels) for path in paths]
     read = [[str(file.resolve()), sha256_of_file(file)] for table in tables for file in table.files]
     return [read, _sizes(recording.audio for table in tables for recording in table.recordings)]
@@ -74,7 +74,7 @@ def _sizes(paths: Iterable[Path]) -> list[tuple[str, int | None]]:
 
 
 def _size(path: Path) -> int | None:
-    """Bytes; None where there is no such file, which prepare has to say."""
+    """Bytes; None where there is no such file."""
     try:
         return path.stat().st_size
     except OSError:
@@ -82,7 +82,7 @@ def _size(path: Path) -> int | None:
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, int | None]]:
-    """A folder's name, then its entries: files with their size in bytes."""
+    """A folder's name, then its entries, files with their size in bytes."""
     if not folder.is_dir():
         return
     yield folder.name, None

@@ -1,7 +1,4 @@
-"""A folder of audio that nobody has transcribed: which files, whose voices, and where long ones are cut.
-
-A cut file stays as it is: its pieces are segments of it. Knows nothing of transcripts.
-"""
+"""Folders of untranscribed audio: list files and speakers, and cut long files into segments at quiet points."""
 
 import math
 from collections.abc import Sequence
@@ -21,17 +18,17 @@ from asr_kd.errors import AudioError, CorpusError
 from asr_kd.progress import SILENT, Progress
 
 THREADS = 4
-"""Files cut at a time; libsndfile lets Python's other threads run meanwhile."""
+"""Files cut at a time; libsndfile releases the interpreter lock."""
 
 GRID_SECONDS = 0.01
 """Pieces begin and end on this grid: the features' frames."""
 
 QUIET_FRAMES = 10
-"""A cut goes through the middle of the quietest stretch of so many frames of the grid: 0.1 s, a pause of a breath."""
+"""A cut goes through the middle of the quietest 0.1 s, in frames of the grid."""
 
 
 def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
-    """The audio below a folder, at any depth, in the order of its paths; hidden files and folders are left alone.
+    """Return the audio files below a folder at any depth, sorted; hidden files and folders are skipped.
 
     Raises:
         CorpusError: no such folder.
@@ -43,7 +40,7 @@ def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
 
 
 def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:
-    """A recording for every file; its id is its path below the folder, its speaker the first sub-folder.
+    """Return a recording per file; its id is the path below the folder, its speaker the first sub-folder.
 
     Raises:
         CorpusError: no such folder, or no audio in it.
@@ -63,10 +60,10 @@ def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:
 def cut_utterances(
     utterances: Sequence[Utterance], settings: AudioFolders, progress: Progress = SILENT
 ) -> tuple[list[Utterance], list[Exclusion]]:
-    """Utterances of at most `max_seconds`: longer files are cut, shorter ones than `min_seconds` left out.
+    """Cut utterances longer than `max_seconds`, and exclude those shorter than `min_seconds`.
 
     Returns:
-        The utterances, and what is too short, or damaged where a cut was sought.
+        The utterances, and what is too short, or damaged around a cut.
     """
     pieces: list[Utterance] = []
     excluded: list[Exclusion] = []
@@ -107,10 +104,10 @@ def _pieces_or_reason(utterance: Utterance, settings: AudioFolders) -> list[Utte
 
 
 def cut_points(utterance: Utterance, settings: AudioFolders) -> list[float]:
-    """Where a file is cut, seconds into it; none when it is short enough.
+    """Return where a file is cut, seconds from its start; empty when it is short enough.
 
-    Each cut lies within `cut_window_seconds` before the piece would become too long; what is left for the last two
-    is shared equally, so that no piece is a splinter. Only the windows are read.
+    Each cut lies within `cut_window_seconds` before the piece would become too long; the last two pieces share what is
+    left, so that none is very short. Only these windows are read.
 
     Raises:
         AudioError: a window is damaged.
@@ -125,7 +122,7 @@ def cut_points(utterance: Utterance, settings: AudioFolders) -> list[float]:
 
 
 def _quietest(utterance: Utterance, start: float, seconds: float) -> float:
-    """The middle of the quietest stretch from `start` on, on the grid, seconds into the file."""
+    """The middle of the quietest part from `start` on, on the grid, seconds from the start of the file."""
     start = math.ceil(start / GRID_SECONDS - 1e-6) * GRID_SECONDS
     samples = read_audio(utterance.audio, channels=utterance.channels, start=start, duration=seconds).numpy()
     length = round(GRID_SECONDS * SAMPLE_RATE)

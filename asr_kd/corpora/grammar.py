@@ -1,7 +1,4 @@
-"""Sentences from a small grammar in a text file; the form is explained at the top of `grammar.txt`.
-
-Knows nothing of speech.
-"""
+"""Random sentences from a small grammar in a text file, whose form is described at the top of `grammar.txt`."""
 
 import random
 import re
@@ -15,7 +12,7 @@ from asr_kd.errors import CorpusError
 START = "sentence"
 
 _TRIES = 200
-"""Draws for one new sentence before the grammar counts as used up."""
+"""Draws for one new sentence before the grammar counts as exhausted."""
 
 _REFERENCE = re.compile(r"<(\w+)>")
 
@@ -28,18 +25,18 @@ class Grammar:
 
     @property
     def words(self) -> set[str]:
-        """Every word that a sentence may hold."""
+        """Every word of the sentences."""
         return {
             part for options in self.rules.values() for option in options for part in option if not part.startswith("<")
         }
 
     @property
     def topics(self) -> list[str]:
-        """What <sentence> may be about, each once, in the grammar's order."""
+        """Topics of <sentence>, in the grammar's order."""
         return list(dict.fromkeys(part.strip("<>") for option in self.rules[START] for part in option))
 
     def about(self, topics: Sequence[str]) -> "Grammar":
-        """The same grammar with sentences of these topics only, each as likely; all of them when none is named.
+        """Return the grammar with sentences of these topics only, equally likely; an empty list keeps all.
 
         Raises:
             CorpusError: no such topic.
@@ -54,21 +51,21 @@ class Grammar:
         return Grammar({**self.rules, START: tuple((f"<{topic}>",) for topic in topics)})
 
     def sentence(self, generator: random.Random) -> str:
-        """One sentence, lower case, words apart by single spaces."""
+        """Return one sentence in lower case."""
         return " ".join(self._expand(START, generator))
 
     def distinct_sentences(self, count: int, generator: random.Random, taken: set[str]) -> list[str]:
-        """`count` sentences that differ from each other and from those in `taken`, to which they are added.
+        """Return `count` sentences that differ from each other and from those in `taken`, to which they are added.
 
         Raises:
-            CorpusError: the grammar does not hold so many.
+            CorpusError: the grammar does not give so many.
         """
         chosen: list[str] = []
         for _ in range(count):
             new = next((text for _ in range(_TRIES) if (text := self.sentence(generator)) not in taken), None)
             if new is None:
                 raise CorpusError(
-                    f"the grammar gave {len(chosen)} new sentences and then only old ones",
+                    f"the grammar gave only {len(chosen)} new sentences",
                     expected=f"{count} distinct sentences",
                     remedy="Ask for fewer synthetic utterances, or extend the grammar",
                 )
@@ -85,7 +82,7 @@ class Grammar:
 
 
 def grammar_text() -> str:
-    """The text of the grammar that comes with the package."""
+    """Return the text of the package's grammar."""
     return resources.files("asr_kd.corpora").joinpath("grammar.txt").read_text(encoding="utf-8")
 
 

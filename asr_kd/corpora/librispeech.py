@@ -1,6 +1,6 @@
 """LibriSpeech's layout: SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside its audio files.
 
-Any subset of splits, any audio format that the project reads. Knows nothing of which split is for what.
+Any subset of splits, any audio format that the project reads.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _TRANSCRIPTS = ".trans.txt"
 
 
 def find_librispeech(root: Path | None) -> Path:
-    """The folder that holds the splits: `root`, `root`/LibriSpeech (in any case), or the same under ASR_KD_CORPORA.
+    """Find the folder of the splits: `root`, `root`/LibriSpeech (in any case), or the same under ASR_KD_CORPORA.
 
     Raises:
         CorpusError: neither holds any split.
@@ -28,7 +28,7 @@ def find_librispeech(root: Path | None) -> Path:
         if present_splits(folder):
             return folder
     raise CorpusError(
-        "LibriSpeech is not here",
+        "LibriSpeech not found",
         where=parent,
         expected="folders such as train-clean-100 in it or in LibriSpeech/ below it",
         remedy="Unpack the splits there, or set corpus.root",
@@ -36,17 +36,17 @@ def find_librispeech(root: Path | None) -> Path:
 
 
 def present_splits(folder: Path) -> list[str]:
-    """Names of the official splits that a folder holds."""
+    """Return the names of the official splits in a folder."""
     return [split for split in LIBRISPEECH_SPLITS if (folder / split).is_dir()]
 
 
 def require_splits(
-    folder: Path, splits: Sequence[str], remedy: str = "Unpack the missing splits, or name those that are here"
+    folder: Path, splits: Sequence[str], remedy: str = "Unpack the missing splits, or name those that are present"
 ) -> None:
-    """Refuse to go on without splits that are needed.
+    """Require splits.
 
     Raises:
-        CorpusError: names the missing ones, and those that are here.
+        CorpusError: splits are missing; names these, and those that are present.
     """
     missing = [split for split in splits if not (folder / split).is_dir()]
     if missing:
@@ -54,13 +54,13 @@ def require_splits(
         raise CorpusError(
             f"{', '.join(missing)} not found",
             where=folder,
-            expected=f"a folder for each split that is needed (here: {here})",
+            expected=f"a folder for each split that is needed (found: {here})",
             remedy=remedy,
         )
 
 
 def read_split(folder: Path, split: str) -> tuple[list[Recording], list[Exclusion]]:
-    """What a split lists, ordered by id, and what has no partner: a transcript without audio or the reverse.
+    """Read a split, ordered by id, and list transcripts without audio and audio without transcript.
 
     Raises:
         CorpusError: a transcript file cannot be read or gives an id twice.
@@ -112,7 +112,7 @@ def _read_transcripts(chapter: Path) -> dict[str, str]:
             utterance_id, _, text = line.strip().partition(" ")
             if utterance_id in texts:
                 raise CorpusError(
-                    f"the id {utterance_id!r} stands twice", where=f"{path}:{row}", expected="each id once in a chapter"
+                    f"the id {utterance_id!r} occurs twice", where=f"{path}:{row}", expected="each id once in a chapter"
                 )
             if utterance_id:
                 texts[utterance_id] = " ".join(text.split())

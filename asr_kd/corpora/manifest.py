@@ -1,7 +1,4 @@
-"""Utterances and the JSON Lines manifests that hold them, one utterance a row.
-
-Knows the rows' form only: whether the audio is sound is `check`'s to say.
-"""
+"""Utterances, and JSON Lines manifests of them, one utterance per row. Audio is not opened here."""
 
 import gzip
 import json
@@ -17,10 +14,10 @@ from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_path
 
 MAX_ID_LENGTH = 200
-"""Longest utterance id: ids become parts of file names, which end at 255 bytes on common file systems."""
+"""Longest utterance id; ids become parts of file names, of which file systems allow 255 bytes."""
 
 LISTED_AT_MOST = 20
-"""Rows or files that one message spells out; the rest is counted."""
+"""Rows or files that one message lists; the rest is counted."""
 
 _KEYS = ("id", "audio", "duration", "text", "speaker")
 
@@ -34,9 +31,9 @@ class Utterance:
     duration: float  # seconds
     text: str | None  # None: not transcribed (usable for distillation only)
     speaker: str
-    channels: ChannelPolicy = "refuse"  # how a file of several is read; written down where it is not this
+    channels: ChannelPolicy = "refuse"  # how a file of several channels is read
     start: float = 0.0  # seconds into the file
-    whole: bool = True  # the file holds nothing else, so that another length is damage; False for segments
+    whole: bool = True  # the utterance is the whole file; False for segments
 
     def __post_init__(self) -> None:
         if self.start > 0:
@@ -49,7 +46,7 @@ class Utterance:
 
 
 def id_problem(utterance_id: str) -> str | None:
-    """What makes an utterance id unsafe or unusable; None when it is fine.
+    """Return what makes an utterance id unusable, or None.
 
     Ids are keys of stores, columns of white-space separated files and parts of file names, so a path out of a
     folder, white space, control characters and endless names are refused.
@@ -69,7 +66,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     """Write utterances as JSON Lines, atomically, their audio as absolute paths.
 
     Raises:
-        CorpusError: an unusable or repeated id, or a duration that is not positive; nothing is written then.
+        CorpusError: an unusable or repeated id, or a duration that is not positive; nothing is written.
     """
     text = render_manifest(utterances, path)
     with atomic_path(path) as partial:
@@ -77,7 +74,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 
 
 def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the manifest")) -> str:
-    """What `write_manifest` writes.
+    """Return the text that `write_manifest` writes.
 
     Raises:
         CorpusError: as there; names the rows by `path`.
@@ -88,16 +85,16 @@ def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the mani
 
 
 def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = None) -> list[Utterance]:
-    """Read a manifest; further keys are left alone.
+    """Read a manifest; further keys are ignored.
 
     Args:
         path: the JSON Lines file, gzipped if its name ends in .gz.
-        check_files: also look for every audio file.
+        check_files: also require every audio file.
         root: where relative audio paths start; None: at the manifest's folder.
 
     Raises:
         CorpusError: unreadable; rows that are not utterances (each named by file:row); an id twice (both rows);
-            or, with `check_files`, audio that is missing (all files in one message).
+            or, with `check_files`, missing audio (all files in one message).
     """
     lines = read_text(path, "a manifest in JSON Lines", "Run asr-kd prepare").removesuffix("\n").split("\n")
     rows = [_parse_row(line) for line in lines] if lines != [""] else []
@@ -124,10 +121,10 @@ def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = 
 
 
 def read_text(path: Path, expected: str, remedy: str) -> str:
-    """A text file in UTF-8, gzipped if its name ends in .gz.
+    """Read a text file in UTF-8, gzipped if its name ends in .gz.
 
     Raises:
-        CorpusError: cannot be read; says what was expected and the remedy.
+        CorpusError: cannot be read; with the given expectation and remedy.
     """
     try:
         data = path.read_bytes()
@@ -137,7 +134,7 @@ def read_text(path: Path, expected: str, remedy: str) -> str:
 
 
 def hours(utterances: Iterable[Utterance]) -> float:
-    """Total duration, hours."""
+    """Total duration in hours."""
     return sum(utterance.duration for utterance in utterances) / 3600
 
 
@@ -174,7 +171,7 @@ def _row_problems(rows: Sequence[dict[str, Any] | str]) -> list[tuple[int, str]]
         if problem is None and isinstance(row, dict):
             first = first_row.setdefault(row["id"], number)
             if first != number:
-                problem = f"the id {row['id']!r} stands in rows {first} and {number}"
+                problem = f"the id {row['id']!r} occurs in rows {first} and {number}"
         if problem is not None:
             problems.append((number, problem))
     return problems
@@ -209,10 +206,10 @@ def raise_wrong_rows(
     expected: str = "rows of id, audio, duration, text and speaker, each id once",
     remedy: str = "Correct the manifest, or run prepare again",
 ) -> None:
-    """Complain of wrong rows, each (row from 1, what is wrong), if there are any.
+    """Raise an error about wrong rows, each (row from 1, problem), if there are any.
 
     Raises:
-        CorpusError: names the first of them by file:row, and the number of the others.
+        CorpusError: names the first of them by file:row, and counts the others.
     """
     if not problems:
         return

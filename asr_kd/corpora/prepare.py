@@ -1,20 +1,18 @@
-"""Any corpus into a training set and named evaluation sets, and these to and from a run's `manifests/`.
+"""Prepare any corpus: list its utterances, read their durations, and exclude what is missing or unusable."""
 
-Knows which reader belongs to which settings; the layouts are the readers' business.
-"""
-
-import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
+from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.folder import cut_utterances, list_folder
-from asr_kd.corpora.librispeech import find_librispeech, require_splits
-from asr_kd.corpora.listing import Listing, check_sets, measure_listing
-from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
-from asr_kd.corpora.recordings import Exclusion
+from asr_kd.corpora.formats.catalogue import read_table
+from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
+from asr_kd.corpora.manifest import Utterance, id_problem
+from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.corpora.settings import (
     UNTRANSCRIBED,
     An4Settings,
@@ -28,49 +26,39 @@ from asr_kd.corpora.settings import (
 )
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
-from asr_kd.files import write_json
 from asr_kd.progress import SILENT, Progress
 
 OWN_REMEDY = (
     "Correct the manifest, corpus.data_root or the files, or raise corpus.max_excluded_share to go on without them"
 )
 
-FORMAT = 1
-"""Version of corpus.json; another one is refused."""
 
-
-@dataclass(frozen=True)
-class PreparedCorpus:
-    """A corpus ready for use, and audio beside it that nobody transcribed.
-
-    `sets` holds every evaluation set by name; `dev_sets` names those that training may look at. `absent` gives
-    the reason for each set that was asked for and is not there, `excluded` every utterance left out.
-    """
+@dataclass
+class Listing:
+    """The utterances that a corpus lists, by set (`train` among them), before audio files are opened."""
 
     name: str
-    train: list[Utterance]
-    sets: dict[str, list[Utterance]]
+    folder: Path
+    parts: dict[str, list[Recording]] = field(default_factory=dict)
     dev_sets: tuple[str, ...] = ("dev",)
     absent: dict[str, str] = field(default_factory=dict)
-    excluded: list[Exclusion] = field(default_factory=list)
-    synthetic: bool = False
-    untranscribed: list[Utterance] = field(default_factory=list)
+    unmatched: list[Exclusion] = field(default_factory=list)
+    channels: ChannelPolicy = "refuse"
+    dropped: Counter[str] = field(default_factory=Counter)
+    remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them"
 
-    @property
-    def dev(self) -> list[Utterance]:
-        """What training may look at: all dev sets together."""
-        return [utterance for name in self.dev_sets for utterance in self.sets[name]]
+    def add_split(self, part: str, split: str) -> None:
+        """Add a folder in LibriSpeech's layout to a set."""
+        recordings, unmatched = read_split(self.folder, split)
+        self.parts.setdefault(part, []).extend(recordings)
+        self.unmatched += unmatched
 
-    @property
-    def test_sets(self) -> tuple[str, ...]:
-        """Names of the sets that nothing is tuned to."""
-        return tuple(name for name in self.sets if name not in self.dev_sets)
-
-    @property
-    def utterances(self) -> list[Utterance]:
-        """Everything, the training set first."""
-        evaluated = (utterance for members in self.sets.values() for utterance in members)
-        return [*self.train, *self.untranscribed, *evaluated]
+    def add_manifest(self, part: str, path: Path, settings: OwnSettings) -> None:
+        """Add a manifest to a set."""
+        table = read_table(path.expanduser(), settings.format, settings.data_root, settings.channels)
+        self.parts.setdefault(part, []).extend(table.recordings)
+        self.unmatched += table.excluded
+        self.dropped += table.dropped
 
 
 def prepare(
@@ -80,16 +68,16 @@ def prepare(
     *,
     max_excluded_share: float | None = None,
 ) -> PreparedCorpus:
-    """Find (or, for synthetic speech, make) a corpus and read what is in it.
+    """Find (or, for synthetic speech, make) a corpus and list its utterances.
 
     Args:
-        settings: which corpus, which part.
+        settings: of the corpus.
         work_dir: the run's folder; only synthetic speech is written there.
-        progress: told how far the making of synthetic speech, or the cutting of long files, is; and what is cut.
-        max_excluded_share: instead of the settings' own; `check` passes 1 to see everything.
+        progress: receives progress of making synthetic speech and of cutting long files.
+        max_excluded_share: replaces that of the settings; `check` passes 1 to list everything.
 
     Raises:
-        CorpusError: the corpus or a needed part is not there, malformed, or too much of it is unusable.
+        CorpusError: the corpus or a needed part is missing or malformed, or too much of it is unusable.
         MissingExtraError: synthetic speech without its extra.
     """
     if isinstance(settings, SyntheticSettings):
@@ -171,10 +159,10 @@ def add_untranscribed(
     *,
     max_excluded_share: float | None = None,
 ) -> PreparedCorpus:
-    """A corpus with audio beside it, cut where it is long; what is audio of the corpus itself is left out and listed.
+    """Add untranscribed audio to a corpus, cut where it is long; audio of the corpus itself is excluded.
 
     Raises:
-        CorpusError: no such folder, nothing in it, or too much of it is unusable.
+        CorpusError: no such folder, no audio in it, or too much of it is unusable.
     """
     folders = [folder.expanduser() for folder in settings.folders]
     recordings = [recording for folder in folders for recording in list_folder(folder, settings)]
@@ -202,85 +190,46 @@ def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Prog
         progress.message(f"  not used of the manifests: {counts}")
 
 
-def manifests_folder(work_dir: Path) -> Path:
-    """Where a run keeps its manifests."""
-    return work_dir / "manifests"
-
-
-def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
-    """Write train.jsonl, one SET.jsonl a set, and corpus.json last, which says what belongs together."""
-    folder = manifests_folder(work_dir)
-    extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
-    sets = {"train": corpus.train, **corpus.sets, **extra}
-    manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
-    for path, members in manifests.items():
-        write_manifest(path, members)
-    for stale in set(folder.glob("*.jsonl")) - manifests.keys():  # sets of an earlier choice, such as another fold
-        stale.unlink()
-    description = {
-        "format": FORMAT,
-        "name": corpus.name,
-        "synthetic": corpus.synthetic,
-        "train": _summary(corpus.train),
-        "sets": {name: _summary(members) for name, members in corpus.sets.items()},
-        **{name: _summary(members) for name, members in extra.items()},
-        "dev_sets": list(corpus.dev_sets),
-        "absent": corpus.absent,
-        "excluded": [{"id": item.id, "path": str(item.path), "reason": item.reason} for item in corpus.excluded],
-    }
-    write_json(folder / "corpus.json", description)
-
-
-def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpus:
-    """Read back what `write_prepared` wrote.
+def measure_listing(listing: Listing, max_excluded_share: float) -> tuple[dict[str, list[Utterance]], list[Exclusion]]:
+    """Return the sets of a listing with durations, and what is missing or unusable.
 
     Raises:
-        CorpusError: nothing was prepared, of another version, or a manifest is missing, changed in size or malformed.
+        CorpusError: too many are unusable, an id is unsafe or occurs twice, or a set is empty.
     """
-    path = manifests_folder(work_dir) / "corpus.json"
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
-            raise ValueError(f"not format {FORMAT}")
-        sizes = {"train": description["train"], **description["sets"]}
-        extra = description.get(UNTRANSCRIBED)
-        untranscribed = _read_set(path.parent, UNTRANSCRIBED, extra, check_files) if extra else []
-        sets = {name: _read_set(path.parent, name, size, check_files) for name, size in sizes.items()}
-        excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
-        return PreparedCorpus(
-            description["name"],
-            sets.pop("train"),
-            sets,
-            tuple(description["dev_sets"]),
-            dict(description["absent"]),
-            excluded,
-            bool(description["synthetic"]),
-            untranscribed,
-        )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CorpusError(
-            f"cannot be used ({error})",
-            where=path,
-            expected=f"what prepare writes (format {FORMAT})",
-            remedy="Run asr-kd prepare",
-        ) from error
+    excluded = list(listing.unmatched)
+    sets: dict[str, list[Utterance]] = {}
+    for part, recordings in listing.parts.items():
+        sets[part], unusable = measure(recordings, listing.channels)
+        excluded += unusable
+    listed = sum(map(len, listing.parts.values())) + len(listing.unmatched)
+    refuse_too_many(excluded, listed, max_excluded_share, listing.folder, listing.remedy)
+    check_sets(sets, excluded, listing.folder)
+    return sets, excluded
 
 
-def _read_set(folder: Path, name: str, size: Any, check_files: bool) -> list[Utterance]:
-    utterances = read_manifest(folder / f"{name}.jsonl", check_files=check_files)
-    if len(utterances) != size["utterances"]:
-        raise CorpusError(
-            f"has {len(utterances)} rows",
-            where=folder / f"{name}.jsonl",
-            expected=f"{size['utterances']} as corpus.json says",
-            remedy="Run asr-kd prepare --force",
-        )
-    return utterances
+def check_sets(sets: Mapping[str, Sequence[Utterance]], excluded: Sequence[Exclusion], where: Path) -> None:
+    """Refuse an empty set, and an id that is unsafe or belongs to two utterances.
 
-
-def _summary(utterances: Sequence[Utterance]) -> dict[str, Any]:
-    return {
-        "utterances": len(utterances),
-        "hours": round(hours(utterances), 4),
-        "speakers": len({utterance.speaker for utterance in utterances}),
-    }
+    Raises:
+        CorpusError: there is one.
+    """
+    for part, members in sets.items():
+        if not members:
+            why = (
+                f"; {len(excluded)} were left out, such as {excluded[0].path}: {excluded[0].reason}" if excluded else ""
+            )
+            raise CorpusError(f"the set {part!r} is empty{why}", where=where, expected="at least one utterance in it")
+    home: dict[str, Utterance] = {}
+    for members in sets.values():
+        for utterance in members:
+            problem = id_problem(utterance.id)
+            if problem:
+                raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=where, expected="a plain name")
+            other = home.setdefault(utterance.id, utterance)
+            if other is not utterance:
+                raise CorpusError(
+                    f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}",
+                    where=where,
+                    expected="each id once",
+                    remedy="Rename one of the files and its transcript, or remove the copy",
+                )

@@ -1,7 +1,4 @@
-"""From what a corpus lists to what is really there: durations are read, and what cannot be used is listed.
-
-Knows nothing of any corpus' layout.
-"""
+"""Recordings that a corpus lists, and utterances of them: headers are read, unusable recordings are listed."""
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,24 +12,24 @@ from asr_kd.corpora.manifest import LISTED_AT_MOST, Utterance
 from asr_kd.errors import AudioError, CorpusError
 
 THREADS = 8
-"""Headers are read in parallel: the time goes into waiting for the disk."""
+"""Headers are read in parallel, because most of the time is waiting for the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """What a corpus lists: an utterance whose audio nobody has looked at."""
+    """An utterance as a corpus lists it; its audio was not opened yet."""
 
     id: str
     audio: Path
     text: str | None
     speaker: str
-    duration: float | None = None  # seconds; None: not said
+    duration: float | None = None  # seconds; None: not stated
     start: float = 0.0  # seconds into the file
     whole: bool = True  # as `Utterance.whole`
     channels: ChannelPolicy | None = None  # None: the corpus' own policy
 
     def utterance(self, duration: float, channels: ChannelPolicy) -> Utterance:
-        """The same with its duration, seconds, and the policy for its channels where it has none of its own."""
+        """Return it with a duration in seconds, and a policy for channels where it has none of its own."""
         policy = self.channels or channels
         return Utterance(
             self.id, self.audio.absolute(), duration, self.text, self.speaker, policy, self.start, self.whole
@@ -51,7 +48,7 @@ class Exclusion:
 def measure(
     recordings: Sequence[Recording], channels: ChannelPolicy = "refuse"
 ) -> tuple[list[Utterance], list[Exclusion]]:
-    """Read every file's header: durations that are not said come from it, those that are must agree with it.
+    """Read every file's header for durations that are not stated, and compare those that are.
 
     Returns:
         The utterances, and those whose file is missing, unreadable, empty or of another length.
@@ -63,7 +60,7 @@ def measure(
 
 
 def probe_all(paths: Iterable[Path]) -> dict[Path, AudioInfo | AudioError]:
-    """The header of every file, each read once however many segments lie in it; an error where it has none."""
+    """Read the header of every file once; an error where that fails."""
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(THREADS) as pool:
         return dict(zip(unique, pool.map(_probe_or_error, unique), strict=True))
@@ -88,10 +85,10 @@ def _measure_one(recording: Recording, info: AudioInfo | AudioError, channels: C
 
 
 def read_utterance(utterance: Utterance) -> Tensor:
-    """An utterance's samples, float32 [S] at 16 kHz, compared with the duration that its manifest states.
+    """Read an utterance's samples, float32 [S] at 16 kHz, and compare them with the duration of its manifest.
 
     Raises:
-        AudioError: as `asr_kd.audio.read_audio`; of a segment, when its file ends before it does.
+        AudioError: as `asr_kd.audio.read_audio`.
     """
     return read_audio(
         utterance.audio,
@@ -108,10 +105,10 @@ def refuse_too_many(
     where: Path,
     remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them",
 ) -> None:
-    """Stop when more than a share of what a corpus lists cannot be used.
+    """Refuse a corpus of which more than a share is unusable.
 
     Raises:
-        CorpusError: names the files, the first of them spelt out.
+        CorpusError: names the first files and counts the others.
     """
     problems = list(exclusions)
     if len(problems) <= max_share * listed:

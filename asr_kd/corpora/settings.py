@@ -1,7 +1,4 @@
-"""What a recipe can say about its corpus, and where corpora lie.
-
-Knows the names of folders and splits, not how a corpus is read.
-"""
+"""Settings of corpora, and the folder where corpora are found."""
 
 import os
 import re
@@ -19,7 +16,7 @@ CORPORA_VARIABLE = "ASR_KD_CORPORA"
 """Environment variable of the folder that holds the corpora, for settings without `root`."""
 
 UNTRANSCRIBED = "untranscribed"
-"""Name of the manifest of audio beside the corpus."""
+"""Name of the manifest of untranscribed audio."""
 
 TrainSplit = Literal["train-clean-100", "train-clean-360", "train-other-500"]
 DevSplit = Literal["dev-clean", "dev-other"]
@@ -38,16 +35,16 @@ Paths = Annotated[list[Path], BeforeValidator(_one_or_several), Field(min_length
 
 
 class FileSettings(Settings):
-    """What every corpus of files has."""
+    """Settings of every corpus of files."""
 
     max_excluded_share: float = Field(0.01, ge=0, le=1)
-    """Share of utterances that may be left out (listed) for missing or unreadable files before prepare stops."""
+    """Share of utterances that may be excluded (listed) for missing or unreadable files before prepare stops."""
     channels: ChannelPolicy = "refuse"
-    """Files of several channels: refuse them, take the first, or average; the same wherever they are read."""
+    """Files of several channels: refuse them, take the first, or average."""
 
 
 class CorpusFolderSettings(FileSettings):
-    """What every corpus in its publisher's layout has."""
+    """Settings of every corpus in its publisher's layout."""
 
     root: Path | None = None
     """The corpus' own folder or its parent; None: the environment variable ASR_KD_CORPORA."""
@@ -58,7 +55,7 @@ class An4Settings(CorpusFolderSettings):
 
     kind: Literal["an4"] = "an4"
     fold: Literal[0, 1, 2, 3, "none"] = 0
-    """The fold of speakers that is `devtest`; none: all but `dev` trains, for use with the official test."""
+    """The fold of speakers that is `devtest`; none: all speakers but those of `dev` are trained on."""
     seed: int = 0
     """Decides which speakers form a fold; results are comparable only under one seed."""
 
@@ -70,31 +67,31 @@ class LibriSpeechSettings(CorpusFolderSettings):
     train: list[TrainSplit] = Field(default=["train-clean-100"], min_length=1)
     dev: list[DevSplit | TrainSplit] = Field(default=["dev-clean"], min_length=1)
     test: list[TestSplit | DevSplit] = Field(default=["test-clean", "test-other"])
-    """Splits that are not on the disk are skipped and named, unlike those of train and dev."""
+    """Missing splits are skipped and named, unlike those of train and dev."""
 
     @model_validator(mode="after")
-    def _each_split_once(self) -> "LibriSpeechSettings":
+    def _check_splits(self) -> "LibriSpeechSettings":
         twice = [split for split, count in Counter([*self.train, *self.dev, *self.test]).items() if count > 1]
         if twice:
-            raise ValueError(f"{', '.join(twice)} stands more than once among train, dev and test")
+            raise ValueError(f"{', '.join(twice)} occurs more than once among train, dev and test")
         return self
 
 
 class OwnSettings(FileSettings):
-    """What a user's own speech has: evaluation sets as manifests."""
+    """Settings of a user's own speech: evaluation sets as manifests."""
 
     dev: Paths
-    """Manifests of what training may look at: a file, a Kaldi or lhotse folder, or several, as one set."""
+    """Manifests of the dev set: a file, a Kaldi or lhotse folder, or several, as one set."""
     test: dict[str, Path] = Field(default={})
     """Name → manifest of every test set."""
     format: ManifestFormat = "auto"
-    """What all manifests are written in; auto looks at each."""
+    """Format of all manifests; auto detects that of each."""
     data_root: Path | None = None
-    """Where relative audio paths of manifests start; None: at each manifest's folder."""
+    """Folder that relative audio paths of manifests start at; None: each manifest's folder."""
 
     @field_validator("test")
     @classmethod
-    def _names_are_sets(cls, test: dict[str, Path]) -> dict[str, Path]:
+    def _check_names(cls, test: dict[str, Path]) -> dict[str, Path]:
         for name in test:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev", UNTRANSCRIBED):
                 raise ValueError(f"the name {name!r} must be letters, digits, '.', '_', '-', and not train or dev")
@@ -102,37 +99,37 @@ class OwnSettings(FileSettings):
 
 
 class ManifestSettings(OwnSettings):
-    """Labelled speech by manifests: this project's, or those of lhotse, NeMo, SpeechBrain or Kaldi."""
+    """Speech listed by manifests of this project, lhotse, NeMo, SpeechBrain or Kaldi."""
 
     kind: Literal["manifest"] = "manifest"
     train: Paths
-    """Manifests of the training set, as one set; rows without a transcript can be distilled on only."""
+    """Manifests of the training set, as one set; rows without a transcript are usable for distillation only."""
 
 
 class AudioFolders(FileSettings):
-    """How folders of audio become utterances."""
+    """Settings that turn folders of audio into utterances."""
 
     extensions: tuple[str, ...] = (".flac", ".wav", ".ogg", ".opus", ".mp3")
-    """Endings of file names that are audio, in lower case; others are not looked at."""
+    """Endings of the names of audio files, in lower case; other files are ignored."""
     speakers: Literal["folders", "one"] = "folders"
-    """Speakers are the first sub-folders; or a folder is one speaker."""
+    """Speakers are the first sub-folders, or each folder is one speaker."""
     min_seconds: float = Field(0.5, ge=0.1)
-    """Shorter files are left out (listed)."""
+    """Shorter files are excluded (listed)."""
     max_seconds: float = Field(30.0, ge=1)
-    """Longer files are cut into pieces, without copying them, at their quietest points."""
+    """Longer files are cut into segments at their quietest points, without copying them."""
     cut_window_seconds: float = Field(5.0, ge=0.2)
-    """How long before `max_seconds` the quietest point is looked for."""
+    """Seconds before `max_seconds` in which the quietest point is searched."""
 
     @field_validator("extensions")
     @classmethod
-    def _endings(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
+    def _check_endings(cls, extensions: tuple[str, ...]) -> tuple[str, ...]:
         wrong = [ending for ending in extensions if not re.fullmatch(r"\.[a-z0-9]+", ending)]
         if wrong or not extensions:
             raise ValueError(f"{wrong[0]!r} must be a dot and lower-case letters" if wrong else "at least one ending")
         return extensions
 
     @model_validator(mode="after")
-    def _pieces_fit(self) -> "AudioFolders":
+    def _check_lengths(self) -> "AudioFolders":
         if self.max_seconds < self.cut_window_seconds + 2 * self.min_seconds:
             raise ValueError(
                 "max_seconds must be at least cut_window_seconds + 2 × min_seconds, or pieces are too short"
@@ -141,7 +138,7 @@ class AudioFolders(FileSettings):
 
 
 class FolderSettings(AudioFolders, OwnSettings):
-    """Untranscribed audio in folders, for distillation without transcripts; dev and test sets have some."""
+    """Untranscribed audio in folders, for distillation; dev and test sets have transcripts."""
 
     kind: Literal["folder"] = "folder"
     train: Paths
@@ -149,18 +146,18 @@ class FolderSettings(AudioFolders, OwnSettings):
 
 
 class UntranscribedSettings(AudioFolders):
-    """Audio beside the corpus that nobody transcribed, or whose transcripts are not looked at."""
+    """Audio beside the corpus without transcripts, or whose transcripts are not used."""
 
     folders: Paths
-    """Folders that are searched for it, at any depth. What is audio of the corpus itself is left out (listed)."""
+    """Folders that are searched for audio, at any depth. Audio of the corpus itself is excluded (listed)."""
 
 
 class SyntheticSettings(Settings):
-    """A LibriSpeech-layout corpus spoken by eSpeak NG: for demos and tests, never evidence about real speech."""
+    """A corpus synthesized by eSpeak NG: for demos and tests, no evidence about real speech."""
 
     kind: Literal["synthetic"] = "synthetic"
     root: Path | None = None
-    """Where `synthetic/` is written; None: `corpus/` in the run's work_dir."""
+    """Parent of `synthetic/`; None: `corpus/` in the run's work_dir."""
     train_utterances: int = Field(1200, ge=1)
     dev_utterances: int = Field(100, ge=1)
     test_utterances: int = Field(200, ge=1)
@@ -168,13 +165,13 @@ class SyntheticSettings(Settings):
     dev_speakers: int = Field(6, ge=1)
     test_speakers: int = Field(10, ge=1)
     topics: tuple[str, ...] = ()
-    """What sentences are about, by the names in grammar.txt (home, digits, …); empty takes them all."""
+    """Topics of sentences, by their names in grammar.txt (home, digits, …); empty: all."""
     noise_db: tuple[float, float] = (-60.0, -35.0)
-    """Range of the white noise's level against full scale, one level an utterance."""
+    """Range of the white noise's level relative to full scale, drawn per utterance."""
     seed: int = 0
 
     @model_validator(mode="after")
-    def _ranges_in_order(self) -> "SyntheticSettings":
+    def _check_ranges(self) -> "SyntheticSettings":
         if not -120 <= self.noise_db[0] <= self.noise_db[1] <= -10:
             raise ValueError("noise_db must be two levels, the lower first, from -120 to -10 dB")
         for split in ("train", "dev", "test"):
@@ -186,16 +183,16 @@ class SyntheticSettings(Settings):
 AnyCorpus = An4Settings | LibriSpeechSettings | SyntheticSettings | ManifestSettings | FolderSettings
 
 CorpusSettings = Annotated[AnyCorpus, Field(discriminator="kind")]
-"""Any corpus, told apart by `kind`."""
+"""Any corpus, discriminated by `kind`."""
 
 LIBRISPEECH_SPLITS: tuple[str, ...] = get_args(TrainSplit) + get_args(DevSplit) + get_args(TestSplit)
 
 
 def corpora_root(root: Path | None) -> Path:
-    """The folder to look for a corpus in: `root`, or what ASR_KD_CORPORA names.
+    """Return the folder to search for a corpus: `root`, or that of ASR_KD_CORPORA.
 
     Raises:
-        CorpusError: neither is given, or it is no folder.
+        CorpusError: neither is given, or it is not a folder.
     """
     given = root if root is not None else os.environ.get(CORPORA_VARIABLE)
     if not given:

@@ -1,4 +1,4 @@
-"""Speakers in folds: disjoint, nearly equal, the same on every machine. Knows no corpus' layout."""
+"""Split speakers into disjoint folds of nearly equal size, the same on every machine."""
 
 import hashlib
 import math
@@ -10,14 +10,14 @@ from asr_kd.errors import CorpusError
 
 
 def balanced_folds(sizes: Mapping[str, int], count: int, seed: int) -> list[set[str]]:
-    """Names in `count` disjoint sets of nearly the same total size.
+    """Distribute names over `count` disjoint sets of nearly the same total size.
 
-    They go, the largest first, to the fold that holds the least; the seed orders those of one size.
+    Names go, the largest first, to the smallest fold; the seed orders those of equal size.
 
     Args:
-        sizes: of each name, at least 1.
-        count: how many folds.
-        seed: another one gives other folds.
+        sizes: size of each name, at least 1.
+        count: number of folds.
+        seed: decides among equal sizes.
     """
     folds: list[set[str]] = [set() for _ in range(count)]
     totals = [0] * count
@@ -29,23 +29,22 @@ def balanced_folds(sizes: Mapping[str, int], count: int, seed: int) -> list[set[
 
 
 def shuffled(name: str, seed: int) -> str:
-    """A sort key: pseudo-random by the seed, and the same for every Python and platform."""
+    """Return a pseudo-random sort key, the same on every platform."""
     return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
 
 
 def fold_of_utterances(
     utterances: Iterable[Utterance], count: int, seed: int, person_of: Callable[[str], str] = str
 ) -> dict[str, int]:
-    """The fold of each utterance by its id, from 0; all that one speaker said are in one fold.
+    """Return the fold of each utterance, from 0, by id; a speaker's utterances are in one fold.
 
-    Folds hold nearly as many minutes of audio each. Utterances whose speaker nobody knows share a name, and so a fold:
-    they may be of one person. A speaker without an utterance is in no fold.
+    Folds hold nearly the same minutes of audio. Utterances of unknown speakers share a name, and so a fold.
 
     Args:
         utterances: of the training set.
-        count: how many folds.
-        seed: another one gives other folds.
-        person_of: who a speaker's name stands for, where several may be one person.
+        count: number of folds.
+        seed: decides among equal sizes.
+        person_of: maps names that may belong to one person to one name.
 
     Raises:
         CorpusError: fewer speakers than folds.
@@ -57,10 +56,10 @@ def fold_of_utterances(
     if len(seconds) < count:
         raise CorpusError(
             f"{len(seconds)} training speakers cannot be cut into {count} folds",
-            expected=f"at least {count} speakers: each teacher labels those that it never heard",
-            remedy="Ask for fewer folds, or say who speaks in the manifest",
+            expected=f"at least {count} speakers: each teacher labels speakers that it was not trained on",
+            remedy="Ask for fewer folds, or state the speakers in the manifest",
         )
-    # Minutes: most speakers are of one size then, and the seed has something to say.
+    # In whole minutes, so that many speakers have equal sizes and the seed matters.
     folds = balanced_folds({name: max(1, math.ceil(total / 60)) for name, total in seconds.items()}, count, seed)
     of_person = {name: number for number, fold in enumerate(folds) for name in fold}
     return {utterance_id: of_person[name] for utterance_id, (name, _) in person.items()}

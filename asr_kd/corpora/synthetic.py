@@ -1,10 +1,10 @@
-"""A corpus spoken by eSpeak NG, written in LibriSpeech's layout: for demos and tests, offline.
+"""A corpus synthesized by eSpeak NG, in LibriSpeech's layout: for demos and tests, offline.
 
-Speakers are a voice × speaking rate × pitch, dealt out so that no voice is in two splits; sentences come from the
-grammar, none in two splits. The same settings give the same bytes (with the same versions of eSpeak NG and
-libsndfile). Nothing here is evidence about real speech.
+A speaker is a voice × speaking rate × pitch; no voice is in two splits. Sentences come from the grammar; none is in two
+splits. The same settings give the same bytes (with the same versions of eSpeak NG and libsndfile). Results on this
+corpus are no evidence about real speech.
 
-eSpeak NG is GPL: it comes through the optional package espeakng-loader and is never part of this one.
+eSpeak NG is GPL: it is installed through the optional package espeakng-loader and is not part of this one.
 """
 
 import io
@@ -33,14 +33,13 @@ from asr_kd.progress import SILENT, Progress
 SPLITS = ("train", "dev", "test")
 
 VERSION = 3
-"""Raised whenever the same settings would give other audio or sentences."""
+"""Incremented whenever the same settings give other audio or sentences."""
 
 DESCRIPTION = "synthetic.json"
-"""What a corpus was made by; written last, with the rest of it."""
+"""File with the settings of a corpus."""
 
-# Variants of eSpeak NG that sound like a person; its robots, whispers and far too dull or shrill ones are left out
-# (kaukovalta, its first formant at 40 % of its strength, of whose words a teacher of other voices got 101 % wrong;
-# RicishayMax, which has an echo).
+# Variants of eSpeak NG that resemble a person. Robots, whispers and extreme voices are left out (kaukovalta, whose
+# first formant has 40 % of its strength; RicishayMax, which has an echo).
 _FEMALE = ("f1", "f2", "f3", "f4", "f5", "Alicia", "Annie", "aunty", "belinda", "grandma", "linda")
 _MALE = (
     *("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "Alex", "Andy", "Denis", "Hugo", "Lee", "Mario", "Michael"),
@@ -51,12 +50,12 @@ _ACCENT = "en-us"
 _WORDS_PER_MINUTE = (145, 200)
 _PITCH = (35, 65)  # of 0 to 99, within a voice's own range
 _PEAK_DB = (-15.0, -3.0)
-_PAUSE_SECONDS = (0.05, 0.3)  # before and after the speech, so that no model learns a fixed start
+_PAUSE_SECONDS = (0.05, 0.3)  # before and after the speech, so that its start varies
 
 
 @dataclass(frozen=True)
 class Speaker:
-    """One synthetic person."""
+    """One synthetic speaker."""
 
     id: str
     split: str
@@ -66,21 +65,21 @@ class Speaker:
 
     @property
     def sex(self) -> str:
-        """F or M, by the voice."""
+        """F or M, according to the voice."""
         return "F" if self.voice in _FEMALE else "M"
 
 
 def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progress = SILENT) -> None:
-    """Make the corpus, or leave it as it is when it is already there with these settings.
+    """Write the corpus, unless it already exists with these settings.
 
     Args:
         settings: sizes and seed.
-        folder: the corpus' own folder; it appears whole, or not at all.
-        progress: told of every speaker that is done.
+        folder: of the corpus; it appears whole or not at all.
+        progress: receives the number of finished speakers.
 
     Raises:
         MissingExtraError: espeakng-loader is not installed.
-        CorpusError: something else stands at `folder`, the grammar is too small, or eSpeak NG failed.
+        CorpusError: `folder` holds something else, the grammar is too small, or eSpeak NG failed.
     """
     key = settings_key(settings)
     if _is_complete(folder, key):
@@ -102,18 +101,21 @@ def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progres
 
 
 def synthetic_folder(settings: SyntheticSettings, work_dir: Path) -> Path:
-    """The corpus' own folder, for a run in `work_dir`."""
+    """Folder of the corpus of a run in `work_dir`."""
     return (settings.root or work_dir / "corpus") / "synthetic"
 
 
 def settings_key(settings: SyntheticSettings) -> str:
-    """Hash of all that decides the corpus' content: settings but its place, grammar, version."""
+    """Hash of everything that the corpus depends on: settings without `root`, grammar, version."""
     return sha256_of([VERSION, settings.model_dump(mode="json", exclude={"root"}), grammar_text()])
 
 
 def make_speakers(settings: SyntheticSettings) -> list[Speaker]:
-    """Speakers of all splits; voices are dealt to splits in proportion to their numbers of speakers, and reused
-    at another rate and pitch only where a split has more speakers than voices."""
+    """Return the speakers of all splits.
+
+    Voices are distributed over splits in proportion to their numbers of speakers, and reused at another rate and pitch
+    only where a split has more speakers than voices.
+    """
     generator = random.Random(f"speakers {settings.seed}")
     voices = [*_FEMALE, *_MALE]
     generator.shuffle(voices)
@@ -138,7 +140,7 @@ def make_speakers(settings: SyntheticSettings) -> list[Speaker]:
 
 
 def make_sentences(settings: SyntheticSettings) -> dict[str, list[str]]:
-    """Distinct sentences for every split; the evaluation sets draw first, so their size alone decides them."""
+    """Return distinct sentences of every split; evaluation sets are drawn first, so they depend on their size only."""
     grammar = parse_grammar(grammar_text()).about(settings.topics)
     taken: set[str] = set()
     return {
@@ -159,7 +161,7 @@ def _position(speaker: Speaker, speakers: Sequence[Speaker]) -> int:
 
 
 def _is_complete(folder: Path, key: str) -> bool:
-    """Whether the corpus is there; a folder that this module did not write is never replaced."""
+    """Whether the corpus exists; a folder that this module did not write is never replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
@@ -175,7 +177,7 @@ def _is_complete(folder: Path, key: str) -> bool:
 
 
 def _find_espeak() -> tuple[str, str]:
-    """Paths of the library and of its data."""
+    """Paths of the library and its data."""
     try:
         import espeakng_loader
     except ImportError as error:
@@ -196,22 +198,22 @@ def _follow(waiting: Sequence["Future[None]"], progress: Progress) -> None:
 def _write_speaker(
     speaker: Speaker, sentences: Sequence[str], settings: SyntheticSettings, corpus: Path, espeak: tuple[str, str]
 ) -> None:
-    """Speak, degrade and write one speaker's chapter."""
+    """Synthesize, degrade and write one speaker's chapter."""
     chapter = corpus / speaker.split / speaker.id / "1"
     chapter.mkdir(parents=True)
     name = f"{speaker.id}-1"
     with tempfile.TemporaryDirectory() as scratch:
-        _speak(speaker, sentences, Path(scratch), espeak)
+        _synthesize(speaker, sentences, Path(scratch), espeak)
         for index in range(len(sentences)):
-            spoken = np.fromfile(Path(scratch) / f"{index}.pcm", dtype="<i2").astype(np.float32) / 32768
+            speech = np.fromfile(Path(scratch) / f"{index}.pcm", dtype="<i2").astype(np.float32) / 32768
             seed = int(sha256_of([settings.seed, speaker.id, index])[:16], 16)
-            samples = _degrade(spoken, settings, np.random.default_rng(seed))
+            samples = _degrade(speech, settings, np.random.default_rng(seed))
             (chapter / f"{name}-{index:04d}.flac").write_bytes(_flac(samples))
     lines = [f"{name}-{index:04d} {sentence.upper()}\n" for index, sentence in enumerate(sentences)]
     (chapter / f"{name}.trans.txt").write_text("".join(lines), encoding="utf-8")
 
 
-def _speak(speaker: Speaker, sentences: Sequence[str], scratch: Path, espeak: tuple[str, str]) -> None:
+def _synthesize(speaker: Speaker, sentences: Sequence[str], scratch: Path, espeak: tuple[str, str]) -> None:
     job = {
         "library": espeak[0],
         "data": espeak[1],
@@ -229,16 +231,18 @@ def _speak(speaker: Speaker, sentences: Sequence[str], scratch: Path, espeak: tu
         raise CorpusError(
             f"eSpeak NG stopped with status {result.returncode}: {result.stderr.strip()[-300:] or 'no message'}",
             where=f"speaker {speaker.id} ({job['voice']})",
-            expected="spoken sentences",
+            expected="synthesized sentences",
             remedy="Install espeakng-loader again (pip install --force-reinstall espeakng-loader)",
         )
 
 
 def _degrade(spoken: np.ndarray, settings: SyntheticSettings, generator: np.random.Generator) -> np.ndarray:
-    """16 kHz speech of varied level between pauses, in white noise: what keeps it from being trivially clean."""
+    """Resample to 16 kHz, and add a random level, pauses and white noise."""
     audible = np.flatnonzero(np.abs(spoken) > 1e-3)
     if len(audible) == 0:
-        raise CorpusError("eSpeak NG spoke nothing", expected="speech", remedy="Install espeakng-loader again")
+        raise CorpusError(
+            "eSpeak NG gave no audible samples", expected="speech", remedy="Install espeakng-loader again"
+        )
     speech = resample(spoken[audible[0] : audible[-1] + 1], espeak_worker.SAMPLE_RATE, SAMPLE_RATE)
     speech = speech * (_amplitude(generator.uniform(*_PEAK_DB)) / np.abs(speech).max())
     before, after = (int(generator.uniform(*_PAUSE_SECONDS) * SAMPLE_RATE) for _ in range(2))
@@ -248,7 +252,7 @@ def _degrade(spoken: np.ndarray, settings: SyntheticSettings, generator: np.rand
 
 
 def _flac(samples: np.ndarray) -> bytes:
-    # In memory, because soundfile flushes every file to the disk; the whole corpus is flushed at its end.
+    # In memory, because soundfile flushes every file to the disk.
     file = io.BytesIO()
     soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return file.getvalue()

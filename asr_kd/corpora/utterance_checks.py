@@ -1,7 +1,4 @@
-"""What is wrong with a corpus, utterance by utterance, before anything is trained on it.
-
-Finds and lists; repairs and leaves out nothing. Knows the frame rate of models as a number only.
-"""
+"""Check the utterances of a corpus: ids, transcripts and audio. Problems are listed; nothing is repaired."""
 
 import itertools
 import math
@@ -19,18 +16,18 @@ from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 THREADS = 4
-"""Files decoded at a time; libsndfile lets Python's other threads run meanwhile."""
+"""Files decoded at a time; libsndfile releases the interpreter lock."""
 
 NOTES = frozenset({"other sample rate", "no transcript", "audio used twice"})
-"""Kinds that are worth knowing and do no harm; every other kind is a problem."""
+"""Kinds that do no harm; every other kind is a problem."""
 
 LOOKAHEAD_MS = 30
-"""What the models' two unpadded convolutions read beyond an encoder frame: it takes a part of a frame away."""
+"""Audio that the models' two unpadded convolutions read beyond an encoder frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """One thing found about one utterance."""
+    """One finding about one utterance."""
 
     id: str
     path: Path
@@ -40,7 +37,7 @@ class CheckRow:
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All that was found, in the utterances' order."""
+    """All findings, in the utterances' order."""
 
     rows: list[CheckRow]
     utterances: int
@@ -50,12 +47,12 @@ class CheckReport:
 
     @property
     def problems(self) -> list[CheckRow]:
-        """Rows that must be mended or left out before training."""
+        """Rows that must be repaired or left out before training."""
         return [row for row in self.rows if row.problem not in NOTES]
 
     @property
     def notes(self) -> list[CheckRow]:
-        """Rows that are good to know."""
+        """Rows that do no harm."""
         return [row for row in self.rows if row.problem in NOTES]
 
     @property
@@ -65,17 +62,17 @@ class CheckReport:
 
     @property
     def ok(self) -> bool:
-        """Whether utterances were looked at and nothing is wrong with them."""
+        """Whether there are utterances, without problems."""
         return self.utterances > 0 and not self.problems
 
     def including(self, excluded: Sequence[Exclusion], problem: str = "left out by prepare") -> "CheckReport":
-        """The same report with what preparing the corpus, or reading the manifest, already left out."""
+        """Return the report with utterances that prepare, or reading the manifest, has excluded."""
         rows = [CheckRow(item.id, item.path, problem, item.reason) for item in excluded]
         return replace(self, rows=rows + self.rows)
 
     def lines(self, limit: int = 20) -> list[str]:
-        """The report as text: totals, counts by kind, and at most `limit` rows of each kind spelt out."""
-        how = "decoded and compared" if self.decoded else "headers only: damage inside the files is not looked for"
+        """Return the report as text: totals, counts by kind, and at most `limit` rows of each kind."""
+        how = "decoded and compared" if self.decoded else "headers only; damage inside the files is not found"
         lines = [f"{self.utterances} utterances, {self.hours:.2f} h, {self.speakers} speakers ({how})"]
         for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in NOTES, -item[1], item[0])):
             lines.append(f"{'note' if kind in NOTES else 'PROBLEM'}: {kind}: {count}")
@@ -84,12 +81,12 @@ class CheckReport:
             if count > limit:
                 lines.append(f"  … and {count - limit} more")
         if not self.utterances:
-            lines.append("PROBLEM: there is nothing to check")
+            lines.append("PROBLEM: there are no utterances")
         elif not self.problems:
-            lines.append("Nothing is wrong with it.")
+            lines.append("No problems found.")
         else:
             count, affected = len(self.problems), len({row.id for row in self.problems})
-            lines.append(f"Problems: {count}, in so many utterances: {affected}. Mend them or leave them out.")
+            lines.append(f"{count} problems in {affected} utterances. Repair these files or leave them out.")
         return lines
 
 
@@ -102,23 +99,23 @@ def check_utterances(
     read: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
-    """Look at every utterance: its id, its transcript, its audio.
+    """Check the id, the transcript and the audio of every utterance.
 
     Args:
-        utterances: what a manifest or a corpus lists.
-        vocabulary: what transcripts must be written in; None skips that comparison.
-        normalizer: how transcripts are rewritten before training.
+        utterances: of a manifest or a corpus.
+        vocabulary: symbols that transcripts may hold; None skips that comparison.
+        normalizer: applied to transcripts before training.
         frame_shift_ms: duration of a model's output frame.
-        read: also decode the audio, which finds damage inside the files.
-        progress: told (utterances done, utterances in all).
+        read: also decode the audio, which finds damage inside files.
+        progress: called with (utterances done, utterances in all).
 
     Returns:
-        The report; problems are its rows, nothing is raised for them.
+        The report.
     """
     rows = list(_repeated(utterances))
     with ThreadPoolExecutor(THREADS) as pool:
-        heard = pool.map(lambda utterance: list(_audio_rows(utterance, read)), utterances)
-        for done, (utterance, audio_rows) in enumerate(zip(utterances, heard, strict=True), start=1):
+        found = pool.map(lambda utterance: list(_audio_rows(utterance, read)), utterances)
+        for done, (utterance, audio_rows) in enumerate(zip(utterances, found, strict=True), start=1):
             rows += _id_rows(utterance)
             rows += audio_rows
             rows += _text_rows(utterance, vocabulary, normalizer, frame_shift_ms)
@@ -130,13 +127,13 @@ def check_utterances(
 
 
 def frames_available(duration: float, frame_shift_ms: float) -> int:
-    """Output frames of so many seconds; exactly the models' own count at 40 ms (four features, 30 ms ahead)."""
+    """Output frames of so many seconds; equal to the models' own count at 40 ms."""
     feature_frames = math.floor(duration * 100 + 0.5)
     return max(math.floor((10 * feature_frames - LOOKAHEAD_MS) / frame_shift_ms), 0)
 
 
 def frames_needed(symbols: Sequence[object]) -> int:
-    """Frames that CTC needs: one a symbol, and a blank between equal neighbours (Graves et al., 2006)."""
+    """Frames that CTC needs: one per symbol, and a blank between equal neighbours (Graves et al. 2006)."""
     return len(symbols) + sum(first == second for first, second in itertools.pairwise(symbols))
 
 
@@ -222,13 +219,13 @@ def _text_rows(
     unknown = vocabulary.unknown_characters(text) if vocabulary is not None else []
     if unknown:
         yield row("characters outside the vocabulary", f"{' '.join(map(repr, unknown))} in {text[:60]!r}")
-    spelt: Sequence[object] = WORD_SEPARATOR.join(text.split())
+    symbols: Sequence[object] = WORD_SEPARATOR.join(text.split())
     if vocabulary is not None and not unknown:
-        spelt = vocabulary.encode(text)
+        symbols = vocabulary.encode(text)
     if math.isfinite(utterance.duration):
-        needed, available = frames_needed(spelt), frames_available(utterance.duration, frame_shift_ms)
+        needed, available = frames_needed(symbols), frames_available(utterance.duration, frame_shift_ms)
         if needed > available:
             yield row(
                 "transcript too long for CTC",
-                f"{len(spelt)} tokens need {needed} frames, {utterance.duration:.2f} s give {available}",
+                f"{len(symbols)} tokens need {needed} frames, {utterance.duration:.2f} s give {available}",
             )

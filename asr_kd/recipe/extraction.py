@@ -11,8 +11,8 @@ from typing import Any, Generic, TypeVar
 
 import torch
 
+from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.prepare import PreparedCorpus
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import write_json

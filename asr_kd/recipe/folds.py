@@ -1,8 +1,8 @@
 """Which training speakers each teacher of a recipe's folds leaves out. Trains nothing."""
 
 from asr_kd.corpora.an4 import person_of
+from asr_kd.corpora.corpus import read_prepared
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.prepare import read_prepared
 from asr_kd.corpora.settings import An4Settings
 from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.recipe.context import RunContext

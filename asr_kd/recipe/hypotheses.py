@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.corpora.manifest import Utterance, read_manifest
-from asr_kd.corpora.prepare import manifests_folder, read_prepared
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe

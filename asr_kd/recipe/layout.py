@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 
-from asr_kd.corpora.prepare import PreparedCorpus, manifests_folder, read_prepared
+from asr_kd.corpora.corpus import PreparedCorpus, manifests_folder, read_prepared
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import settings_key
 from asr_kd.errors import AsrKdError, CheckpointError

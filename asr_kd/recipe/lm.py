@@ -4,7 +4,7 @@ import gzip
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from asr_kd.corpora.prepare import manifests_folder, read_prepared
+from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import atomic_path, write_text
 from asr_kd.recipe.layout import VOCABULARY

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance, hours
-from asr_kd.corpora.prepare import PreparedCorpus
 from asr_kd.evaluation.cells import percent
 from asr_kd.progress import Progress
 from asr_kd.runtime.bundle import BundleInfo

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from asr_kd.corpora.corpus import manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
-from asr_kd.corpora.prepare import add_untranscribed, manifests_folder, prepare, write_prepared
+from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC

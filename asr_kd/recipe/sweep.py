@@ -12,8 +12,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.prepare import PreparedCorpus
 from asr_kd.errors import StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results

@@ -14,8 +14,8 @@ from typing import cast
 
 import torch
 
+from asr_kd.corpora.corpus import read_prepared
 from asr_kd.corpora.manifest import write_manifest
-from asr_kd.corpora.prepare import read_prepared
 from asr_kd.errors import AsrKdError
 from asr_kd.progress import SILENT
 from asr_kd.recipe.context import RunContext

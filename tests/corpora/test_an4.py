@@ -119,7 +119,7 @@ def test_missing_audio_is_listed_in_one_message(an4_folder, tmp_path):
     [
         (["a/s/u1", "a/s/u2"], ["YES (u1)"], "only in one of its two lists: u2"),
         (["a/s/u1"], ["YES (u1)", "NO (u2)"], "only in one of its two lists: u2"),
-        (["a/s/u1", "a/t/u1"], ["YES (u1)"], "stand twice: u1"),
+        (["a/s/u1", "a/t/u1"], ["YES (u1)"], "occur twice: u1"),
         (["a/s/u1"], ["YES"], r"an4_test\.transcription:1"),
         (["a/s/u1"], ["YES (u1)", "NO (u1)"], r"an4_test\.transcription:2"),
         (["../../u1"], ["YES (u1)"], "out of the corpus"),

@@ -44,13 +44,13 @@ def test_nothing_is_found_in_good_data(tmp_path, good):
     assert report.rows == []
     assert (report.utterances, report.speakers) == (5, 1)
     assert report.hours == pytest.approx(5 / 3600)
-    assert report.lines()[-1] == "Nothing is wrong with it."
+    assert report.lines()[-1] == "No problems found."
 
 
 def test_nothing_to_check_is_not_ok():
     report = check_utterances([], VOCABULARY, "librispeech")
     assert not report.ok
-    assert "nothing to check" in report.lines()[-1]
+    assert "no utterances" in report.lines()[-1]
 
 
 @pytest.mark.parametrize("suffix", [".flac", ".wav", ".mp3", ".ogg", ".opus"])
@@ -172,7 +172,7 @@ def test_the_report_counts_lists_and_shortens(tmp_path, good):
     assert "PROBLEM: missing file: 7" in lines
     assert "  … and 4 more" in lines
     assert sum("no such file" in line for line in lines) == 3
-    assert lines[-1].startswith("Problems: 8, in so many utterances: 8")
+    assert lines[-1].startswith("8 problems in 8 utterances")
 
 
 def test_what_prepare_left_out_is_part_of_the_report(good):

@@ -69,7 +69,7 @@ def test_splits_are_fetched_verified_and_unpacked_once(server, tmp_path):
     assert [path.name for path in into.iterdir()] == ["LibriSpeech"]  # no archive, no scratch
     assert download_librispeech(["dev-clean"], into, said.append) == folder
     assert len(asked) == 2
-    assert said[-1] == "dev-clean: is there"
+    assert said[-1] == "dev-clean: present"
 
 
 def test_a_wrong_checksum_is_named_and_nothing_is_kept(server, tmp_path):
@@ -127,10 +127,10 @@ def test_a_call_that_was_cut_off_while_unpacking_is_done_again(server, tmp_path,
 def test_without_a_network_the_other_way_is_named(server, tmp_path, monkeypatch):
     served, _ = server
     del served["/12/dev-clean.tar.gz"]
-    with pytest.raises(CorpusError, match=r"cannot be fetched \(Not Found\)"):
+    with pytest.raises(CorpusError, match=r"cannot be downloaded \(Not Found\)"):
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
     monkeypatch.setattr(download.publisher, "_CHECKSUMS", {"http://no-such-host.invalid/dev-clean.tar.gz": "0"})
-    with pytest.raises(CorpusError, match=r"cannot be fetched .*curl -LO http://no-such-host\.invalid") as caught:
+    with pytest.raises(CorpusError, match=r"cannot be downloaded .*curl -LO http://no-such-host\.invalid") as caught:
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
     assert str(tmp_path / "dev-clean.tar.gz") in str(caught.value)
 

@@ -35,7 +35,7 @@ def test_several_splits_train_and_present_tests_are_sets(librispeech_folder, tmp
 
 def test_a_missing_training_split_names_what_is_here(librispeech_folder, tmp_path):
     settings = LibriSpeechSettings(root=librispeech_folder, train=["train-clean-360"])
-    with pytest.raises(CorpusError, match=r"train-clean-360 not found.*here: train-clean-100, dev-clean"):
+    with pytest.raises(CorpusError, match=r"train-clean-360 not found.*found: train-clean-100, dev-clean"):
         prepare(settings, tmp_path)
 
 
@@ -45,7 +45,7 @@ def test_the_folders_name_may_be_in_any_case(tmp_path):
 
 
 def test_nothing_here_is_said(tmp_path):
-    with pytest.raises(CorpusError, match="LibriSpeech is not here"):
+    with pytest.raises(CorpusError, match="LibriSpeech not found"):
         find_librispeech(tmp_path)
 
 

@@ -86,7 +86,7 @@ def test_all_wrong_rows_are_in_one_message(tmp_path):
 
 def test_a_repeated_id_names_both_rows(tmp_path):
     path = write_rows(tmp_path / "a.jsonl", ROW, ROW | {"id": "b"}, ROW)
-    with pytest.raises(CorpusError, match="'a-1' stands in rows 1 and 3"):
+    with pytest.raises(CorpusError, match="'a-1' occurs in rows 1 and 3"):
         read_manifest(path)
 
 

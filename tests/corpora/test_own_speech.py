@@ -10,11 +10,12 @@ import torch
 
 from asr_kd.audio import read_audio
 from asr_kd.config import parse_settings
+from asr_kd.corpora.corpus import read_prepared, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint
 from asr_kd.corpora.folder import audio_files, cut_points, list_folder
 from asr_kd.corpora.formats.catalogue import convert
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.corpora.prepare import prepare, read_prepared, write_prepared
+from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings, ManifestSettings
 from asr_kd.corpora.utterance_checks import check_utterances

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from asr_kd.corpora.prepare import prepare, read_prepared, write_prepared
+from asr_kd.corpora.corpus import read_prepared, write_prepared
+from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings
 from asr_kd.errors import CorpusError
 
@@ -62,5 +63,5 @@ def test_missing_files_are_found_when_asked_for(an4_folder, work_dir):
 
 
 def test_a_split_in_two_roles_is_refused():
-    with pytest.raises(ValueError, match="dev-clean stands more than once"):
+    with pytest.raises(ValueError, match="dev-clean occurs more than once"):
         LibriSpeechSettings(test=["dev-clean"])

@@ -5,7 +5,7 @@ import re
 
 import yaml
 
-from asr_kd.corpora.prepare import read_prepared
+from asr_kd.corpora.corpus import read_prepared
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.runtime.bundle import read_bundle

@@ -59,7 +59,7 @@ def test_what_is_left_out_is_refused_unless_allowed_and_then_listed(own):
     assert "o.jsonl: 1 utterances" in done.out
     assert "not carried over: lang (1 rows)" in done.out
     assert "left out: tar.flac" in done.out
-    assert "is already there" in one_line(command(*words))
+    assert "is already exists" in one_line(command(*words))
 
 
 def test_what_cannot_be_converted_is_one_line(own):
@@ -67,7 +67,7 @@ def test_what_cannot_be_converted_is_one_line(own):
     own_manifest = str(folder / "own.jsonl")
     (folder / "full").mkdir()
     (folder / "full" / "feats.scp").write_text("precious")
-    assert "already there" in one_line(
+    assert "already exists" in one_line(
         command("manifest", "convert", own_manifest, str(folder / "full"), "--to", "kaldi")
     )
     assert (folder / "full" / "feats.scp").exists()

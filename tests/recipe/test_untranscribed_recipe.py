@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from asr_kd.corpora.prepare import read_prepared
+from asr_kd.corpora.corpus import read_prepared
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.targets import Store

@@ -57,7 +57,7 @@ def test_check_of_a_sound_recipe(tmp_path):
     outcome = command("check", str(RECIPE), f"work_dir={tmp_path}", "corpus.topics=[digits]")
     assert outcome.code == 0, outcome.out
     assert "52 utterances" in outcome.out
-    assert "Nothing is wrong with it." in outcome.out
+    assert "No problems found." in outcome.out
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""Manifests of other tools, read and written, one format a file: lhotse, NeMo, SpeechBrain, Kaldi.
+"""Readers and writers of manifests of other tools: lhotse, NeMo, SpeechBrain, Kaldi. The tools are not needed.
 
-None of those tools is needed for it. What a row says and an utterance cannot is counted; a row that cannot be an
-utterance is listed with the reason; a row that is not in its format is an error.
+Fields without a counterpart are counted; rows that cannot be utterances are listed with the reason; malformed rows are
+errors.
 """

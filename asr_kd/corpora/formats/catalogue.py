@@ -1,7 +1,4 @@
-"""Every format by its name: which one a manifest is in, reading it, writing another.
-
-Knows which reader belongs to which name; the formats are their own business.
-"""
+"""Detect, read, write and convert manifests of any format."""
 
 import gzip
 from collections import Counter
@@ -19,14 +16,14 @@ from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_folder, atomic_path
 
 FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
-"""The formats: JSON Lines of this project, and of other tools."""
+"""Formats of this project and of other tools."""
 
 _JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """What became of a manifest's rows."""
+    """Result of a conversion."""
 
     utterances: int
     excluded: list[Exclusion]
@@ -41,9 +38,9 @@ def read_table(
 
     Args:
         path: a file or, of lhotse and Kaldi, a folder.
-        name: its format; `auto` looks.
-        data_root: where relative audio paths start; None: at the manifest's folder.
-        channels: the corpus' policy; rows of several channels need one.
+        name: its format; `auto` detects it.
+        data_root: start of relative audio paths; None: the manifest's folder.
+        channels: policy for rows of several channels.
 
     Raises:
         CorpusError: unreadable, of no known format, or with rows that are malformed or share an id.
@@ -62,21 +59,23 @@ def read_table(
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a path is called like a manifest, or is a folder that is one."""
+    """Whether a path has the name of a manifest, or is a folder that is one."""
     if path.is_dir():
         return (path / kaldi.WAV).is_file() or lhotse.is_pair_folder(path)
     return path.name == kaldi.WAV or path.suffix == ".csv" or path.name.endswith(_JSON_SUFFIXES)
 
 
 def detect(path: Path) -> FormatName:
-    """The format of a manifest, by its name and its first row.
+    """Detect the format of a manifest by its name and its first row.
 
     Raises:
-        CorpusError: it is in none, or cannot be read.
+        CorpusError: of no known format, or unreadable.
     """
     if not is_manifest(path):
         raise CorpusError(
-            "is no manifest", where=path, expected="JSON Lines (.jsonl, .jsonl.gz, .json), a CSV or a Kaldi data folder"
+            "is not a manifest",
+            where=path,
+            expected=".jsonl, .jsonl.gz, .json, .csv or a Kaldi data folder",
         )
     if (path / kaldi.WAV).is_file() or path.name == kaldi.WAV:
         return "kaldi"
@@ -87,7 +86,7 @@ def detect(path: Path) -> FormatName:
     try:
         first = json_object(next(numbered_lines(path), (0, "{}"))[1])
     except Malformed:
-        return "asr-kd"  # whose reader says what is wrong with every row
+        return "asr-kd"  # whose reader reports every malformed row
     if "audio_filepath" in first or "audio_filename" in first:
         return "nemo"
     if "sources" in first or "recording_id" in first or "supervisions" in first or "tracks" in first:
@@ -96,10 +95,10 @@ def detect(path: Path) -> FormatName:
 
 
 def render(utterances: Sequence[Utterance], name: FormatName) -> Rendering:
-    """Utterances as the text of a manifest; nothing is written.
+    """Render utterances as the text of a manifest.
 
     Raises:
-        CorpusError: they cannot be said in this format at all.
+        CorpusError: the format cannot represent them.
     """
     match name:
         case "lhotse":
@@ -123,23 +122,21 @@ def convert(
     channels: ChannelPolicy = "refuse",
     max_excluded_share: float = 0.0,
 ) -> Conversion:
-    """Write a manifest in another format; audio is looked at only where the rows do not say what is needed.
+    """Write a manifest in another format; audio is opened only where rows lack needed information.
 
     Args:
         source, source_format, data_root, channels: as `read_table`.
         target: the new file or, of Kaldi, folder; gzipped if its name ends in .gz.
         target_format: its format.
-        max_excluded_share: share of the rows that may be left out.
+        max_excluded_share: share of rows that may be left out.
 
     Raises:
-        CorpusError: something stands at `target`, too many rows cannot be converted, or as `read_table`.
+        CorpusError: `target` exists, too many rows cannot be converted, or as `read_table`.
     """
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
     if target.exists():
-        raise CorpusError(
-            "is already there", where=target, expected="a new name", remedy="Remove it, or choose another"
-        )
+        raise CorpusError("already exists", where=target, expected="a new name", remedy="Remove it, or choose another")
     table = read_table(source, source_format, data_root, channels)
     utterances, unreadable = complete(table.recordings, channels)
     rendering = render(utterances, target_format)
@@ -152,7 +149,7 @@ def convert(
         remedy="Correct them, or raise --max-excluded-share to go on without them",
     )
     if not rendering.utterances:
-        raise CorpusError("there is nothing to write", where=source, expected="at least one utterance")
+        raise CorpusError("there are no utterances to write", where=source, expected="at least one utterance")
     if "" in rendering.texts:
         data = rendering.texts[""].encode()
         with atomic_path(target) as partial:
@@ -165,9 +162,9 @@ def convert(
 
 
 def complete(recordings: Sequence[Recording], channels: ChannelPolicy) -> tuple[list[Utterance], list[Exclusion]]:
-    """Recordings as utterances; only files of those without a duration are looked at."""
-    silent = [recording for recording in recordings if recording.duration is None]
-    measured, excluded = measure(silent, channels)
+    """Convert recordings to utterances; only files of recordings without duration are opened."""
+    unmeasured = [recording for recording in recordings if recording.duration is None]
+    measured, excluded = measure(unmeasured, channels)
     known = {utterance.id: utterance for utterance in measured}
     stated = {r.id: r.utterance(r.duration, channels) for r in recordings if r.duration is not None}
     found = stated | known

@@ -1,9 +1,8 @@
 """Kaldi's data folders: wav.scp, text, utt2spk, spk2utt, segments, utt2dur.
 
-As https://kaldi-asr.org/doc/data_prep.html describes them and utils/validate_data_dir.sh checks them: files sorted
-by bytes (LC_ALL=C), each id once, all of one list, utterance ids that begin with their speaker's. A wav.scp may hold
-commands ("sox … |"); they are never run. One is understood without: `flac -c -d -s FILE |`, which Kaldi's recipe for
-LibriSpeech writes, is FILE.
+As https://kaldi-asr.org/doc/data_prep.html describes them and utils/validate_data_dir.sh checks them: files sorted by
+bytes (LC_ALL=C), each id once, utterance ids that begin with their speaker's. Commands in wav.scp ("sox … |") are never
+run; only `flac -c -d -s FILE |`, which Kaldi's recipe for LibriSpeech writes, is read as FILE.
 """
 
 import re
@@ -26,9 +25,9 @@ Lines = dict[str, tuple[int, str]]
 
 
 def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
-    """Read a data folder; relative paths, which Kaldi starts where it runs, start at `data_root`, else at the folder.
+    """Read a data folder; relative paths start at `data_root`, else at the folder.
 
-    Without utt2spk, every utterance is its own speaker, as Kaldi has it.
+    Without utt2spk, every utterance is its own speaker, as in Kaldi.
 
     Raises:
         CorpusError: no wav.scp, files that cannot be read, malformed rows, or an id twice in a file.
@@ -63,13 +62,13 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
 
 def render(utterances: Sequence[Utterance]) -> Rendering:
-    """The files of a data folder of these utterances.
+    """Render the files of a data folder.
 
-    Ids get their speaker in front where they do not begin with it, which Kaldi's sorting needs. With one segment
-    among the utterances, all stand in `segments`; with one transcript, those without are left out, as Kaldi would.
+    Ids get their speaker as a prefix where they lack it, which Kaldi's sorting needs. With one segment among the
+    utterances, all are in `segments`; with one transcript, utterances without are left out.
 
     Raises:
-        CorpusError: speakers whose names Kaldi cannot sort, or two utterances with one id.
+        CorpusError: speakers whose names Kaldi cannot sort, or two utterances of one id.
     """
     rendering = Rendering({})
     transcribed = any(utterance.text is not None for utterance in utterances)
@@ -80,20 +79,17 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
         if problem:
             rendering.excluded.append(Exclusion(utterance.id, utterance.audio, problem))
         elif name in kept:
-            raise CorpusError(f"the id {name!r} stands for two utterances", expected="each id once")
+            raise CorpusError(f"the id {name!r} belongs to two utterances", expected="each id once")
         else:
             kept[name] = utterance
             if utterance.channels != "refuse":
                 rendering.dropped[f"channels: {utterance.channels}"] += 1
     renamed = sum(name != utterance.id for name, utterance in kept.items())
     if renamed:
-        rendering.notes.append(f"{renamed} ids got their speaker in front, for Kaldi to sort them by")
+        rendering.notes.append(f"{renamed} ids got their speaker as a prefix, which Kaldi needs for sorting")
     rendering.utterances = len(kept)
     rendering.texts = _texts({name: kept[name] for name in sorted(kept, key=str.encode)}, transcribed)
     return rendering
-
-
-# -- reading ---------------------------------------------------------------------------------------------
 
 
 def _lines(path: Path, table: Table) -> Lines | None:
@@ -106,9 +102,9 @@ def _lines(path: Path, table: Table) -> Lines | None:
     for row, line in numbered_lines(path):
         name, *rest = line.split(maxsplit=1)
         if name in found:
-            problems.append((row, f"the id {name!r} stands in rows {found[name][0]} and {row}"))
+            problems.append((row, f"the id {name!r} occurs in rows {found[name][0]} and {row}"))
         found[name] = (row, rest[0].strip() if rest else "")
-    raise_wrong_rows(problems, path, expected="each id once", remedy="utils/fix_data_dir.sh of Kaldi mends a folder")
+    raise_wrong_rows(problems, path, expected="each id once", remedy="Run Kaldi's utils/fix_data_dir.sh on it")
     return found
 
 
@@ -127,7 +123,7 @@ def _duration(name: str, lines: Lines | None) -> float | None:
 
 
 def _segment(name: str, value: str) -> tuple[str, float, float]:
-    """Recording, begin and end (seconds; -1 for the recording's own) of a row of segments."""
+    """Recording, start and end (seconds; -1: end of the recording) of a row of segments."""
     fields = value.split()
     if len(fields) == 4:
         raise Unfit(f"channel {fields[3]} of its recording: write it to a file of its own", name)
@@ -140,7 +136,7 @@ def _segment(name: str, value: str) -> tuple[str, float, float]:
 
 
 def _segment_duration(start: float, end: float, stated: float | None) -> float | None:
-    """Of a segment; utt2dur is more exact than a difference, where both say the same."""
+    """Duration of a segment; utt2dur is more exact where both agree."""
     if end == -1:
         return stated
     found = round(end - start, 9)
@@ -168,13 +164,10 @@ def _audio(value: str, base: Path, name: str) -> Path:
     return audio_path(value, base, name)
 
 
-# -- writing ---------------------------------------------------------------------------------------------
-
-
 def _unwritable(utterance: Utterance, transcribed: bool) -> str | None:
     audio = str(utterance.audio.absolute())
     if not utterance.speaker or utterance.speaker.split() != [utterance.speaker]:
-        return f"its speaker {utterance.speaker!r} is empty or holds white space, which parts Kaldi's columns"
+        return f"its speaker {utterance.speaker!r} is empty or holds white space, which separates Kaldi's columns"
     if transcribed and utterance.text is None:
         return "has no transcript, unlike others: Kaldi has text for all or none"
     if utterance.text is not None and _ILLEGAL.search(utterance.text):
@@ -185,7 +178,7 @@ def _unwritable(utterance: Utterance, transcribed: bool) -> str | None:
 
 
 def _sortable_name(utterance: Utterance) -> str:
-    """The id, with the speaker in front where it is not there yet: 19-0001 of speaker 1 is not of 19."""
+    """The id, with the speaker as a prefix where it is missing (19-0001 of speaker 1 has no prefix of speaker 1)."""
     name, speaker = utterance.id, utterance.speaker
     if name == speaker or (name.startswith(speaker) and not name[len(speaker)].isalnum()):
         return name
@@ -216,7 +209,7 @@ def _texts(kept: dict[str, Utterance], transcribed: bool) -> dict[str, str]:
 
 
 def _refuse_unsortable(names: list[str], speakers: dict[str, str]) -> None:
-    """Sorted by utterance must be sorted by speaker, too: validate_data_dir.sh insists."""
+    """Require that sorting by utterance also sorts by speaker, as validate_data_dir.sh does."""
     in_order = [speakers[name] for name in names]
     by_speaker = sorted(in_order, key=str.encode)
     for found, expected in zip(in_order, by_speaker, strict=True):

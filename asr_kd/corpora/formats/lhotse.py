@@ -1,7 +1,7 @@
 """lhotse's manifests: cuts, or recordings with their supervisions; JSON Lines, gzipped or not.
 
-As lhotse 1.x writes them (MonoCut.to_dict and so on). A cut is an utterance when it is one stretch of one file
-with at most one supervision; mixed, padded, perturbed and featureless-of-audio cuts are not.
+As lhotse 1.x writes them (MonoCut.to_dict and so on). A cut is an utterance when it is one part of one file with at
+most one supervision; mixed, padded and perturbed cuts, and cuts of features only, are not.
 """
 
 from collections.abc import Sequence
@@ -36,9 +36,9 @@ _SUPERVISION_KEYS = ("id", "recording_id", "start", "duration", "channel", "text
 
 
 def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
-    """Read cuts, or a pair of recordings and supervisions: either file of the pair, or the folder that holds it.
+    """Read cuts, or a pair of recordings and supervisions, given either file of the pair or its folder.
 
-    lhotse writes paths as it was given them: relative ones start at `data_root`, else at the manifest's folder.
+    Relative paths start at `data_root`, else at the manifest's folder.
 
     Raises:
         CorpusError: unreadable, no such pair, or rows that are malformed or share an id.
@@ -62,7 +62,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
 
 def render(utterances: Sequence[Utterance]) -> Rendering:
-    """Cuts of these utterances; each file is looked at, because a cut states its sample rate and length."""
+    """Render cuts; each file is opened, because a cut states its sample rate and length."""
     rendering = Rendering({})
     infos, names = probe_all(utterance.audio for utterance in utterances), recording_names(utterances)
     rows = []
@@ -80,11 +80,8 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
     return rendering
 
 
-# -- reading ---------------------------------------------------------------------------------------------
-
-
 def is_pair_folder(path: Path) -> bool:
-    """Whether a folder holds recordings (and supervisions)."""
+    """Whether a folder holds a file of recordings."""
     return path.is_dir() and any(path.glob(f"*{_RECORDINGS}*.jsonl*"))
 
 
@@ -96,7 +93,7 @@ def _pair(path: Path) -> tuple[Path, Path | None]:
             raise CorpusError(
                 f"{len(found)} files of recordings ({', '.join(file.name for file in found) or 'none'})",
                 where=path,
-                expected="one, or the path of the one that is meant",
+                expected="one, or the path of one of them",
             )
         path = found[0]
     if _SUPERVISIONS in path.name:
@@ -117,25 +114,25 @@ def _read_supervisions(recordings: Path, supervisions: Path, base: Path, channel
             row = json_object(line)
             name = required_text(row, "id")
             if name in known:
-                raise Malformed(f"the id {name!r} stands twice")
+                raise Malformed(f"the id {name!r} occurs twice")
             known[name] = row
         except Malformed as error:
             problems.append((number, str(error)))
     raise_wrong_rows(problems, recordings, expected="rows of lhotse's recordings", remedy="Write them again")
-    heard: set[str] = set()
+    used: set[str] = set()
 
     def parse(line: str) -> Recording:
         row = json_object(line)
         name = required_text(row, "recording_id")
         if name not in known:
             raise Unfit(f"its recording {name!r} is not among the recordings", str(row.get("id", "")))
-        heard.add(name)
+        used.add(name)
         cut = {key: row.get(key) for key in ("id", "start", "duration", "channel")} | {"recording": known[name]}
         return _cut({**cut, "supervisions": [{**row, "start": 0.0}], "type": "MonoCut"}, base, channels, table)
 
     table.collect(supervisions, numbered_lines(supervisions), parse)
-    if len(known) > len(heard):
-        table.dropped["recordings without a supervision"] = len(known) - len(heard)
+    if len(known) > len(used):
+        table.dropped["recordings without a supervision"] = len(known) - len(used)
     return table
 
 
@@ -172,7 +169,7 @@ def _cut(row: dict[str, Any], base: Path, channels: ChannelPolicy, table: Table)
 
 @dataclass(frozen=True)
 class _File:
-    """What a recording says of its one file."""
+    """The only file of a recording."""
 
     audio: Path
     duration: float  # seconds
@@ -181,7 +178,7 @@ class _File:
 
 
 def _file_of(row: dict[str, Any], base: Path, name: str = "") -> _File:
-    """A recording's file; refuses what is more, or other, than one file as it lies on the disk."""
+    """The file of a recording; refuses recordings that are not exactly one unmodified file."""
     name = name or required_text(row, "id")
     sources = row.get("sources")
     if not isinstance(sources, list) or not sources or not all(isinstance(item, dict) for item in sources):
@@ -211,7 +208,7 @@ def _refuse_beyond(supervision: dict[str, Any], duration: float, name: str) -> N
 
 
 def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: str) -> ChannelPolicy | None:
-    """How a file's channels are read for a cut; None: as the corpus says."""
+    """Policy for the channels of a cut; None: that of the corpus."""
     wanted = channel if isinstance(channel, list) else [0 if channel is None else channel]
     if len(channel_ids) == 1 and wanted == channel_ids:
         return None
@@ -226,15 +223,12 @@ def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: s
     return None
 
 
-# -- writing ---------------------------------------------------------------------------------------------
-
-
 def _length_problem(utterance: Utterance, info: AudioInfo) -> str | None:
     return length_problem(info, utterance.duration, None if utterance.whole else utterance.start)
 
 
 def _within(utterance: Utterance, info: AudioInfo) -> float:
-    """Its duration in seconds, unless it reaches beyond its recording, which a cut must not, not even by a rounding."""
+    """Duration in seconds, at most to the end of the recording."""
     if utterance.start + utterance.duration <= info.duration:
         return utterance.duration
     return info.duration - utterance.start

@@ -32,9 +32,7 @@ _KNOWN = ("audio_filepath", "audio_filename", "duration", "text", "normalized_te
 
 
 def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
-    """Read a manifest.
-
-    A row's id is its `id`, which NeMo does not need; else it comes from the file's name (and the offset).
+    """Read a manifest. A row's id is its `id`, or is made of the file's name and the offset.
 
     Raises:
         CorpusError: unreadable, or rows that are malformed or share an id.
@@ -55,7 +53,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
 
 def render(utterances: Sequence[Utterance]) -> Rendering:
-    """The manifest of these utterances; `id` and `speaker` are kept in keys that NeMo leaves alone."""
+    """Render a manifest; `id` and `speaker` are stored in keys that NeMo ignores."""
     rendering = Rendering({}, len(utterances))
     rows = []
     for utterance in utterances:
@@ -72,7 +70,7 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
 
 
 def _audio_files(lines: Sequence[str], base: Path) -> list[Path]:
-    """The files of all rows that have one; what is wrong with the others is said when they are parsed."""
+    """The files of all rows that have one; other rows are reported when they are parsed."""
     found = []
     for line in lines:
         try:

@@ -1,8 +1,8 @@
 """SpeechBrain's CSV: ID, duration, wav, spk_id, wrd, and start and stop for a segment.
 
-As its recipes write them and speechbrain.dataio.dataio.load_data_csv reads them: spaces after a comma are skipped,
-$name in a value is a folder that the reader is told (here: `data_root`, for any name). start and stop are samples
-in most recipes, seconds in some: whichever agrees with the duration.
+As its recipes write them and speechbrain.dataio.dataio.load_data_csv reads them: spaces after a comma are skipped, and
+$name in a value stands for a folder (here: `data_root`, for any name). start and stop are samples in most recipes and
+seconds in some; the duration decides.
 """
 
 import csv
@@ -33,7 +33,7 @@ _SB_VARIABLE = re.compile(r"\$[\w.]")
 
 
 def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
-    """Read a CSV; an empty `wrd` is no transcript, because a CSV has no other way to say so.
+    """Read a CSV; an empty `wrd` means no transcript.
 
     Raises:
         CorpusError: unreadable, without its columns, or rows that are malformed or share an id.
@@ -64,7 +64,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
 
 def render(utterances: Sequence[Utterance]) -> Rendering:
-    """The CSV of these utterances; with segments, start and stop in samples of their own file."""
+    """Render a CSV; of segments, start and stop are in samples of their file."""
     rendering = Rendering({})
     columns = _COLUMNS if all(utterance.whole for utterance in utterances) else _SEGMENT_COLUMNS
     infos = probe_all(utterance.audio for utterance in utterances) if columns is _SEGMENT_COLUMNS else {}
@@ -117,7 +117,7 @@ def _unwritable(row: dict[str, Any]) -> str | None:
 
 
 def _segment_files(rows: Sequence[dict[Any, Any]], data_root: Path | None, folder: Path) -> list[Path]:
-    """Files whose sample rate says what start and stop mean; wrong rows are complained of when they are parsed."""
+    """Files whose sample rate decides the unit of start and stop; malformed rows are reported when they are parsed."""
     found = []
     for row in rows:
         try:
@@ -148,7 +148,7 @@ def _recording(
 
 
 def _segment(row: dict[Any, Any], info: AudioInfo | AudioError | None) -> tuple[float, bool]:
-    """Where the segment begins, seconds, and whether it is the whole file."""
+    """Start of the segment in seconds, and whether it is the whole file."""
     if _fits(row, 1.0):
         return _number(row, "start"), False
     if isinstance(info, AudioError):
@@ -164,7 +164,7 @@ def _segment(row: dict[Any, Any], info: AudioInfo | AudioError | None) -> tuple[
 
 
 def _fits(row: dict[Any, Any], rate: float) -> bool:
-    """Whether start and stop, in steps of 1/rate s, are as far apart as the row lasts."""
+    """Whether start and stop, in steps of 1/rate s, agree with the duration."""
     found = (_number(row, "stop") - _number(row, "start")) / rate
     return abs(found - _number(row, "duration")) <= DURATION_TOLERANCE_SECONDS
 

@@ -1,7 +1,4 @@
-"""What a manifest of any format comes to, and what reading its rows has in common.
-
-Knows no format: each says what a row means; here rows are numbered, counted, compared and complained about.
-"""
+"""Tables that manifests of any format are read into, and the parts that all readers and writers share."""
 
 import hashlib
 import json
@@ -18,7 +15,7 @@ from asr_kd.corpora.manifest import Utterance, id_problem, raise_wrong_rows, rea
 from asr_kd.corpora.recordings import Exclusion, Recording
 
 UNKNOWN_SPEAKER = "unknown"
-"""The speaker of rows that name none: one for all, so that nothing is averaged by speaker that is not one."""
+"""Speaker of rows that name none."""
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
@@ -26,14 +23,14 @@ Row = TypeVar("Row")
 
 
 class Malformed(ValueError):
-    """A row that is not what its format says: an error, with all others of the file."""
+    """A row that violates its format; all such rows of a file become one error."""
 
 
 class Unfit(ValueError):
-    """A row in order that cannot be an utterance here: listed and left out.
+    """A valid row that cannot be an utterance; it is listed and left out.
 
     Args:
-        reason: why, as a statement.
+        reason: a statement.
         name: the row's id, where it has one.
     """
 
@@ -44,25 +41,25 @@ class Unfit(ValueError):
 
 @dataclass
 class Table:
-    """What was read."""
+    """Rows of a manifest."""
 
     recordings: list[Recording] = field(default_factory=list)
     excluded: list[Exclusion] = field(default_factory=list)
-    """Rows that cannot be utterances; the path is the manifest's, the reason begins with the row."""
+    """Rows that cannot be utterances; with the manifest's path, and a reason that begins with the row."""
     dropped: Counter[str] = field(default_factory=Counter)
-    """What rows say and utterances have no place for → how many rows say it."""
+    """Fields without a counterpart → number of rows."""
     files: list[Path] = field(default_factory=list)
-    """Everything that was read."""
+    """Files that were read."""
 
     def drop(self, row: dict[str, Any], known: Iterable[str]) -> None:
-        """Count the keys of a row that are not carried over."""
+        """Count the keys of a row that are not used."""
         self.dropped.update(key for key in row.keys() - set(known) if row[key] not in (None, "", {}, []))
 
     def collect(self, path: Path, rows: Iterable[tuple[int, Row]], parse: Callable[[Row], Recording]) -> None:
-        """Add every row of a file that is an utterance, list those that cannot be.
+        """Add every row of a file that is an utterance, and list those that cannot be.
 
         Raises:
-            CorpusError: rows that are malformed, with an unusable id, or with one that stands twice; all in one.
+            CorpusError: names all rows that are malformed, or have an unusable or repeated id.
         """
         problems: list[tuple[int, str]] = []
         first_row: dict[str, int] = {}
@@ -80,7 +77,7 @@ class Table:
             if problem:
                 problems.append((number, f"the id {recording.id[:40]!r} {problem}"))
             elif first != number:
-                problems.append((number, f"the id {recording.id!r} stands in rows {first} and {number}"))
+                problems.append((number, f"the id {recording.id!r} occurs in rows {first} and {number}"))
             else:
                 self.recordings.append(recording)
         raise_wrong_rows(problems, path, expected="rows of its format, each id once", remedy="Correct the manifest")
@@ -91,16 +88,16 @@ class Rendering:
     """A manifest as text, before anything is written."""
 
     texts: dict[str, str]
-    """File name → content; one file under the name '' where the format is a file and not a folder."""
+    """File name → content; the name is '' where the format is one file."""
     utterances: int = 0
     excluded: list[Exclusion] = field(default_factory=list)
     dropped: Counter[str] = field(default_factory=Counter)
     notes: list[str] = field(default_factory=list)
-    """What became of the utterances otherwise, a sentence each."""
+    """Further remarks, one sentence each."""
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a text file, gzipped or not, that are not empty, with their numbers from 1.
+    """Yield the non-empty lines of a text file, gzipped or not, with their numbers from 1.
 
     Raises:
         CorpusError: cannot be read, or is not UTF-8.
@@ -110,27 +107,27 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def json_object(line: str) -> dict[str, Any]:
-    """A line of JSON Lines.
+    """Parse a line of JSON Lines.
 
     Raises:
-        Malformed: not JSON, or no mapping.
+        Malformed: not JSON, or not a mapping.
     """
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON ({error})") from error
     if not isinstance(row, dict):
-        raise Malformed(f"{type(row).__name__} instead of a mapping (JSON Lines has one a line)")
+        raise Malformed(f"{type(row).__name__} instead of a mapping (JSON Lines has one per line)")
     return row
 
 
 def json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """Rows as JSON Lines."""
+    """Render rows as JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def seconds(row: dict[str, Any], key: str, *, least: float = 0.0, default: float | None = None) -> float:
-    """A number of seconds in a row, at least `least`.
+    """Return a number of seconds of a row, at least `least`.
 
     Raises:
         Malformed: missing, not a finite number, or below.
@@ -142,7 +139,7 @@ def seconds(row: dict[str, Any], key: str, *, least: float = 0.0, default: float
 
 
 def positive_seconds(row: dict[str, Any], key: str) -> float:
-    """A number of seconds above 0.
+    """Return a number of seconds above 0.
 
     Raises:
         Malformed: missing, not a finite number, or not above 0.
@@ -154,10 +151,10 @@ def positive_seconds(row: dict[str, Any], key: str) -> float:
 
 
 def optional_text(row: dict[str, Any], key: str) -> str | None:
-    """A string in a row; None where it is missing or null.
+    """Return a string of a row; None where it is missing or null.
 
     Raises:
-        Malformed: something else.
+        Malformed: neither.
     """
     value = row.get(key)
     if not isinstance(value, str | None):
@@ -166,7 +163,7 @@ def optional_text(row: dict[str, Any], key: str) -> str | None:
 
 
 def required_text(row: dict[str, Any], key: str) -> str:
-    """A string in a row.
+    """Return a string of a row.
 
     Raises:
         Malformed: missing, empty or not a string.
@@ -178,7 +175,7 @@ def required_text(row: dict[str, Any], key: str) -> str:
 
 
 def audio_path(written: str, base: Path, name: str = "") -> Path:
-    """Where a row's audio lies; a relative path starts at `base`. `name` is the row's id, for the list.
+    """Return the path of a row's audio; relative paths start at `base`. `name` is the row's id.
 
     Raises:
         Malformed: not a path.
@@ -196,7 +193,7 @@ _UNUSABLE = re.compile(r"[\s\\/\x00-\x1f\x7f]+")
 
 
 def name_of(relative: Path) -> str:
-    """An utterance id from a file's path below some folder: a/b c.wav gives a-b_c."""
+    """Return an utterance id of a file's path below a folder: a/b c.wav gives a-b_c."""
     written = "-".join((*relative.parts[:-1], relative.stem))
     name = "".join(letter if letter.isprintable() else "_" for letter in _UNUSABLE.sub("_", written))
     if len(name) <= _LONGEST:
@@ -205,12 +202,12 @@ def name_of(relative: Path) -> str:
 
 
 def segment_name(name: str, start: float) -> str:
-    """The id of a segment that begins `start` seconds into the file of this name: milliseconds, so that it sorts."""
+    """Return the id of a segment that starts `start` seconds into the file; with milliseconds, so that it sorts."""
     return f"{name}-{round(1000 * start):08d}"
 
 
 def names_of_files(paths: Iterable[Path]) -> dict[Path, str]:
-    """A name for every file: its stem where that tells them apart, else its path below the folder they share."""
+    """Return a name per file: its stem if all stems differ, else its path below the common folder."""
     files = list(dict.fromkeys(paths))
     names = {path: name_of(Path(path.name)) for path in files}
     if len(set(names.values())) == len(files):
@@ -220,7 +217,7 @@ def names_of_files(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def recording_names(utterances: Sequence[Utterance]) -> dict[Path, str]:
-    """A name for every file: the utterance's id where it is the file's only one, else a name from the path."""
+    """Return a name per file: the id of its only utterance, else a name of the path."""
     uses = Counter(utterance.audio for utterance in utterances)
     names = {u.audio: u.id for u in utterances if u.whole and uses[u.audio] == 1}
     taken = set(names.values())

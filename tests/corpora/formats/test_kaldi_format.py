@@ -111,8 +111,8 @@ def test_the_decoding_of_a_flac_is_the_file(tmp_path, options):
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        ({"wav.scp": "u a.wav\nu b.wav\n"}, r"wav\.scp:2: the id 'u' stands in rows 1 and 2"),
-        ({"text": "u A\nv B\nu C\n"}, r"text:3: the id 'u' stands in rows 1 and 3"),
+        ({"wav.scp": "u a.wav\nu b.wav\n"}, r"wav\.scp:2: the id 'u' occurs in rows 1 and 2"),
+        ({"text": "u A\nv B\nu C\n"}, r"text:3: the id 'u' occurs in rows 1 and 3"),
         ({"wav.scp": "u\n"}, "not a path"),
         ({"wav.scp": "/u a.wav\n"}, "out of a folder"),
         ({"segments": "u r\n"}, r"segments:1: 2 fields"),
@@ -197,7 +197,7 @@ def test_ids_get_their_speaker_in_front_where_sorting_needs_it(tmp_path, speech)
     names = {"1-a": "1", "19-b": "1", "c": "2", "2": "2"}
     rendering = render([Utterance(name, audio, 4.0, "A", speaker) for name, speaker in names.items()], "kaldi")
     assert rendering.texts["utt2spk"] == "1-19-b 1\n1-a 1\n2 2\n2-c 2\n"
-    assert rendering.notes == ["2 ids got their speaker in front, for Kaldi to sort them by"]
+    assert rendering.notes == ["2 ids got their speaker as a prefix, which Kaldi needs for sorting"]
 
 
 def test_what_kaldi_cannot_say_is_listed_or_refused(speech):
@@ -217,7 +217,7 @@ def test_what_kaldi_cannot_say_is_listed_or_refused(speech):
     assert "white space" in said["s-d"]
     with pytest.raises(CorpusError, match="sort otherwise than their utterances"):
         render([Utterance("a-x", audio, 4.0, None, "a"), Utterance("a-b-c", audio, 4.0, None, "a-b")], "kaldi")
-    with pytest.raises(CorpusError, match="'s-a' stands for two utterances"):
+    with pytest.raises(CorpusError, match="'s-a' belongs to two utterances"):
         render([Utterance("s-a", audio, 4.0, None, "s"), Utterance("a", audio, 4.0, None, "s")], "kaldi")
 
 

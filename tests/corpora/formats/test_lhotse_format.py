@@ -153,7 +153,7 @@ def test_relative_paths_start_at_the_manifest_or_where_it_is_said(tmp_path, spee
         ('{"id": "a", "duration": -1, "recording": RECORDING, "supervisions": []}', "not a positive number"),
         ('{"id": "a", "start": -1, "duration": 1, "recording": RECORDING, "supervisions": []}', "seconds from 0"),
         ('{"id": "a b", "duration": 1, "recording": RECORDING, "supervisions": []}', "white space"),
-        ('{"id": "fine", "duration": 1, "recording": RECORDING, "supervisions": []}', "stands in rows 1 and 2"),
+        ('{"id": "fine", "duration": 1, "recording": RECORDING, "supervisions": []}', "occurs in rows 1 and 2"),
         ('{"id": "a", "recording_id": "one", "start": 0, "duration": 1}', "no recordings lie beside it"),
     ],
 )

@@ -81,7 +81,7 @@ def test_rows_that_are_no_file_here_are_listed(tmp_path):
         ({"audio_filepath": "a.wav", "duration": 1, "offset": -1}, "seconds from 0"),
         ({"audio_filepath": "a.wav", "duration": 1, "text": 3}, "not a string"),
         ({"audio_filepath": "a.wav", "duration": 1, "id": "../x"}, "out of a folder"),
-        ({"audio_filepath": "good.wav", "duration": 1}, "'good' stands in rows 1 and 2"),
+        ({"audio_filepath": "good.wav", "duration": 1}, "'good' occurs in rows 1 and 2"),
     ],
 )
 def test_malformed_rows_are_errors(tmp_path, row, message):

@@ -87,7 +87,7 @@ def test_the_old_form_is_listed(tmp_path):
         (["ID,duration,wav", "a,-1,b"], "not a positive number"),
         (["ID,duration,wav", "a,1,"], "not a path"),
         (["ID,duration,wav", "a b,1,c"], "white space"),
-        (["ID,duration,wav", "a,1,c", "a,1,d"], "'a' stands in rows 2 and 3"),
+        (["ID,duration,wav", "a,1,c", "a,1,d"], "'a' occurs in rows 2 and 3"),
         (["ID,duration,wav", 'a,1,"c'], "not CSV"),
     ],
 )
