@@ -40,7 +40,7 @@ ONE_HOME = {
     "flashlight": "decoding/flashlight.py",
     "librosa": ("audio.py", "evaluation/report/evidence.py"),
     "PIL": "evaluation/report/evidence.py",
-    "jinja2": "evaluation/report/templates.py",
+    "jinja2": "evaluation/report/html_renderer.py",
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/remote_storage.py",
     "whisper_normalizer": "text/normalize.py",

@@ -27,7 +27,7 @@ def compare(
     Example:
       asr-kd compare exp/an4 exp/an4-fold1 --out comparison
     """
-    from asr_kd.evaluation.report.compare_files import terminal, write_comparison
+    from asr_kd.evaluation.report.compare_report import terminal, write_comparison
     from asr_kd.evaluation.report.compare_runs import compare_runs, open_runs
 
     found = compare_runs(open_runs(runs), seeds=seeds, samples=samples)

@@ -10,7 +10,7 @@ import typer
 from asr_kd.cli.app import app, console
 
 
-class Normalizer(StrEnum):
+class ScoringNormalizerName(StrEnum):
     """See `asr_kd.text.normalize.ScoringNormalizer`."""
 
     none = "none"
@@ -39,8 +39,8 @@ def score(
         ),
     ],
     normalizer: Annotated[
-        Normalizer, typer.Option(help="Rewrites both sides; whisper needs the extra of that name.")
-    ] = Normalizer.librispeech,
+        ScoringNormalizerName, typer.Option(help="Rewrites both sides; whisper needs the extra of that name.")
+    ] = ScoringNormalizerName.librispeech,
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Print every speaker's WER too.")] = False,
     speakers: Annotated[
         str | None,
@@ -68,11 +68,10 @@ def score(
       asr-kd score exp/an4/manifests/devtest.jsonl exp/an4/report/hypotheses/devtest/teacher.jsonl
     """
     from asr_kd.evaluation.report import write_report
+    from asr_kd.evaluation.report.terminal import speaker_table, terminal_table
     from asr_kd.evaluation.results_json import summarize
     from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings
-    from asr_kd.evaluation.statistics_tables import speaker_table
-    from asr_kd.evaluation.tables import terminal_table
 
     if write is not None and out is None:
         raise typer.BadParameter("needs --out", param_hint="--write")

@@ -1,21 +1,21 @@
-"""Numbers and texts as cells of a Markdown table. Knows nothing of what they mean."""
+"""Numbers and texts as cells of tables."""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "–"
 
 
 def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
-    """A Markdown table; the first `left` columns are text, the others numbers."""
+    """A Markdown table; the first `left` columns are text, the others numbers. Cells are escaped, the header is not."""
     rule = [":--" if column < left else "--:" for column in range(len(header))]
     lines = [header, rule, *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def plain(value: Any) -> str:
-    """Anything, floats short."""
+    """Any value, floats short."""
     return UNKNOWN if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -26,7 +26,17 @@ def percent(fraction: float) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """Two fractions in percent, or what stands for no interval."""
-    return UNKNOWN if low is None or high is None else f"[{100 * low:.2f}, {100 * high:.2f}]"
+    return UNKNOWN if low is None or high is None else f"[{100 * low:.2f}, {100 * high:.2f}]".replace("-", "−")
+
+
+def rate_with_interval(rate: str, low: float | None, high: float | None) -> str:
+    """A rate and its short interval, for narrow tables."""
+    return rate + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−"))
+
+
+def points(fraction: float) -> str:
+    """A difference of rates in percentage points, signed, with a typographic minus."""
+    return f"{100 * fraction:+.2f}".replace("-", "−")
 
 
 def millions(count: int | None) -> str:
@@ -34,6 +44,52 @@ def millions(count: int | None) -> str:
     return UNKNOWN if count is None else f"{count / 1e6:.2f} M"
 
 
+def megabytes(size_bytes: int | None) -> str:
+    """A size."""
+    return optional(size_bytes, lambda size: f"{size / 1e6:.1f} MB")
+
+
+def short_factor(factor: float | None) -> str:
+    """A real-time factor."""
+    return optional(factor, "{:.2g}".format)
+
+
+def probability(p: float | None) -> str:
+    """A p value."""
+    return optional(p, lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}")
+
+
+def optional(value: Any, show: Callable[[Any], str]) -> str:
+    """A value as `show` writes it, or what stands for none."""
+    return UNKNOWN if value is None else show(value)
+
+
+def gap(pair: Mapping[str, Any]) -> str:
+    """The gap that a pair recovered, with its interval, or why it is undefined."""
+    if pair["gap_recovered"] is None:
+        return f"undefined ({pair['gap_recovered_reason']})"
+    low, high = pair["gap_recovered_low"], pair["gap_recovered_high"]
+    return f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]".replace("-", "−")
+
+
+def gap_of_system(found: Mapping[str, Any], key: str) -> str:
+    """The gap that a system recovered on a test set; empty for one that was not distilled."""
+    own = next((pair for pair in found["comparisons"] if pair["distilled"] == key), None)
+    if own is None:
+        return ""
+    return gap(own) if own["gap_recovered"] is not None else "undefined"
+
+
+def set_size(found: Mapping[str, Any]) -> str:
+    """Utterances, speakers and duration of a test set."""
+    speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
+    size, seconds = f"{found['utterances']} utterances, {speakers}", found["seconds"]
+    if seconds is None:
+        return size
+    duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
+    return f"{size}, {duration} of speech"
+
+
 def escape(text: Any) -> str:
-    """Text as data: no markup, no table cell or line ended early."""
+    """Text as Markdown data: no markup, no table cell or line ended early."""
     return " ".join(html.escape(str(text), quote=False).replace("|", "\\|").split())

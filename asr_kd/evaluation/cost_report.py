@@ -23,7 +23,7 @@ from asr_kd.evaluation.compute import arithmetic, int8_size, measure_energy
 from asr_kd.evaluation.memory_use import Memory, measure_memory
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.stability import PACKET_SAMPLES
-from asr_kd.evaluation.systems import Recognizer, System
+from asr_kd.evaluation.systems import System, Transcriber
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
@@ -124,12 +124,12 @@ def chunk_milliseconds(
     return times
 
 
-def whole(recognizer: Recognizer) -> Job:
+def whole(recognizer: Transcriber) -> Job:
     """An utterance at once."""
     return lambda waveform: recognizer.transcribe([waveform])
 
 
-def can_stream(recognizer: Recognizer) -> bool:
+def can_stream(recognizer: Transcriber) -> bool:
     """Whether it can open streams: it has `stream()`, and a chunked context."""
     return hasattr(recognizer, "stream") and getattr(recognizer, "context", None) is not None
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from asr_kd.errors import AsrKdError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.systems import Recognizer, System
+from asr_kd.evaluation.systems import System, Transcriber
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
@@ -100,7 +100,7 @@ def main() -> None:
     sys.stdout.write(json.dumps({"peak_bytes": resident_bytes("VmHWM"), "before_bytes": before}))
 
 
-def _open(opening: dict[str, Any]) -> Recognizer:
+def _open(opening: dict[str, Any]) -> Transcriber:
     if "folder" in opening:
         return open_recognizer(opening["folder"])
     return TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))

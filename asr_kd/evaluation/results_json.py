@@ -15,7 +15,7 @@ from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resa
 from asr_kd.scoring.wer import CharacterErrors, GroupErrors
 
 FORMAT = "asr-kd results"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 def summarize(results: Results) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Stability of partial results, and words that a system adds in silence after the speech.
 
 Partial results are measured by the unstable partial word ratio (Shangguan et al. 2020, "Analyzing the Quality and
-Stability of a Streaming End-to-End On-Device Speech Recognizer"). A last word that merely grows is counted apart: a
+Stability of a Streaming End-to-End On-Device Speech Transcriber"). A last word that merely grows is counted apart: a
 model of letters cannot avoid it.
 
 Shapes: S samples.
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.evaluation.systems import Recognizer
+from asr_kd.evaluation.systems import Transcriber
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.scoring.alignment import align_words
 from asr_kd.text.normalize import ScoringNormalizer, normalize
@@ -113,7 +113,7 @@ ROOM_DBFS = -60.0
 
 
 def measure_trailing_silence(
-    recognizer: Recognizer, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
+    recognizer: Transcriber, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
 ) -> dict[str, Any]:
     """Words that appear, go and change when silence follows, as plain data for each kind of silence.
 

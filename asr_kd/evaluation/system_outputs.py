@@ -26,7 +26,7 @@ from asr_kd.evaluation.comparison import (
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.seed_rows import SeedRow, SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import Recognizer, report_order
+from asr_kd.evaluation.systems import Transcriber, report_order
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
 from asr_kd.scoring.wer import Score, score, score_groups
 from asr_kd.text.normalize import ScoringNormalizer
@@ -49,7 +49,7 @@ class TranscribedSet(NamedTuple):
 
 
 def transcribe_all(
-    recognizers: Mapping[str, Recognizer],
+    recognizers: Mapping[str, Transcriber],
     utterances: Sequence[Utterance],
     batch_seconds: float,
     *,

@@ -25,7 +25,7 @@ RESERVED = frozenset(
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
-class Recognizer(Protocol):
+class Transcriber(Protocol):
     """Turns speech into text, with one decoder and its own batching."""
 
     def transcribe(self, waveforms: list[Tensor]) -> list[str]:
@@ -59,7 +59,7 @@ class System:
 
     name: str
     role: Role
-    recognizer: Recognizer
+    recognizer: Transcriber
     weights: Path | None = None
     parameters: int | None = None
     device: str = "cpu"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from rich.console import Console
 
 from asr_kd.evaluation.report import read_results
-from asr_kd.evaluation.tables import terminal_table
+from asr_kd.evaluation.report.terminal import terminal_table
 from asr_kd.export.export_bundle import bundle_places
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import exported

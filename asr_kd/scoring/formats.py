@@ -30,7 +30,7 @@ class TimedWord(NamedTuple):
     confidence: float | None = None
 
 
-class Row(NamedTuple):
+class TranscriptRow(NamedTuple):
     """What a file says of one name."""
 
     name: str
@@ -52,14 +52,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def kaldi_rows(path: Path, report: Report) -> Iterator[Row]:
+def kaldi_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
     """`id words …`, which is also what many call a text file with ids; every line that is not blank is one."""
     for where, line in numbered_lines(path):
         name, *words = line.split(maxsplit=1)
-        yield Row(name, where, "".join(words).strip())
+        yield TranscriptRow(name, where, "".join(words).strip())
 
 
-def trn_rows(path: Path, report: Report) -> Iterator[Row]:
+def trn_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
     """`words … (id)`; lines that begin with ;; are comments. Alternatives `{ a / b }` are reported, not read."""
     for where, line in _not_comments(path):
         found = _TRN.fullmatch(line.strip())
@@ -68,10 +68,10 @@ def trn_rows(path: Path, report: Report) -> Iterator[Row]:
         elif {"{", "}"} & set(found[1].split()):
             report(f"{where}: alternatives in braces, which are not read: leave one of them")
         else:
-            yield Row(found[2], where, found[1])
+            yield TranscriptRow(found[2], where, found[1])
 
 
-def ctm_rows(path: Path, report: Report) -> Iterator[Row]:
+def ctm_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
     """A line a word: name, channel, start, duration, word, and maybe a confidence and more.
 
     The words of a name need not be in order. A name without a word does not stand in such a file at all.
@@ -91,7 +91,7 @@ def ctm_rows(path: Path, report: Report) -> Iterator[Row]:
         words.setdefault(fields[0], []).append(word)
     for name, timed in words.items():
         in_order = sorted(timed, key=lambda word: word.start)
-        yield Row(name, first[name][1], " ".join(word.word for word in in_order), tuple(in_order))
+        yield TranscriptRow(name, first[name][1], " ".join(word.word for word in in_order), tuple(in_order))
 
 
 def kaldi_line(name: str, text: str) -> str:

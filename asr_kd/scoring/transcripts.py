@@ -15,8 +15,8 @@ from asr_kd.errors import EvaluationError
 from asr_kd.files import write_text
 from asr_kd.scoring.formats import (
     Report,
-    Row,
     TimedWord,
+    TranscriptRow,
     ctm_lines,
     ctm_rows,
     kaldi_line,
@@ -85,7 +85,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
     """
     form = form or text_form_of(path)
     problems: list[str] = []
-    kept: dict[str, tuple[Row, dict[str, Any]]] = {}
+    kept: dict[str, tuple[TranscriptRow, dict[str, Any]]] = {}
     try:
         for row, facts in _rows(path, side, form, problems.append):
             if row.name in kept:
@@ -185,14 +185,14 @@ def _written(form: TextForm, name: str, text: str, words: Sequence[TimedWord]) -
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _rows(path: Path, side: Side, form: TextForm, report: Report) -> Iterator[tuple[Row, dict[str, Any]]]:
+def _rows(path: Path, side: Side, form: TextForm, report: Report) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     if form == "jsonl":
         return _json_rows(path, side, report)
     plain = {"kaldi": kaldi_rows, "trn": trn_rows, "ctm": ctm_rows}[form]
     return ((row, {}) for row in plain(path, report))
 
 
-def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[Row, dict[str, Any]]]:
+def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     for where, line in numbered_lines(path):
         try:
             facts = json.loads(line)
@@ -211,7 +211,7 @@ def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[Row, di
         elif words is None:
             report(f"{where}: words are not a list of word, start and duration (or end), in seconds")
         else:
-            yield Row(name if "id" in facts else Path(name).stem, where, text, words), facts
+            yield TranscriptRow(name if "id" in facts else Path(name).stem, where, text, words), facts
 
 
 def _text(facts: Mapping[str, Any], side: Side) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
-from asr_kd.scoring.formats import Report, Row, ctm_rows, kaldi_rows, numbered_lines, trn_rows
+from asr_kd.scoring.formats import Report, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
 from asr_kd.targets.hypotheses import Hypothesis
 
 Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
@@ -157,7 +157,9 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _plain(rows: Callable[[Path, Report], Iterator[Row]]) -> Callable[[Path, Report], Iterator[ImportedHypothesis]]:
+def _plain(
+    rows: Callable[[Path, Report], Iterator[TranscriptRow]],
+) -> Callable[[Path, Report], Iterator[ImportedHypothesis]]:
     """A form that scoring reads as well, which has one hypothesis a name."""
     return lambda path, report: (
         ImportedHypothesis(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report)

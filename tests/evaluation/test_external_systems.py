@@ -5,10 +5,11 @@ import pytest
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.external_systems import external_sha256
-from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.report import Report, read_results
+from asr_kd.evaluation.report.assemble import assemble
+from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
-from asr_kd.evaluation.tables import markdown
 from asr_kd.scoring.transcripts import write_transcripts
 
 SETTINGS = EvaluationSettings(
@@ -42,7 +43,7 @@ def test_they_stand_beside_ours_under_the_same_normalizer(theirs, utterances, by
     assert found["agreement"]["whisper"]["only_teacher_words"] == 1
     assert [(pair["first"], pair["second"]) for pair in found["pairs"]] == [("whisper", "teacher")]
     assert summary["models"]["whisper"]["engine"] == "hypotheses in theirs.trn"
-    assert "| whisper | 6.25 | [" in markdown(summary)
+    assert "| whisper | 6.25 | [" in markdown(assemble(Report(summary)))
 
 
 def test_what_was_left_out_for_ours_is_left_out_for_them(theirs, utterances, by_heart, tmp_path):

@@ -8,11 +8,13 @@ from rich.console import Console
 
 from asr_kd.errors import AsrKdError, EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.report import Report, open_report, read_results
+from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, assemble
+from asr_kd.evaluation.report.terminal import terminal_table
+from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
-from asr_kd.evaluation.tables import SYNTHETIC_NOTICE, markdown, terminal_table
 
 SETTINGS = EvaluationSettings(
     normalizer="librispeech", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
@@ -96,7 +98,7 @@ def test_hypotheses_are_written_as_they_were_scored(folder):
 def test_results_md_reads_as_it_should(folder):
     text = (folder / "results.md").read_text(encoding="utf-8")
     lines = text.splitlines()
-    assert lines[0] == "# Results"
+    assert lines[0] == "# Distillation reduces the word error rate by 18.8 points"
     assert SYNTHETIC_NOTICE in text
     assert "Normalizer: librispeech. One seed (7): " in text
     assert "6 utterances, 3 speakers, 0.1 min of speech." in text
@@ -114,10 +116,10 @@ def test_results_md_reads_as_it_should(folder):
     assert "| 1.02 M | – | – |" in rows[3]
     assert rows[4].startswith("| student-kd | 18.75 | [")
     assert "| 50 % [" in rows[4]
-    assert "## test\n\nNot evaluated (its files are not here)." in text
+    assert "Not evaluated: test (its files are not here)." in text
     assert "Gap recovered: 50 % [" in text
-    assert "WER with KD minus WER without: -18.75 points [" in text
-    assert "- Command: `asr-kd evaluate recipe.yaml`" in text
+    assert "WER with KD minus WER without: −18.75 points [" in text
+    assert "- Command: asr-kd evaluate recipe.yaml" in text
 
 
 def test_every_markdown_row_has_as_many_cells_as_its_header(folder):
@@ -140,22 +142,24 @@ def test_the_terminal_table_prints_from_the_stored_results(folder):
     assert "Gap recovered: 50 % [" in text
     assert max(len(line.rstrip()) for line in text.splitlines()) <= 80
     assert SYNTHETIC_NOTICE in text
-    assert "test: not evaluated (its files are not here)" in text
+    assert "Not evaluated: test (its files are not here)." in text
 
 
 def test_markdown_of_stored_results_is_results_md(folder):
-    assert markdown(read_results(folder)) == (folder / "results.md").read_text(encoding="utf-8")
+    assert markdown(assemble(open_report(folder))) == (folder / "results.md").read_text(encoding="utf-8")
 
 
 def test_real_speech_carries_no_synthetic_notice(tmp_path, utterances, by_heart):
     evaluate_systems([System("t", "teacher", by_heart())], {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
-    assert SYNTHETIC_NOTICE not in markdown(summary)
-    assert "Seeds are not stated." in markdown(summary)
+    assert SYNTHETIC_NOTICE not in markdown(assemble(Report(summary)))
+    assert "Seeds are not stated." in markdown(assemble(Report(summary)))
     found = summary["test_sets"]["dev"]
     assert found["gap_recovered"] is None
     assert found["gap_recovered_reason"] == "not among the systems: student_hard, student_kd"
-    assert "Gap recovered: undefined (not among the systems: student_hard, student_kd)." in markdown(summary)
+    assert "Gap recovered: undefined (not among the systems: student_hard, student_kd)." in markdown(
+        assemble(Report(summary))
+    )
 
 
 def test_an_undefined_gap_says_why(tmp_path, utterances, by_heart):
@@ -163,7 +167,7 @@ def test_an_undefined_gap_says_why(tmp_path, utterances, by_heart):
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     assert summary["test_sets"]["dev"]["gap_recovered"] is None
-    assert "undefined (the teacher's lead of 0.00 points has the 95 % interval" in markdown(summary)
+    assert "undefined (the teacher's lead of 0.00 points has the 95 % interval" in markdown(assemble(Report(summary)))
     console = Console(width=80, file=io.StringIO(), color_system=None)
     console.print(terminal_table(summary))
     assert "Gap recovered: undefined (the teacher's lead" in console.file.getvalue()
@@ -175,7 +179,7 @@ def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utt
     evaluate_systems([System("t", "teacher", by_heart())], {"dev": utterances}, settings, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     summary["test_sets"]["dev"]["excluded"][0]["reason"] = "<b>bold</b> | [red]\nnext"
-    text = markdown(summary)
+    text = markdown(assemble(Report(summary)))
     assert (
         "1 of 6 utterances left out, for every system alike:\n\n- ann-1: &lt;b&gt;bold&lt;/b&gt; \\| [red] next" in text
     )

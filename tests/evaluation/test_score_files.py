@@ -161,7 +161,7 @@ def test_the_verb_prints_tables_intervals_and_tests(files):
     assert "Normalizer: none." in text
     assert "student-kd 18.75 [" in text
     assert "Gap recovered: 50 % [" in text
-    assert "student-kd − student-hard: -18.75 points [" in text
+    assert "student-kd − student-hard: −18.75 points [" in text
     assert "MAPSSWE p 0.0253 (6 segments)" in text  # differences 0, 0, 0, 1, 1, 1: z = √5
     assert "Speaker Words teacher WER % student-hard WER % student-kd WER %" in text
 

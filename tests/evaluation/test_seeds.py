@@ -8,15 +8,16 @@ import pytest
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.report import read_results, write_report
+from asr_kd.evaluation.report import Report, read_results, write_report
+from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.compare_runs import seeds_of_runs
 from asr_kd.evaluation.report.loading import open_report
+from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.score_files import ScoringRequest, score_files
 from asr_kd.evaluation.seed_rows import SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
-from asr_kd.evaluation.tables import markdown
 from asr_kd.scoring.significance import Resampling
 from asr_kd.scoring.transcripts import write_transcripts
 
@@ -124,7 +125,7 @@ def test_files_of_one_name_are_one_row(files):
     assert kd["gap_recovered"] == pytest.approx((0.75 - 0.375) / 0.75)
     assert (kd["low"], kd["high"]) == (0.25, 0.5)
     assert summary["seeds"]["student-hard"][0]["mean"] == 0.75
-    text = markdown(summary)
+    text = markdown(assemble(Report(summary)))
     assert "| student-kd | ref | 2 | 37.50 | 17.68 | 25.00–50.00 | [25.00, 50.00] | 50 % [" in text
     assert "Seeds are not stated" not in text
 

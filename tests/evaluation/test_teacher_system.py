@@ -7,11 +7,12 @@ from asr_kd.errors import CheckpointError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.open_systems import TeacherRecognizer, open_system, open_teacher_system
-from asr_kd.evaluation.report import read_results
+from asr_kd.evaluation.report import Report, read_results
+from asr_kd.evaluation.report.assemble import assemble
+from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.systems import System
-from asr_kd.evaluation.tables import markdown
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
@@ -130,10 +131,10 @@ def test_the_report_summarises_a_distillation_from_elsewhere(teacher, utterances
     )
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path, facts)
     assert read_results(tmp_path)["teachers"]["spelling"]["targets, bytes a frame"] == 1.9
-    text = markdown(read_results(tmp_path))
+    text = markdown(assemble(Report(read_results(tmp_path))))
     section = text.split("## Distillation")[1].split("## Models")[0]
-    assert "The teacher spelling (`torchaudio:SPELLING`), weights cccccccccccc… was not trained by this run" in section
-    assert "in its own 28 symbols, a frame every 10 ms" in section
+    assert "The teacher spelling (torchaudio:SPELLING), weights cccccccccccc… was not trained by this run" in section
+    assert "in its own 28 symbols with a frame every 10 ms" in section
     assert "- bridge: pairs of 20 ms frames\n- targets, bytes a frame: 1.9" in section
     assert "| 5m-kd | spelling | 5.00 M (60 ×) | 20.0 MB (60 ×) |" in section
     gap = 100 * (17 - 4) / 17  # every word wrong and one inserted, against one utterance of four words wrong

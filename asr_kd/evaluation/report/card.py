@@ -6,8 +6,7 @@ from typing import Any
 
 import yaml
 
-from asr_kd.evaluation.cells import escape, interval, millions, percent, pipe_table, plain
-from asr_kd.evaluation.distillation import comparisons_of, gap
+from asr_kd.evaluation.cells import escape, gap, interval, millions, percent, pipe_table, plain
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.files import atomic_folder
 
@@ -29,7 +28,7 @@ def card(report: Report, key: str) -> str:
 
 
 def metadata(report: Report, key: str) -> dict[str, Any]:
-    """The card's front matter. No license or language: this project cannot know what the recordings allow."""
+    """The card's front matter. No license or language, which depend on the recordings."""
     corpus = report.summary["provenance"].get("corpus") or "unknown"
     results = [
         {
@@ -44,11 +43,11 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
         if key in found
     ]
     tags = ["asr-kd", "ctc", "conformer", "streaming", "sherpa-onnx"]
-    taught = any(pair["distilled"] == key for found in report.sets.values() for pair in comparisons_of(found))
+    distilled = any(pair["distilled"] == key for found in report.sets.values() for pair in found["comparisons"])
     return {
         "library_name": "sherpa-onnx",
         "pipeline_tag": "automatic-speech-recognition",
-        "tags": [*tags, "knowledge-distillation"] if taught else tags,
+        "tags": [*tags, "knowledge-distillation"] if distilled else tags,
         "model-index": [{"name": report.name(key), "results": results}],
     }
 
@@ -62,7 +61,7 @@ def _sections(report: Report, key: str) -> list[str]:
     facts, model = report.summary["provenance"], report.summary["models"][key]
     parts = [f"# {escape(report.name(key))}", _described(model)]
     if facts["synthetic"]:
-        parts.append("**Trained and measured on synthetic speech: this says nothing about real speech.**")
+        parts.append("**Trained and measured on synthetic speech: these results say nothing about real speech.**")
     parts += ["## Results", _results(report, key), _measured(facts, model)]
     parts += _distillation(report, key)
     parts += [
@@ -70,8 +69,8 @@ def _sections(report: Report, key: str) -> list[str]:
         "```bash\nasr-kd transcribe . recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
         "`tokens.txt` as an online zipformer2 CTC model.",
         "## Limits",
-        "Measured on the sets above only. Other speakers, rooms, microphones and topics may do much worse; it has not "
-        "been examined whether it treats groups of speakers alike.",
+        "Measured on the sets above only. Error rates may be much higher for other speakers, rooms, microphones "
+        "and topics. Differences between groups of speakers have not been examined.",
         "## Where this comes from",
         _origin(facts, model),
     ]
@@ -82,7 +81,7 @@ def _described(model: Mapping[str, Any]) -> str:
     size = f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size"
     return (
         f"A streaming Conformer CTC model, {millions(model['parameters'])} parameters, {size}: chunks of "
-        f"{model['chunk_ms']} ms that look back {model.get('left_context_ms')} ms."
+        f"{model['chunk_ms']} ms with {model.get('left_context_ms')} ms of left context."
     )
 
 
@@ -104,16 +103,16 @@ def _results(report: Report, key: str) -> str:
 
 def _measured(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
     looked_at = facts.get("dev_sets")
-    chosen = f" Training chose its epochs on {', '.join(map(escape, looked_at))}." if looked_at else ""
+    chosen = f" Epochs were selected on {', '.join(map(escape, looked_at))}." if looked_at else ""
     decoding = escape(plain(model.get("decoding", "greedy")))
     return f"Decoding: {decoding}; normalizer: `{facts['normalizer']}`.{chosen}"
 
 
 def _distillation(report: Report, key: str) -> list[str]:
     lines = [
-        f"- {escape(name)}: taught by {escape(report.name(pair['teacher']))}; gap to it recovered: {escape(gap(pair))}."
+        f"- {escape(name)}: distilled from {escape(report.name(pair['teacher']))}; gap recovered: {escape(gap(pair))}."
         for name, found in report.sets.items()
-        for pair in comparisons_of(found)
+        for pair in found["comparisons"]
         if pair["distilled"] == key and pair["teacher"] is not None
     ]
     return ["## Distillation", "\n".join(lines)] if lines else []

@@ -1,13 +1,15 @@
-"""What is drawn of a report: intervals, WER against what it costs, training, speakers. Knows plain data only."""
+"""Draw the charts of a report as static SVG."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from functools import singledispatch
 from typing import Any
 
 from markupsafe import Markup
 
+from asr_kd.evaluation.report.document import Chart, Curves, Dumbbells, Forest, Point, Scatter, Steps
 from asr_kd.evaluation.report.svg import (
     WIDTH,
+    Element,
     add,
     apart,
     line,
@@ -21,39 +23,22 @@ from asr_kd.evaluation.report.svg import (
     polyline,
     ticks,
     write,
-)
+)  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Look:
-    """How a system is drawn everywhere."""
-
-    name: str
-    kind: str
-    """Class of its colour."""
-    shape: str
+def draw(chart: Chart, label: str) -> Markup:
+    """A chart as SVG; `label` is its text for screen readers."""
+    return markup(_draw(chart, label))
 
 
-@dataclass(frozen=True)
-class Point:
-    """A system's WER with its interval, fractions, and what it costs, where that is known."""
-
-    look: Look
-    wer: float
-    low: float | None
-    high: float | None
-    cost: float | None = None
-    note: str = ""
-    """Instead of a cost: why it has none on this axis; drawn at the right edge."""
-
-    @property
-    def reach(self) -> tuple[float, float]:
-        """From the lower end of the interval to the upper."""
-        return (self.wer if self.low is None else self.low), (self.wer if self.high is None else self.high)
+@singledispatch
+def _draw(chart: Any, label: str) -> Element:
+    raise TypeError(f"no chart: {type(chart).__name__}")
 
 
-def forest(points: Sequence[Point], label: str) -> Markup:
-    """Each system's WER with its interval, one below the other."""
+@_draw.register
+def _forest(chart: Forest, label: str) -> Element:
+    points = chart.points
     top, step = 6.0, 44.0
     bottom = top + step * len(points)
     root = picture(bottom + 24, label)
@@ -63,18 +48,19 @@ def forest(points: Sequence[Point], label: str) -> Markup:
         write(root, x_scale(value), bottom + 16, f"{100 * value:g} %", "tick", _anchor(x_scale(value)))
     for index, point in enumerate(points):
         y = top + step * index + 30
-        write(root, 8, y - 14, _cut(point.look.name, 27), f"label {point.look.kind}")
+        write(root, 8, y - 14, _cut(point.style.name, 27), f"label {point.style.kind}")
         interval = "" if point.low is None else f"{100 * point.reach[0]:.1f} to {100 * point.reach[1]:.1f}"
         text = write(root, WIDTH - 8, y - 14, f"{100 * point.wer:.2f} %", "value", "end")
         if interval:
             add(text, "tspan", interval, "quiet", dx=7)
         _whisker(root, point, (x_scale(point.reach[0]), y), (x_scale(point.reach[1]), y))
-        mark(root, x_scale(point.wer), y, point.look.shape, point.look.kind)
-    return markup(root)
+        mark(root, x_scale(point.wer), y, point.style.shape, point.style.kind)
+    return root
 
 
-def against(points: Sequence[Point], axis: str, label: str, *, logarithm: bool = True) -> Markup:
-    """WER over a cost; lower left is better. Costs that are not above 0 need `logarithm` off."""
+@_draw.register
+def _scatter(chart: Scatter, label: str) -> Element:
+    points, axis, logarithm = chart.points, chart.axis, chart.logarithm
     top, left, bottom, height = 14.0, 38.0, 226.0, 264.0
     known = [point for point in points if point.cost is not None and (point.cost > 0 or not logarithm)]
     edge = [point for point in points if point not in known and point.note]
@@ -96,19 +82,14 @@ def against(points: Sequence[Point], axis: str, label: str, *, logarithm: bool =
     if edge:
         write(root, (right + WIDTH) / 2 - 4, bottom + 17, edge[0].note, "tick", "middle")
     _scattered(root, [*known, *edge], places, [y_scale(point.wer) for point in [*known, *edge]], y_scale)
-    return markup(root)
+    return root
 
 
-def curves(found: Mapping[str, tuple[Look, Sequence[Mapping[str, Any]]]], value: str, label: str) -> Markup:
-    """A rate after each epoch of each system's training."""
+@_draw.register
+def _curves(chart: Curves, label: str) -> Element:
     top, left, bottom, right, height = 10.0, 38.0, 206.0, WIDTH - 14.0, 244.0
-    series = {
-        key: (look, [(float(row["epoch"]), float(row[value])) for row in rows if value in row])
-        for key, (look, rows) in found.items()
-    }
-    series = {key: item for key, item in series.items() if item[1]}
-    last = max(epoch for _, points in series.values() for epoch, _ in points)
-    highest = min(max(rate for _, points in series.values() for _, rate in points), 1.0)
+    last = max(epoch for _, points in chart.series for epoch, _ in points)
+    highest = min(max(rate for _, points in chart.series for _, rate in points), 1.0)
     root = picture(height, label)
     x_scale, y_scale = linear((0, last), (left, right)), linear((0, highest), (bottom, top))
     for mark_at in ticks(0, highest, 4):
@@ -117,14 +98,15 @@ def curves(found: Mapping[str, tuple[Look, Sequence[Mapping[str, Any]]]], value:
     for mark_at in ticks(0, last, 5):
         write(root, x_scale(mark_at), bottom + 17, f"{mark_at:g}", "tick", "middle")
     write(root, (left + right) / 2, height - 4, "epoch", "tick title", "middle")
-    for look, points in series.values():
+    for style, points in chart.series:
         placed = [(x_scale(epoch), y_scale(min(rate, highest))) for epoch, rate in points]
-        polyline(root, placed, f"curve {look.kind}")
-    return markup(root)
+        polyline(root, placed, f"curve {style.kind}")
+    return root
 
 
-def steps(found: Sequence[tuple[Look, Mapping[int, float]]], axis: str, label: str) -> Markup:
-    """A rate at each of a few settings, such as chunk sizes, a line a system; settings stand at equal steps."""
+@_draw.register
+def _steps(chart: Steps, label: str) -> Element:
+    found, axis = chart.series, chart.axis
     top, left, bottom, right, height = 14.0, 38.0, 206.0, WIDTH - 30.0, 244.0
     settings = sorted({setting for _, rates in found for setting in rates})
     low, high = padded([rate for _, rates in found for rate in rates.values()])
@@ -136,16 +118,17 @@ def steps(found: Sequence[tuple[Look, Mapping[int, float]]], axis: str, label: s
     for place, setting in enumerate(settings):
         write(root, x_scale(place), bottom + 17, str(setting), "tick", "middle")
     write(root, (left + right) / 2, height - 4, axis, "tick title", "middle")
-    for look, rates in found:
+    for style, rates in found:
         placed = [(x_scale(settings.index(setting)), y_scale(rates[setting])) for setting in sorted(rates)]
-        polyline(root, placed, f"curve {look.kind}")
+        polyline(root, placed, f"curve {style.kind}")
         for x, y in placed:
-            mark(root, x, y, look.shape, look.kind)
-    return markup(root)
+            mark(root, x, y, style.shape, style.kind)
+    return root
 
 
-def dumbbells(rates: Mapping[str, Mapping[str, float]], looks: Mapping[str, Look], label: str) -> Markup:
-    """Each speaker's WER under each system, in the order given; systems in the order of `looks`."""
+@_draw.register
+def _dumbbells(chart: Dumbbells, label: str) -> Element:
+    rates, styles = chart.rates, chart.styles
     top, left, step, right = 22.0, 88.0, 19.0, WIDTH - 12.0
     highest = max((rate for found in rates.values() for rate in found.values()), default=0.0)
     bottom = top + step * len(rates)
@@ -157,22 +140,12 @@ def dumbbells(rates: Mapping[str, Mapping[str, float]], looks: Mapping[str, Look
     for index, (speaker, found) in enumerate(rates.items()):
         y = top + step * index + step / 2
         write(root, left - 10, y + 4, _cut(speaker, 12), "tick ink", "end")
-        there = {key: found[key] for key in looks if key in found}
+        there = {key: found[key] for key in styles if key in found}
         line(root, (x_scale(min(there.values())), y), (x_scale(max(there.values())), y), "bar")
         for key, rate in there.items():
-            hint = f"{speaker}, {looks[key].name}: {100 * rate:.1f} %"
-            mark(root, x_scale(rate), y, looks[key].shape, looks[key].kind, hint)
-    return markup(root)
-
-
-def bars(counts: Sequence[tuple[int, str]], most: int) -> Markup:
-    """Small bars side by side, (count, class) each, as long as they count."""
-    height = 7.0 * len(counts)
-    root = picture(height, ", ".join(str(count) for count, _ in counts), 80)
-    root.set("class", "bars")
-    for index, (count, kind) in enumerate(counts):
-        add(root, "rect", kind=f"fill {kind}", x=0, y=7.0 * index + 1, width=78 * count / max(most, 1), height=5, rx=1)
-    return markup(root)
+            hint = f"{speaker}, {styles[key].name}: {100 * rate:.1f} %"
+            mark(root, x_scale(rate), y, styles[key].shape, styles[key].kind, hint)
+    return root
 
 
 def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequence[float], y_scale: Any) -> None:
@@ -182,11 +155,11 @@ def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequ
     for point, x, y, label_y in zip(points, spread_xs, ys, labels, strict=True):
         low, high = point.reach
         _whisker(root, point, (x, y_scale(low)), (x, y_scale(high)))
-        mark(root, x, y, point.look.shape, point.look.kind)
+        mark(root, x, y, point.style.shape, point.style.kind)
         onwards = x < WIDTH * 0.6
         place = max([x, *(other for other in spread_xs if abs(other - x) < 16)]) if onwards else x
-        kind, side = f"label small {point.look.kind}", "start" if onwards else "end"
-        write(root, place + 10 if onwards else x - 10, label_y, _cut(point.look.name, 24), kind, side)
+        kind, side = f"label small {point.style.kind}", "start" if onwards else "end"
+        write(root, place + 10 if onwards else x - 10, label_y, _cut(point.style.name, 24), kind, side)
 
 
 def _twins(xs: Sequence[float], index: int) -> float:
@@ -197,7 +170,7 @@ def _twins(xs: Sequence[float], index: int) -> float:
 
 def _whisker(root: Any, point: Point, start: tuple[float, float], end: tuple[float, float]) -> None:
     if point.low is not None:
-        line(root, start, end, f"whisker {point.look.kind}")
+        line(root, start, end, f"whisker {point.style.kind}")
 
 
 def _rates(points: Sequence[Point], target: tuple[float, float]) -> tuple[Any, list[float]]:

@@ -1,7 +1,4 @@
-"""An evaluation as plain data: results.json and the rows of its hypotheses, fresh or from a run's folder.
-
-The one reader of both. A report of an earlier release lacks sections; whoever shows them looks first.
-"""
+"""An evaluation as plain data: results.json and the rows of its hypotheses, fresh or read from a run's folder."""
 
 import hashlib
 import json
@@ -16,6 +13,10 @@ from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
 
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
 _FOLDER = "report"
+PARTS = (
+    "test_sets", "absent_systems", "models", "seeds", "teachers", "curves", "provenance", "matrix", "robustness"
+)  # fmt: skip
+"""Keys of results.json beside its format and version."""
 _REMEDY = "Run the evaluate stage (again)"
 
 Summary = Mapping[str, Any]
@@ -129,7 +130,7 @@ def read_results(folder: Path) -> dict[str, Any]:
     found = (summary.get("format"), summary.get("version")) if isinstance(summary, dict) else type(summary).__name__
     if found != (FORMAT, FORMAT_VERSION):
         raise EvaluationError(f"is {found}", where=path, expected=f"{(FORMAT, FORMAT_VERSION)}", remedy=_REMEDY)
-    missing = [key for key in ("test_sets", "models", "provenance") if not isinstance(summary.get(key), dict)]
+    missing = [key for key in PARTS if not isinstance(summary.get(key), dict)]
     if missing:
         raise EvaluationError(f"lacks {', '.join(missing)}", where=path, expected="whole results", remedy=_REMEDY)
     return summary

@@ -1,18 +1,19 @@
-"""The systems that a report shows first, and its headline: findings in words, each with its interval."""
+"""The systems that a report shows first, and its headline: the main finding in words, stated with its interval."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from asr_kd.evaluation.distillation import comparisons_of
+from asr_kd.evaluation.cells import points
+from asr_kd.evaluation.report.document import Headline
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.systems import ROLES
 
 
 @dataclass(frozen=True)
 class MainSystems:
-    """Keys of the systems that the page speaks of first."""
+    """The main test set, and the keys of the systems that the headline compares on it."""
 
     test_set: str
     student: str
@@ -22,20 +23,20 @@ class MainSystems:
 
     @property
     def keys(self) -> list[str]:
-        """Teacher, baseline, student: the parts that are filled."""
+        """Teacher, baseline and student, as far as there are any."""
         return [key for key in (self.teacher, self.baseline, self.student) if key is not None]
 
 
 def main_systems(report: Report) -> MainSystems | None:
-    """The parts of a report; None where no set was evaluated.
+    """The main systems of a report; None where no set was evaluated.
 
-    The set is the first that training did not look at. Student, baseline and teacher are those of its first
-    comparison; without one, the first student and the teacher there.
+    Student, baseline and teacher are those of the main set's first comparison; without one, its first student and its
+    teacher.
     """
     if not report.sets:
         return None
     name = main_set(report)
-    pairs = comparisons_of(report.sets[name])
+    pairs = report.sets[name]["comparisons"]
     if pairs:
         return MainSystems(name, pairs[0]["distilled"], pairs[0]["baseline"], pairs[0]["teacher"])
     keys = report.systems(name)
@@ -47,94 +48,71 @@ def main_systems(report: Report) -> MainSystems | None:
 
 
 def main_set(report: Report) -> str:
-    """The set that the headline speaks of."""
-    looked_at = report.summary["provenance"].get("dev_sets")
-    unseen = [name for name in report.sets if not (name in looked_at if looked_at else _called_dev(name))]
-    return next(iter(unseen or report.sets))
+    """The first set that training did not use to select epochs; where there is none, the first."""
+    dev_sets = report.summary["provenance"]["dev_sets"]
+    return next((name for name in report.sets if name not in dev_sets), next(iter(report.sets)))
 
 
 def order_of_sets(report: Report, main: MainSystems) -> list[str]:
-    """The set that the page speaks of first, then the others."""
+    """The main set, then the others."""
     return [main.test_set, *(name for name in report.sets if name != main.test_set)]
 
 
-def _called_dev(name: str) -> bool:
-    """Reports of earlier releases do not say what training looked at."""
-    return name == "dev" or name.startswith("dev-")
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The finding, and a few sentences that say what it means."""
-
-    title: str
-    sentences: list[str]
-
-
 def headline(report: Report, main: MainSystems | None) -> Headline:
-    """What the first comparison of the main set says; without one, what the student's errors are."""
+    """The finding of the main set's first comparison; without a comparison, the student's error rate."""
     if main is None:
-        return Headline("Nothing was evaluated", ["No test set was there; the list below says why."])
+        return Headline("No set was evaluated", ["There was no test set. The notices below give the reasons."])
     found = report.sets[main.test_set]
-    pairs = comparisons_of(found)
+    pairs = found["comparisons"]
     if not pairs:
         return _without_pair(report, main)
     difference, pair = pairs[0]["difference"], pairs[0]
-    return Headline(
-        _title(difference),
-        [_errors(report, main), _difference(difference, found), *_gap_sentences(pair)],
-    )
-
-
-def points(fraction: float) -> str:
-    """A difference of rates in percentage points, with a real minus."""
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+    return Headline(_title(difference), [_rates(report, main), _difference(difference, found), _gap_sentence(pair)])
 
 
 def _title(difference: Mapping[str, Any]) -> str:
     low, high, wer = difference["low"], difference["high"], 100 * difference["wer"]
     if low is None or low <= 0 <= high:
-        return "Distillation made no difference that this test can see"
+        return "Distillation made no significant difference on this test set"
     if wer < 0:
-        return f"Distillation spares the student {-wer:.1f} errors in 100 words"
-    return f"Distillation costs the student {wer:.1f} more errors in 100 words"
+        return f"Distillation reduces the word error rate by {-wer:.1f} points"
+    return f"Distillation increases the word error rate by {wer:.1f} points"
 
 
-def _errors(report: Report, main: MainSystems) -> str:
+def _rates(report: Report, main: MainSystems) -> str:
     found = report.sets[main.test_set]
-    sentence = f"On {main.test_set}, {report.name(main.student)} gets {_rate(found, main.student)} of the words wrong"
+    sentence = f"On {main.test_set}, {report.name(main.student)} has a WER of {_rate(found, main.student)}"
     if main.baseline is not None:
-        sentence += f"; the same student without a teacher ({report.name(main.baseline)}) {_rate(found, main.baseline)}"
+        sentence += f", the same student without distillation ({report.name(main.baseline)}) "
+        sentence += _rate(found, main.baseline)
     if main.teacher is not None:
-        sentence += f"; the teacher ({report.name(main.teacher)}) {_rate(found, main.teacher)}"
+        sentence += f", and the teacher ({report.name(main.teacher)}) {_rate(found, main.teacher)}"
     return f"{sentence}."
 
 
 def _difference(difference: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     low, high = difference["low"], difference["high"]
     if low is None:
-        return f"The difference is {points(difference['wer'])} points; there is too little to draw an interval from."
+        return f"The difference is {points(difference['wer'])} points; there is too little data for an interval."
     spread = (
         f"The difference is {points(difference['wer'])} points, 95 % interval {points(low)} to {points(high)} "
-        f"(the same {found['resampled_by']} drawn again for both)"
+        f"(paired bootstrap over {found['resampled_by']})"
     )
     if low <= 0 <= high:
-        return f"{spread}: it may as well be chance, in either direction."
-    return f"{spread}: the sign is not chance on this set. Another training seed may still change it."
+        return f"{spread}: it is compatible with chance."
+    return f"{spread}: its sign is significant on this set. Another training seed may still change it."
 
 
-def _gap_sentences(pair: Mapping[str, Any]) -> list[str]:
+def _gap_sentence(pair: Mapping[str, Any]) -> str:
     if pair["gap_recovered"] is None:
         reason = re.sub(r"-(?=\d)", "−", pair["gap_recovered_reason"])
-        return [f"What share of the gap to the teacher was recovered cannot be said: {reason}."]
+        return f"The share of the gap to the teacher that was recovered is undefined: {reason}."
     value, low, high = (100 * pair[f"gap_recovered{end}"] for end in ("", "_low", "_high"))
     sentence = (
-        f"Of what separates the student without a teacher from its teacher, distillation recovers {value:.0f} %, "
+        f"Distillation recovers {value:.0f} % of the gap between the student without distillation and the teacher, "
         f"95 % interval {low:.0f} to {high:.0f} %"
     ).replace("-", "−")
-    if low <= 0:
-        return [f"{sentence}: nothing at all is among what this test cannot exclude."]
-    return [f"{sentence}."]
+    return f"{sentence}: recovering nothing is not excluded." if low <= 0 else f"{sentence}."
 
 
 def _without_pair(report: Report, main: MainSystems) -> Headline:
@@ -142,9 +120,9 @@ def _without_pair(report: Report, main: MainSystems) -> Headline:
     name, rate = report.name(main.student), _rate(found, main.student)
     sentences = [f"On {main.test_set}: {found['utterances']} utterances, {found[main.student]['words']} words."]
     if main.teacher is not None:
-        sentences.append(f"Its teacher, {report.name(main.teacher)}, gets {_rate(found, main.teacher)} wrong.")
-    sentences.append(f"There is no gap to speak of: {found['gap_recovered_reason']}.") if main.teacher else None
-    return Headline(f"{name} gets {rate} of the words wrong", sentences)
+        sentences.append(f"Its teacher, {report.name(main.teacher)}, has {_rate(found, main.teacher)}.")
+        sentences.append(f"No gap recovered is computed: {found['gap_recovered_reason']}.")
+    return Headline(f"{name} has a word error rate of {rate}", sentences)
 
 
 def _rate(found: Mapping[str, Any], key: str) -> str:

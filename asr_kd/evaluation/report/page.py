@@ -1,138 +1,161 @@
-"""index.html: puts sections, the browser of utterances and its evidence together, within the size that is allowed."""
+"""The page of an evaluation: the report as HTML with a browser of its utterances, within a given size.
 
-from collections.abc import Mapping, Sequence
+`assets/page.js` draws the utterances from plain data.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from asr_kd.evaluation.distillation import comparisons_of
-from asr_kd.evaluation.report.blocks import Section, looks, system_cell
-from asr_kd.evaluation.report.browser import browser
-from asr_kd.evaluation.report.charts import Look
+from markupsafe import Markup
+
+from asr_kd.evaluation.report.assemble import assemble
+from asr_kd.evaluation.report.document import Styles, styles_of
 from asr_kd.evaluation.report.evidence import Evidence
+from asr_kd.evaluation.report.html_renderer import embedded, render
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.main_systems import MainSystems, headline, main_systems
-from asr_kd.evaluation.report.measured import (
-    agreement_section,
-    latency_section,
-    matrix_section,
-    robustness_section,
-    seed_section,
-)
-from asr_kd.evaluation.report.sections import (
-    confusion_section,
-    cost_section,
-    result_section,
-    speaker_section,
-    training_section,
-)
-from asr_kd.evaluation.report.templates import render
+from asr_kd.evaluation.report.main_systems import MainSystems, main_systems
 from asr_kd.evaluation.report.utterance_views import View, views
 from asr_kd.evaluation.settings import ReportSettings
-from asr_kd.evaluation.tables import SYNTHETIC_NOTICE
+
+CONTROLS_BYTES = 6_000
+"""Size of the controls around the utterances, without the names of speakers."""
+
+_KINDS = (
+    ("all", "every utterance"),
+    ("student", "errors of the student only"),
+    ("teacher", "errors of the teacher only"),
+    ("both", "errors of both"),
+    ("wrong", "errors of the student"),
+    ("right", "no errors"),
+    ("evidence", "with audio and posteriors"),
+)
+_WITHOUT_TEACHER = ("all", "wrong", "right", "evidence")
+_ORDERS = (
+    ("worst", "most errors of the student"),
+    ("behind", "student furthest behind teacher"),
+    ("ahead", "student furthest ahead of teacher"),
+    ("long", "longest"),
+    ("id", "id"),
+)
+_BROWSER = "Reference and systems, aligned word by word."
+_EVIDENCE = (
+    " {shown} of {all} can be opened: waveform, spectrogram, and each system's token posteriors over time, without the "
+    "blank. They are taken in turn from those with most errors, those that only the student got wrong, those that only "
+    "the teacher got wrong, and the longest correct ones."
+)
+
+
+@dataclass(frozen=True)
+class _Item:
+    """Evidence in the page."""
+
+    id: str
+    data: Markup
 
 
 def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
     """The whole report as one HTML file that loads nothing.
 
     Args:
-        report: fresh or read again; what an earlier release did not measure is left out.
-        evidence: the most telling first; what does not fit into `settings.max_mb` is left out, and that is said.
+        report: fresh or read again.
+        evidence: the most telling first; the page states how much does not fit into `settings.max_mb`.
     """
     settings = settings or ReportSettings()
-    main, styles = main_systems(report), looks(report.summary["models"])
+    main = main_systems(report)
     found = views(report, main) if main is not None else []
-    facts = report.summary["provenance"]
-    kicker = " · ".join(part for part in (facts.get("recipe"), str(facts["date"])[:10]) if part)
-    context = {
-        "title": f"asr-kd report: {facts.get('recipe') or ', '.join(report.sets) or 'nothing'}",
-        "kicker": kicker,
-        "headline": headline(report, main),
-        "numbers": _numbers(report, main, styles) if main is not None else [],
-        "notices": _notices(report),
-        "sections": _sections(report, main, styles, found) if main is not None else [],
-        "key": [system_cell(look) for look in styles.values()],
-        "facts": _facts(report),
-        "footer": "Written by asr-kd evaluate. This file loads nothing from elsewhere.",
-    }
-    text = render("page.html", **context, browser=None)
+    document = assemble(report, found)
+    text = render(document)
     if main is None or not found:
         return text
     room = settings.max_mb * 1e6 - len(text.encode())
-    return render("page.html", **context, browser=browser(found, main, styles, evidence, room, settings.max_mb))
+    styles = styles_of(report.summary["models"])
+    return render(document, browser(found, main, styles, evidence, room, settings.max_mb))
 
 
-def _sections(report: Report, main: MainSystems, styles: Mapping[str, Look], found: Sequence[View]) -> list[Section]:
-    parts = [
-        result_section(report, styles, main),
-        cost_section(report, styles, main),
-        latency_section(report, styles, main),
-        matrix_section(report, styles, main),
-        agreement_section(report, styles, main),
-        robustness_section(report, styles, main),
-        seed_section(report),
-        speaker_section(report, styles, main),
-        confusion_section(report, styles, main, found),
-        training_section(report, styles),
-    ]
-    return [part for part in parts if part is not None]
+def browser(
+    found: Sequence[View],
+    main: MainSystems,
+    styles: Styles,
+    evidence: Sequence[Evidence],
+    room: float,
+    max_mb: float,
+) -> dict[str, Any]:
+    """The data that the template shows of the utterances.
 
-
-def _numbers(report: Report, main: MainSystems, styles: Mapping[str, Look]) -> list[dict[str, Any]]:
-    """The few figures that stand large below the headline."""
-    found = report.sets[main.test_set]
-    numbers = []
-    for key in main.keys:
-        low, high = found[key]["wer_low"], found[key]["wer_high"]
-        under = "word error rate" if low is None else f"WER; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
-        value = f"{100 * found[key]['wer']:.2f}"
-        numbers.append(
-            {"name": system_cell(styles[key]), "kind": styles[key].kind, "value": value, "unit": "%", "under": under}
-        )
-    if main.baseline is not None:
-        numbers.append(_gap_number(comparisons_of(found)[0]))
-    return numbers
-
-
-def _gap_number(pair: Mapping[str, Any]) -> dict[str, Any]:
-    if pair["gap_recovered"] is None:
-        return {"name": "gap recovered", "kind": "", "value": "–", "unit": "", "under": "cannot be said, see above"}
-    low, high = (f"{100 * pair[f'gap_recovered_{end}']:.0f}".replace("-", "−") for end in ("low", "high"))
-    value = f"{100 * pair['gap_recovered']:.0f}".replace("-", "−")
-    return {"name": "gap recovered", "kind": "", "value": value, "unit": "%", "under": f"95 % interval {low} to {high}"}
-
-
-def _notices(report: Report) -> list[dict[str, Any]]:
-    facts = report.summary["provenance"]
-    notices = [{"text": SYNTHETIC_NOTICE, "loud": True}] if facts["synthetic"] else []
-    absent = {**report.skipped, **report.summary.get("absent_systems", {})}
-    for name, reason in absent.items():
-        notices.append({"text": f"Not evaluated: {name} ({reason}).", "loud": False})
-    for name, found in report.sets.items():
-        if found["excluded"]:
-            total = found["utterances"] + len(found["excluded"])
-            left_out = f"{len(found['excluded'])} of {total} utterances left out for every system alike"
-            text = f"{name}: {left_out}; results.md lists them."
-            notices.append({"text": text, "loud": False})
-    return notices
-
-
-def _facts(report: Report) -> list[tuple[str, str]]:
-    facts = report.summary["provenance"]
-    machine, bootstrap = facts["machine"], facts["bootstrap"]
-    seeds = ", ".join(map(str, facts["seeds"])) or "not stated"
-    known = {
-        "Recipe": facts.get("recipe"),
-        "Corpus": facts.get("corpus"),
-        "Normalizer": f"{facts['normalizer']}, for references and every system alike",
-        "Seeds": f"{seeds} (one seed: intervals do not hold what another training run would change)"
-        if len(facts["seeds"]) == 1
-        else seeds,
-        "Sets that training looked at": ", ".join(facts.get("dev_sets") or []) or None,
-        "Intervals": f"bootstrap, {bootstrap['samples']} samples, seed {bootstrap['seed']}, percentile",
-        "Date": facts["date"],
-        "Command": facts["command"],
-        "Git commit": facts["git_commit"],
-        "Machine": f"{machine['cpu']}, {machine['cpus']} CPUs ({machine['system']}), GPU: {machine['gpu'] or 'none'}",
-        "Versions": ", ".join(f"{name} {number}" for name, number in facts["versions"].items()),
-        "Numbers": "results.json, results.md, results.tex; texts in hypotheses/SET/SYSTEM.jsonl; model cards in cards/",
+    Args:
+        found: in the order in which they are kept when there is too little room.
+        evidence: the most telling first; kept when all utterances have found room.
+        room: bytes that are left for all of this.
+        max_mb: of the whole page; stated where something is left out.
+    """
+    rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room - CONTROLS_BYTES)
+    shown = {(view.test_set, view.id) for view, _ in rows}
+    there = ((item, embedded(_plain(item))) for item in evidence if (item.test_set, item.id) in shown)
+    kept, _ = _within(there, room)
+    ids = {(item.test_set, item.id): f"e{number}" for number, (item, _) in enumerate(kept)}
+    data = {
+        "systems": {key: {"name": look.name, "kind": look.kind} for key, look in styles.items()},
+        "order": list(styles),
+        "student": main.student,
+        "teacher": main.teacher,
+        "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
     }
-    return [(name, str(value)) for name, value in known.items() if value is not None]
+    left_out = (len(evidence) - len(kept), len(found) - len(rows))
+    return {
+        "intro": _intro(len(kept), len(rows), left_out, max_mb),
+        **_choices(main, styles, bool(kept)),
+        "student": main.student,
+        "sets": sorted({view.test_set for view, _ in rows}),
+        "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
+        "data": embedded(data),
+        "evidence": [_Item(ids[item.test_set, item.id], text) for item, text in kept],
+    }
+
+
+def _intro(shown: int, rows: int, left_out: tuple[int, int], max_mb: float) -> str:
+    intro = _BROWSER + (_EVIDENCE.format(shown=shown, all=rows) if shown else "")
+    if any(left_out):
+        intro += (
+            f" To keep this file below {max_mb:g} MB, {left_out[0]} utterances with audio or posteriors and "
+            f"{left_out[1]} others are left out (evaluate.report.max_mb)."
+        )
+    return intro
+
+
+def _choices(main: MainSystems, styles: Styles, evidence: bool) -> dict[str, Any]:
+    """Values and labels of the menus."""
+    offered = {kind for kind, _ in _KINDS} if main.teacher is not None else set(_WITHOUT_TEACHER)
+    offered -= set() if evidence else {"evidence"}
+    return {
+        "kinds": [kind for kind in _KINDS if kind[0] in offered],
+        "orders": [order for order in _ORDERS if main.teacher is not None or order[0] not in ("behind", "ahead")],
+        "students": [(key, look.name) for key, look in styles.items() if key != main.teacher],
+    }
+
+
+def _within(items: Iterable[tuple[Any, Markup]], room: float) -> tuple[list[tuple[Any, Markup]], float]:
+    """The first of these that fit into so many bytes, and the room that is left."""
+    kept = []
+    for item, text in items:
+        size = len(text.encode("utf-8", "replace")) + 60  # its element
+        if size > room:
+            break
+        kept.append((item, text))
+        room -= size
+    return kept, room
+
+
+def _row(view: View, evidence: str) -> list[Any]:
+    outputs = {key: [found.text, found.edits] for key, found in view.outputs.items()}
+    return [view.test_set, view.id, view.speaker, view.reference, outputs, evidence]
+
+
+def _plain(item: Evidence) -> dict[str, Any]:
+    return {
+        "seconds": round(item.seconds, 3),
+        "envelope": item.envelope,
+        "spectrogram": item.spectrogram,
+        "audio": item.audio,
+        "posteriors": {key: asdict(posteriors) for key, posteriors in item.posteriors.items()},
+    }

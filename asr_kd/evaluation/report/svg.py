@@ -1,4 +1,4 @@
-"""Pictures as inline SVG: elements, scales and ticks. Knows nothing of what they show.
+"""Inline SVG: elements, scales and ticks.
 
 Text and attributes are escaped by ElementTree. Colours are classes of the page's style sheet, so that a picture follows
 the reader's light or dark scheme; no style attribute, which the page's policy refuses.
@@ -19,7 +19,7 @@ Scale = Callable[[float], float]
 
 
 def picture(height: float, label: str, width: float = WIDTH) -> Element:
-    """An empty picture; `label` is what a screen reader says."""
+    """An empty picture; `label` is its text for screen readers."""
     root = Element("svg", {"viewBox": f"0 0 {_short(width)} {_short(height)}", "role": "img", "class": "figure"})
     root.set("aria-label", label)
     return root

@@ -38,12 +38,12 @@ class View:
     id: str
     speaker: str
     reference: str
-    heard: Mapping[str, SystemOutput]
+    outputs: Mapping[str, SystemOutput]
     """By the systems' keys."""
 
     def errors(self, key: str | None) -> int:
         """Word errors of a system; 0 where it is not there."""
-        found = self.heard.get(key) if key is not None else None
+        found = self.outputs.get(key) if key is not None else None
         return found.errors if found is not None else 0
 
 
@@ -88,32 +88,32 @@ def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str,
     }
     kinds: dict[str, Kind] = {"s": "substitutions", "d": "deletions", "i": "insertions"}
     for view in found:
-        if key in view.heard:
-            for edit, reference, hypothesis in columns(view.reference, view.heard[key]):
+        if key in view.outputs:
+            for edit, reference, hypothesis in columns(view.reference, view.outputs[key]):
                 if edit != "=":
                     counts[kinds[edit]][reference, hypothesis] += 1
     return counts
 
 
-def columns(reference: str, heard: SystemOutput) -> Iterator[tuple[str, str, str]]:
+def columns(reference: str, output: SystemOutput) -> Iterator[tuple[str, str, str]]:
     """(edit, word of the reference, word of the hypothesis) from left to right; the missing side is empty."""
-    spoken, written = iter(reference.split(" ")), iter(heard.text.split(" "))
-    for edit in heard.edits:
-        yield edit, "" if edit == "i" else next(spoken), "" if edit == "d" else next(written)
+    words, written = iter(reference.split(" ")), iter(output.text.split(" "))
+    for edit in output.edits:
+        yield edit, "" if edit == "i" else next(words), "" if edit == "d" else next(written)
 
 
 def _views_of(report: Report, name: str) -> Iterator[View]:
     by_system = report.rows[name]
-    heard: dict[str, dict[str, SystemOutput]] = {}
+    outputs: dict[str, dict[str, SystemOutput]] = {}
     first: dict[str, tuple[str, str]] = {}
     for key, rows in by_system.items():
         texts = [row["hypothesis"] for row in rows]
         alignments = align_words([row["reference"] for row in rows], texts)
         for row, text, alignment in zip(rows, texts, alignments, strict=True):
-            heard.setdefault(row["id"], {})[key] = SystemOutput(text, _letters(alignment))
+            outputs.setdefault(row["id"], {})[key] = SystemOutput(text, _letters(alignment))
             first.setdefault(row["id"], (row.get("speaker", ""), row["reference"]))
     for utterance_id, (speaker, reference) in first.items():
-        yield View(name, utterance_id, speaker, reference, heard[utterance_id])
+        yield View(name, utterance_id, speaker, reference, outputs[utterance_id])
 
 
 def _letters(alignment: Alignment) -> str:

@@ -1,4 +1,4 @@
-"""What the headline claims is what the intervals allow."""
+"""The headline states what the intervals support."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.report.main_systems import headline, main_systems
 
 
-def told(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=None):
+def headline_of(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=None):
     """The headline for a difference (value, low, high) and a gap recovered."""
     wer, low, high = difference
     value, gap_low, gap_high = gap
@@ -26,33 +26,36 @@ def told(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=N
 @pytest.mark.parametrize(
     ("difference", "title"),
     [
-        ((-0.021, -0.03, -0.01), "Distillation spares the student 2.1 errors in 100 words"),
-        ((0.021, 0.01, 0.03), "Distillation costs the student 2.1 more errors in 100 words"),
-        ((-0.021, -0.03, 0.001), "Distillation made no difference that this test can see"),
-        ((0.0, 0.0, 0.0), "Distillation made no difference that this test can see"),
-        ((-0.021, None, None), "Distillation made no difference that this test can see"),
+        ((-0.021, -0.03, -0.01), "Distillation reduces the word error rate by 2.1 points"),
+        ((0.021, 0.01, 0.03), "Distillation increases the word error rate by 2.1 points"),
+        ((-0.021, -0.03, 0.001), "Distillation made no significant difference on this test set"),
+        ((0.0, 0.0, 0.0), "Distillation made no significant difference on this test set"),
+        ((-0.021, None, None), "Distillation made no significant difference on this test set"),
     ],
 )
 def test_the_title_needs_an_interval_without_0(report, difference, title):
-    assert told(report, difference).title == title
+    assert headline_of(report, difference).title == title
 
 
 def test_sentences_give_rates_difference_and_gap(report):
-    sentences = told(report).sentences
-    assert sentences[0].startswith("On test, student-kd gets ")
+    sentences = headline_of(report).sentences
+    assert sentences[0].startswith("On test, student-kd has a WER of ")
     assert "−2.00 points, 95 % interval −3.00 to −1.00" in sentences[1]
-    assert "the sign is not chance on this set" in sentences[1]
-    assert sentences[2].endswith("recovers 50 %, 95 % interval 20 to 80 %.")
+    assert "its sign is significant on this set" in sentences[1]
+    assert "recovers 50 % of the gap" in sentences[2]
+    assert sentences[2].endswith("95 % interval 20 to 80 %.")
 
 
 def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
-    assert "cannot exclude" in told(report, gap=(0.5, -0.2, 0.8)).sentences[2]
-    undefined = told(report, gap=(None, None, None), reason="the teacher's lead of -1.00 points holds 0").sentences[2]
-    assert undefined.endswith("cannot be said: the teacher's lead of −1.00 points holds 0.")
+    assert "recovering nothing is not excluded" in headline_of(report, gap=(0.5, -0.2, 0.8)).sentences[2]
+    undefined = headline_of(
+        report, gap=(None, None, None), reason="the teacher's lead of -1.00 points holds 0"
+    ).sentences[2]
+    assert undefined.endswith("is undefined: the teacher's lead of −1.00 points holds 0.")
 
 
 def test_without_a_pair_it_says_the_rate(report):
     found = {**report.sets["test"], "comparisons": [], "kd_minus_hard": None}
     alone = Report({**report.summary, "test_sets": {"test": found}})
-    assert headline(alone, main_systems(alone)).title.startswith("student-kd gets ")
-    assert headline(Report({**report.summary, "test_sets": {}}), None).title == "Nothing was evaluated"
+    assert headline(alone, main_systems(alone)).title.startswith("student-kd has a word error rate of ")
+    assert headline(Report({**report.summary, "test_sets": {}}), None).title == "No set was evaluated"

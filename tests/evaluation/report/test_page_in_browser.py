@@ -101,7 +101,7 @@ def test_the_policy_lets_the_page_work_and_nothing_is_complained_of(browser, tmp
 def test_hostile_text_does_nothing_on_a_phone(browser, tmp_path, hostile):
     name, rows = next(iter(hostile.rows.items()))
     first = rows["teacher"][0]["id"]
-    found = probed(browser, tmp_path, page(hostile, [evidence(name, first)]), PHONE, "only=heard")
+    found = probed(browser, tmp_path, page(hostile, [evidence(name, first)]), PHONE, "only=evidence")
     assert found["pwned"] is None
     assert found["ids"] == [first]
     assert any("<script>" in word for word in found["wrong"]) or found["wrong"]

@@ -12,11 +12,11 @@ WORDS = st.lists(st.sampled_from(["ab", "cd", "e", "f"]), max_size=6).map(" ".jo
 
 def test_errors_are_marked_word_by_word(report):
     found = {view.id: view for view in views(report, main_systems(report)) if view.test_set == "dev"}
-    assert found["eve-1"].heard["student_kd"].edits == "s="
-    assert found["ann-1"].heard["student_kd"].edits == "d==="
-    assert found["bob-2"].heard["student_hard"].edits == "i"
-    assert found["eve-2"].heard["teacher"].edits == "=s=="
-    assert found["ann-2"].heard["teacher"].edits == "=="
+    assert found["eve-1"].outputs["student_kd"].edits == "s="
+    assert found["ann-1"].outputs["student_kd"].edits == "d==="
+    assert found["bob-2"].outputs["student_hard"].edits == "i"
+    assert found["eve-2"].outputs["teacher"].edits == "=s=="
+    assert found["ann-2"].outputs["teacher"].edits == "=="
 
 
 def test_the_worst_come_first_and_the_errors_are_those_of_the_rows(report):
@@ -25,10 +25,10 @@ def test_the_worst_come_first_and_the_errors_are_those_of_the_rows(report):
     wrong = [view.errors(main.student) for view in found]
     assert wrong == sorted(wrong, reverse=True)
     for view in found:
-        for key, heard in view.heard.items():
+        for key, output in view.outputs.items():
             row = next(row for row in report.rows[view.test_set][key] if row["id"] == view.id)
             edits = {"substitutions": "s", "deletions": "d", "insertions": "i"}
-            assert {kind: heard.edits.count(edit) for kind, edit in edits.items()} == {
+            assert {kind: output.edits.count(edit) for kind, edit in edits.items()} == {
                 kind: row["errors"][kind] for kind in edits
             }
 
@@ -40,10 +40,10 @@ def test_columns_spell_both_texts_again(pairs):
         for place, (reference, hypothesis) in enumerate(pairs)
     ]
     for view in views(Report({}, {"set": {"system": rows}}), MainSystems("set", "system")):
-        heard = view.heard["system"]
-        spelt = list(columns(view.reference, heard))
+        output = view.outputs["system"]
+        spelt = list(columns(view.reference, output))
         assert " ".join(word for _, word, _ in spelt if word) == view.reference
-        assert " ".join(word for _, _, word in spelt if word) == heard.text
+        assert " ".join(word for _, _, word in spelt if word) == output.text
         assert all((reference == hypothesis) == (edit == "=") for edit, reference, hypothesis in spelt)
 
 

@@ -60,11 +60,11 @@
   const PAGE = 12;
   let shown = PAGE;
 
-  const rows = data.rows.map(([set, id, speaker, reference, heard, evidence], index) => ({
-    set, id, speaker, evidence, index, words: reference ? reference.split(" ") : [], heard,
-    text: [id, speaker, reference, ...Object.values(heard).map((found) => found[0])].join("\n").toLowerCase(),
+  const rows = data.rows.map(([set, id, speaker, reference, outputs, evidence], index) => ({
+    set, id, speaker, evidence, index, words: reference ? reference.split(" ") : [], outputs,
+    text: [id, speaker, reference, ...Object.values(outputs).map((found) => found[0])].join("\n").toLowerCase(),
   }));
-  const errors = (row, key) => (row.heard[key] ? row.heard[key][1].replace(/=/g, "").length : 0);
+  const errors = (row, key) => (row.outputs[key] ? row.outputs[key][1].replace(/=/g, "").length : 0);
   const kinds = {
     all: () => true,
     student: (row, s, t) => errors(row, s) > 0 && t !== null && errors(row, t) === 0,
@@ -72,7 +72,7 @@
     both: (row, s, t) => errors(row, s) > 0 && t !== null && errors(row, t) > 0,
     wrong: (row, s) => errors(row, s) > 0,
     right: (row, s, t) => errors(row, s) === 0 && (t === null || errors(row, t) === 0),
-    heard: (row) => row.evidence,
+    evidence: (row) => row.evidence,
   };
   const orders = {
     worst: (s, t) => (a, b) => errors(b, s) - errors(a, s) || errors(a, t) - errors(b, t) || a.index - b.index,
@@ -94,14 +94,14 @@
 
   function aligned(row, keys) {
     // One column a word of the reference, and as many before it as any system inserted there.
-    const cells = Object.fromEntries(keys.map((key) => [key, place(row.heard[key], row.words.length)]));
+    const cells = Object.fromEntries(keys.map((key) => [key, place(row.outputs[key], row.words.length)]));
     const columns = [];
     for (let at = 0; at <= row.words.length; at += 1) {
       const inserted = Math.max(0, ...keys.map((key) => cells[key].before[at].length));
       for (let extra = 0; extra < inserted; extra += 1) {
-        columns.push({ ref: "", said: keys.map((key) => cells[key].before[at][extra] || null) });
+        columns.push({ ref: "", output: keys.map((key) => cells[key].before[at][extra] || null) });
       }
-      if (at < row.words.length) columns.push({ ref: row.words[at], said: keys.map((key) => cells[key].at[at]) });
+      if (at < row.words.length) columns.push({ ref: row.words[at], output: keys.map((key) => cells[key].at[at]) });
     }
     return columns;
   }
@@ -114,13 +114,13 @@
     }
     return { at, before };
   }
-  const SAY = { s: "substituted", d: "left out", i: "inserted" };
+  const EDITS = { s: "substituted", d: "deleted", i: "inserted" };
   function blocks(row, keys, room) {
     // Rows of a gloss, broken where the line is full; a monospaced letter is about 0.6 em.
     const tables = el("div");
     let body = null, used = 0;
     for (const column of aligned(row, keys)) {
-      const width = Math.max(column.ref.length, ...column.said.map((said) => (said ? said.word.length : 0)), 1) + 1.4;
+      const width = Math.max(column.ref.length, ...column.output.map((output) => (output ? output.word.length : 0)), 1) + 1.4;
       if (!body || used + width > room) {
         body = el("tbody");
         body.append(el("tr", { class: "ref" }, el("th", { scope: "row" }, "reference")));
@@ -133,19 +133,19 @@
       }
       used += width;
       body.rows[0].append(el("td", {}, column.ref));
-      column.said.forEach((said, index) => body.rows[index + 1].append(cell(said)));
+      column.output.forEach((output, index) => body.rows[index + 1].append(cell(output)));
     }
     return tables;
   }
-  function cell(said) {
-    if (!said) return el("td");
-    if (said.edit === "=") return el("td", {}, said.word);
-    const kind = { s: "err", d: "err del", i: "err ins" }[said.edit];
-    return el("td", { class: kind, title: SAY[said.edit] }, said.edit === "d" ? "∅" : said.word);
+  function cell(output) {
+    if (!output) return el("td");
+    if (output.edit === "=") return el("td", {}, output.word);
+    const kind = { s: "err", d: "err del", i: "err ins" }[output.edit];
+    return el("td", { class: kind, title: EDITS[output.edit] }, output.edit === "d" ? "∅" : output.word);
   }
 
   function article(row, open) {
-    const keys = data.order.filter((key) => row.heard[key]);
+    const keys = data.order.filter((key) => row.outputs[key]);
     const counts = keys.map((key) => `${data.systems[key].name} ${errors(row, key)}`).join(" · ");
     const node = el("article", { class: "utterance" },
       el("header", {}, el("h3", {}, row.id), el("span", {}, row.speaker ? `${row.set} · ${row.speaker}` : row.set),
@@ -157,9 +157,9 @@
     return node;
   }
 
-  // -- eye and ear -----------------------------------------------------------------------------------------
+  // -- audio and posteriors -----------------------------------------------------------------------------------------
   function look(row, keys, open) {
-    const details = el("details", { class: "look" }, el("summary", {}, "Listen and look"));
+    const details = el("details", { class: "look" }, el("summary", {}, "Audio, spectrogram and posteriors"));
     let filled = false;
     const fill = () => {
       if (filled || !details.open) return;
@@ -247,7 +247,7 @@
     list.replaceChildren(...found.slice(0, shown).map((row, index) => article(row, index === 0)));
     more.hidden = found.length <= shown;
     more.textContent = `Show ${Math.min(PAGE, found.length - shown)} more of ${found.length - shown}`;
-    status.textContent = found.length ? `${found.length} of ${rows.length} utterances` : "No utterance is like that.";
+    status.textContent = found.length ? `${found.length} of ${rows.length} utterances` : "No utterance matches.";
     const state = new URLSearchParams();
     for (const field of controls.elements) if (field.name && field.value !== field.dataset.default) state.set(field.name, field.value);
     if (wanted.get("theme")) state.set("theme", wanted.get("theme"));

@@ -1,7 +1,6 @@
-"""Writes the report: results.json, results.md, results.tex, cards, hypotheses and index.html.
+"""Write the files of a report: results.json, results.md, results.tex, model cards, hypotheses and index.html.
 
-results.json is written last, so that in a new folder its presence means that the rest is whole. Knows
-nothing of how numbers were measured.
+results.json is written last, so that in a new folder its presence means that the rest is complete.
 """
 
 import json
@@ -9,35 +8,35 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.card import write_cards
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.latex import latex
 from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results
 from asr_kd.evaluation.report.page import page
+from asr_kd.evaluation.report.text_renderers import latex, markdown
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
-from asr_kd.evaluation.tables import markdown
 from asr_kd.files import atomic_folder, write_json, write_text
 
 READABLE, LATEX, PAGE, CARDS = "results.md", "results.tex", "index.html", "cards"
 
 
 def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
-    """Write the report and return what results.json holds.
+    """Write the report and return the contents of results.json.
 
     Hypotheses and cards of an earlier evaluation in the same folder are replaced.
 
     Args:
-        evidence: what single utterances sound and look like, for the page.
+        evidence: audio and posteriors of single utterances, for the page.
 
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
     """
     report = from_results(results, summarize(results))
-    summary = dict(report.summary)
+    summary, document = dict(report.summary), assemble(report)
     _write_hypotheses(report, folder / HYPOTHESES)
-    write_text(folder / READABLE, markdown(summary))
-    write_text(folder / LATEX, latex(report))
+    write_text(folder / READABLE, markdown(document))
+    write_text(folder / LATEX, latex(document))
     write_cards(report, folder / CARDS)
     write_text(folder / PAGE, page(report, evidence, results.settings.report))
     write_json(folder / RESULTS, summary)
