@@ -11,8 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_kd import audio
 from asr_kd.audio import probe, read_audio
+from asr_kd.audio import reading as audio
 from asr_kd.errors import AudioError
 
 FORMATS = ("flac", "wav", "ogg", "opus", "mp3")
@@ -140,7 +140,7 @@ def test_stereo_follows_the_policy(tmp_path):
 
 
 def test_another_rate_is_resampled_and_said_once(tmp_path, caplog):
-    audio._rates_said.clear()
+    audio._reported_rates.clear()
     time = np.arange(22_050) / 22_050
     path = write(tmp_path / "a.wav", (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate=22_050)
     with caplog.at_level(logging.WARNING):

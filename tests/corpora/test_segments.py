@@ -11,8 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_kd import audio
-from asr_kd.audio import read_audio
+from asr_kd.audio import decoder, read_audio
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.utterance_checks import check_utterances
@@ -119,7 +118,7 @@ def test_a_flipped_bit_in_a_segment_of_a_flac_is_found(tmp_path):
 
 def test_an_ogg_file_is_verified_once_and_again_when_it_changed(tmp_path, monkeypatch):
     path, seen = write_audio(tmp_path / "a.ogg", 4.0), []
-    monkeypatch.setattr(audio, "_verify_ogg", lambda path: seen.append(path))
+    monkeypatch.setattr(decoder, "verify_ogg", lambda path: seen.append(path))
     for start in (0.0, 1.0, 2.0):
         read_utterance(segment(path, start, 1.0))
     assert seen == [path]

@@ -71,7 +71,9 @@ def test_what_cannot_be_converted_is_one_line(own):
         command("manifest", "convert", own_manifest, str(folder / "full"), "--to", "kaldi")
     )
     assert (folder / "full" / "feats.scp").exists()
-    assert "is not a manifest" in one_line(command("manifest", "convert", str(RECIPE), str(folder / "x"), "--to", "nemo"))
+    assert "is not a manifest" in one_line(
+        command("manifest", "convert", str(RECIPE), str(folder / "x"), "--to", "nemo")
+    )
     assert command("manifest", "convert", own_manifest, "x", "--to", "wav").code == 2
     empty = folder / "empty.jsonl"
     empty.write_text("")

@@ -1,0 +1,210 @@
+"""What the headers of audio files promise, and damage that libsndfile does not report.
+
+WAV states its length in the header, which libsndfile silently shortens. FLAC has a checksum per frame, which libsndfile
+verifies, and an MD5 of the whole, which it does not. Ogg (Vorbis, Opus) has a checksum per page, at which libsndfile
+stops without an error. A flipped bit inside the samples of WAV or MP3 leaves no trace.
+"""
+
+import mmap
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import md5
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+
+class ContainerDamage(Exception):
+    """A file contradicts its own headers; the message states where and how."""
+
+
+# -- WAV -------------------------------------------------------------------------------------------------
+
+_SAMPLE_FORMATS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible
+_BLOCK_FORMATS = {0x02, 0x11, 0x31}  # MS ADPCM, IMA ADPCM, GSM 6.10: the header states the samples of a block
+
+
+def promised_wav_samples(path: Path) -> int | None:
+    """Return the samples per channel that a RIFF header promises; None where it does not (streamed, RF64, other codes).
+
+    Raises:
+        ContainerDamage: the header contradicts itself, or the bytes after the audio are not RIFF chunks.
+    """
+    size_of_file = path.stat().st_size
+    with path.open("rb") as file:
+        if file.read(4) != b"RIFF":
+            return None
+        file.seek(12)
+        header = b""
+        for name, size in _riff_chunks(file):
+            if name == b"fmt ":
+                header = file.read(min(size, 40))
+                file.seek(size - len(header) + (size & 1), 1)
+            elif name != b"data":
+                file.seek(size + (size & 1), 1)
+            elif len(header) < 16 or not 0 < size < 0x7FFFFFFF:  # 0 and the largest values mean: not known yet
+                return None
+            else:
+                _check_trailing_chunks(file, file.tell() + size + (size & 1), size_of_file)
+                return _samples_of(header, size)
+    return None
+
+
+def _samples_of(header: bytes, size: int) -> int | None:
+    code, channels, rate, byte_rate, block, bits = struct.unpack("<HHIIHH", header[:16])
+    if code in _SAMPLE_FORMATS:
+        if block != channels * ((bits + 7) // 8) or byte_rate not in (0, rate * block):
+            raise ContainerDamage("its header contradicts itself (channels, bits, bytes a second)")
+        return size // block
+    if code in _BLOCK_FORMATS and block and len(header) >= 20:
+        return size // block * int(struct.unpack("<H", header[18:20])[0])
+    return None
+
+
+def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+    while len(header := file.read(8)) == 8:
+        name, size = struct.unpack("<4sI", header)
+        yield name, size
+
+
+def _check_trailing_chunks(file: BinaryIO, position: int, size_of_file: int) -> None:
+    """A damaged length of the audio leaves audio where chunks are expected."""
+    while position < size_of_file:
+        file.seek(position)
+        header = file.read(min(size_of_file - position, 4_096))
+        size = int.from_bytes(header[4:8], "little")
+        if not header.strip(b"\0"):
+            return
+        if not all(32 <= byte < 127 for byte in header[:4]) or position + 8 + size > size_of_file + 1:
+            raise ContainerDamage(f"byte {position}, after the audio, begins no RIFF chunk")
+        position += 8 + size + (size & 1)
+
+
+# -- FLAC ------------------------------------------------------------------------------------------------
+
+_FLAC_RATES = {
+    **{1: 88_200, 2: 176_400, 3: 192_000, 4: 8_000, 5: 16_000, 6: 22_050, 7: 24_000, 8: 32_000, 9: 44_100},
+    **{10: 48_000, 11: 96_000},
+}
+_FLAC_BITS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
+_TOTAL_SAMPLES = slice(21, 26)  # and the lower four bits of byte 21 only
+
+
+@dataclass(frozen=True, slots=True)
+class FlacHeader:
+    """STREAMINFO of a FLAC file."""
+
+    sample_rate: int
+    channels: int
+    bits: int
+    num_samples: int  # a channel; 0: unknown, as streaming encoders write
+    md5: bytes  # of the samples; zeros: unknown
+
+
+def read_flac_header(path: Path) -> FlacHeader | None:
+    """Read STREAMINFO and compare it with the first frame; None for a file that begins otherwise.
+
+    Raises:
+        ContainerDamage: the two differ.
+    """
+    with path.open("rb") as file:
+        start = file.read(42)
+        if len(start) < 42 or start[:4] != b"fLaC" or start[4] & 0x7F != 0:
+            return None
+        packed = int.from_bytes(start[18:26], "big")
+        channels, bits = (packed >> 41 & 7) + 1, (packed >> 36 & 31) + 1
+        header = FlacHeader(packed >> 44, channels, bits, packed & (1 << 36) - 1, start[26:])
+        last = bool(start[4] & 0x80)
+        while not last:
+            block = file.read(4)
+            if len(block) < 4:
+                raise ContainerDamage("it ends within its metadata")
+            last = bool(block[0] & 0x80)
+            file.seek(int.from_bytes(block[1:], "big"), 1)
+        frame = file.read(4)
+    if len(frame) < 4:
+        return header
+    assignment = frame[3] >> 4
+    found = (
+        _FLAC_RATES.get(frame[2] & 15, header.sample_rate),
+        assignment + 1 if assignment < 8 else 2,
+        _FLAC_BITS.get(frame[3] >> 1 & 7, header.bits),
+    )
+    stated = (header.sample_rate, header.channels, header.bits)
+    if frame[0] != 0xFF or frame[1] & 0xFE != 0xF8 or found != stated:
+        raise ContainerDamage(f"its header states {stated} (rate, channels, bits), its first frame {found}")
+    return header
+
+
+class FlacWithoutLength:
+    """A FLAC file whose header states no length, so that libsndfile decodes it to its end.
+
+    Args:
+        file: of a FLAC file, opened for reading.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.seek, self.tell = file.seek, file.tell
+
+    def read(self, size: int = -1) -> bytes:
+        """Read bytes, those of the length as zeros."""
+        begin = self._file.tell()
+        data = self._file.read(size)
+        if begin >= _TOTAL_SAMPLES.stop or not data:
+            return data
+        changed = bytearray(data)
+        for place in range(max(_TOTAL_SAMPLES.start, begin), min(_TOTAL_SAMPLES.stop, begin + len(data))):
+            changed[place - begin] &= 0xF0 if place == _TOTAL_SAMPLES.start else 0
+        return bytes(changed)
+
+
+def update_flac_md5(digest: Any, samples: np.ndarray, bits: int) -> None:
+    """Add samples, left-justified int32 [S, channels], to the MD5 that STREAMINFO states."""
+    integers, width = samples >> (32 - bits), (bits + 7) // 8
+    if width == 3:
+        digest.update(np.ascontiguousarray(integers, dtype="<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes())
+    else:
+        digest.update(integers.astype(f"<i{width}"))
+
+
+def new_md5() -> Any:
+    """An MD5 to update; it is a checksum here, not a protection."""
+    return md5(usedforsecurity=False)
+
+
+# -- Ogg -------------------------------------------------------------------------------------------------
+
+_REVERSED_BITS = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _ogg_crc(page: bytes) -> int:
+    """The CRC of RFC 3533 (polynomial 0x04c11db7, not reflected, from 0), computed with zlib's reflected one."""
+    reflected = zlib.crc32(page.translate(_REVERSED_BITS), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int.from_bytes(reflected.to_bytes(4, "little").translate(_REVERSED_BITS), "big")
+
+
+def verify_ogg(path: Path) -> None:
+    """Verify the pages of an Ogg file (RFC 3533).
+
+    Raises:
+        ContainerDamage: a page is cut off or fails its checksum, the last page is missing, or a second stream follows.
+    """
+    position, flags = 0, 0
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        while position < len(data):
+            segments = data[position + 26 : position + 27]
+            body = position + 27 + (segments[0] if segments else 0)
+            end = body + sum(data[position + 27 : body])
+            page = data[position:end]
+            whole = page[:4] == b"OggS" and end <= len(data) and body <= len(data)
+            if not whole or _ogg_crc(page[:22] + bytes(4) + page[26:]) != struct.unpack("<I", page[22:26])[0]:
+                raise ContainerDamage(f"the Ogg page at byte {position} is cut off or fails its checksum")
+            if flags & 0x04:
+                raise ContainerDamage(f"at byte {position} a second Ogg stream begins")
+            flags, position = page[5], end
+    if not flags & 0x04:
+        raise ContainerDamage("the last Ogg page is missing: the file is cut off")
