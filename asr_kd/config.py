@@ -7,7 +7,7 @@ import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,20 +20,6 @@ class Settings(BaseModel):
     """Base of every settings class: immutable, an unknown key is an error, and numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
-
-    later: ClassVar[frozenset[str]] = frozenset()
-    """Keys that a later release brought: at their default they are no part of the identity, which older work has."""
-
-    def identity(self) -> dict[str, Any]:
-        """Plain data that changes when the settings mean something else; what to hash and compare."""
-        plain = self.model_dump(mode="json")
-        for name, field in type(self).model_fields.items():
-            value = getattr(self, name)
-            if name in self.later and value == field.default:
-                del plain[name]
-            elif isinstance(value, Settings):
-                plain[name] = value.identity()
-        return plain
 
 
 S = TypeVar("S", bound=Settings)

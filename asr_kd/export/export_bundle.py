@@ -57,8 +57,6 @@ Format = Literal["sherpa", "pt2"]
 class ExportSettings(Settings):
     """How a model is exported."""
 
-    later = frozenset({"formats", "int8", "licence"})
-
     context: Context | None = None
     """Chunk and left context in 40 ms frames; None keeps the model's own. Others suit dynamic-chunk models."""
     tail_ms: int = Field(default=DEFAULT_TAIL_MS, ge=0, le=10_000)

@@ -5,7 +5,6 @@ Everything random comes from a generator that the caller seeds.
 """
 
 from fractions import Fraction
-from typing import ClassVar
 
 import torch
 import torchaudio.functional
@@ -31,8 +30,6 @@ class SpecAugment(Settings):
 
 class Augmentation(Settings):
     """What training does to an utterance each time it sees it."""
-
-    later: ClassVar[frozenset[str]] = frozenset({"perturb", "versions"})
 
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""

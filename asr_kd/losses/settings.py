@@ -47,10 +47,6 @@ class ObjectiveSettings(Settings):
         members = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: member for name, member in members.items() if member is not None}
 
-    def identity(self) -> dict[str, Any]:
-        """Of the chosen ones only: an objective that is new in the project changes no older work."""
-        return {name: settings.identity() for name, settings in self.chosen.items()}
-
 
 class DistillSettings(Settings):
     """How much a student listens to its teacher, to what of it, on which frames, and how late.
@@ -76,12 +72,6 @@ class DistillSettings(Settings):
         inner_heads: what the heads at `train.inner_layers` learn from: transcripts and teacher, or one of them.
     """
 
-    later: ClassVar[frozenset[str]] = frozenset(
-        {
-            *("level", "hypotheses", "score_temperature", "max_hypothesis_wer", "objectives", "inner_heads"),
-            *("kd_weight_final", "kd_schedule", "untranscribed"),
-        }
-    )
     one_objective: ClassVar[tuple[str, ...]] = (
         "level",
         "selection",

@@ -60,9 +60,7 @@ def write_tuned(context: RunContext, name: str, chosen: DecodingSettings, facts:
 def tuned_for(context: RunContext, name: str) -> dict[str, str]:
     """What the weights depend on: with another model, language model, lexicon or search they are not used."""
     settings = context.recipe.evaluate.decoding
-    plain = {
-        key: value for key, value in settings.identity().items() if key not in (*WEIGHTS, "nbest", "lm", "lexicon")
-    }
+    plain = settings.model_dump(mode="json", exclude={*WEIGHTS, "nbest", "lm", "lexicon"})
     taught = name in context.recipe.teachers
     model = teacher_sha256(context, name) if taught else model_sha256(model_folders(context)[name])
     return {"model": model, "search": sha256_of(plain), **_files(settings)}

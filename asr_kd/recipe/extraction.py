@@ -67,7 +67,7 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
 
     plain = {
         # More threads change nothing that is stored.
-        **{name: value for name, value in settings.identity().items() if name != "readers"},
+        **settings.model_dump(mode="json", exclude={"readers"}),
         **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
         **_bridging(context, teacher),
     }

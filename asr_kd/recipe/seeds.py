@@ -42,6 +42,6 @@ def _but_for_the_seed(name: str, system: Any) -> str:
     """Equal for runs of one system; a teacher that is there already is nobody's run."""
     if not hasattr(system, "train"):
         return name
-    plain = system.identity()
+    plain = system.model_dump(mode="json")
     kind = "student" if isinstance(system, StudentSettings) else "teacher"
     return sha256_of([kind, {key: value for key, value in plain.items() if key not in BESIDES}])

@@ -44,8 +44,6 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 class RecipeExport(ExportSettings):
     """Which models are exported, and how."""
 
-    later = ExportSettings.later | {"contexts"}
-
     models: tuple[str, ...] = ()
     """Names of students; empty exports every streaming one."""
     verify_utterances: int = Field(8, ge=1)

@@ -106,7 +106,7 @@ def _prepare(context: RunContext) -> Unit:
         settings={
             "corpus": recipe.corpus.model_dump(mode="json"),
             "vocabulary": recipe.vocabulary.model_dump(mode="json"),
-            **({"untranscribed": extra.identity()} if extra is not None else {}),
+            **({"untranscribed": extra.model_dump(mode="json")} if extra is not None else {}),
         },
         inputs=lambda: [
             fingerprint(recipe.corpus),
@@ -170,7 +170,7 @@ def _evaluate(context: RunContext) -> Unit:
         context.work_dir,
         folder,
         settings={
-            "evaluate": recipe.evaluate.identity(),
+            "evaluate": recipe.evaluate.model_dump(mode="json"),
             "models": names,
             **({"pairs": stated} if stated else {}),
         },
@@ -210,7 +210,7 @@ def _export(context: RunContext, name: str) -> Unit:
         name,
         context.work_dir,
         folder,
-        settings=recipe.export.identity(),
+        settings=recipe.export.model_dump(mode="json"),
         inputs=inputs,
         run=run,
         results=tuple(place / BUNDLE for place in places),

@@ -69,7 +69,9 @@ def _score_anew(context: RunContext, row: PlannedRow, folder: Path) -> None:
 
 def _key(context: RunContext, row: PlannedRow) -> str:
     """Changes when the student's figures would: other weights, or another way to score."""
-    return sha256_of([model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.identity(), row.row])
+    return sha256_of(
+        [model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.model_dump(mode="json"), row.row]
+    )
 
 
 def _teacher_beside(context: RunContext, row: PlannedRow) -> str | None:
@@ -122,9 +124,14 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
 
 def _heard_key(context: RunContext, teacher: str) -> str:
     """Changes when the teacher would write something else: other weights, audio or decoding."""
-    decoding = decoding_of(context, teacher).identity()
+    decoding = decoding_of(context, teacher).model_dump(mode="json")
     return sha256_of(
-        [system_sha256(context, teacher), context.recipe.evaluate.identity(), decoding, corpus_hashes(context)]
+        [
+            system_sha256(context, teacher),
+            context.recipe.evaluate.model_dump(mode="json"),
+            decoding,
+            corpus_hashes(context),
+        ]
     )
 
 

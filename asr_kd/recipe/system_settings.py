@@ -18,7 +18,6 @@ class TeacherSettings(Settings):
     """A teacher trained by this recipe."""
 
     tag: ClassVar[str] = "trained"
-    later = frozenset({"seed", "folds"})
 
     model: ConformerSettings
     train: TrainSettings = TrainSettings()
@@ -64,8 +63,6 @@ def fold_names(name: str, teacher: AnyTeacher) -> list[str]:
 
 class StudentSettings(Settings):
     """A student; without `distill` it learns from transcripts alone."""
-
-    later = frozenset({"hypotheses", "baseline", "seed"})
 
     model: ConformerSettings
     train: TrainSettings = TrainSettings()

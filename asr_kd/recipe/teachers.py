@@ -74,7 +74,7 @@ def teacher_unit(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
         name,
         context.work_dir,
         folder,
-        settings=settings.model_dump(mode="json") if isinstance(settings, ExistingTeacher) else settings.identity(),
+        settings=settings.model_dump(mode="json"),
         inputs=lambda: _state_of(context, name),
         run=run,
         results=(folder / IDENTITY, folder / VOCABULARY),

@@ -77,7 +77,7 @@ def _trained(
         settings={
             **({} if fold is None else {"fold": fold + 1}),
             # What a student is compared with changes the report, not the student.
-            **{key: value for key, value in settings.identity().items() if key != "baseline"},
+            **settings.model_dump(mode="json", exclude={"baseline"}),
             "seed": context.recipe.seed_of(settings),
             **_versions(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
@@ -94,7 +94,7 @@ def _trained(
 def _versions(context: RunContext, settings: TeacherSettings | StudentSettings) -> dict[str, Any]:
     """What a key says of the recordings' versions that a model hears: nothing where it hears none."""
     sounds = context.recipe.targets.perturbed
-    used = {name: sounds[name].identity() for name in settings.train.augmentation.versions}
+    used = {name: sounds[name].model_dump(mode="json") for name in settings.train.augmentation.versions}
     return {"versions": used} if used else {}
 
 

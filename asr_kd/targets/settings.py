@@ -1,7 +1,6 @@
 """What to keep of a teacher's posteriors, and how the work of keeping it is cut. Knows no teacher."""
 
 import re
-from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -18,8 +17,6 @@ class TargetSettings(Settings):
 
     The first eight decide what is stored and belong to the store's identity; the others only cut the work.
     """
-
-    later: ClassVar[frozenset[str]] = frozenset({"pooled", "layers", "perturbed"})
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""

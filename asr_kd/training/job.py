@@ -41,9 +41,9 @@ class TrainingJob:
         """Changes when the result would."""
         utterances = (*self.train_utterances, *self.dev_utterances)
         listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
-        distill = self.distill.identity() if self.distill else None
-        parts = [self.model.identity(), self.train.identity(), distill, self.seed]
+        distill = self.distill.model_dump(mode="json") if self.distill else None
+        parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
         taught = [self.hypotheses.sha256] if self.hypotheses is not None else []
-        used = {name: self.versions[name].identity() for name in self.train.augmentation.versions}
+        used = {name: self.versions[name].model_dump(mode="json") for name in self.train.augmentation.versions}
         further = [*taught, *warm_start_sha256(self.train), *([used] if used else [])]
         return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *further])

@@ -1,7 +1,7 @@
 """Settings of a training run."""
 
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,10 +12,6 @@ from asr_kd.training.ema import EmaSettings
 
 class TrainSettings(Settings):
     """How a model is trained. Defaults suit a few hours of speech."""
-
-    later: ClassVar[frozenset[str]] = frozenset(
-        {"init_from", "init_head", "init_layers", "ema", "layer_drop", "curriculum_epochs"}
-    )
 
     epochs: int = Field(50, ge=1)
     batch_seconds: float = Field(16.0, gt=0)

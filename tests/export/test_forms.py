@@ -192,11 +192,6 @@ def test_several_latencies_go_into_folders_of_their_own(tmp_path):
     }
 
 
-def test_new_settings_leave_finished_units_finished():
-    assert set(ExportSettings().identity()) == {"context", "tail_ms", "client"}
-    assert "int8" in ExportSettings(int8=True).identity()
-
-
 @pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx is not installed")
 @pytest.mark.parametrize("example", ["sherpa_onnx_file.py", "onnxruntime_file.py"])
 def test_the_python_examples_write_what_we_write(bundle, tmp_path, example):

@@ -12,7 +12,6 @@ from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.stages import units_of
-from asr_kd.recipe.system_settings import TeacherSettings
 from asr_kd.targets.store import read_info
 from tests.helpers.tiny_run import Run, one_line
 
@@ -149,9 +148,3 @@ def test_objectives_that_need_one_model_are_refused(distill, message):
     data["students"]["student-kd"]["distill"] = distill
     with pytest.raises(RecipeError, match=message):
         parsed(data)
-
-
-def test_teachers_without_folds_keep_their_keys():
-    teacher = TeacherSettings.model_validate({"model": {"size": "tiny"}})
-    assert "folds" not in teacher.identity()
-    assert "folds" in teacher.model_copy(update={"folds": 2}).identity()

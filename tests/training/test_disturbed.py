@@ -83,7 +83,3 @@ def test_distils_from_targets_of_the_clean_audio_and_resumes_exactly(make_job, u
     assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
     plain = {**settings, "augmentation": Augmentation(**SPEEDS)}
     assert make_job(settings=plain).hash() != make_job(settings=settings).hash()
-
-
-def test_a_recipe_without_it_is_what_it_was():
-    assert "perturb" not in Augmentation().identity()

@@ -148,13 +148,6 @@ def test_hypotheses_are_part_of_the_job_and_their_absence_is_named(make_job, imp
         train(make_job(distill=SEQUENCE), tmp_path / "run", Control())
 
 
-def test_what_came_later_leaves_older_jobs_their_identity(make_job):
-    """A run that an earlier release began goes on."""
-    assert {"init_from", "init_head"}.isdisjoint(make_job().train.identity())
-    assert "level" not in DistillSettings().identity()
-    assert DistillSettings(level="sequence").identity()["level"] == "sequence"
-
-
 def test_from_letters_to_subwords_to_the_client(make_job, utterances, tmp_path):
     """A teacher of characters teaches a student of subwords, which is exported and understood by the client."""
     pytest.importorskip("flashlight")
