@@ -1,4 +1,4 @@
-"""The verb that sets runs side by side: compare."""
+"""Command `compare`: compare the reports of several runs."""
 
 import json
 from pathlib import Path
@@ -16,12 +16,12 @@ def compare(
         Path | None, typer.Option(metavar="FOLDER", help="Write compare.html, compare.md and compare.json here.")
     ] = None,
     seeds: Annotated[
-        bool, typer.Option("--seeds", help="The runs are one recipe with several seeds: also one row a system.")
+        bool, typer.Option("--seeds", help="The runs are one recipe with several seeds: add one row for each system.")
     ] = False,
     samples: Annotated[int, typer.Option(min=200, max=100_000, help="Bootstrap samples.")] = 2_000,
     as_json: Annotated[bool, typer.Option("--json", help="Print what compare.json holds instead of a table.")] = False,
 ) -> None:
-    """Set the reports of several runs side by side; refused where normalizers or references differ.
+    """Compare the reports of several runs; refused where normalizers or references differ.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""The verb that scores anyone's hypotheses: score."""
+"""Command `score`: score hypotheses of any systems."""
 
 import json
 from enum import StrEnum
@@ -30,12 +30,13 @@ class TextForm(StrEnum):
 @app.command()
 def score(
     reference: Annotated[
-        Path, typer.Argument(metavar="REF", help="What was said: a manifest, .jsonl, .trn, .ctm, or Kaldi's text.")
+        Path, typer.Argument(metavar="REF", help="References: a manifest, .jsonl, .trn, .ctm, or Kaldi's text.")
     ],
     hypotheses: Annotated[
         list[str],
         typer.Argument(
-            metavar="[NAME=]HYP…", help="What systems wrote, in the same forms; files of one NAME are seeds of one."
+            metavar="[NAME=]HYP…",
+            help="Hypotheses, in the same forms; several files with one NAME are seeds of one system.",
         ),
     ],
     normalizer: Annotated[
@@ -44,11 +45,13 @@ def score(
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Print every speaker's WER too.")] = False,
     speakers: Annotated[
         str | None,
-        typer.Option(metavar="FILE|prefix", help="Kaldi's utt2spk, or what stands before the first - or _ of an id."),
+        typer.Option(
+            metavar="FILE|prefix", help="Kaldi's utt2spk, or prefix: the part of an id before its first - or _."
+        ),
     ] = None,
     compare: Annotated[
         list[str] | None,
-        typer.Option(metavar="KD,HARD[,TEACHER]", help="A pair whose recovered gap is wanted; may be repeated."),
+        typer.Option(metavar="KD,HARD[,TEACHER]", help="A pair to compute the recovered gap of; may be repeated."),
     ] = None,
     samples: Annotated[int, typer.Option(min=200, max=100_000, help="Bootstrap samples.")] = 2_000,
     seed: Annotated[int, typer.Option(min=0, help="Of the bootstrap.")] = 0,
@@ -61,7 +64,7 @@ def score(
         typer.Option(help="With --out: the scored texts as well, in FOLDER/FORM, for sclite and others."),
     ] = None,
 ) -> None:
-    """Score hypotheses of any systems, ours or others', with intervals and a test of every pair.
+    """Score hypotheses of any systems, with intervals and a significance test of every pair.
 
     \b
     Example:

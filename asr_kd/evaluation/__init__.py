@@ -1,4 +1,1 @@
-"""Teacher and students through the same door: errors, how sure they are, what they cost, one report.
-
-Knows nothing of training or export; a system is anything that turns waveforms into text.
-"""
+"""Evaluation: transcribe test sets with teachers and students alike, score and measure them, and write one report."""

@@ -1,14 +1,11 @@
-"""Who is compared with whom: a student with distillation, its like without, and the teacher of the first.
-
-Knows scores, not how they came about or how they are printed.
-"""
+"""Comparisons of systems: a student with distillation, the same student without, and the teacher; and every pair."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.systems import Named
+from asr_kd.evaluation.system import Named
 from asr_kd.scoring.agreement import WordAgreement, word_agreement
 from asr_kd.scoring.alignment import Alignment
 from asr_kd.scoring.matched_pairs import MatchedPairs, matched_pairs
@@ -28,7 +25,7 @@ class Comparison:
     """One pair of students and their teacher, by the names of the systems."""
 
     distilled: str
-    """The student that learned from a teacher."""
+    """The distilled student."""
     baseline: str
     """The same student without: same model, training and data."""
     teacher: str | None = None
@@ -41,12 +38,12 @@ class Comparison:
 
 
 DEFAULT_PAIR = Comparison("student_kd", "student_hard", "teacher")
-"""By keys: the roles that make a pair without being asked."""
+"""By keys: the roles that form a pair by default."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """What a comparison found on one test set; the systems by their keys."""
+    """Result of a comparison on one test set; the systems by their keys."""
 
     pair: Comparison
     difference: Difference

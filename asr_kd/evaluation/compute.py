@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import BundleError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.files import sha256_of_file
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
@@ -64,13 +64,13 @@ def count_macs(job: Callable[[], object]) -> int:
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Of the CPU's fused attention, from the shapes; torch knows those of GPUs only and would count nothing."""
+    """Of the CPU's fused attention, from the shapes; torch's counter covers those of GPUs only."""
     return int(sdpa_flop_count(query, key, value))
 
 
 @contextmanager
 def _seen_inside() -> Iterator[None]:
-    """Without torch's fused Transformer layers, of which a counter sees nothing."""
+    """Disable torch's fused Transformer layers, which the counter does not cover."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -113,7 +113,7 @@ def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | 
 
 
 def int8_size(system: System) -> Int8:
-    """Bytes of the weights as 8-bit integers: of the file where there is one, else estimated, which `of` says."""
+    """Bytes of the weights as 8-bit integers: of the file where there is one, else an estimate; `of` states which."""
     folders = [folder for folder in (system.weights, _bundle_of(system)) if folder is not None and folder.is_dir()]
     for path in (folder / name for folder in folders for name in INT8_FILES):
         if path.is_file():
@@ -133,7 +133,7 @@ def _bundle_of(system: System) -> Path | None:
         return None
     try:
         made_from = read_bundle(system.bundle).info.trace.model_sha256
-    except BundleError:  # then the size is an estimate, and says so
+    except BundleError:  # the size is estimated instead
         return None
     weights = system.weights / WEIGHTS
     return system.bundle if weights.is_file() and sha256_of_file(weights) == made_from else None
@@ -198,7 +198,7 @@ def counters(root: Path = POWERCAP) -> list[Counter]:
 
 
 def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Energy:
-    """Run `job` and say what the packages used meanwhile. Without counters it does not run at all.
+    """Run `job` and measure the energy of the packages meanwhile. Without counters it does not run at all.
 
     A counter that began again is read right once; a job must be shorter than its period (minutes to hours).
     """

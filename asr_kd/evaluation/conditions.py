@@ -1,7 +1,7 @@
-"""Conditions under which systems are tried: the same recordings in noise, in a room, over a telephone, coded, faster.
+"""Conditions of the robustness evaluation: noise, rooms, telephone, codecs and speed applied to the same recordings.
 
 A condition is written KIND:VALUE. What it does to an utterance depends on the utterance's id and the condition alone,
-so every system hears the same, in every run. Knows waveforms, not systems.
+so every system gets the same samples, in every run.
 
 Shapes: S samples.
 """
@@ -70,7 +70,7 @@ def parse_condition(text: str) -> Condition:
             if low <= float(value) <= high:
                 return Condition(kind, value)
         except ValueError:
-            pass  # said below, with what is allowed
+            pass  # refused below, with the allowed range
         raise ValueError(f"the condition {text!r} needs a number from {low} to {high} behind its colon")
     written = [f"{name}:NUMBER" for name in NUMBERS] + [
         f"{name}:{choice}" for name, choices in NAMES.items() for choice in choices
@@ -96,7 +96,7 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, voices:
     if kind == "telephone":
         return telephone(waveform, "gsm" if value == "gsm" else "mu-law")
     if kind == "codec":
-        return through_codec(waveform, value)  # type: ignore[arg-type]  # parse_condition has looked at it
+        return through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
     if kind == "speed":
         return speed_perturb(waveform, float(value))
     return change_gain(waveform, float(value))

@@ -23,7 +23,7 @@ from asr_kd.evaluation.compute import arithmetic, int8_size, measure_energy
 from asr_kd.evaluation.memory_use import Memory, measure_memory
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.stability import PACKET_SAMPLES
-from asr_kd.evaluation.systems import System, Transcriber
+from asr_kd.evaluation.system import System, Transcriber
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
@@ -46,12 +46,12 @@ def measure_costs(
     """Cost of every system, by its key.
 
     Args:
-        systems: timed through the same door that gives their transcripts; those that stream, streaming as well.
+        systems: timed as they transcribe; those that stream also in packets.
         waveforms: utterances to time, each [S]; none measures no real-time factor.
         clock: seconds; another one in tests.
 
     Raises:
-        EvaluationError: a system's weights are not where it says.
+        EvaluationError: a system's weights are missing.
     """
     jobs = {f"{system.key} whole": whole(system.recognizer) for system in systems}
     jobs |= {
@@ -108,7 +108,7 @@ def chunk_milliseconds(
 
     Args:
         recognizer: one that streams (`can_stream`).
-        waveforms: the first is heard once more before, untimed.
+        waveforms: the first is run once more before, untimed.
         clock: seconds.
     """
     packet = recognizer.context.chunk_frames * FRAME_SHIFT_MS * SAMPLE_RATE // 1000
@@ -182,12 +182,12 @@ def cost_report(
     memory: bool,
     progress: Progress = SILENT,
 ) -> dict[str, dict[str, Any]]:
-    """What each system takes, by its key; None stands beside its reason.
+    """The cost report of each system, by its key, as plain data; a missing value is None beside its reason.
 
     Args:
-        timed: what `measure_costs` found, by key.
+        timed: results of `measure_costs`, by key.
         waveforms: the utterances [S] that it timed.
-        memory: whether each system is opened in a process of its own.
+        memory: whether each system is also opened in its own process.
     """
     found = {}
     for done, system in enumerate(systems, start=1):

@@ -17,8 +17,8 @@ from asr_kd.evaluation.results import Excluded, Measurements, Results, RunFacts
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
+from asr_kd.evaluation.system import Named, System, check_name, check_systems
 from asr_kd.evaluation.system_outputs import OutputTexts, ReferenceSet, score_set, spread, transcribe_all
-from asr_kd.evaluation.systems import Named, System, check_name, check_systems
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.bridge import BridgeSettings
 

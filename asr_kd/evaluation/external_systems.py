@@ -1,7 +1,4 @@
-"""Other people's systems in an evaluation: their hypotheses are read, by utterance id, instead of made.
-
-Knows files of transcripts; the scoring is the same as for every other system.
-"""
+"""External systems in an evaluation: their hypotheses are read from files and matched by utterance id."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +7,7 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.results import Cost
-from asr_kd.evaluation.systems import Role
+from asr_kd.evaluation.system import Role
 from asr_kd.files import sha256_of_file
 from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcripts
 
@@ -22,12 +19,12 @@ COST = Cost(
     rtf_utterances=0,
     device="–",
 )
-"""Nothing is known of what it took."""
+"""The cost of a system that is not here."""
 
 
 @dataclass
 class ExternalSystem:
-    """A system of which only the hypotheses are here."""
+    """A system of which only the hypotheses are available."""
 
     name: str
     transcripts: Transcripts
@@ -43,12 +40,12 @@ class ExternalSystem:
 
     @property
     def details(self) -> dict[str, Any]:
-        """What the report's `models` say of it."""
-        told: dict[str, Any] = {
+        """Its entry among the `models` of the report."""
+        details: dict[str, Any] = {
             "engine": f"hypotheses in {self.transcripts.path.name}",
             "hypotheses_sha256": self.sha256,
         }
-        return told | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
+        return details | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
 
 
 def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem:
@@ -74,10 +71,10 @@ def external_sha256(others: Mapping[str, Path]) -> list[str]:
 
 
 def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """System's key → utterance id → text, of those systems that know this test set.
+    """System's key → utterance id → text, of those systems whose file covers this test set.
 
     Raises:
-        EvaluationError: a system knows some of the utterances and not the others.
+        EvaluationError: a file covers some of the utterances and not the others.
     """
     found: dict[str, dict[str, str]] = {}
     for other in others:

@@ -55,7 +55,7 @@ class Delays:
     available: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
     utterances: int = 0
     not_aligned: int = 0
-    """Utterances whose reference the teacher cannot spell, or has too few frames for."""
+    """Utterances whose reference is outside the teacher's vocabulary, or too long for its frames."""
     reference_tokens: int = 0
 
     def add(self, part: str, emitted_frame: int, spoken_ms: float, grid_ms: float) -> None:
@@ -134,7 +134,7 @@ def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) ->
 
 
 def available_ms(frame: int, chunk_frames: int) -> float:
-    """Audio, in milliseconds from its start, that a stream must have heard before it can compute a frame.
+    """Audio, in milliseconds from its start, that a stream needs to compute a frame.
 
     The window of the last feature frame of the chunk reaches 12.5 ms beyond its centre.
     """
@@ -215,7 +215,7 @@ def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> di
     """KL(teacher ‖ student) a frame in nats and shares of frames with the same likeliest token, as plain data.
 
     `spoken_agreement` counts only frames whose likeliest token by the teacher is not blank: most frames of CTC are, and
-    they agree easily. A student that speaks later is compared at every shift d up to 15 frames, the teacher's
+    they agree easily. A student that emits later is compared at every shift d up to 15 frames, the teacher's
     frame t with the student's t + d, over the frames that both have; the best is that of the lowest KL.
 
     Args:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from asr_kd.errors import AsrKdError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.systems import System, Transcriber
+from asr_kd.evaluation.system import System, Transcriber
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
 
 def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
-    """Open a system in a process of its own and let it transcribe utterances of these lengths.
+    """Open a system in its own process and transcribe utterances of these lengths.
 
     Streams where it can: that is how it would run.
     """
@@ -61,8 +61,8 @@ def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
         found = json.loads(done.stdout)
         return Memory(int(found["peak_bytes"]), int(found["before_bytes"]), None)
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
-        said = str(getattr(error, "stderr", "") or error).strip().splitlines()
-        return Memory(None, None, f"not measured: its own process failed ({said[-1] if said else 'no message'})")
+        lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        return Memory(None, None, f"not measured: its own process failed ({lines[-1] if lines else 'no message'})")
 
 
 def how_to_open(system: System) -> dict[str, Any] | None:
@@ -79,13 +79,13 @@ def resident_bytes(name: str) -> int:
     """A field of this process' status, such as VmRSS or VmHWM, bytes.
 
     Raises:
-        AsrKdError: the system does not tell.
+        AsrKdError: the field is not there.
     """
     for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
         key, _, value = line.partition(":")
         if key == name:
             return 1024 * int(value.split()[0])
-    raise AsrKdError(f"has no {name}", where=STATUS, expected="a Linux system that tells its processes' memory")
+    raise AsrKdError(f"has no {name}", where=STATUS, expected="a Linux system with process memory in /proc")
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from asr_kd.decoding.greedy import Alignment, greedy_alignments
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.decoding.words import text_of
 from asr_kd.errors import EvaluationError, VocabularyError
-from asr_kd.evaluation.systems import Role, System
+from asr_kd.evaluation.system import Role, System
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.posteriors.grid import FrameGrid
@@ -32,7 +32,7 @@ from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
 TEACHER_BATCH_SECONDS = 60.0
-"""Padded audio that a teacher hears at once."""
+"""Padded audio in one batch of a teacher."""
 
 
 def open_system(
@@ -69,7 +69,7 @@ def open_system(
         "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS if context else None,
         "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS if context else None,
     }
-    facts = {"engine": engine, **streaming, **_said(decoding), **(details or {})}
+    facts = {"engine": engine, **streaming, **_decoding_details(decoding), **(details or {})}
     return System(name, role, recognizer, weights=folder, parameters=parameters, device=where, details=facts)
 
 
@@ -86,13 +86,13 @@ def open_teacher_system(
     """A teacher that this run did not train as a system, decoded in its own vocabulary.
 
     Parameters and bytes of the weights are reported when the teacher has `num_parameters` and `num_bytes`, which the
-    protocol does not ask for.
+    protocol does not require.
 
     Args:
         teacher: as it came, before any bridge to the student's vocabulary and frames.
         device: where it was opened.
         details: further facts for the report, such as its `source`; plain data.
-        batch_seconds: audio, padding counted, that it hears at once.
+        batch_seconds: audio in one batch, padding included.
         decoding: how its posteriors become text.
     """
     facts = {
@@ -101,7 +101,7 @@ def open_teacher_system(
         "sha256": teacher.sha256,
         "symbols": len(teacher.vocabulary),
         "frame_shift_ms": teacher.frame_shift_ms,
-        **_said(decoding),
+        **_decoding_details(decoding),
     }
     return System(
         name,
@@ -119,7 +119,7 @@ class TeacherRecognizer:
 
     Args:
         teacher: gives posteriors over its own vocabulary.
-        batch_seconds: audio, padding counted, that it hears at once.
+        batch_seconds: audio in one batch, padding included.
         decoder: turns these into text; None is greedy.
     """
 
@@ -155,8 +155,8 @@ class TeacherRecognizer:
         return dense
 
 
-def _said(decoding: DecodingSettings) -> dict[str, Any]:
-    """What the report says of a decoder that is not greedy."""
+def _decoding_details(decoding: DecodingSettings) -> dict[str, Any]:
+    """Details of a decoder that is not greedy, for the report."""
     return {} if decoding == GREEDY else {"decoding": decoding.model_dump(mode="json", exclude_defaults=True)}
 
 

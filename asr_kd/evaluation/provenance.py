@@ -1,4 +1,4 @@
-"""Where numbers come from: date, machine, versions, git commit, command. Knows nothing of the numbers."""
+"""Where numbers come from: date, machine, versions, git commit, command."""
 
 import os
 import platform
@@ -64,7 +64,7 @@ def git_commit() -> str | None:
 
 
 def cpu_model() -> str:
-    """The processor's name as the system tells it."""
+    """The processor's name as the system reports it."""
     if _CPU_INFO.is_file():
         for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
             name, _, value = line.partition(":")

@@ -7,7 +7,7 @@ from typing import Any
 from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
 from asr_kd.evaluation.seed_rows import SeedRow, SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import Role
+from asr_kd.evaluation.system import Role
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.formats import TimedWord
 from asr_kd.scoring.significance import Interval
@@ -26,7 +26,7 @@ class Measurements:
     agreement: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     """Set → system → `frame_kl`, `argmax_agreement` …, which stand beside the agreement in words."""
     costs: Mapping[str, Plain] = field(default_factory=dict)
-    """System → what running it takes."""
+    """System → its cost report."""
     matrix: Mapping[str, list[Plain]] = field(default_factory=dict)
     """System → a row for each set, chunk and left context."""
     robustness: Mapping[str, list[Plain]] = field(default_factory=dict)
@@ -133,7 +133,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """What the caller knows of a run and the report must say."""
+    """Facts of a run that the caller passes on to the report."""
 
     synthetic: bool = False
     seeds: tuple[int, ...] = ()
@@ -156,7 +156,7 @@ class RunFacts:
     corpus: str | None = None
     """The corpus' name, for the report and for model cards."""
     dev_sets: tuple[str, ...] = ()
-    """Sets that training looked at: they are no headline while there is another one."""
+    """Sets that training used to select epochs; the headline is of another one where there is one."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """System → what its training wrote a row an epoch (epoch, dev_wer, …)."""
     bridge: BridgeSettings | None = None

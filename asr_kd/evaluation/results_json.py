@@ -1,6 +1,6 @@
-"""An evaluation's results as plain data: what results.json holds. Knows nothing of tables or files.
+"""An evaluation's results as plain data, the contents of results.json.
 
-Every rate is a fraction; percentages exist only where they are printed. What is undefined is null, beside
+Every rate is a fraction; percentages exist only where they are printed. An undefined value is null, beside
 its reason.
 """
 
@@ -9,7 +9,7 @@ from typing import Any
 from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.seed_rows import plain_row
-from asr_kd.evaluation.systems import ROLES, report_order
+from asr_kd.evaluation.system import ROLES, report_order
 from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
 from asr_kd.scoring.wer import CharacterErrors, GroupErrors
@@ -216,7 +216,7 @@ def _model(results: Results, key: str) -> dict[str, Any]:
         "rtf_threads": 1,
         "device": cost.device,
     }
-    # What was measured here wins over what a card says of itself.
+    # Measured values take precedence over those of a model's card.
     return measured | {name: value for name, value in results.details[key].items() if name not in measured}
 
 

@@ -16,8 +16,8 @@ from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay
 from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, posteriors_of
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.stability import measure_stability, measure_trailing_silence
+from asr_kd.evaluation.system import System
 from asr_kd.evaluation.system_outputs import spread
-from asr_kd.evaluation.systems import System
 from asr_kd.targets.bridge import BridgeSettings
 
 NO_TEACHER = "no teacher is among the systems"
@@ -26,7 +26,7 @@ TEXT_ONLY = "it gives text, not posteriors"
 
 
 class Sample:
-    """Some utterances of a test set, heard once, and what is measured on them.
+    """A sample of a test set's utterances, read once, with the measurements on it.
 
     Args:
         utterances: that every system was scored on; `settings.sample_utterances` of them are taken.
@@ -41,7 +41,7 @@ class Sample:
         self.references = [utterance.text or "" for utterance in sample]
         self.waveforms = [read_utterance(utterance) for utterance in sample]
         self.settings, self.bridge = settings, bridge
-        self._heard: dict[tuple[str, str], list[Tensor]] = {}
+        self._cache: dict[tuple[str, str], list[Tensor]] = {}
 
     def system(self, system: System) -> dict[str, Any]:
         """Stability and trailing silence of one system."""
@@ -50,21 +50,21 @@ class Sample:
     def against(self, teacher: System | None, student: System) -> tuple[dict[str, Any], dict[str, Any]]:
         """A student's delay, and the agreement of its frames with the teacher's, as plain data."""
         try:
-            heard, own = self._posteriors_of_both(teacher, student)
+            reference, own = self._posteriors_of_both(teacher, student)
         except EvaluationError as error:
             reason = str(error)
             return {"delay": None, "delay_reason": reason}, {"frame_kl": None, "frame_kl_reason": reason}
         name = teacher.key if teacher is not None else ""
-        pairs = list(zip(self._teacher_log_probs(name, heard), map(own.log_probs, self.waveforms), strict=True))
-        delay = measure_delay(self.references, heard, own, pairs).plain()
+        pairs = list(zip(self._teacher_log_probs(name, reference), map(own.log_probs, self.waveforms), strict=True))
+        delay = measure_delay(self.references, reference, own, pairs).plain()
         return {"delay": {"against": name, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
 
     def _teacher_log_probs(self, name: str, hearing: SystemPosteriors) -> list[Tensor]:
         """Of every waveform, [T, V]; computed once for all students of a teacher."""
         key = (name, hearing.vocabulary.sha256)
-        if key not in self._heard:
-            self._heard[key] = [hearing.log_probs(waveform) for waveform in self.waveforms]
-        return self._heard[key]
+        if key not in self._cache:
+            self._cache[key] = [hearing.log_probs(waveform) for waveform in self.waveforms]
+        return self._cache[key]
 
     def _posteriors_of_both(self, teacher: System | None, student: System) -> tuple[SystemPosteriors, SystemPosteriors]:
         """Both posteriors in the student's vocabulary on its frames.
@@ -74,10 +74,10 @@ class Sample:
         """
         if teacher is None or teacher.key == student.key:
             raise EvaluationError(NO_TEACHER if teacher is None else IS_TEACHER)
-        heard_teacher, heard_student = posteriors_of(teacher), posteriors_of(student)
-        if heard_teacher is None or heard_student is None:
-            raise EvaluationError(TEXT_ONLY, where=teacher.key if heard_teacher is None else student.key)
-        return bridged_to(heard_teacher, heard_student, self.bridge), heard_student
+        of_teacher, of_student = posteriors_of(teacher), posteriors_of(student)
+        if of_teacher is None or of_student is None:
+            raise EvaluationError(TEXT_ONLY, where=teacher.key if of_teacher is None else student.key)
+        return bridged_to(of_teacher, of_student, self.bridge), of_student
 
     def _stability(self, system: System) -> dict[str, Any]:
         recognizer: Any = system.recognizer
@@ -98,7 +98,7 @@ def measure_set(
     teachers: Mapping[str, str],
     sample: Sample,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """What `Measurements.systems` and `Measurements.agreement` hold of one set.
+    """Measurements of one set: the entries of `Measurements.systems` and of `Measurements.agreement`.
 
     Args:
         teachers: system's key → its teacher's (`teachers_of`).
@@ -111,7 +111,7 @@ def measure_set(
         if key in teachers:
             delay, agreement[key] = sample.against(by_key[teachers[key]], system)
         else:
-            teaches = key in teachers.values()
-            delay = {"delay": None, "delay_reason": IS_TEACHER if teaches else NO_TEACHER}
+            is_teacher = key in teachers.values()
+            delay = {"delay": None, "delay_reason": IS_TEACHER if is_teacher else NO_TEACHER}
         measured[key] |= delay
     return measured, agreement

@@ -1,7 +1,4 @@
-"""References and hypotheses from files through the same scoring as an evaluation: anyone's systems side by side.
-
-Knows neither audio nor models.
-"""
+"""Score references and hypotheses from files in the same way as an evaluation."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -15,8 +12,8 @@ from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.results import Results, RunFacts
 from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system import Role, check_name, check_systems
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
-from asr_kd.evaluation.systems import Role, check_name, check_systems
 from asr_kd.files import atomic_folder
 from asr_kd.scoring.transcripts import (
     TextForm,
@@ -37,12 +34,12 @@ _ROLES: dict[str, Role] = {
     "student-kd": "student_kd",
     "student_kd": "student_kd",
 }
-"""Names that say what a system is: those of the recipes and of a report's files."""
+"""Names that imply a role: those of the recipes and of a report's files."""
 
 
 @dataclass(frozen=True)
 class ScoringRequest:
-    """What is to be scored."""
+    """Files to score, and how."""
 
     reference: Path
     hypotheses: Sequence[tuple[str | None, Path]]
@@ -50,7 +47,7 @@ class ScoringRequest:
     runs (seeds)."""
     settings: EvaluationSettings = field(default_factory=EvaluationSettings)
     speakers: str | None = None
-    """A file such as Kaldi's utt2spk, or `prefix`; None: as the references' rows say."""
+    """A file such as Kaldi's utt2spk, or `prefix`; None: from the rows of the references."""
     comparisons: Sequence[Comparison] = ()
     """Beside that of student-kd, student-hard and teacher; by names."""
     name: str | None = None
@@ -101,17 +98,17 @@ def write_texts(results: Results, folder: Path, form: TextForm) -> None:
     gave them, and no references. What stood in `folder` is replaced.
 
     Raises:
-        EvaluationError: an id or text that the form cannot say, or `ctm` of a system without times.
+        EvaluationError: an id or text that the form cannot represent, or `ctm` of a system without times.
         AsrKdError: the folder cannot be written.
     """
     ((_, found),) = results.sets.items()
     suffix = "txt" if form == "kaldi" else form
     scored = {key: result.score.utterances for key, result in found.systems.items()}
-    told = {key: {id_: item.hypothesis for id_, item in utterances.items()} for key, utterances in scored.items()}
+    texts_of = {key: {id_: item.hypothesis for id_, item in utterances.items()} for key, utterances in scored.items()}
     if form != "ctm":
-        told["reference"] = {id_: item.reference for id_, item in next(iter(scored.values())).items()}
+        texts_of["reference"] = {id_: item.reference for id_, item in next(iter(scored.values())).items()}
     with atomic_folder(folder) as partial:
-        for key, texts in told.items():
+        for key, texts in texts_of.items():
             words = found.systems[key].words if form == "ctm" else None
             write_transcripts(partial / f"{key}.{suffix}", form, texts, words)
 
@@ -148,21 +145,21 @@ def _answers(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mappi
 
 
 def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str]:
-    """Utterance id → speaker; empty where nobody says it for all."""
+    """Utterance id → speaker; empty where not all are known."""
     ids = list(references.texts)
     if request.speakers is None:
         return dict(references.speakers) if len(references.speakers) == len(ids) else {}
     if request.speakers == PREFIX:
         return {utterance_id: utterance_id.replace("_", "-").split("-")[0] for utterance_id in ids}
-    told = read_speakers(Path(request.speakers).expanduser())
-    missing = [utterance_id for utterance_id in ids if utterance_id not in told]
+    speakers = read_speakers(Path(request.speakers).expanduser())
+    missing = [utterance_id for utterance_id in ids if utterance_id not in speakers]
     if missing:
         raise EvaluationError(
             f"names no speaker for {len(missing)} of {len(ids)} utterances ({', '.join(missing[:3])})",
             where=request.speakers,
             expected="every utterance",
         )
-    return {utterance_id: told[utterance_id] for utterance_id in ids}
+    return {utterance_id: speakers[utterance_id] for utterance_id in ids}
 
 
 def _seconds(references: Transcripts) -> float | None:
@@ -173,12 +170,12 @@ def _seeds(
     request: ScoringRequest, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[ExternalSystem]
 ) -> SeedRows:
     runs = {row: [name for name, _ in named] for row, named in rows.items()}
-    asked = SeedRows(runs, _row_pairs(request.comparisons, runs))
-    return asked.renamed({system.name: system.key for system in systems})
+    named = SeedRows(runs, _row_pairs(request.comparisons, runs))
+    return named.renamed({system.name: system.key for system in systems})
 
 
 def _row_pairs(stated: Sequence[Comparison], rows: Mapping[str, Any]) -> list[Comparison]:
-    """The stated pairs, and the one that the names say by themselves."""
+    """The stated pairs, and the one that the names imply."""
     by_role = {_ROLES[name]: name for name in rows if name in _ROLES}
     pairs = list(stated)
     if {"student_kd", "student_hard"} <= by_role.keys():

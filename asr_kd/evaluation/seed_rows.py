@@ -1,7 +1,6 @@
 """Several training runs (seeds) of one system as one row: mean, spread, intervals that hold both, gap recovered.
 
-One training run says little of a method: another seed changes WER by as much as many a method does. Knows error counts,
-not where they come from.
+A single training run is weak evidence for a method: another seed can change WER by as much as the method does.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -26,7 +25,7 @@ class SeedRows:
     """Rows of which the first learned from the third."""
 
     def renamed(self, names: Mapping[str, str]) -> "SeedRows":
-        """The same with every run called what `names` calls it; runs that it does not know are left out."""
+        """The same with runs renamed by `names`; runs that are not in it are left out."""
         return SeedRows(
             {row: [names[run] for run in runs if run in names] for row, runs in self.rows.items()}, self.pairs
         )
@@ -53,7 +52,7 @@ class SeedRow:
 
 
 def seed_rows(
-    asked: SeedRows,
+    requested: SeedRows,
     errors: Errors,
     words: Sequence[int],
     groups: Sequence[str] | None = None,
@@ -62,7 +61,7 @@ def seed_rows(
     """The rows of several runs, and those of one run that are compared with such.
 
     Args:
-        asked: rows by the keys of `errors`.
+        requested: rows by the keys of `errors`.
         errors: of every run on the same utterances.
         words: reference words of each utterance, [N].
         groups: the speaker of each utterance; None resamples utterances.
@@ -70,22 +69,24 @@ def seed_rows(
     Raises:
         EvaluationError: a pair names a row that is not there.
     """
-    for pair in asked.pairs:
-        unknown = [name for name in pair.names if name not in asked.rows]
+    for pair in requested.pairs:
+        unknown = [name for name in pair.names if name not in requested.rows]
         if unknown:
             raise EvaluationError(
                 f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}",
-                expected=f"one of {', '.join(asked.rows)}",
+                expected=f"one of {', '.join(requested.rows)}",
             )
     found = []
-    for name, runs in asked.rows.items():
-        own = next((pair for pair in asked.pairs if pair.distilled == name), None)
-        if all(len(asked.rows[row]) == 1 for row in (own.names if own is not None else (name,))):
-            continue  # one run of everything: the ordinary tables say it
+    for name, runs in requested.rows.items():
+        own = next((pair for pair in requested.pairs if pair.distilled == name), None)
+        if all(len(requested.rows[row]) == 1 for row in (own.names if own is not None else (name,))):
+            continue  # one run of everything: the ordinary tables show it
         rate = bootstrap_runs([errors[run] for run in runs], words, groups=groups, resampling=resampling)
         gap = None
         if own is not None and own.teacher is not None:
-            hard, kd, teacher = ([errors[run] for run in asked.rows[row]] for row in (own.baseline, name, own.teacher))
+            hard, kd, teacher = (
+                [errors[run] for run in requested.rows[row]] for row in (own.baseline, name, own.teacher)
+            )
             gap = gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling)
         found.append(SeedRow(name, tuple(runs), rate, own, gap))
     return found

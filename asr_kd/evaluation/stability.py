@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.evaluation.systems import Transcriber
+from asr_kd.evaluation.system import Transcriber
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.scoring.alignment import align_words
 from asr_kd.text.normalize import ScoringNormalizer, normalize
@@ -68,7 +68,7 @@ class Stability:
         self.utterances_revised += revised > 0
 
     def plain(self) -> dict[str, Any]:
-        """Plain data: the counts, and both a final word (None where nothing was said)."""
+        """Plain data: the counts, and each count per final word (None without a final word)."""
         return {
             "utterances": self.utterances,
             "words": self.words,

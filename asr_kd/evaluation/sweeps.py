@@ -21,8 +21,8 @@ from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.conditions import Condition, perturbed
 from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.system import System
 from asr_kd.evaluation.system_outputs import transcribe_all
-from asr_kd.evaluation.systems import System
 from asr_kd.features.perturb import generator_for
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS

@@ -26,23 +26,23 @@ from asr_kd.evaluation.comparison import (
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.seed_rows import SeedRow, SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import Transcriber, report_order
+from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
 from asr_kd.scoring.wer import Score, score, score_groups
 from asr_kd.text.normalize import ScoringNormalizer
 
 Change = Callable[[Utterance, Tensor], Tensor]
-"""What happens to a waveform [S] before anyone hears it."""
+"""A change of a waveform [S] before it is transcribed."""
 
 OutputTexts = Mapping[str, Mapping[str, str]]
-"""System's key → utterance id → what it wrote."""
+"""System's key → utterance id → text."""
 
 Report = Callable[[int], None]
-"""Called with the utterances that are done."""
+"""Called with the number of utterances that are done."""
 
 
 class TranscribedSet(NamedTuple):
-    """What was transcribed."""
+    """Transcripts of a set."""
 
     texts: dict[str, dict[str, str]]  # system's key → utterance id → text
     excluded: list[Excluded]  # utterances whose audio is damaged
@@ -63,7 +63,7 @@ def transcribe_all(
         recognizers: by their system's key.
         batch_seconds: audio handed to a system at once, padding included.
         change: applied to each waveform; None leaves them as they are.
-        known: what systems wrote of these very waveforms before; they are not asked again.
+        known: transcripts of these waveforms from before; used instead of transcribing again.
 
     Raises:
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
@@ -123,7 +123,7 @@ def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[
 
 @dataclass(frozen=True)
 class ReferenceSet:
-    """What was said in a test set."""
+    """References of a test set, with their speakers."""
 
     references: Mapping[str, str]
     """Utterance id → text."""

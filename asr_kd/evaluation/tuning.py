@@ -1,7 +1,4 @@
-"""The language model's weight and the score of a word that suit a system best: decoded over a grid on dev.
-
-The posteriors are computed once. Knows nothing of recipes.
-"""
+"""Tune the language model's weight and the word score: decode dev over a grid. The posteriors are computed once."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -25,14 +22,14 @@ WORD_SCORES = (-1.0, 0.0, 1.0, 2.0)
 
 
 class DevSet(NamedTuple):
-    """What is decoded: posteriors [T, V] of each utterance, and what it says."""
+    """Posteriors [T, V] and reference of each utterance."""
 
     log_probs: dict[str, Tensor]
     references: dict[str, str]
 
 
 class GridPoint(NamedTuple):
-    """A point of the grid, and what came of it."""
+    """A point of the grid and its errors."""
 
     lm_weight: float
     word_score: float
@@ -77,14 +74,14 @@ def tune(
 ) -> Tuning:
     """Decode dev at every point of the grid, then around the best one at half the distance.
 
-    Of points with as few errors, the one with the smallest weights is taken: they say least that dev has not shown.
+    Of points with as few errors, the one with the smallest weights is taken.
 
     Args:
         search: to be tuned; without a language model only the score of a word is.
         dev: what is decoded.
         normalizer: of the scores.
         lm_weights, word_scores: the grid.
-        progress: told points done and in all.
+        progress: called with the points done and their total.
     """
     weights = sorted(set(lm_weights)) if search.settings.lm is not None else [0.0]
     values = sorted(set(word_scores))

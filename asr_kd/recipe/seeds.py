@@ -1,4 +1,4 @@
-"""Which systems of a recipe are the same but for their seed: several training runs of one, a row of the report."""
+"""Systems of a recipe that differ only in their seed: several training runs of one system, a row of the report."""
 
 from typing import Any
 
@@ -39,7 +39,7 @@ def seed_rows_of(recipe: Recipe) -> SeedRows:
 
 
 def _but_for_the_seed(name: str, system: Any) -> str:
-    """Equal for runs of one system; a teacher that is there already is nobody's run."""
+    """A hash that is equal for runs of one system; the name for an existing teacher."""
     if not hasattr(system, "train"):
         return name
     plain = system.model_dump(mode="json")

@@ -1,4 +1,4 @@
-"""What a run prints at its end: the table, where the files are, and the next useful command."""
+"""Summary that a run prints at its end: the table, the places of the files, and the next command."""
 
 import shlex
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from asr_kd.recipe.stages import STAGES
 
 
 def print_summary(context: RunContext, command: Sequence[str], last: str, console: Console) -> None:
-    """Print what the stages up to `last` have made; `command` is the recipe and its overrides."""
+    """Print the results of the stages up to `last`; `command` is the recipe and its overrides."""
     work_dir = context.work_dir
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
         console.print(terminal_table(read_results(work_dir / "report")))

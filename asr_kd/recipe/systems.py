@@ -1,4 +1,4 @@
-"""The teachers and students of a recipe as systems to evaluate: which are there, who they are, what part they play."""
+"""The teachers and students of a recipe as systems to evaluate: which exist, their identities and roles."""
 
 import json
 from dataclasses import replace
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.systems import Role, System
+from asr_kd.evaluation.system import Role, System
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
@@ -39,7 +39,7 @@ def system_sha256(context: RunContext, name: str) -> str:
 
 
 def open_named(context: RunContext, name: str) -> System:
-    """A teacher or student of the recipe, ready to transcribe as the recipe's `evaluate.decoding` says."""
+    """A teacher or student of the recipe, ready to transcribe with the recipe's `evaluate.decoding`."""
     decoding = decoding_of(context, name)
     role, device = role_of(context, name), str(context.device)
     settings = context.recipe.teachers.get(name)
@@ -60,7 +60,7 @@ def open_named(context: RunContext, name: str) -> System:
 
 
 def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
-    """What the report says of teachers that the recipe does not train."""
+    """Facts for the report on teachers that the recipe does not train."""
     return {
         name: {**_description(settings), "bridge": context.recipe.bridge.strategy}
         for name, settings in context.recipe.teachers.items()
@@ -83,7 +83,7 @@ def _curve(path: Path) -> list[dict[str, Any]]:
 
 
 def role_of(context: RunContext, name: str) -> Role:
-    """The part a system plays in the table: `student-kd` and its teacher, `student-hard`, or one beside them."""
+    """A system's role in the table: `student-kd` and its teacher, `student-hard`, or another one."""
     recipe = context.recipe
     if name == "student-hard":
         return "student_hard"
@@ -95,9 +95,9 @@ def role_of(context: RunContext, name: str) -> Role:
 
 
 def teacher_of_student(recipe: Recipe, student: StudentSettings) -> str | None:
-    """The teacher that a student is measured against.
+    """The teacher that a student is compared with.
 
-    None where other systems' hypotheses taught it, or where it taught itself and several teachers are there.
+    None where its labels are other systems' hypotheses, or where it names no teacher and there are several.
     """
     unnamed = student.teacher is None
     if not recipe.teachers or (unnamed and (student.hypotheses is not None or len(recipe.teachers) > 1)):

@@ -10,7 +10,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.errors import AudioError, EvaluationError, RecipeError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, Tuning, tune
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, choose_device

@@ -1,1 +1,1 @@
-"""Words in, numbers out: error counts, and how far they can be trusted. Knows neither audio nor models."""
+"""Scoring of transcripts: word and character errors, confidence intervals, significance tests, agreement."""

@@ -1,7 +1,4 @@
-"""How much of what a student writes is its teacher's: WER of the one against the other, words only one of them gets.
-
-Knows scores, not how they came about.
-"""
+"""Agreement of a student's words with its teacher's: WER against the teacher, and words that only one has right."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -11,7 +8,7 @@ from asr_kd.scoring.alignment import Alignment, align_words
 from asr_kd.scoring.wer import Score, WordErrors, check_comparable, count_words
 
 LISTED = 10
-"""Words that are named of those that only one of the two gets."""
+"""Words listed of those that only one of the two has right."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +38,11 @@ def word_agreement(teacher: Score, student: Score) -> WordAgreement:
     check_comparable(teacher, student)
     outcomes: Counter[tuple[bool, bool]] = Counter()
     only: dict[tuple[bool, bool], Counter[str]] = {(True, False): Counter(), (False, True): Counter()}
-    for utterance_id, told in teacher.utterances.items():
-        heard = student.utterances[utterance_id]
-        rights = zip(told.reference.split(), correct_words(told.alignment), correct_words(heard.alignment), strict=True)
+    for utterance_id, first in teacher.utterances.items():
+        second = student.utterances[utterance_id]
+        rights = zip(
+            first.reference.split(), correct_words(first.alignment), correct_words(second.alignment), strict=True
+        )
         for word, by_teacher, by_student in rights:
             outcome = (by_teacher, by_student)
             outcomes[outcome] += 1
@@ -70,7 +69,7 @@ def correct_words(alignment: Alignment) -> Iterator[bool]:
 
 def _against_teacher(teacher: Score, student: Score) -> tuple[float | None, str | None]:
     """Both texts are normalized already; whisper's normalizer would rewrite its own output."""
-    told = [scored.hypothesis for scored in teacher.utterances.values()]
-    heard = [student.utterances[utterance_id].hypothesis for utterance_id in teacher.utterances]
-    words = sum((count_words(alignment) for alignment in align_words(told, heard)), WordErrors())
+    references = [scored.hypothesis for scored in teacher.utterances.values()]
+    hypotheses = [student.utterances[utterance_id].hypothesis for utterance_id in teacher.utterances]
+    words = sum((count_words(alignment) for alignment in align_words(references, hypotheses)), WordErrors())
     return (words.wer, None) if words.words else (None, "the teacher wrote no word")

@@ -1,7 +1,7 @@
 """Which word of a hypothesis stands for which of the reference: Levenshtein alignment, all edits cost 1, by jiwer.
 
 Its only home. sclite weighs a substitution 4 and the others 3, so that it sometimes prefers one error more: its totals
-are never below these (`tests/scoring/test_sclite.py`). Knows texts that are normalized already.
+are never below these (`tests/scoring/test_sclite.py`). Texts must be normalized already.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,8 +36,8 @@ def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Al
     # jiwer's default transforms would rewrite white space again; the normalizer has decided what a word is.
     to_words = jiwer.ReduceToListOfListOfWords()
 
-    def process(told: list[str], written: list[str]) -> Any:
-        return jiwer.process_words(told, written, to_words, to_words)
+    def process(references: list[str], written: list[str]) -> Any:
+        return jiwer.process_words(references, written, to_words, to_words)
 
     return _aligned(references, hypotheses, process, lambda text: len(text.split()))
 
@@ -46,8 +46,8 @@ def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> li
     """Align characters, the space between words among them, pair by pair."""
     to_characters = jiwer.ReduceToListOfListOfChars()
 
-    def process(told: list[str], written: list[str]) -> Any:
-        return jiwer.process_characters(told, written, to_characters, to_characters)
+    def process(references: list[str], written: list[str]) -> Any:
+        return jiwer.process_characters(references, written, to_characters, to_characters)
 
     return _aligned(references, hypotheses, process, len)
 
@@ -62,11 +62,13 @@ def _aligned(
     pairs = list(zip(references, hypotheses, strict=True))
     different = [pair for pair in pairs if pair[0] != pair[1]]
     chunks = iter(
-        process([told for told, _ in different], [text for _, text in different]).alignments if different else []
+        process([reference for reference, _ in different], [text for _, text in different]).alignments
+        if different
+        else []
     )
     return [
-        _same(length(told)) if told == written else tuple(_edit(chunk) for chunk in next(chunks))
-        for told, written in pairs
+        _same(length(reference)) if reference == written else tuple(_edit(chunk) for chunk in next(chunks))
+        for reference, written in pairs
     ]
 
 

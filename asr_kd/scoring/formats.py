@@ -1,7 +1,7 @@
 """Transcripts as other tools write them, a row each: Kaldi's `text`, sclite's trn and ctm; read and written.
 
 Sources: sclite's manual (NIST SCTK, doc/infmts.htm); Kaldi's data preparation. Rows that are not of the form go to the
-caller's `report`, which decides what becomes of them. Knows nothing of utterances.
+caller's `report`.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from asr_kd.errors import EvaluationError
 
 Report = Callable[[str], None]
-"""Takes what is wrong with a row."""
+"""Called with a description of a wrong row."""
 
 CHANNEL = "1"
 """What ctm files call the only channel."""
@@ -22,7 +22,7 @@ _COMMENT = ";;"
 
 
 class TimedWord(NamedTuple):
-    """A word and when it was said, seconds from the beginning."""
+    """A word with its time, seconds from the beginning."""
 
     word: str
     start: float
@@ -31,7 +31,7 @@ class TimedWord(NamedTuple):
 
 
 class TranscriptRow(NamedTuple):
-    """What a file says of one name."""
+    """One row of a file."""
 
     name: str
     """An utterance's id, or its audio file."""
@@ -86,7 +86,7 @@ def ctm_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
             continue
         channel, before = first.setdefault(fields[0], (fields[1], where))
         if channel != fields[1]:
-            report(f"{where}: {fields[0]!r} speaks on channel {fields[1]}, and in {before} on {channel}")
+            report(f"{where}: {fields[0]!r} is on channel {fields[1]}, and in {before} on {channel}")
             continue
         words.setdefault(fields[0], []).append(word)
     for name, timed in words.items():

@@ -1,8 +1,8 @@
 """MAPSSWE: the matched-pairs sentence-segment word error test (Gillick & Cox, ICASSP 1989), as NIST's sc_stats has it.
 
 Utterances are cut where both systems got at least two words in a row right; what lies between such places and holds an
-error is a segment, and segments are taken as independent. The test asks whether the two systems' errors a segment
-differ by 0 in the mean. Knows alignments only.
+error is a segment, and segments are taken as independent. The null hypothesis is that the mean difference of the
+two systems' errors a segment is 0.
 """
 
 import math
@@ -24,7 +24,7 @@ Slots = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class MatchedPairs:
-    """What the test found; `z` and `p` are None where they are undefined, and `reason` says why."""
+    """Result of the test; `z` and `p` are None where they are undefined, with the `reason`."""
 
     z: float | None
     """Negative when the first system makes fewer errors."""

@@ -3,7 +3,7 @@
 Test sets are resampled by utterance or, where `groups` are given, by whole speakers, whose utterances
 share their errors (Bisani & Ney 2004; blockwise: Liu & Peng 2019). All systems of a comparison see the
 same resamples, so a test set that is hard for all of them cancels out.
-Knows counts only, [N] = one entry an utterance: nothing of texts or models.
+Shapes: N utterances.
 """
 
 from collections.abc import Sequence

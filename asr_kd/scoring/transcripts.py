@@ -42,7 +42,7 @@ _TEXTS: dict[Side, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class Transcripts:
-    """What a file says, by utterance id, in its order."""
+    """Contents of a file, by utterance id, in its order."""
 
     path: Path
     form: TextForm
@@ -56,7 +56,7 @@ class Transcripts:
 
 
 def text_form_of(path: Path) -> TextForm:
-    """The form that a path's name promises.
+    """The form of a file by its name.
 
     Raises:
         EvaluationError: none.
@@ -66,7 +66,7 @@ def text_form_of(path: Path) -> TextForm:
     if path.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[path.suffix]
     raise EvaluationError(
-        "its name does not say in which form these transcripts are",
+        "the form of these transcripts does not follow from the file's name",
         where=path,
         expected=f"{', '.join(_BY_SUFFIX)}, or Kaldi's `text`",
         remedy="Rename it",
@@ -77,7 +77,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
     """Read a file of transcripts.
 
     Args:
-        side: what it stands for, which tells a row's texts apart.
+        side: which of a row's texts is read.
         form: None goes by its name.
 
     Raises:
@@ -115,7 +115,7 @@ def hypotheses_for(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[s
     """The texts of these utterances, and which of them the file leaves out and means as silent.
 
     A ctm file cannot name an utterance without a word, so one that is not in it counts as empty: all its words are
-    deletions. In the other forms that is an error, as it is when a file knows none of the ids.
+    deletions. In the other forms that is an error, as it is when a file has none of the ids.
 
     Raises:
         EvaluationError: utterances are not there.
@@ -157,7 +157,7 @@ def write_transcripts(
         words: utterance id → words with times, which `ctm` writes instead of `texts`, and `jsonl` beside them.
 
     Raises:
-        EvaluationError: an id or text that the form cannot say, or `ctm` of texts without times.
+        EvaluationError: an id or text that the form cannot represent, or `ctm` of texts without times.
         AsrKdError: the file cannot be written.
     """
     timed = words or {}

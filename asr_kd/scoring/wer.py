@@ -1,6 +1,6 @@
 """Word and character errors of hypotheses against references, matched by utterance id.
 
-The alignment is that of `alignment`. Knows nothing of audio, models or reports; intervals stand in `significance`.
+The alignment is that of `alignment`; intervals are in `significance`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -131,7 +131,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
     """Score hypotheses against the references of the same ids.
 
     Args:
-        references: utterance id → what was said. An empty one is legal: every hypothesised word is an insertion.
+        references: utterance id → reference text. An empty one is legal: every hypothesised word is an insertion.
         hypotheses: utterance id → what was recognised.
         normalizer: applied to both sides; WERs of different normalizers must never be compared.
 
@@ -181,7 +181,7 @@ def score_groups(scored: Score, groups: Mapping[str, str]) -> dict[str, GroupErr
 
 
 def check_comparable(first: Score, second: Score) -> None:
-    """Refuse to set two systems side by side that were not asked the same.
+    """Check that two systems were scored on the same utterances under the same normalizer.
 
     Raises:
         EvaluationError: other normalizers, utterances or references.
@@ -190,7 +190,7 @@ def check_comparable(first: Score, second: Score) -> None:
         raise EvaluationError(
             f"one score is under the normalizer {first.normalizer!r}, the other under {second.normalizer!r}",
             expected="one normalizer for both",
-            remedy="Score both again with the same one: error rates under different ones say nothing of each other",
+            remedy="Score both again with the same one: error rates under different normalizers are not comparable",
         )
     if list(first.utterances) != list(second.utterances):
         raise EvaluationError("the two scores are not of the same utterances", expected="the same ids in one order")

@@ -6,7 +6,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from asr_kd.evaluation.compute import arithmetic, count_macs, int8_size, quantised_bytes
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.models.subsampling import feature_frames_for
 from tests.helpers.spelled import SpellingTeacher
 from tests.helpers.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, VOCABULARY, noise_speech, save_tiny_model

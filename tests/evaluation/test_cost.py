@@ -5,7 +5,7 @@ import torch
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.cost_report import measure_costs, real_time_factors, weights_bytes
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 
 
 class Clock:

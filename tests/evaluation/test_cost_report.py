@@ -10,7 +10,7 @@ from asr_kd.evaluation.compute import counters, measure_energy
 from asr_kd.evaluation.cost_report import chunk_milliseconds, cost_report, measure_costs
 from asr_kd.evaluation.memory_use import Memory, how_to_open, measure_memory
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.models.settings import Context
 from tests.evaluation.test_cost import Clock
 from tests.helpers.spelled import SpellingTeacher

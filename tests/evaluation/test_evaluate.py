@@ -10,7 +10,7 @@ from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.scoring.wer import WordErrors
 
 SETTINGS = EvaluationSettings(

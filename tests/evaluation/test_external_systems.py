@@ -9,7 +9,7 @@ from asr_kd.evaluation.report import Report, read_results
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.scoring.transcripts import write_transcripts
 
 SETTINGS = EvaluationSettings(

@@ -14,7 +14,7 @@ from asr_kd.evaluation.report.terminal import terminal_table
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 
 SETTINGS = EvaluationSettings(
     normalizer="librispeech", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False

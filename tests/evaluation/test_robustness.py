@@ -12,7 +12,7 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.conditions import STANDARD, parse_condition, perturbed
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import BabbleSource, robustness_rows
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from tests.helpers.tiny_models import noise_speech
 
 

@@ -9,7 +9,7 @@ from asr_kd.evaluation.results import Measurements
 from asr_kd.evaluation.sample_measures import IS_TEACHER, NO_TEACHER, Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT
 from asr_kd.runtime.recognizer import open_recognizer

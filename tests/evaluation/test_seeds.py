@@ -17,7 +17,7 @@ from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.score_files import ScoringRequest, score_files
 from asr_kd.evaluation.seed_rows import SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.scoring.significance import Resampling
 from asr_kd.scoring.transcripts import write_transcripts
 

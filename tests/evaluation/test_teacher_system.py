@@ -12,7 +12,7 @@ from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary

@@ -101,7 +101,7 @@ def test_a_manifest_says_speakers_and_durations(tmp_path):
         ("a.ctm", "a 1 zero 0.1 w\n", "not name, channel, start"),
         ("a.ctm", "a 1 nan 0.1 w\n", "not name, channel, start"),
         ("a.ctm", "a 1 0 0.1 <ALT_BEGIN>\n", "not name, channel, start"),
-        ("a.ctm", "a 1 0 0.1 w\na 2 0 0.1 w\n", "speaks on channel 2, and in .* on 1"),
+        ("a.ctm", "a 1 0 0.1 w\na 2 0 0.1 w\n", "is on channel 2, and in .* on 1"),
         ("a.jsonl", "{\n", "not JSON"),
         ("a.jsonl", "[]\n", "list instead of a mapping"),
         ("a.jsonl", '{"text": "a"}\n', "neither id nor audio_filepath"),
@@ -111,7 +111,7 @@ def test_a_manifest_says_speakers_and_durations(tmp_path):
         ("a.jsonl", '{"id": "u", "text": "a", "words": [{"word": "a", "start": NaN, "end": 1}]}\n', "words are not"),
         ("a.jsonl", "", "holds no transcript"),
         ("a.trn", ";; only a comment\n", "holds no transcript"),
-        ("a.doc", "x (a)\n", "does not say in which form"),
+        ("a.doc", "x (a)\n", "the form of these transcripts does not follow"),
     ],
 )
 def test_what_is_no_transcript_is_named(name, content, message, tmp_path):

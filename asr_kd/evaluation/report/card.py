@@ -1,4 +1,4 @@
-"""Model cards in the Hugging Face format: YAML with a model-index, then what a reader must know. Plain data only."""
+"""Model cards in the Hugging Face format: YAML with a model-index, then results, use, limits and origin."""
 
 from collections.abc import Mapping
 from pathlib import Path

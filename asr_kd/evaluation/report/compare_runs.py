@@ -18,7 +18,7 @@ _SCORE_AGAIN = "Score their hypotheses again in the same way: asr-kd score"
 
 
 def open_runs(paths: Sequence[Path]) -> dict[str, Report]:
-    """Name of a run → its report; the name is that of its work_dir, with what tells it apart where two are alike.
+    """Name of a run → its report. A run is named after its work_dir, with as many parent folders as make names unique.
 
     Args:
         paths: work_dirs, report folders or files of results.
@@ -39,7 +39,7 @@ def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples:
     """Every system of every run, set by set, as plain data.
 
     ``runs`` → run → where it comes from; ``sets`` → set → rows of ``run``, ``key``, ``name``, ``wer`` (fractions) and
-    what else results.json says, with ``difference`` from the same system of the first run that has it: paired, over
+    further values of results.json, with ``difference`` from the same system of the first run that has it: paired, over
     the same speakers or utterances; null beside ``difference_reason``. ``seeds``: see `seeds_of_runs`.
 
     Args:
@@ -63,7 +63,7 @@ def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples:
 
 
 def check_comparable_runs(reports: Mapping[str, Report]) -> None:
-    """Refuse runs whose numbers say nothing of each other.
+    """Refuse runs whose numbers cannot be compared.
 
     Raises:
         EvaluationError: names the runs and their normalizers, or the set and the first reference that differs.
@@ -214,10 +214,10 @@ def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAUL
 
 
 def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resampling) -> dict[str, Any]:
-    told = {run: _by_id(run, name, report) for run, report in reports.items()}
-    first = next(iter(told.values()))
-    keys = [key for key in first if all(key in systems for systems in told.values())]
-    hashes = {references_sha256(rows.values()) for systems in told.values() for rows in systems.values()}
+    by_run = {run: _by_id(run, name, report) for run, report in reports.items()}
+    first = next(iter(by_run.values()))
+    keys = [key for key in first if all(key in systems for systems in by_run.values())]
+    hashes = {references_sha256(rows.values()) for systems in by_run.values() for rows in systems.values()}
     if not keys or len(hashes) > 1:
         raise EvaluationError(
             "the runs have no system in common" if not keys else "the runs were scored on different references",
@@ -229,12 +229,12 @@ def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resa
     errors: dict[str, list[int]] = {}
     for key in keys:
         texts: set[tuple[str, ...]] = set()
-        for run, systems in told.items():
+        for run, systems in by_run.items():
             own = [systems[key][utterance_id] for utterance_id in utterances]
-            said = tuple(row["hypothesis"] for row in own)
-            if said in texts:
+            outputs = tuple(row["hypothesis"] for row in own)
+            if outputs in texts:
                 continue  # the same model again, not another seed
-            texts.add(said)
+            texts.add(outputs)
             rows.setdefault(key, []).append(f"{run}/{key}")
             errors[f"{run}/{key}"] = [_errors(row) for row in own]
     speakers = [row.get("speaker") for row in utterances.values()]

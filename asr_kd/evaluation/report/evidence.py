@@ -24,7 +24,7 @@ from asr_kd.evaluation.report.utterance_views import choose, views
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.settings import ReportSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from asr_kd.progress import SILENT, Progress
 
 LEAST_PROBABILITY = 0.02
@@ -36,7 +36,7 @@ LONGEST_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class TokenPosteriors:
-    """Which tokens a system saw when, the blank left out."""
+    """Probabilities of a system's tokens over time, without the blank."""
 
     shift_ms: float
     offset_ms: float
@@ -49,7 +49,7 @@ class TokenPosteriors:
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """One utterance for eye and ear."""
+    """Audio, pictures and posteriors of one utterance."""
 
     test_set: str
     id: str
@@ -68,7 +68,7 @@ def gather_evidence(
     settings: ReportSettings,
     progress: Progress = SILENT,
 ) -> list[Evidence]:
-    """Look closely at the utterances that `views.choose` names, in its order.
+    """Collect the evidence of the utterances that `utterance_views.choose` selects, in its order.
 
     Args:
         results: of evaluating these systems on these sets.
@@ -87,13 +87,13 @@ def gather_evidence(
     for done, view in enumerate(chosen, start=1):
         waveform = read_utterance(known[view.test_set, view.id])
         found.append(evidence_of(view.test_set, view.id, waveform, systems, settings.audio))
-        progress.update("look closely", done, len(chosen), "utterances")
+        progress.update("audio and posteriors", done, len(chosen), "utterances")
     return found
 
 
 def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Sequence[System], audio: bool) -> Evidence:
     """One utterance, [S] at 16 kHz, through all systems that give posteriors."""
-    seen = {system.key: token_posteriors(system, waveform) for system in systems}
+    posteriors = {system.key: token_posteriors(system, waveform) for system in systems}
     return Evidence(
         test_set,
         utterance_id,
@@ -101,7 +101,7 @@ def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Seq
         envelope=envelope(waveform, ENVELOPE_COLUMNS),
         spectrogram=spectrogram(waveform),
         audio=sound(waveform) if audio else None,
-        posteriors={key: posteriors for key, posteriors in seen.items() if posteriors is not None},
+        posteriors={key: found for key, found in posteriors.items() if found is not None},
     )
 
 

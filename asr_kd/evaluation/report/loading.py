@@ -26,7 +26,7 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Report:
-    """Everything that can be shown of an evaluation."""
+    """An evaluation's results and hypotheses."""
 
     summary: Summary
     rows: Mapping[str, Mapping[str, Sequence[Row]]] = field(default_factory=dict)
@@ -57,7 +57,7 @@ def systems_of(found: Mapping[str, Any]) -> list[str]:
 
 
 def from_results(results: Results, summary: Summary) -> Report:
-    """A fresh evaluation, before anything is written; its sets say which references they were scored on."""
+    """A fresh evaluation, before anything is written; its sets carry the hash of their references."""
     rows = {
         name: {key: list(hypothesis_rows(found, result)) for key, result in found.systems.items()}
         for name, found in results.sets.items()

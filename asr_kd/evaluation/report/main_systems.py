@@ -8,7 +8,7 @@ from typing import Any
 from asr_kd.evaluation.cells import points
 from asr_kd.evaluation.report.document import Headline
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.systems import ROLES
+from asr_kd.evaluation.system import ROLES
 
 
 @dataclass(frozen=True)

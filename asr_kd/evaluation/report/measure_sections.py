@@ -339,7 +339,7 @@ def _cost_cells(cost: Plain) -> list[Cell]:
 
 
 def _reasons(cost: Plain) -> Iterator[str]:
-    yield f"MACs of {cost['macs_of']}; int8: {cost['size_bytes']['int8_of']}"
+    yield f"MACs: {cost['macs_of']}; int8: {cost['size_bytes']['int8_of']}"
     for quantity, key in (("memory", "rss_reason"), ("energy", "energy_reason")):
         if cost[key]:
             yield f"{quantity}: {cost[key]}"

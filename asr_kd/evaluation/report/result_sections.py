@@ -280,7 +280,7 @@ def _pair_table(styles: Styles, found: Plain) -> Iterator[ReportTable]:
         [styles[pair["first"]], styles[pair["second"]], points(pair["difference"]["wer"]),
          interval(pair["difference"]["low"], pair["difference"]["high"]),
          interval(pair["difference"]["low_speakers"], pair["difference"]["high_speakers"]),
-         optional(pair["mapsswe"]["z"], "{:+.2f}".format), probability(pair["mapsswe"]["p"]),
+         optional(pair["mapsswe"]["z"], lambda z: f"{z:+.2f}".replace("-", "−")), probability(pair["mapsswe"]["p"]),
          str(pair["mapsswe"]["segments"])]
         for pair in pairs[:PAIRS_SHOWN]
     ]  # fmt: skip
@@ -348,7 +348,7 @@ def _shades(values: Sequence[Sequence[float]]) -> list[list[int]]:
 def _teacher(model: Plain) -> str:
     source = f" ({model['source']})" if model.get("source") else ""
     weights = f", weights {model['sha256'][:SHORT_HASH]}…" if model.get("sha256") else ""
-    how = "as `evaluate.decoding` says" if model.get("decoding") else "greedily"
+    how = "with the settings of `evaluate.decoding`" if model.get("decoding") else "greedily"
     return (
         f"The teacher {model['name']}{source}{weights} was not trained by this run. Its training data is unknown here "
         f"and may contain these recordings or their transcripts. It is decoded {how}, in its own "

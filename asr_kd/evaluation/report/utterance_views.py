@@ -1,4 +1,4 @@
-"""Every utterance with what each system made of it, word by word, the worst first. Knows texts only, no audio."""
+"""Every utterance with the outputs of all systems, aligned word by word, those with most errors first."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ Kind = Literal["substitutions", "deletions", "insertions"]
 
 @dataclass(frozen=True, slots=True)
 class SystemOutput:
-    """What one system made of an utterance."""
+    """One system's output for an utterance."""
 
     text: str
     edits: str
@@ -32,7 +32,7 @@ class SystemOutput:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """One utterance and all systems."""
+    """One utterance with the outputs of all systems."""
 
     test_set: str
     id: str
@@ -59,8 +59,11 @@ def worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
 
 
 def choose(found: Sequence[View], main: MainSystems, count: int) -> list[View]:
-    """Utterances worth listening to, from four groups in turn: the worst, those that only the student got wrong, those
-    that only the teacher got wrong, and the longest that both got right."""
+    """Select utterances to show with audio, from four groups in turn.
+
+    The groups are those with most errors of the student, those that only the student got wrong, those that only the
+    teacher got wrong, and the longest that both got right.
+    """
     student, teacher = main.student, main.teacher
     only_student = [view for view in found if view.errors(student) and not view.errors(teacher)]
     only_teacher = [view for view in found if view.errors(teacher) and not view.errors(student)]
@@ -80,7 +83,7 @@ def choose(found: Sequence[View], main: MainSystems, count: int) -> list[View]:
 
 
 def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str, str]]]:
-    """How often a system wrote one word for another: (reference, hypothesis), one side empty where there is none."""
+    """Count how often a system confused words: (reference, hypothesis), one side empty where there is none."""
     counts: dict[Kind, Counter[tuple[str, str]]] = {
         "substitutions": Counter(),
         "deletions": Counter(),

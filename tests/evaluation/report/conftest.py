@@ -10,7 +10,7 @@ from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report, open_report
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 
 SETTINGS = EvaluationSettings(bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False)
 FACTS = RunFacts(

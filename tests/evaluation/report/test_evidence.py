@@ -21,7 +21,7 @@ from asr_kd.evaluation.report.evidence import (
     token_posteriors,
 )
 from asr_kd.evaluation.settings import ReportSettings
-from asr_kd.evaluation.systems import System
+from asr_kd.evaluation.system import System
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 
 

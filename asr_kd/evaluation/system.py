@@ -1,7 +1,4 @@
-"""The systems under comparison: a name, a role and something that transcribes.
-
-Knows nothing of how they are scored.
-"""
+"""The systems under comparison: a name, a role and something that transcribes."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -52,9 +49,9 @@ class Named(Protocol):
 class System:
     """One row of the table.
 
-    `weights` is the file, or the model folder or bundle, whose size is reported; where there is none to look at,
-    `size_bytes` says it. `details` go into the report's `models` as they are (chunk_ms, seed, sha256, …); plain data
-    only.
+    `weights` is the file, or the model folder or bundle, whose size is reported; without such a file,
+    `size_bytes` gives the size. `details` go into the report's `models` as they are (chunk_ms, seed,
+    sha256, …); plain data only.
     """
 
     name: str
