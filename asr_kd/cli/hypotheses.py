@@ -25,6 +25,7 @@ class Normalizer(StrEnum):
 
     none = "none"
     librispeech = "librispeech"
+    unicode = "unicode"
 
 
 @targets_app.command("import")

@@ -15,6 +15,7 @@ class ScoringNormalizerName(StrEnum):
 
     none = "none"
     librispeech = "librispeech"
+    unicode = "unicode"
     whisper = "whisper"
 
 

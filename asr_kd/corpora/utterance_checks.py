@@ -12,13 +12,13 @@ from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, length_problem
 from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
-from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.normalize import Normalizer, letters_beyond_english, normalize
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 THREADS = 4
 """Files decoded at a time; libsndfile releases the interpreter lock."""
 
-NOTES = frozenset({"other sample rate", "no transcript", "audio used twice"})
+NOTES = frozenset({"other sample rate", "no transcript", "audio used twice", "letters of another script"})
 """Kinds that do no harm; every other kind is a problem."""
 
 LOOKAHEAD_MS = 30
@@ -216,6 +216,9 @@ def _text_rows(
     if not text.split():
         yield row("empty transcript", f"{utterance.text[:60]!r}")
         return
+    beyond = letters_beyond_english([utterance.text]) if normalizer == "librispeech" else ""
+    if beyond:
+        yield row("letters of another script", f"{beyond[:20]}: the normalizer librispeech is for English; use unicode")
     unknown = vocabulary.unknown_characters(text) if vocabulary is not None else []
     if unknown:
         yield row("characters outside the vocabulary", f"{' '.join(map(repr, unknown))} in {text[:60]!r}")

@@ -15,7 +15,7 @@ from torch import Tensor
 from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.hotwords import Hotwords
+from asr_kd.decoding.hotwords import Hotwords, written_hotword
 from asr_kd.decoding.lexicon import Lexicon, build_lexicon, read_words, separator_of
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
 from asr_kd.decoding.streaming_beam import StreamingBeam, num_candidates, searched_frames
@@ -34,7 +34,8 @@ class BeamSearch:
         settings: of kind `beam`.
 
     Raises:
-        LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary.
+        LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary; or a hotword holds
+            characters outside it.
         MissingExtraError: flashlight-text is not installed.
 
     Attributes:
@@ -42,7 +43,9 @@ class BeamSearch:
     """
 
     def __init__(self, vocabulary: Vocabulary, settings: DecodingSettings) -> None:
-        self.vocabulary, self.settings = vocabulary, settings
+        self.vocabulary = vocabulary
+        hotwords = tuple(written_hotword(phrase, vocabulary) for phrase in settings.hotwords)
+        self.settings = settings.model_copy(update={"hotwords": hotwords})
         self.lexicon = None if settings.lexicon is None else self._read_lexicon()
         entries = list(vocabulary.symbols) if self.lexicon is None else list(self.lexicon.spellings)
         self._entries = entries

@@ -6,10 +6,31 @@ biasing"). The automaton works on characters, so it suits any vocabulary and who
 borders: CAT does not match in CATALOG.
 """
 
+import unicodedata
 from collections import deque
 from collections.abc import Sequence
 
-from asr_kd.text.vocabulary import WORD_SEPARATOR
+from asr_kd.errors import LanguageModelError
+from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
+
+
+def written_hotword(phrase: str, vocabulary: Vocabulary) -> str:
+    """Return a hotword as the vocabulary writes it: unchanged, or in upper or lower case.
+
+    Raises:
+        LanguageModelError: it holds characters that no token contains, so that it could never match.
+    """
+    known = {character for symbol in vocabulary.symbols for character in symbol} | {" "}
+    phrase = " ".join(unicodedata.normalize("NFC", phrase).split())
+    for written in (phrase, phrase.upper(), phrase.lower()):
+        if set(written) <= known:
+            return written
+    unknown = min((set(written) - known for written in (phrase, phrase.upper(), phrase.lower())), key=len)
+    raise LanguageModelError(
+        f"the hotword {phrase!r} holds {', '.join(map(repr, sorted(unknown)))}",
+        expected="characters of the model's tokens",
+        remedy="Write hotwords as the transcripts are written, numbers and foreign letters spelled out",
+    )
 
 
 class Hotwords:

@@ -9,7 +9,7 @@ from typing import Self, TypeVar
 
 from asr_kd.errors import EvaluationError
 from asr_kd.scoring.alignment import Alignment, align_characters, align_words
-from asr_kd.text.normalize import ScoringNormalizer, normalize
+from asr_kd.text.normalize import ScoringNormalizer, letters_beyond_english, normalize
 
 EXAMPLES = 3
 """How many ids an error message names."""
@@ -136,9 +136,12 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
         normalizer: applied to both sides; WERs of different normalizers must never be compared.
 
     Raises:
-        EvaluationError: no references, other ids on one side, or not one word in all references.
+        EvaluationError: no references, other ids on one side, not one word in all references, or references in other
+            scripts under `whisper`.
     """
     _check_ids(references, hypotheses)
+    if normalizer == "whisper":
+        _check_english(references)
     reference_texts = [_spaced(normalize(text, normalizer)) for text in references.values()]
     hypothesis_texts = [_spaced(normalize(hypotheses[utterance_id], normalizer)) for utterance_id in references]
     if not any(reference_texts):
@@ -202,6 +205,17 @@ def check_comparable(first: Score, second: Score) -> None:
 def count_words(alignment: Alignment) -> WordErrors:
     """The word errors of an alignment."""
     return _counted(WordErrors, alignment)
+
+
+def _check_english(references: Mapping[str, str]) -> None:
+    """Refuse other scripts, of which Whisper's English normalizer drops marks, so that different words are equal."""
+    beyond = letters_beyond_english(references.values())
+    if beyond:
+        raise EvaluationError(
+            f"the references hold {' '.join(beyond[:20])}",
+            expected="English under the normalizer 'whisper'",
+            remedy="Score with the normalizer 'unicode', which is for all scripts",
+        )
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:

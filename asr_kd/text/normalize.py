@@ -1,34 +1,47 @@
-"""References and hypotheses into comparable words.
+"""Normalizers: references and hypotheses as comparable words.
 
-One normalizer is stated for every number the project prints; WERs under different ones are not comparable.
-Knows nothing of vocabularies or scores.
+Every printed number states its normalizer; error rates under different ones are not comparable. Whisper's English
+normalizer comes from the package whisper-normalizer (extra `whisper`), which only this file imports.
 """
 
 import functools
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
 from asr_kd.errors import MissingExtraError
 
-Normalizer = Literal["none", "librispeech"]
-"""`none` leaves the text as it is; `librispeech` writes it as that corpus does: upper case, words and '."""
+Normalizer = Literal["none", "librispeech", "unicode"]
+"""`none` leaves text as it is; `librispeech` writes English as that corpus does: upper case, words and '; `unicode` is
+for all languages and scripts: case folded, without punctuation."""
 
-ScoringNormalizer = Literal["none", "librispeech", "whisper"]
-"""For scoring there is `whisper` too, which writes what nobody says ("21" for "twenty one"): not to train on."""
+ScoringNormalizer = Literal["none", "librispeech", "unicode", "whisper"]
+"""For scoring English there is `whisper` too. It rewrites words ("21" for "twenty one"), so it is not for training."""
+
+CACHED_TEXTS = 50_000
+"""Results of `whisper` that are kept; references are normalized for every system, at a fifth of a millisecond each."""
 
 _ASCII_OTHER = re.compile(r"[^A-Z0-9']+")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
+_INVISIBLE = re.compile(
+    r"[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+)
+"""Default-ignorable characters: soft hyphen, joiners (ZWJ, ZWNJ), marks of direction, variation selectors."""
+
+_INSIDE_WORDS = "'·׳״"
+"""Punctuation that belongs to a word between two of its letters."""
 
 
 def normalize(text: str, normalizer: ScoringNormalizer) -> str:
-    """Rewrite a transcript so that equal words are equal strings.
+    """Rewrite a transcript so that equal words are equal strings; twice gives the same as once, `whisper` aside.
 
-    `librispeech`: NFC, curly apostrophes straight, upper case, everything but letters, marks, digits and ' to a
-    space, apostrophes outside words dropped, white space collapsed. It never rewrites words (no "21" for
-    "twenty one"), and applying it twice changes nothing.
-    `whisper`: see `text.whisper`; English only.
+    `librispeech`: NFC, curly apostrophes straight, upper case, everything but letters, marks, digits and ' to a space,
+    apostrophes outside words dropped. Invisible characters (soft hyphen, joiners) are dropped; ı differs from i.
+    `unicode`: Unicode's NFKC_Casefold, then everything but letters, marks and digits to a space; apostrophes, middle
+    dots, geresh and gershayim stay inside words. Marks such as the vowel signs of Indic scripts stay.
+    `whisper`: Radford et al. 2022, appendix C; lower case, American spelling, contractions expanded, numbers as digits,
+    fillers and text in brackets dropped. English only.
 
     Raises:
         ValueError: no such normalizer.
@@ -37,16 +50,37 @@ def normalize(text: str, normalizer: ScoringNormalizer) -> str:
     if normalizer == "none":
         return text
     if normalizer == "whisper":
-        return normalize_as_whisper(text)
+        return _normalize_as_whisper(text)
+    if normalizer == "unicode":
+        return _normalize_any_script(text)
     if normalizer != "librispeech":
         raise ValueError(f"normalizer {normalizer!r}: expected one of {', '.join(get_args(ScoringNormalizer))}")
     if text.isascii():  # most of English: the same, ten times faster
         words = _ASCII_OTHER.sub(" ", text.upper().replace("`", "'")).split()
         return " ".join(word for word in words if word.strip("'"))
-    # NFC after upper case: that can leave a letter and its mark apart (ǰ → J + caron).
-    upper = unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).upper()).translate(_APOSTROPHES)
+    # NFC after upper case, which can separate a letter from its mark (ǰ → J + caron).
+    composed = unicodedata.normalize("NFC", _INVISIBLE.sub("", text))
+    upper = "ı".join(part.upper() for part in composed.split("ı"))
+    upper = unicodedata.normalize("NFC", upper).translate(_APOSTROPHES)
     words = "".join(symbol if symbol == "'" or _is_word_part(symbol) else " " for symbol in upper).split()
     return " ".join(word for word in words if word.strip("'"))
+
+
+def letters_beyond_english(texts: Iterable[str]) -> str:
+    """Return the letters and marks of texts that English rules (`librispeech`, `whisper`) are not made for, sorted.
+
+    These are letters of other scripts than Latin, their marks, and the dotless ı.
+    """
+    symbols = {symbol for text in texts if not text.isascii() for symbol in text}
+    return "".join(sorted(symbol for symbol in symbols if not symbol.isascii() and _is_beyond_english(symbol)))
+
+
+def _is_beyond_english(symbol: str) -> bool:
+    category = unicodedata.category(symbol)[0]
+    if category == "M":
+        return not "\u0300" <= symbol <= "\u036f"
+    latin = symbol in "ʼªº" or unicodedata.name(symbol, "").startswith("LATIN")
+    return symbol == "ı" or (category == "L" and not latin)
 
 
 @functools.lru_cache(maxsize=4_096)  # half of a test set's scoring time otherwise
@@ -54,17 +88,21 @@ def _is_word_part(symbol: str) -> bool:
     return unicodedata.category(symbol)[0] in "LMN"
 
 
-REMEMBERED = 50_000
-"""Texts whose result is kept: references are normalized for every system, at a fifth of a millisecond each."""
+def _normalize_any_script(text: str) -> str:
+    before = None
+    text = _INVISIBLE.sub("", text)
+    while text != before:  # folding can give characters that compose or fold again
+        before, text = text, unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
+        text = _INVISIBLE.sub("", text)
+    kept = [
+        symbol if symbol in _INSIDE_WORDS or _is_word_part(symbol) else " " for symbol in text.translate(_APOSTROPHES)
+    ]
+    words = (word.strip(_INSIDE_WORDS) for word in "".join(kept).split())
+    return " ".join(word for word in words if word)
 
 
-@functools.lru_cache(maxsize=REMEMBERED)
-def normalize_as_whisper(text: str) -> str:
-    """A transcript as Whisper's papers score it.
-
-    Raises:
-        MissingExtraError: the extra `whisper` is not installed.
-    """
+@functools.lru_cache(maxsize=CACHED_TEXTS)
+def _normalize_as_whisper(text: str) -> str:
     return _normalizer()(text)
 
 

@@ -1,5 +1,6 @@
-"""What models spell with: the settings, and the vocabulary that they and some transcripts give."""
+"""Settings of vocabularies, and building a vocabulary from them and transcripts."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -10,19 +11,21 @@ from asr_kd.config import Settings
 from asr_kd.errors import VocabularyError
 from asr_kd.files import sha256_of_file
 from asr_kd.text.bpe import MODEL
-from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.normalize import Normalizer, letters_beyond_english, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
 TOKENS = "tokens.txt"
 
+_log = logging.getLogger(__name__)
+
 
 class VocabularySettings(Settings):
-    """What the models spell with."""
+    """The tokens of the models."""
 
     kind: Literal["characters", "bpe", "file"] = "characters"
-    """Characters of the training transcripts, subwords learned from them, or a vocabulary that is there already."""
+    """Characters of the training transcripts, subwords learned from them, or an existing vocabulary."""
     normalizer: Normalizer = "librispeech"
-    """Applied to transcripts before training and, to both sides, before scoring."""
+    """Applied to transcripts before training and, to both sides, before scoring; `unicode` for all scripts."""
     size: int | None = Field(default=None, ge=3, le=65_536)
     """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours."""
     alphabet: str | None = None
@@ -32,11 +35,11 @@ class VocabularySettings(Settings):
 
     @field_validator("path")
     @classmethod
-    def _home_is_known(cls, path: Path | None) -> Path | None:
+    def _expand_home(cls, path: Path | None) -> Path | None:
         return path.expanduser() if path else None
 
     @model_validator(mode="after")
-    def _fits_its_kind(self) -> "VocabularySettings":
+    def _check_kind(self) -> "VocabularySettings":
         owner = {"size": "bpe", "alphabet": "characters", "path": "file"}
         given = [key for key in owner if getattr(self, key) is not None]
         wrong = [key for key in given if owner[key] != self.kind]
@@ -53,7 +56,7 @@ class VocabularySettings(Settings):
         return self
 
     def _can_be_written(self, character: str) -> bool:
-        inside = f"A{character}A"
+        inside = f"1{character}1"
         return normalize(inside, self.normalizer) == inside
 
     @property
@@ -65,11 +68,13 @@ class VocabularySettings(Settings):
 
 
 def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Vocabulary:
-    """The vocabulary that the settings ask for.
+    """Build or load the vocabulary of settings.
+
+    Letters of another script under the English normalizer are logged as a warning.
 
     Args:
-        settings: which kind, and the normalizer.
-        texts: training transcripts as they stand in the corpus; normalized here.
+        settings: kind and normalizer.
+        texts: training transcripts of the corpus, before normalization.
 
     Raises:
         VocabularyError: the file is not a vocabulary, or the transcripts do not give one (none, reserved characters,
@@ -77,7 +82,15 @@ def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Voca
     """
     if settings.tokens_path is not None:
         return Vocabulary.load(settings.tokens_path)
-    normalized = [settings.alphabet] if settings.alphabet else [normalize(text, settings.normalizer) for text in texts]
+    texts = [settings.alphabet] if settings.alphabet else list(texts)
+    beyond = letters_beyond_english(texts) if settings.normalizer == "librispeech" else ""
+    if beyond:
+        _log.warning(
+            "vocabulary.normalizer: librispeech is for English, the transcripts hold %s. Set vocabulary.normalizer and "
+            "evaluation.normalizer to unicode, which is for all scripts",
+            " ".join(beyond[:20]),
+        )
+    normalized = texts if settings.alphabet else [normalize(text, settings.normalizer) for text in texts]
     if settings.size is not None:
         return Vocabulary.subwords(normalized, settings.size)
     vocabulary = Vocabulary.characters(normalized)
@@ -91,7 +104,7 @@ def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Voca
 
 
 def vocabulary_fingerprint(settings: VocabularySettings) -> list[str]:
-    """Hashes of the files that the settings name, for those who must notice when these change; often none.
+    """Return hashes of the files that the settings name, for cache keys; often none.
 
     Raises:
         VocabularyError: there is no such file.
@@ -100,6 +113,6 @@ def vocabulary_fingerprint(settings: VocabularySettings) -> list[str]:
     if tokens is None:
         return []
     if not tokens.is_file():
-        raise VocabularyError("is not there", where=tokens, expected="a tokens.txt", remedy="Mend vocabulary.path")
+        raise VocabularyError("no such file", where=tokens, expected="a tokens.txt", remedy="Correct vocabulary.path")
     paths = [tokens, tokens.with_name(MODEL)]
     return [sha256_of_file(path) for path in paths if path.is_file()]

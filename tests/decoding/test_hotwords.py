@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.hotwords import Hotwords
+from asr_kd.decoding.beam import BeamSearch
+from asr_kd.decoding.hotwords import Hotwords, written_hotword
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.errors import LanguageModelError
+from asr_kd.text.vocabulary import Vocabulary
 
 SCORE = 6.0
 
@@ -54,3 +58,17 @@ def test_parts_are_given_in_advance_and_given_back():
 
 def test_no_phrase_earns_nothing():
     assert total(Hotwords([], SCORE), list("ANY▁TEXT")) == 0
+
+
+@pytest.mark.parametrize(
+    ("symbols", "phrase", "written"),
+    [("ABC'", "Ab c", "AB C"), ("abc", "CAB", "cab"), ("aAbB", "Ab", "Ab"), ("É", "e\u0301", "É")],
+)
+def test_hotwords_are_written_as_the_vocabulary_writes(symbols, phrase, written):
+    assert written_hotword(phrase, Vocabulary(("<blk>", "▁", *symbols))) == written
+
+
+@pytest.mark.parametrize(("phrase", "found"), [("AB3", "'3'"), ("привет", "'в', 'е', 'и', 'п', 'р', 'т'")])
+def test_a_hotword_that_cannot_match_is_refused_by_name(phrase, found):
+    with pytest.raises(LanguageModelError, match=f"the hotword '{phrase}' holds {found}"):
+        BeamSearch(Vocabulary(("<blk>", "▁", *"ABC")), DecodingSettings(kind="beam", hotwords=(phrase,)))

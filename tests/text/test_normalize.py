@@ -52,5 +52,5 @@ def test_none_changes_nothing(text):
 
 
 def test_another_name_is_refused():
-    with pytest.raises(ValueError, match="expected one of none, librispeech, whisper"):
+    with pytest.raises(ValueError, match="expected one of none, librispeech, unicode, whisper"):
         normalize("a", "kaldi")  # type: ignore[arg-type]
