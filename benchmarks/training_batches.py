@@ -52,7 +52,7 @@ def make_dataset(
 
 def load(dataset: SpeechDataset, draws: Sequence[Draw]) -> Batch:
     """One batch, as the trainer's loader makes it."""
-    return collate_batch(dataset.__getitems__(draws))
+    return collate_batch([dataset[draw] for draw in draws])
 
 
 def frames_of(batch: Batch) -> int:

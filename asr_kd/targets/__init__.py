@@ -3,9 +3,8 @@
 Knows teachers and manifests, not students: soft targets outlive students.
 """
 
-from asr_kd.targets.collate import collate
+from asr_kd.posteriors.types import collate
 from asr_kd.targets.extract import ExtractionReport, extract
-from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store, StoreInfo
 from asr_kd.targets.variants import variant_name
@@ -14,7 +13,6 @@ __all__ = [
     "ExtractionReport",
     "Store",
     "StoreInfo",
-    "StoredTargets",
     "TargetSettings",
     "collate",
     "extract",

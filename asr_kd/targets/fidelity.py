@@ -11,7 +11,6 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.targets.layers import hear, read_layer
-from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store
 from asr_kd.targets.teacher_assignment import batches_by_teacher
@@ -76,7 +75,7 @@ def measure_fidelity(
     )
 
 
-def compare(log_probs: torch.Tensor, stored: StoredTargets, blank_id: int) -> torch.Tensor:
+def compare(log_probs: torch.Tensor, stored: SparsePosteriors, blank_id: int) -> torch.Tensor:
     """What a stored utterance lost of its dense posteriors.
 
     Args:

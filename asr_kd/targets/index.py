@@ -47,7 +47,7 @@ def read_index(place: Storage, form: IndexForm[S]) -> S:
             f"format version {data.get('version')!r}",
             expected=f"version {form.version}",
             where=where,
-            remedy=f"Use the release of asr-kd that wrote it. {form.make_again}",
+            remedy=form.make_again,
         )
     try:
         return parse_settings(form.kind, data, where)

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import TargetsError, VocabularyError
+from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.packing import StoredTargets
 from asr_kd.targets.shard_manifest import FILES_AT_ONCE
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, read_info
@@ -124,7 +124,7 @@ def _spread(available: int, wanted: int) -> list[int]:
     return [round(index * (available - 1) / max(count - 1, 1)) for index in range(count)]
 
 
-def _sums(targets: StoredTargets, blank_id: int) -> Tensor:
+def _sums(targets: SparsePosteriors, blank_id: int) -> Tensor:
     """Frames, and sums over them of kept mass, entropy and blanks."""
     probs = targets.probs.double()
     mass = probs.sum(-1)

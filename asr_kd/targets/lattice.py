@@ -7,7 +7,7 @@ from itertools import groupby
 from pathlib import Path
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.packing import StoredTargets
+from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.targets.store import Store, StoreInfo
 from asr_kd.targets.store_vocabulary import read_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
@@ -84,7 +84,7 @@ def _drawn(store: Store, seed: int | None) -> str:
     return generator.choice(store.ids_in(shard))
 
 
-def _frames(targets: StoredTargets) -> Iterator[_Frame]:
+def _frames(targets: SparsePosteriors) -> Iterator[_Frame]:
     for tokens, probs in zip(targets.tokens.tolist(), targets.probs.tolist(), strict=True):
         yield _Frame(tuple((token, prob) for token, prob in zip(tokens, probs, strict=True) if prob > 0))
 

@@ -3,7 +3,7 @@
 A sequence of frames becomes *events*: 0 is a run of certain blanks (its length goes to `runs`), n is a frame with n
 entries. Such a frame has n tokens by falling probability and n codes: which share of the frame is tail, which share of
 what remains is the second entry, which share of what then remains the third, and so on; the largest entry gets the last
-remainder, so a frame always sums to 1. Knows arrays, nothing of bits, files or utterances.
+remainder, so a frame always sums to 1.
 
 A code is a share's angle, arcsin √share, in equal steps. An error Δ of the angle costs 2Δ² nats wherever it is made, so
 no bits go into decimals of what is small anyway.
@@ -18,26 +18,25 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+from asr_kd.posteriors.types import SparsePosteriors
 
 MAX_RUN = 255
 """Longest run of one event; longer ones are cut. One byte."""
 
 
-class StoredTargets(NamedTuple):
-    """One utterance's soft targets, as read from a store."""
-
-    tokens: Tensor  # [T, K] int32, by falling probability; 0 at fillers
-    probs: Tensor  # [T, K] float32; 0 at fillers; what is missing to 1 is the tail
-
-
 class Packed(NamedTuple):
-    """One sequence of frames as small integers, not yet as bits."""
+    """One row of a store: a sequence of frames as small integers."""
 
     events: NDArray[np.uint8]  # [E]
     runs: NDArray[np.uint8]  # [R]
     tokens: NDArray[np.int32]  # [N]
     codes: NDArray[np.uint8]  # [N]
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return int(np.count_nonzero(self.events)) + int(self.runs.sum())
 
 
 @dataclass(frozen=True)
@@ -88,8 +87,8 @@ class Codec:
             codes[kept[written]],
         )
 
-    def unpack(self, packed: Packed) -> StoredTargets:
-        """Frames of `packed`, of one sequence or several end to end; K is the most entries that any of them has."""
+    def unpack(self, packed: Packed) -> SparsePosteriors:
+        """Posteriors [T, K] (int32, float32) of one row or several end to end; K is the most entries of a frame."""
         is_run = packed.events == 0
         lengths = np.ones(len(packed.events), np.int64)
         lengths[is_run] = packed.runs
@@ -110,7 +109,7 @@ class Codec:
         probs = np.zeros((num_frames, width), np.float32)
         probs[:, 0] = 1.0 - self.certain_tail
         probs[frames] = _probs_of(shares)
-        return StoredTargets(torch.from_numpy(tokens), torch.from_numpy(probs))
+        return SparsePosteriors(torch.from_numpy(tokens), torch.from_numpy(probs))
 
     def _encode(self, probs: NDArray[np.float64], kept: NDArray[np.bool_]) -> NDArray[np.uint8]:
         """Codes [T, K] of the tail (column 0) and of all entries but the largest."""
@@ -123,7 +122,7 @@ class Codec:
 
     @cached_property
     def _shares(self) -> NDArray[np.float64]:
-        """What each code says. The first and the last stand for the middle of their half step: no share is 0 or 1."""
+        """Share of each code. The first and the last stand for the middle of their half step: no share is 0 or 1."""
         steps = np.arange(self.levels + 1, dtype=np.float64)
         steps[0], steps[-1] = 0.25, self.levels - 0.25
         return np.square(np.sin(steps / self.levels * (np.pi / 2)))

@@ -1,9 +1,9 @@
-"""One file of packed soft targets: utterances × variants, in safetensors.
+"""One file of soft targets: utterances × variants, in safetensors, as compressed blocks of rows.
 
-Bits of all utterances lie end to end in whole bytes, so that a short one costs no header of its own; the codes they are
-written in stand beside them once. Knows the file's inside; hashes and the index are the store's.
+Hashes and the index are the store's.
 """
 
+import bisect
 import hashlib
 import json
 import zlib
@@ -17,10 +17,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.codebook import Book, fit, read_books, write_books
+from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.targets.blocks import Block, BlockCache, CompressedRows, compress_rows, read_block
 from asr_kd.targets.packing import Codec, Packed
-from asr_kd.targets.stored import Stored
-from asr_kd.targets.streams import STREAMS, Coded, encode, streams_of
 
 Array = NDArray[Any]
 
@@ -49,13 +48,13 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
     tensors: dict[str, Array] = {
         # Sorted ids share their beginnings: compressed they take a quarter, and short utterances would notice.
         "ids": np.frombuffer(zlib.compress(json.dumps(sorted(utterances)).encode(), level=9), np.uint8),
-        **_in_bits(codec, "", [row.packed for row in rows]),
+        **_blocks(codec, "", [row.packed for row in rows]),
     }
     for name in sorted({name for row in rows for name in row.posteriors}):
-        tensors |= _in_bits(codec, f"posteriors.{name}.", [row.posteriors[name] for row in rows])
+        tensors |= _blocks(codec, f"posteriors.{name}.", [row.posteriors[name] for row in rows])
     for name in sorted({name for row in rows for name in row.arrays}):
         tensors[f"array.{name}"] = _concatenate([row.arrays[name] for row in rows], np.uint8)
-        tensors[f"array.{name}.lens"] = _smallest([len(row.arrays[name]) for row in rows])
+        tensors[f"array.{name}.lens"] = _narrowed(np.array([len(row.arrays[name]) for row in rows], np.int64))
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
 
@@ -78,13 +77,13 @@ def _part_of(tensor: str) -> str:
     return rest.partition(".")[0] if kind in ("posteriors", "array") else FRAMES
 
 
-class _Sequences(NamedTuple):
-    """Packed sequences of all rows."""
+class _Rows(NamedTuple):
+    """Compressed rows of all utterances and variants, in memory."""
 
-    bits: Array  # end to end, in memory: less than a byte a frame
-    num_events: list[int]
-    offsets: list[int]
-    books: list[Book]
+    data: bytes
+    column_bytes: list[list[int]]
+    block_ends: list[int]  # bytes, with a 0 in front
+    first_rows: list[int]  # of each block, and the number of rows
 
 
 class Shard:
@@ -94,44 +93,50 @@ class Shard:
         path: a file whose hash was already found right.
         codec: from the store's description.
         num_variants: rows an utterance.
+        cache: of decompressed blocks, shared by the shards of a store.
 
     Raises:
         TargetsError: the file is not such a shard.
     """
 
-    def __init__(self, path: Path, codec: Codec, num_variants: int) -> None:
+    def __init__(self, path: Path, codec: Codec, num_variants: int, cache: BlockCache | None = None) -> None:
         self.path = path
+        self._cache = cache or BlockCache()
         self._codec = codec
         self._num_variants = num_variants
         try:
             self._file = safe_open(path, framework="np")
             self.ids: list[str] = json.loads(zlib.decompress(self._file.get_tensor("ids").tobytes()))
-            self._frames = self._sequences("")
+            self._frames = self._load("")
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
-        self._further: dict[str, _Sequences] = {}
+        self._further: dict[str, _Rows] = {}
         self._offsets: dict[str, Array] = {}
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._row
 
-    def find(self, utterance_id: str, variant: int) -> Stored:
-        """Targets of an utterance that is in this shard."""
-        return self._find(self._frames, utterance_id, variant)
-
-    def find_posteriors(self, name: str, utterance_id: str, variant: int) -> Stored:
-        """Further named posteriors of an utterance that is in this shard.
+    def read(self, utterance_id: str, variant: int) -> SparsePosteriors:
+        """Frame posteriors [T, K] of an utterance that is in this shard; not to be changed.
 
         Raises:
-            TargetsError: none have this name.
+            TargetsError: the block is damaged.
+        """
+        return self._row_of(FRAMES, self._frames, utterance_id, variant)
+
+    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> SparsePosteriors:
+        """Further named posteriors of an utterance that is in this shard; not to be changed.
+
+        Raises:
+            TargetsError: none have this name, or the block is damaged.
         """
         if name not in self._further:
             try:
-                self._further[name] = self._sequences(f"posteriors.{name}.")
+                self._further[name] = self._load(f"posteriors.{name}.")
             except (SafetensorError, ValueError) as error:
                 raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
-        return self._find(self._further[name], utterance_id, variant)
+        return self._row_of(name, self._further[name], utterance_id, variant)
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -152,31 +157,38 @@ class Shard:
         row, offsets = self._row[utterance_id] * self._num_variants + variant, self._offsets[name]
         return self._piece(f"array.{name}", int(offsets[row]), int(offsets[row + 1]))
 
-    def _sequences(self, prefix: str) -> "_Sequences":
-        """What is needed to read packed sequences.
+    def _load(self, prefix: str) -> _Rows:
+        """Read compressed rows into memory: they take about a byte a frame.
 
         Raises:
             TargetsError: not one for each utterance and variant.
         """
-        found = _Sequences(
-            self._file.get_tensor(f"{prefix}bits"),
-            self._file.get_tensor(f"{prefix}num_events").tolist(),
-            _offsets(self._file.get_tensor(f"{prefix}num_bytes")).tolist(),
-            read_books(self._file.get_tensor(f"{prefix}books"), len(STREAMS)),
-        )
-        size, num_rows = len(found.bits), len(self.ids) * self._num_variants
-        if not len(found.num_events) == len(found.offsets) - 1 == num_rows or found.offsets[-1] != size:
+        found = CompressedRows(*(self._file.get_tensor(f"{prefix}{name}") for name in CompressedRows._fields))
+        block_ends, first_rows = _offsets(found.column_bytes.sum(-1)), _offsets(found.block_rows)
+        if first_rows[-1] != len(self.ids) * self._num_variants or block_ends[-1] != len(found.data):
             raise TargetsError(
-                f"has {len(found.num_events)} rows in {size} bytes",
+                f"has {first_rows[-1]} rows in {len(found.data)} bytes",
                 where=self.path,
-                expected=f"{len(self.ids)} utterances × {self._num_variants} variants in {found.offsets[-1]} bytes",
+                expected=f"{len(self.ids)} utterances × {self._num_variants} variants in {block_ends[-1]} bytes",
             )
-        return found
+        return _Rows(found.data.tobytes(), found.column_bytes.tolist(), block_ends.tolist(), first_rows.tolist())
 
-    def _find(self, sequences: "_Sequences", utterance_id: str, variant: int) -> Stored:
+    def _row_of(self, name: str, rows: _Rows, utterance_id: str, variant: int) -> SparsePosteriors:
         row = self._row[utterance_id] * self._num_variants + variant
-        data = sequences.bits[sequences.offsets[row] : sequences.offsets[row + 1]]
-        return Stored(utterance_id, Coded(sequences.books, data, sequences.num_events[row]), self._codec, self.path)
+        index = bisect.bisect_right(rows.first_rows, row) - 1
+        block = self._cache.get((self.path, name, index), lambda: self._block(name, rows, index))
+        return block.row(row - rows.first_rows[index])
+
+    def _block(self, name: str, rows: _Rows, index: int) -> Block:
+        data = rows.data[rows.block_ends[index] : rows.block_ends[index + 1]]
+        first, end = rows.first_rows[index], rows.first_rows[index + 1]
+        try:
+            return read_block(self._codec, data, rows.column_bytes[index], end - first)
+        except ValueError as error:
+            ids = self.ids[first // self._num_variants], self.ids[(end - 1) // self._num_variants]
+            raise TargetsError(
+                f"block {index} of {name!r} (utterances {ids[0]!r} to {ids[1]!r}) is damaged: {error}", where=self.path
+            ) from error
 
     def _piece(self, name: str, first: int, last: int) -> Array:
         view = self._file.get_slice(name)
@@ -185,17 +197,11 @@ class Shard:
         return view[first:last]
 
 
-def _in_bits(codec: Codec, prefix: str, sequences: Sequence[Packed]) -> dict[str, Array]:
-    """Packed sequences end to end, and what is needed to read them."""
-    streams = [streams_of(codec, packed) for packed in sequences]
-    books = [fit([row[part] for row in streams]) for part in range(len(STREAMS))]
-    bits = encode(books, streams)
-    return {
-        f"{prefix}books": write_books(books),
-        f"{prefix}bits": _concatenate(bits, np.uint8),
-        f"{prefix}num_bytes": _smallest([len(row) for row in bits]),
-        f"{prefix}num_events": _smallest([len(packed.events) for packed in sequences]),
-    }
+def _blocks(codec: Codec, prefix: str, rows: Sequence[Packed]) -> dict[str, Array]:
+    """Tensors of rows in compressed blocks."""
+    data, *sizes = compress_rows(codec, rows)
+    named = zip(CompressedRows._fields, [data, *(_narrowed(array) for array in sizes)], strict=True)
+    return {f"{prefix}{name}": array for name, array in named}
 
 
 def _offsets(lengths: Array) -> Array:
@@ -207,6 +213,6 @@ def _concatenate(parts: Sequence[Array], dtype_when_empty: type) -> Array:
     return np.concatenate(parts) if parts else np.zeros(0, dtype_when_empty)
 
 
-def _smallest(lengths: Sequence[int]) -> Array:
+def _narrowed(lengths: Array) -> Array:
     """Integers ≥ 0 in the smallest unsigned type that holds them."""
-    return np.array(lengths, dtype=np.min_scalar_type(max(lengths, default=0)))
+    return lengths.astype(np.min_scalar_type(int(lengths.max(initial=0))))

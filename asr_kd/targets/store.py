@@ -1,7 +1,7 @@
 """A folder of soft targets: what it belongs to, its shards, and random access by utterance and variant.
 
 `store.json` says which teacher, vocabulary and settings the targets come from; every shard stands in it with its
-SHA-256. Opening refuses what does not match, by name. Knows nothing of how targets are made or used.
+SHA-256. Opening refuses what does not match, by name.
 """
 
 import bisect
@@ -14,15 +14,16 @@ from pydantic import Field
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
+from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.targets.blocks import BlockCache
 from asr_kd.targets.index import IndexForm, read_index
-from asr_kd.targets.packing import Codec, StoredTargets
+from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES, Array, Shard
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.stored import Stored
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT = "asr-kd soft targets"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 INDEX, QUARANTINE, VOCABULARY = "store.json", "quarantine.jsonl", "tokens.txt"
 EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
 
@@ -61,15 +62,15 @@ class ShardEntry(Settings):
     """Kept entries of all frames; a collapsed blank counts as one."""
     certain_frames: int
     """Frames inside runs of certain blanks."""
-    parts: dict[str, str] = Field(default={})
-    """Hashes of what is in it, see `shard.parts_sha256`; shards of earlier releases do not say."""
+    parts: dict[str, str]
+    """Hashes of what is in it, see `shard.parts_sha256`."""
 
 
 class StoreInfo(Settings):
     """What `store.json` says."""
 
     format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
-    version: Literal[2] = 2
+    version: Literal[3] = 3
     teacher: TeacherIdentity
     vocabulary: VocabularyIdentity
     frame_shift_ms: float
@@ -103,7 +104,7 @@ class StoreInfo(Settings):
     def parts_identity(self, names: Collection[str]) -> str | None:
         """Changes when frames or the named arrays or posteriors do, of any utterance; not with what lies beside them.
 
-        None where a shard does not say what is in it, or lacks one of them.
+        None where a shard lacks one of them.
         """
         wanted = sorted({FRAMES, *names})
         if not all(name in shard.parts for shard in self.shards for name in wanted):
@@ -158,6 +159,7 @@ class Store:
         self.folder = str(self.place)
         self.info = info
         self._open: dict[int, Shard] = {}
+        self._blocks = BlockCache()
         self._first_ids = [entry.first_id for entry in info.shards]
 
     @classmethod
@@ -227,7 +229,7 @@ class Store:
             )
         return store
 
-    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> StoredTargets:
+    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> SparsePosteriors:
         """Targets of an utterance.
 
         Args:
@@ -236,21 +238,25 @@ class Store:
             num_frames: frames that the student has for the same audio; None does not compare.
 
         Returns:
-            Tokens and probabilities, [T, K]; K is the most entries of a frame in this utterance.
+            Tokens (int32) and probabilities (float32), [T, K], by falling probability, fillers 0; K is the most
+            entries of a frame in this utterance. They share the memory of a cached block and must not be changed;
+            copy what is kept for long.
 
         Raises:
-            TargetsError: not stored, or another number of frames (nothing is cropped).
+            TargetsError: not stored, damaged, or another number of frames (nothing is cropped).
         """
-        return self.find(utterance_id, variant, num_frames).read()
-
-    def find(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> Stored:
-        """Targets of an utterance, to be read later with those of a batch; arguments as in `read`.
-
-        Raises:
-            TargetsError: not stored.
-        """
-        found = self._shard_of(utterance_id).find(utterance_id, self._variant(variant))
-        return found._replace(variant=variant, num_frames=num_frames)
+        shard = self._shard_of(utterance_id)
+        found = shard.read(utterance_id, self._variant(variant))
+        if num_frames is not None and num_frames != len(found.tokens):
+            raise TargetsError(
+                f"utterance {utterance_id!r} ({variant}) has {len(found.tokens)} frames of targets, "
+                f"its student {num_frames}",
+                expected="the same audio at the same frame shift",
+                where=shard.path,
+                remedy="The audio has changed since extraction, or the frame rates differ. Extract again into an "
+                "empty folder (`asr-kd extract … --force`)",
+            )
+        return found
 
     def read_array(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> Array:
         """A further named array of an utterance, [n, …].
@@ -260,13 +266,13 @@ class Store:
         """
         return self._shard_of(utterance_id).read_array(name, utterance_id, self._variant(variant))
 
-    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> StoredTargets:
+    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> SparsePosteriors:
         """Further named posteriors of an utterance, such as those pooled over tokens; as `read` gives frames.
 
         Raises:
             TargetsError: none of that name, or no such utterance.
         """
-        return self._shard_of(utterance_id).find_posteriors(name, utterance_id, self._variant(variant)).read()
+        return self._shard_of(utterance_id).read_posteriors(name, utterance_id, self._variant(variant))
 
     def __contains__(self, utterance_id: str) -> bool:
         index = self._position(utterance_id)
@@ -292,7 +298,7 @@ class Store:
             raise self._damaged(damaged)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}}
+        return {**self.__dict__, "_open": {}, "_blocks": BlockCache()}
 
     def _check_files(self) -> None:
         sizes = self.place.sizes()
@@ -324,7 +330,7 @@ class Store:
             path = self.place.checked(entry.file, entry.sha256)
             if path is None:
                 raise self._damaged([entry.file])
-            self._open[index] = Shard(path, self.info.codec, len(self.info.variants))
+            self._open[index] = Shard(path, self.info.codec, len(self.info.variants), self._blocks)
         return self._open[index]
 
     def _variant(self, variant: str) -> int:

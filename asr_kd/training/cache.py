@@ -1,6 +1,6 @@
 """What was made or read for an utterance stays in memory, as far as that goes."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar, cast
 
 from torch import Tensor
@@ -28,14 +28,6 @@ class MemoryCache:
         made = make()
         self._keep(key, made)
         return made
-
-    def get_together(self, keys: Sequence[Hashable], make: Callable[[list[int]], Sequence[Made]]) -> list[Made]:
-        """What is under each of `keys`, the missing made in one call with their places in `keys`."""
-        missing = [place for place, key in enumerate(keys) if key not in self._kept]
-        made = dict(zip(missing, make(missing), strict=True)) if missing else {}
-        for place, one in made.items():
-            self._keep(keys[place], one)
-        return [made[place] if place in made else cast(Made, self._kept[key]) for place, key in enumerate(keys)]
 
     def _keep(self, key: Hashable, made: tuple[Any, ...]) -> None:
         size = sum(part.numel() * part.element_size() for part in made if isinstance(part, Tensor))

@@ -25,12 +25,9 @@ from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.rows import hypotheses_of
 from asr_kd.models.subsampling import output_len
 from asr_kd.posteriors.occupancy import POOLED
-from asr_kd.posteriors.types import SoftTargets, SparsePosteriors
-from asr_kd.targets.collate import collate
-from asr_kd.targets.packing import StoredTargets
+from asr_kd.posteriors.types import SoftTargets, SparsePosteriors, collate
 from asr_kd.targets.pooled import read_pooled
 from asr_kd.targets.store import Store
-from asr_kd.targets.stored import read_together
 from asr_kd.targets.variants import variant_name, variant_of
 from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.cache import MemoryCache
@@ -53,7 +50,7 @@ class Example:
     features: Tensor  # [T, F]
     audio_frames: int  # feature frames before appended silence
     tokens: list[int] | None  # None: there is no transcript, and the teacher alone teaches
-    targets: StoredTargets | None
+    targets: SparsePosteriors | None
     taught: Sequence[WeightedHypothesis] = ()  # hypotheses of a teacher
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
 
@@ -162,49 +159,29 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return len(self.utterances)
 
     def __getitem__(self, draw: Draw) -> Example | Unreadable:
-        return self.__getitems__([draw])[0]
-
-    def __getitems__(self, draws: Sequence[Draw]) -> list[Example | Unreadable]:
-        """The examples of a batch, by which a DataLoader asks: their targets are read together."""
-        examples = [self._example(draw) for draw in draws]
-        if self.store is None:
-            return examples
-        good = [(row, item) for row, item in enumerate(examples) if isinstance(item, Example)]
-        targets = self._targets([(draws[row], item.audio_frames) for row, item in good], self.store)
-        for (row, item), found in zip(good, targets, strict=True):
-            examples[row] = replace(item, targets=found)
-        return examples
-
-    def _example(self, draw: Draw) -> Example | Unreadable:
-        """All but the targets."""
         utterance = self.utterances[draw.row]
         try:
             features, audio_frames = self._features(draw)
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
-        arrays = {}
+        targets, arrays = None, {}
         if self.store is not None:
             variant = variant_name(draw.speed, draw.version)
+            targets = self._targets(draw.row, variant, audio_frames, self.store)
             arrays = {name: self._array(name, draw.row, variant, self.store) for name in self._arrays}
         # Appended silence is a crop of what the audio followed by silence gives, as a client would see it.
         heard = features[: audio_frames + draw.silence_frames]
         taught = self.taught[draw.row] if self.taught is not None else ()
-        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], None, taught, arrays)
+        return Example(utterance.id, heard, audio_frames, self.tokens[draw.row], targets, taught, arrays)
 
-    def _targets(self, asked: Sequence[tuple[Draw, int]], store: Store) -> list[StoredTargets]:
-        """Targets of draws that have so many feature frames of audio each."""
-        variants = [variant_name(draw.speed, draw.version) for draw, _ in asked]
+    def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SparsePosteriors:
+        """Targets of an utterance with so many feature frames of audio."""
 
-        def read(places: list[int]) -> list[StoredTargets]:
-            found = []
-            for place in places:
-                draw, audio_frames = asked[place]
-                frames = output_len(audio_frames)
-                found.append(store.find(self.utterances[draw.row].id, variants[place], num_frames=frames))
-            return read_together(found)
+        def read() -> SparsePosteriors:
+            stored = store.read(self.utterances[row].id, variant, num_frames=output_len(audio_frames))
+            return SparsePosteriors(*(part.clone() for part in stored))  # a view would keep its whole block
 
-        keys = [("targets", draw.row, variant) for (draw, _), variant in zip(asked, variants, strict=True)]
-        return self._cache.get_together(keys, read)
+        return self._cache.get(("targets", row, variant), read)
 
     def _array(self, name: str, row: int, variant: str, store: Store) -> Tensor:
         utterance_id = self.utterances[row].id

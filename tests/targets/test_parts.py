@@ -40,7 +40,7 @@ def test_other_frames_are_told_apart(info, change):
     assert info().parts_identity(()) != info(**change).parts_identity(())
 
 
-def test_a_shard_that_does_not_say_what_is_in_it_has_none(info):
-    said = info()
-    older = said.model_copy(update={"shards": (*said.shards[:-1], said.shards[-1].model_copy(update={"parts": {}}))})
-    assert older.parts_identity(()) is None
+def test_a_store_with_a_shard_that_lacks_a_part_has_no_identity(info):
+    whole = info()
+    other = whole.model_copy(update={"shards": (*whole.shards[:-1], whole.shards[-1].model_copy(update={"parts": {}}))})
+    assert other.parts_identity(()) is None

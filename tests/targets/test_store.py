@@ -14,11 +14,10 @@ from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors, keep_nucleus
 from asr_kd.posteriors.measures import sparse_kl
-from asr_kd.targets import Store, TargetSettings, collate, extract
+from asr_kd.targets import Store, TargetSettings, blocks, collate, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
-from asr_kd.targets.stored import read_together
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.fake_teacher import FakeTeacher
 
@@ -84,26 +83,46 @@ def test_batches_pad_with_filler(folder):
         collate(items, num_frames=3)
 
 
-def test_a_batch_read_together_is_each_read_alone(folder):
+def test_another_number_of_frames_is_refused(folder):
     store = Store.open(folder)
-    ids = list(store.ids())
-    for chosen in (ids, ids[::-1], ids[:1], [*ids[:2], *ids[:2]]):
-        together = read_together([store.find(utterance_id) for utterance_id in chosen])
-        for utterance_id, found in zip(chosen, together, strict=True):
-            for one, other in zip(found, store.read(utterance_id), strict=True):
-                assert one.dtype == other.dtype
-                assert torch.equal(one, other)
+    first = next(store.ids())
+    frames = len(store.read(first).tokens)
+    assert len(store.read(first, num_frames=frames).tokens) == frames
+    with pytest.raises(TargetsError, match=f"utterance '{first}' .* has {frames} frames of targets, its student"):
+        store.read(first, num_frames=frames + 1)
 
 
-def test_the_damaged_one_of_a_batch_is_named(folder):
-    store = Store.open(folder)
-    items = [store.find(utterance_id) for utterance_id in store.ids()]
-    damaged = items[1]._replace(coded=items[1].coded._replace(num_events=items[1].coded.num_events + 1))
-    with pytest.raises(TargetsError, match=rf"shard-\d+.safetensors: targets of '{damaged.utterance_id}' are damaged"):
-        read_together([items[0], damaged, items[2]])
-    longer = items[2]._replace(num_frames=len(items[2].read().tokens) + 1)
-    with pytest.raises(TargetsError, match=f"utterance '{longer.utterance_id}' .* frames of targets, its student"):
-        read_together([items[0], longer])
+@pytest.mark.parametrize("cached_blocks", [1, 64])
+def test_rows_of_many_blocks_are_read_in_any_order(tmp_path, monkeypatch, cached_blocks):
+    monkeypatch.setattr(blocks, "BLOCK_FRAMES", 30)
+    codec = Codec(300, 0, 5, 0.01)
+    generator = torch.Generator().manual_seed(0)
+    rows = {}
+    for index in range(12):
+        kept = keep_nucleus((torch.randn(3 * index, 300, generator=generator) * 4).softmax(-1), 0.01, 5)
+        rows[f"u{index:02}"] = [ShardRow(codec.pack(kept.tokens.numpy(), kept.probs.numpy()))]
+    path = tmp_path / "shard.safetensors"
+    path.write_bytes(shard_bytes(codec, rows))
+    assert load(path.read_bytes())["block_rows"].tolist() == [5, 2, 2, 2, 1]
+    shard = Shard(path, codec, 1, blocks.BlockCache(cached_blocks))
+    for utterance_id in [*rows, *reversed(rows), "u03", "u11", "u03"]:
+        expected = codec.unpack(rows[utterance_id][0].packed)
+        for one, other in zip(shard.read(utterance_id, 0), expected, strict=True):
+            assert one.dtype == other.dtype
+            assert torch.equal(one, other)
+
+
+def test_runs_of_certain_blanks_come_back(tmp_path):
+    codec = Codec(4, 0, 3, 0.01)
+    certain, other = [0.999, 0.0], [0.6, 0.3]
+    for index, probs in enumerate(([certain] * 600, [other, *[certain] * 3, other], [certain, other, certain])):
+        tokens = np.array([[0, 2]] * len(probs))
+        packed = codec.pack(tokens, np.array(probs, np.float32))
+        path = tmp_path / f"shard-{index}.safetensors"
+        path.write_bytes(shard_bytes(codec, {"u": [ShardRow(packed)]}))
+        stored = Shard(path, codec, 1).read("u", 0)
+        assert len(stored.tokens) == len(probs) == packed.num_frames
+        assert stored.probs[:, 0].gt(0.9).tolist() == [row is certain for row in probs]
 
 
 def test_further_arrays_of_any_type_come_back(tmp_path):
@@ -135,25 +154,30 @@ def test_any_vocabulary_size_packs_into_a_shard(tmp_path, vocab_size):
     path.write_bytes(shard_bytes(codec, {f"u{i}": [ShardRow(packed[i]), ShardRow(packed[0])] for i in range(3)}))
     shard = Shard(path, codec, num_variants=2)
     for index in range(3):
-        for one, other in zip(shard.find(f"u{index}", 0).read(), codec.unpack(packed[index]), strict=True):
+        for one, other in zip(shard.read(f"u{index}", 0), codec.unpack(packed[index]), strict=True):
             assert torch.equal(one, other)
-        assert shard.find(f"u{index}", 1).read().tokens.shape[0] == 0
+        assert shard.read(f"u{index}", 1).tokens.shape[0] == 0
 
 
-def test_bits_that_mean_nothing_are_said_with_file_and_utterance(tmp_path):
+def test_a_damaged_block_is_reported_with_file_and_utterances(tmp_path):
     codec = Codec(29, 0, 8, 0.005)
     kept = keep_nucleus((torch.randn(50, 29, generator=torch.Generator().manual_seed(0)) * 4).softmax(-1), 0.01, 8)
     content = shard_bytes(codec, {"u0": [ShardRow(codec.pack(kept.tokens.numpy(), kept.probs.numpy()))]})
     tensors = load(content)
     path = tmp_path / "shard.safetensors"
+    swapped = tensors["column_bytes"][:, [0, 2, 1, 3, 4, 5, 6]]
     for changed, message in (
-        ({"num_events": tensors["num_events"] + 1}, r"shard.safetensors: targets of 'u0' are damaged"),
-        ({"num_bytes": tensors["num_bytes"] + 1}, r"has 1 rows in \d+ bytes; expected 1 utterances × 1 variants in"),
-        ({"books": tensors["books"][:-2]}, r"is not a soft-target shard \(codes cannot be read"),
+        ({"data": tensors["data"][::-1]}, r"block 0 of 'frames' \(utterances 'u0' to 'u0'\) is damaged"),
+        ({"column_bytes": swapped}, r"block 0 of 'frames' .* is damaged"),
+        (
+            {"column_bytes": tensors["column_bytes"] + 1},
+            r"has 1 rows in \d+ bytes; expected 1 utterances × 1",
+        ),
+        ({"block_rows": tensors["block_rows"] + 1}, r"has 2 rows in \d+ bytes; expected 1 utterances"),
     ):
-        path.write_bytes(save(tensors | changed))
+        path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in (tensors | changed).items()}))
         with pytest.raises(TargetsError, match=message):
-            Shard(path, codec, num_variants=1).find("u0", 0).read()
+            Shard(path, codec, num_variants=1).read("u0", 0)
 
 
 def test_peaky_posteriors_of_29_characters_take_at_most_two_bytes_a_frame(tmp_path):
@@ -211,10 +235,10 @@ def test_another_vocabulary_teacher_frame_shift_or_version_is_refused(folder, te
         Store.open(folder, frame_shift_ms=20.0)
     with pytest.raises(TargetsError, match=r"first frame has its centre at 20 ms; expected the student's 35 ms"):
         Store.open(folder, frame_shift_ms=40.0, frame_offset_ms=35.0)
-    for version in (1, 3):
+    for version in (2, 4):
         edit_index(folder, version=version)
         with pytest.raises(
-            TargetsError, match=rf"format version {version}; expected version 2.*asr-kd extract … --force"
+            TargetsError, match=rf"format version {version}; expected version 3.*asr-kd extract … --force"
         ):
             Store.open(folder)
 
@@ -224,7 +248,7 @@ def test_another_vocabulary_teacher_frame_shift_or_version_is_refused(folder, te
     [
         ("{", "cannot be read"),
         ("[]", "does not describe"),
-        ('{"format": "asr-kd soft targets", "version": 2}', "description is damaged"),
+        ('{"format": "asr-kd soft targets", "version": 3}', "description is damaged"),
         ('{"format": "something else", "version": 1}', "does not describe"),
     ],
 )

@@ -114,5 +114,5 @@ class Reading:
     def __init__(self, store: Store) -> None:
         self.store = store
 
-    def find(self, utterance_id: str, variant: str, num_frames: int):
-        return self.store.find(utterance_id, variant)
+    def read(self, utterance_id: str, variant: str, num_frames: int):
+        return self.store.read(utterance_id, variant)

@@ -4,9 +4,7 @@ import torch
 
 from asr_kd.models.weights import save_model
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.stored import read_together
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.training import data
 from asr_kd.training.batch_sampler import Draw
 from asr_kd.training.cache import MemoryCache
 from asr_kd.training.data import SpeechDataset
@@ -30,47 +28,26 @@ def test_what_fits_is_made_once():
     assert asked == ["a", "b", "c", "b", "b"]
 
 
-def test_what_is_missing_of_a_batch_is_made_in_one_call():
-    cache, asked = MemoryCache(1), []
-
-    def get(*names: str):
-        def make(places: list[int]):
-            asked.append([names[place] for place in places])
-            return [(torch.zeros(100_000), names[place]) for place in places]
-
-        return [name for _, name in cache.get_together(names, make)]
-
-    assert get("a", "b") == ["a", "b"]  # 0.8 MB
-    assert get("c", "b", "d", "a") == ["c", "b", "d", "a"]  # no room for the new ones
-    assert get("b", "a") == ["b", "a"]
-    assert get("d", "d") == ["d", "d"]
-    assert asked == [["a", "b"], ["c", "d"], ["d", "d"]]
-
-
-def test_targets_are_decoded_once_where_there_is_room_and_are_the_same_beside_any_others(
-    utterances, tmp_path, monkeypatch
-):
+def test_targets_are_read_once_where_there_is_room(utterances, tmp_path, monkeypatch):
     save_model(tmp_path / "teacher", tiny_model(streaming=False), VOCABULARY, {})
     extract(LocalTeacher(tmp_path / "teacher"), utterances, TargetSettings(speeds=(0.9, 1.0)), tmp_path / "targets")
-    store = Store.open(tmp_path / "targets")
-    decoded = []
+    store, read = Store.open(tmp_path / "targets"), []
+    original = store.read
 
-    def counted(items):
-        decoded.append(len(items))
-        return read_together(items)
+    def counted(utterance_id, variant, num_frames):
+        read.append((utterance_id, variant))
+        return original(utterance_id, variant, num_frames)
 
-    monkeypatch.setattr(data, "read_together", counted)
+    monkeypatch.setattr(store, "read", counted)
     draws = [Draw(row, speed, 0) for row in range(5) for speed in (0.9, 1.0)]
-    first, second = draws[:6], draws[3:]
-    for megabytes, expected in ((100, [6, 4]), (0, [6, 7, 6])):
+    for megabytes, expected in ((100, 10), (0, 20)):
         dataset = SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store)
-        decoded.clear()
-        batches = [dataset.__getitems__(asked) for asked in (first, second, first)]
-        assert decoded == expected
-        for asked, examples in zip((first, second, first), batches, strict=True):
-            for draw, example in zip(asked, examples, strict=True):
-                alone = store.read(utterances[draw.row].id, f"speed-{draw.speed}")
-                assert all(one.equal(other) for one, other in zip(example.targets, alone, strict=True))
+        read.clear()
+        for draw in [*draws, *draws]:
+            found = dataset[draw].targets
+            alone = original(utterances[draw.row].id, f"speed-{draw.speed}")
+            assert all(one.equal(other) for one, other in zip(found, alone, strict=True))
+        assert len(read) == expected
 
 
 def test_layers_are_read_once_where_there_is_room_and_targets_are_those_of_the_store(utterances, tmp_path, monkeypatch):
