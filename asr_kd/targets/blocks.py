@@ -1,7 +1,7 @@
 """Compressed blocks of stored rows: fixed-width columns of consecutive utterances, each compressed by zlib.
 
-A block holds whole rows (an utterance in one variant each), so reading an utterance decompresses one block. Its columns,
-in this order:
+A block holds whole rows (an utterance in one variant each), so reading an utterance decompresses one block. Its
+columns, in this order:
 
     num_events    events of each row, 32 bits
     events        kept entries of each frame; 0 for a run of certain blanks
