@@ -9,15 +9,22 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost_report import cost_report, measure_costs
-from asr_kd.evaluation.external_systems import COST, check_external, external_outputs, read_external
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
-from asr_kd.evaluation.results import Excluded, Measurements, Results, RunFacts
+from asr_kd.evaluation.results import UNKNOWN_COST, Excluded, Measurements, Results, RunFacts
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
-from asr_kd.evaluation.system import Named, System, check_name, check_systems
+from asr_kd.evaluation.system import (
+    Named,
+    System,
+    check_external,
+    check_name,
+    check_systems,
+    external_outputs,
+    read_external,
+)
 from asr_kd.evaluation.system_outputs import OutputTexts, ReferenceSet, score_set, spread, transcribe_all
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.bridge import BridgeSettings
@@ -102,7 +109,7 @@ def evaluate_systems(
         roles={system.key: system.role for system in shown},
         details={system.key: dict(system.details) for system in shown},
         sets=scored,
-        costs=costs | {system.key: COST for system in external},
+        costs=costs | {system.key: UNKNOWN_COST for system in external},
         settings=settings,
         facts=facts,
         provenance=provenance(facts.command),

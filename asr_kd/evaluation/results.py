@@ -131,6 +131,17 @@ class Cost:
     device: str
 
 
+UNKNOWN_COST = Cost(
+    parameters=None,
+    size_bytes=None,
+    real_time_factor=None,
+    streaming_real_time_factor=None,
+    rtf_utterances=0,
+    device="–",
+)
+"""The cost of a system of which only the hypotheses are available."""
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """Facts of a run that the caller passes on to the report."""

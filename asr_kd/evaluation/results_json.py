@@ -4,15 +4,15 @@ Every rate is a fraction; percentages exist only where they are printed. An unde
 its reason.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 from asr_kd.evaluation.comparison import Compared, PairTest
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.seed_rows import plain_row
 from asr_kd.evaluation.system import ROLES, report_order
-from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
-from asr_kd.scoring.wer import CharacterErrors, GroupErrors
+from asr_kd.scoring.wer import CharacterErrors, GroupErrors, WordErrors
 
 FORMAT = "asr-kd results"
 FORMAT_VERSION = 2
@@ -73,35 +73,29 @@ def _set(results: Results, found: SetResult) -> dict[str, Any]:
     return {
         **{key: _system(results.names[key], found.systems[key], found.seconds) for key in present},
         **_default_gap(found),
-        "kd_minus_hard": _difference(found.default_pair.difference) if found.default_pair is not None else None,
         "comparisons": [_comparison(compared) for compared in found.comparisons],
         "resampled_by": found.resampled_by,
         "pairs": [_pair(test) for test in found.pairs],
-        "agreement": {key: _agreement(agreement) for key, agreement in found.agreement.items()},
+        "agreement": {key: asdict(agreement) for key, agreement in found.agreement.items()},
         "utterances": len(found.references),
         "speakers": found.num_speakers,
         "seconds": _rounded(found.seconds),
-        "excluded": [{"id": item.id, "audio": item.audio, "reason": item.reason} for item in found.excluded],
+        "excluded": [asdict(item) for item in found.excluded],
     }
 
 
 def _system(name: str, result: SystemResult, seconds: float | None) -> dict[str, Any]:
-    words, characters = result.score.words, result.score.characters
     low, high = _ends(result.interval)
     speakers_low, speakers_high = _ends(result.speaker_interval)
     return {
         "name": name,
-        "wer": words.wer,
+        "wer": result.score.words.wer,
         "wer_low": low,
         "wer_high": high,
         "wer_low_speakers": speakers_low,
         "wer_high_speakers": speakers_high,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": words.insertions,
-        "words": words.words,
-        "cer": characters.cer,
-        **_character_errors(characters),
+        "cer": result.score.characters.cer,
+        **_counts(result.score.words, result.score.characters),
         "utterances": len(result.score.utterances),
         "seconds": _rounded(seconds),
         "by_speaker": {speaker: _group(errors) for speaker, errors in result.by_speaker.items()},
@@ -114,61 +108,35 @@ def _group(errors: GroupErrors) -> dict[str, Any]:
     return {
         "utterances": errors.utterances,
         "errors": words.errors,
-        "words": words.words,
         "wer": words.wer if words.words else None,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": words.insertions,
         "cer": characters.cer if characters.characters else None,
-        **_character_errors(characters),
+        **_counts(words, characters),
     }
 
 
-def _character_errors(characters: CharacterErrors) -> dict[str, int]:
+def _counts(words: WordErrors, characters: CharacterErrors) -> dict[str, int]:
+    kinds = ("substitutions", "deletions", "insertions")
     return {
+        **{kind: getattr(words, kind) for kind in kinds},
+        "words": words.words,
+        **{f"character_{kind}": getattr(characters, kind) for kind in kinds},
         "characters": characters.characters,
-        "character_substitutions": characters.substitutions,
-        "character_deletions": characters.deletions,
-        "character_insertions": characters.insertions,
     }
 
 
 def _pair(test: PairTest) -> dict[str, Any]:
     low, high = _ends(test.speaker_interval)
-    matched = test.matched
     return {
         "first": test.first,
         "second": test.second,
         "difference": {**_difference(test.difference), "low_speakers": low, "high_speakers": high},
-        "mapsswe": {
-            "z": matched.z,
-            "p": matched.p,
-            "segments": matched.segments,
-            "mean": matched.mean,
-            "reason": matched.reason,
-        },
-    }
-
-
-def _agreement(agreement: WordAgreement) -> dict[str, Any]:
-    return {
-        "wer_against_teacher": agreement.wer_against_teacher,
-        "wer_against_teacher_reason": agreement.reason,
-        "only_teacher_words": agreement.only_teacher_words,
-        "only_student_words": agreement.only_student_words,
-        "both_words": agreement.both_words,
-        "neither_words": agreement.neither_words,
-        "only_teacher_most": [list(item) for item in agreement.only_teacher_most],
-        "only_student_most": [list(item) for item in agreement.only_student_most],
+        "mapsswe": asdict(test.matched),
     }
 
 
 def _comparison(compared: Compared) -> dict[str, Any]:
-    pair = compared.pair
     return {
-        "distilled": pair.distilled,
-        "baseline": pair.baseline,
-        "teacher": pair.teacher,
+        **asdict(compared.pair),
         **_gap(compared.gap_recovered, "its teacher was not evaluated"),
         "difference": _difference(compared.difference),
     }
@@ -208,13 +176,8 @@ def _model(results: Results, key: str) -> dict[str, Any]:
     measured = {
         "name": results.names[key],
         "role": results.roles[key],
-        "parameters": cost.parameters,
-        "size_bytes": cost.size_bytes,
-        "real_time_factor": cost.real_time_factor,
-        "streaming_real_time_factor": cost.streaming_real_time_factor,
-        "rtf_utterances": cost.rtf_utterances,
+        **asdict(cost),
         "rtf_threads": 1,
-        "device": cost.device,
     }
     # Measured values take precedence over those of a model's card.
     return measured | {name: value for name, value in results.details[key].items() if name not in measured}

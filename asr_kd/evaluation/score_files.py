@@ -7,12 +7,11 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
-from asr_kd.evaluation.external_systems import COST, ExternalSystem, read_external
 from asr_kd.evaluation.provenance import provenance
-from asr_kd.evaluation.results import Results, RunFacts
+from asr_kd.evaluation.results import UNKNOWN_COST, Results, RunFacts
 from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import Role, check_name, check_systems
+from asr_kd.evaluation.system import ExternalSystem, Role, check_name, check_systems, read_external
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.files import atomic_folder
 from asr_kd.scoring.transcripts import (
@@ -84,7 +83,7 @@ def score_files(request: ScoringRequest) -> Results:
         roles={system.key: system.role for system in systems},
         details={system.key: system.details for system in systems},
         sets={test_set: found},
-        costs={system.key: COST for system in systems},
+        costs={system.key: UNKNOWN_COST for system in systems},
         settings=request.settings,
         facts=RunFacts(),
         provenance=provenance(),

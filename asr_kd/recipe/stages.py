@@ -16,9 +16,9 @@ from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.external_systems import external_sha256
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS

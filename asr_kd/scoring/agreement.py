@@ -25,7 +25,7 @@ class WordAgreement:
     only_teacher_most: tuple[tuple[str, int], ...]
     """The most frequent of them, with how often."""
     only_student_most: tuple[tuple[str, int], ...]
-    reason: str | None = None
+    wer_against_teacher_reason: str | None = None
     """Why there is no WER."""
 
 
@@ -57,7 +57,7 @@ def word_agreement(teacher: Score, student: Score) -> WordAgreement:
         neither_words=outcomes[False, False],
         only_teacher_most=tuple(only[True, False].most_common(LISTED)),
         only_student_most=tuple(only[False, True].most_common(LISTED)),
-        reason=reason,
+        wer_against_teacher_reason=reason,
     )
 
 

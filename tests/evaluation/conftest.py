@@ -1,4 +1,4 @@
-"""A tiny test set on disk, and recognizers that know their transcripts by heart."""
+"""A tiny test set on disk, and recognizers with stored transcripts."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,7 +20,7 @@ SPOKEN = {
 }
 
 
-class ByHeart:
+class StoredTranscripts:
     """Tells utterances apart by their number of samples, which are all different."""
 
     def __init__(self, texts: Mapping[int, str]) -> None:
@@ -34,7 +34,7 @@ class ByHeart:
 
 @pytest.fixture
 def utterances(tmp_path: Path) -> list[Utterance]:
-    """Six utterances of three speakers, 0.5 to 1 second; one says nothing."""
+    """Six utterances of three speakers, 0.5 to 1 second; one is empty."""
     rng = np.random.default_rng(0)
     made = []
     for position, (utterance_id, text) in enumerate(SPOKEN.items()):
@@ -47,11 +47,11 @@ def utterances(tmp_path: Path) -> list[Utterance]:
 
 
 @pytest.fixture
-def by_heart(utterances: list[Utterance]) -> Callable[..., ByHeart]:
-    """Makes a recognizer that is right but where it is told otherwise: by_heart({"ann-1": "one two"})."""
+def stored(utterances: list[Utterance]) -> Callable[..., StoredTranscripts]:
+    """Make a recognizer that is right except for the given texts: stored({"ann-1": "one two"})."""
 
-    def make(wrong: Mapping[str, str] | None = None) -> ByHeart:
-        answers = {utterance.id: utterance.text or "" for utterance in utterances} | dict(wrong or {})
-        return ByHeart({round(utterance.duration * 16_000): answers[utterance.id] for utterance in utterances})
+    def make(wrong: Mapping[str, str] | None = None) -> StoredTranscripts:
+        texts = {utterance.id: utterance.text or "" for utterance in utterances} | dict(wrong or {})
+        return StoredTranscripts({round(utterance.duration * 16_000): texts[utterance.id] for utterance in utterances})
 
     return make

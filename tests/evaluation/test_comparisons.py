@@ -23,16 +23,16 @@ PAIRS = (Comparison("5m-kd", "5m-hard", "big"), Comparison("10m-kd", "10m-hard",
 
 
 @pytest.fixture
-def systems(utterances, by_heart):
+def systems(utterances, stored):
     """Two pairs: the first closes half of its gap, the second all of a smaller one."""
     every_first = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
     half = {key: text for key, text in every_first.items() if key.endswith("1")}
     return [
-        System("big", "teacher", by_heart(), parameters=300_000_000),
-        System("5m-hard", "other", by_heart(every_first), parameters=5_000_000),
-        System("5m-kd", "other", by_heart(half), parameters=5_000_000),
-        System("10m-hard", "other", by_heart(half)),
-        System("10m-kd", "other", by_heart()),
+        System("big", "teacher", stored(), parameters=300_000_000),
+        System("5m-hard", "other", stored(every_first), parameters=5_000_000),
+        System("5m-kd", "other", stored(half), parameters=5_000_000),
+        System("10m-hard", "other", stored(half)),
+        System("10m-kd", "other", stored()),
     ]
 
 
@@ -57,7 +57,7 @@ def test_every_pair_has_its_own_gap_and_difference(summary):
 
 def test_the_keys_of_the_default_pair_say_that_there_is_none(summary):
     found = summary["test_sets"]["dev"]
-    assert (found["gap_recovered"], found["kd_minus_hard"]) == (None, None)
+    assert found["gap_recovered"] is None
     reason = "not among the systems: student_hard, student_kd; comparisons: 5m-kd, 10m-kd"
     assert found["gap_recovered_reason"] == reason
 
@@ -81,8 +81,8 @@ def test_the_terminal_names_the_students(summary):
     assert "Gap recovered by 10m-kd: 100 % [100, 100]" in console.file.getvalue()
 
 
-def test_the_roles_make_a_pair_unasked_and_come_first(systems, by_heart):
-    roles = [System("student-kd", "student_kd", by_heart()), System("student-hard", "student_hard", by_heart())]
+def test_the_roles_make_a_pair_unasked_and_come_first(systems, stored):
+    roles = [System("student-kd", "student_kd", stored()), System("student-hard", "student_hard", stored())]
     pairs = resolve_comparisons([*systems, *roles], PAIRS)
     assert pairs[0] == Comparison("student_kd", "student_hard", "teacher")
     assert pairs[1] == Comparison("5m-kd", "5m-hard", "teacher")

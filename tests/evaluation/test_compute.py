@@ -67,7 +67,7 @@ def test_what_torch_does_not_run_is_not_counted():
     found = arithmetic(System("x", "other", object()), None)
     assert (found.macs_per_second, found.of) == (None, "not counted: it does not run in torch")
     teacher = open_teacher_system("spelling", SpellingTeacher({}))
-    assert arithmetic(teacher, noise_speech(1.0)).macs_per_second == 0  # it looks its answer up
+    assert arithmetic(teacher, noise_speech(1.0)).macs_per_second == 0  # it computes nothing
 
 
 def test_bytes_of_eight_bits():

@@ -9,7 +9,7 @@ from asr_kd.evaluation.system import System
 
 
 class Clock:
-    """Stands still but when told to move."""
+    """A clock that stands still until it is moved."""
 
     def __init__(self):
         self.now = 100.0

@@ -61,9 +61,9 @@ def test_only_what_both_got_right_counts():
 
 def test_transcripts_are_aligned_as_training_wrote_them():
     capital = Vocabulary(("<blk>", "▁", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    hear = SystemPosteriors(lambda waveform: waveform, capital, STUDENT_GRID)
+    posteriors = SystemPosteriors(lambda waveform: waveform, capital, STUDENT_GRID)
     pair = (spelled(TOKENS, at(4), 60), spelled(TOKENS, at(7), 80))
-    found = measure_delay(["One, two -- three."], hear, hear, [pair]).plain()
+    found = measure_delay(["One, two -- three."], posteriors, posteriors, [pair]).plain()
     assert (found["not_aligned"], found["emission"]["tokens"]["count"]) == (0, len(TOKENS))
     assert found["emission"]["tokens"]["median_ms"] == 120.0
 

@@ -31,9 +31,9 @@ class Recorder:
         pass
 
 
-def test_known_errors_of_two_systems(tmp_path, utterances, by_heart):
-    good = by_heart({"bob-2": "uh"})
-    poor = by_heart({"ann-1": "one too three", "eve-2": ""})
+def test_known_errors_of_two_systems(tmp_path, utterances, stored):
+    good = stored({"bob-2": "uh"})
+    poor = stored({"ann-1": "one too three", "eve-2": ""})
     systems = [System("big", "teacher", good), System("small", "student_hard", poor)]
     results = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report")
     found = results.sets["test"]
@@ -47,13 +47,13 @@ def test_known_errors_of_two_systems(tmp_path, utterances, by_heart):
     assert results.names == {"teacher": "big", "student_hard": "small"}
 
 
-def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, by_heart):
+def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, stored):
     every_first = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
     half = {key: text for key, text in every_first.items() if key.endswith("1")}
     systems = [
-        System("t", "teacher", by_heart()),
-        System("h", "student_hard", by_heart(every_first)),
-        System("k", "student_kd", by_heart(half)),
+        System("t", "teacher", stored()),
+        System("h", "student_hard", stored(every_first)),
+        System("k", "student_kd", stored(half)),
     ]
     found = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report").sets["test"]
     assert found.resampled_by == "speakers"
@@ -63,10 +63,10 @@ def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, by_heart
     assert found.default_pair.difference.value == pytest.approx(-3 / 16)
 
 
-def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_path, utterances, by_heart):
+def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_path, utterances, stored):
     utterances[1].audio.write_bytes(utterances[1].audio.read_bytes()[:5000])
     utterances[4] = dataclasses.replace(utterances[4], text=None)
-    systems = [System("a", "teacher", by_heart()), System("b", "other", by_heart())]
+    systems = [System("a", "teacher", stored()), System("b", "other", stored())]
     settings = SETTINGS.model_copy(update={"max_excluded_share": 0.5})
     found = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report").sets["test"]
     assert {item.id for item in found.excluded} == {"ann-2", "eve-1"}
@@ -77,43 +77,43 @@ def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_p
         assert set(result.score.utterances) == {"ann-1", "bob-1", "bob-2", "eve-2"}
 
 
-def test_too_many_left_out_stop_the_evaluation(tmp_path, utterances, by_heart):
+def test_too_many_left_out_stop_the_evaluation(tmp_path, utterances, stored):
     utterances[0].audio.unlink()
     with pytest.raises(EvaluationError, match=r"1 of 6 utterances cannot be used \(ann-1: .*max_excluded_share"):
-        evaluate_systems([System("a", "teacher", by_heart())], {"test": utterances}, SETTINGS, tmp_path / "report")
+        evaluate_systems([System("a", "teacher", stored())], {"test": utterances}, SETTINGS, tmp_path / "report")
     assert not (tmp_path / "report").exists()
 
 
-def test_nothing_left_is_an_error_whatever_share_is_allowed(tmp_path, utterances, by_heart):
+def test_nothing_left_is_an_error_whatever_share_is_allowed(tmp_path, utterances, stored):
     without_text = [dataclasses.replace(utterance, text=None) for utterance in utterances]
     settings = SETTINGS.model_copy(update={"max_excluded_share": 1.0})
     with pytest.raises(EvaluationError, match="6 of 6 utterances"):
-        evaluate_systems([System("a", "teacher", by_heart())], {"test": without_text}, settings, tmp_path / "report")
+        evaluate_systems([System("a", "teacher", stored())], {"test": without_text}, settings, tmp_path / "report")
 
 
-def test_batches_are_bounded_by_padded_seconds(tmp_path, utterances, by_heart):
-    recognizer = by_heart()
+def test_batches_are_bounded_by_padded_seconds(tmp_path, utterances, stored):
+    recognizer = stored()
     settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
     evaluate_systems([System("a", "teacher", recognizer)], {"test": utterances}, settings, tmp_path / "report")
     assert recognizer.batches == [2, 2, 2]
 
 
-def test_what_a_system_wrote_before_is_not_asked_for_again(tmp_path, utterances, by_heart):
+def test_what_a_system_wrote_before_is_not_transcribed_again(tmp_path, utterances, stored):
     settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
-    asked, other = by_heart(), by_heart()
+    first, other = stored(), stored()
     known = {"test": {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
-    systems = [System("a", "teacher", asked), System("b", "other", other)]
+    systems = [System("a", "teacher", first), System("b", "other", other)]
     results = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", known=known)
     found = results.sets["test"].systems
-    assert (asked.batches, other.batches) == ([2, 2], [2, 2, 2])
+    assert (first.batches, other.batches) == ([2, 2], [2, 2, 2])
     wrote = found["teacher"].hypotheses
-    # Of a batch that is known in part all are asked, so that it is padded as ever.
+    # A batch that is known only in part is transcribed as a whole, so that its padding does not change.
     assert (wrote["eve-2"], wrote["eve-1"], wrote["bob-2"], wrote["ann-2"]) == ("known", "known", "", "five six")
     assert found["b"].score.wer == 0
 
 
-def test_batching_does_not_change_the_result(tmp_path, utterances, by_heart):
-    system = System("a", "teacher", by_heart({"ann-1": "one"}))
+def test_batching_does_not_change_the_result(tmp_path, utterances, stored):
+    system = System("a", "teacher", stored({"ann-1": "one"}))
     scores = []
     for seconds in (0.1, 1.0, 60.0):
         settings = SETTINGS.model_copy(update={"batch_seconds": seconds})
@@ -122,10 +122,10 @@ def test_batching_does_not_change_the_result(tmp_path, utterances, by_heart):
     assert scores[0] == scores[1] == scores[2]
 
 
-def test_progress_ends_at_the_whole(tmp_path, utterances, by_heart):
+def test_progress_ends_at_the_whole(tmp_path, utterances, stored):
     progress = Recorder()
     evaluate_systems(
-        [System("a", "teacher", by_heart())], {"dev": utterances}, SETTINGS, tmp_path / "r", progress=progress
+        [System("a", "teacher", stored())], {"dev": utterances}, SETTINGS, tmp_path / "r", progress=progress
     )
     assert progress.updates[0] == ("transcribe dev", 6, 6)
     assert ("real-time factor", 2, 2) in progress.updates
@@ -141,8 +141,8 @@ def test_a_recognizer_that_loses_a_transcript_is_found(tmp_path, utterances):
         evaluate_systems([System("forgetful", "other", Forgetful())], {"t": utterances}, SETTINGS, tmp_path / "r")
 
 
-def test_what_cannot_be_compared_is_refused(tmp_path, utterances, by_heart):
-    recognizer = by_heart()
+def test_what_cannot_be_compared_is_refused(tmp_path, utterances, stored):
+    recognizer = stored()
     one = [System("a", "teacher", recognizer)]
 
     def refused(systems, sets, message):

@@ -4,12 +4,11 @@ import pytest
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
-from asr_kd.evaluation.external_systems import external_sha256
 from asr_kd.evaluation.report import Report, read_results
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import System
+from asr_kd.evaluation.system import System, external_sha256
 from asr_kd.scoring.transcripts import write_transcripts
 
 SETTINGS = EvaluationSettings(
@@ -28,14 +27,14 @@ def with_others(**others):
 
 @pytest.fixture
 def theirs(utterances, tmp_path):
-    """A trn file that shouts, knows one utterance more, and has ann-2 wrong."""
+    """A trn file in capitals, with one utterance more and ann-2 wrong."""
     texts = {utterance.id: (utterance.text or "").upper() for utterance in utterances}
     write_transcripts(tmp_path / "theirs.trn", "trn", texts | {"ann-2": "FIVE", "zoe-1": "HELLO"})
     return tmp_path / "theirs.trn"
 
 
-def test_they_stand_beside_ours_under_the_same_normalizer(theirs, utterances, by_heart, tmp_path):
-    systems = [System("big", "teacher", by_heart())]
+def test_they_stand_beside_ours_under_the_same_normalizer(theirs, utterances, stored, tmp_path):
+    systems = [System("big", "teacher", stored())]
     evaluate_systems(systems, {"dev": utterances}, with_others(whisper=theirs), tmp_path / "report")
     summary = read_results(tmp_path / "report")
     found = summary["test_sets"]["dev"]
@@ -46,18 +45,18 @@ def test_they_stand_beside_ours_under_the_same_normalizer(theirs, utterances, by
     assert "| whisper | 6.25 | [" in markdown(assemble(Report(summary)))
 
 
-def test_what_was_left_out_for_ours_is_left_out_for_them(theirs, utterances, by_heart, tmp_path):
+def test_what_was_left_out_for_ours_is_left_out_for_them(theirs, utterances, stored, tmp_path):
     utterances[1].audio.unlink()  # ann-2, the one that they have wrong
     settings = with_others(whisper=theirs).model_copy(update={"max_excluded_share": 0.5})
-    evaluate_systems([System("big", "teacher", by_heart())], {"dev": utterances}, settings, tmp_path / "report")
+    evaluate_systems([System("big", "teacher", stored())], {"dev": utterances}, settings, tmp_path / "report")
     found = read_results(tmp_path / "report")["test_sets"]["dev"]
     assert (found["whisper"]["wer"], found["whisper"]["words"]) == (0, 14)
 
 
-def test_a_set_that_they_do_not_know_is_without_them(theirs, utterances, by_heart, tmp_path):
+def test_a_set_that_they_do_not_know_is_without_them(theirs, utterances, stored, tmp_path):
     write_transcripts(tmp_path / "theirs.trn", "trn", {item.id: "x" for item in utterances[:3]})
     sets = {"one": utterances[:3], "two": utterances[3:]}
-    evaluate_systems([System("big", "teacher", by_heart())], sets, with_others(whisper=theirs), tmp_path / "report")
+    evaluate_systems([System("big", "teacher", stored())], sets, with_others(whisper=theirs), tmp_path / "report")
     found = read_results(tmp_path / "report")["test_sets"]
     assert "whisper" in found["one"]
     assert "whisper" not in found["two"]
@@ -71,17 +70,17 @@ def test_a_set_that_they_do_not_know_is_without_them(theirs, utterances, by_hear
         (["ann-1"], r"theirs\.trn: 5 of 6 utterances are not in it \(ann-2, bob-1, bob-2, …\)"),
     ],
 )
-def test_ids_that_do_not_match_are_refused(known, message, theirs, utterances, by_heart, tmp_path):
+def test_ids_that_do_not_match_are_refused(known, message, theirs, utterances, stored, tmp_path):
     write_transcripts(theirs, "trn", dict.fromkeys(known, "x"))
-    recognizer = by_heart()
+    recognizer = stored()
     with pytest.raises(EvaluationError, match=message):
         evaluate_systems(
             [System("big", "teacher", recognizer)], {"dev": utterances}, with_others(whisper=theirs), tmp_path / "r"
         )
 
 
-def test_names_that_are_taken_and_files_that_are_not_there(theirs, utterances, by_heart, tmp_path):
-    systems = [System("big", "teacher", by_heart())]
+def test_names_that_are_taken_and_files_that_are_not_there(theirs, utterances, stored, tmp_path):
+    systems = [System("big", "teacher", stored())]
     for name, message in (("teacher", "the report uses the name 'teacher' itself"), ("a/b", "cannot be a file name")):
         with pytest.raises(EvaluationError, match=message):
             evaluate_systems(systems, {"dev": utterances}, with_others(**{name: theirs}), tmp_path / "r")

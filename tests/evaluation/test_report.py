@@ -29,17 +29,17 @@ SYSTEM_KEYS = {
 
 
 @pytest.fixture
-def folder(tmp_path, utterances, by_heart):
+def folder(tmp_path, utterances, stored):
     """A report of three systems, where KD recovers half of what the student lacks."""
     every_first = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
     half = {key: text for key, text in every_first.items() if key.endswith("1")}
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(bytes(1_234_000))
     systems = [
-        System("own", "other", by_heart(half)),
-        System("student-kd", "student_kd", by_heart(half), details={"chunk_ms": 320}),
-        System("student-hard", "student_hard", by_heart(every_first), parameters=1_020_000),
-        System("teacher-1", "teacher", by_heart(), weights=weights, details={"chunk_ms": None}),
+        System("own", "other", stored(half)),
+        System("student-kd", "student_kd", stored(half), details={"chunk_ms": 320}),
+        System("student-hard", "student_hard", stored(every_first), parameters=1_020_000),
+        System("teacher-1", "teacher", stored(), weights=weights, details={"chunk_ms": None}),
     ]
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path / "report", FACTS)
     return tmp_path / "report"
@@ -149,8 +149,8 @@ def test_markdown_of_stored_results_is_results_md(folder):
     assert markdown(assemble(open_report(folder))) == (folder / "results.md").read_text(encoding="utf-8")
 
 
-def test_real_speech_carries_no_synthetic_notice(tmp_path, utterances, by_heart):
-    evaluate_systems([System("t", "teacher", by_heart())], {"dev": utterances}, SETTINGS, tmp_path / "report")
+def test_real_speech_carries_no_synthetic_notice(tmp_path, utterances, stored):
+    evaluate_systems([System("t", "teacher", stored())], {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     assert SYNTHETIC_NOTICE not in markdown(assemble(Report(summary)))
     assert "Seeds are not stated." in markdown(assemble(Report(summary)))
@@ -162,8 +162,8 @@ def test_real_speech_carries_no_synthetic_notice(tmp_path, utterances, by_heart)
     )
 
 
-def test_an_undefined_gap_says_why(tmp_path, utterances, by_heart):
-    systems = [System(role, role, by_heart()) for role in ("teacher", "student_hard", "student_kd")]
+def test_an_undefined_gap_says_why(tmp_path, utterances, stored):
+    systems = [System(role, role, stored()) for role in ("teacher", "student_hard", "student_kd")]
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     assert summary["test_sets"]["dev"]["gap_recovered"] is None
@@ -173,10 +173,10 @@ def test_an_undefined_gap_says_why(tmp_path, utterances, by_heart):
     assert "Gap recovered: undefined (the teacher's lead" in console.file.getvalue()
 
 
-def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utterances, by_heart):
+def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utterances, stored):
     utterances[0].audio.unlink()
     settings = SETTINGS.model_copy(update={"max_excluded_share": 0.2})
-    evaluate_systems([System("t", "teacher", by_heart())], {"dev": utterances}, settings, tmp_path / "report")
+    evaluate_systems([System("t", "teacher", stored())], {"dev": utterances}, settings, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     summary["test_sets"]["dev"]["excluded"][0]["reason"] = "<b>bold</b> | [red]\nnext"
     text = markdown(assemble(Report(summary)))
@@ -188,8 +188,8 @@ def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utt
     assert "1 of 6 utterances left out, listed in results.md" in console.file.getvalue()
 
 
-def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utterances, by_heart):
-    evaluate_systems([System("t", "teacher", by_heart())], {"other": utterances}, SETTINGS, folder)
+def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utterances, stored):
+    evaluate_systems([System("t", "teacher", stored())], {"other": utterances}, SETTINGS, folder)
     hypotheses = folder / "hypotheses"
     assert [path.relative_to(hypotheses).as_posix() for path in hypotheses.rglob("*.jsonl")] == ["other/teacher.jsonl"]
     assert list(read_results(folder)["test_sets"]) == ["other"]
@@ -197,10 +197,10 @@ def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utteranc
     assert sorted(path.name for path in folder.iterdir()) == files
 
 
-def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, utterances, by_heart):
+def test_a_folder_that_cannot_be_written_is_one_message(tmp_path, utterances, stored):
     (tmp_path / "report").write_text("a file in the way")
     with pytest.raises(AsrKdError, match="report: cannot be written"):
-        evaluate_systems([System("t", "teacher", by_heart())], {"dev": utterances}, SETTINGS, tmp_path / "report")
+        evaluate_systems([System("t", "teacher", stored())], {"dev": utterances}, SETTINGS, tmp_path / "report")
 
 
 @pytest.mark.parametrize("content", [None, "", "[1]", '{"format": "asr-kd results", "version": 99}'])

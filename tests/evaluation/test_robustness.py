@@ -1,4 +1,4 @@
-"""Conditions by name, the same for every system and run; and rows that can be told by heart."""
+"""Conditions by name, the same for every system and run; and rows with known numbers."""
 
 import math
 
@@ -56,23 +56,23 @@ def test_what_a_recipe_may_say():
     assert EvaluationSettings(robustness=["speed:1.1"]).conditions == [("speed", "1.1")]
 
 
-class Deaf:
-    """Hears what is loud enough, and says it by length."""
+class LoudOnly:
+    """Transcribes what is loud enough, by its length."""
 
     def __init__(self, texts):
         self.texts = texts
-        self.heard = []
+        self.received = []
 
     def transcribe(self, waveforms):
-        self.heard += waveforms
+        self.received += waveforms
         return [self.texts[len(waveform)] if waveform.abs().max() > 0.05 else "" for waveform in waveforms]
 
 
 def test_rows_of_known_errors(utterances):
     texts = {round(utterance.duration * 16_000): utterance.text for utterance in utterances}
-    good, deaf = Deaf(texts), Deaf(texts)
+    good, poor = LoudOnly(texts), LoudOnly(texts)
     clean = {"teacher": {u.id: u.text for u in utterances}, "poor": {u.id: "" for u in utterances}}
-    systems = [System("t", "teacher", good), System("poor", "other", deaf)]
+    systems = [System("t", "teacher", good), System("poor", "other", poor)]
     rows = robustness_rows(systems, "test", utterances, clean, settings("gain:-20", "pink:20"))
     assert [row["condition"] for row in rows["teacher"]] == ["clean", "gain:-20", "pink:20"]
     assert [row["wer"] for row in rows["teacher"]] == [0.0, 1.0, 0.0]
@@ -81,7 +81,7 @@ def test_rows_of_known_errors(utterances):
         "set": "test", "condition": "gain:-20", "wer": 1.0, "substitutions": 0, "deletions": 16, "insertions": 0,
         "words": 16, "utterances": 6,
     }  # fmt: skip
-    for one, other in zip(good.heard, deaf.heard, strict=True):
+    for one, other in zip(good.received, poor.received, strict=True):
         assert torch.equal(one, other)
 
 
@@ -92,7 +92,7 @@ def test_babble_is_of_other_speakers(utterances):
     assert len(around) == 4
     assert not any(torch.equal(voice, mine) for voice in around for mine in own if len(voice) == len(mine))
     assert [len(voice) for voice in crowd.around(utterances[0], 2)] == [len(voice) for voice in around[:2]]
-    assert len(BabbleSource(utterances[:2]).around(utterances[0], 5)) == 1  # nobody else is there
+    assert len(BabbleSource(utterances[:2]).around(utterances[0], 5)) == 1  # there is no other
     with pytest.raises(EvaluationError, match="babble needs other utterances"):
         BabbleSource(utterances[:1]).around(utterances[0], 5)
     assert np.isfinite([float(voice.sum()) for voice in around]).all()

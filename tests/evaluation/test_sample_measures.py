@@ -27,7 +27,7 @@ def texts(utterances):
 
 @pytest.fixture
 def late(texts):
-    """A teacher, and a student that says the same three frames later."""
+    """A teacher, and a student that emits the same three frames later."""
     return [
         open_teacher_system("t", SpellingTeacher(texts)),
         open_teacher_system("s", SpellingTeacher(texts, late=3, sha256="e" * 64), role="student_kd"),
@@ -40,7 +40,7 @@ def test_three_frames_later_is_120_ms_and_the_best_shift(late, utterances):
     assert delay["against"] == "teacher"
     assert delay["emission"]["tokens"]["median_ms"] == delay["emission"]["end_of_speech"]["p90_ms"] == 120.0
     assert delay["emission"]["tokens"]["count"] == delay["reference_tokens"] == sum(len(u.text) for u in utterances)
-    assert (delay["utterances"], delay["not_aligned"]) == (5, 1)  # one says nothing
+    assert (delay["utterances"], delay["not_aligned"]) == (5, 1)  # one is empty
     assert agreement["student_kd"]["at_best_shift"]["shift_ms"] == 120
     assert agreement["student_kd"]["at_best_shift"]["argmax_agreement"] == 1.0
     assert agreement["student_kd"]["spoken_agreement"] < 0.2
@@ -53,16 +53,16 @@ def test_the_teacher_is_heard_once_for_all_its_students(late, utterances):
     sample = Sample(utterances, SETTINGS)
     calls = []
     teacher = late[0].recognizer.teacher
-    heard = teacher.log_probs
-    teacher.log_probs = lambda *given: calls.append(1) or heard(*given)
+    original = teacher.log_probs
+    teacher.log_probs = lambda *given: calls.append(1) or original(*given)
     sample.against(late[0], late[1])
     sample.against(late[0], late[1])
     assert len(calls) == len(utterances)
 
 
-def test_what_cannot_be_measured_says_why(late, utterances, by_heart):
+def test_what_cannot_be_measured_says_why(late, utterances, stored):
     sample = Sample(utterances, SETTINGS.model_copy(update={"silence_seconds": 0.0}))
-    text_only = System("text", "student_hard", by_heart())
+    text_only = System("text", "student_hard", stored())
     delay, frames = sample.against(late[0], text_only)
     assert delay == {"delay": None, "delay_reason": "student_hard: it gives text, not posteriors"}
     assert frames["frame_kl"] is None
@@ -93,12 +93,12 @@ def test_a_streaming_model_is_stable_and_has_a_delay(tmp_path, utterances):
 
 @pytest.fixture
 def words_of_the_model(tmp_path, utterances):
-    """A streaming model that is right: the references are what it says."""
+    """A streaming model that is right: the references are its own transcripts."""
     folder = save_tiny_model(tmp_path / "model")
     recognizer = open_recognizer(folder)
-    said = recognizer.transcribe([read_utterance(utterance) for utterance in utterances])
-    right = [type(u)(u.id, u.audio, u.duration, text, u.speaker) for u, text in zip(utterances, said, strict=True)]
-    assert sum(len(text.split()) for text in said) > 3
+    texts = recognizer.transcribe([read_utterance(utterance) for utterance in utterances])
+    right = [type(u)(u.id, u.audio, u.duration, text, u.speaker) for u, text in zip(utterances, texts, strict=True)]
+    assert sum(len(text.split()) for text in texts) > 3
     return open_system("s", "student_kd", folder), right
 
 
@@ -112,7 +112,7 @@ def test_the_matrix_has_its_own_context_as_it_was_and_others_as_they_are(words_o
     assert rows[0]["wer"] == 0.0
     assert [row["trained"] for row in rows] == [True, False, False]
     assert "cannot be mapped" in rows[0]["delay_reason"]
-    # The same as streaming with that context, and not what its own says.
+    # The same as streaming with that context, and not as with its own.
     streamed = {}
     for utterance in right:
         stream = in_context(system, Context(2, 4)).recognizer.stream()

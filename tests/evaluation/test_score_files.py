@@ -74,7 +74,7 @@ def test_a_ctm_that_leaves_an_utterance_out_is_silent_there_and_says_so(files):
     ))  # fmt: skip
     results = score_files(request(files, "other.ctm"))
     assert results.sets["test"].systems["other"].score.words.deletions == 2
-    assert results.details["other"]["taken_as_silent"] == {"test": 2}  # bob-2 says nothing anyway
+    assert results.details["other"]["taken_as_silent"] == {"test": 2}  # bob-2 is empty anyway
 
 
 def test_speakers_come_from_the_manifest_from_a_file_or_from_ids(files):
@@ -86,8 +86,8 @@ def test_speakers_come_from_the_manifest_from_a_file_or_from_ids(files):
         ("prefix", ["ann", "bob", "eve"]),
         (str(files / "utt2spk"), ["1", "2"]),
     ):
-        asked = ScoringRequest(plain.reference, plain.hypotheses, FEW, speakers)
-        (found,) = score_files(asked).sets.values()
+        request = ScoringRequest(plain.reference, plain.hypotheses, FEW, speakers)
+        (found,) = score_files(request).sets.values()
         assert list(found.systems["student_kd"].by_speaker) == expected
         assert (found.systems["student_kd"].speaker_interval is None) == (not expected)
     (files / "utt2spk").write_text("ann-1 ann\n")

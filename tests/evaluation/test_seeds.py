@@ -43,11 +43,11 @@ def test_mean_spread_and_gap_are_of_means_over_seeds():
     errors = {
         "hard-1": [4] * 40, "hard-2": [6] * 40, "kd-1": [3] * 40, "kd-2": [4] * 40, "kd-3": [2] * 40, "big": [1] * 40,
     }  # fmt: skip
-    asked = SeedRows(
+    request = SeedRows(
         {"hard": ["hard-1", "hard-2"], "kd": ["kd-1", "kd-2", "kd-3"], "big": ["big"]},
         [Comparison("kd", "hard", "big")],
     )
-    hard, kd = seed_rows(asked, errors, WORDS, SPEAKERS, FEW)
+    hard, kd = seed_rows(request, errors, WORDS, SPEAKERS, FEW)
     assert (hard.name, hard.rate.mean, hard.gap) == ("hard", 0.5, None)
     assert kd.rate.mean == pytest.approx(0.3)
     assert kd.rate.deviation == pytest.approx(0.1)
@@ -78,12 +78,12 @@ def test_one_run_of_everything_makes_no_row_and_an_unknown_row_is_refused():
 
 
 def test_runs_that_are_not_there_are_left_out():
-    asked = SeedRows({"kd": ["kd-1", "kd-2"], "hard": ["hard-1"], "big": ["big"]}, [Comparison("kd", "hard", "big")])
-    left = asked.among({"kd-1", "hard-1"})
+    request = SeedRows({"kd": ["kd-1", "kd-2"], "hard": ["hard-1"], "big": ["big"]}, [Comparison("kd", "hard", "big")])
+    left = request.among({"kd-1", "hard-1"})
     assert left.rows == {"kd": ["kd-1"], "hard": ["hard-1"]}
     assert left.pairs == [Comparison("kd", "hard", None)]
-    assert asked.among({"kd-1", "kd-2", "big"}).pairs == []
-    assert asked.renamed({"kd-1": "student_kd", "big": "teacher"}).rows == {
+    assert request.among({"kd-1", "kd-2", "big"}).pairs == []
+    assert request.renamed({"kd-1": "student_kd", "big": "teacher"}).rows == {
         "kd": ["student_kd"], "hard": [], "big": ["teacher"],
     }  # fmt: skip
 
@@ -104,7 +104,7 @@ def files(tmp_path):
     return tmp_path
 
 
-def asked(files, **options):
+def request(files, **options):
     names = [
         ("student-hard", "hard-1"), ("student-hard", "hard-2"), ("student-kd", "kd-1"), ("student-kd", "kd-2"),
         ("teacher", "teacher"),
@@ -115,7 +115,7 @@ def asked(files, **options):
 
 
 def test_files_of_one_name_are_one_row(files):
-    write_report(score_files(asked(files)), files / "report")
+    write_report(score_files(request(files)), files / "report")
     summary = read_results(files / "report")
     found = summary["test_sets"]["ref"]
     assert {"teacher", "student-hard-1", "student-hard-2", "student-kd-1", "student-kd-2"} <= found.keys()
@@ -131,11 +131,11 @@ def test_files_of_one_name_are_one_row(files):
 
 
 def test_a_stated_pair_of_rows_and_one_that_is_not_there(files):
-    stated = asked(files, comparisons=[Comparison("student-hard", "student-kd", "teacher")])
+    stated = request(files, comparisons=[Comparison("student-hard", "student-kd", "teacher")])
     rows = {row.name: row for row in score_files(stated).sets["ref"].seeds}
     assert rows["student-hard"].gap.value == pytest.approx(-1.0)
     with pytest.raises(EvaluationError, match="needs 'nobody'"):
-        score_files(asked(files, comparisons=[Comparison("student-kd", "nobody")]))
+        score_files(request(files, comparisons=[Comparison("student-kd", "nobody")]))
 
 
 # -- from runs -------------------------------------------------------------------------------------------
@@ -162,7 +162,7 @@ def test_runs_give_the_rows_that_their_files_give(two_runs, files):
 
 
 def read_of_files(files):
-    write_report(score_files(asked(files)), files / "report")
+    write_report(score_files(request(files)), files / "report")
     return read_results(files / "report")["seeds"]
 
 
@@ -177,20 +177,20 @@ def test_runs_that_cannot_be_pooled_are_refused(two_runs, files):
     write_transcripts(files / "ref.trn", "trn", REFERENCES | {"s0-0": "a b c e"})
     question = ScoringRequest(files / "ref.trn", [("student-kd", files / "kd-2.trn")], SETTINGS, "prefix")
     write_report(score_files(question), files / "run2")
-    with pytest.raises(EvaluationError, match="ref: the runs were scored on different references"):
+    with pytest.raises(EvaluationError, match="ref: run1 and run2 were scored on different references"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})
 
 
 # -- in an evaluation ------------------------------------------------------------------------------------
 
 
-def test_an_evaluation_has_the_rows_that_the_recipe_names(utterances, by_heart, tmp_path):
+def test_an_evaluation_has_the_rows_that_the_recipe_names(utterances, stored, tmp_path):
     wrong = {utterance.id: (utterance.text or "x").split(" ", 1)[-1] for utterance in utterances}
     systems = [
-        System("big", "teacher", by_heart()),
-        System("student-hard", "student_hard", by_heart(wrong)),
-        System("student-kd", "student_kd", by_heart()),
-        System("kd-2", "other", by_heart({"ann-1": "one"})),
+        System("big", "teacher", stored()),
+        System("student-hard", "student_hard", stored(wrong)),
+        System("student-kd", "student_kd", stored()),
+        System("kd-2", "other", stored({"ann-1": "one"})),
     ]
     rows = SeedRows(
         {"big": ["big"], "student-hard": ["student-hard"], "student-kd": ["student-kd", "kd-2"]},

@@ -7,7 +7,7 @@ from asr_kd.evaluation.stability import ROOM_DBFS, measure_trailing_silence, sil
 
 
 class Talkative:
-    """Says a word for each second; of digital silence it makes one more."""
+    """Writes a word for each second, and one more for digital silence."""
 
     def transcribe(self, waveforms):
         texts = []

@@ -11,7 +11,7 @@ texts = st.lists(st.sampled_from("ab"), max_size=5).map(" ".join)
 
 
 class Scripted:
-    """A stream that shows what it is told, packet by packet."""
+    """A stream with given partial results, packet by packet."""
 
     def __init__(self, partials, final):
         self.partials, self.end = iter(partials), final

@@ -25,7 +25,7 @@ SETTINGS = EvaluationSettings(
 
 
 class Spelling:
-    """Knows transcripts by the number of samples, and spells them out: a token a frame, a blank between."""
+    """Finds transcripts by the number of samples, and spells them out: a token a frame, a blank between."""
 
     name = "spelling"
     sha256 = "c" * 64
@@ -58,9 +58,9 @@ def teacher(utterances):
     return Spelling({round(utterance.duration * 16_000): utterance.text for utterance in utterances})
 
 
-def test_it_is_evaluated_like_any_other(teacher, utterances, by_heart, tmp_path):
+def test_it_is_evaluated_like_any_other(teacher, utterances, stored, tmp_path):
     """It writes small letters and the student capitals: the normalizer makes them one."""
-    shouting = by_heart({utterance.id: (utterance.text or "").upper() for utterance in utterances})
+    shouting = stored({utterance.id: (utterance.text or "").upper() for utterance in utterances})
     systems = [
         open_teacher_system("spelling", teacher, details={"source": "torchaudio:SPELLING"}),
         System("student", "student_kd", shouting),
@@ -118,12 +118,12 @@ def test_what_the_protocol_does_not_ask_for_may_be_missing(teacher):
     assert (system.parameters, system.size_bytes, system.role) == (None, None, "teacher")
 
 
-def test_the_report_summarises_a_distillation_from_elsewhere(teacher, utterances, by_heart, tmp_path):
-    wrong = by_heart({utterance.id: "x" for utterance in utterances})
+def test_the_report_summarises_a_distillation_from_elsewhere(teacher, utterances, stored, tmp_path):
+    wrong = stored({utterance.id: "x" for utterance in utterances})
     systems = [
         open_teacher_system("spelling", teacher, details={"source": "torchaudio:SPELLING"}),
         System("5m-hard", "other", wrong, parameters=5_000_000),
-        System("5m-kd", "other", by_heart({"ann-1": "x"}), parameters=5_000_000, size_bytes=20_000_000),
+        System("5m-kd", "other", stored({"ann-1": "x"}), parameters=5_000_000, size_bytes=20_000_000),
     ]
     facts = RunFacts(
         comparisons=(Comparison("5m-kd", "5m-hard", "spelling"),),

@@ -22,8 +22,8 @@ def search(tmp_path):
     )
 
 
-def said(*words: str, doubt: float) -> torch.Tensor:
-    """[T, V]: these words, the last one in doubt; "?" is heard as A rather than B."""
+def frames_of(*words: str, doubt: float) -> torch.Tensor:
+    """[T, V]: these words, the last one in doubt; "?" is closer to A than to B."""
     rows = []
     for word in words:
         row = [0.0, 0.0, 1.0, 0.0] if word == "A" else [0.0, 0.0, 0.0, 1.0]
@@ -33,24 +33,24 @@ def said(*words: str, doubt: float) -> torch.Tensor:
 
 def test_the_language_model_gets_the_weight_that_it_deserves(search):
     dev = DevSet(
-        {"1": said("A", "?", doubt=0.3), "2": said("A", "?", doubt=0.2)},
+        {"1": frames_of("A", "?", doubt=0.3), "2": frames_of("A", "?", doubt=0.2)},
         {"1": "a b", "2": "A B"},
     )
-    told = []
-    tuning = tune(search, dev, "librispeech", (0.0, 2.0), (0.0, 1.0), lambda done, total: told.append((done, total)))
+    calls = []
+    tuning = tune(search, dev, "librispeech", (0.0, 2.0), (0.0, 1.0), lambda done, total: calls.append((done, total)))
     assert tuning.greedy_wer == 0.5
     assert tuning.best.errors == 0
     assert tuning.best.lm_weight > 0
     points = {(item.lm_weight, item.word_score): item.errors for item in tuning.tried}
     assert points[0.0, 0.0] == 2
     assert len(points) == len(tuning.tried) > 4, "the neighbourhood of the best is tried too"
-    assert told[-1][0] == len(points)
+    assert calls[-1][0] == len(points)
     # Of equally good ones the smallest weight.
     assert all(item.lm_weight >= tuning.best.lm_weight for item in tuning.tried if item.errors == 0)
 
 
 def test_a_table_shows_every_point_and_marks_the_best(search):
-    dev = DevSet({"1": said("A", "?", doubt=0.3)}, {"1": "A B"})
+    dev = DevSet({"1": frames_of("A", "?", doubt=0.3)}, {"1": "A B"})
     tuning = tune(search, dev, "none", (0.0, 2.0), (0.0,))
     lines = tuning.lines()
     assert lines[0].split() == ["lm_weight", "\\", "word_score", "0"]
@@ -63,7 +63,9 @@ def test_a_table_shows_every_point_and_marks_the_best(search):
 def test_without_a_language_model_only_the_word_score_is_tuned(tmp_path):
     (tmp_path / "words.txt").write_text("A\nB\nAB\n")
     search = BeamSearch(LETTERS, DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt"))
-    tuning = tune(search, DevSet({"1": said("A", "B", doubt=0)}, {"1": "A B"}), "none", (0.0, 1.0, 2.0), (0.0, 1.0))
+    tuning = tune(
+        search, DevSet({"1": frames_of("A", "B", doubt=0)}, {"1": "A B"}), "none", (0.0, 1.0, 2.0), (0.0, 1.0)
+    )
     assert {item.lm_weight for item in tuning.tried} == {0.0}
     assert isinstance(tuning.best, GridPoint)
     assert tuning.best.errors == 0

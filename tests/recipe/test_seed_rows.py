@@ -17,23 +17,23 @@ def recipe(**more):
 
 def test_without_further_seeds_every_system_is_a_row():
     tiny = recipe()
-    asked = seed_rows_of(tiny)
-    assert asked.rows == {name: [name] for name in [*tiny.teachers, *tiny.students]}
+    rows_found = seed_rows_of(tiny)
+    assert rows_found.rows == {name: [name] for name in [*tiny.teachers, *tiny.students]}
     assert seeds_of(tiny) == (tiny.seed,)
 
 
 def test_students_that_differ_in_their_seed_alone_are_one_row():
-    asked = seed_rows_of(
+    rows_found = seed_rows_of(
         recipe(
             hard_2=("student-hard", {"seed": 2}),
             kd_2=("student-kd", {"seed": 2, "baseline": "hard-2"}),
             other=("student-kd", {"seed": 3, "train": {"epochs": 7}}),
         )
     )
-    assert asked.rows["student-hard"] == ["student-hard", "hard-2"]
-    assert asked.rows["student-kd"] == ["student-kd", "kd-2"]
-    assert asked.rows["other"] == ["other"]
-    assert list(asked.pairs) == [Comparison("student-kd", "student-hard", "teacher")]
+    assert rows_found.rows["student-hard"] == ["student-hard", "hard-2"]
+    assert rows_found.rows["student-kd"] == ["student-kd", "kd-2"]
+    assert rows_found.rows["other"] == ["other"]
+    assert list(rows_found.pairs) == [Comparison("student-kd", "student-hard", "teacher")]
 
 
 def test_the_report_states_every_seed():

@@ -29,15 +29,15 @@ def test_a_student_that_says_what_its_teacher_says_agrees_whatever_was_said():
 def test_a_silent_teacher_leaves_no_rate_and_says_why():
     silent = score(REFERENCES, dict.fromkeys(REFERENCES, ""), "none")
     found = word_agreement(silent, score(REFERENCES, STUDENT, "none"))
-    assert (found.wer_against_teacher, found.reason) == (None, "the teacher wrote no word")
+    assert (found.wer_against_teacher, found.wer_against_teacher_reason) == (None, "the teacher wrote no word")
     assert found.only_student_words == 7
 
 
 def test_other_normalizers_utterances_or_references_are_refused():
-    told = score(REFERENCES, TEACHER, "none")
+    teacher = score(REFERENCES, TEACHER, "none")
     with pytest.raises(EvaluationError, match="under the normalizer 'none', the other under 'librispeech'"):
-        word_agreement(told, score(REFERENCES, STUDENT, "librispeech"))
+        word_agreement(teacher, score(REFERENCES, STUDENT, "librispeech"))
     with pytest.raises(EvaluationError, match="not of the same utterances"):
-        word_agreement(told, score({"1": "a"}, {"1": "a"}, "none"))
+        word_agreement(teacher, score({"1": "a"}, {"1": "a"}, "none"))
     with pytest.raises(EvaluationError, match="2: the two scores have different references"):
-        word_agreement(told, score(REFERENCES | {"2": "so it be"}, STUDENT, "none"))
+        word_agreement(teacher, score(REFERENCES | {"2": "so it be"}, STUDENT, "none"))

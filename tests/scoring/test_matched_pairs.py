@@ -1,4 +1,4 @@
-"""MAPSSWE: a segment begins and ends where it should, and the test says what can be computed by hand."""
+"""MAPSSWE: a segment begins and ends where it should, and the test gives what can be computed by hand."""
 
 import math
 import random
@@ -47,7 +47,7 @@ def segments(reference, first, second):
 def test_the_test_of_a_set_computed_by_hand():
     """Segments (errors of first, of second): on-the, four with two (1 word between), eight, d, j-l, is.
 
-    Differences 1, 0, 1, 1, 0, 1: mean 2/3, deviation √(4/15), z = √10; sc_stats 1.3 says the same: 6, 0.667, 3.162.
+    Differences 1, 0, 1, 1, 0, 1: mean 2/3, deviation √(4/15), z = √10; sc_stats 1.3 gives the same: 6, 0.667, 3.162.
     """
     systems, lengths = aligned(REFERENCES, FIRST, SECOND)
     assert segment_errors(*systems, lengths).T.tolist() == [[1, 0], [1, 1], [1, 0], [1, 0], [1, 1], [1, 0]]

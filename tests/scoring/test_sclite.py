@@ -35,14 +35,14 @@ def texts():
     """References of 4 speakers and 3 systems of 9 to 20 % errors; no system inserts at the end of an utterance."""
     rng = random.Random(7)
     vocabulary = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "es")]
-    said = {f"s{n % 4}-{n:03d}": rng.choices(vocabulary, k=rng.randint(1, 25)) for n in range(120)}
+    spoken = {f"s{n % 4}-{n:03d}": rng.choices(vocabulary, k=rng.randint(1, 25)) for n in range(120)}
     systems = []
     for rate in (0.03, 0.05, 0.07):
-        systems.append({name: " ".join(heard(words, rate, vocabulary, rng)) for name, words in said.items()})
-    return {name: " ".join(words) for name, words in said.items()}, systems
+        systems.append({name: " ".join(with_errors(words, rate, vocabulary, rng)) for name, words in spoken.items()})
+    return {name: " ".join(words) for name, words in spoken.items()}, systems
 
 
-def heard(words, rate, vocabulary, rng):
+def with_errors(words, rate, vocabulary, rng):
     """Words with errors of each kind at this rate."""
     for word in words:
         chance = rng.random()
@@ -116,15 +116,15 @@ def test_errors_of_each_speaker_are_sclites(texts, aligned):
 def test_mapsswe_on_sclites_alignments_is_that_of_sc_stats(aligned):
     folder, written = aligned
     sclite.run(*("sc_stats", "-p", "-t", "mapsswe", "-v", "-n", "all"), folder=folder, text="".join(written))
-    told = re.findall(
+    found = re.findall(
         r"systems: h(\d).trn h(\d).trn\) \(# segs: (\d+)\).*\(mean: *(\S+)\).*\(Z Stat: *(\S+)\)",
         (folder / "all.stats.mapsswe").read_text(),
     )
-    assert len(told) == 3
+    assert len(found) == 3
     paths = [sclite.paths(sgml) for sgml in written]
     lengths = [sum(kind != "I" for kind, _, _ in cells) for cells in paths[0].values()]
     alignments = [[sclite.alignment(cells) for cells in own.values()] for own in paths]
-    for (first, second), (*systems, segments, mean, z) in zip(combinations(range(3), 2), told, strict=True):
+    for (first, second), (*systems, segments, mean, z) in zip(combinations(range(3), 2), found, strict=True):
         assert [first, second] == list(map(int, systems))
         found = matched_pairs(alignments[first], alignments[second], lengths)
         assert found.segments == int(segments)

@@ -1,4 +1,4 @@
-"""Known answers for the bootstrap, and that its intervals hold the truth about as often as they say."""
+"""Known answers for the bootstrap, and the coverage of its intervals."""
 
 import numpy as np
 import pytest

@@ -34,7 +34,7 @@ from asr_kd.evaluation.report.document import (
 )
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.main_systems import MainSystems, order_of_sets
-from asr_kd.evaluation.report.utterance_views import Kind, View, confusions, speaker_rates
+from asr_kd.evaluation.report.utterance_views import Kind, View, confusions
 from asr_kd.scoring.matched_pairs import ENOUGH_SEGMENTS
 
 Plain = Mapping[str, Any]
@@ -47,7 +47,6 @@ MOST_CONFUSIONS = 12
 PAIRS_SHOWN = 15
 """Pairs of systems in the report; results.json has all."""
 EXCLUDED_LISTED = 50
-WORDS_SHOWN = 5
 SHORT_HASH = 12
 
 _ERRORS = ("System", "WER %", "95 % interval", "by speaker", "S", "D", "I", "Words", "CER %")
@@ -113,7 +112,7 @@ def speaker_section(report: Report, styles: Styles, main: MainSystems) -> Sectio
     """Spread of the WER over speakers."""
     figures, blocks = [], []
     for name in order_of_sets(report, main):
-        rates = speaker_rates(report, name)
+        rates = _rates_by_speaker(report, name)
         if len(rates) > 1:
             order = sorted(rates, key=lambda speaker: (-rates[speaker].get(main.student, 0.0), speaker))
             shown = {speaker: rates[speaker] for speaker in order[:MOST_SPEAKERS]}
@@ -338,6 +337,15 @@ def _confusion_tables(found: Sequence[View], styles: Styles, main: MainSystems) 
             caption = f"{title}: {sum(own.values())} by {name}"
             tables.append(ReportTable((title, *styles.values()), rows, caption, kind="words heat", heat=shades))
     return tables
+
+
+def _rates_by_speaker(report: Report, name: str) -> dict[str, dict[str, float]]:
+    """Speaker → system's key → WER on a set."""
+    rates: dict[str, dict[str, float]] = {}
+    for key in report.systems(name):
+        for speaker, rate in known_rates(report.sets[name][key]).items():
+            rates.setdefault(speaker, {})[key] = rate
+    return rates
 
 
 def _shades(values: Sequence[Sequence[float]]) -> list[list[int]]:

@@ -121,22 +121,3 @@ def _views_of(report: Report, name: str) -> Iterator[View]:
 
 def _letters(alignment: Alignment) -> str:
     return "".join(LETTERS[edit.kind] * edit.length for edit in alignment)
-
-
-def speaker_rates(report: Report, name: str) -> dict[str, dict[str, float]]:
-    """Speaker → system's key → WER on a set, a fraction; speakers without a word in their references are left out, and
-    so is whoever is not named."""
-    errors: dict[str, Counter[str]] = {}
-    words: dict[str, int] = {}
-    for key, rows in report.rows.get(name, {}).items():
-        words = dict.fromkeys(errors, 0)
-        for row in rows:
-            found, speaker = row["errors"], row.get("speaker", "")
-            wrong = found["substitutions"] + found["deletions"] + found["insertions"]
-            errors.setdefault(speaker, Counter())[key] += wrong
-            words[speaker] = words.get(speaker, 0) + found["words"]
-    return {
-        speaker: {key: count / words[speaker] for key, count in wrong.items()}
-        for speaker, wrong in errors.items()
-        if speaker and words[speaker]
-    }

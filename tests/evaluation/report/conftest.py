@@ -26,16 +26,16 @@ HOSTILE = "<script>window.pwned=1</script></script><img src=x onerror=pwned=1>\"
 
 
 @pytest.fixture
-def three_systems(by_heart):
-    """The teacher is right; the student leaves out first words, half of them with its help."""
+def three_systems(stored):
+    """The teacher is nearly right; the student deletes first words, half as many with distillation."""
     wrong = {"ann-1": "two three four", "ann-2": "six", "bob-1": "eight nine ten", "bob-2": "x", "eve-1": "won two"}
     half = {"ann-1": "two three four", "eve-1": "won two"}
-    slip = by_heart({"eve-2": "three for five six"})
+    slip = stored({"eve-2": "three for five six"})
     small = {"parameters": 1_000_000, "size_bytes": 4_000_000}
     return [
         System("teacher-1", "teacher", slip, parameters=4_000_000, size_bytes=16_000_000),
-        System("student-hard", "student_hard", by_heart(wrong), **small),
-        System("student-kd", "student_kd", by_heart(half), details={"chunk_ms": 320}, **small),
+        System("student-hard", "student_hard", stored(wrong), **small),
+        System("student-kd", "student_kd", stored(half), details={"chunk_ms": 320}, **small),
     ]
 
 

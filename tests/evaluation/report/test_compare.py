@@ -19,9 +19,9 @@ from asr_kd.evaluation.system import System
 
 
 @pytest.fixture
-def other(tmp_path, utterances, by_heart, settings):
+def other(tmp_path, utterances, stored, settings):
     """A run whose student-kd is right."""
-    systems = [System("teacher-1", "teacher", by_heart()), System("student-kd", "student_kd", by_heart())]
+    systems = [System("teacher-1", "teacher", stored()), System("student-kd", "student_kd", stored())]
     evaluate_systems(systems, {"dev": utterances}, settings, tmp_path / "better" / "report")
     return tmp_path / "better"
 

@@ -1,4 +1,4 @@
-"""What is gathered of an utterance: sound that can be heard, pictures, and posteriors that say what was decoded."""
+"""Evidence of an utterance: audio that can be decoded, pictures, and posteriors that match the transcript."""
 
 import base64
 import io
@@ -68,22 +68,22 @@ def test_posteriors_say_what_the_system_decodes(tmp_path, streaming):
     frames = sorted(likely)
     tokens = [likely[frame] for frame in frames]
     new = [not (b - a == 1 and x == y) for (a, b), (x, y) in zip(pairwise(frames), pairwise(tokens), strict=True)]
-    said = [token for token, fresh in zip(tokens, [True, *new], strict=True) if fresh]
+    emitted = [token for token, fresh in zip(tokens, [True, *new], strict=True) if fresh]
     decoded = system.recognizer.hypotheses([waveform])[0][0]
     sure = [VOCABULARY.symbols[token] for token in decoded.tokens]
     assert len(sure) > 3
-    assert len(said) >= len(sure) / 2
-    assert all(token in sure for token in said)
+    assert len(emitted) >= len(sure) / 2
+    assert all(token in sure for token in emitted)
     assert (found.shift_ms, found.offset_ms) == (40, 35)
 
 
-def test_a_system_that_writes_text_only_is_shown_without_posteriors(by_heart):
-    found = evidence_of("dev", "a", noise_speech(0.5), [System("s", "other", by_heart())], audio=False)
+def test_a_system_that_writes_text_only_is_shown_without_posteriors(stored):
+    found = evidence_of("dev", "a", noise_speech(0.5), [System("s", "other", stored())], audio=False)
     assert (found.posteriors, found.audio, found.seconds) == ({}, None, 0.5)
 
 
-def test_as_many_are_gathered_as_the_settings_ask_for(tmp_path, utterances, by_heart, settings):
-    system = System("t", "teacher", by_heart({"ann-1": "one"}))
+def test_as_many_are_gathered_as_the_settings_ask_for(tmp_path, utterances, stored, settings):
+    system = System("t", "teacher", stored({"ann-1": "one"}))
     settings = settings.model_copy(update={"report": ReportSettings(utterances=2)})
     results = evaluate_systems([system], {"dev": utterances}, settings, tmp_path / "report")
     found = gather_evidence(results, [system], {"dev": utterances}, settings.report)

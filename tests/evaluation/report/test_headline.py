@@ -55,7 +55,7 @@ def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
 
 
 def test_without_a_pair_it_says_the_rate(report):
-    found = {**report.sets["test"], "comparisons": [], "kd_minus_hard": None}
+    found = {**report.sets["test"], "comparisons": []}
     alone = Report({**report.summary, "test_sets": {"test": found}})
     assert headline(alone, main_systems(alone)).title.startswith("student-kd has a word error rate of ")
     assert headline(Report({**report.summary, "test_sets": {}}), None).title == "No set was evaluated"

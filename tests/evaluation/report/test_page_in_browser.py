@@ -15,16 +15,16 @@ from asr_kd.evaluation.report.page import page
 
 FETCH = """<script>addEventListener("load", () => setTimeout(() =>
   document.body.append(document.querySelector("iframe").contentDocument.getElementById("probe")), 900));</script>"""
-"""Takes what a page in a frame says of itself out of the frame."""
+"""Copies the facts of a page in a frame out of the frame."""
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PHONE, LAPTOP = 390, 1280
 
 PROBE = """<script>addEventListener("load", () => setTimeout(() => {
   const audio = document.querySelector("audio"), picture = document.querySelector(".stage image");
-  const said = document.createElement("pre");
-  said.id = "probe";
-  said.textContent = JSON.stringify({
+  const facts = document.createElement("pre");
+  facts.id = "probe";
+  facts.textContent = JSON.stringify({
     pwned: window.pwned === undefined ? null : window.pwned,
     wide: document.documentElement.scrollWidth - innerWidth,
     ids: [...document.querySelectorAll(".utterance h3")].map((node) => node.textContent),
@@ -36,9 +36,9 @@ PROBE = """<script>addEventListener("load", () => setTimeout(() => {
     unnamed: [...document.querySelectorAll("a, button, select, input, summary, [tabindex='0']")].filter((node) =>
       !(node.textContent.trim() || node.getAttribute("aria-label") || node.labels?.length)).length,
   });
-  document.body.append(said);
+  document.body.append(facts);
 }, 300));</script>"""
-"""Asks the page about itself; it needs the policy to be gone, which another test looks at."""
+"""Collects facts of the page; the policy, which another test checks, must be gone."""
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def run(browser, tmp_path, *arguments):
 
 
 def probed(browser, tmp_path, text, width, fragment=""):
-    """What the page says of itself."""
+    """Facts that the page reports."""
     without_policy = re.sub(r"<meta http-equiv=\"Content-Security-Policy\"[^>]*>", "", text)
     (tmp_path / "probed.html").write_text(without_policy.replace("</body>", PROBE + "</body>"), encoding="utf-8")
     # A window is never narrower than a laptop's, a frame is.

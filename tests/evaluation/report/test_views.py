@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.report.main_systems import MainSystems, main_set, main_systems
-from asr_kd.evaluation.report.utterance_views import choose, columns, confusions, speaker_rates, views
+from asr_kd.evaluation.report.utterance_views import choose, columns, confusions, views
 
 WORDS = st.lists(st.sampled_from(["ab", "cd", "e", "f"]), max_size=6).map(" ".join)
 
@@ -57,13 +57,6 @@ def test_confusions_count_every_error_once(report):
     assert {kind: sum(found.values()) for kind, found in counts.items()} == {kind: errors[kind] for kind in counts}
 
 
-def test_speakers_have_their_own_rates(report):
-    rates = speaker_rates(report, "dev")
-    assert list(rates) == ["ann", "bob", "eve"]
-    assert rates["ann"] == {"teacher": 0.0, "student_hard": 2 / 6, "student_kd": 1 / 6}
-    assert rates["eve"]["teacher"] == 1 / 6
-
-
 def test_utterances_of_every_kind_are_chosen(report):
     main = MainSystems("dev", "student_kd", "student_hard", "teacher")
     found = [view for view in views(report, main) if view.test_set == "dev"]
@@ -90,7 +83,7 @@ def test_the_parts_are_those_of_the_first_comparison(report):
 
 
 def test_without_a_comparison_there_is_a_student_all_the_same(report):
-    found = {**report.sets["dev"], "comparisons": [], "kd_minus_hard": None}
+    found = {**report.sets["dev"], "comparisons": []}
     del found["student_hard"]
     assert main_systems(Report({**report.summary, "test_sets": {"dev": found}})) == MainSystems(
         "dev", "student_kd", None, "teacher"
