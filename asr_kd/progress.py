@@ -1,7 +1,4 @@
-"""How long work tells that it goes on: a bar on a terminal, plain lines elsewhere. Never decides anything.
-
-A piece of work takes a `Progress` and calls it; tests and libraries pass `SILENT`.
-"""
+"""Progress of long work: a bar on a terminal, plain lines elsewhere. Libraries and tests pass `SILENT`."""
 
 import sys
 import time
@@ -15,33 +12,33 @@ PLAIN_INTERVAL_SECONDS = 20.0
 
 
 class Progress(Protocol):
-    """What work reports to."""
+    """Interface that long work reports to."""
 
     def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """So much of `label` is done, counted in `unit` (with a note, for example the loss)."""
+        """Report that `done` of `total` units of `label` are done, with a note such as the loss."""
 
     def message(self, text: str) -> None:
-        """A line that stays."""
+        """Print a permanent line."""
 
 
 class Silent:
-    """Reports nothing."""
+    """Prints nothing."""
 
     def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """Nothing."""
+        """Do nothing."""
 
     def message(self, text: str) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 SILENT = Silent()
 
 
-class Aside:
-    """What another process of the same run reports: no bars, and its lines with its name.
+class PrefixedProgress:
+    """Progress of a further process of a run: no bars, and messages that begin with the process' name.
 
     Args:
-        inner: what prints.
+        inner: prints the messages.
         name: of the process.
     """
 
@@ -49,10 +46,10 @@ class Aside:
         self.inner, self.name = inner, name
 
     def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """Nothing: one bar is enough."""
+        """Do nothing: the first process draws the bar."""
 
     def message(self, text: str) -> None:
-        """A line that stays, with whose it is."""
+        """Print a permanent line that begins with the process' name."""
         self.inner.message(f"{self.name}: {text}")
 
 
@@ -68,7 +65,7 @@ class ConsoleProgress:
         self._first = 0.0
 
     def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """See `Progress`; a new label begins a new bar."""
+        """See `Progress`; a new label starts a new bar."""
         now = time.monotonic()
         if label != self._label:
             self.close()
@@ -91,7 +88,7 @@ class ConsoleProgress:
         (self._bar.console if self._bar is not None else self.console).print(text, markup=False)
 
     def close(self) -> None:
-        """End the bar."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.stop()
         self._bar, self._task, self._label = None, None, ""

@@ -1,4 +1,4 @@
-"""Plain lines where the output is a file, a bar on a terminal; never anything that decides."""
+"""Plain lines where the output is a file, a bar on a terminal."""
 
 import io
 
@@ -6,11 +6,11 @@ import pytest
 from rich.console import Console
 
 from asr_kd import progress as module
-from asr_kd.progress import SILENT, Aside, ConsoleProgress
+from asr_kd.progress import SILENT, ConsoleProgress, PrefixedProgress
 
 
 class Clock:
-    """Time that passes when told to."""
+    """A clock that tests advance."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -40,7 +40,7 @@ def test_a_plain_line_every_so_often_with_speed_and_time_left(clock):
     assert output.getvalue() == ""
     clock.now += 15
     progress.update("train a", 200, 1000, "steps", "loss 1.5")
-    # 100 steps in 25 s since it was first told, 800 left: 200 s.
+    # 100 steps in 25 s since the first update, 800 left: 200 s.
     assert output.getvalue() == "  train a: 200/1000 steps, 4.0 steps/s, 0:03:20 left loss 1.5\n"
 
 
@@ -82,15 +82,15 @@ def test_a_terminal_gets_a_bar_that_ends_and_leaves_nothing_running():
     progress.close()
 
 
-def test_silence_says_nothing(capsys):
+def test_silent_prints_nothing(capsys):
     SILENT.update("a", 1, 2, "b")
     SILENT.message("c")
     assert capsys.readouterr() == ("", "")
 
 
-def test_another_process_says_its_lines_with_its_name_and_draws_no_bar():
+def test_another_process_prefixes_its_lines_and_draws_no_bar():
     progress, output = make()
-    aside = Aside(progress, "process 1 of 2")
-    aside.update("train a", 1, 1, "steps")
-    aside.message("left out u1")
+    other = PrefixedProgress(progress, "process 1 of 2")
+    other.update("train a", 1, 1, "steps")
+    other.message("left out u1")
     assert output.getvalue() == "process 1 of 2: left out u1\n"

@@ -25,9 +25,9 @@ def run_stages(
     # Imported here: `--help` and a misspelt verb should not wait for torch.
     from asr_kd.distributed import local_rank, open_ranks
     from asr_kd.evaluation.provenance import command_line
-    from asr_kd.progress import Aside
+    from asr_kd.progress import PrefixedProgress
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
-    from asr_kd.recipe.run import run_recipe
+    from asr_kd.recipe.pipeline import run_recipe
     from asr_kd.recipe.settings import load_recipe
     from asr_kd.recipe.summary import print_summary
 
@@ -36,8 +36,8 @@ def run_stages(
         recipe = load_recipe(path, overrides or [])
         device = choose_device(recipe.device, ranks)
         ranks.use(device)
-        told = progress if ranks.first else Aside(progress, ranks.name)
-        context = RunContext(recipe, told, device, should_stop, command_line(), ranks, share)
+        reported = progress if ranks.first else PrefixedProgress(progress, ranks.name)
+        context = RunContext(recipe, reported, device, should_stop, command_line(), ranks, share)
         run_recipe(context, first, last, force, only or ())
         if ranks.first and share is None:  # after a share, what is next is up to the others
             print_summary(context, [str(path), *(overrides or [])], last, progress.console)

@@ -1,4 +1,4 @@
-"""Extraction as units of work: what a teacher leaves for its students, soft targets and hypotheses.
+"""Extraction as tasks of its stage: what a teacher leaves for its students, soft targets and hypotheses.
 
 Work is cut by a fixed plan; each process, and each task of an array, takes its share and leaves the rest alone.
 """
@@ -19,8 +19,8 @@ from asr_kd.files import write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
 from asr_kd.recipe.messages import report_extraction
-from asr_kd.recipe.stage import Unit
-from asr_kd.recipe.system_settings import ExistingTeacher, nbest_unit_name
+from asr_kd.recipe.stage import StageTask
+from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
 from asr_kd.targets.bridge import BRIDGE_VERSION
 from asr_kd.targets.estimate import plan_report
@@ -42,7 +42,7 @@ PLACE = "place.json"
 """Says where a store lies that is not in its own folder."""
 
 
-def extraction_unit(context: RunContext, teacher: str) -> Unit:
+def extraction_task(context: RunContext, teacher: str) -> StageTask:
     """Stores a teacher's soft targets, in its students' vocabulary and on their frames."""
     folder, settings = targets_folder(context, teacher), _target_settings(context, teacher)
     store = stored_at(context, folder)
@@ -79,10 +79,10 @@ def extraction_unit(context: RunContext, teacher: str) -> Unit:
     work = _Work(
         label, lambda report: report_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True
     )
-    return _unit(context, teacher, teacher, folder, plain, work)
+    return _task(context, teacher, teacher, folder, plain, work)
 
 
-def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
+def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     """Stores a teacher's n-best as text, for students with another vocabulary."""
     recipe, folder = context.recipe, hypotheses_folder(context, teacher)
     store = stored_at(context, folder)
@@ -117,7 +117,7 @@ def hypotheses_unit(context: RunContext, teacher: str) -> Unit:
         return HypothesisStore.open(store).info.complete  # which hashes its parts
 
     work = _Work(label, say, is_whole, HYPOTHESES_INDEX, spelled=False)
-    return _unit(context, teacher, nbest_unit_name(teacher), folder, plain, work)
+    return _task(context, teacher, nbest_task_name(teacher), folder, plain, work)
 
 
 Report = TypeVar("Report", ExtractionReport, NbestReport)
@@ -134,9 +134,9 @@ class _Work(Generic[Report]):
     spelled: bool  # whether what is stored depends on the students' vocabulary
 
 
-def _unit(
+def _task(
     context: RunContext, teacher: str, name: str, folder: Path, settings: dict[str, Any], work: _Work[Report]
-) -> Unit:
+) -> StageTask:
     reports: list[Report] = []
 
     def run(folder: Path) -> None:
@@ -162,7 +162,7 @@ def _unit(
         except TargetsError:
             return False  # what is missing is made again; what cannot be is said there
 
-    return Unit(
+    return StageTask(
         "extract",
         name,
         context.work_dir,
@@ -174,7 +174,7 @@ def _unit(
         parallel=True,
         shared=True,
         finish=finish,
-        whole=whole,
+        is_intact=whole,
         owner=teacher,
     )
 

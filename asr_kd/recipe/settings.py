@@ -25,7 +25,7 @@ from asr_kd.recipe.system_settings import (
     layers_and_width,
     learns_from_teacher,
     learns_untranscribed,
-    nbest_unit_name,
+    nbest_task_name,
     needs_teacher,
     reads_hypotheses,
     reads_store,
@@ -166,7 +166,7 @@ class Recipe(Settings):
 
     def _check_unit_names(self, name: str) -> None:
         """Each unit of extraction has a marker of its own."""
-        other = nbest_unit_name(name)
+        other = nbest_task_name(name)
         if self.needs_nbest(name) and self.target_speeds(other):
             raise ValueError(f"the teacher {other!r} has the name that the n-best of {name!r} is done under; rename it")
 

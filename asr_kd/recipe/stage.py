@@ -1,7 +1,7 @@
-"""A unit of work with a key: done once for its settings and inputs, skipped after that, resumed when cut off.
+"""Stages as tasks with a cache key: each runs once for its settings and inputs, is skipped after that, and resumes.
 
-When settings change, what an earlier run left is kept under `previous/`, and taken back when they change back. Among
-several processes the first one decides, moves and marks; the others help in units that can use them, or wait.
+When settings change, the earlier result moves to `previous/`; when they change back, it is restored from there. With
+several processes, the first one decides, moves and writes the status; the others join parallel tasks or wait.
 """
 
 import json
@@ -15,192 +15,219 @@ from typing import Any
 
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, StoppedEarly
-from asr_kd.files import sha256_of, write_json
-from asr_kd.recipe.work_dir_lock import alone
+from asr_kd.files import sha256_of, sha256_of_file, write_json
+from asr_kd.recipe.work_dir_lock import hold_lock
 
-VERSION = 1
-"""Raised when a stage's output changes for the same settings, so that old results are not taken for new ones."""
+VERSION = 2
+"""Raise it when a stage's output changes for the same settings: results of other versions are then not reused."""
+
+Report = Callable[[str], None]
+"""Takes messages to the user."""
 
 
 @dataclass(frozen=True)
-class Unit:
-    """One unit: a stage, or one model of it."""
+class StageTask:
+    """A stage, or the part of a stage that makes one model's result."""
 
     stage: str
     name: str
     work_dir: Path
-    folder: Path  # its results, and nothing but them: bundles are copied away whole
-    settings: Any  # plain data that decides the result, beside the inputs
-    inputs: Callable[[], Any]  # plain data that identifies the inputs; called when they are there
+    folder: Path
+    """Holds the results and nothing else."""
+    settings: Any
+    """Plain data that decides the result, beside the inputs."""
+    inputs: Callable[[], Any]
+    """Returns plain data that identifies the inputs; called when they exist."""
     run: Callable[[Path], None]
-    results: tuple[Path, ...]  # files without which it is not done, whatever its marker says
-    kept: bool = True  # the folder is set aside when settings change; otherwise `run` writes over it
-    parallel: bool = False  # `run` is called in every process; otherwise in the first one only
+    results: tuple[Path, ...]
+    """Files without which the task is not done."""
+    keep_previous: bool = True
+    """Move the folder to `previous/` when settings change; otherwise `run` writes over it."""
+    parallel: bool = False
+    """Call `run` in every process; otherwise in the first one only."""
     finish: Callable[[Path], str | None] | None = None
-    """Called in the first process after `run` has ended in all of them; may return why the unit is not done yet."""
-    whole: Callable[[], bool] = lambda: True
-    """Asked when all results are there: whether what belongs to them is, and undamaged."""
-    shared: bool = False  # several runs may be at it at once: they divide it among themselves
-    owner: str | None = None  # the teacher that it belongs to: naming that one means this unit too
+    """Called in the first process after `run` has ended in all of them; may return why the task is not done yet."""
+    is_intact: Callable[[], bool] = lambda: True
+    """Called when all results exist: whether the files that belong to them are complete and undamaged."""
+    shared: bool = False
+    """Several runs may work on it at once: they divide it among themselves."""
+    owner: str | None = None
+    """The teacher that the task belongs to: `--only OWNER` selects it too."""
 
     @property
     def label(self) -> str:
-        """How it is called in messages."""
+        """Name in messages."""
         return self.stage if self.stage == self.name else f"{self.stage} {self.name}"
 
     @property
-    def marker(self) -> Path:
-        """What was done, for which key; beside the results, not among them."""
-        return self.work_dir / "stages" / f"{self._slug}.json"
+    def status_path(self) -> Path:
+        """JSON file with the cache key, the settings, and whether the task is done."""
+        return self.work_dir / "stages" / f"{self._file_stem}.json"
 
-    def previous(self, key: str) -> Path:
-        """Where a result for another key is kept."""
-        return self.work_dir / "previous" / f"{self._slug}-{key[:8]}"
+    @property
+    def lock_path(self) -> Path:
+        """Lock file, held while the task runs."""
+        return self.status_path.with_suffix(".lock")
 
-    def key(self) -> str:
+    def previous_folder(self, key: str) -> Path:
+        """Folder that keeps a result of another cache key."""
+        return self.work_dir / "previous" / f"{self._file_stem}-{key[:8]}"
+
+    def cache_key(self) -> str:
         """Hash of the settings and inputs."""
         return sha256_of([VERSION, self.stage, self.settings, self.inputs()])
 
     @property
-    def lock(self) -> Path:
-        """Held while it is done."""
-        return self.marker.with_suffix(".lock")
-
-    @property
-    def _slug(self) -> str:
+    def _file_stem(self) -> str:
         return self.label.replace(" ", "-")
 
 
-def run_unit(
-    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object], ranks: Ranks = ALONE
+def run_task(
+    task: StageTask, force: bool, report: Report, on_change: Callable[[], object], ranks: Ranks = ALONE
 ) -> bool:
-    """Do the unit unless it is done; returns whether anything ran. Called by all processes of a run.
+    """Run the task unless it is done; return whether anything ran. Called by all processes of a run.
 
     Args:
-        unit: what to do.
-        force: do it although it is done.
-        say: takes messages.
+        task: what to run.
+        force: run it although it is done.
+        report: takes messages.
         on_change: called before anything is changed.
         ranks: the processes of the run.
 
     Raises:
-        StoppedEarly: a process was asked to stop; the others have then finished their part.
-        AsrKdError: another run is at this unit, or whatever the unit meets.
+        StoppedEarly: a process was stopped; the others have then finished their part.
+        AsrKdError: another run holds the lock, or any error of the task itself.
     """
-    with alone(unit.lock, unit.label) if ranks.first and not unit.shared else nullcontext():
-        return _run_unit(unit, force, say, on_change, ranks)
-
-
-def _run_unit(
-    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object], ranks: Ranks
-) -> bool:
-    description = ranks.broadcast(_begin(unit, force, say, on_change) if ranks.first else None)
-    if description is None:
-        return False
-    started = time.monotonic()
-    if unit.parallel and ranks.count > 1:
-        _run_in_all(unit, ranks)
-    elif ranks.first:
-        unit.run(unit.folder)
-    if ranks.first:
-        left = unit.finish(unit.folder) if unit.finish is not None else None
-        seconds = round(time.monotonic() - started, 1)
-        finished = time.strftime("%Y-%m-%d %H:%M")
-        if left is None:
-            write_json(unit.marker, {**description, "done": True, "finished": finished, "seconds_last_run": seconds})
-        say(f"[{unit.label}] " + (f"done in {seconds:.0f} s" if left is None else left))
-    ranks.barrier()
+    with hold_lock(task.lock_path, task.label) if ranks.first and not task.shared else nullcontext():
+        status = ranks.broadcast(_begin(task, force, report, on_change) if ranks.first else None)
+        if status is None:
+            return False
+        started = time.monotonic()
+        if task.parallel and ranks.count > 1:
+            _run_in_all(task, ranks)
+        elif ranks.first:
+            task.run(task.folder)
+        if ranks.first:
+            unfinished = task.finish(task.folder) if task.finish is not None else None
+            seconds = round(time.monotonic() - started, 1)
+            if unfinished is None:
+                finished = {"finished": time.strftime("%Y-%m-%d %H:%M"), "seconds_last_run": seconds}
+                write_json(task.status_path, {**status, "done": True, **finished, "results": _result_hashes(task)})
+            report(f"[{task.label}] " + (f"done in {seconds:.0f} s" if unfinished is None else unfinished))
+        ranks.barrier()
     return True
 
 
-def _begin(
-    unit: Unit, force: bool, say: Callable[[str], None], on_change: Callable[[], object]
-) -> dict[str, Any] | None:
-    """Clear the place and mark the unit as begun; returns what the marker says of it, or None when it is done."""
-    key = unit.key()
-    marker = _read_marker(unit.marker, force) if unit.folder.exists() else {}
-    if force or marker.get("key", key) != key:
+def _begin(task: StageTask, force: bool, report: Report, on_change: Callable[[], object]) -> dict[str, Any] | None:
+    """Archive or restore earlier results and write the status; return it, or None when the task is done."""
+    key = task.cache_key()
+    status = _read_status(task.status_path, force) if task.folder.exists() else {}
+    if force or status.get("key", key) != key:
         on_change()
-        why = "--force" if force else _difference(marker.get("settings"), unit.settings)
-        _set_aside(unit, marker, say, why)
-        marker = {}
-    if not marker and not force:
-        marker = _take_back(unit, key, say, on_change)
-    gone = [path for path in unit.results if not path.exists()]
-    if marker.get("done") and not gone and unit.whole():
-        say(f"[{unit.label}] unchanged, skipped (done {marker.get('finished', '')})")
-        return None
-    on_change()
-    if marker.get("done"):
-        why = f"{gone[0]} is gone" if gone else "files of it are missing or damaged"
-        say(f"[{unit.label}] is done again: {why}")
+        _archive_previous(task, status, report, "--force" if force else _difference(status, task.settings))
+        status = {}
+    if not status and not force:
+        status = _restore_previous(task, key, report, on_change)
+    if status.get("done"):
+        problem = _problem(task, status)
+        if problem is None:
+            report(f"[{task.label}] unchanged, skipped (done {status.get('finished', '')})")
+            return None
+        on_change()
+        report(f"[{task.label}] runs again: {problem}")
     else:
-        say(f"[{unit.label}] {'goes on' if marker else 'starts'}")
-    description = {"stage": unit.stage, "name": unit.name, "key": key, "settings": unit.settings}
-    write_json(unit.marker, {**description, "done": False})
+        on_change()
+        report(f"[{task.label}] {'resumes' if status else 'starts'}")
+    description = {"stage": task.stage, "name": task.name, "key": key, "settings": task.settings}
+    write_json(task.status_path, {**description, "done": False})
     return description
 
 
-def _run_in_all(unit: Unit, ranks: Ranks) -> None:
-    """Each process does its part; one that stops early waits for the others, which may be writing what they have."""
+def _problem(task: StageTask, status: dict[str, Any]) -> str | None:
+    """Why a finished task must run again; a damaged result is moved out of its way."""
+    missing = [path for path in task.results if not path.exists()]
+    if missing:
+        return f"{missing[0]} is missing"
+    for name, sha256 in _result_hashes(task).items():
+        if status.get("results", {}).get(name) != sha256:
+            path = task.folder / name
+            target = _unused(task.previous_folder(str(status["key"])).with_name(f"{path.name}.damaged"))
+            _move(path, target)
+            return f"{path} has changed since it was written; it is kept as {target}"
+    return None if task.is_intact() else "files of it are missing or damaged"
+
+
+def _result_hashes(task: StageTask) -> dict[str, str]:
+    """SHA-256 of each result in the task's folder, by its relative path."""
+    inside = [path for path in task.results if path.is_relative_to(task.folder)]
+    return {path.relative_to(task.folder).as_posix(): sha256_of_file(path) for path in inside}
+
+
+def _run_in_all(task: StageTask, ranks: Ranks) -> None:
+    """Run in each process; one that stops early waits for the others, which may be saving their state."""
     stopped: StoppedEarly | None = None
     try:
-        unit.run(unit.folder)
+        task.run(task.folder)
     except StoppedEarly as error:
         stopped = error
-    said = [words for words in ranks.gather([stopped.found, stopped.remedy] if stopped is not None else None) if words]
+    stops = [stop for stop in ranks.gather([stopped.found, stopped.remedy] if stopped is not None else None) if stop]
     if stopped is not None:
         raise stopped
-    if said:
-        raise StoppedEarly(said[0][0], remedy=said[0][1])
+    if stops:
+        raise StoppedEarly(stops[0][0], remedy=stops[0][1])
 
 
-def _read_marker(path: Path, force: bool) -> dict[str, Any]:
-    """What was done for a unit; empty when nothing was."""
+def _read_status(path: Path, force: bool) -> dict[str, Any]:
+    """The status of a task; empty when it has none."""
     try:
-        marker = json.loads(path.read_text(encoding="utf-8"))
+        status = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
         if force:
             return {}
         raise AsrKdError(
-            f"cannot be read ({error})", where=path, remedy="Run with --force to do this stage again"
+            f"cannot be read ({error})", where=path, remedy="Run with --force to repeat this stage"
         ) from error
-    return marker if isinstance(marker, dict) else {}
+    return status if isinstance(status, dict) else {}
 
 
-def _set_aside(unit: Unit, marker: dict[str, Any], say: Callable[[str], None], why: str) -> None:
-    """Keep what an earlier run left: it may have taken hours."""
-    if not unit.kept or not unit.folder.exists():
-        say(f"[{unit.label}] {why}")
+def _archive_previous(task: StageTask, status: dict[str, Any], report: Report, reason: str) -> None:
+    """Move an earlier result to `previous/`: it may have taken hours."""
+    if not task.keep_previous or not task.folder.exists():
+        report(f"[{task.label}] {reason}")
         return
-    wanted = aside = unit.previous(str(marker.get("key", "unknown")))
-    number = 1
-    while aside.exists():  # by an earlier --force
-        number += 1
-        aside = wanted.with_name(f"{wanted.name}-{number}")
-    _move(unit.folder, aside)
-    if unit.marker.exists():
-        _move(unit.marker, _marker_of(aside))
-    say(f"[{unit.label}] {why}; the earlier result is kept in {aside}")
+    archive = _unused(task.previous_folder(str(status.get("key", "unknown"))))
+    _move(task.folder, archive)
+    if task.status_path.exists():
+        _move(task.status_path, _archived_status(archive))
+    report(f"[{task.label}] {reason}; the earlier result is kept in {archive}")
 
 
-def _take_back(unit: Unit, key: str, say: Callable[[str], None], on_change: Callable[[], object]) -> dict[str, Any]:
-    """Bring back an earlier result of this very key; returns its marker, or an empty one."""
-    aside = unit.previous(key)
-    marker = _read_marker(_marker_of(aside), force=True)
-    if not unit.kept or unit.folder.exists() or not aside.is_dir() or marker.get("key") != key:
+def _restore_previous(task: StageTask, key: str, report: Report, on_change: Callable[[], object]) -> dict[str, Any]:
+    """Restore an earlier result of this cache key from `previous/`; return its status, or an empty one."""
+    archive = task.previous_folder(key)
+    status = _read_status(_archived_status(archive), force=True)
+    if not task.keep_previous or task.folder.exists() or not archive.is_dir() or status.get("key") != key:
         return {}
     on_change()
-    _move(aside, unit.folder)
-    _move(_marker_of(aside), unit.marker)
-    say(f"[{unit.label}] the earlier result for these settings is taken back from {aside}")
-    return marker
+    _move(archive, task.folder)
+    _move(_archived_status(archive), task.status_path)
+    report(f"[{task.label}] the earlier result for these settings is restored from {archive}")
+    return status
 
 
-def _marker_of(aside: Path) -> Path:
-    return aside.with_name(f"{aside.name}.json")
+def _archived_status(archive: Path) -> Path:
+    return archive.with_name(f"{archive.name}.json")
+
+
+def _unused(path: Path) -> Path:
+    """The path itself, or with a number behind it where something exists already."""
+    number, found = 1, path
+    while found.exists() or _archived_status(found).exists():
+        number += 1
+        found = path.with_name(f"{path.name}-{number}")
+    return found
 
 
 def _move(source: Path, target: Path) -> None:
@@ -213,12 +240,19 @@ def _move(source: Path, target: Path) -> None:
         ) from error
 
 
-def _difference(old: Any, new: Any, path: str = "") -> str:
+def _difference(status: dict[str, Any], settings: Any) -> str:
+    return _first_difference(status.get("settings"), settings) or "its inputs changed"
+
+
+def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
     """The first setting that differs, for the message."""
+    if old == new:
+        return None
     if isinstance(old, dict) and isinstance(new, dict):
-        for key in [*new, *(key for key in old if key not in new)]:
-            if old.get(key) != new.get(key):
-                if key not in old and not path:  # a later setting, which is no part of the key at its default
-                    return f"{key} was as by default, is {new[key]!r}"
-                return _difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
-    return f"{path} was {old!r}, is {new!r}" if old != new else "its inputs changed"
+        keys = [*new, *(key for key in old if key not in new)]
+        return next(
+            found
+            for key in keys
+            if (found := _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)))
+        )
+    return f"{path} was {old!r}, is {new!r}"

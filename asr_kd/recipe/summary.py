@@ -10,7 +10,7 @@ from asr_kd.evaluation.report.terminal import terminal_table
 from asr_kd.export.export_bundle import bundle_places
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import exported
-from asr_kd.recipe.stages import STAGES
+from asr_kd.recipe.pipeline import STAGES
 
 
 def print_summary(context: RunContext, command: Sequence[str], last: str, console: Console) -> None:

@@ -22,7 +22,7 @@ from asr_kd.files import sha256_of, write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import corpus_hashes, model_folders, model_sha256, read_corpus
-from asr_kd.recipe.run import run_recipe
+from asr_kd.recipe.pipeline import run_recipe
 from asr_kd.recipe.sweep_plan import PlannedRow
 from asr_kd.recipe.sweep_rows import ROWS, append_row, newest, read_rows, still_holds, whose
 from asr_kd.recipe.system_settings import needs_teacher

@@ -137,6 +137,6 @@ def reads_hypotheses(student: StudentSettings) -> bool:
     return student.distill is not None and student.distill.needs_hypotheses
 
 
-def nbest_unit_name(teacher: str) -> str:
-    """What the unit is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
+def nbest_task_name(teacher: str) -> str:
+    """What the task is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
     return f"{teacher}-hypotheses"

@@ -19,7 +19,7 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.folds import fold_of_training
 from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
-from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
@@ -49,7 +49,7 @@ class KnownTeacher:
         raise TypeError(f"the teacher {self.name!r} is described here, not open")
 
 
-def teacher_unit(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
+def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageTask:
     """Finds (fetches, where there is a network) a teacher that is not one model of this run; writes down who it is."""
 
     def run(folder: Path) -> None:
@@ -69,7 +69,7 @@ def teacher_unit(context: RunContext, name: str, settings: AnyTeacher) -> Unit:
         )
 
     folder = teacher_folder(context, name)
-    return Unit(
+    return StageTask(
         "teacher",
         name,
         context.work_dir,

@@ -1,4 +1,4 @@
-"""The models that a recipe trains, teachers and students alike, as units of work."""
+"""The models that a recipe trains, teachers and students alike, as tasks of their stages."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ from asr_kd.recipe.layout import (
     training_hashes,
 )
 from asr_kd.recipe.messages import report_fold
-from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     StudentSettings,
     TeacherSettings,
@@ -43,23 +43,23 @@ from asr_kd.training.train import Control, TrainingJob, train
 from asr_kd.training.warm_start import warm_start_sha256
 
 
-def trained_teacher_units(context: RunContext, name: str, settings: TeacherSettings) -> list[Unit]:
+def trained_teacher_tasks(context: RunContext, name: str, settings: TeacherSettings) -> list[StageTask]:
     """Trains a teacher, or one for each fold."""
     if settings.folds is None:
         return [_trained(context, name, settings)]
     folds = fold_names(name, settings)
-    units = [_trained(context, fold, settings, number) for number, fold in enumerate(folds)]
-    return [replace(unit, owner=name) for unit in units]
+    tasks = [_trained(context, fold, settings, number) for number, fold in enumerate(folds)]
+    return [replace(task, owner=name) for task in tasks]
 
 
-def student_unit(context: RunContext, name: str, settings: StudentSettings) -> Unit:
+def student_task(context: RunContext, name: str, settings: StudentSettings) -> StageTask:
     """Trains a student."""
     return _trained(context, name, settings)
 
 
 def _trained(
     context: RunContext, name: str, settings: TeacherSettings | StudentSettings, fold: int | None = None
-) -> Unit:
+) -> StageTask:
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings, fold)
         if fold is not None:
@@ -69,7 +69,7 @@ def _trained(
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
     folder = student_folder(context, name) if is_student else teacher_folder(context, name)
-    return Unit(
+    return StageTask(
         "student" if is_student else "teacher",
         name,
         context.work_dir,

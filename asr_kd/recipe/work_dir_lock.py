@@ -1,4 +1,4 @@
-"""One run at a time at a unit of work: a lock that goes when its process dies. Knows nothing of the work."""
+"""A file lock that lets one run at a time work on a task; the system releases it when the process ends."""
 
 import errno
 import fcntl
@@ -11,21 +11,21 @@ from typing import IO
 
 from asr_kd.errors import AsrKdError
 
-PATIENCE_SECONDS = 5.0
-"""How long another run may hold it: finding a unit done takes less, doing it more."""
+TIMEOUT_SECONDS = 5.0
+"""Time for another run to find the task done and release the lock."""
 
 
 @contextmanager
-def alone(path: Path, label: str, patience_seconds: float = PATIENCE_SECONDS) -> Iterator[None]:
-    """Hold the lock `path` meanwhile. On a disk without locks nobody is kept out.
+def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
+    """Hold the lock at `path` inside the block. File systems without locks exclude nobody.
 
     Args:
-        path: the lock's file, made if need be and left there.
-        label: how the work is called in messages.
-        patience_seconds: how long to wait for another run.
+        path: the lock file; created if missing, and not removed.
+        label: name of the task in messages.
+        timeout_seconds: how long to wait for another run.
 
     Raises:
-        AsrKdError: another run is at it, or the file cannot be made.
+        AsrKdError: another run holds the lock, or the file cannot be created.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def alone(path: Path, label: str, patience_seconds: float = PATIENCE_SECONDS) ->
     except OSError as error:
         raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
     with file:
-        _take(file, path, label, time.monotonic() + patience_seconds)
+        _acquire(file, path, label, time.monotonic() + timeout_seconds)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
@@ -43,22 +43,22 @@ def alone(path: Path, label: str, patience_seconds: float = PATIENCE_SECONDS) ->
             file.truncate(0)
 
 
-def _take(file: IO[str], path: Path, label: str, until: float) -> None:
+def _acquire(file: IO[str], path: Path, label: str, deadline: float) -> None:
     while True:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
                 return
-            if time.monotonic() < until:
+            if time.monotonic() < deadline:
                 time.sleep(0.05)
                 continue
             file.seek(0)
             raise AsrKdError(
-                f"another run is at it now (process {file.read().strip() or 'unknown'})",
+                f"another run is working on it (process {file.read().strip() or 'unknown'})",
                 where=f"{label} ({path})",
                 expected="one run at a time",
-                remedy="Wait until that run is done, stop it, or name another work_dir",
+                remedy="Wait until that run ends, stop it, or name another work_dir",
             ) from error
         else:
             return

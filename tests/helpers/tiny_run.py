@@ -27,8 +27,8 @@ class Outcome:
 
     @property
     def did(self) -> list[str]:
-        """What happened to each unit: 'prepare: skipped', 'student student-kd: starts', …"""
-        words = {"starts": "starts", "goes on": "goes on", "is done again": "again", "unchanged, skipped": "skipped"}
+        """What happened to each task: 'prepare: skipped', 'student student-kd: starts', …"""
+        words = {"starts": "starts", "resumes": "resumes", "runs again": "again", "unchanged, skipped": "skipped"}
         lines = [line for line in self.out.splitlines() if line.startswith("[")]
         return [
             f"{line[1 : line.index(']')]}: {short}"

@@ -10,13 +10,13 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.stages import units_of
 from asr_kd.targets.store import read_info
 from tests.helpers.tiny_run import Run, one_line
 
 FOLDS = "teachers.teacher.folds=2"
-UNITS = ["teacher teacher-fold-1", "teacher teacher-fold-2", "teacher", "extract teacher"]
+TASKS = ["teacher teacher-fold-1", "teacher teacher-fold-2", "teacher", "extract teacher"]
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def identity(run) -> dict:
 
 def test_the_folds_train_label_and_are_scored_as_one_teacher(of_folds):
     run, outcome = of_folds
-    assert outcome.did[1:] == [f"{unit}: starts" for unit in UNITS]
+    assert outcome.did[1:] == [f"{task}: starts" for task in TASKS]
     models = [load_model(run.file("teachers", f"teacher-fold-{number}", "model")) for number in (1, 2)]
     heard = [model.card["training_utterances"] for model in models]
     assert sum(heard) == 40, "each leaves out what the other hears"
@@ -72,7 +72,7 @@ def test_a_fold_that_is_gone_is_trained_again_and_nothing_else(of_folds):
     ]
     assert identity(run) == before
     other = run.command("train", FOLDS, "teachers.teacher.seed=5", "--only", "teacher")
-    assert other.did == [f"{unit}: starts" for unit in UNITS[:3]]
+    assert other.did == [f"{task}: starts" for task in TASKS[:3]]
     assert identity(run)["sha256"] != before["sha256"]
 
 
@@ -113,9 +113,9 @@ def parsed(data: dict) -> Recipe:
 
 def test_the_naive_teacher_stands_beside_it_and_members_can_be_named():
     others = {"naive": {"model": {"size": "tiny"}}, "two": {"source": [{"source": "recipe:teacher-fold-1"}]}}
-    units = [unit.label for unit in units_of(RunContext(parsed(raw(**others))))]
+    tasks = [task.label for task in tasks_of(RunContext(parsed(raw(**others))))]
     folds = [f"teacher teacher-fold-{number}" for number in (1, 2, 3)]
-    assert units[1:7] == [*folds, "teacher", "teacher naive", "teacher two"]
+    assert tasks[1:7] == [*folds, "teacher", "teacher naive", "teacher two"]
     with pytest.raises(RecipeError, match="'recipe:teacher'; teachers that this recipe trains: teacher-fold-1"):
         parsed(raw(both={"source": [{"source": "recipe:teacher"}]}))
 

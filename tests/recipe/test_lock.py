@@ -1,4 +1,4 @@
-"""Two runs at one unit of work."""
+"""Two runs that work on one task."""
 
 import multiprocessing
 from contextlib import contextmanager
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import AsrKdError
-from asr_kd.recipe.work_dir_lock import alone
+from asr_kd.recipe.work_dir_lock import hold_lock
 
 
 def _hold(path: Path, pipe: Connection) -> None:
-    with alone(path, "student a"):
+    with hold_lock(path, "student a"):
         pipe.send("held")
         pipe.poll(60)
 
@@ -38,9 +38,9 @@ def test_the_second_run_is_told_who_is_at_it(tmp_path):
     path = tmp_path / "stages" / "student-a.lock"
     with another_run(path) as (other, _):
         message = f"student a.*process {other.pid}"
-        with pytest.raises(AsrKdError, match=message), alone(path, "student a", 0.0):
+        with pytest.raises(AsrKdError, match=message), hold_lock(path, "student a", 0.0):
             pass
-    with alone(path, "student a", 0.0):
+    with hold_lock(path, "student a", 0.0):
         assert path.is_file()
     assert path.read_text() == ""
 
@@ -50,7 +50,7 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
     with another_run(path) as (other, _):
         other.kill()
         other.join(30)
-        with alone(path, "student a", 0.0):
+        with hold_lock(path, "student a", 0.0):
             assert path.read_text() != str(other.pid)
 
 
@@ -58,11 +58,11 @@ def test_a_short_hold_is_waited_for(tmp_path):
     path = tmp_path / "x.lock"
     with another_run(path) as (_, pipe):
         pipe.close()
-        with alone(path, "student a", 30.0):
+        with hold_lock(path, "student a", 30.0):
             pass
 
 
 def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(AsrKdError, match="cannot be written"), alone(tmp_path / "file" / "x.lock", "student a"):
+    with pytest.raises(AsrKdError, match="cannot be written"), hold_lock(tmp_path / "file" / "x.lock", "student a"):
         pass

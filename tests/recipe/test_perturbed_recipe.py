@@ -7,8 +7,8 @@ import pytest
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.stages import units_of
 from asr_kd.targets.store import read_info
 from tests.helpers.tiny_run import one_line
 
@@ -50,8 +50,8 @@ def test_a_version_that_nobody_described_is_refused():
 
 def test_only_who_hears_a_version_depends_on_what_it_is():
     def settings(perturbed: dict, versions: list[str]) -> dict:
-        units = units_of(RunContext(recipe(perturbed, versions)))
-        return next(unit.settings for unit in units if unit.name == "student-hard")
+        tasks = tasks_of(RunContext(recipe(perturbed, versions)))
+        return next(task.settings for task in tasks if task.name == "student-hard")
 
     assert settings({}, []) == settings({"noisy": {}}, [])
     assert "versions" not in settings({}, [])

@@ -7,7 +7,7 @@ import pytest
 from asr_kd.models.weights import load_model
 from tests.helpers.tiny_run import RECIPE, hashes, one_line
 
-UNITS = (
+TASKS = (
     "prepare",
     "teacher",
     "extract teacher",
@@ -19,8 +19,8 @@ UNITS = (
 
 
 def skipped(*but: str) -> list[str]:
-    """All units, skipped but for those that started."""
-    return [f"{unit}: {'starts' if unit in but else 'skipped'}" for unit in UNITS]
+    """All tasks, skipped but for those that started."""
+    return [f"{task}: {'starts' if task in but else 'skipped'}" for task in TASKS]
 
 
 def test_a_second_run_skips_everything_says_so_and_changes_no_byte(finished):
@@ -53,7 +53,7 @@ def test_a_changed_setting_runs_what_depends_on_it_and_comes_back_without_work(c
     outcome = copy.command("run")
     assert outcome.code == 0, outcome.err
     assert outcome.did == skipped()
-    assert outcome.out.count("is taken back from") == 3
+    assert outcome.out.count("is restored from") == 3
     again = hashes(copy.work_dir)
     results = ("stages/", "students/", "report/", "export/", "teachers/", "targets/", "manifests/")
     assert {name: again[name] for name in again if name.startswith(results)} == {
@@ -85,7 +85,7 @@ def test_a_result_that_is_gone_is_made_again_and_what_it_led_to_still_fits(copy)
     weights.unlink()
     outcome = copy.command("run")
     assert outcome.code == 0, outcome.err
-    assert outcome.did == ["teacher: again" if unit == "teacher" else f"{unit}: skipped" for unit in UNITS]
+    assert outcome.did == ["teacher: again" if task == "teacher" else f"{task}: skipped" for task in TASKS]
     assert weights.read_bytes() == before
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from asr_kd.errors import StoppedEarly
 from asr_kd.recipe.context import RunContext, Stop, stop_on
-from asr_kd.recipe.run import run_recipe
+from asr_kd.recipe.pipeline import run_recipe
 from asr_kd.recipe.settings import load_recipe
 from tests.helpers.tiny_run import Run, hashes, start
 
@@ -64,7 +64,7 @@ def test_sigterm_in_training_saves_the_state_and_says_75(copy):
 
     outcome = copy.command("distill", *long, "--only", "student-hard", "--max-minutes", "0")
     assert outcome.code == TEMPFAIL
-    assert "[student student-hard] goes on" in outcome.out
+    assert "[student student-hard] resumes" in outcome.out
     epoch = int(re.search(r"goes on at epoch (\d+)", outcome.out)[1])
     assert epoch >= 3
 

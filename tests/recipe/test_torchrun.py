@@ -97,7 +97,7 @@ def test_a_process_killed_in_training_costs_no_more_than_its_last_step(copy):
             break
     outcome = end(process, read)
     assert outcome.code == 0, outcome.err
-    assert "[student student-hard] goes on" in outcome.out
+    assert "[student student-hard] resumes" in outcome.out
     resumed = re.search(r"goes on at epoch (\d), batch (\d)", outcome.out)
     assert resumed is not None
     assert int(resumed[1]) >= 3
@@ -120,7 +120,7 @@ def test_a_process_killed_in_extraction_costs_no_more_than_its_shard(copy):
     assert outcome.code == 0, outcome.err
     assert [step for step in outcome.did if step.startswith("extract")] == [
         "extract teacher: starts",
-        "extract teacher: goes on",
+        "extract teacher: resumes",
     ]
     assert outcome.out.count("bytes a frame on disk") == 1
     made = {name: digest for name, digest in hashes(folder).items() if name.endswith(".safetensors")}

@@ -8,9 +8,9 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
 from asr_kd.recipe import extraction
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.stage import Unit
-from asr_kd.recipe.stages import units_of
+from asr_kd.recipe.stage import StageTask
 from asr_kd.targets.inspect import verify
 from tests.helpers.tiny_run import command, hashes, one_line
 
@@ -21,8 +21,8 @@ def context(extra: dict | None = None, **students: dict) -> RunContext:
     """Two teachers, one of each kind, and students of a name, a teacher and a level."""
     model, train = {"size": "tiny"}, {"epochs": 1}
     raw = {
-        "name": "units",
-        "work_dir": "exp/units",
+        "name": "tasks",
+        "work_dir": "exp/tasks",
         "corpus": {"kind": "an4"},
         "teachers": {"a": {"model": model, "train": train}, "b": {"source": "local:elsewhere"}},
         "students": {
@@ -32,11 +32,11 @@ def context(extra: dict | None = None, **students: dict) -> RunContext:
     }
     for key, value in (extra or {}).items():
         raw[key] = {**raw.get(key, {}), **value}
-    return RunContext(parse_settings(Recipe, raw, Path("units.yaml")))
+    return RunContext(parse_settings(Recipe, raw, Path("tasks.yaml")))
 
 
-def unit(found: RunContext, name: str) -> Unit:
-    return next(unit for unit in units_of(found) if (unit.stage, unit.name) == ("extract", name))
+def task(found: RunContext, name: str) -> StageTask:
+    return next(task for task in tasks_of(found) if (task.stage, task.name) == ("extract", name))
 
 
 @pytest.mark.parametrize("damage", ["flipped", "missing", "vocabulary"])
@@ -83,12 +83,12 @@ def test_two_units_of_one_name_are_refused():
 
 def test_only_keys_of_teachers_behind_the_bridge_know_the_bridge(monkeypatch):
     students = {"x": {"teacher": "a"}, "y": {"teacher": "b"}}
-    before = {name: unit(context(**students), name).settings for name in "ab"}
+    before = {name: task(context(**students), name).settings for name in "ab"}
     changed = context({"bridge": {"strategy": "mean"}}, **students)
-    assert unit(changed, "a").settings == before["a"]
-    assert unit(changed, "b").settings == {**before["b"], "bridge": {"strategy": "mean"}}
+    assert task(changed, "a").settings == before["a"]
+    assert task(changed, "b").settings == {**before["b"], "bridge": {"strategy": "mean"}}
     monkeypatch.setattr(extraction, "BRIDGE_VERSION", 2)
-    after = {name: unit(context(**students), name).settings for name in "ab"}
+    after = {name: task(context(**students), name).settings for name in "ab"}
     assert after["a"] == before["a"]
     assert after["b"] == {**before["b"], "bridge_version": 2}
 

@@ -1,11 +1,11 @@
-"""The stages of a recipe as units of work: what each depends on, and which part of the package does it.
+"""The stages of a recipe in their order: the tasks of each, what they depend on, and the function that runs them."""
 
-No loop over data here: a unit calls its part and says what came out.
-"""
-
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from asr_kd.corpora.corpus import manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
@@ -14,6 +14,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
+from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
@@ -22,9 +23,9 @@ from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
-from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.context import RunContext, write_provenance
 from asr_kd.recipe.decoding import decoding_inputs
-from asr_kd.recipe.extraction import extraction_unit, hypotheses_unit
+from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.layout import (
     VOCABULARY,
     corpus_hashes,
@@ -36,7 +37,7 @@ from asr_kd.recipe.layout import (
 )
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
-from asr_kd.recipe.stage import Unit
+from asr_kd.recipe.stage import StageTask, run_task
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
@@ -47,42 +48,105 @@ from asr_kd.recipe.systems import (
     system_sha256,
     teacher_of_student,
 )
-from asr_kd.recipe.teachers import teacher_unit
-from asr_kd.recipe.training_units import student_unit, trained_teacher_units
+from asr_kd.recipe.teachers import teacher_task
+from asr_kd.recipe.training_units import student_task, trained_teacher_tasks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 
 
-def units_of(context: RunContext) -> list[Unit]:
-    """All units of the recipe, in the order they run."""
+def run_recipe(
+    context: RunContext,
+    first: str = STAGES[0],
+    last: str = STAGES[-1],
+    force: bool = False,
+    only: Sequence[str] = (),
+) -> bool:
+    """Run the stages from `first` to `last`; return whether anything had to run. Called by all processes.
+
+    Args:
+        context: the recipe and where it runs.
+        first: the stage to begin with; earlier ones must have run.
+        last: the stage to end with.
+        force: repeat these stages although nothing changed.
+        only: names of teachers or students to restrict their stages to.
+
+    Raises:
+        RecipeError: no such stage or name, or `last` comes before `first`.
+        StoppedEarly: a time limit or signal; a task was finished or its state is saved, so every call makes progress.
+        AsrKdError: any error of a stage; finished stages stay finished.
+    """
+    tasks, ranks = _select(tasks_of(context), first, last, only), context.ranks
+    _refuse_force_at_url(context, tasks, force)
+    if context.recipe.threads is not None:
+        torch.set_num_threads(context.recipe.threads)
+    record = functools.cache(functools.partial(write_provenance, context))
+    ran = False
+    for task in tasks:
+        if run_task(task, force, context.progress.message, record, ranks):
+            ran = True
+            reason = next((reason for reason in ranks.gather(context.stop_reason()) if reason), None)
+            if reason is not None and task is not tasks[-1]:
+                raise StoppedEarly(
+                    f"stopped ({reason}) after {task.label}", remedy="Run the same command again to continue"
+                )
+    return ran
+
+
+def _refuse_force_at_url(context: RunContext, tasks: Sequence[StageTask], force: bool) -> None:
+    """Results at `store_url` are not archived: the repeated task would find them finished."""
+    url = context.recipe.store_url
+    if force and url is not None and any(task.stage == "extract" for task in tasks):
+        raise RecipeError(
+            "--force does not apply to targets and hypotheses at store_url",
+            where=url,
+            remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
+        )
+
+
+def _select(tasks: Sequence[StageTask], first: str, last: str, only: Sequence[str]) -> list[StageTask]:
+    for stage in (first, last):
+        if stage not in STAGES:
+            raise RecipeError(f"no stage is called {stage!r}", expected=f"one of {', '.join(STAGES)}")
+    begin, end = STAGES.index(first), STAGES.index(last)
+    if begin > end:
+        raise RecipeError(f"--from {first} comes after --to {last}", expected=f"the order {' → '.join(STAGES)}")
+    chosen = [task for task in tasks if begin <= STAGES.index(task.stage) <= end]
+    names = {name for task in chosen for name in (task.name, task.owner)}
+    unknown = [name for name in only if name not in names]
+    if unknown:
+        raise RecipeError(
+            f"{unknown[0]!r} is not in these stages", expected=f"one of {', '.join(task.name for task in chosen)}"
+        )
+    return [task for task in chosen if not only or task.name in only or task.owner in only]
+
+
+def tasks_of(context: RunContext) -> list[StageTask]:
+    """All tasks of the recipe, in the order they run."""
     recipe = context.recipe
     return [
         _prepare(context),
-        *(unit for name, settings in _trained_first(recipe.teachers) for unit in _teacher(context, name, settings)),
-        *(extraction_unit(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
-        *(hypotheses_unit(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
-        *(student_unit(context, name, settings) for name, settings in recipe.students.items()),
+        *(task for name, settings in _trained_first(recipe.teachers) for task in _teacher(context, name, settings)),
+        *(extraction_task(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
+        *(hypotheses_task(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
+        *(student_task(context, name, settings) for name, settings in recipe.students.items()),
         _evaluate(context),
         *(_export(context, name) for name in exported(context)),
     ]
 
 
 def _trained_first(teachers: Mapping[str, AnyTeacher]) -> list[tuple[str, AnyTeacher]]:
-    """An ensemble may stand above the teachers that it is made of."""
+    """The teachers with those trained here first: an ensemble may be listed before its members."""
     return sorted(teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
 
 
-def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[Unit]:
-    trained = trained_teacher_units(context, name, settings) if isinstance(settings, TeacherSettings) else []
-    return trained if is_one_model(settings) else [*trained, teacher_unit(context, name, settings)]
+def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[StageTask]:
+    trained = trained_teacher_tasks(context, name, settings) if isinstance(settings, TeacherSettings) else []
+    return trained if is_one_model(settings) else [*trained, teacher_task(context, name, settings)]
 
 
-# -- prepare ---------------------------------------------------------------------------------------------
-
-
-def _prepare(context: RunContext) -> Unit:
+def _prepare(context: RunContext) -> StageTask:
     recipe, folder = context.recipe, manifests_folder(context.work_dir)
     extra = recipe.untranscribed
     results = [folder / "corpus.json", folder / VOCABULARY]
@@ -98,7 +162,7 @@ def _prepare(context: RunContext) -> Unit:
         vocabulary.save(folder / VOCABULARY)
         report_corpus(context.progress, folder, corpus, vocabulary)
 
-    return Unit(
+    return StageTask(
         "prepare",
         "prepare",
         context.work_dir,
@@ -115,14 +179,11 @@ def _prepare(context: RunContext) -> Unit:
         ],
         run=run,
         results=tuple(results),
-        kept=False,
+        keep_previous=False,
     )
 
 
-# -- evaluate and export ---------------------------------------------------------------------------------
-
-
-def _evaluate(context: RunContext) -> Unit:
+def _evaluate(context: RunContext) -> StageTask:
     recipe, folder = context.recipe, context.folder("report")
     names = sorted([*recipe.teachers, *recipe.students])
     stated = {
@@ -164,7 +225,7 @@ def _evaluate(context: RunContext) -> Unit:
         models = [system_sha256(context, name) for name in present]
         return corpus_hashes(context) + models + others + decoding_inputs(context, present)
 
-    return Unit(
+    return StageTask(
         "evaluate",
         "evaluate",
         context.work_dir,
@@ -180,7 +241,7 @@ def _evaluate(context: RunContext) -> Unit:
     )
 
 
-def _export(context: RunContext, name: str) -> Unit:
+def _export(context: RunContext, name: str) -> StageTask:
     recipe, folder, model = context.recipe, context.folder("export", name), model_folders(context)[name]
 
     def inputs() -> list[Any]:
@@ -205,7 +266,7 @@ def _export(context: RunContext, name: str) -> Unit:
             info = export_bundle(model, place, waveforms, origin=origin, settings=settings, progress=context.progress)
             report_bundle(context.progress, place, info)
 
-    return Unit(
+    return StageTask(
         "export",
         name,
         context.work_dir,
@@ -218,7 +279,7 @@ def _export(context: RunContext, name: str) -> Unit:
 
 
 def _word_error_rates(context: RunContext, name: str) -> dict[str, float]:
-    """Test set → WER of a model, from the report if there is one; the bundle carries them."""
+    """WER of a model by test set, from the report if there is one; written into the bundle."""
     folder = context.folder("report")
     if not (folder / RESULTS).is_file():
         return {}
