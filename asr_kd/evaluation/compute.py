@@ -29,7 +29,7 @@ from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.recognizer import Recognizer
 
 INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")
-"""Where a folder keeps weights that are quantised already."""
+"""Files with quantised weights in a folder."""
 FLOAT_BYTES = 4
 
 
@@ -128,7 +128,7 @@ def int8_size(system: System) -> Int8:
 
 
 def _bundle_of(system: System) -> Path | None:
-    """The bundle of a system, if it is there, whole, and of these very weights."""
+    """The bundle of a system, if it is complete and made from these weights."""
     if system.bundle is None or system.weights is None or not (system.bundle / BUNDLE).is_file():
         return None
     try:
@@ -162,7 +162,7 @@ MICRO = 1e-6
 
 
 class Energy(NamedTuple):
-    """What a job used."""
+    """Energy of a job."""
 
     joules: float | None
     reason: str | None
@@ -174,10 +174,10 @@ class Counter(NamedTuple):
 
     path: Path
     wraps_at: int
-    """Microjoules at which it begins again from 0."""
+    """Microjoules at which it wraps to 0."""
 
     def read(self) -> int:
-        """Microjoules since some time."""
+        """Return the counter, microjoules."""
         return int((self.path / "energy_uj").read_text(encoding="ascii"))
 
 

@@ -34,7 +34,7 @@ VOICES = 5
 """Other utterances of the set that babble is made of."""
 
 Voices = Callable[[int], Sequence[Tensor]]
-"""So many other utterances, [S] each."""
+"""Returns the given number of other utterances, [S] each."""
 
 NUMBERS = {"babble": (-20, 60), "pink": (-20, 60), "reverb": (0.05, 5), "speed": (0.5, 2), "gain": (-60, 60)}
 """Kinds with a number: babble and pink noise, decibels below the speech; a room, its RT60 in seconds; speed, a factor

@@ -33,7 +33,7 @@ Job = Callable[[Tensor], object]
 """What is timed: one utterance [S] through one system."""
 
 WEIGHT_FILES = (WEIGHTS, MODEL)
-"""Where a model folder or a bundle keeps its weights."""
+"""Files with the weights of a model folder or a bundle."""
 
 
 def measure_costs(

@@ -38,7 +38,7 @@ class Memory(NamedTuple):
     before_bytes: int | None
     """With everything imported, before the model was opened."""
     reason: str | None
-    """Why there is nothing."""
+    """Why there is no value."""
 
 
 def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:

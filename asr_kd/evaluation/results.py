@@ -33,7 +33,7 @@ class Measurements:
     """System → a row for each set and condition."""
 
     def added_to(self, summary: Plain) -> Plain:
-        """The summary with what was measured in its places."""
+        """Return the summary with the measurements inserted."""
         sets = {name: self._set(name, found) for name, found in summary["test_sets"].items()}
         models = {
             key: {**model, "cost": self.costs[key]} if key in self.costs else model
@@ -69,7 +69,7 @@ class Excluded:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """One system on one test set. Intervals are None where there is nothing to draw from."""
+    """One system on one test set. Intervals are None without enough data."""
 
     score: Score
     hypotheses: dict[str, str]
@@ -96,7 +96,7 @@ class SetResult:
     """Of speech; None is not known."""
     excluded: list[Excluded]
     comparisons: list[Compared]
-    """Every student with distillation against its like without, in the order of the report."""
+    """Every student with distillation against the same student without, in the order of the report."""
     resampled_by: str
     """What comparisons were resampled by: "speakers" or "utterances"."""
     pairs: list[PairTest] = field(default_factory=list)
@@ -119,7 +119,7 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a system needs to run. None: not known or not measured."""
+    """Cost of running a system. None: not known or not measured."""
 
     parameters: int | None
     size_bytes: int | None
@@ -150,7 +150,7 @@ class RunFacts:
     seeds: tuple[int, ...] = ()
     """Training seeds of the systems."""
     seed_rows: SeedRows = field(default_factory=SeedRows)
-    """Which systems are one but for their seed, by names."""
+    """Systems that differ only in their seed, by names."""
     absent_sets: dict[str, str] = field(default_factory=dict)
     """Test set → why it was not evaluated."""
     command: str | None = None
@@ -169,7 +169,7 @@ class RunFacts:
     dev_sets: tuple[str, ...] = ()
     """Sets that training used to select epochs; the headline is of another one where there is one."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    """System → what its training wrote a row an epoch (epoch, dev_wer, …)."""
+    """System → a row for each epoch of its training (epoch, dev_wer, …)."""
     bridge: BridgeSettings | None = None
     """How a teacher's frames and symbols become its students', to compare the two frame by frame; None: the default."""
 

@@ -60,7 +60,7 @@ def summarize(results: Results) -> dict[str, Any]:
 
 
 def _seeds(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Row → what it is on each test set."""
+    """Row → its results on each test set."""
     found: dict[str, list[dict[str, Any]]] = {}
     for test_set, evaluated in results.sets.items():
         for row in evaluated.seeds:
@@ -143,7 +143,7 @@ def _comparison(compared: Compared) -> dict[str, Any]:
 
 
 def _default_gap(found: SetResult) -> dict[str, Any]:
-    """The gap of student_kd and student_hard, which stands beside the systems as it did when there was no other."""
+    """The gap recovered by student_kd over student_hard."""
     default = found.default_pair
     missing = f"not among the systems: {', '.join(role for role in ROLES if role not in found.systems)}"
     if default is None and found.comparisons:

@@ -17,12 +17,12 @@ Errors = Mapping[str, Sequence[int]]
 
 @dataclass(frozen=True)
 class SeedRows:
-    """Which systems are runs of one, by their names or by their keys."""
+    """Systems grouped as runs of one, by names or by keys."""
 
     rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
     """Row → its runs; a row of one run for a teacher that was not trained again."""
     pairs: Sequence[Comparison] = ()
-    """Rows of which the first learned from the third."""
+    """Pairs of rows to compare, with their teachers."""
 
     def renamed(self, names: Mapping[str, str]) -> "SeedRows":
         """The same with runs renamed by `names`; runs that are not in it are left out."""
@@ -31,7 +31,7 @@ class SeedRows:
         )
 
     def among(self, present: Collection[str]) -> "SeedRows":
-        """What is left of it when only these runs are there; a pair whose teacher is not loses it."""
+        """The same restricted to the given runs; a pair without its teacher keeps its difference."""
         rows = {row: [run for run in runs if run in present] for row, runs in self.rows.items()}
         rows = {row: runs for row, runs in rows.items() if runs}
         return SeedRows(rows, without_absent(self.pairs, self.rows.keys() - rows.keys()))

@@ -36,10 +36,10 @@ class Stream(Protocol):
 
 
 class Streams(Protocol):
-    """What opens streams."""
+    """Opens streams."""
 
     def stream(self) -> Stream:
-        """A new one."""
+        """Return a new stream."""
 
 
 @dataclass
@@ -50,13 +50,13 @@ class Stability:
     words: int = 0
     """In the final transcripts."""
     revised: int = 0
-    """Shown words that the next partial result replaced or took back, once a time."""
+    """Words of partial results that the next one replaced or removed, counted each time."""
     grown: int = 0
-    """Shown last words that the next partial result went on writing."""
+    """Last words of partial results that the next one lengthened."""
     utterances_revised: int = 0
 
     def add(self, partials: Sequence[str]) -> None:
-        """Count an utterance by all that was shown of it, in order; the last is final."""
+        """Count the partial results of an utterance, in order; the last one is the final transcript."""
         revised = grown = 0
         for before, after in itertools.pairwise(partials):
             changed, longer = changes(before.split(), after.split())
@@ -82,7 +82,7 @@ class Stability:
 
 
 def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
-    """Words shown before that are no longer what they were: how many were revised, how many (0 or 1) only grew.
+    """Count the words of a partial result that the next one changed: those revised, and those (0 or 1) that only grew.
 
     Everything from the first word that differs on counts: the reader's eye has to go back there.
     """
@@ -96,7 +96,7 @@ def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
 
 
 def measure_stability(recognizer: Streams, waveforms: Iterable[Tensor]) -> Stability:
-    """Send each waveform [S] in packets of 100 ms and watch what is shown after each, the final transcript included."""
+    """Send each waveform [S] in packets of 100 ms and count the changes between successive partial results."""
     found = Stability()
     for waveform in waveforms:
         stream = recognizer.stream()
@@ -115,7 +115,7 @@ ROOM_DBFS = -60.0
 def measure_trailing_silence(
     recognizer: Transcriber, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
 ) -> dict[str, Any]:
-    """Words that appear, go and change when silence follows, as plain data for each kind of silence.
+    """Count words inserted, deleted and changed when silence follows, as plain data for each kind of silence.
 
     The transcript with silence is compared with that without: `extra_words` are inserted into it, `lost_words` missing
     from it, `changed_words` others in the same place (a last word that was cut off before, for example).
@@ -136,7 +136,7 @@ def measure_trailing_silence(
 
 
 def silence(kind: Silence, seconds: float, number: int = 0) -> Tensor:
-    """Silence [S]; `number` draws another room noise each."""
+    """Silence [S]; `number` selects the room noise."""
     samples = round(seconds * SAMPLE_RATE)
     if kind == "digital":
         return torch.zeros(samples)

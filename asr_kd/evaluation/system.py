@@ -25,14 +25,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 
 class Transcriber(Protocol):
-    """Turns speech into text, with one decoder and its own batching."""
+    """Transcribes audio, with one decoder and its own batching."""
 
     def transcribe(self, waveforms: list[Tensor]) -> list[str]:
         """Waveforms, each float32 [S] mono 16 kHz → one transcript each."""
 
 
 class Named(Protocol):
-    """What a row of the table is known by; a `System`, or one of which only the hypotheses are here."""
+    """The facts of a system that tables show: a `System`, or an `ExternalSystem`."""
 
     @property
     def name(self) -> str: ...
@@ -65,22 +65,22 @@ class System:
     details: Mapping[str, Any] = field(default_factory=dict)
     size_bytes: int | None = None
     bundle: Path | None = None
-    """Where the model is exported to, if it has been: its 8-bit weights are looked for there."""
+    """The exported bundle, if there is one; its 8-bit weights are reported."""
 
     @property
     def key(self) -> str:
-        """Where it stands in results.json and under which file name its hypotheses are written."""
+        """Its key in results.json, and the file name of its hypotheses."""
         return self.name if self.role == "other" else self.role
 
 
 def report_order(keys: Iterable[str]) -> list[str]:
-    """Teacher, student without, student with distillation, then the others as they were given."""
+    """Keys in the order of reports: teacher, student without, student with distillation, then the others."""
     given = list(keys)
     return [key for key in ROLES if key in given] + [key for key in given if key not in ROLES]
 
 
 def check_systems(systems: Sequence[Named]) -> None:
-    """Refuse what would lose or overwrite a result.
+    """Check that no system overwrites another one's results.
 
     Raises:
         EvaluationError: no system, a name that cannot be a file name, or two systems under one key.
@@ -102,7 +102,7 @@ def check_systems(systems: Sequence[Named]) -> None:
 
 
 def check_name(name: str, what: str) -> None:
-    """Names become keys and file names; refuse those that could leave the report's folder.
+    """Check a name that becomes a key and a file name.
 
     Raises:
         EvaluationError: letters other than a–z, digits and _ . + -, or longer than 100.
@@ -127,7 +127,7 @@ class ExternalSystem:
 
     @property
     def key(self) -> str:
-        """Where it stands in results.json."""
+        """Its key in results.json."""
         return self.name if self.role == "other" else self.role
 
     @property
@@ -141,7 +141,7 @@ class ExternalSystem:
 
 
 def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem:
-    """A file of hypotheses as a system.
+    """Read a file of hypotheses as a system.
 
     Raises:
         EvaluationError: unreadable, or not of its form.

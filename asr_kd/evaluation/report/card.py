@@ -14,7 +14,7 @@ TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recogn
 
 
 def write_cards(report: Report, folder: Path) -> None:
-    """A card for every streaming system that was trained here, FOLDER/NAME.md, instead of those that stood there."""
+    """Write a card for every streaming system that this run trained, FOLDER/NAME.md; cards from before are replaced."""
     with atomic_folder(folder) as partial:
         for key in report.summary["models"]:
             if _has_card(report, key):
@@ -133,5 +133,5 @@ def _origin(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
 
 
 def _slug(text: str) -> str:
-    """What a dataset's type may be made of."""
+    """A dataset's type, with letters, digits and - _ . only."""
     return "".join(symbol if symbol.isascii() and (symbol.isalnum() or symbol in "-_.") else "-" for symbol in text)

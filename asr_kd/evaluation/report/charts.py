@@ -163,7 +163,7 @@ def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequ
 
 
 def _twins(xs: Sequence[float], index: int) -> float:
-    """How far to step aside: points that share a place spread around it."""
+    """Offset of a point that shares its place with others."""
     alike = [other for other, x in enumerate(xs) if abs(x - xs[index]) < 8]
     return alike.index(index) - (len(alike) - 1) / 2
 

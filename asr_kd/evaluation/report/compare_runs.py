@@ -172,7 +172,7 @@ def _home(path: Path) -> Path:
 
 
 def _names(homes: Sequence[Path]) -> list[str]:
-    """As few of each path's last parts as tell them all apart."""
+    """The shortest ends of the paths that are all different."""
     for depth in range(1, max(len(home.parts) for home in homes)):
         names = ["/".join(home.parts[-depth:]) for home in homes]
         if len(set(names)) == len(names):
@@ -181,7 +181,7 @@ def _names(homes: Sequence[Path]) -> list[str]:
 
 
 def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAULT) -> dict[str, list[dict[str, Any]]]:
-    """Every system that stands in all runs as a row, test set by test set.
+    """Pool every system that all runs have in a row, test set by test set.
 
     A system whose hypotheses are the same in all runs (an existing teacher) counts as one run.
 

@@ -42,9 +42,9 @@ class TokenPosteriors:
     offset_ms: float
     """Centre of frame 0 after the start of the audio."""
     symbols: list[str]
-    """Those that occur; `spikes` counts them from 0."""
+    """Tokens that occur; `spikes` refers to them by index."""
     spikes: list[int]
-    """Frame, symbol, probability in percent; again for the next one."""
+    """Flat triples: frame, symbol, probability in percent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Seq
 
 
 def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None:
-    """What a system sees in an utterance, [S]; None for one that only writes text."""
+    """Token posteriors of a system for an utterance, [S]; None for a system that gives text only."""
     hearing = posteriors_of(system)
     if hearing is None:
         return None
@@ -130,7 +130,7 @@ DYNAMIC_RANGE_DB = 65.0
 WEBP_QUALITY = 45
 
 _FORMATS = (("MP3", "MPEG_LAYER_III", "audio/mpeg"), ("FLAC", "PCM_16", "audio/flac"))
-"""What every browser plays, the smaller first: 3 to 4 kB a second, against 17."""
+"""Formats that every browser plays, the smaller first: 3 to 4 kB a second, against 17."""
 _MP3_COMPRESSION = 0.75  # 0 best, 1 smallest: 3.2 kB a second of AN4
 
 

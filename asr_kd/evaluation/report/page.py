@@ -135,7 +135,7 @@ def _choices(main: MainSystems, styles: Styles, evidence: bool) -> dict[str, Any
 
 
 def _within(items: Iterable[tuple[Any, Markup]], room: float) -> tuple[list[tuple[Any, Markup]], float]:
-    """The first of these that fit into so many bytes, and the room that is left."""
+    """The first items that fit into `room` bytes, and the bytes that are left."""
     kept = []
     for item, text in items:
         size = len(text.encode("utf-8", "replace")) + 60  # its element

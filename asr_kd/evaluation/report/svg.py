@@ -12,10 +12,10 @@ from xml.etree.ElementTree import Element, SubElement, tostring
 from markupsafe import Markup
 
 WIDTH = 360.0
-"""Of every picture, in its own units: about the width of a phone, so that text keeps its size everywhere."""
+"""Width of every picture in its own units: about that of a phone, so that text keeps its size."""
 
 Scale = Callable[[float], float]
-"""A value to its place in the picture."""
+"""Maps a value to a coordinate."""
 
 
 def picture(height: float, label: str, width: float = WIDTH) -> Element:
@@ -85,7 +85,7 @@ def logarithmic(domain: tuple[float, float], target: tuple[float, float]) -> Sca
 
 
 def ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """About so many round numbers from `low` to `high`."""
+    """About `count` round numbers from `low` to `high`."""
     rough = (high - low) / max(count, 1) or 1.0
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * 0.999)

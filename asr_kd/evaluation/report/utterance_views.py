@@ -54,7 +54,7 @@ def views(report: Report, main: MainSystems) -> list[View]:
 
 
 def worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
-    """Many errors of the student, then few of the teacher, then short: the order of what went wrong."""
+    """Sort key: many errors of the student, then few of the teacher, then short references."""
     return -view.errors(main.student), view.errors(main.teacher), len(view.reference)
 
 
