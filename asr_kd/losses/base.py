@@ -1,11 +1,11 @@
-"""What an objective is, what it may need, and what it is given. Knows no objective.
+"""Base classes of objectives and their settings, what they are given, and selection of a batch's rows.
 
 Lengths, and whose a hypothesis is, may stay on the host whatever the device: then no objective waits for a GPU.
 
 Shapes: B utterances, T frames, V vocabulary, U tokens, N hypotheses of a batch, D width of a layer.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal, NamedTuple
 
@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr_kd.config import Settings
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
 
 Pass = Literal["full_context", "second_view"]
 """Further passes of the student over a batch: without chunks, or with other masks and dropout."""
@@ -151,3 +151,61 @@ class TermSettings(Settings):
     def build(self, shape: Shape) -> Term:
         """The objective."""
         raise NotImplementedError
+
+
+def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
+    """What a student makes of some rows of a batch, further passes included."""
+    taken = _index(rows, student.log_probs)
+    return StudentOutput(
+        student.log_probs[taken],
+        student.lens[_index(rows, student.lens)],
+        {number: layer[taken] for number, layer in student.layers.items()},
+        {name: student_of(output, rows) for name, output in student.passes.items()},
+    )
+
+
+def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed: bool) -> Supervision:
+    """What some rows of a batch can teach; all of them are transcribed, or none."""
+    references, targets, hypotheses = supervision.references, supervision.targets, supervision.hypotheses
+    kind = References if transcribed else Untranscribed
+
+    def take(part: Tensor) -> Tensor:
+        return part[_index(rows, part)]
+
+    return Supervision(
+        kind(take(references.tokens), take(references.lens)) if references is not None else None,
+        _targets_of(targets, rows) if targets is not None else None,
+        hypotheses_of(hypotheses, rows, _count(supervision)) if hypotheses is not None else None,
+        {number: take(layer) for number, layer in supervision.teacher_layers.items()},
+        {name: take(array) for name, array in supervision.arrays.items()},
+    )
+
+
+def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) -> Hypotheses:
+    """Those of some rows of a batch of so many utterances; rows are counted anew."""
+    number = torch.full((num_utterances,), -1, dtype=torch.int64, device=hypotheses.rows.device)
+    number[_index(rows, number)] = torch.arange(len(rows), device=number.device)
+    renumbered = number[hypotheses.rows]
+    kept = (renumbered >= 0).nonzero()[:, 0]
+    tokens = hypotheses.tokens[kept.to(hypotheses.tokens.device, non_blocking=True)]
+    return Hypotheses(tokens, hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
+
+
+def _targets_of(targets: SoftTargets | DensePosteriors, rows: Sequence[int]) -> SoftTargets | DensePosteriors:
+    lens = targets.lens[_index(rows, targets.lens)]
+    if isinstance(targets, DensePosteriors):
+        return DensePosteriors(targets.log_probs[_index(rows, targets.log_probs)], lens)
+    taken = _index(rows, targets.posteriors.probs)
+    return SoftTargets(SparsePosteriors(*(part[taken] for part in targets.posteriors)), lens)
+
+
+def _count(supervision: Supervision) -> int:
+    """B, which hypotheses do not say themselves."""
+    if supervision.references is None:
+        raise ValueError("rows are taken of batches with references")
+    return len(supervision.references.lens)
+
+
+def _index(rows: Sequence[int], like: Tensor) -> Tensor:
+    """Rows as an index on the device of a tensor, without waiting for it."""
+    return torch.tensor(rows, dtype=torch.int64).to(like.device, non_blocking=True)

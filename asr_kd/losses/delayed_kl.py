@@ -84,10 +84,6 @@ class DelayedKl(Term):
         mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
         return self._chosen(self._divergences(targets, log_probs, mask)).sum()
 
-    def learned_delays(self) -> Tensor:
-        """π over the delays from the least on, [D]; `learned` only."""
-        return self.logits.detach().softmax(0)
-
     def _divergences(self, targets: SoftTargets | DensePosteriors, log_probs: Tensor, mask: Tensor) -> Tensor:
         """K of each delay, [D, B, Q]; 0 at frames that are not taught."""
         return delayed_divergences(targets, log_probs, self.delays).masked_fill(~mask, 0.0)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.errors import TrainingError
-from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term
+from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term, student_of, supervision_of
 from asr_kd.losses.ctc import Ctc
-from asr_kd.losses.rows import student_of, supervision_of
 from asr_kd.losses.settings import DistillSettings
 
 

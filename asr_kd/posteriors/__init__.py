@@ -3,7 +3,6 @@
 Knows tensors only: nothing of models, files or losses.
 """
 
-from asr_kd.posteriors.nucleus import keep_nucleus
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
 
 __all__ = ["DensePosteriors", "SoftTargets", "SparsePosteriors", "keep_nucleus"]

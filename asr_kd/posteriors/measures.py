@@ -1,6 +1,6 @@
 """Numbers about posteriors: masses over a partition, divergence, entropy, agreement.
 
-Every function is batched and differentiable in its log-probabilities; none knows who calls it.
+Every function is batched and differentiable in its log-probabilities.
 
 Shapes: B utterances, T frames, V vocabulary, K kept entries a frame.
 """
@@ -8,7 +8,7 @@ Shapes: B utterances, T frames, V vocabulary, K kept entries a frame.
 import torch
 from torch import Tensor
 
-from asr_kd.posteriors.delayed import LOWEST_LOG_PROB, delayed_sparse_kl
+from asr_kd.posteriors.delayed import LOWEST_LOG_PROB, delayed_dense_kl, delayed_sparse_kl
 from asr_kd.posteriors.types import SparsePosteriors
 
 
@@ -61,9 +61,7 @@ def dense_kl(teacher_log_probs: Tensor, log_probs: Tensor) -> Tensor:
     Returns:
         [B, T] float32.
     """
-    teacher = teacher_log_probs.float().log_softmax(-1)
-    student = log_probs.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB)
-    return _kl_terms(teacher.exp(), student).sum(-1)
+    return delayed_dense_kl(teacher_log_probs, log_probs, range(1))[0]
 
 
 def tail_divergence(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
@@ -93,8 +91,3 @@ def argmax_agreement(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
 def frame_mask(lens: Tensor, num_frames: int, device: torch.device | None = None) -> Tensor:
     """True at frames that are not padding, [B, T] bool, for absolute lengths [B]; there, or on a device."""
     return (torch.arange(num_frames, device=lens.device) < lens[:, None]).to(device or lens.device, non_blocking=True)
-
-
-def _kl_terms(probs: Tensor, log_probs: Tensor) -> Tensor:
-    """p·(log p − log q), with 0·log 0 = 0."""
-    return torch.special.xlogy(probs, probs) - probs * log_probs

@@ -22,7 +22,7 @@ from asr_kd.errors import AudioError
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames, pad_batch
 from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.losses import Hypotheses, References
-from asr_kd.losses.rows import hypotheses_of
+from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.subsampling import output_len
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors, collate

@@ -4,10 +4,9 @@ import pytest
 import torch
 
 from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
-from asr_kd.losses.base import Hypotheses
+from asr_kd.losses.base import Hypotheses, hypotheses_of
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.losses.rows import hypotheses_of
 from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 
 LENS = torch.tensor([6, 4, 5])

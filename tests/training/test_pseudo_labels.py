@@ -10,7 +10,7 @@ import torch
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.losses import DistillSettings, References
-from asr_kd.losses.rows import hypotheses_of
+from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.importing import import_hypotheses
