@@ -1,5 +1,7 @@
 # make demo    set up and run the whole path on synthetic speech (under 8 minutes on two cores)
 # make test    set up and run every check: lint, types, layers, tests
+# make test-fast   the same without the tests that take over ten seconds
+# make docs    build the documentation in build/site; warnings are errors
 # make setup   only the virtual environment
 
 PYTHON ?= python3
@@ -8,7 +10,7 @@ SETUP_GB := 8
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-fast docs lint clean
 
 setup: $(READY)
 
@@ -33,6 +35,12 @@ lint: $(READY)
 
 test: lint
 	$(BIN)/python -m pytest
+
+test-fast: lint
+	$(BIN)/python -m pytest -m "not slow"
+
+docs: $(READY)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) exp build *.egg-info
