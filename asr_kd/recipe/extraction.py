@@ -31,10 +31,11 @@ from asr_kd.targets.nbest import NbestReport, extract_hypotheses
 from asr_kd.targets.pooled import Transcripts, spell_transcripts
 from asr_kd.targets.sanity import measure_teacher_wer
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard_manifest import done_shards
+from asr_kd.targets.shard_manifest import QUARANTINE, done_shards
+from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store import INDEX, QUARANTINE
+from asr_kd.targets.store import INDEX
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -99,7 +100,7 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
             store,
             recipe.vocabulary.normalizer,
             share,
-            should_stop=_stopping(context, lambda: _marks(store)),
+            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
             progress=lambda done, total: context.progress.update(f"n-best {teacher}", done, total, "s of audio"),
         )
 
@@ -120,7 +121,7 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     return _task(context, teacher, nbest_task_name(teacher), folder, plain, work)
 
 
-Report = TypeVar("Report", ExtractionReport, NbestReport)
+Report = TypeVar("Report", bound=ShardReport)
 
 
 @dataclass(frozen=True)
@@ -255,11 +256,7 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
     return should_stop
 
 
-def _marks(store: Path | str) -> int:
-    return sum(1 for name in open_storage(store).sizes() if name.startswith("nbest-") and name.endswith(".json"))
-
-
-def _left(report: ExtractionReport | NbestReport, store: Path | str) -> str:
+def _left(report: ShardReport, store: Path | str) -> str:
     """What to say of a call whose own part is done while the whole is not.
 
     Raises:
@@ -267,12 +264,11 @@ def _left(report: ExtractionReport | NbestReport, store: Path | str) -> str:
     """
     if report.busy:
         raise StoppedEarly(
-            f"other processes still make {len(report.busy)} parts ({report.busy[0]})",
+            f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
             where=str(store),
             remedy="Run the same command again when they are done",
         )
-    done = report.share_line() if isinstance(report, ExtractionReport) else "this share is done"
-    return f"{done}. When all shares are done, run the recipe without --share to go on"
+    return f"{report.share_line()}. When all shares are done, run the recipe without --share to go on"
 
 
 def _still_there(folder: Path, index: str) -> bool:

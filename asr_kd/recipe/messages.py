@@ -9,7 +9,7 @@ from asr_kd.evaluation.cells import percent
 from asr_kd.progress import Progress
 from asr_kd.runtime.bundle import BundleInfo
 from asr_kd.targets.extract import ExtractionReport
-from asr_kd.targets.store import QUARANTINE
+from asr_kd.targets.shard_manifest import QUARANTINE
 from asr_kd.text.vocabulary import Vocabulary
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
+from asr_kd.targets.extract import entry_of
 from asr_kd.targets.labelling import Labels, label
 from asr_kd.targets.pooled import Transcripts
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import shard_bytes
-from asr_kd.targets.shard_manifest import entry_of
 from asr_kd.targets.sharding import PlannedShard, plan_shards, variant_seconds
 from asr_kd.teachers.base import Teacher
 

@@ -1,68 +1,55 @@
-"""Extraction: a teacher labels a manifest once, shard by shard, resumable and in parallel without talk.
+"""Extraction of soft targets: a teacher's posteriors of a manifest, kept in a store shard by shard.
 
-Each worker makes its share of the fixed plan; a shard is claimed, written whole, hashed and marked done, and
-interrupted ones are made again with the same bytes. Knows teachers and stores, not students.
+Hidden layers and posteriors pooled over the transcript's tokens are stored beside them where the settings ask for it.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import ceil
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
-from asr_kd.targets.labelling import Labels, QuarantineEntry, label
+from asr_kd.targets.labelling import label
 from asr_kd.targets.layers import layer_widths
 from asr_kd.targets.pooled import Transcripts, transcripts_sha256
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard import shard_bytes
-from asr_kd.targets.shard_manifest import ShardManifest, entry_of, writing
+from asr_kd.targets.shard import ShardRow, parts_sha256, shard_bytes
+from asr_kd.targets.shard_manifest import ShardManifest, StoreKind, writing
+from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
-from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, TeacherIdentity, VocabularyIdentity
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.store import (
+    EXTRACT_AGAIN,
+    INDEX,
+    PosteriorShardEntry,
+    Store,
+    StoreInfo,
+    TeacherIdentity,
+    VocabularyIdentity,
+    read_info,
+)
 from asr_kd.targets.store_vocabulary import write_vocabulary
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.out_of_fold import OutOfFold
 
 FIDELITY = "fidelity.json"
+SOFT_TARGETS = StoreKind(INDEX, ".safetensors", PosteriorShardEntry, read_info, "targets", EXTRACT_AGAIN)
 
 
 @dataclass(frozen=True)
-class ExtractionReport:
-    """What an extraction did and what there is now."""
+class ExtractionReport(ShardReport):
+    """What an extraction of soft targets did and what there is now."""
 
-    complete: bool
-    """Whether all shards are done, those of other workers too."""
-    made: int
-    """Shards written by this call."""
-    skipped: int
-    """Shards of its share that were there already, their hash right."""
-    busy: tuple[str, ...]
-    """Who is making the shards of its share that this call left to others."""
-    share: Share
-    done: int
-    """Shards that are done, whoever made them."""
-    planned: int
-    """Shards of all shares."""
     frames: int
     bytes_per_frame: float
     layer_bytes_per_frame: float
     """Of these, what hidden layers take."""
-    quarantine: tuple[QuarantineEntry, ...]
-    """Of all shards that are done."""
     fidelity: Fidelity | None
     """None while other workers are still busy."""
-
-    def share_line(self) -> str:
-        """What this worker did and what is done by all, in a line."""
-        left = f", {len(self.busy)} left to others" if self.busy else ""
-        return (
-            f"share {self.share}: {self.made} shards made, {self.skipped} found whole{left}; "
-            f"{self.done} of {self.planned} done by all workers"
-        )
 
 
 def extract(
@@ -101,159 +88,101 @@ def extract(
     if settings.pooled and transcripts is None:
         raise ValueError("posteriors are pooled over transcripts, and none are given")
     place, transcripts = open_storage(folder), transcripts or {}
-    extraction = _Extraction(teacher, utterances, settings, place, share, should_stop, progress, transcripts)
-    return extraction.run()
+    info = _describe(teacher, utterances, settings, transcripts)
+    codec = info.codec
 
-
-@dataclass
-class _Extraction:
-    teacher: Teacher
-    utterances: Sequence[Utterance]
-    settings: TargetSettings
-    place: Storage
-    share: Share
-    should_stop: Callable[[], bool]
-    progress: Callable[[float, float], None]
-    transcripts: Transcripts
-    finished: set[int] = field(default_factory=set)
-    """Shards that this worker made, or found and hashed."""
-    busy: dict[int, str] = field(default_factory=dict)
-    under_way: float = 0.0
-    """Seconds of the shard that is being made."""
-
-    def run(self) -> ExtractionReport:
-        self.plan = plan_shards(self.utterances, self.settings)
-        self.total_seconds = sum(shard.seconds for shard in self.plan)
-        self.ledger = ShardManifest(self.place, self._describe(), self.plan)
-        self.ledger.begin()
-        with writing(self.place):
-            write_vocabulary(self.place, self.teacher.vocabulary)
-        mine = [shard for shard in self.plan if shard.index in self.share]
-        self.finished |= self.ledger.whole(mine)
-        self._tell()
-        made = 0
-        for shard in mine:
-            if shard.index not in self.finished:
-                made += self._make_or_skip(shard)
-                self._tell()
-        info, quarantine = self.ledger.gather()
-        self._refuse_too_many(len(quarantine), quarantine)
-        self._tell()
-        return ExtractionReport(
-            complete=info.complete,
-            made=made,
-            skipped=len(self.finished) - made,
-            busy=tuple(self.busy.values()),
-            share=self.share,
-            done=len(info.shards),
-            planned=len(self.plan),
-            frames=info.frames,
-            bytes_per_frame=info.bytes_per_frame,
-            layer_bytes_per_frame=info.layer_bytes_per_frame,
-            quarantine=quarantine,
-            fidelity=self._fidelity(info, quarantine, made) if info.complete else None,
+    def make(shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
+        labels = label(
+            teacher,
+            shard.utterances,
+            settings,
+            transcripts,
+            hooks.before,
+            lambda labels, seconds: hooks.after(labels.quarantine, seconds),
         )
+        content = shard_bytes(codec, labels.rows)
+        return MadeShard(content, entry_of(shard, content, labels.rows), labels.quarantine)
 
-    def _fidelity(self, info: StoreInfo, quarantine: Sequence[QuarantineEntry], made: int) -> Fidelity:
-        if not made and FIDELITY in self.place.sizes():
-            try:
-                return Fidelity.model_validate_json(self.place.read(FIDELITY))
-            except (ValidationError, UnicodeDecodeError):
-                pass  # measured again below
-        # The sample is drawn here: to look for all utterances would open every shard.
-        left_out = {entry.id for entry in quarantine}
-        stored = [u for u in sorted(self.utterances, key=lambda item: item.id) if u.id not in left_out]
-        sample = stored[:: max(1, len(stored) // self.settings.fidelity_utterances)]
-        fidelity = measure_fidelity(self.teacher, Store(self.place, info), sample, self.settings)
-        with writing(self.place):
-            self.place.write_json(FIDELITY, fidelity.model_dump())
-        return fidelity
+    def begin() -> None:
+        with writing(place):
+            write_vocabulary(place, teacher.vocabulary)
 
-    def _describe(self) -> StoreInfo:
-        vocabulary = self.teacher.vocabulary
-        return StoreInfo(
-            teacher=_identity_of(self.teacher),
-            vocabulary=VocabularyIdentity(size=len(vocabulary), sha256=vocabulary.sha256, blank_id=vocabulary.blank_id),
-            frame_shift_ms=self.teacher.frame_shift_ms,
-            frame_offset_ms=self.teacher.frame_offset_ms,
-            features=dict(self.teacher.features),
-            epsilon=self.settings.epsilon,
-            max_entries=self.settings.max_entries,
-            certain_blank=self.settings.certain_blank,
-            levels=self.settings.levels,
-            variants=self.settings.variants,
-            perturbed={name: sound.model_dump(mode="json") for name, sound in self.settings.perturbed.items()},
-            manifest_sha256=manifest_sha256(self.utterances),
-            transcripts_sha256=transcripts_sha256(self.transcripts) if self.settings.pooled else None,
-            layers=layer_widths(self.teacher, self.settings.layers),
-            planned_shards=len(self.plan),
-        )
+    plan = plan_shards(utterances, settings)
+    manifest = ShardManifest(SOFT_TARGETS, place, info.model_copy(update={"planned_shards": len(plan)}), plan)
+    engine = ShardedExtraction(
+        manifest, plan, share, make, len(utterances), settings.max_quarantine_share, should_stop, progress
+    )
+    report, info = engine.run(begin)
+    fidelity = None
+    if info.complete:
+        fidelity = _fidelity(teacher, utterances, settings, Store(place, info), report)
+    return ExtractionReport(
+        **vars(report),
+        frames=info.frames,
+        bytes_per_frame=info.bytes_per_frame,
+        layer_bytes_per_frame=info.layer_bytes_per_frame,
+        fidelity=fidelity,
+    )
 
-    def _make_or_skip(self, shard: PlannedShard) -> bool:
-        """Whether the shard was made here and now."""
-        with writing(self.place):
-            owner = self.place.acquire(shard.name)
-        if owner is not None:
-            self.busy[shard.index] = f"{shard.name}: {owner}"
-            return False
+
+def _fidelity(
+    teacher: Teacher, utterances: Sequence[Utterance], settings: TargetSettings, store: Store, report: ShardReport
+) -> Fidelity:
+    place = store.place
+    if not report.made and FIDELITY in place.sizes():
         try:
-            made = not self.ledger.is_done(shard)  # another worker may have finished it since we looked
-            if made:
-                self._make(shard)
-        finally:
-            self.place.release(shard.name)
-        self.finished.add(shard.index)
-        return made
+            return Fidelity.model_validate_json(place.read(FIDELITY))
+        except (ValidationError, UnicodeDecodeError):
+            pass  # measured again below
+    # The sample is drawn here: to look for all utterances would open every shard.
+    left_out = {entry.id for entry in report.quarantine}
+    stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]
+    sample = stored[:: max(1, len(stored) // settings.fidelity_utterances)]
+    fidelity = measure_fidelity(teacher, store, sample, settings)
+    with writing(place):
+        place.write_json(FIDELITY, fidelity.model_dump())
+    return fidelity
 
-    def _make(self, shard: PlannedShard) -> None:
-        self.place.clear(shard.name)  # of a killed process: the shard is ours now
-        self.shard = shard
-        try:
-            before, after = self._before_batch, self._after_batch
-            labels = label(self.teacher, shard.utterances, self.settings, self.transcripts, before, after)
-            content = shard_bytes(self.ledger.info.codec, labels.rows)
-            self.ledger.finish(shard, content, entry_of(shard, content, labels.rows), labels.quarantine)
-        finally:
-            self.under_way = 0.0
 
-    def _before_batch(self) -> None:
-        if self.should_stop():
-            self.ledger.gather()
-            raise StoppedEarly(
-                f"extraction stopped after {self._done_seconds():.0f} of {self.total_seconds:.0f} s of audio",
-                where=str(self.place),
-                remedy="Run the same command again; finished shards are kept",
-            )
+def _describe(
+    teacher: Teacher, utterances: Sequence[Utterance], settings: TargetSettings, transcripts: Transcripts
+) -> StoreInfo:
+    vocabulary = teacher.vocabulary
+    return StoreInfo(
+        teacher=_identity_of(teacher),
+        vocabulary=VocabularyIdentity(size=len(vocabulary), sha256=vocabulary.sha256, blank_id=vocabulary.blank_id),
+        frame_shift_ms=teacher.frame_shift_ms,
+        frame_offset_ms=teacher.frame_offset_ms,
+        features=dict(teacher.features),
+        epsilon=settings.epsilon,
+        max_entries=settings.max_entries,
+        certain_blank=settings.certain_blank,
+        levels=settings.levels,
+        variants=settings.variants,
+        perturbed={name: sound.model_dump(mode="json") for name, sound in settings.perturbed.items()},
+        manifest_sha256=manifest_sha256(utterances),
+        transcripts_sha256=transcripts_sha256(transcripts) if settings.pooled else None,
+        layers=layer_widths(teacher, settings.layers),
+        planned_shards=0,
+    )
 
-    def _after_batch(self, labels: Labels, seconds: float) -> None:
-        self.place.hold(self.shard.name)
-        self.ledger.look()
-        self.under_way += seconds
-        self._tell()
-        before = sum(len(mark.quarantine) for index, mark in self.ledger.marks.items() if index != self.shard.index)
-        self._refuse_too_many(before + len(labels.quarantine), labels.quarantine, unfinished=True)
 
-    def _refuse_too_many(self, count: int, entries: Sequence[QuarantineEntry], unfinished: bool = False) -> None:
-        allowed = ceil(self.settings.max_quarantine_share * len(self.utterances))
-        if count <= allowed:
-            return
-        if unfinished:
-            self.ledger.gather(entries)
-        worst = "; ".join(f"{entry.id}: {entry.reason}" for entry in entries[-3:])
-        raise TargetsError(
-            f"{count} of {len(self.utterances)} utterances cannot be used, among them {worst}",
-            expected=f"at most {allowed} (max_quarantine_share {self.settings.max_quarantine_share:g})",
-            where=f"{self.place}/{QUARANTINE}",
-            remedy="Run `asr-kd check`, mend or remove the listed utterances, or raise max_quarantine_share",
-        )
-
-    def _done_seconds(self) -> float:
-        """What this worker has finished, what the marks of others say, and the shard under way."""
-        others = {i for i in self.ledger.marks if i not in self.share or i in self.busy}
-        return sum(self.plan[index].seconds for index in self.finished | others) + self.under_way
-
-    def _tell(self) -> None:
-        self.progress(self._done_seconds(), self.total_seconds)
+def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[ShardRow]]) -> PosteriorShardEntry:
+    """What the index says of a shard with this content, made of these rows."""
+    packed = [row.packed for variants in rows.values() for row in variants]
+    certain = sum(int(item.runs.sum()) for item in packed)
+    written = sum(int((item.events > 0).sum()) for item in packed)
+    return PosteriorShardEntry(
+        file=f"{shard.name}.safetensors",
+        sha256=hashlib.sha256(content).hexdigest(),
+        num_bytes=len(content),
+        first_id=shard.utterances[0].id,
+        utterances=len(rows),
+        frames=written + certain,
+        entries=sum(len(item.tokens) for item in packed) + certain,
+        certain_frames=certain,
+        parts=parts_sha256(content),
+    )
 
 
 def _identity_of(teacher: Teacher) -> TeacherIdentity:

@@ -8,25 +8,26 @@ hypotheses are made (`nbest`, `importing`) or used.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-from pydantic import Field
 
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.targets.index import IndexForm, read_index
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind
+from asr_kd.targets.sharded_extraction import MadeShard
+from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.normalize import Normalizer
 
-FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 1
+FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 2
 HYPOTHESES_INDEX = "hypotheses.json"
 MAKE_AGAIN = "Extract or import them again into an empty folder"
 
 
 class Hypothesis(NamedTuple):
-    """What a system understood."""
+    """One transcript of a system."""
 
     text: str
     score: float | None = None
@@ -58,26 +59,18 @@ def weights_of(hypotheses: Sequence[Hypothesis], temperature: float = 1.0) -> li
 class HypothesesSource(Settings):
     """Whose hypotheses these are."""
 
-    kind: Literal["teacher", "imported"]
+    kind: Literal["teacher", "imported", "pseudo-labels"]
     name: str
     """Of the teacher, or of the file."""
     sha256: str
     """Of the teacher's weights, or of what was read."""
 
 
-class PartEntry(Settings):
-    """One part in the index."""
-
-    file: str = Field(pattern=r"^nbest-\d{5,}\.jsonl$")
-    sha256: str
-    utterances: int
-
-
-class HypothesesInfo(Settings):
+class HypothesesInfo(StoreIndex):
     """What `hypotheses.json` says."""
 
     format: Literal["asr-kd hypotheses"] = "asr-kd hypotheses"
-    version: Literal[1] = 1
+    version: Literal[2] = 2
     source: HypothesesSource
     normalizer: Normalizer
     """Under which the texts stand there."""
@@ -85,14 +78,6 @@ class HypothesesInfo(Settings):
     """Of ids and durations, see `plan.manifest_sha256`."""
     settings: dict[str, Any]
     """How they were made; plain data."""
-    planned_parts: int
-    parts: tuple[PartEntry, ...] = ()
-    """Those that are done."""
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned part is done."""
-        return len(self.parts) == self.planned_parts
 
 
 def read_hypotheses_info(place: Storage) -> HypothesesInfo:
@@ -111,6 +96,9 @@ def read_hypotheses_info(place: Storage) -> HypothesesInfo:
         make_again=MAKE_AGAIN,
     )
     return read_index(place, form)
+
+
+HYPOTHESES = StoreKind(HYPOTHESES_INDEX, ".jsonl", ShardEntry, read_hypotheses_info, "hypotheses", MAKE_AGAIN)
 
 
 class HypothesisStore:
@@ -152,7 +140,7 @@ class HypothesisStore:
             )
         if not info.complete:
             raise TargetsError(
-                f"unfinished: {len(info.parts)} of {info.planned_parts} parts",
+                f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
                 where=str(place),
                 remedy="Run the same command again; it goes on where it stopped",
             )
@@ -173,7 +161,7 @@ class HypothesisStore:
         return iter(self._rows)
 
     def __getitem__(self, utterance_id: str) -> list[Hypothesis]:
-        """Hypotheses, the best first; none when the system heard no word.
+        """Hypotheses, the best first; none when the system recognized no word.
 
         Raises:
             KeyError: nothing is known of that utterance.
@@ -185,22 +173,32 @@ class HypothesisStore:
         return self[utterance_id] if utterance_id in self._rows else None
 
 
-def part_of(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
-    """The content of a part: one utterance a line."""
+def shard_content(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
+    """The content of a shard: one utterance a line."""
     lines = [{"id": id_, "nbest": [item._asdict() for item in hypotheses]} for id_, hypotheses in rows]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
+def hypotheses_shard(
+    shard: PlannedShard, found: Mapping[str, Sequence[Hypothesis]], quarantine: Sequence[QuarantineEntry]
+) -> MadeShard:
+    """A shard of hypotheses as the extraction engine writes it."""
+    content = shard_content(sorted(found.items()))
+    digest = hashlib.sha256(content).hexdigest()
+    entry = ShardEntry(file=f"{shard.name}.jsonl", sha256=digest, utterances=len(found))
+    return MadeShard(content, entry, quarantine)
+
+
 def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
-    """Id and line of each utterance, once every part's hash is found right."""
-    for part in info.parts:
+    """Id and line of each utterance, once the hash of every shard is verified."""
+    for shard in info.shards:
         try:
-            content = place.read(part.file)
+            content = place.read(shard.file)
         except FileNotFoundError:
             content = b""
-        if hashlib.sha256(content).hexdigest() != part.sha256:
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
             raise TargetsError(
-                f"{part.file} is missing or damaged",
+                f"{shard.file} is missing or damaged",
                 expected=f"the SHA-256 that {HYPOTHESES_INDEX} names",
                 where=str(place),
                 remedy="Run the command that made it again",

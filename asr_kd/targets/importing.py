@@ -14,20 +14,17 @@ from asr_kd.targets.hypotheses import (
     HypothesesInfo,
     HypothesesSource,
     Hypothesis,
-    PartEntry,
     distinct,
-    part_of,
     read_hypotheses_info,
+    shard_content,
 )
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
-from asr_kd.targets.labelling import QuarantineEntry
-from asr_kd.targets.shard_manifest import writing
+from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import QUARANTINE
 from asr_kd.text.normalize import Normalizer, normalize
 
-PART = "nbest-00000.jsonl"
+SHARD = "shard-00000.jsonl"
 EXAMPLES = 5
 """Names that a message spells out."""
 
@@ -169,7 +166,7 @@ def _info(
         normalizer=normalizer,
         manifest_sha256=manifest_sha256(utterances),
         settings={},
-        planned_parts=1,
+        planned_shards=1,
     )
 
 
@@ -183,12 +180,12 @@ def _refuse_a_teachers(place: Storage) -> None:
 def _write(
     place: Storage, info: HypothesesInfo, texts: Mapping[str, Sequence[Hypothesis]], left_out: Sequence[QuarantineEntry]
 ) -> None:
-    content = part_of(sorted(texts.items()))
-    part = PartEntry(file=PART, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
+    content = shard_content(sorted(texts.items()))
+    shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
     with writing(place):
-        place.write(PART, content)
+        place.write(SHARD, content)
         place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        place.write_json(HYPOTHESES_INDEX, info.model_copy(update={"parts": (part,)}).model_dump(mode="json"))
+        place.write_json(HYPOTHESES_INDEX, info.model_copy(update={"shards": (shard,)}).model_dump(mode="json"))
 
 
 def _compare(

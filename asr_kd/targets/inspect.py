@@ -14,9 +14,9 @@ from torch import Tensor
 from asr_kd.errors import TargetsError, VocabularyError
 from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.shard_manifest import FILES_AT_ONCE
+from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import QUARANTINE, Store, StoreInfo, read_info
+from asr_kd.targets.store import Store, StoreInfo, read_info
 from asr_kd.targets.store_vocabulary import read_vocabulary
 
 SAMPLED_SHARDS = 16

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.targets.layers import hear, layer_arrays
@@ -19,17 +18,10 @@ from asr_kd.targets.pooled import Transcripts, pool
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow
+from asr_kd.targets.shard_manifest import QuarantineEntry
 from asr_kd.targets.sharding import variant_seconds
 from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.teachers.base import Teacher
-
-
-class QuarantineEntry(Settings):
-    """An utterance that could not be used."""
-
-    id: str
-    path: str
-    reason: str
 
 
 @dataclass

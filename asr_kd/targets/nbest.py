@@ -1,39 +1,34 @@
-"""A teacher's own n-best: heard, searched without a language model, and kept as text, part by part.
+"""A teacher's own n-best lists: beam search without a language model over its posteriors, stored as text.
 
-Resumes like the extraction of soft targets, with its plan, claims and quarantine. A teacher of characters teaches a
-student of subwords this way, which frame posteriors cannot. Knows teachers, not students.
+A teacher of characters can serve a student of subwords this way, which frame posteriors cannot.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.decoding.flashlight import NbestDecoder
-from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.errors import TargetsError
 from asr_kd.targets.hypotheses import (
-    HYPOTHESES_INDEX,
-    MAKE_AGAIN,
+    HYPOTHESES,
     HypothesesInfo,
     HypothesesSource,
     Hypothesis,
-    PartEntry,
     distinct,
-    part_of,
-    read_hypotheses_info,
+    hypotheses_shard,
 )
-from asr_kd.targets.labelling import QuarantineEntry, listen
+from asr_kd.targets.labelling import listen
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard_manifest import writing
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest
+from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
-from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import QUARANTINE
+from asr_kd.targets.storage import open_storage
 from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import Variant
 from asr_kd.teachers.base import Teacher
@@ -49,9 +44,9 @@ class NbestSettings(Settings):
     beam_size: int = Field(default=20, ge=1, le=1000)
     """Prefixes that the search follows."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
-    """Audio a part: what an interruption can cost."""
+    """Audio a shard: what an interruption can cost."""
     batch_seconds: float = Field(default=60.0, gt=0.0)
-    """Audio the teacher hears at once."""
+    """Audio the teacher processes at once."""
     readers: int = Field(default=4, ge=0, le=64)
     """Threads that read audio ahead."""
     max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
@@ -64,25 +59,12 @@ class NbestSettings(Settings):
         return self
 
 
-class PartMark(Settings):
-    """Beside each finished part: what the index will say of it, and who was left out."""
-
-    entry: PartEntry
-    quarantine: tuple[QuarantineEntry, ...]
-
-
 @dataclass(frozen=True)
-class NbestReport:
-    """What an extraction did and what there is now."""
+class NbestReport(ShardReport):
+    """What an extraction of n-best lists did and what there is now."""
 
-    complete: bool
-    made: int
-    """Parts written by this call."""
-    busy: tuple[str, ...]
-    """Who is making the parts that this call left to others."""
     utterances: int
-    """With hypotheses, in all finished parts."""
-    quarantine: tuple[QuarantineEntry, ...]
+    """With hypotheses, in all finished shards."""
 
 
 def extract_hypotheses(
@@ -117,134 +99,54 @@ def extract_hypotheses(
     """
     if not utterances:
         raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
-    extraction = _Extraction(
-        teacher, utterances, settings, open_storage(folder), normalizer, share, should_stop, progress
+    # Hypotheses are text: they hold at every speed at which the audio is played.
+    plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=settings.shard_seconds))
+    place = open_storage(folder)
+    info = HypothesesInfo(
+        source=HypothesesSource(kind="teacher", name=teacher.name, sha256=teacher.sha256),
+        normalizer=normalizer,
+        manifest_sha256=manifest_sha256(utterances),
+        settings=settings.model_dump(include={"count", "beam_size", "shard_seconds"}),
+        planned_shards=len(plan),
     )
-    return extraction.run()
+    search = _Search(teacher, settings, normalizer)
+    engine = ShardedExtraction(
+        ShardManifest(HYPOTHESES, place, info, plan),
+        plan,
+        share,
+        search.make,
+        len(utterances),
+        settings.max_quarantine_share,
+        should_stop,
+        progress,
+    )
+    report, info = engine.run()
+    return NbestReport(**vars(report), utterances=sum(shard.utterances for shard in info.shards))
 
 
-@dataclass
-class _Extraction:
-    teacher: Teacher
-    utterances: Sequence[Utterance]
-    settings: NbestSettings
-    place: Storage
-    normalizer: Normalizer
-    share: Share
-    should_stop: Callable[[], bool]
-    progress: Callable[[float, float], None]
-    done_seconds: float = 0.0
-    marks: dict[int, PartMark] = field(default_factory=dict)
+class _Search:
+    """A teacher and the beam search over its posteriors."""
 
-    def run(self) -> NbestReport:
-        # Hypotheses are text: they hold at every speed at which the audio is played.
-        cut = TargetSettings(speeds=(1.0,), shard_seconds=self.settings.shard_seconds)
-        self.plan = plan_shards(self.utterances, cut)
-        vocabulary = self.teacher.vocabulary
+    def __init__(self, teacher: Teacher, settings: NbestSettings, normalizer: Normalizer) -> None:
+        self.teacher, self.settings, self.normalizer = teacher, settings, normalizer
+        vocabulary = teacher.vocabulary
         separator = vocabulary.symbols.index(WORD_SEPARATOR) if WORD_SEPARATOR in vocabulary.symbols else None
-        self.decoder = NbestDecoder(len(vocabulary), vocabulary.blank_id, separator, beam_size=self.settings.beam_size)
-        self._begin()
-        made, busy = 0, []
-        for part in (part for part in self.plan if part.index in self.share):
-            owner = self._make_or_skip(part)
-            made += owner == ""
-            busy += [owner] if owner else []
-        info = self._gather()
-        marks = [mark for _, mark in sorted(self.marks.items())]
-        return NbestReport(
-            complete=info.complete,
-            made=made,
-            busy=tuple(busy),
-            utterances=sum(part.utterances for part in info.parts),
-            quarantine=tuple(entry for mark in marks for entry in mark.quarantine),
-        )
+        self.decoder = NbestDecoder(len(vocabulary), vocabulary.blank_id, separator, beam_size=settings.beam_size)
 
-    def _begin(self) -> None:
-        ours = self._info()
-        with writing(self.place), self.place.guard():
-            if HYPOTHESES_INDEX not in self.place.sizes():
-                self.place.write_json(HYPOTHESES_INDEX, ours.model_dump(mode="json"))
-                return
-        found = read_hypotheses_info(self.place).model_dump(mode="json")
-        differing = [
-            f"{name} ({found[name]!r} there, {value!r} here)"
-            for name, value in ours.model_dump(mode="json").items()
-            if name != "parts" and found[name] != value
-        ]
-        if differing:
-            raise TargetsError(
-                "holds hypotheses that differ in " + ", ".join(differing),
-                where=str(self.place),
-                expected="the same teacher, manifest and settings as the extraction that began it",
-                remedy=MAKE_AGAIN,
-            )
-
-    def _info(self) -> HypothesesInfo:
-        return HypothesesInfo(
-            source=HypothesesSource(kind="teacher", name=self.teacher.name, sha256=self.teacher.sha256),
-            normalizer=self.normalizer,
-            manifest_sha256=manifest_sha256(self.utterances),
-            settings=self.settings.model_dump(include={"count", "beam_size", "shard_seconds"}),
-            planned_parts=len(self.plan),
-            parts=tuple(mark.entry for _, mark in sorted(self.marks.items())),
-        )
-
-    def _make_or_skip(self, part: PlannedShard) -> str | None:
-        """Empty when the part was made here and now, None when it was there, else who is making it."""
-        name = _name(part)
-        if not self._is_done(part):
-            with writing(self.place):
-                owner = self.place.acquire(name)
-            if owner is not None:
-                return f"{name}: {owner}"
-            try:
-                if not self._is_done(part):  # another worker may have finished it while we looked
-                    self._make(part)
-                    return ""
-            finally:
-                self.place.release(name)
-        self._advance(part.seconds)
-        return None
-
-    def _is_done(self, part: PlannedShard) -> bool:
-        mark: PartMark | None
-        try:
-            mark = PartMark.model_validate_json(self.place.read(f"{_name(part)}.json"))
-        except (FileNotFoundError, ValidationError, UnicodeDecodeError):
-            mark = None  # not done, or damaged: it is made again
-        if mark is None or self.place.sha256(mark.entry.file) != mark.entry.sha256:
-            self.marks.pop(part.index, None)
-            return False
-        self.marks[part.index] = mark
-        return True
-
-    def _make(self, part: PlannedShard) -> None:
+    def make(self, shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
+        """Search the utterances of a shard."""
         found: dict[str, list[Hypothesis]] = {}
         quarantine: list[QuarantineEntry] = []
-        planned = batches_by_teacher(self.teacher, part.utterances, self.settings.batch_seconds)
+        planned = batches_by_teacher(self.teacher, shard.utterances, self.settings.batch_seconds)
         batches = [batch for _, batch in planned]
         with closing(read_batches(batches, (Variant(1.0),), self.settings.readers)) as read:
-            for (listener, _), batch in zip(planned, read, strict=True):
-                if self.should_stop():
-                    raise StoppedEarly(
-                        f"stopped after {self.done_seconds:.0f} s of audio",
-                        where=str(self.place),
-                        remedy="Run the same command again; finished parts are kept",
-                    )
-                self._forward(listener, batch, found, quarantine)
-                self._check_quarantine(quarantine)
-                self._advance(sum(item.utterance.duration for item in batch))
-        content = part_of(sorted(found.items()))
-        with writing(self.place):
-            file = f"{_name(part)}.jsonl"
-            self.place.clear(file)
-            self.place.write(file, content)
-            entry = PartEntry(file=file, sha256=self.place.sha256(file) or "", utterances=len(found))
-            mark = PartMark(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
-            self.place.write_json(f"{_name(part)}.json", mark.model_dump())
-        self.marks[part.index] = mark
+            for (teacher, _), batch in zip(planned, read, strict=True):
+                hooks.before()
+                self._search_batch(teacher, batch, found, quarantine)
+                hooks.after(quarantine, sum(item.utterance.duration for item in batch))
+        return hypotheses_shard(shard, found, quarantine)
 
-    def _forward(
+    def _search_batch(
         self,
         teacher: Teacher,
         batch: Sequence[Reading],
@@ -255,15 +157,15 @@ class _Extraction:
             utterance = item.utterance
             quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=reason))
 
-        heard = [item for item in batch if item.problem is None]
+        usable = [item for item in batch if item.problem is None]
         for item in batch:
             if item.problem is not None:
                 leave_out(item, item.problem)
-        if not heard:
+        if not usable:
             return
-        dense = listen(teacher, [item.waveforms[0] for item in heard])
+        dense = listen(teacher, [item.waveforms[0] for item in usable])
         searched = self.decoder.decode(dense.log_probs, dense.lens)
-        for item, frames, nbest in zip(heard, dense.lens.tolist(), searched, strict=True):
+        for item, frames, nbest in zip(usable, dense.lens.tolist(), searched, strict=True):
             if frames == 0:
                 leave_out(item, f"too short for the teacher: no frame of {self.teacher.frame_shift_ms:g} ms")
             elif not nbest:
@@ -272,33 +174,3 @@ class _Extraction:
                 decode = self.teacher.vocabulary.decode
                 texts = [Hypothesis(normalize(decode(tokens), self.normalizer), score) for tokens, score in nbest]
                 found[item.utterance.id] = distinct(texts, self.settings.count)
-
-    def _check_quarantine(self, unfinished: Sequence[QuarantineEntry]) -> None:
-        entries = [*(entry for mark in self.marks.values() for entry in mark.quarantine), *unfinished]
-        allowed = ceil(self.settings.max_quarantine_share * len(self.utterances))
-        if len(entries) > allowed:
-            worst = "; ".join(f"{entry.id}: {entry.reason}" for entry in entries[-3:])
-            raise TargetsError(
-                f"{len(entries)} of {len(self.utterances)} utterances cannot be used, among them {worst}",
-                expected=f"at most {allowed} (max_quarantine_share {self.settings.max_quarantine_share:g})",
-                where=str(self.place),
-                remedy="Run `asr-kd check`, mend or remove such utterances, or raise max_quarantine_share",
-            )
-
-    def _gather(self) -> HypothesesInfo:
-        with writing(self.place), self.place.guard():
-            for part in self.plan:
-                self._is_done(part)  # also those of other workers
-            info = self._info()
-            entries = [entry for _, mark in sorted(self.marks.items()) for entry in mark.quarantine]
-            self.place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in entries).encode())
-            self.place.write_json(HYPOTHESES_INDEX, info.model_dump(mode="json"))
-        return info
-
-    def _advance(self, seconds: float) -> None:
-        self.done_seconds += seconds
-        self.progress(self.done_seconds, sum(part.seconds for part in self.plan if part.index in self.share))
-
-
-def _name(part: PlannedShard) -> str:
-    return f"nbest-{part.index:05d}"

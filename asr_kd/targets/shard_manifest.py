@@ -1,50 +1,103 @@
-"""What is done of a store: a mark beside each finished shard, gathered into the index and the quarantine list.
+"""The manifest of finished shards: a mark beside each, gathered into the index and the quarantine list of a store.
 
-Workers do not talk: each writes its marks, and whoever gathers sees all that there are. Knows nothing of teachers.
+Workers need no communication: each writes its marks, and whoever gathers sees all that there are. The same manifest
+serves soft targets, n-best lists and pseudo-labels; `StoreKind` holds what differs.
 """
 
-import hashlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from asr_kd.config import Settings
 from asr_kd.errors import AsrKdError, TargetsError
-from asr_kd.targets.labelling import QuarantineEntry
-from asr_kd.targets.shard import ShardRow, parts_sha256
 from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import EXTRACT_AGAIN, INDEX, QUARANTINE, ShardEntry, StoreInfo, read_info
 
+QUARANTINE = "quarantine.jsonl"
 LOOK_SECONDS = 30.0
-"""How often a worker looks for what the others have finished, and writes the index in between."""
+"""How often a worker reads the marks of the others, and writes the index in between."""
 FILES_AT_ONCE = 8
-"""Marks and shards are read in parallel: thousands of them may lie far away."""
+"""Marks and shards are read in parallel: there may be thousands on remote storage."""
 
 
-class DoneMark(Settings):
-    """Beside each finished shard: what the index will say of it, and who was left out."""
+class QuarantineEntry(Settings):
+    """An utterance that could not be used."""
 
-    entry: ShardEntry
+    id: str
+    path: str
+    reason: str
+
+
+class ShardEntry(Settings):
+    """A finished shard in the index of a store."""
+
+    file: str = Field(pattern=r"^shard-\d{5,}\.(safetensors|jsonl)$")
+    sha256: str
+    utterances: int
+
+
+class StoreIndex(Settings):
+    """What the index of every kind of store has."""
+
+    planned_shards: int
+    shards: tuple[ShardEntry, ...] = ()
+    """Those that are done."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned shard is done."""
+        return len(self.shards) == self.planned_shards
+
+
+Entry = TypeVar("Entry", bound=ShardEntry)
+Index = TypeVar("Index", bound=StoreIndex)
+
+
+@dataclass(frozen=True)
+class StoreKind(Generic[Index, Entry]):
+    """What differs between stores."""
+
+    index: str
+    """File name of the index."""
+    suffix: str
+    """Of a shard's file."""
+    entry: type[Entry]
+    read_info: Callable[[Storage], Index]
+    contents: str
+    """For messages: "targets", "hypotheses"."""
+    extract_again: str
+    """The remedy for a store of other settings."""
+
+
+class DoneMark(Settings, Generic[Entry]):
+    """Beside each finished shard: its entry in the index, and the utterances that were left out."""
+
+    entry: Entry
     quarantine: tuple[QuarantineEntry, ...]
 
 
-class ShardManifest:
+class ShardManifest(Generic[Index, Entry]):
     """The done marks of one extraction, this worker's and the others'.
 
     Args:
+        kind: of store.
         place: where the store is.
-        info: what the index is to say, without its shards.
+        info: the index without its shards.
         plan: all shards, of all workers.
     """
 
-    def __init__(self, place: Storage, info: StoreInfo, plan: Sequence[PlannedShard]) -> None:
-        self.place, self.info = place, info
-        self.marks: dict[int, DoneMark] = {}
+    def __init__(
+        self, kind: StoreKind[Index, Entry], place: Storage, info: Index, plan: Sequence[PlannedShard]
+    ) -> None:
+        self.kind, self.place, self.info = kind, place, info
+        self.marks: dict[int, DoneMark[Entry]] = {}
         """By number of the shard; as of the last look."""
+        self._mark_type: type[DoneMark[Entry]] = DoneMark[kind.entry]  # type: ignore[name-defined]
         self._plan = plan
         self._looked = self._gathered = float("-inf")
 
@@ -55,16 +108,16 @@ class ShardManifest:
             TargetsError: it holds another teacher's, data's or settings' targets, or cannot be written.
         """
         with writing(self.place), self.place.guard():
-            if INDEX in self.place.sizes():
+            if self.kind.index in self.place.sizes():
                 self._refuse_another()
             else:
-                self.place.write_json(INDEX, self.info.model_dump())
+                self.place.write_json(self.kind.index, self.info.model_dump(mode="json"))
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
         """Whether a shard is there and whole: its bytes are hashed."""
         mark = self._read(shard)
-        done = mark is not None and self.place.sha256(f"{shard.name}.safetensors") == mark.entry.sha256
+        done = mark is not None and self.place.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
         if mark is not None and done:
             self.marks[shard.index] = mark
         else:
@@ -76,18 +129,16 @@ class ShardManifest:
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             return {shard.index for shard, done in zip(shards, pool.map(self.is_done, shards), strict=True) if done}
 
-    def finish(
-        self, shard: PlannedShard, content: bytes, entry: ShardEntry, quarantine: Sequence[QuarantineEntry]
-    ) -> None:
+    def finish(self, shard: PlannedShard, content: bytes, entry: Entry, quarantine: Sequence[QuarantineEntry]) -> None:
         """Write a shard, then its mark.
 
         Raises:
             TargetsError: it cannot be written; what was finished before stays usable.
         """
-        mark = DoneMark(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
+        mark = self._mark_type(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
         with writing(self.place):
             self.place.write(entry.file, content)
-            self.place.write_json(f"{shard.name}.json", mark.model_dump())
+            self.place.write_json(f"{shard.name}.json", mark.model_dump(mode="json"))
         self.marks[shard.index] = mark
         if time.monotonic() - self._gathered > LOOK_SECONDS:  # not each time: there may be thousands
             self.gather()
@@ -105,7 +156,7 @@ class ShardManifest:
         self.marks = {index: mark for index, mark in known.items() if mark is not None}
         self._looked = time.monotonic()
 
-    def gather(self, unfinished: Sequence[QuarantineEntry] = ()) -> tuple[StoreInfo, tuple[QuarantineEntry, ...]]:
+    def gather(self, unfinished: Sequence[QuarantineEntry] = ()) -> tuple[Index, tuple[QuarantineEntry, ...]]:
         """Write all marks into the index, and who was left out into the quarantine list.
 
         Every worker gathers after its last mark, and looks again after it has written. So the one that writes last has
@@ -125,53 +176,35 @@ class ShardManifest:
                 info, quarantine = self._summary(unfinished)
                 self._refuse_another()
                 self.place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
-                self.place.write_json(INDEX, info.model_dump())
+                self.place.write_json(self.kind.index, info.model_dump(mode="json"))
                 self.look(at_once=True)
                 if self.marks.keys() == written.keys():
                     break
         self._gathered = time.monotonic()
         return info, quarantine
 
-    def _summary(self, unfinished: Sequence[QuarantineEntry]) -> tuple[StoreInfo, tuple[QuarantineEntry, ...]]:
+    def _summary(self, unfinished: Sequence[QuarantineEntry]) -> tuple[Index, tuple[QuarantineEntry, ...]]:
         marks = [mark for _, mark in sorted(self.marks.items())]
         info = self.info.model_copy(update={"shards": tuple(mark.entry for mark in marks)})
         return info, (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
 
-    def _read(self, shard: PlannedShard) -> DoneMark | None:
+    def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
         try:
-            return DoneMark.model_validate_json(self.place.read(f"{shard.name}.json"))
+            return self._mark_type.model_validate_json(self.place.read(f"{shard.name}.json"))
         except (FileNotFoundError, ValidationError, UnicodeDecodeError):
             return None  # not done, or damaged: it is made again
 
     def _refuse_another(self) -> None:
-        found, ours = (info.model_dump(mode="json") for info in (read_info(self.place), self.info))
+        found, ours = (info.model_dump(mode="json") for info in (self.kind.read_info(self.place), self.info))
         differing = [name for name in ours if name != "shards" and found[name] != ours[name]]
         if differing:
             raise TargetsError(
-                "holds targets that differ in "
+                f"holds {self.kind.contents} that differ in "
                 + ", ".join(f"{name} ({found[name]!r} there, {ours[name]!r} here)" for name in differing),
                 where=str(self.place),
                 expected="the same teacher, manifest and settings as the extraction that began it",
-                remedy=EXTRACT_AGAIN,
+                remedy=self.kind.extract_again,
             )
-
-
-def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[ShardRow]]) -> ShardEntry:
-    """What the index says of a shard with this content, made of these rows."""
-    packed = [row.packed for variants in rows.values() for row in variants]
-    certain = sum(int(item.runs.sum()) for item in packed)
-    written = sum(int((item.events > 0).sum()) for item in packed)
-    return ShardEntry(
-        file=f"{shard.name}.safetensors",
-        sha256=hashlib.sha256(content).hexdigest(),
-        num_bytes=len(content),
-        first_id=shard.utterances[0].id,
-        utterances=len(rows),
-        frames=written + certain,
-        entries=sum(len(item.tokens) for item in packed) + certain,
-        certain_frames=certain,
-        parts=parts_sha256(content),
-    )
 
 
 def done_shards(folder: Storage | str) -> int:

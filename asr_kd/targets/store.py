@@ -19,12 +19,13 @@ from asr_kd.targets.blocks import BlockCache
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES, Array, Shard
+from asr_kd.targets.shard_manifest import QUARANTINE, ShardEntry, StoreIndex
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT = "asr-kd soft targets"
 FORMAT_VERSION = 3
-INDEX, QUARANTINE, VOCABULARY = "store.json", "quarantine.jsonl", "tokens.txt"
+INDEX, VOCABULARY = "store.json", "tokens.txt"
 EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
 
 
@@ -47,15 +48,12 @@ class VocabularyIdentity(Settings):
     blank_id: int
 
 
-class ShardEntry(Settings):
+class PosteriorShardEntry(ShardEntry):
     """One shard in the index."""
 
-    file: str = Field(pattern=r"^shard-\d{5,}\.safetensors$")
-    sha256: str
     num_bytes: int
     first_id: str
     """First planned utterance: shards are consecutive stretches of the sorted ids."""
-    utterances: int
     frames: int
     """Of all variants."""
     entries: int
@@ -66,7 +64,7 @@ class ShardEntry(Settings):
     """Hashes of what is in it, see `shard.parts_sha256`."""
 
 
-class StoreInfo(Settings):
+class StoreInfo(StoreIndex):
     """What `store.json` says."""
 
     format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
@@ -93,7 +91,7 @@ class StoreInfo(Settings):
     layers: dict[int, int] = Field(default={})
     """Hidden layers of the teacher that are stored as well, counted from 1, and the width of each."""
     planned_shards: int
-    shards: tuple[ShardEntry, ...] = ()
+    shards: tuple[PosteriorShardEntry, ...] = ()
     """Those that are done."""
 
     @property

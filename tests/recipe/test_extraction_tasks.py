@@ -67,7 +67,7 @@ def test_only_a_teacher_means_its_hypotheses_too_and_their_damage_is_mended(copy
     outcome = copy.command("extract", TEXT, "--only", "teacher")
     assert outcome.code == 0, outcome.err
     assert outcome.did == ["extract teacher-hypotheses: starts"]
-    part = copy.file("hypotheses", "teacher", "nbest-00000.jsonl")
+    part = copy.file("hypotheses", "teacher", "shard-00000.jsonl")
     before = part.read_bytes()
     part.write_bytes(before[:-2])
     assert copy.command("extract", TEXT).did == ["extract teacher-hypotheses: again"]

@@ -14,11 +14,11 @@ from asr_kd.targets.hypotheses import (
     HypothesesSource,
     Hypothesis,
     HypothesisStore,
-    PartEntry,
     distinct,
-    part_of,
+    shard_content,
     weights_of,
 )
+from asr_kd.targets.shard_manifest import ShardEntry
 from asr_kd.targets.storage import open_storage
 
 scored = st.lists(st.builds(Hypothesis, st.sampled_from(["A", "B", "C D", "", " "]), st.floats(-20, 0)), max_size=8)
@@ -57,16 +57,16 @@ def test_without_scores_the_order_stays_and_all_weigh_the_same():
 
 @pytest.fixture
 def folder(tmp_path):
-    content = part_of([("u1", [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)]), ("u2", [])])
+    content = shard_content([("u1", [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)]), ("u2", [])])
     place = open_storage(tmp_path)
-    place.write("nbest-00000.jsonl", content)
+    place.write("shard-00000.jsonl", content)
     info = HypothesesInfo(
         source=HypothesesSource(kind="imported", name="x", sha256="0" * 64),
         normalizer="librispeech",
         manifest_sha256="m",
         settings={},
-        planned_parts=1,
-        parts=(PartEntry(file="nbest-00000.jsonl", sha256=place.sha256("nbest-00000.jsonl") or "", utterances=2),),
+        planned_shards=1,
+        shards=(ShardEntry(file="shard-00000.jsonl", sha256=place.sha256("shard-00000.jsonl") or "", utterances=2),),
     )
     place.write_json(HYPOTHESES_INDEX, info.model_dump(mode="json"))
     return tmp_path
@@ -90,11 +90,11 @@ def edited(folder, **changes):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "format version 2; expected version 1"),
+        ({"version": 1}, "format version 1; expected version 2"),
         ({"format": "other"}, "does not describe hypotheses"),
-        ({"planned_parts": 3}, "unfinished: 1 of 3 parts"),
+        ({"planned_shards": 3}, "unfinished: 1 of 3 shards"),
         ({"normalizer": "loud"}, "description is damaged"),
-        ({"parts": [{"file": "../nbest-00000.jsonl", "sha256": "", "utterances": 1}]}, "description is damaged"),
+        ({"shards": [{"file": "../shard-00000.jsonl", "sha256": "", "utterances": 1}]}, "description is damaged"),
     ],
 )
 def test_a_wrong_description_is_refused(folder, changes, message):
@@ -111,9 +111,9 @@ def test_another_normalizer_or_teacher_is_refused_naming_both(folder):
 
 
 def test_damage_is_found(folder):
-    part = folder / "nbest-00000.jsonl"
+    part = folder / "shard-00000.jsonl"
     part.write_bytes(part.read_bytes().replace(b"-0.5", b"-0.6"))
-    with pytest.raises(TargetsError, match=r"nbest-00000\.jsonl is missing or damaged"):
+    with pytest.raises(TargetsError, match=r"shard-00000\.jsonl is missing or damaged"):
         HypothesisStore.open(folder)
     part.unlink()
     with pytest.raises(TargetsError, match="missing or damaged"):

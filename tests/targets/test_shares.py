@@ -85,7 +85,7 @@ def test_each_worker_says_what_is_done_by_all(tmp_path, corpus, settings, refere
     assert first.done == first.made == done_shards(folder) == -(-len(reference) // 2)
     assert first.planned == len(reference)
     assert first.share_line() == (
-        f"share 1/2: {first.made} shards made, 0 found whole; {first.made} of {first.planned} done by all workers"
+        f"share 1/2: {first.made} shards made, 0 already complete; {first.made} of {first.planned} done by all workers"
     )
     second = extract(
         FakeTeacher(), corpus, settings, folder, Share(1, 2), progress=lambda done, total: seen.append((done, total))

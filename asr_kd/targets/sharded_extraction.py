@@ -1,0 +1,188 @@
+"""Sharded extraction: a fixed plan of shards, each locked, made, written whole, hashed and marked done.
+
+One engine for soft targets, hidden layers, n-best lists and pseudo-labels. It can be interrupted at any time and
+resumed with the same call, and several workers may run it at once; the bytes of a shard depend on its utterances and
+settings alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import ceil
+from typing import Any, Generic, NamedTuple
+
+from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.targets.shard_manifest import QUARANTINE, Entry, Index, QuarantineEntry, ShardManifest, writing
+from asr_kd.targets.sharding import PlannedShard, Share
+
+
+class MadeShard(NamedTuple):
+    """What a worker computed for one shard."""
+
+    content: bytes
+    """Of the file."""
+    entry: Any
+    """For the index; of the kind's entry type."""
+    quarantine: Sequence[QuarantineEntry]
+    """Utterances that could not be used."""
+
+
+@dataclass(frozen=True)
+class BatchHooks:
+    """What the computation of a shard calls around each batch; both may raise to stop."""
+
+    before: Callable[[], None]
+    after: Callable[[Sequence[QuarantineEntry], float], None]
+    """With the shard's quarantine so far, and the seconds of audio just done."""
+
+
+MakeShard = Callable[[PlannedShard, BatchHooks], MadeShard]
+
+
+@dataclass(frozen=True)
+class ShardReport:
+    """What one call did and what there is now."""
+
+    complete: bool
+    """Whether all shards are done, those of other workers too."""
+    made: int
+    """Shards written by this call."""
+    skipped: int
+    """Shards of its share that were there already, with the right hash."""
+    busy: tuple[str, ...]
+    """Who is making the shards of its share that this call left to others."""
+    share: Share
+    done: int
+    """Shards that are done, whoever made them."""
+    planned: int
+    """Shards of all shares."""
+    quarantine: tuple[QuarantineEntry, ...]
+    """Of all shards that are done."""
+
+    def share_line(self) -> str:
+        """What this worker did and what is done by all, in a line."""
+        left = f", {len(self.busy)} left to others" if self.busy else ""
+        return (
+            f"share {self.share}: {self.made} shards made, {self.skipped} already complete{left}; "
+            f"{self.done} of {self.planned} done by all workers"
+        )
+
+
+@dataclass
+class ShardedExtraction(Generic[Index, Entry]):
+    """One worker's part of an extraction."""
+
+    manifest: ShardManifest[Index, Entry]
+    plan: Sequence[PlannedShard]
+    share: Share
+    make: MakeShard
+    num_utterances: int
+    max_quarantine_share: float
+    should_stop: Callable[[], bool] = lambda: False
+    progress: Callable[[float, float], None] = lambda done, total: None
+    finished: set[int] = field(default_factory=set)
+    """Shards that this worker made, or found and hashed."""
+    busy: dict[int, str] = field(default_factory=dict)
+    under_way: float = 0.0
+    """Seconds of the shard that is being made."""
+
+    def run(self, begin: Callable[[], None] = lambda: None) -> tuple[ShardReport, Index]:
+        """Make what is missing of this worker's share, then write the index.
+
+        Args:
+            begin: writes what belongs beside the shards, once the store is found to be this extraction's.
+
+        Raises:
+            TargetsError: the store is another extraction's, too many utterances cannot be used, or it cannot be
+                written; finished shards stay usable.
+            StoppedEarly: `should_stop` returned true; finished shards are kept.
+        """
+        self.place = self.manifest.place
+        self.total_seconds = sum(shard.seconds for shard in self.plan)
+        self.manifest.begin()
+        begin()
+        mine = [shard for shard in self.plan if shard.index in self.share]
+        self.finished |= self.manifest.whole(mine)
+        self._report_progress()
+        made = 0
+        for shard in mine:
+            if shard.index not in self.finished:
+                made += self._make_or_skip(shard)
+                self._report_progress()
+        info, quarantine = self.manifest.gather()
+        self._refuse_too_many(len(quarantine), quarantine)
+        self._report_progress()
+        report = ShardReport(
+            complete=info.complete,
+            made=made,
+            skipped=len(self.finished) - made,
+            busy=tuple(self.busy.values()),
+            share=self.share,
+            done=len(info.shards),
+            planned=len(self.plan),
+            quarantine=quarantine,
+        )
+        return report, info
+
+    def _make_or_skip(self, shard: PlannedShard) -> bool:
+        """Whether the shard was made here and now."""
+        with writing(self.place):
+            owner = self.place.acquire(shard.name)
+        if owner is not None:
+            self.busy[shard.index] = f"{shard.name}: {owner}"
+            return False
+        try:
+            made = not self.manifest.is_done(shard)  # another worker may have finished it in between
+            if made:
+                self._make(shard)
+        finally:
+            self.place.release(shard.name)
+        self.finished.add(shard.index)
+        return made
+
+    def _make(self, shard: PlannedShard) -> None:
+        self.place.clear(shard.name)  # left by a killed process: the shard is locked by this one now
+        self.shard = shard
+        try:
+            content, entry, quarantine = self.make(shard, BatchHooks(self._before_batch, self._after_batch))
+            self.manifest.finish(shard, content, entry, quarantine)
+        finally:
+            self.under_way = 0.0
+
+    def _before_batch(self) -> None:
+        if self.should_stop():
+            self.manifest.gather()
+            raise StoppedEarly(
+                f"extraction stopped after {self._done_seconds():.0f} of {self.total_seconds:.0f} s of audio",
+                where=str(self.place),
+                remedy="Run the same command again; finished shards are kept",
+            )
+
+    def _after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
+        self.place.hold(self.shard.name)
+        self.manifest.look()
+        self.under_way += seconds
+        self._report_progress()
+        before = sum(len(mark.quarantine) for index, mark in self.manifest.marks.items() if index != self.shard.index)
+        self._refuse_too_many(before + len(quarantine), quarantine, unfinished=True)
+
+    def _refuse_too_many(self, count: int, entries: Sequence[QuarantineEntry], unfinished: bool = False) -> None:
+        allowed = ceil(self.max_quarantine_share * self.num_utterances)
+        if count <= allowed:
+            return
+        if unfinished:
+            self.manifest.gather(entries)
+        worst = "; ".join(f"{entry.id}: {entry.reason}" for entry in entries[-3:])
+        raise TargetsError(
+            f"{count} of {self.num_utterances} utterances cannot be used, among them {worst}",
+            expected=f"at most {allowed} (max_quarantine_share {self.max_quarantine_share:g})",
+            where=f"{self.place}/{QUARANTINE}",
+            remedy="Run `asr-kd check`, repair or remove the listed utterances, or raise max_quarantine_share",
+        )
+
+    def _done_seconds(self) -> float:
+        """What this worker has finished, what the marks of others hold, and the shard under way."""
+        others = {i for i in self.manifest.marks if i not in self.share or i in self.busy}
+        return sum(self.plan[index].seconds for index in self.finished | others) + self.under_way
+
+    def _report_progress(self) -> None:
+        self.progress(self._done_seconds(), self.total_seconds)
