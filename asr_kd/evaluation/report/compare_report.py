@@ -9,7 +9,6 @@ from rich.text import Text
 
 from asr_kd.evaluation.cells import interval, millions, percent, points, rate_with_interval, short_factor
 from asr_kd.evaluation.report.document import (
-    Block,
     Cell,
     Document,
     Figure,
@@ -19,6 +18,7 @@ from asr_kd.evaluation.report.document import (
     ReportTable,
     Scatter,
     Section,
+    SectionBlock,
     SystemStyle,
     style_of_role,
 )
@@ -55,7 +55,7 @@ def comparison_document(found: Plain) -> Document:
     sections = [_section(place, name, rows) for place, (name, rows) in enumerate(found["sets"].items())]
     seeds = list(_seed_lines(found))
     if seeds:
-        sections.append(Section("seeds", "Several training runs", "Seeds", "", [Block(items=seeds)]))
+        sections.append(Section("seeds", "Several training runs", "Seeds", "", [SectionBlock(items=seeds)]))
     best = [_best(name, rows) for name, rows in found["sets"].items() if rows]
     return Document(
         title=f"asr-kd compare: {', '.join(found['runs'])}",
@@ -102,7 +102,7 @@ def _section(place: int, name: str, rows: Sequence[Plain]) -> Section:
         chart = Scatter(sized, "megabytes of weights")
         figures.append(Figure("Size", chart, f"WER on {name} against size", "lower left is better"))
     table = ReportTable(_HEADER, [_cells(row) for row in rows], left=2)
-    return Section(f"set{place}", name, name, "", [Block(figures=figures, tables=[table])])
+    return Section(f"set{place}", name, name, "", [SectionBlock(figures=figures, tables=[table])])
 
 
 def _style(row: Plain) -> SystemStyle:

@@ -116,7 +116,7 @@ class ReportTable:
 
 
 @dataclass(frozen=True)
-class Block:
+class SectionBlock:
     """Text, figures, tables (below each other or side by side) and a list; folded away in the page with a `fold`."""
 
     title: str = ""
@@ -137,7 +137,7 @@ class Section:
     short: str
     """In the navigation."""
     intro: str = ""
-    blocks: Sequence[Block] = ()
+    blocks: Sequence[SectionBlock] = ()
     key: bool = False
     """Whether its charts need the list of systems with their colours."""
 

@@ -8,13 +8,13 @@ from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, gap, interval, megabytes, millions, optional, percent, short_factor
 from asr_kd.evaluation.report.document import (
-    Block,
     Cell,
     Figure,
     Point,
     ReportTable,
     Scatter,
     Section,
+    SectionBlock,
     Steps,
     Styles,
     heat,
@@ -101,11 +101,11 @@ def cost_section(report: Report, styles: Styles, main: MainSystems) -> Section |
         return None
     rows = [[styles[key], *_cost_cells(cost)] for key, cost in measured.items()]
     items = [f"{styles[key].name}: {reason}" for key, cost in measured.items() for reason in _reasons(cost)]
-    blocks = [Block(figures=list(figures.values()))] if figures else []
+    blocks = [SectionBlock(figures=list(figures.values()))] if figures else []
     if rows:
         blocks += [
-            Block(tables=[ReportTable(_COST, rows, note=_COST_NOTE)]),
-            Block(items=items, fold="How it was measured"),
+            SectionBlock(tables=[ReportTable(_COST, rows, note=_COST_NOTE)]),
+            SectionBlock(items=items, fold="How it was measured"),
         ]
     intro = "Measured in the same run on the same utterances, system by system in turn."
     return Section("cost", "Cost", "Cost", intro, blocks, key=bool(figures))
@@ -124,10 +124,10 @@ def latency_section(report: Report, styles: Styles, main: MainSystems) -> Sectio
         tables = [ReportTable(_LATENCY, rows, note=_LATENCY_NOTE)] if rows else []
         tables += _stability_table(report, name, styles)
         if tables:
-            blocks.append(Block(title=name, tables=tables, fold="" if first else f"Tables of {name}"))
+            blocks.append(SectionBlock(title=name, tables=tables, fold="" if first else f"Tables of {name}"))
     if not blocks:
         return None
-    blocks = [Block(figures=figures), *blocks] if figures else blocks
+    blocks = [SectionBlock(figures=figures), *blocks] if figures else blocks
     return Section("delay", "Emission latency and stability", "Latency", "", blocks, key=bool(figures))
 
 
@@ -142,8 +142,10 @@ def matrix_section(report: Report, styles: Styles, main: MainSystems) -> Section
     if not tables:
         return None
     intro = "One model with shorter and longer chunks. * marks contexts that it was not trained with."
-    blocks = [Block(figures=figures)] if figures else []
-    return Section("matrix", "Chunk and left context", "Chunks", intro, [*blocks, Block(tables=tables)], key=True)
+    blocks = [SectionBlock(figures=figures)] if figures else []
+    return Section(
+        "matrix", "Chunk and left context", "Chunks", intro, [*blocks, SectionBlock(tables=tables)], key=True
+    )
 
 
 def agreement_section(report: Report, styles: Styles, main: MainSystems) -> Section | None:
@@ -162,7 +164,7 @@ def agreement_section(report: Report, styles: Styles, main: MainSystems) -> Sect
         items = [line for key, row in words.items() for line in _most_frequent(styles[key].name, row)]
         if tables:
             fold = "" if name == main.test_set else f"Agreement on {name}"
-            blocks.append(Block(title=name, tables=tables, items=items, fold=fold))
+            blocks.append(SectionBlock(title=name, tables=tables, items=items, fold=fold))
     if not blocks:
         return None
     intro = "The student's words scored against the teacher's, words that only one of them has right, and posteriors."
@@ -186,7 +188,7 @@ def robustness_section(report: Report, styles: Styles, main: MainSystems) -> Sec
         tables.append(ReportTable(header, rows, name, kind="heat", heat=heat(values)))
     if not tables:
         return None
-    blocks = [Block(tables=tables, side_by_side=True), Block(text=_CONDITIONS_NOTE)]
+    blocks = [SectionBlock(tables=tables, side_by_side=True), SectionBlock(text=_CONDITIONS_NOTE)]
     return Section("robustness", "Robustness", "Robustness", "", blocks)
 
 
@@ -206,7 +208,7 @@ def seed_section(report: Report) -> Section | None:
         "Several training runs",
         "Seeds",
         "",
-        [Block(tables=[ReportTable(_SEEDS, rows, left=2, note=_SEEDS_NOTE)])],
+        [SectionBlock(tables=[ReportTable(_SEEDS, rows, left=2, note=_SEEDS_NOTE)])],
     )
 
 

@@ -21,7 +21,6 @@ from asr_kd.evaluation.cells import (
     short_factor,
 )
 from asr_kd.evaluation.report.document import (
-    Block,
     Cell,
     Curves,
     Dumbbells,
@@ -30,6 +29,7 @@ from asr_kd.evaluation.report.document import (
     Point,
     ReportTable,
     Section,
+    SectionBlock,
     Styles,
 )
 from asr_kd.evaluation.report.loading import Report
@@ -82,13 +82,18 @@ def result_section(report: Report, styles: Styles, main: MainSystems) -> Section
         figures.append(Figure(name, Forest(points_of(report, styles, name)), label, set_size(found)))
         tables = [_result_table(report, styles, found), *_gap_table(styles, found), *_pair_table(styles, found)]
         text = " ".join([f"{set_size(found)}.", *_gap_sentences(found)])
-        blocks.append(Block(title=name, text=text, tables=tables, fold="" if first else f"Tables of {name}"))
+        blocks.append(SectionBlock(title=name, text=text, tables=tables, fold="" if first else f"Tables of {name}"))
         if found["excluded"]:
             blocks.append(_excluded_block(found))
     timed = max((model["rtf_utterances"] for model in report.summary["models"].values()), default=0)
     legend = _LEGEND.format(costs=_COSTS_LEGEND.format(utterances=timed) if timed else "")
     return Section(
-        "result", "Word error rates", "Result", "", [Block(figures=figures), *blocks, Block(text=legend)], key=True
+        "result",
+        "Word error rates",
+        "Result",
+        "",
+        [SectionBlock(figures=figures), *blocks, SectionBlock(text=legend)],
+        key=True,
     )
 
 
@@ -120,13 +125,13 @@ def speaker_section(report: Report, styles: Styles, main: MainSystems) -> Sectio
             label = f"WER of each speaker of {name}"
             figures.append(Figure(name, Dumbbells(shown, styles), label, f"{len(rates)} speakers{more}"))
         tables = list(_speaker_tables(report, styles, name))
-        blocks.append(Block(title=name, tables=tables[:1])) if tables else None
-        blocks.append(Block(tables=tables[1:], fold=f"Every speaker of {name}")) if tables[1:] else None
+        blocks.append(SectionBlock(title=name, tables=tables[:1])) if tables else None
+        blocks.append(SectionBlock(tables=tables[1:], fold=f"Every speaker of {name}")) if tables[1:] else None
     if not figures and not blocks:
         return None
     if figures:
         text = "Each row is a speaker, and the line spans the systems. Sorted by the student's errors."
-        blocks = [Block(text=text, figures=figures), *blocks]
+        blocks = [SectionBlock(text=text, figures=figures), *blocks]
     return Section("speakers", "Errors by speaker", "Speakers", "", blocks, key=bool(figures))
 
 
@@ -138,7 +143,7 @@ def confusion_section(styles: Styles, main: MainSystems, report: Report, found: 
         tables = _confusion_tables(here, {key: styles[key] for key in report.systems(name)}, main)
         if tables:
             fold = "" if name == main.test_set else f"Word errors on {name}"
-            blocks.append(Block(title=name, tables=tables, side_by_side=True, fold=fold))
+            blocks.append(SectionBlock(title=name, tables=tables, side_by_side=True, fold=fold))
     if not blocks:
         return None
     intro = "How often each system made the same error, the student's most frequent ones first."
@@ -157,7 +162,7 @@ def training_section(report: Report, styles: Styles) -> Section | None:
         return None
     title = "WER on dev after each epoch"
     figure = Figure(title, Curves(series), f"{title} of training", "above 100 % is cut off")
-    return Section("training", "Training", "Training", "", [Block(figures=[figure])], key=True)
+    return Section("training", "Training", "Training", "", [SectionBlock(figures=[figure])], key=True)
 
 
 def system_section(report: Report, styles: Styles) -> Section:
@@ -170,7 +175,7 @@ def system_section(report: Report, styles: Styles) -> Section:
         for key, model in models.items()
     ]  # fmt: skip
     table = ReportTable(["System", "Role", "Device", "RTF streamed", *details], rows, left=3)
-    return Section("systems", "Models", "Models", "", [Block(tables=[table])])
+    return Section("systems", "Models", "Models", "", [SectionBlock(tables=[table])])
 
 
 def teacher_section(report: Report, styles: Styles) -> Section | None:
@@ -183,7 +188,7 @@ def teacher_section(report: Report, styles: Styles) -> Section | None:
     for key in external:
         facts = report.summary["teachers"].get(models[key]["name"], {})
         blocks.append(
-            Block(text=_teacher(models[key]), items=[f"{name}: {plain(value)}" for name, value in facts.items()])
+            SectionBlock(text=_teacher(models[key]), items=[f"{name}: {plain(value)}" for name, value in facts.items()])
         )
     pairs = {
         (pair["distilled"], pair["teacher"]): None
@@ -202,7 +207,7 @@ def teacher_section(report: Report, styles: Styles) -> Section | None:
     if rows:
         header = ["Student", "Teacher", *_COSTS, *(f"Gap recovered, {name}" for name in report.sets)]
         note = "In brackets: how many times less than the teacher."
-        blocks.append(Block(tables=[ReportTable(header, rows, left=2, note=note)]))
+        blocks.append(SectionBlock(tables=[ReportTable(header, rows, left=2, note=note)]))
     return Section("distillation", "Distillation", "Distillation", "", blocks)
 
 
@@ -291,13 +296,13 @@ def _pair_table(styles: Styles, found: Plain) -> Iterator[ReportTable]:
     yield ReportTable(_PAIRS, rows, "Significance of the differences", left=2, note=" ".join(notes))
 
 
-def _excluded_block(found: Plain) -> Block:
+def _excluded_block(found: Plain) -> SectionBlock:
     excluded = found["excluded"]
     count = f"{len(excluded)} of {found['utterances'] + len(excluded)} utterances left out, for every system alike"
     items = [f"{item['id']}: {item['reason']}" for item in excluded[:EXCLUDED_LISTED]]
     if len(excluded) > EXCLUDED_LISTED:
         items.append(f"… and {len(excluded) - EXCLUDED_LISTED} more, see results.json")
-    return Block(text=f"{count}:", items=items, fold=count)
+    return SectionBlock(text=f"{count}:", items=items, fold=count)
 
 
 def _speaker_tables(report: Report, styles: Styles, name: str) -> Iterator[ReportTable]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from asr_kd.evaluation.cells import escape, pipe_table
-from asr_kd.evaluation.report.document import Block, Document, ReportTable, Section
+from asr_kd.evaluation.report.document import Document, ReportTable, Section, SectionBlock
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -69,7 +69,7 @@ def _section(section: Section) -> list[str]:
     return [f"## {escape(section.title)}", *([escape(section.intro)] if section.intro else []), *parts]
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: SectionBlock) -> Iterator[str]:
     if block.figures and not block.tables and not block.items:
         return
     if block.title:
