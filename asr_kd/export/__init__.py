@@ -1,1 +1,1 @@
-"""Writes exported bundles and proves that they do what their models do. Reading them is ``runtime``'s."""
+"""Export: trained streaming models as verified bundles for sherpa-onnx, onnxruntime and torch."""

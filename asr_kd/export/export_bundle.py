@@ -1,7 +1,4 @@
-"""Writes a bundle: graph, tokens and a description to run and trace it by; verified before it gets its name.
-
-Knows nothing of recipes: what to trace, and which utterances to verify on, are given.
-"""
+"""Export a model as a bundle: graphs, tokens and a description, verified before the bundle gets its name."""
 
 import platform
 from collections.abc import Mapping, Sequence
@@ -55,23 +52,23 @@ Format = Literal["sherpa", "pt2"]
 
 
 class ExportSettings(Settings):
-    """How a model is exported."""
+    """Settings of an export."""
 
     context: Context | None = None
     """Chunk and left context in 40 ms frames; None keeps the model's own. Others suit dynamic-chunk models."""
     tail_ms: int = Field(default=DEFAULT_TAIL_MS, ge=0, le=10_000)
-    """Silence after the end of speech in which the model finishes its last word."""
+    """Silence after the end of speech in which the model finishes its last word, ms."""
     client: bool = True
-    """Also verify with the real sherpa-onnx client, in a process of its own."""
+    """Also verify with the real sherpa-onnx client, in its own process."""
     formats: tuple[Format, ...] = Field(default=("sherpa",), min_length=1)
     """sherpa: model.onnx, for sherpa-onnx and onnxruntime; pt2: model.pt2, for torch."""
     int8: bool = False
     """Also model.int8.onnx: matrices as 8-bit integers, a quarter of the size and faster on a CPU."""
     licence: str | None = None
-    """What the model may be used under, such as an SPDX name; it depends on the recordings too. None: not stated."""
+    """Licence of the model, such as an SPDX name; it depends on the recordings too. None: not stated."""
 
     @model_validator(mode="after")
-    def _int8_is_of_onnx(self) -> "ExportSettings":
+    def _check_forms(self) -> "ExportSettings":
         if self.int8 and "sherpa" not in self.formats:
             raise ValueError("int8 is a form of model.onnx: it needs the format sherpa")
         return self
@@ -79,18 +76,18 @@ class ExportSettings(Settings):
 
 @dataclass(frozen=True)
 class Origin:
-    """What a bundle says of where its model comes from, beside what the model folder says."""
+    """Where a bundle's model comes from, in addition to the model folder."""
 
     recipe: str | None = None
     name: str | None = None
-    """What the model is called; None: as its bundle's folder."""
+    """Name of the model; None: that of the bundle's folder."""
     wer: Mapping[str, float] = field(default_factory=dict)
     """Test set → word error rate (a fraction) of the model as measured, with its own chunks: a bundle with others does
     not state it."""
     card: str | None = None
     """A model card, Markdown; None: a short one is written."""
     held_out: Sequence[Utterance] = ()
-    """With references; what 8-bit weights cost is measured on them. Empty: that is not measured."""
+    """Utterances with references, on which the error rate of 8-bit weights is measured; empty: not measured."""
 
 
 def export_bundle(
@@ -102,22 +99,22 @@ def export_bundle(
     settings: ExportSettings | None = None,
     progress: Progress = SILENT,
 ) -> BundleInfo:
-    """Export a trained streaming model and verify the result; it appears at `destination` whole or not at all.
+    """Export a trained streaming model and verify the bundle, which appears at `destination` whole or not at all.
 
     Args:
         model_folder: a folder that `models.weights.save_model` wrote.
         destination: the bundle's folder; an older bundle there is replaced only by a verified one.
         waveforms: [S] each, real speech at 16 kHz to verify on.
-        origin: where the model comes from, for the trace and the card.
-        settings: how to export.
-        progress: told while 8-bit weights are measured.
+        origin: for the trace and the card.
+        settings: of the export.
+        progress: receives progress of measuring 8-bit weights.
 
     Returns:
-        What stands in bundle.json, the parity report included.
+        The content of bundle.json, with the parity report.
 
     Raises:
         CheckpointError: the model folder is damaged.
-        BundleError: a full-context model, or the bundle does not do what its model does.
+        BundleError: a full-context model, or the bundle gives other results than its model.
         MissingExtraError: the extra ``export`` is not installed.
     """
     settings, origin = settings or ExportSettings(), origin or Origin()
@@ -139,11 +136,11 @@ def export_bundle(
 
 
 def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, Context | None]:
-    """Folder → context of each bundle of a model.
+    """Return folder → context of each bundle of a model.
 
     Args:
         contexts: several need a dynamic-chunk model; none: the model's own.
-        destination: where one bundle goes; several go into folders of it.
+        destination: folder of one bundle; several are written to folders in it.
     """
     if len(contexts) < 2:
         return {destination: contexts[0] if contexts else None}

@@ -1,4 +1,4 @@
-"""What 8-bit weights cost: word error rates with and without, on the same utterances of speakers nobody trained on."""
+"""Word error rates with 8-bit and float32 weights, on the same utterances of held-out speakers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,35 +16,35 @@ from asr_kd.scoring.wer import score
 
 
 def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progress = SILENT) -> dict[str, Any]:
-    """Word error rates of a bundle's int8 and float32 graphs in onnxruntime, with a paired interval over speakers.
+    """Compare word error rates of a bundle's int8 and float32 graphs, with a paired interval over speakers.
 
-    One utterance at a time, as live streams come: in a batch the streams would share a scale.
+    Utterances are transcribed one at a time, because streams of a batch share a scale.
 
     Args:
         folder: a bundle with both graphs.
         utterances: those without a reference are left out.
-        progress: told how far it is.
+        progress: receives the number of finished utterances.
 
     Returns:
         wer_fp32, wer_int8 and difference (fractions), its 95 % interval low and high (None: one speaker only), and
-        over how much.
+        the numbers of utterances, words and speakers.
 
     Raises:
         BundleError: damaged, or without one of the two graphs.
         EvaluationError: no reference holds a word.
     """
-    spoken = {utterance.id: utterance for utterance in utterances if utterance.text is not None}
+    transcribed = {utterance.id: utterance for utterance in utterances if utterance.text is not None}
     graphs = {name: open_recognizer(folder / name) for name in (MODEL, INT8)}
     texts: dict[str, dict[str, str]] = {name: {} for name in graphs}
-    for done, (utterance_id, utterance) in enumerate(spoken.items(), start=1):
+    for done, (utterance_id, utterance) in enumerate(transcribed.items(), start=1):
         waveform = read_utterance(utterance)
         for name, recognizer in graphs.items():
             texts[name][utterance_id] = recognizer.transcribe([waveform])[0]
-        progress.update("int8 beside fp32", done, len(spoken), "utterances")
-    references = {utterance_id: utterance.text or "" for utterance_id, utterance in spoken.items()}
+        progress.update("int8 beside fp32", done, len(transcribed), "utterances")
+    references = {utterance_id: utterance.text or "" for utterance_id, utterance in transcribed.items()}
     normalizer = EvaluationSettings().normalizer
     full, small = (score(references, texts[name], normalizer) for name in (MODEL, INT8))
-    speakers = [utterance.speaker for utterance in spoken.values()]
+    speakers = [utterance.speaker for utterance in transcribed.values()]
     several = len(set(speakers)) > 1
     found = bootstrap_difference(
         errors_of(small), errors_of(full), words_of(full), groups=speakers if several else None
@@ -55,8 +55,8 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
         "difference": found.value,
         "low": found.interval.low if found.interval else None,
         "high": found.interval.high if found.interval else None,
-        "texts_equal": sum(texts[MODEL][utterance_id] == texts[INT8][utterance_id] for utterance_id in spoken),
-        "utterances": len(spoken),
+        "texts_equal": sum(texts[MODEL][utterance_id] == texts[INT8][utterance_id] for utterance_id in transcribed),
+        "utterances": len(transcribed),
         "words": full.words.words,
         "speakers": len(set(speakers)),
         "resampled_by": "speakers" if several else "utterances",

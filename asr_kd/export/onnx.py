@@ -1,7 +1,7 @@
 """A streaming model to an ONNX file with the client's metadata. The only file that imports onnx.
 
-Source of the settings: measured with torch 2.14. The legacy exporter drops inputs that a model does not use,
-which the client does not survive, and its graphs are slower.
+With torch 2.14: the legacy exporter drops inputs that a model does not use, which the client needs, and its graphs
+are slower.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def write_onnx(module: SherpaWire, wire: WireFormat, path: Path, extra_metadata:
         module: the model in the wire format.
         wire: its shapes.
         path: where to write; the caller makes the writing atomic.
-        extra_metadata: further keys for people and tools; the client ignores them.
+        extra_metadata: further keys, which the client ignores.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
@@ -62,10 +62,9 @@ def write_onnx(module: SherpaWire, wire: WireFormat, path: Path, extra_metadata:
 
 
 def _strip(graph: Any) -> None:
-    """Take out the exporter's notes: they hold paths of this machine and source lines, a tenth of a small file.
+    """Remove the exporter's notes, which hold paths of this machine and source lines, and inner shapes.
 
-    So with the shapes of what lies between: runtimes find them by themselves, and quantisation stumbles over those of
-    matrices that it turns.
+    Runtimes infer the shapes, and quantisation fails on those of matrices that it transposes.
     """
     del graph.value_info[:]
     noted = [graph, *graph.node, *graph.initializer, *graph.input, *graph.output]
@@ -87,7 +86,7 @@ def _require(package: str) -> Any:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter reports its own progress on stdout and in warnings; a failure still raises."""
+    """Silence the exporter's progress on stdout and its warnings; failures raise."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):

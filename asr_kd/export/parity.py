@@ -1,14 +1,13 @@
-"""Proof that a bundle does what its model does: graph against torch, batch against single, reset against fresh, client
-against us. Of 8-bit weights, which cannot be equal, and whose streams share a scale in a batch: that they stay near.
+"""Verify that a bundle gives the results of its model, on real utterances.
 
-On real utterances, before the bundle gets its name. Knows nothing of references: it compares, it does not score.
+The graph is compared with torch, batches with single streams, reset streams with fresh ones, and the client with us.
+For 8-bit weights, which cannot be equal, and whose streams share a scale in a batch, the differences are measured.
 
 Shapes: S samples, T frames, V vocabulary.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +17,32 @@ from torch import Tensor
 
 from asr_kd.config import Settings
 from asr_kd.decoding.greedy import Alignment, greedy
-from asr_kd.errors import BundleError, MissingExtraError
-from asr_kd.export.sherpa_client import ClientFailure, ClientResult, client_is_installed, run_client
-from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, SAMPLE_RATE
-from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.errors import BundleError
+from asr_kd.export.client_parity import client_agrees, client_resets_agree, client_version
+from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.models.subsampling import FACTOR, feature_frames_for
 from asr_kd.models.weights import LoadedModel
-from asr_kd.runtime.backend import Backend, padded_num_samples
-from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, TOKENS, Bundle, read_bundle
+from asr_kd.runtime.backend import Backend
+from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, Bundle, read_bundle
 from asr_kd.runtime.recognizer import Recognizer, open_backend, torch_recognizer
-from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 TOLERANCE = 1e-3
-"""Largest difference of a log-probability, in nats; float32 graphs usually stay below 2e-5."""
+"""Largest difference of a log-probability, nats; float32 graphs usually stay below 2e-5."""
 
 TIE = 2 * TOLERANCE
-"""Two tokens this close in some frame may swap between builds of a runtime; it is counted, and no failure."""
+"""Two tokens this close in some frame may swap between builds of a runtime; this is counted and is no failure."""
 
 NEAR = 0.8
-"""Share of frames in which 8-bit weights must leave the best token as it is; below, something is broken."""
+"""Least share of frames in which 8-bit weights keep the best token."""
 
 REPORT = "Do not use it; please report the versions of torch, onnxruntime and sherpa-onnx and the model's settings"
 
-CLIENT_PACKET_SAMPLES = 3_200
 PACKET_SAMPLES = 2_500
-"""Of the streamed transcripts: neither a frame nor a chunk is a multiple of it."""
+"""Packets of the streamed transcripts; neither a frame nor a chunk is a multiple of it."""
 
 
 class ParityReport(Settings):
-    """What was compared, and what came out."""
+    """Results of the comparisons."""
 
     utterances: int
     seconds: float
@@ -56,29 +53,28 @@ class ParityReport(Settings):
     batch_difference: float
     """The same, streams at different positions in one batch against each alone."""
     transcripts_equal: int
-    """Streamed through the graph = streamed through torch: tokens and frames."""
+    """Utterances with the same tokens and frames streamed through the graph and through torch."""
     client: str = ""
-    """Name and version of the client that ran it; empty when that was switched off."""
+    """Name and version of the client; empty when it was not run."""
     client_transcripts_equal: int = 0
-    """The client's tokens, their times and the letters of its text = ours."""
+    """Utterances with our tokens, times and letters in the client's results."""
     ties: int = 0
-    """Utterances where two tokens were too close to call and that came out differently."""
+    """Utterances that differ, with two tokens closer than `TIE` in some frame."""
     resets_equal: int = 0
-    """A stream that heard another utterance and was reset = a fresh one."""
+    """Utterances with the same result from a fresh stream and from one that was reset after another utterance."""
     client_resets_equal: int = 0
-    """Reset in the middle of the audio, the client goes on as we do."""
+    """Utterances that the client decodes as we do after a reset in the middle of the audio."""
     pt2: dict[str, Any] = Field(default={})
-    """The same of model.pt2, where there is one beside model.onnx."""
+    """The same for model.pt2, where it exists beside model.onnx."""
     int8: dict[str, Any] = Field(default={})
-    """How near model.int8.onnx is, see `Int8Report`."""
+    """Differences of model.int8.onnx, see `Int8Report`."""
 
 
 class Int8Report(Settings):
-    """8-bit weights beside float32 ones: measured, and refused only where the best token is another in many frames.
+    """Differences between 8-bit and float32 weights; refused only where the best token differs in many frames.
 
-    What flows through has one scale a step, the streams of a batch share it, and so a stream's numbers depend on its
-    neighbours by about as much as 8-bit weights cost at all. Of float32 forms, batched = single is demanded; here what
-    it comes to is written down.
+    Activations have one scale per step, which the streams of a batch share, so a stream's log-probabilities depend on
+    its neighbours. Float32 forms must give equal results in batches; here the difference is reported.
     """
 
     difference: float
@@ -86,20 +82,20 @@ class Int8Report(Settings):
     batch_difference: float
     """The same, streams at different positions in one batch against each alone."""
     batch_transcripts_equal: int
-    """Utterances whose tokens are in that batch what they are alone."""
+    """Utterances with the same tokens in that batch and alone."""
     best_token_agreement: float
     """Share of frames in which the best token is the same as in torch."""
     transcripts_equal: int
-    """Streamed = float32 streamed, tokens and frames."""
+    """Utterances with the same tokens and frames as streamed in float32."""
     client: str = ""
     client_transcripts_equal: int = 0
-    """The client's = ours; another build of onnxruntime rounds otherwise, so this is counted and no failure."""
+    """Utterances with our result from the client; other builds of onnxruntime round otherwise: no failure."""
 
 
 def verify_bundle(
     folder: Path, source: LoadedModel, waveforms: Sequence[Tensor], *, with_client: bool = True
 ) -> ParityReport:
-    """Compare a bundle with the model it was made from.
+    """Compare a bundle with its source model.
 
     Args:
         folder: the bundle.
@@ -108,7 +104,7 @@ def verify_bundle(
         with_client: also run sherpa-onnx, in a process of its own.
 
     Raises:
-        BundleError: damaged, made from another model, or not the same results; says how many and how far.
+        BundleError: damaged, made from another model, or with other results; states how many and the difference.
         MissingExtraError: onnxruntime or the client is not installed.
         ValueError: no waveforms.
     """
@@ -130,11 +126,11 @@ def verify_bundle(
 
 @dataclass(frozen=True)
 class _Original:
-    """What torch says of the utterances."""
+    """Results of torch."""
 
     waveforms: Sequence[Tensor]
     log_probs: list[Tensor]
-    heard: list[Alignment]
+    alignments: list[Alignment]
 
     @classmethod
     def of(cls, source: LoadedModel, waveforms: Sequence[Tensor], tail_ms: int) -> "_Original":
@@ -144,12 +140,12 @@ class _Original:
 
     @property
     def close(self) -> list[bool]:
-        """Of each utterance, whether two tokens are too close to call in some frame."""
+        """Per utterance, whether two tokens are closer than `TIE` in some frame."""
         return [_closest_call(log_probs) < TIE for log_probs in self.log_probs]
 
 
 def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> ParityReport:
-    """A form in float32: everything must be equal."""
+    """Verify a float32 form: all results must be equal."""
     waveforms, close, place = original.waveforms, original.close, bundle.folder / bundle.graph
     exported = _opened(bundle, source)
     single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
@@ -157,17 +153,17 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
     graph_difference, batch_difference = _difference(single, original.log_probs), _difference(single, mixed)
     _refuse_distance(graph_difference, batch_difference, place)
 
-    heard = stream_alignments(exported, waveforms)
-    same = [ours == theirs for ours, theirs in zip(heard, original.heard, strict=True)]
+    alignments = stream_alignments(exported, waveforms)
+    same = [ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)]
     _refuse_differences(same, close, place, "streamed through torch")
-    resets = [ours == theirs for ours, theirs in zip(heard, reset_alignments(exported, waveforms), strict=True)]
+    resets = [ours == theirs for ours, theirs in zip(alignments, reset_alignments(exported, waveforms), strict=True)]
     _refuse_differences(resets, [False] * len(resets), place, "of streams that were reset")
     client, client_same, client_resets = "", [True] * len(waveforms), [False] * len(waveforms)
     if with_client:
-        client = _client_version()
-        client_same = _client_agrees(bundle, waveforms, heard)
+        client = client_version()
+        client_same = client_agrees(bundle, waveforms, alignments)
         _refuse_differences(client_same, close, place, f"from {client}")
-        client_resets = _client_resets_agree(bundle, exported, waveforms)
+        client_resets = client_resets_agree(bundle, exported, waveforms)
         _refuse_differences(client_resets, [any(close)] * len(close), place, f"from {client} after a reset")
     return ParityReport(
         utterances=len(waveforms),
@@ -185,7 +181,7 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
 
 
 def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> Int8Report:
-    """The form with 8-bit weights: near, or not the same model."""
+    """Measure the form with 8-bit weights."""
     waveforms, place = original.waveforms, bundle.folder / bundle.graph
     exported = _opened(bundle, source)
     single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
@@ -199,8 +195,8 @@ def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_
             where=place,
             remedy="Use model.onnx; please report the model's settings",
         )
-    heard = stream_alignments(exported, waveforms)
-    client_same = _client_agrees(bundle, waveforms, heard) if with_client else []
+    alignments = stream_alignments(exported, waveforms)
+    client_same = client_agrees(bundle, waveforms, alignments) if with_client else []
     return Int8Report(
         difference=_difference(single, original.log_probs),
         batch_difference=_difference(single, mixed),
@@ -208,8 +204,8 @@ def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_
             _tokens(alone, bundle) == _tokens(batched, bundle) for alone, batched in zip(single, mixed, strict=True)
         ),
         best_token_agreement=agreement,
-        transcripts_equal=sum(ours == theirs for ours, theirs in zip(heard, original.heard, strict=True)),
-        client=_client_version() if with_client else "",
+        transcripts_equal=sum(ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)),
+        client=client_version() if with_client else "",
         client_transcripts_equal=sum(client_same),
     )
 
@@ -226,7 +222,7 @@ def _opened(bundle: Bundle, source: LoadedModel) -> Recognizer:
 
 
 def reset_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Alignment]:
-    """As `stream_alignments`, by one stream that is reset after each; before the first it hears the last."""
+    """As `stream_alignments`, with one stream that is reset after each utterance, the last one first."""
     stream, alignments = recognizer.stream(), []
     for waveform in (waveforms[-1], *waveforms):
         stream.reset()
@@ -237,7 +233,7 @@ def reset_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> lis
 
 
 def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Alignment]:
-    """Tokens and frames of each utterance through the live streaming path, packet by packet."""
+    """Return tokens and frames of each utterance, streamed packet by packet."""
     alignments = []
     for waveform in waveforms:
         stream = recognizer.stream()
@@ -249,7 +245,7 @@ def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> li
 
 
 def mixed_log_probs(backend: Backend[Any], features: Sequence[Tensor]) -> list[Tensor]:
-    """Log-probabilities [T', V] of each utterance when stream n joins the batch n chunks late, as clients do.
+    """Return log-probabilities [T', V] of each utterance when stream n joins the batch n chunks late.
 
     Args:
         backend: the graph.
@@ -285,7 +281,7 @@ def _check_origin(bundle: Bundle, source: LoadedModel) -> None:
 
 
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
-    """Largest absolute difference; another shape is as different as can be."""
+    """Largest absolute difference; infinite for other shapes."""
     if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         return float("inf")
     return float(torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max())  # keeps NaN
@@ -303,7 +299,7 @@ def _refuse_distance(graph_difference: float, batch_difference: float, place: Pa
 
 
 def _closest_call(log_probs: Tensor) -> float:
-    """Smallest lead of the best token over the next, of all frames of [T, V]."""
+    """Smallest difference between the best two tokens over all frames of [T, V]."""
     best, second = log_probs.topk(2, dim=-1).values.unbind(-1)
     return float((best - second).min())
 
@@ -317,72 +313,3 @@ def _refuse_differences(same: Sequence[bool], close: Sequence[bool], place: Path
             where=place,
             remedy=REPORT,
         )
-
-
-def _client_version() -> str:
-    if not client_is_installed():
-        raise MissingExtraError("sherpa-onnx", "export")
-    return f"sherpa-onnx {version('sherpa-onnx')}"
-
-
-def _client_agrees(bundle: Bundle, waveforms: Sequence[Tensor], heard: Sequence[Alignment]) -> list[bool]:
-    """Whether the client's tokens, times and text are ours, an utterance."""
-    results = _client(bundle, [client_input(bundle, waveform) for waveform in waveforms])
-    return [_same(bundle.vocabulary, *pair) for pair in zip(results, heard, strict=True)]
-
-
-def _client_resets_agree(bundle: Bundle, exported: Recognizer, waveforms: Sequence[Tensor]) -> list[bool]:
-    """Whether the client's tokens are ours after a reset in the middle of the audio, where features go on."""
-    before = [client_input(bundle, waveform, spare_frames=3) for waveform in (waveforms[-1], *waveforms[:-1])]
-    after = [client_input(bundle, waveform) for waveform in waveforms]
-    expected = []
-    for earlier, later in zip(before, after, strict=True):
-        stream = exported.stream()
-        stream.feed(earlier)
-        stream.next_utterance()
-        stream.feed(later)
-        expected.append(_printed(bundle.vocabulary, stream.tokens))
-    return [result.symbols == ours for result, ours in zip(_client(bundle, after, before), expected, strict=True)]
-
-
-def _client(bundle: Bundle, waveforms: Sequence[Tensor], before: Sequence[Tensor] = ()) -> list[ClientResult]:
-    model, tokens = bundle.folder / bundle.graph, bundle.folder / TOKENS
-    heard, earlier = ([waveform.numpy() for waveform in part] for part in (waveforms, before))
-    try:
-        return run_client(model, tokens, heard, CLIENT_PACKET_SAMPLES, earlier)
-    except ClientFailure as error:
-        raise BundleError(f"sherpa-onnx cannot run it: {error}", where=bundle.folder) from error
-
-
-def client_input(bundle: Bundle, waveform: Tensor, spare_frames: int = 1) -> Tensor:
-    """A waveform with the silence after which the client has taken exactly our chunks, [S] → [S'].
-
-    It takes a step only when one more frame than the window is there, so it gets one frame more than we do. Without
-    an end of its input two more, which are not complete until what follows is heard.
-    """
-    streaming = bundle.info.streaming
-    samples = padded_num_samples(len(waveform), streaming.chunk_frames, streaming.tail_ms)
-    samples += spare_frames * FRAME_SHIFT_SAMPLES
-    return torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
-
-
-def _same(vocabulary: Vocabulary, result: ClientResult, heard: Alignment) -> bool:
-    printed = _printed(vocabulary, heard.tokens)
-    seconds = torch.tensor(heard.frames, dtype=torch.float64) * FRAME_SHIFT_MS / 1000
-    times_agree = len(result.seconds) == len(seconds) and torch.allclose(
-        torch.tensor(result.seconds, dtype=torch.float64), seconds, atol=FRAME_SHIFT_MS / 4000
-    )
-    return (
-        result.symbols == printed and times_agree and _letters(result.text) == _letters(vocabulary.decode(heard.tokens))
-    )
-
-
-def _printed(vocabulary: Vocabulary, tokens: Sequence[int]) -> list[str]:
-    """Symbols as the client prints them."""
-    symbols = [vocabulary.symbols[token] for token in tokens]
-    return [" " + symbol[1:] if symbol.startswith(WORD_SEPARATOR) else symbol for symbol in symbols]
-
-
-def _letters(text: str) -> str:
-    """Letters and digits only: the client drops a punctuation mark (our apostrophe) that begins its text."""
-    return "".join(character for character in text if character.isalnum())

@@ -1,7 +1,7 @@
-"""A streaming model to torch's own exchange format (`torch.export`), by the same contract as the ONNX file.
+"""Export a streaming model to torch's exchange format (`torch.export`), in the wire format of the ONNX file.
 
-What is written holds raw tensors and a graph as JSON: no example inputs, which would be a pickle, and none of the
-exporter's notes, which hold paths of this machine. So `runtime.pt2_backend` can refuse everything else.
+The file holds raw tensors and a graph as JSON: no example inputs, which are pickled, and none of the exporter's notes,
+which hold paths of this machine. `runtime.pt2_backend` refuses everything else.
 """
 
 import io
@@ -17,7 +17,7 @@ from asr_kd.export.sherpa import SherpaWire
 from asr_kd.runtime.wire import BATCH, WireFormat
 
 EXAMPLE_STREAMS = 2
-"""With one stream a batch of one would be baked in."""
+"""With one stream the exporter fixes the batch to one."""
 LONGEST_BATCH = 4_096
 
 

@@ -1,15 +1,10 @@
-"""A graph's matrices as 8-bit integers: onnxruntime's dynamic quantisation of MatMul and Gemm, nothing else.
+"""8-bit weights: onnxruntime's dynamic quantisation of MatMul and Gemm.
 
-Weights get one scale for each output; what flows through is scaled by its own range, in every step anew. Convolutions
-stay float32: as integers they are slower on a CPU (measured with onnxruntime 1.28 and 1.31).
+Weights get one scale per output; activations are scaled by their range in every step. Convolutions stay float32:
+as integers they are slower on a CPU.
 
-Streams that share a step share that range, so a stream's numbers depend on its neighbours. On AN4, 16 streams a step:
-by 0.09 nats in the median frame and 0.4 at most, about what 8-bit weights cost alone (0.07 and 0.35); the best token
-changes in 0.2 % of frames, 16 of 345 transcripts differ somewhere, and word error rates are 19.0 % alone, 18.8 % in
-batches and 18.9 % in float32. With a range for each row (`QuantizeLinear` by row, `MatMulInteger`) batches are exactly
-equal, but a step of one stream of a 5m model takes a fifth longer, a sixth with onnxruntime's own operators: all that
-8-bit weights gain. (Where scales by row meet the weights' scales first, onnxruntime 1.31 fuses them as if there were
-one scale only: wrong by nats.)
+Streams that share a step share that range, so a stream's log-probabilities depend on its neighbours, by about as much
+as 8-bit weights change them at all. A range per row avoids this and costs the time that 8-bit weights save.
 """
 
 import contextlib
@@ -25,7 +20,7 @@ QUANTISED = ("MatMul", "Gemm")
 
 
 def write_int8(source: Path, path: Path) -> None:
-    """Quantise an ONNX file; its metadata, inputs and outputs stay as they are.
+    """Quantise an ONNX file; its metadata, inputs and outputs are unchanged.
 
     Args:
         source: a float32 graph.
@@ -50,7 +45,7 @@ def write_int8(source: Path, path: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Its advice to pre-process a graph first is about shapes, which ours needs none of."""
+    """Silence its advice to infer shapes first, which our graphs do not need."""
     logger = logging.getLogger()
     disabled = logger.manager.disable
     logging.disable(logging.WARNING)

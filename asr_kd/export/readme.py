@@ -1,6 +1,6 @@
-"""What a bundle says to people: README.md (a model card, then facts and how to run it) and runnable examples.
+"""A bundle's README.md (model card, facts, how to run it) and runnable examples.
 
-The examples are files of assets/, NAME.in, with the bundle's own numbers in the places marked ``@{name}``.
+The examples are files of assets/, NAME.in, with the bundle's numbers in the places marked ``@{name}``.
 """
 
 import re
@@ -19,14 +19,14 @@ from asr_kd.runtime.bundle import BPE_MODEL, DESCRIPTION, INT8, MODEL, PT2, TOKE
 EXAMPLES = ("sherpa_onnx_file.py", "onnxruntime_file.py", "command_line.sh", "c_plus_plus.cc")
 FOLDER, README = "examples", "README.md"
 CLIENT_SPARE_MS = 50
-"""The client takes a step only when more than the window is there: some frames beyond the last chunk."""
+"""Frames beyond the last chunk, which the client needs for its last step."""
 PROGRAM_TAIL_MS = 800
-"""Silence that the client's own program puts behind a recording (counted with 2.0.1), and no option changes."""
+"""Silence that the client's own program appends to a recording (2.0.1); no option changes it."""
 
-SAYS = {
+FORMS = {
     MODEL: "float32, for sherpa-onnx and onnxruntime",
-    INT8: "the same with its matrices as 8-bit integers: smaller, and faster on a CPU",
-    PT2: "float32, for torch: `torch.export.load`, by the same inputs and outputs",
+    INT8: "the same with 8-bit weights: smaller, and faster on a CPU",
+    PT2: "float32, for torch (`torch.export.load`), with the same inputs and outputs",
 }
 
 RUNS = """Recordings are WAV files of 16 kHz, mono, 16 bits.
@@ -63,25 +63,25 @@ Features are made by the client. At the end of a recording it needs {tail_ms} ms
 which the examples give.{note}"""
 
 SHORT_PROGRAM = (
-    "The program's {program} ms are less than the {tail_ms} ms that this model may need: a last word can be missing "
+    "The program's {program} ms are less than the {tail_ms} ms that this model may need: a last word may be missing "
     "unless the recording itself ends in silence."
 )
 
 
 class Example(Template):
-    """A file with places marked ``@{name}``: neither a shell's variables nor Python's braces."""
+    """A file with places marked ``@{name}``, which neither shells nor Python use."""
 
     delimiter = "@"
 
 
 def write_readme(folder: Path, info: BundleInfo, card: str | None, own: Streaming | None = None) -> None:
-    """README.md and, where there is an ONNX graph, examples/.
+    """Write README.md and, where there is an ONNX graph, examples/.
 
     Args:
         folder: the bundle.
-        info: what it holds.
+        info: content of bundle.json.
         card: a model card, Markdown; None: a short one.
-        own: how the model itself streams, which its card speaks of; None: as the bundle.
+        own: streaming settings of the model itself, to which its card refers; None: as the bundle.
     """
     parts = [(card or f"# {escape(info.name)}\n\n{_described(info)}").rstrip(), "## Files", _files(info)]
     parts.append(_facts(info, own or Streaming.model_validate(info.model.streaming)))
@@ -96,7 +96,7 @@ def write_readme(folder: Path, info: BundleInfo, card: str | None, own: Streamin
 
 
 def write_examples(folder: Path, numbers: dict[str, str]) -> None:
-    """examples/, with these numbers in them."""
+    """Write examples/ with these numbers."""
     (folder / FOLDER).mkdir(exist_ok=True)
     assets = files("asr_kd.export") / "assets"
     for name in EXAMPLES:
@@ -118,7 +118,7 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
     }
     graph = INT8 if info.files.int8 is not None else MODEL
     words = {
-        "name": re.sub(r"[^\w .,()-]", "_", info.name),  # it stands in comments of scripts
+        "name": re.sub(r"[^\w .,()-]", "_", info.name),  # it is part of comments in scripts
         "graph": graph,
         "program_note": "".join(f"\n# {line}" for line in textwrap.wrap(_short_program(info), 116)),
     }
@@ -126,7 +126,7 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
 
 
 def _client_tail_ms(info: BundleInfo) -> int:
-    """Silence after which the client has completed the last chunk and the last word, wherever the chunk began."""
+    """Silence after which the client has completed the last chunk and the last word."""
     streaming = info.streaming
     return streaming.tail_ms + streaming.chunk_ms + streaming.lookahead_ms + CLIENT_SPARE_MS
 
@@ -140,18 +140,18 @@ def _described(info: BundleInfo) -> str:
     text = f"A streaming Conformer CTC model, {info.num_parameters / 1e6:.2f} million parameters."
     if info.trace.wer:
         return text
-    return f"{text} It was exported without an evaluation beside it: what it is good at is not known here."
+    return f"{text} It was exported without an evaluation beside it: its error rates were not measured."
 
 
 def _files(info: BundleInfo) -> str:
     lines = ["| File | MB | SHA-256 | |", "| :-- | --: | :-- | :-- |"]
     for name, entry in info.files.graphs.items():
-        lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {SAYS[name]} |")
+        lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {FORMS[name]} |")
     rest = {TOKENS: (info.files.tokens, f"{info.vocabulary.size} tokens")}
     if info.files.bpe is not None:
-        rest[BPE_MODEL] = (info.files.bpe, "the subwords' sentencepiece model; running the model needs it not")
-    for name, (entry, says) in rest.items():
-        lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {says} |")
+        rest[BPE_MODEL] = (info.files.bpe, "the sentencepiece model of the subwords; not needed to run the model")
+    for name, (entry, description) in rest.items():
+        lines.append(f"| `{name}` | {entry.size_bytes / 1e6:.2f} | `{entry.sha256}` | {description} |")
     return "\n".join(lines)
 
 
@@ -160,8 +160,8 @@ def _facts(info: BundleInfo, own: Streaming) -> str:
     lines = [
         f"Licence: {escape(info.licence or 'not stated')}.",
         f"Chunks of {streaming.chunk_ms} ms that look back {40 * streaming.left_context_frames} ms, and "
-        f"{streaming.lookahead_ms} ms ahead: a sound waits at most {streaming.latency_ms} ms for its step. After the "
-        f"end of speech the model needs {streaming.tail_ms} ms of silence, on top of completing the chunk.",
+        f"{streaming.lookahead_ms} ms ahead, so a sound waits at most {streaming.latency_ms} ms for its step. After "
+        f"the end of speech the model needs {streaming.tail_ms} ms of silence, in addition to completing the chunk.",
         f"Verified on {parity['utterances']} utterances ({parity['seconds']} s): log-probabilities within "
         f"{parity['graph_difference']:.1g} nats of the trained model's"
         + (f", the same transcripts from {parity['client']}." if parity["client"] else "."),
@@ -174,12 +174,12 @@ def _facts(info: BundleInfo, own: Streaming) -> str:
         lines.append(_int8_is_near(parity))
     if info.int8_wer:
         lines.append(_int8_wer(info))
-    lines.append(f"`{DESCRIPTION}` says the same for programs, with the feature contract and all versions.")
+    lines.append(f"`{DESCRIPTION}` holds the same for programs, with the feature contract and all versions.")
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
-    """What a reader must know of a bundle whose chunks are not its model's own."""
+    """Notes on a bundle whose chunks differ from its model's own."""
     context = Context(streaming.chunk_frames, streaming.left_context_frames)
     if context == own.context:
         return []
@@ -193,9 +193,9 @@ def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
 def _int8_is_near(parity: dict[str, Any]) -> str:
     found, utterances = parity["int8"], parity["utterances"]
     agreement = percent(found["best_token_agreement"])
-    client = f"; {found['client']} says the same as this project in {found['client_transcripts_equal']}"
+    client = f"; {found['client']} gives the same as this project for {found['client_transcripts_equal']}"
     return (
-        f"`{INT8}` is near that, not equal: within {found['difference']:.2g} nats, the best token the same in "
+        f"`{INT8}` is close to that, not equal: within {found['difference']:.2g} nats, the best token the same in "
         f"{agreement} % of frames, {found['transcripts_equal']} of {utterances} transcripts the same to the frame"
         f"{client if found['client'] else ''}. Where several of its streams share a step they share a scale, so a "
         f"stream's numbers depend on its neighbours: by up to {found['batch_difference']:.2g} nats, with "

@@ -1,6 +1,6 @@
-"""The model as sherpa-onnx's zipformer2_ctc sees it: a torch module with the wire format's inputs and outputs.
+"""A torch module with the inputs and outputs of the wire format, sherpa-onnx's zipformer2_ctc.
 
-Only renames, halves and joins caches; every number comes from ``Conformer.stream_step``.
+It renames, splits and joins caches around ``Conformer.stream_step``.
 
 Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution kernel, V vocabulary.
 """
@@ -49,7 +49,7 @@ class SherpaWire(nn.Module):
 
 
 def _joined(layers: Sequence[Sequence[Tensor]], processed_lens: Tensor) -> StreamState:
-    """The wire's halves as our whole caches; nonlin_attn belongs to another model and is left alone."""
+    """Join the halves of the wire format to our caches; nonlin_attn belongs to another model and is ignored."""
     return StreamState(
         keys=[key for key, *_ in layers],
         values=[torch.cat([val1, val2], dim=-1) for _, _, val1, val2, _, _ in layers],

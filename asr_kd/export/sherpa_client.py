@@ -1,7 +1,7 @@
-"""The real sherpa-onnx client on a bundle's files: a script for a process of its own, and its caller.
+"""Run the real sherpa-onnx client on a bundle's files, in its own process.
 
-The client ends its whole process on some damage, so it never runs in ours. This is the only file that imports
-sherpa_onnx. As a script it reads a request (JSON) on stdin and writes the answer on its last line of stdout.
+The client ends its whole process on some damage, so it never runs in ours. Only this file imports sherpa_onnx. As a
+script it reads a request (JSON) on stdin and writes the answer on the last line of stdout.
 """
 
 import importlib.util
@@ -20,11 +20,11 @@ STARTUP_SECONDS = 120
 
 
 class ClientResult(NamedTuple):
-    """What the client said about one utterance."""
+    """The client's result of one utterance."""
 
     text: str
     symbols: list[str]
-    """Symbols of the tokens, as the client prints them: a leading U+2581 is a space."""
+    """Symbols of the tokens in the client's output, with a space for a leading U+2581."""
     seconds: list[float]
     """When each token was emitted."""
 
@@ -52,9 +52,9 @@ def run_client(
     Args:
         model: an ONNX file of a *validated* bundle.
         tokens: its tokens.txt.
-        waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at their end.
+        waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at the end.
         packet_samples: samples that a stream is fed at a time.
-        before: what each stream hears first, [S] each; then it is reset. Empty: nothing.
+        before: audio that each stream decodes first, [S] each, before it is reset; empty: none.
 
     Raises:
         ClientFailure: the process died or took far too long; what it printed is in the message.
@@ -69,7 +69,7 @@ def run_client(
         }
         seconds = sum(len(waveform) for waveform in (*waveforms, *before)) / SAMPLE_RATE
         try:
-            # -P: this file's folder holds an onnx.py, which must not stand in for the package.
+            # -P: otherwise the onnx.py in this folder would be imported as the package.
             done = subprocess.run(
                 [sys.executable, "-P", __file__],
                 input=json.dumps(request),

@@ -47,10 +47,7 @@ class Backend(Protocol[State]):
         """State of so many streams without history."""
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it.
-
-        The given state may be overwritten; no other step may begin at it.
-        """
+        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
 
     def join(self, states: Sequence[State]) -> State:
         """Join the states of several streams, each at its own position, into that of a batch."""

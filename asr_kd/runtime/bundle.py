@@ -1,10 +1,8 @@
-"""An exported bundle on disk: what it must hold, and opening it only when all of that is right.
+"""Exported bundles on disk: their description, and reading them with all files verified.
 
-A bundle is a folder with tokens.txt, bundle.json and the model in one or more forms: model.onnx, model.int8.onnx (its
-matrices as 8-bit integers), model.pt2 (torch.export). Where tokens are subwords there is the bpe.model that cuts text
-into them, which clients do not need; README.md and examples/ are for people. Damage is found here, in Python, because
-the native clients that run a bundle end the whole process on some of it. Nothing in a bundle can run code of ours.
-Knows nothing of how one is written (see ``export.bundle``) or of torch.
+A bundle is a folder with tokens.txt, bundle.json and the model in one or more forms: model.onnx, model.int8.onnx (8-bit
+weights), model.pt2 (torch.export). Subword vocabularies have a bpe.model, which clients do not need. Damage is found
+here, in Python, because native clients end their whole process on some of it. Reading a bundle runs no code from it.
 """
 
 import hashlib
@@ -27,20 +25,20 @@ FORMAT, FORMAT_VERSION = "asr-kd bundle", 1
 DESCRIPTION, MODEL, TOKENS = "bundle.json", "model.onnx", "tokens.txt"
 INT8, PT2 = "model.int8.onnx", "model.pt2"
 GRAPHS = (MODEL, INT8, PT2)
-"""Forms of the model, the one that is opened when none is named first."""
+"""Forms of the model; the first that exists is the default."""
 
 COPY_AGAIN = "Copy the whole bundle again, or export the model again"
 
 
 class FileEntry(Settings):
-    """What a file of the bundle must be."""
+    """Hash and size of a file of the bundle."""
 
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     size_bytes: int = Field(ge=1)
 
 
 class Files(Settings):
-    """The files that are read; there are no others, so no name in bundle.json can lead outside the folder."""
+    """The files that are read, under fixed names."""
 
     model: FileEntry | None = None
     """model.onnx."""
@@ -53,29 +51,29 @@ class Files(Settings):
     """bpe.model, where the tokens are subwords."""
 
     @model_validator(mode="after")
-    def _holds_a_model(self) -> "Files":
+    def _check_model(self) -> "Files":
         if not self.graphs:
             raise ValueError(f"there is none of {', '.join(GRAPHS)}")
         return self
 
     @property
     def graphs(self) -> dict[str, FileEntry]:
-        """The forms of the model that are there, by file name."""
+        """Forms of the model in the bundle, by file name."""
         entries = zip(GRAPHS, (self.model, self.int8, self.pt2), strict=True)
         return {name: entry for name, entry in entries if entry is not None}
 
 
 class Latency(Settings):
-    """How the model streams, in frames of 40 ms and in milliseconds."""
+    """Streaming settings in frames of 40 ms and in milliseconds."""
 
     chunk_frames: int = Field(ge=1)
     left_context_frames: int = Field(ge=1)
     chunk_ms: int = Field(ge=1)
     lookahead_ms: int = Field(ge=0)
     latency_ms: int = Field(ge=1)
-    """Longest wait from a sound to the step that hears it: a chunk and its look-ahead; computing comes on top."""
+    """Longest wait from a sound to its step: a chunk and its look-ahead, without computing time."""
     tail_ms: int = Field(ge=0)
-    """Silence that a client should feed after the end of speech, on top of completing the chunk."""
+    """Silence that a client should append after the end of speech, in addition to completing the chunk."""
 
 
 class VocabularyEntry(Settings):
@@ -87,15 +85,15 @@ class VocabularyEntry(Settings):
 
 
 class Trace(Settings):
-    """Where the bundle comes from."""
+    """Origin of the bundle."""
 
     model_sha256: str
-    """Of the weights it was exported from."""
+    """Hash of the source model's weights."""
     recipe: str | None = None
     wer: dict[str, float] = Field(default_factory=dict)
     """Test set → word error rate (a fraction) of the source model, as measured."""
     card: dict[str, Any] = Field(default_factory=dict)
-    """What training wrote about the source model."""
+    """Description of the source model, written by training."""
 
 
 class BundleInfo(Settings):
@@ -113,25 +111,25 @@ class BundleInfo(Settings):
     files: Files
     trace: Trace
     licence: str | None = None
-    """What the model may be used under, as its maker said; None: nothing was said."""
+    """Licence of the model; None: not stated."""
     versions: dict[str, str] = Field(default_factory=dict)
     parity: dict[str, Any] = Field(default_factory=dict)
-    """How the bundle was checked against its source model; see ``export.parity``."""
+    """Comparison with the source model; see ``export.parity``."""
     int8_wer: dict[str, Any] = Field(default_factory=dict)
     """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.held_out``."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose files are what bundle.json says. The graph is checked where it is loaded."""
+    """A bundle with verified files. The graph is verified when it is loaded."""
 
     folder: Path
     info: BundleInfo
     vocabulary: Vocabulary
     graph: str
-    """Which form of the model is to run, a file name."""
+    """File name of the form to run."""
     graph_bytes: bytes
-    """The very bytes that were hashed: what is run cannot differ from what was checked."""
+    """The bytes that were hashed; these are run."""
 
     @property
     def context(self) -> Context:
@@ -140,16 +138,16 @@ class Bundle:
 
     @property
     def wire(self) -> WireFormat:
-        """What the graph must look like."""
+        """Required inputs, outputs and metadata of the graph."""
         return WireFormat.of(self.info.model, self.info.vocabulary.size)
 
 
 def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
-    """Read a bundle and check every file in it, without loading the graph.
+    """Read a bundle and verify every file in it, without loading the graph.
 
     Args:
         folder: with bundle.json.
-        graph: which form of the model is wanted, a name of `GRAPHS`; None: the first that is there.
+        graph: form of the model, a name of `GRAPHS`; None: the first that exists.
 
     Raises:
         BundleError: names the file: missing, damaged (SHA-256), of another version, inconsistent.
@@ -169,7 +167,7 @@ def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
     if (len(vocabulary), vocabulary.blank_id, vocabulary.sha256) != (entry.size, entry.blank_id, entry.sha256):
         raise BundleError(
             f"{len(vocabulary)} tokens, blank {vocabulary.blank_id}, SHA-256 {vocabulary.sha256[:12]}…",
-            expected=f"{entry.size} tokens, blank {entry.blank_id}, SHA-256 {entry.sha256[:12]}… as {DESCRIPTION} says",
+            expected=f"{entry.size} tokens, blank {entry.blank_id}, SHA-256 {entry.sha256[:12]}… in {DESCRIPTION}",
             where=folder / TOKENS,
             remedy=COPY_AGAIN,
         )
@@ -177,12 +175,12 @@ def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
 
 
 def split_graph(path: Path) -> tuple[Path, str | None]:
-    """A bundle's folder and the form of the model that a path names: the path itself and None, or a graph's file."""
+    """Split a path into a bundle's folder and a form of the model; None for the folder itself."""
     return (path.parent, path.name) if path.name in GRAPHS and path.is_file() else (path, None)
 
 
 def file_entry(path: Path) -> FileEntry:
-    """The entry that describes a file as it is now."""
+    """Return the entry that describes a file."""
     content = path.read_bytes()
     return FileEntry(sha256=hashlib.sha256(content).hexdigest(), size_bytes=len(content))
 
@@ -221,19 +219,19 @@ def _read_info(folder: Path) -> BundleInfo:
 
 
 def _check_info(info: BundleInfo, path: Path) -> None:
-    """What bundle.json says twice must be the same, and this release must be able to run it."""
+    """Require consistent settings that this release can run."""
     if info.features != FEATURE_CONTRACT:
         raise BundleError(f"expects features {info.features}", where=path, expected=str(FEATURE_CONTRACT))
     streaming = info.model.streaming
     if streaming is None:
         raise BundleError("holds a full-context model", where=path, expected="a model with streaming settings")
-    said = Context(info.streaming.chunk_frames, info.streaming.left_context_frames)
-    if said != streaming.context:
-        raise BundleError(f"streaming says {said}", where=path, expected=f"{streaming.context} as its model says")
+    stated = Context(info.streaming.chunk_frames, info.streaming.left_context_frames)
+    if stated != streaming.context:
+        raise BundleError(f"streaming states {stated}", where=path, expected=f"{streaming.context} as its model states")
 
 
 def _read_checked(path: Path, entry: FileEntry) -> bytes:
-    """The bytes of a file whose hash is right."""
+    """The bytes of a file, with its hash verified."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -243,7 +241,7 @@ def _read_checked(path: Path, entry: FileEntry) -> bytes:
         raise BundleError(
             f"{len(content)} bytes with SHA-256 {sha256[:12]}…",
             where=path,
-            expected=f"{entry.size_bytes} bytes with SHA-256 {entry.sha256[:12]}… as {DESCRIPTION} says",
+            expected=f"{entry.size_bytes} bytes with SHA-256 {entry.sha256[:12]}… as {DESCRIPTION} states",
             remedy=f"The file is damaged or was replaced. {COPY_AGAIN}",
         )
     return content

@@ -1,10 +1,10 @@
-"""A bundle's graph in onnxruntime: validated, then run one chunk at a time. The only file that imports onnxruntime.
+"""Run a bundle's graph in onnxruntime, after validating it. Only this file imports onnxruntime to run graphs.
 
 Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -21,31 +21,15 @@ from asr_kd.runtime.wire import BATCH, TensorSpec
 ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
-class _Unbound(list[np.ndarray]):
-    """The arrays of streams that are new: with their first step they are bound."""
-
-
-class _Bound(list[np.ndarray]):
-    """The arrays of streams that go on by themselves; the step after the next one writes over them."""
-
-    def __init__(self, arrays: list[np.ndarray], buffers: "_Buffers") -> None:
-        super().__init__(arrays)
-        self.buffers, self.turn = buffers, buffers.turn
-
-
 class OnnxBackend:
-    """Runs a bundle.
-
-    Streams that stay by themselves keep their caches in two sets of arrays, bound to the session once; steps read one
-    and write the other: 5 to 15 % less time than with new arrays in every step. The price is that a state is used up
-    by its step. What `join` and `split` give are plain arrays, which no step changes.
+    """Runs a bundle's ONNX graph in onnxruntime.
 
     Args:
-        bundle: as `read_bundle` gives it.
-        num_threads: threads of a step; one stream gains little from more.
+        bundle: result of `read_bundle`.
+        num_threads: threads per step; one stream gains little from more.
 
     Raises:
-        BundleError: the graph cannot be loaded, or its metadata, inputs or outputs are not those of the contract.
+        BundleError: the graph cannot be loaded, or its metadata, inputs or outputs are not those of the wire format.
         MissingExtraError: onnxruntime is not installed.
     """
 
@@ -57,10 +41,7 @@ class OnnxBackend:
         _check_tensors(bundle, self._session.get_inputs(), bundle.wire.inputs(), "input")
         _check_tensors(bundle, self._session.get_outputs(), bundle.wire.outputs(), "output")
         self._input_names = [value.name for value in self._session.get_inputs()]
-        # What comes out as it went in is not asked for, and not copied: 2 to 7 % of a step.
-        first, *states = [value.name for value in self._session.get_outputs()]
-        new = [name for name, spec in zip(states, self._specs, strict=True) if not spec.passes_through]
-        self._output_names = [first, *new]
+        self._output_names = [value.name for value in self._session.get_outputs()]
 
     @property
     def context(self) -> Context:
@@ -68,85 +49,29 @@ class OnnxBackend:
         return self._bundle.context
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """Whole utterances, chunk by chunk and side by side."""
+        """Run whole utterances chunk by chunk, side by side."""
         return run_chunks(self, features, feature_lens)
 
     def initial_state(self, streams: int) -> list[np.ndarray]:
-        """No history: zeros."""
-        return _Unbound(spec.zeros(streams) for spec in self._specs)
+        """State without history: zeros."""
+        return [spec.zeros(streams) for spec in self._specs]
 
     def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches in the contract's order.
-
-        Raises:
-            ValueError: another step has begun at this state.
-        """
+        """Run one chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches, in the wire format."""
         inputs = [features.contiguous().numpy(), *state]
-        if isinstance(state, _Bound):
-            if state.turn != state.buffers.turn:
-                raise ValueError("this state is used up: a step has begun at it")
-            return state.buffers.step(inputs[0])
-        if isinstance(state, _Unbound):
-            return self._bind(inputs).step(inputs[0])
-        found = iter(self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True))))
-        log_probs = torch.from_numpy(next(found))
-        return log_probs, [array if spec.passes_through else next(found) for spec, array in self._states(state)]
-
-    def _states(self, state: list[np.ndarray]) -> Iterator[tuple[TensorSpec, np.ndarray]]:
-        return zip(self._specs, state, strict=True)
-
-    def _bind(self, inputs: list[np.ndarray]) -> "_Buffers":
-        """Buffers that begin with copies of the arrays."""
-        features, *state = (array.copy() for array in inputs)
-        other = [array if spec.passes_through else array.copy() for spec, array in self._states(state)]
-        window, tokens = self._bundle.context.chunk_frames, self._bundle.info.vocabulary.size
-        log_probs = np.zeros((len(features), window, tokens), dtype=np.float32)
-        bindings = []
-        for before, after in ((state, other), (other, state)):
-            binding = self._session.io_binding()
-            for name, array in zip(self._input_names, [features, *before], strict=True):
-                binding.bind_input(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-            new = [array for spec, array in self._states(after) if not spec.passes_through]
-            for name, array in zip(self._output_names, [log_probs, *new], strict=True):
-                binding.bind_output(name, "cpu", 0, array.dtype.type, array.shape, array.ctypes.data)
-            bindings.append(binding)
-        return _Buffers(self._session, features, (state, other), log_probs, bindings)
+        log_probs, *state = self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True)))
+        return torch.from_numpy(log_probs), state
 
     def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
-        """States of several streams, at any positions, as one batch."""
+        """Join states of several streams, at any positions, into that of a batch."""
         columns = zip(self._specs, zip(*states, strict=True), strict=True)
         return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
 
     def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """The state of each stream of a batch: copies, so that one which stays behind does not keep the batch alive."""
+        """Split the state of a batch into copies, which do not keep the memory of the whole batch."""
         streams = len(state[-1])
         columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
         return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
-
-
-class _Buffers:
-    """Arrays and their bindings: by turns one set of caches is read and the other written."""
-
-    def __init__(
-        self,
-        session: Any,
-        features: np.ndarray,
-        states: tuple[list[np.ndarray], list[np.ndarray]],
-        log_probs: np.ndarray,
-        bindings: list[Any],
-    ) -> None:
-        self._session, self._features, self._states = session, features, states
-        self._log_probs, self._bindings = log_probs, bindings
-        self.turn = 0
-
-    def step(self, features: np.ndarray) -> tuple[Tensor, _Bound]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
-        if features.shape != self._features.shape:
-            raise ValueError(f"features {features.shape}; expected {self._features.shape}")
-        self._features[:] = features
-        self._session.run_with_iobinding(self._bindings[self.turn % 2])
-        self.turn += 1
-        return torch.from_numpy(self._log_probs.copy()), _Bound(self._states[self.turn % 2], self)
 
 
 def _load(bundle: Bundle, num_threads: int) -> Any:
@@ -157,10 +82,9 @@ def _load(bundle: Bundle, num_threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1
-    options.log_severity_level = 3  # its warnings are about graph clean-up, not about us
+    options.log_severity_level = 3  # its warnings are about graph clean-up
     options.add_session_config_entry("session.load_model_format", "ONNX")
-    # A graph may name further files for its weights, unhashed and relative to wherever we run: below a file
-    # there is none.
+    # A graph may name further files for its weights, which are not hashed; below the path of a file there are none.
     options.add_session_config_entry(
         "session.model_external_initializers_file_folder_path", str(bundle.folder.absolute() / bundle.graph)
     )
@@ -203,7 +127,7 @@ def _check_tensors(bundle: Bundle, found: list[Any], expected: list[TensorSpec],
 
 
 def _fits(found: list[Any], expected: tuple[int | str, ...]) -> bool:
-    """Fixed sizes equal; the batch open, whatever its name."""
+    """Whether fixed sizes are equal and the batch is open, under any name."""
     return len(found) == len(expected) and all(
         not isinstance(size, int) if wanted == BATCH else size == wanted
         for size, wanted in zip(found, expected, strict=True)

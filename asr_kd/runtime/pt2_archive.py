@@ -1,9 +1,9 @@
-"""What a model.pt2 may hold, checked before torch opens it.
+"""Verify the content of a model.pt2 before torch opens it.
 
-torch's reader unpickles what an archive calls a pickle, evaluates expressions and guards that stand in it as text, and
-calls any function of torch that a graph names. What our exporter writes needs none of that: raw tensors and a graph of
-known operators. Anything else is refused, and what was checked is put into a new archive, so that torch cannot read
-another one than we did. Read from torch 2.14, ``torch/export/pt2_archive`` and ``torch/_export/serde/serialize.py``.
+torch's reader unpickles members that an archive declares as pickles, evaluates expressions and guards given as text,
+and calls any function of torch that a graph names. Our exporter writes raw tensors and a graph of known operators only.
+Everything else is refused, and the verified content is written to a new archive, which torch reads. Source: torch 2.14,
+``torch/export/pt2_archive`` and ``torch/_export/serde/serialize.py``.
 """
 
 import io
@@ -24,7 +24,7 @@ TENSOR_FILES = re.compile(r"(weight|tensor)_\d+")
 EXPRESSION = re.compile(
     r"(Symbol\('s\d+', positive=True, integer=True\)|Integer\(-?\d+\)|(Add|Mul|FloorDiv)\(|\)|, |s\d+|-?\d+)+"
 )
-"""Sums and products of numbers and the batch; torch hands these to a parser that evaluates them."""
+"""Sums and products of numbers and the batch size; torch evaluates these."""
 CONTAINERS = re.compile(r'"type": (?!null|"builtins\.(tuple|list|dict)")')
 
 OPERATORS = frozenset(
@@ -39,7 +39,7 @@ OPERATORS = frozenset(
         *("sym_size.int", "to.dtype", "transpose.int", "unflatten.int", "unsqueeze.default", "zeros.default"),
     )
 )
-"""All that a student's step is made of; none reads a file or runs code."""
+"""Operators of a student's step; none reads a file or runs code."""
 VALUES = frozenset(
     f"as_{name}"
     for name in (
@@ -47,19 +47,19 @@ VALUES = frozenset(
         *("sym_int", "sym_ints", "tensor", "tensors"),
     )
 )
-"""Kinds of arguments; a graph inside a graph or an object of a class of its own is none of them."""
+"""Allowed kinds of arguments; subgraphs and custom objects are excluded."""
 EMPTY = ("metadata", "guards_code", "custom_obj_values", "treespec_namedtuple_fields")
 
 
 class UnsafeArchiveError(Exception):
-    """It is damaged, or holds something that our exporter does not write."""
+    """The archive is damaged, or holds something that our exporter does not write."""
 
 
 def checked_archive(content: bytes) -> bytes:
-    """An archive of the same tensors and graph, written anew.
+    """Return a new archive of the same tensors and graph.
 
     Raises:
-        UnsafeArchiveError: says what it found.
+        UnsafeArchiveError: states what was found.
     """
     try:
         members = _members(content)
@@ -95,7 +95,7 @@ def _members(content: bytes) -> dict[str, bytes]:
 
 
 def _entries(data: Any) -> Iterator[tuple[str, Any]]:
-    """Every key of every mapping with its value."""
+    """Yield every key of every mapping with its value."""
     waiting = [data]
     while waiting:
         item = waiting.pop()
@@ -107,7 +107,7 @@ def _entries(data: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _problem(key: str, value: Any) -> str | None:
-    """Why an entry is not one that our exporter writes."""
+    """Why our exporter does not write an entry; None if it does."""
     wrong = (
         (key == "target" and value not in OPERATORS)
         or (key == "use_pickle" and value is not False)

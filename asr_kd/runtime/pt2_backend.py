@@ -1,4 +1,4 @@
-"""A bundle's model.pt2 in torch: validated, then run one chunk at a time, by the same contract as the ONNX file.
+"""Run a bundle's model.pt2 in torch, after validating it, in the wire format of the ONNX file.
 
 Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 """
@@ -21,7 +21,7 @@ class Pt2Backend:
     """Runs a bundle's model.pt2 on the CPU.
 
     Raises:
-        BundleError: it holds something that our exporter does not write, cannot be loaded, or is not of the contract.
+        BundleError: it holds what our exporter does not write, cannot be loaded, or is not in the wire format.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -42,37 +42,37 @@ class Pt2Backend:
         return self._bundle.context
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """Whole utterances, chunk by chunk and side by side."""
+        """Run whole utterances chunk by chunk, side by side."""
         return run_chunks(self, features, feature_lens)
 
     def initial_state(self, streams: int) -> list[Tensor]:
-        """No history: zeros."""
+        """State without history: zeros."""
         return [torch.from_numpy(spec.zeros(streams)) for spec in self._specs]
 
     @torch.no_grad()
     def step(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches in the contract's order."""
+        """Run one chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches, in the wire format."""
         log_probs, *state = self._step(features, *state)
         return log_probs, state
 
     def join(self, states: Sequence[list[Tensor]]) -> list[Tensor]:
-        """States of several streams, at any positions, as one batch."""
+        """Join states of several streams, at any positions, into that of a batch."""
         columns = zip(self._specs, zip(*states, strict=True), strict=True)
         return [torch.cat(tensors, dim=spec.batch_axis) for spec, tensors in columns]
 
     def split(self, state: list[Tensor]) -> list[list[Tensor]]:
-        """The state of each stream of a batch: the inverse of `join`; copies."""
+        """Split the state of a batch into copies: the inverse of `join`."""
         columns = [tensor.split(1, spec.batch_axis) for spec, tensor in zip(self._specs, state, strict=True)]
         return [[tensor.clone() for tensor in tensors] for tensors in zip(*columns, strict=True)]
 
     def _try(self) -> None:
-        """One step of two streams: shapes and types by position."""
+        """Verify the shapes and types of one step of two streams."""
         features, *state = (torch.from_numpy(spec.zeros(2)) for spec in self._bundle.wire.inputs())
         with torch.no_grad():
             found = self._step(features, *state)
         expected = [torch.from_numpy(spec.zeros(2)) for spec in self._bundle.wire.outputs()]
         if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in expected]:
-            raise UnsafeArchiveError("its outputs are not those of the contract")
+            raise UnsafeArchiveError("its outputs are not those of the wire format")
 
     def _refused(self, why: str) -> BundleError:
         return BundleError(why, where=self._bundle.folder / self._bundle.graph, remedy=COPY_AGAIN)

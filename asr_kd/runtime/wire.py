@@ -1,7 +1,6 @@
-"""The wire format of exported models: sherpa-onnx's zipformer2_ctc, by position, with its metadata.
+"""The wire format of exported models: inputs, outputs and metadata of sherpa-onnx's zipformer2_ctc, by position.
 
-One description serves export (what to write), validation (what must be there) and running (what to feed).
-Read from sherpa-onnx 2.0.1, ``online-zipformer2-ctc-model.cc``. Knows shapes; nothing of torch or onnx.
+Export, validation and running use this description. Source: sherpa-onnx 2.0.1, ``online-zipformer2-ctc-model.cc``.
 
 Shapes: N streams, L left-context frames, C chunk frames, D width, H heads, K convolution kernel, V vocabulary.
 """
@@ -17,13 +16,13 @@ from asr_kd.models.subsampling import FACTOR, feature_frames_for
 from asr_kd.text.vocabulary import Vocabulary
 
 BATCH = "batch"
-"""The one dimension left open."""
+"""The only dimension without a fixed size."""
 
 EMBED_STATES = (128, 3, 19)
-"""Hard-wired in the client for another model's subsampling; passes through ours untouched."""
+"""Fixed in the client for another model's subsampling; returned unchanged by ours."""
 
 UNKNOWN = "<unk>"
-"""A symbol that the client would print literally, so decoders never choose it."""
+"""A symbol that the client would print literally, so it is never output."""
 
 
 class TensorSpec(NamedTuple):
@@ -35,23 +34,18 @@ class TensorSpec(NamedTuple):
 
     @property
     def batch_axis(self) -> int:
-        """Where the streams lie."""
+        """Axis of the streams."""
         return self.shape.index(BATCH)
 
-    @property
-    def passes_through(self) -> bool:
-        """Whether it belongs to another model and comes out as it went in."""
-        return self.name.startswith(("cached_nonlin_attn", "embed_states"))
-
     def zeros(self, streams: int) -> np.ndarray:
-        """Zeros for so many streams: no history."""
+        """Return zeros for so many streams: no history."""
         shape = [streams if size == BATCH else int(size) for size in self.shape]
         return np.zeros(shape, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
 class WireFormat:
-    """Everything about a model that shows on the wire."""
+    """The sizes of a model that its wire format depends on."""
 
     width: int
     heads: int
@@ -63,10 +57,10 @@ class WireFormat:
 
     @classmethod
     def of(cls, settings: ConformerSettings, vocab_size: int) -> "WireFormat":
-        """The wire format of a model.
+        """Return the wire format of a model.
 
         Raises:
-            ValueError: the model needs the whole utterance.
+            ValueError: a full-context model.
         """
         if settings.streaming is None:
             raise ValueError("a full-context model has no streaming wire format; set model.streaming in its recipe")
@@ -86,7 +80,7 @@ class WireFormat:
         return feature_frames_for(self.chunk_frames)
 
     def metadata(self) -> dict[str, str]:
-        """What the client needs to know; without one of these it ends the whole process."""
+        """Return the metadata without which the client ends its whole process."""
         numbers = {
             "encoder_dims": self.width,
             "query_head_dims": self.width // self.heads,
@@ -102,16 +96,16 @@ class WireFormat:
         return {key: str(number) for key, number in numbers.items()}
 
     def inputs(self) -> list[TensorSpec]:
-        """The features, then the states."""
+        """Return the features, then the states."""
         return [TensorSpec("x", "float32", (BATCH, self.window_frames, NUM_MEL_BINS)), *self.states()]
 
     def outputs(self) -> list[TensorSpec]:
-        """The log-probabilities, then the new states in the order of the old."""
+        """Return the log-probabilities, then the new states in the order of the old."""
         states = [TensorSpec(f"new_{name}", dtype, shape) for name, dtype, shape in self.states()]
         return [TensorSpec("log_probs", "float32", (BATCH, self.chunk_frames, self.vocab_size)), *states]
 
     def states(self) -> list[TensorSpec]:
-        """Six caches a layer, then two of the whole model."""
+        """Return six caches per layer, then two of the whole model."""
         left, half = self.left_context_frames, self.width // 2
         shapes: dict[str, tuple[int | str, ...]] = {
             "cached_key": (left, BATCH, self.width),
@@ -134,5 +128,5 @@ class WireFormat:
 
 
 def unprintable_tokens(vocabulary: Vocabulary) -> list[int]:
-    """Token ids that must never be written: `<unk>`, where a vocabulary has it."""
+    """Return the token ids that are never output: `<unk>`, where a vocabulary has it."""
     return [index for index, symbol in enumerate(vocabulary.symbols) if symbol == UNKNOWN]

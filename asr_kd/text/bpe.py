@@ -1,8 +1,8 @@
-"""Subwords by byte-pair encoding (Sennrich 2016), learned and applied by sentencepiece. Only this file imports it.
+"""Subwords by byte-pair encoding (Sennrich 2016), with sentencepiece, which only this file imports.
 
-Piece 0 is the model's unknown piece under CTC's blank's name: no text ever encodes to it, because unknown characters
-are refused before, so ids are the same in tokens.txt, in bpe.model and on the wire, and no output is wasted on
-`<unk>`. The text is cut at white space only and otherwise left as it is. A bpe.model is data: nothing in it runs.
+Piece 0 is the unknown piece under the name of CTC's blank. No text encodes to it, because unknown characters are
+refused before, so ids are the same in tokens.txt, in bpe.model and in exported models. Text is split at white space
+only. A bpe.model is data: nothing in it runs.
 """
 
 import io
@@ -15,10 +15,10 @@ import sentencepiece
 from asr_kd.errors import VocabularyError
 
 MODEL = "bpe.model"
-"""The file that stands beside tokens.txt."""
+"""File name, beside tokens.txt."""
 
 RESERVED = {"▁": "the word separator", "▅": "sentencepiece's own mark of unknown text"}
-"""U+2581 and U+2585: sentencepiece gives them a meaning, and skips sentences with the second."""
+"""U+2581 and U+2585 have a meaning in sentencepiece, which skips sentences with the second."""
 
 
 class BpeModel:
@@ -26,7 +26,7 @@ class BpeModel:
 
     Args:
         content: the bytes of a bpe.model.
-        where: what errors call it.
+        where: name in error messages.
 
     Raises:
         VocabularyError: not such a model.
@@ -49,7 +49,7 @@ class BpeModel:
 
     @property
     def unknown_id(self) -> int:
-        """What characters without a piece become."""
+        """Id of characters without a piece."""
         return int(self._processor.unk_id())
 
     def encode(self, text: str) -> list[int]:
@@ -63,7 +63,7 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
     Every character of the texts gets a piece of its own, so each of the texts can be written.
 
     Raises:
-        VocabularyError: no text, a reserved character in it, or a size that these texts do not allow; says which do.
+        VocabularyError: no text, a reserved character in it, or a size outside the range that the message states.
     """
     sentences = sorted(filter(None, (" ".join(text.split()) for text in texts)))
     if not sentences:
@@ -85,7 +85,7 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
             model_type="bpe",
             vocab_size=size,
             character_coverage=1.0,
-            normalization_rule_name="identity",  # ours has run already; another one would change what is compared
+            normalization_rule_name="identity",  # texts are normalized before
             unk_id=0,
             unk_piece=blank,
             bos_id=-1,
@@ -101,7 +101,7 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
 
 
 def _size_error(message: str, size: int, sentences: list[str]) -> VocabularyError:
-    """What sentencepiece says about a size, in our words."""
+    """The error about a size that sentencepiece refuses."""
     characters = len({character for sentence in sentences for character in sentence if character != " "})
     most = re.search(r"set it to a value <= (\d+)", message)
     if most is not None:

@@ -1,8 +1,9 @@
-"""N-gram language models from text: interpolated modified Kneser–Ney, written as ARPA.
+"""N-gram language models from text: interpolated modified Kneser–Ney, written as ARPA; and reading such text.
 
-What KenLM's `lmplz` estimates (Heafield et al. 2013, "Scalable Modified Kneser-Ney Language Model Estimation"; Chen &
-Goodman 1998), which no installable package brings: its sentence ends, unknown word, discounts and pruning. In memory:
-about 100 bytes a running word. Knows text as words between spaces; nothing of files, sounds or models.
+The estimates are those of KenLM's `lmplz` (Heafield et al. 2013, "Scalable Modified Kneser-Ney Language Model
+Estimation"; Chen & Goodman 1998), with its sentence ends, unknown word, discounts and pruning. It is our own code,
+because the wheel of kenlm has no `lmplz`, nltk writes no ARPA, and arpabo (0.3) has one fixed discount and no pruning.
+Memory: about 100 bytes per running word.
 """
 
 import gzip
@@ -21,10 +22,10 @@ UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
 SPECIAL = (UNKNOWN, BEGIN, END)
 
 HIGHEST_ORDER = 6
-"""Of the KenLM that reads the result."""
+"""Highest order that KenLM reads."""
 
 FALLBACK = (0.5, 1.0, 1.5)
-"""Discounts where counts of counts allow no estimate, as with `lmplz --discount_fallback`."""
+"""Discounts where counts of counts give no estimate, as with `lmplz --discount_fallback`."""
 
 NEVER = -99.0
 """ARPA's log10 of 0: `<s>` is never predicted."""
@@ -72,23 +73,23 @@ class NgramModel:
 
 
 class _Level(NamedTuple):
-    """N-grams of one order: those seen, and what is counted of them."""
+    """N-grams of one order, with their counts."""
 
     words: np.ndarray  # [N, n] word ids
     context: np.ndarray  # [N] index of the first n − 1 words, one order below
     suffix: np.ndarray  # [N] index of the last n − 1 words, one order below
     counts: np.ndarray  # [N] occurrences
-    adjusted: np.ndarray  # [N] what Kneser–Ney counts: words seen before it; occurrences at the highest order
+    adjusted: np.ndarray  # [N] number of different words before it; occurrences at the highest order
 
 
 def estimate(sentences: Iterable[str], order: int = 3, prune: Sequence[int] = ()) -> NgramModel:
     """Estimate a model.
 
     Args:
-        sentences: words between spaces, one sentence each; empty ones count for nothing.
+        sentences: words between spaces; empty sentences are ignored.
         order: longest n-gram, 2 to 6.
-        prune: n-grams of order 1, 2, … seen at most so often are left out; orders beyond take the last one. Empty:
-            everything is kept. Single words are always kept.
+        prune: n-grams of order 1, 2, … with at most so many occurrences are removed; higher orders use the last number.
+            Empty: nothing is removed. Single words are always kept.
 
     Raises:
         LanguageModelError: no word, a reserved one, or an order or pruning that cannot be.
@@ -150,7 +151,7 @@ def _read(sentences: Iterable[str]) -> tuple[tuple[str, ...], np.ndarray]:
             running += [ids.setdefault(word, len(ids)) for word in words]
             running.append(2)
     if not running:
-        raise LanguageModelError("the text holds no word", expected="one sentence a line")
+        raise LanguageModelError("the text holds no words", expected="one sentence a line")
     return tuple(ids), np.array(running, dtype=np.int64)
 
 
@@ -225,16 +226,16 @@ def _interpolate(
 
 
 def read_sentences(path: Path, normalizer: Normalizer = "librispeech") -> Iterator[str]:
-    """Sentences of a file or folder, normalized; empty ones are left out.
+    """Yield the sentences of a file or folder, normalized; empty ones are skipped.
 
     Args:
-        path: text with a sentence a line, a manifest (.jsonl, its `text`), transcripts whose lines begin with an id
-            (Kaldi's `text` or NAME.text, LibriSpeech's .trans.txt), each possibly packed (.gz); or a folder of
-            LibriSpeech's.
-        normalizer: as the models' vocabulary writes.
+        path: text with a sentence per line, a manifest (.jsonl, its `text`), transcripts whose lines begin with an id
+            (Kaldi's `text` or NAME.text, LibriSpeech's .trans.txt), each possibly gzipped (.gz); or a folder of
+            LibriSpeech.
+        normalizer: that of the models' vocabulary.
 
     Raises:
-        LanguageModelError: nothing there, no such folder's transcripts, or a row without text.
+        LanguageModelError: no such file, a folder without transcripts, or a row without text.
     """
     files = [path]
     if path.is_dir():

@@ -1,8 +1,8 @@
-"""The tokens a model writes: characters or subwords, with `tokens.txt` as sherpa-onnx reads it.
+"""Vocabularies of characters or subwords, with `tokens.txt` in sherpa-onnx's format.
 
-The client prints a leading U+2581 of a symbol as one space, so a character vocabulary has a lone U+2581 as its
-word separator, and a subword that begins a word begins with it; a symbol never holds white space. How text is cut
-into subwords stands in `bpe.model` beside tokens.txt. Knows nothing of models.
+The client prints a leading U+2581 of a symbol as a space: a character vocabulary has a single U+2581 as its word
+separator, and a subword that begins a word begins with it. Symbols hold no white space. The file `bpe.model` beside
+tokens.txt splits text into subwords.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ from asr_kd.files import atomic_path, write_text
 from asr_kd.text.bpe import MODEL, BpeModel, train_bpe
 
 BLANK = "<blk>"
-"""CTC's blank, by the name sherpa-onnx looks for."""
+"""CTC's blank, under sherpa-onnx's name."""
 
 WORD_SEPARATOR = "▁"
 """U+2581, which the client prints as a space."""
@@ -29,7 +29,7 @@ class Vocabulary:
 
     Args:
         symbols: symbol of each id from 0; distinct, without white space, with `<blk>` among them.
-        bpe: bytes of the bpe.model that cuts text into these symbols; None for characters.
+        bpe: bytes of the bpe.model that splits text into these symbols; None for characters.
 
     Raises:
         VocabularyError: a symbol is empty, repeated or holds white space, there is no blank, or the bpe.model has
@@ -49,7 +49,7 @@ class Vocabulary:
 
     @staticmethod
     def characters(texts: Iterable[str]) -> "Vocabulary":
-        """`<blk>`, the word separator, then every character seen in the texts, sorted.
+        """Return `<blk>`, the word separator, then every character of the texts, sorted.
 
         Raises:
             VocabularyError: a text holds U+2581 itself, which would be read as a space.
@@ -63,7 +63,7 @@ class Vocabulary:
 
     @staticmethod
     def subwords(texts: Iterable[str], size: int) -> "Vocabulary":
-        """`<blk>` and `size − 1` subwords learned from the texts, every character of them included.
+        """Return `<blk>` and `size − 1` subwords learned from the texts, with every character of the texts.
 
         Raises:
             VocabularyError: no text, a reserved character in it, or a size that these texts do not allow.
@@ -90,11 +90,11 @@ class Vocabulary:
         return None if self.bpe is None else BpeModel(self.bpe)
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of a transcript: words joined by the separator, none at either end; or its subwords.
+        """Return the token ids of a transcript: characters with separators between words, or subwords.
 
         Raises:
-            VocabularyError: names the characters that are not in the vocabulary; or there are subwords, but nothing
-                that says how to cut text into them.
+            VocabularyError: names the characters that are not in the vocabulary; or there are subwords without a
+                bpe.model.
         """
         unknown = self.unknown_characters(text)
         if unknown:
@@ -107,24 +107,24 @@ class Vocabulary:
             return self._model.encode(text)
         if any(len(symbol) > 1 and not _is_mark(symbol) for symbol in self.symbols):
             raise VocabularyError(
-                f"the vocabulary has subwords but no {MODEL} that says how to cut text into them",
+                f"the vocabulary has subwords but no {MODEL} to split text into them",
                 expected=f"{MODEL} beside tokens.txt",
                 remedy="Copy it there from the system that the tokens.txt comes from",
             )
         return [self._ids[symbol] for symbol in _symbols_of(text)]
 
     def unknown_characters(self, text: str) -> list[str]:
-        """Characters of a text that have no token, sorted, each once."""
+        """Return the characters of a text that have no token, sorted, each once."""
         characters = set(_symbols_of(text))
         if self._model is None:
             return sorted(characters - self._ids.keys())
         never = {self._model.unknown_id, self.blank_id}
         if not never & set(self._model.encode(text)):
             return []
-        return sorted(characters - self._ids.keys()) or [BLANK]  # some models take the blank's name for the blank
+        return sorted(characters - self._ids.keys()) or [BLANK]  # some models encode the name of the blank as the blank
 
     def decode(self, token_ids: Sequence[int]) -> str:
-        """Words of token ids that are already collapsed and without blanks, one space between words.
+        """Return the words of collapsed token ids without blanks, with one space between words.
 
         Raises:
             VocabularyError: an id outside the vocabulary.
@@ -140,10 +140,10 @@ class Vocabulary:
         return " ".join(word for word in joined.split(WORD_SEPARATOR) if word)
 
     def save(self, path: Path) -> None:
-        """Write tokens.txt, one "symbol id" a line, ids from 0; and bpe.model beside it, where there is one."""
+        """Write tokens.txt, one "symbol id" per line, ids from 0, and bpe.model beside it, if there is one."""
         model = path.with_name(MODEL)
         if self.bpe is None:
-            model.unlink(missing_ok=True)  # of a vocabulary that stood here before
+            model.unlink(missing_ok=True)  # of an earlier vocabulary
         else:
             with atomic_path(model) as partial:
                 partial.write_bytes(self.bpe)
@@ -151,7 +151,7 @@ class Vocabulary:
 
     @staticmethod
     def load(path: Path) -> "Vocabulary":
-        """Read tokens.txt, and bpe.model where one stands beside it.
+        """Read tokens.txt, and bpe.model if it exists beside it.
 
         Raises:
             VocabularyError: unreadable; a row that is not "symbol id"; ids not from 0 without gaps; a symbol
@@ -185,7 +185,7 @@ def _symbols_of(text: str) -> str:
 
 
 def _is_mark(symbol: str) -> bool:
-    """Whether a symbol is a mark such as `<unk>`, which no text is spelled with."""
+    """Whether a symbol is a mark such as `<unk>`, which is no text."""
     return symbol.startswith("<") and symbol.endswith(">")
 
 
@@ -199,7 +199,7 @@ def _read_model(path: Path) -> bytes | None:
 
 
 def _check_pieces(symbols: Sequence[str], pieces: Sequence[str], where: str | Path = MODEL) -> None:
-    """Refuse a bpe.model whose ids mean other symbols; only the blank may have another name there."""
+    """Refuse a bpe.model with other symbols; only the blank may have another name."""
     blank = symbols.index(BLANK)
     for index, (symbol, piece) in enumerate(zip_longest(symbols, pieces)):
         if symbol != piece and (index != blank or piece is None):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import BundleError, MissingExtraError
-from asr_kd.export.parity import client_input, verify_bundle
+from asr_kd.export.client_parity import client_input
+from asr_kd.export.parity import verify_bundle
 from asr_kd.export.sherpa_client import ClientFailure, client_is_installed, run_client
 from asr_kd.models.weights import load_model
 from asr_kd.runtime import onnx_backend

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.export.parity import client_input, stream_alignments
+from asr_kd.export.client_parity import client_input
+from asr_kd.export.parity import stream_alignments
 from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import Context, Streaming

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 import torch
 
+import asr_kd.export.client_parity
 import asr_kd.export.export_bundle
 import asr_kd.export.parity
 import asr_kd.export.sherpa_client
 from asr_kd.errors import BundleError, MissingExtraError
+from asr_kd.export.client_parity import client_input
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
-from asr_kd.export.parity import client_input, stream_alignments, verify_bundle
+from asr_kd.export.parity import stream_alignments, verify_bundle
 from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model, save_model
@@ -109,30 +111,6 @@ def test_joining_and_splitting_states_are_inverse(bundle):
         np.testing.assert_array_equal(before, after)
 
 
-def test_streams_by_themselves_give_what_plain_arrays_give_and_are_used_up(bundle):
-    """Bound buffers take turns: what a step gave, and what was joined or split, stays as it was."""
-    backend = OnnxBackend(read_bundle(bundle))
-    features = torch.randn(5, 2, 4 * CHUNK_FRAMES + 3, 80, generator=torch.Generator().manual_seed(3))
-    plain = backend.join([backend.initial_state(1), backend.initial_state(1)])
-    bound = start = backend.initial_state(2)
-    given, kept, copies = [], [], []
-    for chunk in features:
-        used, (expected, plain), (log_probs, bound) = bound, backend.step(chunk, plain), backend.step(chunk, bound)
-        assert torch.equal(log_probs, expected)
-        assert all(np.array_equal(one, other) for one, other in zip(bound, plain, strict=True))
-        given.append((log_probs, expected))
-        kept += backend.split(bound)
-        copies += [[array.copy() for array in one] for one in kept[-2:]]
-        if used is not start:
-            with pytest.raises(ValueError, match="used up"):
-                backend.step(chunk, used)
-    assert all(torch.equal(one, other) for one, other in given)
-    assert all(np.array_equal(a, b) for x, y in zip(kept, copies, strict=True) for a, b in zip(x, y, strict=True))
-    assert not any(array.any() for array in start)
-    with pytest.raises(ValueError, match="expected"):
-        backend.step(features[0, :1], bound)
-
-
 @needs_client
 def test_the_real_client_gives_our_transcripts(bundle):
     """Other audio than the export verified on, fed in other packets; text, tokens and times."""
@@ -181,7 +159,7 @@ def client_that(change):
 def test_a_client_that_hears_something_else_is_an_error_unless_it_was_a_tie(
     bundle, model_folder, waveforms, monkeypatch, change
 ):
-    monkeypatch.setattr(asr_kd.export.parity, "run_client", client_that(change))
+    monkeypatch.setattr(asr_kd.export.client_parity, "run_client", client_that(change))
     with pytest.raises(BundleError, match=r"3 of 3 transcripts differ from those from sherpa-onnx \d"):
         verify_bundle(bundle, load_model(model_folder), waveforms)
     monkeypatch.setattr(asr_kd.export.parity, "TIE", 1e3)
@@ -199,7 +177,7 @@ def test_a_client_that_dies_is_an_error_with_its_last_words(bundle, tmp_path, mo
 
 
 def test_a_missing_client_names_the_extra(bundle, model_folder, waveforms, monkeypatch):
-    monkeypatch.setattr(asr_kd.export.parity, "client_is_installed", lambda: False)
+    monkeypatch.setattr(asr_kd.export.client_parity, "client_is_installed", lambda: False)
     with pytest.raises(MissingExtraError, match=r"asr-kd\[export\]"):
         verify_bundle(bundle, load_model(model_folder), waveforms)
     assert verify_bundle(bundle, load_model(model_folder), waveforms, with_client=False).client == ""

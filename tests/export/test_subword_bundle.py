@@ -5,8 +5,9 @@ import shutil
 import pytest
 
 from asr_kd.errors import BundleError
+from asr_kd.export.client_parity import client_input
 from asr_kd.export.export_bundle import export_bundle
-from asr_kd.export.parity import client_input, stream_alignments
+from asr_kd.export.parity import stream_alignments
 from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.runtime.bundle import MODEL, TOKENS, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
