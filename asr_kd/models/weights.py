@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
@@ -100,7 +100,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
     return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
 
 
-def load_weights(model: Conformer, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Fill `model` from a safetensors file of the same shapes.
 
     Raises:

@@ -54,7 +54,7 @@ def open_huggingface(
     """
     _transformers()  # before anything is fetched
     folder, name = _folder_of(place, revision)
-    _check_files(folder, place, revision)
+    _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
     parts = _read(folder, name, fetch_command(place, revision))
     if parts.extractor.sampling_rate != SAMPLE_RATE:
         raise RecipeError(f"hears {parts.extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
@@ -75,6 +75,51 @@ def open_huggingface(
         device=device,
         precision=precision,
     )
+
+
+class EncoderFiles(NamedTuple):
+    """What transformers makes of a folder with an encoder, with or without a CTC head or a decoder."""
+
+    name: str
+    sha256: str
+    """Of the weights and of the settings that decide what is computed with them."""
+    config: Any
+    extractor: Any
+    model: Any
+
+
+def open_encoder_files(place: str, revision: str | None = None) -> EncoderFiles:
+    """Open the model below the head of a folder, or of a repository of the hub, through its cache.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        CheckpointError: files are missing or damaged, or only a pickle is there.
+    """
+    transformers = _transformers()
+    folder, name = _folder_of(place, revision)
+    _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS))
+    quiet = {"local_files_only": True, "trust_remote_code": False}
+    try:
+        config = transformers.AutoConfig.from_pretrained(folder, **quiet)
+        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
+        model, report = transformers.AutoModel.from_pretrained(
+            folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+        raise CheckpointError(
+            f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
+            where=name,
+            expected="a speech model saved with save_pretrained",
+            remedy=f"If it is damaged, fetch it again: {fetch_command(place, revision)}",
+        ) from error
+    missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
+    if missing:
+        raise CheckpointError(
+            f"lacks {len(missing)} of the encoder's weights, {missing[0]} for one: they would be random",
+            where=name,
+            expected="all weights of the encoder",
+        )
+    return EncoderFiles(name, _identity(folder), config, extractor, model)
 
 
 def fetch_command(place: str, revision: str | None) -> str:
@@ -124,9 +169,9 @@ def _missing(what: str, place: str, revision: str | None, reason: str) -> Checkp
     )
 
 
-def _check_files(folder: Path, place: str, revision: str | None) -> None:
+def _check_files(folder: Path, place: str, revision: str | None, groups: Sequence[Sequence[str]]) -> None:
+    """One file of each group is there, and so are all the weights."""
     weights = _weight_files(folder, place, revision)
-    groups: tuple[tuple[str, ...], ...] = ((CONFIG,), EXTRACTORS, TOKENIZERS)
     for names in groups:
         if not any((folder / name).is_file() for name in names):
             raise _missing(f"{folder.name}/{names[0]}", place, revision, "")

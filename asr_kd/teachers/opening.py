@@ -5,10 +5,11 @@ from pathlib import Path
 import torch
 
 from asr_kd.errors import RecipeError
-from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.base import LayeredTeacher, Teacher
+from asr_kd.teachers.encoder_folder import EncoderTeacher, is_encoder_folder
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.settings import TeacherSource, parse_source
+from asr_kd.teachers.settings import Precision, TeacherSource, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
 
 
@@ -27,11 +28,23 @@ def open_teacher_source(settings: TeacherSource, device: torch.device | str = "c
     return WindowedTeacher(teacher, settings.window_seconds, settings.overlap_seconds)
 
 
+def open_local(folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> LayeredTeacher:
+    """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
+
+    Raises:
+        CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
+        MissingExtraError: an encoder without transformers.
+    """
+    if is_encoder_folder(folder):
+        return EncoderTeacher(folder, device, precision)
+    return LocalTeacher(folder, device, precision)
+
+
 def _open_one(source: str, settings: TeacherSource, device: torch.device | str) -> Teacher:
     kind, place, revision = parse_source(source)
     # Each library is imported only when one of its models is asked for.
     if kind == "local":
-        return LocalTeacher(Path(place).expanduser(), device, settings.precision)
+        return open_local(Path(place).expanduser(), device, settings.precision)
     if kind == "torchaudio":
         from asr_kd.teachers.torchaudio_ctc import open_torchaudio
 

@@ -1,0 +1,279 @@
+"""A public speech encoder with a CTC head, on the frame grid of this project's own models.
+
+The encoder's frames (20 ms in most families) are put on the students' grid of 40 ms in pairs, so that posteriors,
+layers and n-best of this teacher need no further alignment. Each utterance is encoded alone: what other utterances a
+batch holds never changes it. Outputs of a frozen encoder are kept in float16 by the content of the audio.
+
+Source of the recipe (weighted layers of a frozen encoder): Yang et al., "SUPERB", 2021.
+
+Shapes: B utterances, S samples, T feature frames of 10 ms, T' = output_lens(T) frames of 40 ms, L layers, D width of
+the encoder, W width of the head, V vocabulary.
+"""
+
+import hashlib
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_kd.errors import RecipeError
+from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
+from asr_kd.models.conformer import EncoderOutput
+from asr_kd.models.settings import Context
+from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
+from asr_kd.teachers.encoder_settings import EncoderCtcSettings, HeadSettings
+
+
+class SpeechEncoder(Protocol):
+    """An encoder of another project."""
+
+    name: str
+    sha256: str
+    """Of weights and configuration."""
+    num_layers: int
+    width: int
+    model: nn.Module
+    frame_shift_ms: float
+    frame_offset_ms: float
+
+    def layer(self, number: int) -> nn.Module:
+        """Layer `number`, counted from 1, with what follows the last one."""
+        ...
+
+    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
+        """Outputs of all layers, [T, D] each, of one waveform [S]; longer audio than a window in windows."""
+        ...
+
+
+def waveform_blocks(waveform: Tensor) -> Tensor:
+    """A waveform [S] as rows of 10 ms, [T, 160], with as many rows as the same audio has feature frames."""
+    frames = num_frames(waveform.shape[0])
+    length = frames * FRAME_SHIFT_SAMPLES
+    return F.pad(waveform[:length], (0, max(length - waveform.shape[0], 0))).view(frames, FRAME_SHIFT_SAMPLES)
+
+
+class ResidualConvolution(nn.Module):
+    """LayerNorm, convolution over time, GELU and dropout, added to the input."""
+
+    def __init__(self, settings: HeadSettings) -> None:
+        super().__init__()
+        width = settings.width
+        self.norm = nn.LayerNorm(width)
+        self.convolution = nn.Conv1d(width, width, settings.kernel, padding=settings.kernel // 2)
+        self.dropout = nn.Dropout(settings.dropout)
+
+    def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """[B, T', W] with 1 for frames of the utterance and 0 for padding in `valid` [B, T', 1]."""
+        mixed = self.convolution((self.norm(hidden) * valid).transpose(1, 2)).transpose(1, 2)
+        added: Tensor = hidden + self.dropout(F.gelu(mixed))
+        return added
+
+
+class CtcHead(nn.Module):
+    """Pairs of encoder frames [B, T', 2, L, D] to log-probabilities [B, T', V]."""
+
+    def __init__(self, settings: HeadSettings, layers: int, encoder_width: int, vocab_size: int) -> None:
+        super().__init__()
+        self.settings = settings
+        self.layer_logits = nn.Parameter(torch.zeros(layers))
+        self.project = nn.Linear(2 * encoder_width, settings.width)
+        self.dropout = nn.Dropout(settings.dropout)
+        self.blocks = nn.ModuleList(ResidualConvolution(settings) for _ in range(settings.blocks))
+        self.norm = nn.LayerNorm(settings.width)
+        self.output = nn.Linear(settings.width, vocab_size)
+
+    def forward(self, pairs: Tensor, lens: Tensor) -> Tensor:
+        weights = self.layer_logits.softmax(0).unsqueeze(-1)
+        mixed = (pairs.float() * weights).sum(-2)  # [B, T', 2, D]
+        valid = torch.arange(mixed.shape[1], device=mixed.device) < lens.to(mixed.device).unsqueeze(1)
+        if self.training:
+            mixed = self._masked(mixed, lens)
+        hidden = self.dropout(self.project(mixed.flatten(2)))
+        for block in self.blocks:
+            hidden = block(hidden, valid.unsqueeze(-1).to(hidden.dtype))
+        log_probs: Tensor = self.output(self.dropout(self.norm(hidden))).float().log_softmax(-1)
+        return log_probs
+
+    def _masked(self, mixed: Tensor, lens: Tensor) -> Tensor:
+        """Zero stretches of time and bands of channels, drawn on the CPU for each utterance."""
+        settings, (_, frames, _, width) = self.settings, mixed.shape
+        kept = torch.ones(len(mixed), frames, 1, width)
+        for row, length in enumerate(lens.tolist()):
+            for _ in range(round(settings.masks_per_second * length * FRAME_SHIFT_MS / 1000)):
+                start, stop = _span(settings.mask_frames, length)
+                kept[row, start:stop] = 0
+            for _ in range(settings.channel_masks):
+                start, stop = _span(round(settings.channel_mask_share * width), width)
+                kept[row, :, :, start:stop] = 0
+        return mixed * kept.to(mixed.device)
+
+
+def _span(widest: int, extent: int) -> tuple[int, int]:
+    width = int(torch.randint(min(widest, extent) + 1, ()))
+    start = int(torch.randint(extent - width + 1, ()))
+    return start, start + width
+
+
+class OutputCache:
+    """Outputs of a frozen encoder in float16 on the CPU, by audio and layers, until the memory is full.
+
+    What does not fit is rounded to float16 as well, so that results do not depend on the memory. A copy of a model
+    shares the cache of the original.
+    """
+
+    def __init__(self, num_bytes: int) -> None:
+        self._left = num_bytes
+        self._kept: dict[tuple[bytes, tuple[int, ...]], Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OutputCache":
+        return self
+
+    @torch.no_grad()
+    def get(self, key: tuple[bytes, tuple[int, ...]], encode: Callable[[], Tensor]) -> Tensor:
+        """The output for a key, encoded when it is not here."""
+        found = self._kept.get(key)
+        if found is None:
+            found = encode().half().cpu()
+            size = found.numel() * found.element_size()
+            if size <= self._left:
+                self._kept[key] = found
+                self._left -= size
+        return found
+
+
+class EncoderCtc(nn.Module):
+    """An encoder with a head, called as a `Conformer` is, on `waveform_blocks` instead of filter banks.
+
+    Parameters and state are those of the head and of the unfrozen layers; the frozen rest of the encoder is kept
+    beside them and identified by its SHA-256, which is part of the state.
+
+    Args:
+        settings: of encoder and head.
+        vocab_size: V.
+        encoder: opened.
+
+    Raises:
+        RecipeError: layers that the encoder does not have.
+    """
+
+    encoder_sha256: Tensor
+    layer_drop: float = 0.0
+
+    def __init__(self, settings: EncoderCtcSettings, vocab_size: int, encoder: SpeechEncoder) -> None:
+        super().__init__()
+        self.settings, self.vocab_size = settings, vocab_size
+        self._encoder = [encoder]  # in a list: what is frozen is not part of this module's state
+        count, chosen = encoder.num_layers, settings.encoder.layers
+        self.layer_numbers = tuple(range(1, count + 1)) if chosen == "all" else chosen
+        _check_layers(settings, encoder)
+        self.head = CtcHead(settings.head, len(self.layer_numbers), encoder.width, vocab_size)
+        encoder.model.requires_grad_(False).eval()
+        first = count - settings.encoder.unfreeze_layers + 1
+        self.unfrozen = nn.ModuleDict({str(number): encoder.layer(number) for number in range(first, count + 1)})
+        self.unfrozen.requires_grad_(True)
+        self.thawed = settings.encoder.frozen_epochs == 0
+        self.register_buffer(
+            "encoder_sha256", torch.tensor(list(bytes.fromhex(encoder.sha256)), dtype=torch.uint8), persistent=True
+        )
+        self._cache = OutputCache(settings.encoder.cache_mb << 20)
+
+    @property
+    def encoder(self) -> SpeechEncoder:
+        """The encoder, frozen layers included."""
+        return self._encoder[0]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers of the head and of the whole encoder."""
+        frozen = {id(parameter) for parameter in self.parameters()}
+        rest = [parameter for parameter in self.encoder.model.parameters() if id(parameter) not in frozen]
+        return sum(parameter.numel() for parameter in [*self.parameters(), *rest])
+
+    def start_epoch(self, epoch: int) -> None:
+        """Take the freezing schedule to an epoch, counted from 1."""
+        self.thawed = epoch > self.settings.encoder.frozen_epochs
+
+    def rate_share(self, name: str) -> float:
+        """Learning rate of a parameter as a share of the head's; 0 while its layer is frozen."""
+        part, _, rest = name.partition(".")
+        if part != "unfrozen":
+            return 1.0
+        if not self.thawed:
+            return 0.0
+        below = self.encoder.num_layers - int(rest.partition(".")[0])
+        return self.settings.encoder.rate * self.settings.encoder.layer_decay**below
+
+    def train(self, mode: bool = True) -> "EncoderCtc":
+        """Training mode of the head; the encoder never drops anything."""
+        super().train(mode)
+        self.encoder.model.eval()
+        self.unfrozen.eval()
+        return self
+
+    def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "EncoderCtc":
+        self.encoder.model._apply(fn)
+        super()._apply(fn, recurse)
+        return self
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lens: Tensor,
+        context: Context | None = None,
+        inner_layers: Collection[int] = (),
+        wanted_layers: Collection[int] = (),
+    ) -> EncoderOutput:
+        """Whole utterances: waveform blocks [B, T, 160] with lengths [B] int64 in blocks.
+
+        `context` and `inner_layers` are of streaming models and of models with inner heads, and must be empty. The
+        outputs of `wanted_layers`, counted from 1, are layer-normalised and averaged over the two frames of a pair.
+        """
+        if context is not None or inner_layers:
+            raise ValueError("a public encoder has no chunks and no inner heads")
+        lens = output_lens(feature_lens)
+        numbers = tuple(sorted({*self.layer_numbers, *wanted_layers}))
+        rows = [
+            self._pairs(blocks[:length].flatten(), max(frames, 1), numbers).to(features.device)
+            for blocks, length, frames in zip(features, feature_lens.tolist(), lens.tolist(), strict=True)
+        ]
+        pairs = pad_sequence(rows, batch_first=True)
+        read = pairs if numbers == self.layer_numbers else pairs[..., [numbers.index(n) for n in self.layer_numbers], :]
+        layers = {number: pairs[..., numbers.index(number), :].float().mean(2) for number in wanted_layers}
+        return EncoderOutput(self.head(read, lens), lens, (), layers)
+
+    def _pairs(self, waveform: Tensor, frames: int, numbers: tuple[int, ...]) -> Tensor:
+        """Layer-normalised outputs of layers, [T', 2, L, D], of one waveform [S]."""
+        if self.unfrozen and self.thawed:
+            return self._encoded(waveform, frames, numbers)
+        digest = hashlib.sha1(waveform.cpu().numpy().tobytes(), usedforsecurity=False).digest()
+        return self._cache.get((digest, numbers), lambda: self._encoded(waveform, frames, numbers))
+
+    def _encoded(self, waveform: Tensor, frames: int, numbers: tuple[int, ...]) -> Tensor:
+        outputs = self.encoder.hidden(waveform)
+        hidden = torch.stack([outputs[number - 1].float() for number in numbers], 1)  # [T, L, D]
+        hidden = F.layer_norm(hidden, hidden.shape[-1:])
+        return hidden[self._nearest(frames, len(hidden))]
+
+    def _nearest(self, frames: int, available: int) -> Tensor:
+        """Encoder frames, [T', 2], nearest to 10 ms before and after the centres of the students' frames."""
+        centres = FRAME_OFFSET_MS + FRAME_SHIFT_MS * torch.arange(frames, dtype=torch.float64).unsqueeze(1)
+        wanted = centres + torch.tensor([-10.0, 10.0], dtype=torch.float64)
+        index = ((wanted - self.encoder.frame_offset_ms) / self.encoder.frame_shift_ms).round().long()
+        return index.clamp(0, available - 1)
+
+
+def _check_layers(settings: EncoderCtcSettings, encoder: SpeechEncoder) -> None:
+    chosen, count = settings.encoder.layers, encoder.num_layers
+    if chosen != "all" and chosen[-1] > count:
+        raise RecipeError(
+            f"encoder.layers names layer {chosen[-1]}", where=encoder.name, expected=f"layers from 1 to {count}"
+        )
+    if settings.encoder.unfreeze_layers > count:
+        raise RecipeError(
+            f"encoder.unfreeze_layers is {settings.encoder.unfreeze_layers}",
+            where=encoder.name,
+            expected=f"at most the encoder's {count} layers",
+        )

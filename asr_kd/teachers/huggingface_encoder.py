@@ -1,0 +1,169 @@
+"""Speech encoders of transformers: outputs of all their layers for one waveform of any length.
+
+Waveforms go through the repository's own feature extractor; Whisper's without its padding to 30 s.
+
+Shapes: S samples, T encoder frames, D width.
+"""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.errors import RecipeError
+from asr_kd.teachers.encoder_settings import EncoderSettings
+from asr_kd.teachers.families import FAMILIES
+from asr_kd.teachers.geometry import FrameGeometry, Layer
+from asr_kd.teachers.huggingface_ctc import CONFIG, open_encoder_files
+from asr_kd.teachers.settings import parse_source
+from asr_kd.teachers.windows import plan_windows
+
+MODELS_VARIABLE = "ASR_KD_MODELS"
+"""Names a folder of models that is looked at before the hub."""
+
+WHISPER = "whisper"
+WHISPER_MEL_BINS = 80
+ENCODERS = (WHISPER, "wav2vec2", "hubert", "wavlm", "wav2vec2-bert")
+"""Families by `model_type`. Each is tested against the library's own forward pass."""
+
+SHORTEST_SAMPLES = SAMPLE_RATE // 10
+"""Shorter audio is followed by silence: no convolution is then longer than its input."""
+
+
+class HuggingfaceEncoder:
+    """An encoder of transformers; see `teachers.encoder_ctc.SpeechEncoder` for what its members mean.
+
+    Args:
+        settings: which one, and its windows.
+
+    Raises:
+        MissingExtraError: transformers is not installed.
+        CheckpointError: files are missing or damaged, or only a pickle is there.
+        RecipeError: a family whose layers are not read here, more mel bins than 80, another sample rate, or windows
+            that the encoder cannot have.
+    """
+
+    def __init__(self, settings: EncoderSettings) -> None:
+        _, place, revision = parse_source(settings.source)
+        files = open_encoder_files(local_copy(place), revision)
+        self.name, self.sha256, self._extractor, self._config = files.name, files.sha256, files.extractor, files.config
+        self._family = files.config.model_type
+        _check(self._family, files.config, files.extractor, files.name)
+        self.model: nn.Module = files.model.encoder if self._family == WHISPER else files.model
+        self._layers = self.model.layers if self._family == WHISPER else self.model.encoder.layers
+        self.num_layers, self.width = len(self._layers), int(files.config.hidden_size)
+        geometry = _geometry(self._family, files.config, files.extractor)
+        self.frame_shift_ms, self.frame_offset_ms = geometry.shift_ms, geometry.offset_ms
+        self._grid = geometry.stride_samples
+        self._window = self._samples(settings.window_seconds)
+        self._overlap = self._samples(settings.overlap_seconds)
+        self._check_window(settings)
+
+    def layer(self, number: int) -> nn.Module:
+        """Layer `number`, counted from 1; the last one with the LayerNorm that follows it where there is one."""
+        layer: nn.Module = self._layers[number - 1]
+        stack: Any = self.model if self._family == WHISPER else self.model.encoder
+        follows = number == self.num_layers and self._last_norm_follows
+        return nn.ModuleList([layer, stack.layer_norm]) if follows else layer
+
+    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
+        """Outputs of all layers, [T, D] each, of one waveform [S]."""
+        waveform = F.pad(waveform, (0, max(SHORTEST_SAMPLES - waveform.shape[0], 0)))
+        windows = plan_windows(waveform.shape[0], self._window, self._overlap, self._grid)
+        if len(windows) == 1:
+            return self._hidden(waveform)
+        middle = max(
+            math.ceil((self._overlap / 2 / SAMPLE_RATE * 1000 - self.frame_offset_ms) / self.frame_shift_ms), 0
+        )
+        firsts = [0, *(window.start // self._grid + middle for window in windows[1:])]
+        pieces: list[list[Tensor]] = []
+        for window, first, following in zip(windows, firsts, [*firsts[1:], None], strict=True):
+            origin = window.start // self._grid
+            last = None if following is None else following - origin
+            outputs = self._hidden(waveform[window.start : window.stop])
+            pieces.append([output[first - origin : last] for output in outputs])
+        return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+    @property
+    def _last_norm_follows(self) -> bool:
+        """Whether the encoder's LayerNorm comes after its layers; in wav2vec 2.0's first form it comes before them."""
+        return self._family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
+
+    def _hidden(self, waveform: Tensor) -> list[Tensor]:
+        device = next(self.model.parameters()).device
+        options = {"padding": False, "truncation": False} if self._family == WHISPER else {}
+        with torch.autocast("cpu", enabled=False):  # torch's spectrogram would be in bf16, which NumPy does not have
+            inputs = self._extractor(
+                waveform.detach().cpu().float().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **options
+            )
+        if self._family == WHISPER:
+            return self._whisper(inputs["input_features"].to(device))
+        given = {key: value.to(device) for key, value in inputs.items()}
+        outputs = self.model(**given, output_hidden_states=True).hidden_states
+        return [output[0] for output in outputs[1:]]
+
+    def _whisper(self, mel: Tensor) -> list[Tensor]:
+        """As `WhisperEncoder.forward`, which takes 30 s only: mel [1, 80, T'] of any length up to that."""
+        model: Any = self.model
+        hidden = F.gelu(model.conv2(F.gelu(model.conv1(mel)))).transpose(1, 2)
+        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+        outputs = []
+        for layer in model.layers:
+            given = layer(hidden, None)
+            hidden = given[0] if isinstance(given, tuple) else given
+            outputs.append(hidden[0])
+        outputs[-1] = model.layer_norm(outputs[-1])
+        return outputs
+
+    def _samples(self, seconds: float) -> int:
+        """On the encoder's own grid, at most so long."""
+        return int(seconds * SAMPLE_RATE) // self._grid * self._grid
+
+    def _check_window(self, settings: EncoderSettings) -> None:
+        if self._family != WHISPER:
+            return
+        longest = self._config.max_source_positions * self._grid / SAMPLE_RATE
+        if settings.window_seconds > longest:
+            raise RecipeError(
+                f"encoder.window_seconds is {settings.window_seconds:g}",
+                where=self.name,
+                expected=f"at most {longest:g} s, where its positions end",
+                remedy="Longer audio is encoded in windows; leave window_seconds out",
+            )
+
+
+def local_copy(place: str) -> str:
+    """The folder of `ASR_KD_MODELS` that a repository is in, or the place itself."""
+    models = os.environ.get(MODELS_VARIABLE)
+    if not models or Path(place).expanduser().is_dir():
+        return place
+    folder = Path(models).expanduser() / place.rpartition("/")[2]
+    return str(folder) if (folder / CONFIG).is_file() else place
+
+
+def _check(family: str, config: Any, extractor: Any, name: str) -> None:
+    if family not in ENCODERS:
+        raise RecipeError(f"is a {family!r} model", where=name, expected=f"one of {', '.join(ENCODERS)}")
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
+    if family == WHISPER and config.num_mel_bins != WHISPER_MEL_BINS:
+        raise RecipeError(
+            f"has {config.num_mel_bins} mel bins",
+            where=name,
+            expected=f"a Whisper of {WHISPER_MEL_BINS} mel bins",
+            remedy="Take tiny, base, small, medium or large-v2; large-v3 and turbo have 128",
+        )
+
+
+def _geometry(family: str, config: Any, extractor: Any) -> FrameGeometry:
+    if family != WHISPER:
+        return FAMILIES[family].geometry(config, extractor)
+    spectrogram = Layer(extractor.n_fft, extractor.hop_length, extractor.n_fft // 2)
+    counted = extractor.n_fft - extractor.hop_length
+    return FrameGeometry((spectrogram, Layer(3, 1, 1), Layer(3, 2, 1)), counted_padding=counted)
