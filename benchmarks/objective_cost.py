@@ -5,9 +5,9 @@
 
 A step here is all of it: features, targets from a store (extracted first, with this teacher, into a temporary folder),
 collating, the optimizer step; λ = 0.5. `in memory`: features and what the store gives are, as from the second epoch on;
-`read`: audio is heard, targets decoded and layers read anew each time, as with a corpus that does not fit.
+`read`: audio is read, targets decoded and layers read anew each time, as with a corpus that does not fit.
 
-All forms of all kinds that `distill.objectives` knows take turns on the same batches, which end in the silence that
+All forms of all kinds of `distill.objectives` take turns on the same batches, which end in the silence that
 the latest of them needs; who follows whom is drawn anew for each batch. `adds` is the median, over batches and rounds,
 of an objective's processor time over that of CTC alone, less 1; `reading` is the part, of CTC's step, that reading and
 collating added. One thread.
@@ -173,8 +173,8 @@ def main() -> None:
         silence = 12  # feature frames: three of the student's
         batches = plan_batches(utterances, arguments.seconds, arguments.batches, silence)
         rows = sorted({draw.row for batch in batches for draw in batch})
-        heard = [utterances[row] for row in rows]
-        store = label(Path(folder), arguments.teacher, teacher.layers, heard, vocabulary)
+        chosen_utterances = [utterances[row] for row in rows]
+        store = label(Path(folder), arguments.teacher, teacher.layers, chosen_utterances, vocabulary)
         data = Data(utterances, vocabulary, store)
         timed = {
             (name, cache_mb): prepare(distill, student, teacher, arguments.precision, data, cache_mb)

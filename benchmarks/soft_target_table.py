@@ -35,27 +35,27 @@ def open_any(source: str) -> Teacher:
     return LocalTeacher(Path(source)) if Path(source).is_dir() else open_teacher_source(TeacherSource(source=source))
 
 
-def hear(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
+def compute_posteriors(teacher: Teacher, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
     """Log-probabilities [T, V] by id."""
-    heard = {}
+    log_probs = {}
     for batch in plan_batches(utterances, 60.0):
         dense = listen(teacher, [read_utterance(utterance) for utterance in batch])
         for index, utterance in enumerate(batch):
-            heard[utterance.id] = dense.log_probs[index, : int(dense.lens[index])].float().cpu()
-    return heard
+            log_probs[utterance.id] = dense.log_probs[index, : int(dense.lens[index])].float().cpu()
+    return log_probs
 
 
 def measure(
-    heard: Mapping[str, Tensor], utterances: Sequence[Utterance], blank_id: int, settings: TargetSettings
+    log_probs: Mapping[str, Tensor], utterances: Sequence[Utterance], blank_id: int, settings: TargetSettings
 ) -> dict[str, float]:
     """One row of the table."""
-    vocab_size = next(iter(heard.values())).shape[-1]
+    vocab_size = next(iter(log_probs.values())).shape[-1]
     codec = Codec(vocab_size, blank_id, settings.max_entries, settings.certain_blank, settings.levels)
     num_bytes, entries, seconds, sums = 0, 0, 0.0, torch.zeros(6, dtype=torch.float64)
     with tempfile.TemporaryDirectory() as folder:
         for planned in plan_shards(utterances, settings):
             ids = [utterance.id for utterance in planned.utterances]
-            kept = {i: keep_nucleus(heard[i].exp(), settings.epsilon, settings.max_entries) for i in ids}
+            kept = {i: keep_nucleus(log_probs[i].exp(), settings.epsilon, settings.max_entries) for i in ids}
             rows = {i: [ShardRow(codec.pack(kept[i].tokens.numpy(), kept[i].probs.numpy()))] for i in ids}
             path = Path(folder) / f"{planned.name}.safetensors"
             path.write_bytes(shard_bytes(codec, rows))
@@ -65,7 +65,7 @@ def measure(
             stored = {i: shard.read(i, 0) for i in ids}
             seconds += time.perf_counter() - start
             entries += sum(int((item.probs > 0).sum()) for item in stored.values())
-            sums += sum(compare(heard[i], stored[i], blank_id) for i in ids)
+            sums += sum(compare(log_probs[i], stored[i], blank_id) for i in ids)
     names = ("frames", "coding", "tail", "agreement", "entropy", "blanks")
     means = {name: float(value / sums[0]) for name, value in zip(names, sums, strict=True)}
     frames = float(sums[0])
@@ -89,7 +89,7 @@ def main() -> None:
     torch.set_num_threads(1)
     teacher = open_any(args.teacher)
     utterances = [utterance for path in args.manifests for utterance in read_manifest(path)]
-    heard = hear(teacher, utterances)
+    log_probs = compute_posteriors(teacher, utterances)
     print(f"{'epsilon':>8}{'k':>4}{'levels':>8}{'entries':>9}{'bytes':>8}{'coding':>9}{'tail':>9}{'lost':>9}", end="")
     print(f"{'argmax':>9}{'read µs':>9}   a frame")
     for levels in args.levels:
@@ -98,7 +98,7 @@ def main() -> None:
                 settings = TargetSettings(
                     epsilon=epsilon, max_entries=entries, certain_blank=args.certain_blank, levels=levels
                 )
-                row = measure(heard, utterances, teacher.vocabulary.blank_id, settings)
+                row = measure(log_probs, utterances, teacher.vocabulary.blank_id, settings)
                 print(
                     f"{epsilon:>8g}{entries:>4}{levels:>8}{row['entries']:>9.2f}{row['bytes']:>8.2f}"
                     f"{row['coding']:>9.4f}{row['tail']:>9.4f}{row['coding'] + row['tail']:>9.4f}"

@@ -28,7 +28,7 @@ from statistics import median
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
-from soft_target_table import hear, open_any
+from soft_target_table import compute_posteriors, open_any
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance, read_manifest
@@ -167,7 +167,7 @@ def compare(source: str, manifests: Sequence[Path], num_reads: int, batch_size: 
     """Rows of ours and of the other formats, of a teacher's posteriors."""
     teacher = open_any(source)
     utterances = [utterance for path in manifests for utterance in read_manifest(path)]
-    dense = hear(teacher, utterances)
+    dense = compute_posteriors(teacher, utterances)
     frames = sum(len(tensor) for tensor in dense.values())
     ids = random.Random(0).choices(sorted(dense), k=num_reads)
     with tempfile.TemporaryDirectory() as name:

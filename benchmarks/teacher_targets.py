@@ -260,7 +260,7 @@ def transcribe_all(
     """Posteriors [T, V] of each."""
     heard = {}
     for listener, batch in batches_by_teacher(teacher, utterances, SETTINGS.batch_seconds):
-        dense = listen(listener, [variant.hear(read_utterance(utterance), utterance.id) for utterance in batch])
+        dense = listen(listener, [variant.apply(read_utterance(utterance), utterance.id) for utterance in batch])
         for row, utterance in enumerate(batch):
             heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
     return heard

@@ -1,6 +1,6 @@
 """What a student is trained on: one objective a file, and their weighted sum.
 
-Knows tensors, not models, stores or recipes' files. Every term is a sum over the batch; the weighted sum divides
+Every term is a sum over the batch; the weighted sum divides
 once, by the global batch's number of student frames.
 """
 

@@ -1,10 +1,9 @@
-"""An auxiliary full-context layer on the student, in training only: it takes the teacher's lesson and is thrown away.
+"""An auxiliary full-context layer on the student, in training only: it takes the KL and is dropped afterwards.
 
-A streaming layer cannot say what its teacher saw in the future; a layer above it that sees everything can, and what the
-student's layers learn is to supply it. Source: Shim et al. 2023 ("Knowledge distillation from non-streaming to
+A streaming layer cannot predict what its teacher saw in the future; a layer above it with full context can, and what
+the student's layers learn is to supply it. Source: Shim et al. 2023 ("Knowledge distillation from non-streaming to
 streaming ASR encoder using auxiliary non-streaming layer"), whose branch here ends in a CTC head of its own. The layer
-is a Transformer's (Xiong et al. 2020: norms first) with a learned bias for each distance (Raffel et al. 2020). Knows
-tensors only.
+is a Transformer's (Xiong et al. 2020: norms first) with a learned bias for each distance (Raffel et al. 2020).
 
 Shapes: B utterances, T frames, D width of the student, H heads, V vocabulary.
 """
@@ -78,19 +77,19 @@ class Auxiliary(Term):
     Args:
         branch: a full-context layer with a head; hidden states and lengths to log-probabilities.
         layer: of the student, counted from 1.
-        lesson: the frame KL.
+        kl: the frame KL.
         ctc_weight: c.
     """
 
     needs_targets = True
     on_inner_heads = False
 
-    def __init__(self, branch: FullContextLayer, layer: int, lesson: FrameKl, ctc_weight: float) -> None:
+    def __init__(self, branch: FullContextLayer, layer: int, kl: FrameKl, ctc_weight: float) -> None:
         super().__init__()
-        self.branch, self.lesson, self.ctc_weight = branch, lesson, ctc_weight
+        self.branch, self.kl, self.ctc_weight = branch, kl, ctc_weight
         self.needs_layers = (layer,)
         self.needs_references = ctc_weight > 0
-        self.delay_frames = lesson.delay_frames
+        self.delay_frames = kl.delay_frames
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """The loss, a float32 scalar.
@@ -103,10 +102,10 @@ class Auxiliary(Term):
             raise ValueError(f"auxiliary needs the student's layer {self.needs_layers[0]}, and references for its CTC")
         with precision_of(hidden):
             log_probs = self.branch(hidden, student.lens)
-        loss: Tensor = self.lesson(StudentOutput(log_probs, student.lens), supervision)
+        loss: Tensor = self.kl(StudentOutput(log_probs, student.lens), supervision)
         if references is None or not self.needs_references:
             return loss
-        return loss + self.ctc_weight * ctc_loss(log_probs, student.lens, references, self.lesson.blank_id)
+        return loss + self.ctc_weight * ctc_loss(log_probs, student.lens, references, self.kl.blank_id)
 
 
 class AuxiliarySettings(TermSettings):
@@ -118,9 +117,9 @@ class AuxiliarySettings(TermSettings):
         feed_forward: its inner width; None is twice the student's.
         dropout: in it.
         ctc_weight: of CTC on its head, beside the KL.
-        selection: teach all frames, or those where the teacher does not say blank.
+        selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: it answers that many output frames after the teacher; seeing everything, it need not.
+        delay_frames: so many output frames after the teacher; with full context it needs none.
     """
 
     term: ClassVar[type[Term]] = Auxiliary
@@ -156,5 +155,5 @@ class AuxiliarySettings(TermSettings):
         """The objective."""
         feed_forward = self.feed_forward or 2 * shape.width
         branch = FullContextLayer(shape.width, self.heads, feed_forward, self.dropout, shape.vocab_size)
-        lesson = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)
-        return Auxiliary(branch, self.layer or shape.layers, lesson, self.ctc_weight)
+        kl = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)
+        return Auxiliary(branch, self.layer or shape.layers, kl, self.ctc_weight)

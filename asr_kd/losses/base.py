@@ -28,13 +28,13 @@ class References(NamedTuple):
 
 
 class Untranscribed(References):
-    """Stands in their place for utterances that nobody transcribed: what needs transcripts costs nothing there."""
+    """Stands in their place for utterances without a transcript: terms that need one are 0 there."""
 
     __slots__ = ()
 
 
 class Hypotheses(NamedTuple):
-    """What a teacher understood of a batch: any number of hypotheses for each utterance, one after another."""
+    """Hypotheses of a teacher: any number of hypotheses for each utterance, one after another."""
 
     tokens: Tensor  # [N, U] int64, padded with anything
     lens: Tensor  # [N] int64
@@ -43,7 +43,7 @@ class Hypotheses(NamedTuple):
 
 
 class Supervision(NamedTuple):
-    """All that a batch can teach; an objective says which parts it needs."""
+    """Targets of a batch; an objective declares which parts it needs."""
 
     references: References | None = None
     targets: SoftTargets | DensePosteriors | None = None
@@ -58,13 +58,13 @@ class StudentOutput(NamedTuple):
 
     log_probs: Tensor  # [B, T, V], any float type
     lens: Tensor  # [B] int64
-    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T, D]; those that a term asked for
-    passes: Mapping[Pass, "StudentOutput"] = {}  # those that a term asked for
+    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T, D]; those that a term needs
+    passes: Mapping[Pass, "StudentOutput"] = {}  # those that a term needs
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an objective must know of the models before it sees a batch.
+    """Properties of the models that an objective is built for.
 
     Attributes:
         blank_id: the blank's index in the vocabulary.
@@ -92,7 +92,7 @@ class Term(nn.Module):
     needs_targets: ClassVar[bool] = False
     needs_hypotheses: ClassVar[bool] = False
     on_inner_heads: ClassVar[bool] = True
-    """Whether it also means something for what the head says of an inner layer."""
+    """Whether it also applies to the head on an inner layer."""
 
     needs_references: bool = False
     needs_layers: tuple[int, ...] = ()
@@ -102,7 +102,7 @@ class Term(nn.Module):
     needs_arrays: tuple[str, ...] = ()
     """Named arrays of the store."""
     delay_frames: int = 0
-    """The most frames by which it lets a student answer later; so much silence follows the audio."""
+    """The most frames by which the student may be late; so much silence follows the audio."""
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """Loss summed over the batch, a float32 scalar."""
@@ -131,7 +131,7 @@ class TermSettings(Settings):
 
     @property
     def trains_blanks(self) -> bool:
-        """Whether it alone, without CTC, teaches when to say nothing."""
+        """Whether it trains blanks by itself, without CTC."""
         return True
 
     @property
@@ -165,7 +165,7 @@ def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
 
 
 def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed: bool) -> Supervision:
-    """What some rows of a batch can teach; all of them are transcribed, or none."""
+    """Targets of some rows of a batch; all of them are transcribed, or none."""
     references, targets, hypotheses = supervision.references, supervision.targets, supervision.hypotheses
     kind = References if transcribed else Untranscribed
 
@@ -200,7 +200,7 @@ def _targets_of(targets: SoftTargets | DensePosteriors, rows: Sequence[int]) -> 
 
 
 def _count(supervision: Supervision) -> int:
-    """B, which hypotheses do not say themselves."""
+    """B, which hypotheses do not hold."""
     if supervision.references is None:
         raise ValueError("rows are taken of batches with references")
     return len(supervision.references.lens)

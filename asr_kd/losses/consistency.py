@@ -1,7 +1,7 @@
-"""Consistency regularisation (CR-CTC): two views of a batch, under other masks and dropout, must say the same.
+"""Consistency regularisation (CR-CTC): two views of a batch, under other masks and dropout, must agree.
 
-Source: Yao et al. 2024 ("CR-CTC: Consistency regularization on CTC for improved speech recognition"). The model teaches
-itself: no teacher is needed. Knows tensors only.
+Source: Yao et al. 2024 ("CR-CTC: Consistency regularization on CTC for improved speech recognition"). No
+teacher is needed.
 
 Shapes: B utterances, T frames, V vocabulary.
 """
@@ -52,7 +52,7 @@ class Consistency(Term):
 
 
 class ConsistencySettings(SelfDistillationSettings):
-    """Two views of each utterance under other masks and dropout, each drawn to what the other says (CR-CTC).
+    """Two views of each utterance under other masks and dropout, each trained towards the other (CR-CTC).
 
     Needs no teacher, and a second pass a step. With λ = 0.5 and the defaults it is the paper's loss,
     ½·(CTC(a) + CTC(b)) + 0.2·½·(KL + KL). With another λ, `ctc_weight: (1 − λ) / (λ·weight)` gives both views the same

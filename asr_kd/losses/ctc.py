@@ -1,4 +1,4 @@
-"""CTC against the reference tokens (Graves 2006). Knows nothing of teachers.
+"""CTC against the reference tokens (Graves 2006).
 
 Shapes: B utterances, T frames, V vocabulary, U tokens.
 """
@@ -24,7 +24,7 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
     Args:
         log_probs: [B, T, V], any float type.
         lens: frames of each utterance, [B].
-        references: tokens without blanks; an empty reference asks for blanks only.
+        references: tokens without blanks; an empty reference stands for blanks only.
         blank_id: the blank's index in V.
 
     Returns:
@@ -35,7 +35,7 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
     return torch.nn.functional.ctc_loss(
         log_probs.float().transpose(0, 1),
         references.tokens.long(),
-        lens.long().cpu(),  # where torch wants them; those of a batch already are
+        lens.long().cpu(),  # where torch expects them; those of a batch already are
         references.lens.long().cpu(),
         blank=blank_id,
         reduction="none",

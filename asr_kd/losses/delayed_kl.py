@@ -1,9 +1,9 @@
-"""KL divergence to a teacher's posteriors that lets the student answer later than its teacher.
+"""KL divergence to a teacher's posteriors that lets the student be later than its teacher.
 
-A student that streams cannot know what its teacher saw in the future, so a delay d is chosen between a least and a
+A student that streams has no access to the future that its teacher saw, so a delay d is chosen between a least and a
 most one: for each frame, softly for each frame, for each utterance, or by a distribution that is learned along.
 Sources: Kurata & Saon 2020 (the minimum over alignments); Delayed-KD 2025 (a limited delay for streaming CTC). A fixed
-delay is `frame_kl`'s. Knows tensors only.
+delay is `frame_kl`'s.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, D delays.
 """
@@ -46,7 +46,7 @@ class DelayedKl(Term):
         mode: how a delay is chosen.
         delays: those to choose from, in frames; consecutive, at least one.
         sharpness: β.
-        selection: which of the teacher's frames are taught (m).
+        selection: which of the teacher's frames count (m).
         dilation: frames added on either side of each selected frame.
     """
 
@@ -85,7 +85,7 @@ class DelayedKl(Term):
         return self._chosen(self._divergences(targets, log_probs, mask)).sum()
 
     def _divergences(self, targets: SoftTargets | DensePosteriors, log_probs: Tensor, mask: Tensor) -> Tensor:
-        """K of each delay, [D, B, Q]; 0 at frames that are not taught."""
+        """K of each delay, [D, B, Q]; 0 at frames that do not count."""
         return delayed_divergences(targets, log_probs, self.delays).masked_fill(~mask, 0.0)
 
     def _chosen(self, divergences: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class DelayedKl(Term):
 
 
 class DelayedKlSettings(TermSettings):
-    """KL to the teacher's posteriors, each frame answered at one of several delays.
+    """KL to the teacher's posteriors, each frame at one of several delays.
 
     Attributes:
         mode: how the delay is chosen. `minimum`: the best of each frame; `soft_minimum`: delays of a frame weighted by
@@ -112,7 +112,7 @@ class DelayedKlSettings(TermSettings):
         min_delay_frames: the least delay to choose from, in output frames.
         max_delay_frames: the largest delay to choose from; so much silence follows the audio.
         sharpness: of `soft_minimum` (β): 0 weighs all delays alike, a large one is `minimum`.
-        selection: teach all frames, or those where the teacher does not say blank.
+        selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
     """
 

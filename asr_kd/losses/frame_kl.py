@@ -1,7 +1,7 @@
 """Frame-level KL divergence to a teacher's posteriors, on selected frames and with a fixed delay.
 
 Sources: Hinton 2015 (KL, temperature); Tian 2022 and Hilmes 2025 (blank elimination and its symmetric widening);
-a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020. Knows tensors only.
+a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame.
 """
@@ -22,13 +22,13 @@ Selection = Literal["all", "nonblank"]
 
 
 def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Selection, dilation: int) -> Tensor:
-    """Which of the teacher's frames are taught.
+    """Which of the teacher's frames count.
 
     Args:
         argmax: the teacher's most probable tokens, [B, Q].
         lens: the teacher's frames, [B].
         blank_id: the blank's index.
-        selection: every frame, or those where the teacher does not say blank.
+        selection: every frame, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected one; 0 is pure blank elimination.
 
     Returns:
@@ -111,7 +111,7 @@ def delayed_divergences(
     if temperature != 1.0:
         raise TrainingError(
             f"temperature {temperature:g} with stored soft targets",
-            expected="temperature 1: the stored tail's total says nothing about its softened weight",
+            expected="temperature 1: the stored tail's total does not determine its softened weight",
             remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
         )
     return delayed_sparse_kl(targets.posteriors, log_probs, delays)
@@ -122,11 +122,11 @@ class FrameKl(Term):
 
     Args:
         blank_id: the blank's index in the vocabulary.
-        selection: which of the teacher's frames are taught (m).
+        selection: which of the teacher's frames count (m).
         dilation: frames added on either side of each selected frame.
-        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+        delay_frames: the teacher's frame t is compared with the student's frame t + delay.
         temperature: softens both sides; other than 1 needs dense targets, because a stored tail's total does not
-            say what the tail would weigh once softened.
+            determine its weight once softened.
     """
 
     needs_targets = True
@@ -165,9 +165,9 @@ class FrameKlSettings(TermSettings):
     """KL to the teacher's posteriors, frame by frame.
 
     Attributes:
-        selection: teach all frames, or those where the teacher does not say blank.
+        selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: the student answers that many output frames after its teacher.
+        delay_frames: the student is that many output frames later than its teacher.
         temperature: softens both sides; other than 1 needs `targets: dense`.
     """
 

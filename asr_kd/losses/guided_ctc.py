@@ -1,7 +1,7 @@
 """Guided CTC: the student's spikes are pulled onto the frames where its teacher has them.
 
 Source: Kurata & Audhkhasi 2019 ("Guiding CTC posterior spike timings for improved posterior fusion and knowledge
-distillation"), with the logarithm of the posterior, as in CTC itself. Knows tensors only.
+distillation"), with the logarithm of the posterior, as in CTC itself.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary.
 """
@@ -21,11 +21,11 @@ from asr_kd.posteriors.types import DensePosteriors
 class GuidedCtc(Term):
     """−Σ_t 1[argmax q_t ≠ ∅] · log p_{t+delay}(argmax q_t), summed over the batch.
 
-    Nothing is asked of frames where the teacher says blank, so it stands beside CTC or a KL that trains them.
+    Frames where the best token is blank do not count, so it stands beside CTC or a KL that trains them.
 
     Args:
         blank_id: the blank's index in the vocabulary.
-        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+        delay_frames: the teacher's frame t is compared with the student's frame t + delay.
     """
 
     needs_targets = True
@@ -51,17 +51,17 @@ class GuidedCtc(Term):
         check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
         targets = without_padding(targets)
         guide = teacher_argmax(targets)
-        answered = log_probs[:, self.delay_frames : self.delay_frames + guide.shape[1]]
-        said = answered.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB).gather(-1, guide[..., None]).squeeze(-1)
+        shifted = log_probs[:, self.delay_frames : self.delay_frames + guide.shape[1]]
+        spiked = shifted.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB).gather(-1, guide[..., None]).squeeze(-1)
         spikes = select_frames(guide, targets.lens, self.blank_id, "nonblank", dilation=0)
-        return -said.masked_fill(~spikes, 0.0).sum()
+        return -spiked.masked_fill(~spikes, 0.0).sum()
 
 
 class GuidedCtcSettings(TermSettings):
     """The student's spikes on its teacher's.
 
     Attributes:
-        delay_frames: the student answers that many output frames after its teacher.
+        delay_frames: the student is that many output frames later than its teacher.
     """
 
     term: ClassVar[type[Term]] = GuidedCtc
@@ -70,7 +70,7 @@ class GuidedCtcSettings(TermSettings):
 
     @property
     def trains_blanks(self) -> bool:
-        """It says nothing about them."""
+        """Blanks do not count."""
         return False
 
     def build(self, shape: Shape) -> Term:

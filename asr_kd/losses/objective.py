@@ -1,8 +1,7 @@
 """The weighted sum of objectives.
 
 L = ((1 − λ)·CTC + λ·Σ_i w_i·D_i) / frames; λ is 1 for utterances without a transcript. Every term is summed over the
-batch and divided by the same number, the global batch's student frames, so that λ means the same for any batch. Knows
-tensors only.
+batch and divided by the same number, the global batch's student frames, so that λ means the same for any batch.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -119,10 +118,10 @@ class Objective(nn.Module):
         """The weighted sum of some terms, and each of them unweighted, divided by the frames."""
         nothing = torch.zeros((), device=student.log_probs.device)
         weighted, parts = [], dict.fromkeys(names, nothing)
-        for weights, heard, taught in self._groups(student, supervision):
+        for weights, output, targets in self._groups(student, supervision):
             for name in names:
                 if name in weights:
-                    part = self.terms[name](heard, taught) / num_frames
+                    part = self.terms[name](output, targets) / num_frames
                     weighted.append(weights[name] * part)
                     parts[name] = parts[name] + part
         return torch.stack(weighted).sum() if weighted else nothing, parts
@@ -138,8 +137,8 @@ class Objective(nn.Module):
         rest = sorted(set(range(len(student.lens))) - set(without))
         if rest:
             yield self.weights, student_of(student, rest), supervision_of(supervision, rest, transcribed=True)
-        heard, taught = student_of(student, without), supervision_of(supervision, without, transcribed=False)
-        yield self._untranscribed, heard, taught
+        output, targets = student_of(student, without), supervision_of(supervision, without, transcribed=False)
+        yield self._untranscribed, output, targets
 
     def _check_complete(self, supervision: Supervision) -> None:
         if self.needs_references and supervision.references is None:

@@ -1,9 +1,9 @@
-"""KL divergence between what teacher and student say of each token of the reference, wherever they say it.
+"""KL divergence between teacher and student for each token of the reference, wherever each model emits it.
 
 Posteriors are averaged over the frames that each model itself gives to a token, by forward–backward over the reference;
-so *what* is said is compared, not *when*, and a student that streams may be as late as it needs to be. Source: an
+so the tokens are compared, not their times, and a student that streams may be as late as it needs to be. Source: an
 unpublished comparison on LibriSpeech-100 in which it was the best of several objectives; the occupancies are Graves
-2006. Knows tensors only.
+2006.
 
 Shapes: B utterances, T frames, V vocabulary, U tokens, K kept entries of a token.
 """
@@ -24,7 +24,7 @@ class PooledKl(Term):
     """Σ_u KL(q̄_u ‖ p̄_u) with q̄_u = Σ_t γ_ut·q_t / Σ_t γ_ut, and p̄_u alike by the student's own γ.
 
     γ are constants in the gradient. A token that one of both cannot align adds nothing. Blanks between tokens are not
-    taught, so it stands beside CTC or a KL that trains them.
+    compared, so it stands beside CTC or a KL that trains them.
 
     With stored targets q̄ is the store's array `pooled`, [B, U, K, 2]: token and probability of each entry, what is
     missing to 1 the tail; all zero where the teacher could not align. With dense ones it is computed here.
@@ -50,19 +50,19 @@ class PooledKl(Term):
         references, targets = supervision.references, supervision.targets
         if references is None or targets is None:
             raise ValueError("pooled KL needs references and a teacher's posteriors")
-        said, aligned = self._pool(student.log_probs, student.lens, references)
+        student_pooled, aligned = self._pool(student.log_probs, student.lens, references)
         if isinstance(targets, DensePosteriors):
-            if targets.log_probs.shape[-1] != said.shape[-1]:
+            if targets.log_probs.shape[-1] != student_pooled.shape[-1]:
                 raise TrainingError(
-                    f"the teacher has {targets.log_probs.shape[-1]} symbols, the student {said.shape[-1]}",
+                    f"the teacher has {targets.log_probs.shape[-1]} symbols, the student {student_pooled.shape[-1]}",
                     expected="one vocabulary",
                 )
-            taught, known = self._pool(targets.log_probs, targets.lens, references)
-            divergence = dense_kl(taught, said)
+            teacher_pooled, known = self._pool(targets.log_probs, targets.lens, references)
+            divergence = dense_kl(teacher_pooled, student_pooled)
         else:
-            stored = _stored(supervision, said.shape[1])
+            stored = _stored(supervision, student_pooled.shape[1])
             known = stored.probs[..., 0] > 0
-            divergence = sparse_kl(stored, said)
+            divergence = sparse_kl(stored, student_pooled)
         return divergence.masked_fill(~(aligned & known), 0.0).sum()
 
     def _pool(self, log_probs: Tensor, lens: Tensor, references: References) -> tuple[Tensor, Tensor]:
@@ -92,7 +92,7 @@ def _stored(supervision: Supervision, num_tokens: int) -> SparsePosteriors:
 
 
 class PooledKlSettings(TermSettings):
-    """KL to the teacher's posteriors of each token of the transcript, pooled over the frames where it is said."""
+    """KL to the teacher's posteriors of each token of the transcript, pooled over its frames."""
 
     term: ClassVar[type[Term]] = PooledKl
 

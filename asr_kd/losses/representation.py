@@ -2,7 +2,7 @@
 
 Sources: Romero et al. 2015 (FitNets: a regression to a hidden layer through a learned map); Shim et al. 2023 and
 icefall's MVQ-KD (the same for streaming speech recognition, where hidden states gave the largest gains). The
-projections belong to the objective and are dropped after training. Knows tensors only.
+projections belong to the objective and are dropped after training.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, D width of the student, D' of the teacher.
 """
@@ -35,13 +35,13 @@ class Representation(Term):
     """1/P · Σ_pairs Σ_t d(W·h_{t+delay} + b, z_t), summed over the batch.
 
     h is the student's layer, z the teacher's, P the number of pairs, and d the mean of the squared differences over D'
-    (mse) or 1 − cos. Every frame of the teacher is taught, blanks too.
+    (mse) or 1 − cos. Every frame of the teacher counts, blanks too.
 
     Args:
         pairs: layers.
         width, teacher_width: D and D'.
         distance: d.
-        delay_frames: the student answers for the teacher's frame t at its own frame t + delay.
+        delay_frames: the teacher's frame t is compared with the student's frame t + delay.
     """
 
     needs_targets = True  # their lengths are the teacher's frames
@@ -65,7 +65,7 @@ class Representation(Term):
         """
         targets = supervision.targets
         if targets is None:
-            raise ValueError("representation needs soft targets: they say how many frames the teacher has")
+            raise ValueError("representation needs soft targets: their lengths are the teacher's")
         check_lengths(student.lens, targets.lens, student.log_probs.shape[1], self.delay_frames)
         frames = int(targets.lens.max()) if targets.lens.numel() else 0
         apart = [
@@ -79,10 +79,10 @@ class Representation(Term):
         return torch.stack(apart).masked_fill(~valid, 0.0).sum() / len(self.pairs)
 
     def _projected(self, projection: nn.Module, hidden: Tensor, frames: int) -> Tensor:
-        """The student's answers in the teacher's space, [B, Q, D'] float32."""
-        answered = hidden[:, self.delay_frames : self.delay_frames + frames]
+        """The student's layer in the teacher's space, [B, Q, D'] float32."""
+        shifted = hidden[:, self.delay_frames : self.delay_frames + frames]
         with precision_of(hidden):
-            projected: Tensor = projection(answered)
+            projected: Tensor = projection(shifted)
         return projected.float()
 
     def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
@@ -108,7 +108,7 @@ class RepresentationSettings(TermSettings):
     Attributes:
         pairs: layers, [student's, teacher's], each counted from 1.
         distance: `mse`: the mean squared difference; `cosine`: 1 − cos of the angle.
-        delay_frames: the student answers that many output frames after its teacher.
+        delay_frames: the student is that many output frames later than its teacher.
     """
 
     term: ClassVar[type[Term]] = Representation
@@ -128,7 +128,7 @@ class RepresentationSettings(TermSettings):
         return tuple(sorted({pair.teacher for pair in self.pairs}))
 
     def incompatibility(self, shape: Shape) -> str | None:
-        """A layer that one of the two does not have, or a teacher whose layers nobody sees."""
+        """A layer that one of the two does not have, or a teacher without accessible layers."""
         if shape.teacher_layers is None or shape.teacher_width is None:
             return "needs a teacher that is one model of this project's own, trained here or `local:`"
         for pair in self.pairs:
@@ -141,5 +141,5 @@ class RepresentationSettings(TermSettings):
     def build(self, shape: Shape) -> Term:
         """The objective."""
         if shape.teacher_width is None:
-            raise ValueError("representation needs to know the teacher's width")
+            raise ValueError("representation needs the teacher's width")
         return Representation(self.pairs, shape.width, shape.teacher_width, self.distance, self.delay_frames)

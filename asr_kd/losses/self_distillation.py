@@ -26,7 +26,7 @@ class SelfDistillationSettings(TermSettings):
 
     @property
     def trains_blanks(self) -> bool:
-        """Not without CTC: nobody would have taught the other pass, and passes that agree may say anything."""
+        """Not without CTC: the other pass would be untrained, and passes that agree may be wrong."""
         return self.needs_references
 
     @property

@@ -2,7 +2,7 @@
 
 Source: Takashima 2019 ("Investigation of sequence-level knowledge distillation methods for CTC acoustic models");
 with one hypothesis of weight 1 it is training on pseudo-labels (distil-whisper). Hypotheses are text, so teacher and
-student may differ in vocabulary, frame rate and kind. Knows tensors only.
+student may differ in vocabulary, frame rate and kind.
 
 Shapes: B utterances, T frames, V vocabulary, N hypotheses of the whole batch, U tokens.
 """
@@ -52,8 +52,8 @@ class SequenceCtc(Term):
         weights, rows = normalised_weights(hypotheses, num_utterances), hypotheses.rows
         # One of weight 0 counts as empty, which is always possible: 0 · ∞ would be NaN, in the gradient at least.
         references = References(hypotheses.tokens, hypotheses.lens.masked_fill(weights == 0, 0))
-        heard = log_probs[rows.to(log_probs.device, non_blocking=True)]
-        losses = ctc_losses(heard, lens[rows.to(lens.device)], references, self.blank_id)
+        repeated = log_probs[rows.to(log_probs.device, non_blocking=True)]
+        losses = ctc_losses(repeated, lens[rows.to(lens.device)], references, self.blank_id)
         return (weights.to(losses.device, non_blocking=True) * losses).sum()
 
 
@@ -63,7 +63,7 @@ class SequenceSettings(TermSettings):
     Attributes:
         hypotheses: of an utterance, the best so many.
         score_temperature: weights are the softmax of the hypotheses' scores divided by this.
-        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
+        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are left out (a
             fraction); None teaches all.
     """
 

@@ -25,11 +25,11 @@ class ObjectiveSettings(Settings):
     frame_kl: FrameKlSettings | None = None
     """KL to its posteriors, frame by frame, with a fixed delay."""
     delayed_kl: DelayedKlSettings | None = None
-    """KL to its posteriors, each frame answered at one of several delays."""
+    """KL to its posteriors, each frame at one of several delays."""
     guided_ctc: GuidedCtcSettings | None = None
     """The student's spikes on its own."""
     pooled_kl: PooledKlSettings | None = None
-    """KL to its posteriors of each token, pooled over the frames where it is said."""
+    """KL to its posteriors of each token, pooled over its frames."""
     sequence: SequenceSettings | None = None
     """CTC against its hypotheses, weighted."""
     consistency: ConsistencySettings | None = None
@@ -59,14 +59,14 @@ class DistillSettings(Settings):
         level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
             vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on
             about hypotheses.
-        selection: teach all frames, or those where the teacher does not say blank.
+        selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: the student answers that many output frames after its teacher.
+        delay_frames: the student is that many output frames later than its teacher.
         temperature: softens both sides; other than 1 needs `targets: dense`.
         targets: from the store, or dense posteriors from a teacher that runs along.
         hypotheses: of an utterance, the best so many.
         score_temperature: weights are the softmax of the hypotheses' scores divided by this.
-        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are not taught (a
+        max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are left out (a
             fraction); None teaches all.
         objectives: a weighted sum of objectives, instead of the one that the keys from `level` on describe.
         inner_heads: what the heads at `train.inner_layers` learn from: transcripts and teacher, or one of them.
@@ -148,7 +148,7 @@ class DistillSettings(Settings):
     def _check_objectives(self, objectives: ObjectiveSettings) -> None:
         if not objectives.chosen:
             raise ValueError(f"objectives is empty; known: {', '.join(type(objectives).model_fields)}")
-        # What stands at its default says nothing: a resolved recipe has every key.
+        # Values at their default do not count: a resolved recipe has every key.
         fields = type(self).model_fields
         both = sorted(name for name in self.one_objective if getattr(self, name) != fields[name].default)
         if both:

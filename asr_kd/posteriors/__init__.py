@@ -1,7 +1,4 @@
-"""Frame posteriors, dense and sparse: what every other room passes around.
-
-Knows tensors only: nothing of models, files or losses.
-"""
+"""Frame posteriors, dense and sparse."""
 
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
 

@@ -76,9 +76,9 @@ class _CrossEntropies(torch.autograd.Function):
         frames = tokens.shape[1]
         outside, cross = [], []
         for delay in delays:
-            answered = student[:, delay : delay + frames]
-            outside.append((answered + apart).logsumexp(-1))
-            cross.append(-(probs * answered.gather(-1, tokens)).sum(-1).addcmul_(tail, outside[-1]))
+            shifted = student[:, delay : delay + frames]
+            outside.append((shifted + apart).logsumexp(-1))
+            cross.append(-(probs * shifted.gather(-1, tokens)).sum(-1).addcmul_(tail, outside[-1]))
         ctx.delays, ctx.dtype = delays, log_probs.dtype
         ctx.save_for_backward(student, tokens, probs, tail, apart, *outside)
         return torch.stack(cross)

@@ -1,7 +1,4 @@
-"""Where frames lie in time, and which frames of two grids belong together: by their centres, never by their index.
-
-Knows times only: nothing of posteriors or models.
-"""
+"""Where frames lie in time, and which frames of two grids belong together: by their centres, never by their index."""
 
 from dataclasses import dataclass
 from fractions import Fraction

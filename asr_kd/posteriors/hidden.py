@@ -1,7 +1,7 @@
 """Hidden states of a teacher as they are stored: 8 bits a channel, with a scale for each channel of an utterance.
 
 Rounding changes the layers of a trained teacher (AN4, 144 channels) by 0.5 % of their length; one scale for all would
-by 0.8 to 1.2 %. The worst error is half a step, 1/254 of the channel's largest value. Knows tensors only.
+by 0.8 to 1.2 %. The worst error is half a step, 1/254 of the channel's largest value.
 
 Shapes: T frames, D' width of the teacher.
 """

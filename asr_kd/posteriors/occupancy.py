@@ -21,7 +21,7 @@ LEAST_LOG_PROB = -100.0
 
 @torch.no_grad()
 def occupancy(log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tensor, blank_id: int) -> Tensor:
-    """γ_ut = P(frame t says token u of the reference | reference, posteriors), in float32 and without gradient.
+    """γ_ut = P(frame t belongs to token u of the reference | reference, posteriors), in float32 and without gradient.
 
     Args:
         log_probs: [B, T, V], any float type; normalised here.
@@ -51,15 +51,15 @@ def occupancy(log_probs: Tensor, lens: Tensor, tokens: Tensor, token_lens: Tenso
     backward = backward.gather(2, states[:, None].expand_as(backward))
     labels = torch.full((batch, 2 * num_tokens + 1), blank_id, device=tokens.device)
     labels[:, 1::2] = tokens
-    said = normalised.gather(2, labels[:, None].expand(-1, num_frames, -1))  # counted on both sides
+    own = normalised.gather(2, labels[:, None].expand(-1, num_frames, -1))  # counted on both sides
     inside = frame_mask(2 * token_lens + 1, 2 * num_tokens + 1)[:, None] & frame_mask(lens, num_frames)[..., None]
-    together = torch.where(inside, forward + backward - said, -torch.inf).softmax(-1)
+    together = torch.where(inside, forward + backward - own, -torch.inf).softmax(-1)
     reachable = inside & (cost != torch.inf)[:, None, None]
     return torch.where(reachable, together, 0.0)[..., 1::2].transpose(1, 2)
 
 
 def pooled_log_probs(log_probs: Tensor, occupied: Tensor) -> Tensor:
-    """log (Σ_t γ_ut · p_t / Σ_t γ_ut): what is said, on average, over the frames of each token.
+    """log (Σ_t γ_ut · p_t / Σ_t γ_ut): the mean posterior over the frames of each token.
 
     Args:
         log_probs: [B, T, V], any float type; normalised here; the gradient goes through them.

@@ -32,13 +32,13 @@ class Fidelity(Settings):
     kl: float
     """KL(teacher ‖ stored) over the stored entries and the tail: what rounding and collapsing cost."""
     tail_divergence: float
-    """What the teacher says inside the tail beyond its mass, apart: KL to a flat tail of that mass."""
+    """Divergence inside the tail: KL of the teacher's tail to a flat one of the same mass."""
     argmax_agreement: float
     teacher_entropy: float
     blank_share: float
     """Frames where the teacher's most probable token is the blank."""
     layer_error: float | None = None
-    """Of hidden layers, where they are stored: length of what rounding changed by length of what was heard."""
+    """Of hidden layers, where they are stored: norm of the rounding error by norm of the layers."""
 
 
 def measure_fidelity(
@@ -50,9 +50,9 @@ def measure_fidelity(
     stride = max(1, len(stored) // settings.fidelity_utterances)
     sample = stored[::stride][: settings.fidelity_utterances]
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    for listener, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
+    for assigned, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
-        dense, hidden = hear(listener, waveforms, settings.layers)
+        dense, hidden = hear(assigned, waveforms, settings.layers)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
@@ -106,9 +106,9 @@ def compare(log_probs: torch.Tensor, stored: SparsePosteriors, blank_id: int) ->
 def compare_layers(store: Store, utterance_id: str, variant: str, hidden: Mapping[int, torch.Tensor]) -> torch.Tensor:
     """Squared lengths of what rounding changed in a stored utterance's layers [T, D'] each, and of all, [2] float64."""
     squares = torch.zeros(2, dtype=torch.float64)
-    for layer, heard in hidden.items():
+    for layer, states in hidden.items():
         stored = read_layer(store, layer, utterance_id, variant)
-        theirs = heard[: len(stored)].double().cpu()
+        theirs = states[: len(stored)].double().cpu()
         squares += torch.stack([(stored - theirs).square().sum(), theirs.square().sum()])
     return squares
 

@@ -1,4 +1,4 @@
-"""The file that says what a folder of targets is: read once, for stores of any kind. Knows no kind."""
+"""Index of a folder of targets of any kind."""
 
 import json
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class IndexForm(Generic[S]):
 
 
 def read_index(place: Storage, form: IndexForm[S]) -> S:
-    """What a folder says of itself.
+    """Read the index of a folder.
 
     Raises:
         TargetsError: not such a folder, of another version, or its index is damaged.

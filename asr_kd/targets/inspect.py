@@ -1,7 +1,4 @@
-"""What a store holds, in numbers for people, and whether it is whole. Changes nothing.
-
-Knows stores, not teachers: what needs the teacher stands in the fidelity report.
-"""
+"""What a store holds, in numbers for people, and whether it is whole. Changes nothing."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

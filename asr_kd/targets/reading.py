@@ -1,6 +1,6 @@
 """Audio read ahead by several threads while the device computes, in an order that does not depend on them.
 
-What cannot be read travels on with the reason. Knows files and variants, nothing of teachers or shards.
+What cannot be read travels on with the reason.
 
 Threads, not processes: libsndfile decodes without Python's lock, so two threads read twice as much as one, and there
 is no reader that could be killed alone.
@@ -39,7 +39,7 @@ def read_batches(
 
     Args:
         batches: what to read.
-        variants: each utterance is wanted in all of these.
+        variants: each utterance is read in all of these.
         readers: threads; 0 reads in between, in the caller's own.
 
     Raises:
@@ -58,7 +58,7 @@ def read_batches(
                 yield [future.result() for future in waiting.popleft()]
         while waiting:
             yield [future.result() for future in waiting.popleft()]
-    finally:  # also when the caller stops in the middle: nothing is read that nobody wants
+    finally:  # also when the caller stops in the middle: nothing more is read
         pool.shutdown(wait=True, cancel_futures=True)
 
 
@@ -67,4 +67,4 @@ def _read(utterance: Utterance, variants: Sequence[Variant]) -> Reading:
         waveform = read_utterance(utterance)
     except AudioError as error:
         return Reading(utterance, (), str(error))
-    return Reading(utterance, tuple(variant.hear(waveform, utterance.id) for variant in variants))
+    return Reading(utterance, tuple(variant.apply(waveform, utterance.id) for variant in variants))

@@ -1,6 +1,6 @@
 """A folder of soft targets: what it belongs to, its shards, and random access by utterance and variant.
 
-`store.json` says which teacher, vocabulary and settings the targets come from; every shard stands in it with its
+`store.json` states which teacher, vocabulary and settings the targets come from; every shard stands in it with its
 SHA-256. Opening refuses what does not match, by name.
 """
 
@@ -36,8 +36,8 @@ class TeacherIdentity(Settings):
     sha256: str
     """Of its weights."""
     folds: tuple[str, ...] = ()
-    """Weights of the teachers of folds, each of which labelled the speakers that it never heard; none: one labelled
-    all."""
+    """Weights of the teachers of folds, each of which labelled the speakers outside its training set; none: one
+    labelled all."""
 
 
 class VocabularyIdentity(Settings):
@@ -65,7 +65,7 @@ class PosteriorShardEntry(ShardEntry):
 
 
 class StoreInfo(StoreIndex):
-    """What `store.json` says."""
+    """Content of `store.json`."""
 
     format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
     version: Literal[3] = 3
@@ -75,7 +75,7 @@ class StoreInfo(StoreIndex):
     frame_offset_ms: float
     """Centre of frame 0, from the start of the audio."""
     features: dict[str, Any]
-    """What the teacher hears of the audio; plain data."""
+    """The teacher's feature extraction; plain data."""
     epsilon: float
     max_entries: int
     certain_blank: float
@@ -83,7 +83,7 @@ class StoreInfo(StoreIndex):
     """Steps of an angle in which probabilities are kept; see `packing`."""
     variants: tuple[str, ...]
     perturbed: dict[str, dict[str, Any]] = Field(default={})
-    """What was done to the sound of variants that are not as recorded, by name; plain data."""
+    """Augmentation of the variants that are not as recorded, by name; plain data."""
     manifest_sha256: str
     """Of ids and durations, see `plan.manifest_sha256`."""
     transcripts_sha256: str | None = None
@@ -107,7 +107,7 @@ class StoreInfo(StoreIndex):
         wanted = sorted({FRAMES, *names})
         if not all(name in shard.parts for shard in self.shards for name in wanted):
             return None
-        others = {"shards", "transcripts_sha256", "layers"}  # of these the hashes of parts say what matters
+        others = {"shards", "transcripts_sha256", "layers"}  # the hashes of parts cover them
         parts = [[shard.first_id, *(shard.parts[name] for name in wanted)] for shard in self.shards]
         return sha256_of([self.model_dump(mode="json", exclude=others), wanted, parts])
 
@@ -134,7 +134,7 @@ class StoreInfo(StoreIndex):
 
 
 def read_info(folder: Path | str | Storage) -> StoreInfo:
-    """What a store's folder says of itself.
+    """Read the index of a store.
 
     Raises:
         TargetsError: not a store, of another version, or its index is damaged.
@@ -148,7 +148,7 @@ def read_info(folder: Path | str | Storage) -> StoreInfo:
 class Store:
     """Soft targets by utterance and variant; made by `Store.open`.
 
-    Shards are opened when first asked for, their SHA-256 is checked then, and only the asked part is read. May be
+    Shards are opened at first use and their SHA-256 is checked then. May be
     handed to other processes: each opens its own files.
     """
 
@@ -232,7 +232,7 @@ class Store:
 
         Args:
             utterance_id: as in the manifest.
-            variant: which perturbed audio; see `info.variants`.
+            variant: which augmented copy; see `info.variants`.
             num_frames: frames that the student has for the same audio; None does not compare.
 
         Returns:

@@ -1,7 +1,4 @@
-"""The variants of an utterance that a teacher labels and a student trains on: which sound each is, to the sample.
-
-Knows speeds and perturbations, no teacher and no store.
-"""
+"""Augmented copies of an utterance that a teacher labels and a student trains on, equal to the sample."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -14,7 +11,7 @@ from asr_kd.features.waveform_augment import Sound, augment_waveform
 
 
 class Variant(NamedTuple):
-    """One way to hear an utterance."""
+    """An augmented copy of an utterance."""
 
     speed: float
     version: str = ""
@@ -29,15 +26,15 @@ class Variant(NamedTuple):
 
     @property
     def words(self) -> str:
-        """How people call it."""
+        """Description for messages."""
         return f"at speed {self.speed:g}" + (f", {self.version}" if self.version else "")
 
-    def hear(self, waveform: Tensor, utterance_id: str) -> Tensor:
+    def apply(self, waveform: Tensor, utterance_id: str) -> Tensor:
         """A recorded waveform [S] in this variant; what is drawn depends on the id and the variant alone."""
-        heard = speed_perturb(waveform, self.speed)
+        changed = speed_perturb(waveform, self.speed)
         if self.sound is None:
-            return heard
-        return augment_waveform(heard, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
+            return changed
+        return augment_waveform(changed, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
 
 
 def variant_name(speed: float, version: str = "") -> str:
@@ -49,6 +46,6 @@ def variant_of(speed: float, version: str, sounds: Mapping[str, Sound]) -> Varia
     """A variant by name.
 
     Raises:
-        KeyError: nobody said what that version sounds like.
+        KeyError: there is no augmentation of that name.
     """
     return Variant(speed, version, sounds[version] if version else None)

@@ -215,7 +215,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def _waveform(self, draw: Draw) -> Tensor:
         utterance = self.utterances[draw.row]
         variant = variant_of(draw.speed, draw.version, self._versions)
-        return variant.hear(read_utterance(utterance), utterance.id)
+        return variant.apply(read_utterance(utterance), utterance.id)
 
     def _voices(self, row: int, generator: torch.Generator) -> list[Tensor]:
         """Some other utterances for babble; one that cannot be read is named when it has its own turn."""

@@ -131,7 +131,7 @@ def test_what_it_needs_follows_from_its_weights():
     assert term_of().needs_references
     assert not term_of(ctc_weight=0.0).needs_references
     assert not term_of().on_inner_heads
-    assert isinstance(term_of().lesson, FrameKl)
+    assert isinstance(term_of().kl, FrameKl)
     with pytest.raises(ValueError, match="full-context pass"):
         term_of()(heard(passes()[0]), SUPERVISION)
 

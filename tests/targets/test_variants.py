@@ -31,12 +31,12 @@ def perturbed(settings) -> TargetSettings:
 @pytest.mark.parametrize("version", SOUNDS)
 def test_a_variant_depends_on_utterance_and_name_alone_and_keeps_its_length(corpus, version):
     waveform = read_utterance(corpus[0])
-    one, same = (variant_of(0.9, version, SOUNDS).hear(waveform, "u0") for _ in range(2))
+    one, same = (variant_of(0.9, version, SOUNDS).apply(waveform, "u0") for _ in range(2))
     assert torch.equal(one, same)
     assert one.shape == speed_perturb(waveform, 0.9).shape
     assert not torch.equal(one, speed_perturb(waveform, 0.9))
-    assert not torch.equal(one, variant_of(0.9, version, SOUNDS).hear(waveform, "u1"))
-    assert torch.equal(Variant(0.9).hear(waveform, "u0"), speed_perturb(waveform, 0.9))
+    assert not torch.equal(one, variant_of(0.9, version, SOUNDS).apply(waveform, "u1"))
+    assert torch.equal(Variant(0.9).apply(waveform, "u0"), speed_perturb(waveform, 0.9))
 
 
 def test_every_version_is_stored_at_every_speed_and_is_of_what_the_teacher_heard(tmp_path, corpus, perturbed):
@@ -47,7 +47,7 @@ def test_every_version_is_stored_at_every_speed_and_is_of_what_the_teacher_heard
     assert store.info.variants == names
     assert store.info.perturbed["far"]["room_share"] == 1.0
     for variant in perturbed.heard:
-        waveform = variant.hear(read_utterance(corpus[4]), corpus[4].id)
+        waveform = variant.apply(read_utterance(corpus[4]), corpus[4].id)
         dense = listen(teacher, [waveform])
         stored = store.read(corpus[4].id, variant.name, int(dense.lens[0]))
         kept, _ = partition_log_probs(dense.log_probs, type(stored)(*(part[None] for part in stored)))
@@ -75,7 +75,7 @@ def test_readers_give_every_variant(corpus, perturbed):
     for item in items:
         whole = read_utterance(item.utterance)
         for waveform, variant in zip(item.waveforms, perturbed.heard, strict=True):
-            assert torch.equal(waveform, variant.hear(whole, item.utterance.id))
+            assert torch.equal(waveform, variant.apply(whole, item.utterance.id))
 
 
 @pytest.mark.parametrize("name", ["Noisy", "a-b", "", "a b"])
