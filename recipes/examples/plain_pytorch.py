@@ -1,9 +1,9 @@
-"""Our soft targets and losses in a PyTorch loop of your own, with a model of your own.
+"""Train a model of your own with stored soft targets and the losses of asr-kd, in plain PyTorch.
 
-    asr-kd run recipes/Synthetic/synthetic.yaml      # or any recipe: makes manifests/ and targets/teacher/
+    asr-kd run recipes/Synthetic/synthetic.yaml      # or any recipe: writes manifests/ and targets/teacher/
     python recipes/examples/plain_pytorch.py exp/synthetic --epochs 3
 
-Ends with a model in memory: saving, a dev set and a learning rate that falls are yours.
+The program ends with a model in memory. Saving, a dev set and a learning-rate schedule are left out.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from asr_kd.text.vocabulary import Vocabulary
 
 
 class OwnModel(torch.nn.Module):
-    """Anything that gives a frame every 40 ms: here seven 10 ms frames stacked every fourth, and a GRU."""
+    """Any model with one frame every 40 ms: here seven 10 ms frames, stacked every fourth, and a GRU."""
 
     def __init__(self, vocab_size: int) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class OwnModel(torch.nn.Module):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("work_dir", type=Path, help="of a recipe that has run as far as extract")
+parser.add_argument("work_dir", type=Path, help="of a recipe that has run up to extract")
 parser.add_argument("--epochs", type=int, default=3)
 arguments = parser.parse_args()
 torch.manual_seed(1)

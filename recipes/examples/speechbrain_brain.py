@@ -1,9 +1,9 @@
-"""Our soft targets and losses in a speechbrain Brain of your own, with a model of your own.
+"""Train a model of your own with stored soft targets and the losses of asr-kd, in a speechbrain Brain.
 
-    asr-kd run recipes/Synthetic/synthetic.yaml      # or any recipe: makes manifests/ and targets/teacher/
+    asr-kd run recipes/Synthetic/synthetic.yaml      # or any recipe: writes manifests/ and targets/teacher/
     python recipes/examples/speechbrain_brain.py exp/synthetic --epochs 3
 
-Ends with a model in memory: saving, a dev set and a learning rate that falls are yours.
+The program ends with a model in memory. Saving, a dev set and a learning-rate schedule are left out.
 """
 
 import argparse
@@ -36,7 +36,7 @@ class Student(sb.Brain):
 
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("work_dir", type=Path, help="of a recipe that has run as far as extract")
+parser.add_argument("work_dir", type=Path, help="of a recipe that has run up to extract")
 parser.add_argument("--epochs", type=int, default=3)
 arguments = parser.parse_args()
 torch.manual_seed(1)
