@@ -1,4 +1,4 @@
-"""What the server counts, as Prometheus reads it. The only file that imports prometheus_client."""
+"""Metrics of the server in Prometheus' format. Only this file imports prometheus_client."""
 
 import importlib
 
@@ -36,9 +36,9 @@ class Metrics:
 
     @property
     def content_type(self) -> str:
-        """Of `text`."""
+        """Content type of `text`."""
         return str(self._client.exposition.CONTENT_TYPE_PLAIN_0_0_4)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         return bytes(self._client.generate_latest(self._registry))

@@ -1,7 +1,4 @@
-"""What the server answers to plain HTTP: the page and its parts, health, metrics, and who may connect from where.
-
-Knows requests as a path and headers; not how they travel.
-"""
+"""Responses to plain HTTP requests (the page, health, metrics), and the check of origins."""
 
 import ipaddress
 from collections.abc import Mapping, Sequence
@@ -33,11 +30,11 @@ SAFE = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-"""Headers of every answer."""
+"""Headers of every response."""
 
 
 class Answer(NamedTuple):
-    """To a request that is no websocket."""
+    """Response to a request that is no websocket."""
 
     status: int
     content_type: str
@@ -46,12 +43,12 @@ class Answer(NamedTuple):
 
 
 def plain(status: int, text: str) -> Answer:
-    """A line of text."""
+    """Return a response of one line of text."""
     return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
 
 def page(path: str) -> Answer | None:
-    """A part of the page; None when the path names none."""
+    """Return a part of the page; None for other paths."""
     if path not in PAGES:
         return None
     name, content_type = PAGES[path]
@@ -59,16 +56,16 @@ def page(path: str) -> Answer | None:
 
 
 def allowed_origin(origin: str | None, local: tuple[str, int], tls: bool, others: Sequence[str]) -> bool:
-    """Whether a page from `origin` may open a stream.
+    """Return whether a page from `origin` may open a stream.
 
-    Our own page has the address that the connection came in at. Its Host header says nothing: a foreign page whose
-    name was pointed at this machine would send a fitting one.
+    Our own page has the address of our side of the connection. The Host header proves nothing: a foreign page whose
+    name resolves to this machine sends a matching one.
 
     Args:
-        origin: the header; None from clients that are no browsers.
+        origin: the header; None from clients other than browsers.
         local: address and port of our side of the connection.
         tls: whether the connection is encrypted.
-        others: origins that are allowed besides.
+        others: further allowed origins.
     """
     if origin is None or origin.rstrip("/") in {other.rstrip("/") for other in others}:
         return True

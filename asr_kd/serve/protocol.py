@@ -1,7 +1,4 @@
-"""What clients and server say to each other: parsed strictly, refused with a reason. README.md describes it.
-
-Knows texts and bytes; nothing of sockets or models.
-"""
+"""Messages between clients and server: parsed strictly, refused with a reason. README.md describes them."""
 
 import json
 from typing import Any, Literal
@@ -16,7 +13,7 @@ from asr_kd.runtime.streaming import Utterance, check_samples
 
 PROTOCOL = 1
 LONGEST_TEXT = 4_096
-"""Bytes of a text message; audio comes in binary ones."""
+"""Longest text message, in bytes; audio is sent in binary messages."""
 
 CLOSE_CODES = {
     "malformed": 1007,
@@ -32,7 +29,7 @@ CLOSE_CODES = {
     "busy": 1013,
     "internal": 1011,
 }
-"""Why a stream is refused or ended, and the code (RFC 6455) its connection is closed with."""
+"""Reason of a refusal or end → code (RFC 6455) with which the connection is closed."""
 
 
 class Refusal(Exception):
@@ -40,8 +37,8 @@ class Refusal(Exception):
 
     Args:
         code: a key of `CLOSE_CODES`.
-        message: what was found and what is expected, for people.
-        finishes: whether what was sent so far is still decoded and answered.
+        message: what was found and what is expected.
+        finishes: whether audio sent so far is still decoded and its results are sent.
     """
 
     def __init__(self, code: str, message: str, *, finishes: bool = False) -> None:
@@ -50,12 +47,12 @@ class Refusal(Exception):
 
     @property
     def close_code(self) -> int:
-        """Of the connection."""
+        """Code with which the connection is closed."""
         return CLOSE_CODES[self.code]
 
 
 class Start(Settings):
-    """The first message: what will be sent."""
+    """The first message: sample rate, encoding and token."""
 
     type: Literal["start"]
     protocol: Literal[1] = 1
@@ -65,7 +62,7 @@ class Start(Settings):
 
 
 def parse_start(message: str | bytes) -> Start:
-    """The first message of a client.
+    """Parse the first message of a client.
 
     Raises:
         Refusal: it is another one, or another sample rate.
@@ -84,7 +81,7 @@ def parse_start(message: str | bytes) -> Start:
 
 
 def parse_end(message: str) -> None:
-    """The only text message after the first.
+    """Parse the only text message after the first.
 
     Raises:
         Refusal: it is another one.
@@ -106,7 +103,7 @@ def _parse_object(message: str) -> dict[str, Any]:
 
 
 def samples_of(message: bytes, encoding: str) -> np.ndarray:
-    """Binary audio as float32 [S] in [−1, 1], little-endian, one channel.
+    """Return binary audio as float32 [S] in [−1, 1]; little-endian, one channel.
 
     Raises:
         Refusal: not a whole number of samples, or floats that are not audio.
@@ -125,7 +122,7 @@ def samples_of(message: bytes, encoding: str) -> np.ndarray:
 
 
 def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:
-    """The stream is open."""
+    """Message: the stream is open."""
     return _message(
         "ready", protocol=PROTOCOL, model=model, sample_rate=SAMPLE_RATE, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms,
         limits=limits,
@@ -133,12 +130,12 @@ def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str
 
 
 def partial_message(text: str, decoded_seconds: float, lag_seconds: float) -> str:
-    """The utterance that goes on, which may yet change."""
+    """Message: text of the current utterance, which may change."""
     return _message("partial", text=text, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
 
 
 def final_message(utterance: Utterance, decoded_seconds: float, lag_seconds: float) -> str:
-    """An utterance that has ended and will not change."""
+    """Message: an ended utterance, which does not change."""
     words = [
         {
             "word": word.text,
@@ -149,22 +146,22 @@ def final_message(utterance: Utterance, decoded_seconds: float, lag_seconds: flo
         for word in utterance.words
     ]
     start, end = round(utterance.start_seconds, 3), round(utterance.end_seconds, 3)
-    said = {"text": utterance.text, "words": words, "start": start, "end": end, "rule": utterance.rule}
-    return _message("final", **said, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
+    fields = {"text": utterance.text, "words": words, "start": start, "end": end, "rule": utterance.rule}
+    return _message("final", **fields, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
 
 
 def done_message(seconds: float) -> str:
-    """All that was sent has been answered."""
+    """Message: all results were sent."""
     return _message("done", seconds=round(seconds, 3))
 
 
 def stopping_message(seconds: float) -> str:
-    """The server will finish this stream in so many seconds."""
+    """Message: the server will finish this stream in so many seconds."""
     return _message("stopping", seconds=seconds)
 
 
 def error_message(refusal: Refusal) -> str:
-    """The stream ends here."""
+    """Message: why the stream ends."""
     return _message("error", code=refusal.code, message=refusal.message)
 
 

@@ -1,8 +1,8 @@
-"""Brings together what all streams have waiting: one step of the model for everyone whose chunk is complete.
+"""Scheduler: one step of the model for all streams with a complete chunk.
 
-The event loop hands packets over and gets progress back; features, model and decoding run in one thread beside it.
-Nobody waits for a batch to fill: a step takes whoever is ready, so batches grow with the load by themselves. Each
-stream has one chunk a round, the longest waiting first: a file that comes at once takes no more than a microphone.
+The event loop passes packets on and receives progress; features, model and decoding run in one thread beside it. A step
+takes the streams that are ready and waits for no others, so batches grow with the load. Each stream gets one chunk per
+round, the longest waiting first, so a file sent at once takes no more than a microphone.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 
 LOAD_SECONDS = 2.0
-"""Over which the load is averaged."""
+"""Time over which the load is averaged."""
 
 
 class Progress(NamedTuple):
-    """What a round brought for one stream."""
+    """Result of a round for one stream."""
 
     partial: str
     ended: list[Utterance]
@@ -40,11 +40,11 @@ class Progress(NamedTuple):
 
 
 class LiveStream:
-    """One client's stream. The loop owns its packets; the round that holds it owns the rest.
+    """One client's stream. The event loop owns its packets; the current round owns the rest.
 
     Args:
         stream: cut at endpoints.
-        tell: called on the loop with what each round brought.
+        tell: called on the loop with the result of each round.
     """
 
     def __init__(self, stream: StreamingRecognizer, tell: Callable[[Progress], None]) -> None:
@@ -61,11 +61,11 @@ class LiveStream:
 
     @property
     def has_work(self) -> bool:
-        """Whether a round would do something for it: a chunk is there, or the end. Asked between rounds."""
+        """Whether a complete chunk or the end is queued; read between rounds."""
         return not self.done and (self.ends or self.pending_samples >= self.missing_samples)
 
     def take_packets(self) -> None:
-        """Hand the packets of a chunk to the next round."""
+        """Pass the packets of a chunk to the next round."""
         wanted = self.missing_samples
         while self.packets and wanted > 0:
             packet = self.packets.popleft()
@@ -74,7 +74,7 @@ class LiveStream:
             wanted -= len(packet[0])
 
     def hear(self) -> None:
-        """Features of what was handed over; in the thread."""
+        """Queue the packets that were passed on; runs in the thread."""
         if self._taken:
             packets, arrivals = zip(*self._taken, strict=True)
             self._taken = []
@@ -85,10 +85,10 @@ class LiveStream:
             self._completed_at = self.ends_at
 
     def progress(self, all_is_said: bool) -> Progress:
-        """What can be said after a round; in the thread.
+        """Return the result after a round; runs in the thread.
 
         Args:
-            all_is_said: the stream has ended and nothing of it waits.
+            all_is_said: the stream has ended and no audio of it is queued.
         """
         decoded, lag = self.stream.decoded_seconds, time.monotonic() - self._completed_at
         if not all_is_said:
@@ -103,8 +103,8 @@ class Scheduler:
 
     Args:
         recognizer: of a streaming model.
-        settings: limits, and where utterances end.
-        metrics: what is counted.
+        settings: limits and endpoint rules.
+        metrics: of the server.
     """
 
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, metrics: Metrics) -> None:
@@ -118,7 +118,7 @@ class Scheduler:
 
     @property
     def load(self) -> float:
-        """How long serving everyone takes, in chunks: above 1 streams fall behind. Fades while nobody says anything."""
+        """Time of a round for all streams, in chunks; above 1 streams fall behind. It decays without active streams."""
         return self._load * math.exp((self._measured_at - time.monotonic()) / LOAD_SECONDS)
 
     @property
@@ -127,18 +127,18 @@ class Scheduler:
         return len(self._live)
 
     def open(self, tell: Callable[[Progress], None]) -> LiveStream:
-        """A new stream."""
+        """Open a stream."""
         live = LiveStream(self._recognizer.stream(self._settings.endpoint, cut_at_endpoints=True), tell)
         self._live[live] = None
         return live
 
     def close(self, live: LiveStream) -> None:
-        """Forget a stream, finished or not."""
+        """Close a stream, finished or not."""
         live.done = True
         self._live.pop(live, None)
 
     async def put(self, live: LiveStream, samples: np.ndarray) -> None:
-        """Hand over a packet; waits while too much is pending, which keeps the client's next packets in the network."""
+        """Queue a packet; waits while too much audio is queued, which keeps further packets in the network."""
         await live.room.wait()
         live.packets.append((samples, time.monotonic()))
         live.received_samples += len(samples)
@@ -149,13 +149,13 @@ class Scheduler:
                 live.room.clear()
 
     def end(self, live: LiveStream) -> None:
-        """No packets follow; `tell` will hear of `done`."""
+        """End a stream; `tell` is called with `done` later."""
         if not live.ends:
             live.ends, live.ends_at = True, time.monotonic()
             self._work.set()
 
     async def run(self) -> None:
-        """Work until cancelled."""
+        """Run rounds until cancelled."""
         loop = asyncio.get_running_loop()
         await loop.run_in_executor(self._thread, self._warm_up)
         try:
@@ -173,7 +173,7 @@ class Scheduler:
             self._thread.shutdown(wait=True)
 
     def _warm_up(self) -> None:
-        """The first steps of a model allocate and plan; no client should wait for that."""
+        """Run the first steps of the model, which are slow, before clients connect."""
         for streams in {1, 2, self._settings.max_batch}:
             opened = [self._recognizer.stream() for _ in range(streams)]
             for stream in opened:
@@ -181,7 +181,7 @@ class Scheduler:
             step_together([stream for stream in opened if stream.is_ready])
 
     def _choose(self) -> list[LiveStream]:
-        """Streams of the next round, with their packets; they move to the end of the queue."""
+        """Choose the streams of the next round and move them to the end of the queue."""
         chosen = [live for live in self._live if live.has_work][: self._settings.max_batch]
         for live in chosen:
             self._live[live] = self._live.pop(live)
@@ -189,13 +189,13 @@ class Scheduler:
         return chosen
 
     def _make_room(self, served: list[LiveStream]) -> None:
-        """Let those go on whose packets are used up, or are too few for a chunk."""
+        """Accept packets again from streams whose queue is short."""
         for live in served:
             if live.pending_samples <= self._settings.pending_seconds * SAMPLE_RATE / 2 or not live.has_work:
                 live.room.set()
 
     def _round(self, chosen: list[LiveStream]) -> list[tuple[LiveStream, Progress]]:
-        """In the thread: features of all, one step, texts of all. Trouble of one is told to that one."""
+        """Run a round in the thread; an error of one stream affects that stream only."""
         for live in chosen:
             live.hear()
         ready = [live for live in chosen if live.stream.is_ready]
@@ -222,7 +222,7 @@ class Scheduler:
         live.tell(progress)
 
     def _measure(self, seconds: float, served: int) -> None:
-        """The load: a round's time for everyone who has something to say, averaged over time."""
+        """Update the load: time of a round for all streams with queued audio, averaged over time."""
         everyone = max(sum(live.has_work for live in self._live), served) / max(served, 1)
         now = time.monotonic()
         kept = math.exp((self._measured_at - now) / LOAD_SECONDS)
@@ -235,5 +235,5 @@ def _refused(message: str) -> Progress:
 
 
 def _plain(error: CheckpointError) -> str:
-    """Without the place of the model on this machine, which is nobody's business."""
+    """The error without the model's path on this machine."""
     return error.found

@@ -1,7 +1,4 @@
-"""One client from its first message to its last: what it may do, what it is told, and how it ends.
-
-Knows messages and streams; not how they travel: a connection is anything that receives, sends and closes.
-"""
+"""The session of one client, from its first message to its last. A connection is an object of `Connection`."""
 
 import asyncio
 import hmac
@@ -19,26 +16,26 @@ from asr_kd.serve.scheduler import LiveStream, Progress, Scheduler
 from asr_kd.serve.settings import ServeSettings
 
 MOST_UNSENT = 64
-"""Messages that wait for a client; more are not made: it is not heard while it does not read."""
+"""Most messages that wait for a client; while they do, its audio is not read."""
 
 BURST_SECONDS = 10.0
-"""Of messages at the allowed rate that may come at once."""
+"""Messages of so many seconds at the allowed rate may arrive at once."""
 
 
 class Connection(Protocol):
     """A client's websocket."""
 
     async def receive(self) -> str | bytes | None:
-        """The next message; None when the client has gone."""
+        """Receive the next message; None when the client has gone."""
 
     async def send(self, message: str) -> bool:
         """Send, waiting until the client's side takes it; False when it has gone."""
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye."""
+        """Close with a code and a reason."""
 
     def abort(self) -> None:
-        """Drop it without a word."""
+        """Drop the connection at once."""
 
 
 class Gone(Exception):
@@ -46,7 +43,7 @@ class Gone(Exception):
 
 
 class Outbox:
-    """What a client will be told. A newer partial replaces one that was not sent; finals all stay."""
+    """Messages to a client. A newer partial replaces an unsent one; finals are all kept."""
 
     def __init__(self) -> None:
         self._finals: deque[str] = deque()
@@ -57,7 +54,7 @@ class Outbox:
         self.empty.set()
 
     def add(self, message: str, *, partial: bool = False) -> None:
-        """To be sent; a final makes the partial before it void."""
+        """Queue a message; a final removes the partial before it."""
         self._partial = message if partial else None
         if not partial:
             self._finals.append(message)
@@ -94,14 +91,14 @@ class Outbox:
 
 
 class Session:
-    """A client that was let in.
+    """Session of an accepted client.
 
     Args:
         connection: its websocket.
-        scheduler: hears it.
+        scheduler: runs the model.
         settings: its limits.
-        metrics: what is counted.
-        model: the model's name, for people.
+        metrics: of the server.
+        model: name of the model.
     """
 
     def __init__(
@@ -117,11 +114,11 @@ class Session:
         self._allowed, self._counted_at = settings.messages_per_second * BURST_SECONDS, time.monotonic()
 
     async def run(self, authorized: bool, refusal: Refusal | None) -> None:
-        """From the first message to the last.
+        """Run the session.
 
         Args:
-            authorized: it gave the token already, or none is asked for.
-            refusal: why it is turned away at once.
+            authorized: whether the token was given in the request.
+            refusal: why the client is refused at once.
         """
         live = None
         try:
@@ -140,11 +137,11 @@ class Session:
                 self._scheduler.close(live)
 
     def finish(self) -> None:
-        """The server stops: what was sent is still answered."""
+        """Finish because the server stops; results of audio sent so far are still delivered."""
         self._stopping.set()
 
     def announce(self, message: str) -> None:
-        """Tell the client something."""
+        """Queue a message to the client."""
         self._outbox.add(message)
 
     # -- the client's messages ---------------------------------------------------------------------------
@@ -161,7 +158,7 @@ class Session:
         self._encoding = start.encoding
 
     async def _converse(self, live: LiveStream) -> None:
-        """Listen and answer until everything is said.
+        """Receive audio and send results until the stream has ended.
 
         Raises:
             Refusal, Gone: why it ended otherwise.
@@ -183,7 +180,7 @@ class Session:
             await asyncio.gather(writer, return_exceptions=True)
 
     async def _first_of(self, listening: Coroutine[Any, Any, None], writer: "asyncio.Task[None]") -> Refusal | None:
-        """Listen until the client ends, the server stops or something is wrong; what was wrong."""
+        """Receive until the client ends, the server stops or an error occurs; return the error."""
         try:
             await _either(listening, writer, self._ended, self._stopping.wait())
         except Refusal as refused:
@@ -218,7 +215,7 @@ class Session:
         return message
 
     def _count(self) -> None:
-        """Let a message through, or refuse: a bucket that fills at the allowed rate."""
+        """Count a message against the allowed rate (token bucket)."""
         rate, now = self._settings.messages_per_second, time.monotonic()
         self._allowed = min(self._allowed + (now - self._counted_at) * rate, rate * BURST_SECONDS) - 1
         self._counted_at = now
@@ -235,7 +232,7 @@ class Session:
         return protocol.ready_message(self._model, chunk_ms, LOOKAHEAD_MS, limits)
 
     def _forward(self, progress: Progress) -> None:
-        """What a round brought; on the loop."""
+        """Queue messages for the result of a round; runs on the loop."""
         if progress.refusal is not None and not self._ended.done():
             self._ended.set_exception(progress.refusal)
             return
@@ -249,13 +246,13 @@ class Session:
             self._outbox.add(text, partial=True)
 
     async def _answered(self, live: LiveStream) -> None:
-        """Everything is decoded and sent."""
+        """Wait until all results are sent."""
         await asyncio.shield(self._ended)
         self._outbox.add(protocol.done_message(live.received_samples / SAMPLE_RATE))
         await self._outbox.empty.wait()
 
     async def _say_goodbye(self, refused: Refusal) -> None:
-        if refused.code == "not-reading":  # it would not hear
+        if refused.code == "not-reading":  # it would not read the message
             self._connection.abort()
             return
         try:
@@ -286,5 +283,5 @@ async def _either(main: Coroutine[Any, Any, Any], *others: Any) -> None:
 
 
 def same_secret(given: str, expected: str) -> bool:
-    """Compare without saying by the time it takes how much was right."""
+    """Compare in constant time."""
     return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))
