@@ -3,6 +3,7 @@
 import json
 import pickle
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,3 +305,12 @@ def test_the_index_says_where_the_targets_come_from(folder, teacher: FakeTeacher
     assert (info.epsilon, info.max_entries, info.levels) == (0.005, 8, TargetSettings().levels)
     assert (info.frame_shift_ms, info.frame_offset_ms) == (40.0, 20.0)
     assert info.bytes_per_frame == sum(p.stat().st_size for p in folder.glob("*.safetensors")) / info.frames
+
+
+def test_the_committed_store_is_whole_and_takes_at_most_a_byte_a_frame():
+    folder = Path(__file__).parents[2] / "recipes/AN4/weights/targets"
+    store = Store.open(folder)
+    store.verify()
+    assert store.info.bytes_per_frame <= 1.0
+    frames = [len(store.read(name, variant).tokens) for name in store.ids() for variant in store.info.variants]
+    assert sum(frames) == store.info.frames
