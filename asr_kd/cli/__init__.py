@@ -6,7 +6,7 @@ way in.
 
 from asr_kd.cli import stages  # isort: split
 
-from asr_kd.cli import compare, data, export, hypotheses, lm, manifests, score, serve, sweep, targets
+from asr_kd.cli import compare, data, export, hypotheses, lm, manifests, pseudo_label, score, serve, sweep, targets
 from asr_kd.cli.app import app
 from asr_kd.cli.entry import main
 
@@ -19,6 +19,7 @@ __all__ = [
     "lm",
     "main",
     "manifests",
+    "pseudo_label",
     "score",
     "serve",
     "stages",

@@ -37,7 +37,7 @@ def import_for(
         TargetsError: the source cannot be read or does not fit.
         CorpusError: the target is neither, or the recipe's corpus is not prepared.
     """
-    utterances, written, vocabulary = _open(target, normalizer)
+    utterances, written, vocabulary = open_target(target, normalizer)
     report = import_hypotheses(source, utterances, folder, written, form, min_coverage)
     lines = report.lines()
     if vocabulary is not None:
@@ -50,7 +50,15 @@ def import_for(
     return lines
 
 
-def _open(target: Path, normalizer: Normalizer | None) -> tuple[Sequence[Utterance], Normalizer, Vocabulary | None]:
+def open_target(
+    target: Path, normalizer: Normalizer | None
+) -> tuple[Sequence[Utterance], Normalizer, Vocabulary | None]:
+    """Utterances, normalizer and vocabulary of a recipe's training set, or of a manifest, which has no vocabulary.
+
+    Raises:
+        CorpusError: neither, or the corpus is not prepared.
+        RecipeError: the recipe has another normalizer.
+    """
     if target.suffix in (".yaml", ".yml"):
         recipe = load_recipe(target, [])
         if normalizer is not None and normalizer != recipe.vocabulary.normalizer:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
@@ -168,6 +169,51 @@ def _info(
         settings={},
         planned_shards=1,
     )
+
+
+def store_labels(
+    folder: Path | str,
+    texts: Mapping[str, str],
+    utterances: Sequence[Utterance],
+    source: str,
+    source_sha256: str,
+    normalizer: Normalizer,
+    settings: Settings,
+) -> None:
+    """Store pseudo-labels, one text an utterance, as hypotheses that students read; an earlier result is replaced.
+
+    Utterances without a label are listed in quarantine.jsonl.
+
+    Args:
+        folder: a path or a URL.
+        texts: utterance id → label, under the normalizer.
+        utterances: of the manifest.
+        source: name of the model.
+        source_sha256: of its weights.
+        normalizer: of the texts.
+        settings: how the labels were made.
+
+    Raises:
+        TargetsError: the folder holds hypotheses of another kind, or cannot be written.
+    """
+    place = open_storage(folder)
+    if HYPOTHESES_INDEX in place.sizes() and read_hypotheses_info(place).source.kind != "pseudo-labels":
+        raise TargetsError(
+            "holds other hypotheses", where=str(place), expected="another folder", remedy="Choose another --into"
+        )
+    plain = settings.model_dump(mode="json")
+    info = HypothesesInfo(
+        source=HypothesesSource(kind="pseudo-labels", name=source, sha256=source_sha256),
+        normalizer=normalizer,
+        manifest_sha256=manifest_sha256(utterances),
+        settings=plain,
+        planned_shards=1,
+    )
+    missing = [u for u in utterances if u.id not in texts]
+    left_out = [
+        QuarantineEntry(id=u.id, path=str(u.audio), reason="no pseudo-label passed the filters") for u in missing
+    ]
+    _write(place, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out)
 
 
 def _refuse_a_teachers(place: Storage) -> None:

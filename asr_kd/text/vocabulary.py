@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import zip_longest
+from itertools import pairwise, zip_longest
 from pathlib import Path
 
 from asr_kd.errors import VocabularyError
@@ -21,6 +21,11 @@ BLANK = "<blk>"
 
 WORD_SEPARATOR = "▁"
 """U+2581, which the client prints as a space."""
+
+
+def min_ctc_frames(tokens: Sequence[int]) -> int:
+    """Frames that CTC needs at least to emit these tokens: one each, and a blank between equal neighbours."""
+    return len(tokens) + sum(first == second for first, second in pairwise(tokens))
 
 
 @dataclass(frozen=True)

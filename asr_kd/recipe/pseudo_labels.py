@@ -1,0 +1,121 @@
+"""`asr-kd pseudo-label`: transcribe a recipe's training set or a manifest with Whisper, filter, and store the result.
+
+The folder holds the hypotheses that students read (`students.NAME.hypotheses`), the raw transcripts of each model below
+`transcripts/`, and `filters.json` with the yield of every filter.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.features.fbank import SAMPLE_RATE, num_frames
+from asr_kd.models.subsampling import output_len
+from asr_kd.progress import Progress
+from asr_kd.recipe.hypotheses import open_target
+from asr_kd.targets.importing import store_labels
+from asr_kd.targets.pseudo_labelling import (
+    PREFIX,
+    Alphabet,
+    PseudoLabelled,
+    PseudoLabelSettings,
+    ScoreReadings,
+    ctc_reading_scorer,
+    make_pseudo_labels,
+)
+from asr_kd.targets.sharding import EVERYTHING, Share
+from asr_kd.targets.transcripts import read_transcripts, transcribe_manifest
+from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.settings import TeacherSource
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription, open_transcriber
+from asr_kd.text.normalize import Normalizer
+from asr_kd.text.vocabulary import min_ctc_frames
+
+FILTERS = "filters.json"
+
+
+def pseudo_label(
+    target: Path,
+    settings: PseudoLabelSettings,
+    folder: Path,
+    progress: Progress,
+    normalizer: Normalizer | None = None,
+    share: Share = EVERYTHING,
+    should_stop: Callable[[], bool] = lambda: False,
+    threads: int = 1,
+    device: str = "cpu",
+) -> list[str]:
+    """Transcribe, choose readings, filter, and store; return the report's lines.
+
+    Args:
+        target: a recipe whose corpus is prepared, or a manifest.
+        settings: model, readings, filters.
+        folder: where to put everything.
+        progress: for messages and progress bars.
+        normalizer: for a manifest; a recipe has its own.
+        share: the part of the transcribing that this process does; labels are made when all shares are done.
+        should_stop: called between utterances.
+        threads: of CTranslate2.
+        device: cpu or cuda.
+
+    Raises:
+        TargetsError: too much is filtered out, or a folder holds something else.
+        StoppedEarly: `should_stop` returned true; finished shards are kept.
+    """
+    utterances, written, vocabulary = open_target(target, normalizer)
+    transcripts = []
+    for number, source in enumerate(filter(None, (settings.source, settings.agree_with)), start=1):
+        transcriber = open_transcriber(
+            TranscriberSettings(
+                source.removeprefix(PREFIX), settings.language, settings.beam, settings.compute_type, threads, device
+            )
+        )
+        place = folder / "transcripts" / str(number)
+        report = transcribe_manifest(
+            transcriber,
+            utterances,
+            place,
+            share,
+            should_stop,
+            lambda done, total, source=source: progress.update(source, done, total, "s of audio"),  # type: ignore[misc]
+        )
+        if not report.complete:
+            return [f"{report.share_line()}. Run the command without --share when all shares are done"]
+        transcripts.append(read_transcripts(place))
+    info, first = transcripts[0]
+    second: dict[str, Transcription] | None = transcripts[1][1] if len(transcripts) > 1 else None
+    alphabet = Alphabet(written, vocabulary, _fits_ctc, settings.language or "en")
+    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, _scorer(settings, written))
+    store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, written, settings)
+    (folder / FILTERS).write_text(_as_json(labelled), encoding="utf-8")
+    return _lines(labelled, folder)
+
+
+def _scorer(settings: PseudoLabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
+    if settings.reading_model is None:
+        return None
+    teacher = open_teacher_source(TeacherSource(source=settings.reading_model))
+    return ctc_reading_scorer(teacher, normalizer, read_utterance)
+
+
+def _fits_ctc(tokens: Sequence[int], utterance: Utterance) -> bool:
+    return min_ctc_frames(tokens) <= output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
+
+
+def _as_json(labelled: PseudoLabelled) -> str:
+    content = {
+        "steps": [asdict(step) for step in labelled.report.steps],
+        "removed": dict(labelled.report.removed),
+        "from_transcripts": labelled.from_transcripts,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _lines(labelled: PseudoLabelled, folder: Path) -> list[str]:
+    lines = labelled.report.lines() if labelled.report.steps else []
+    if labelled.from_transcripts:
+        lines.append(f"{labelled.from_transcripts} utterances keep their own transcripts (transcript_share)")
+    lines.append(f"{len(labelled.texts)} pseudo-labels: {folder}; name it in a student: hypotheses: {folder}")
+    return lines

@@ -1,0 +1,166 @@
+"""Transcripts of a manifest by an external recognizer, stored as it wrote them, with its measures.
+
+Made by the extraction engine: sharded, resumable, several workers. Filters and readings come later, so a threshold can
+change without transcribing again.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import TargetsError
+from asr_kd.targets.index import IndexForm, read_index
+from asr_kd.targets.reading import Reading, read_batches
+from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind
+from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
+from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.variants import Variant
+from asr_kd.teachers.whisper_transcriber import Transcription, WhisperTranscriber
+
+TRANSCRIPTS_INDEX = "transcripts.json"
+FORMAT, FORMAT_VERSION = "asr-kd transcripts", 1
+TRANSCRIBE_AGAIN = "Transcribe again into an empty folder"
+SHARD_SECONDS = 600.0
+"""Audio a shard: what an interruption can cost."""
+READERS = 2
+MAX_QUARANTINE_SHARE = 0.01
+
+
+class TranscriptsInfo(StoreIndex):
+    """Content of `transcripts.json`."""
+
+    format: Literal["asr-kd transcripts"] = "asr-kd transcripts"
+    version: Literal[1] = 1
+    model: str
+    model_sha256: str
+    settings: dict[str, Any]
+    """Of the decoding; plain data."""
+    manifest_sha256: str
+
+
+def _read_info(storage: Storage) -> TranscriptsInfo:
+    form = IndexForm(
+        TRANSCRIPTS_INDEX,
+        FORMAT,
+        FORMAT_VERSION,
+        TranscriptsInfo,
+        "transcripts",
+        made_by="`asr-kd pseudo-label`",
+        make_again=TRANSCRIBE_AGAIN,
+    )
+    return read_index(storage, form)
+
+
+TRANSCRIPTS = StoreKind(TRANSCRIPTS_INDEX, ".jsonl", ShardEntry, _read_info, "transcripts", TRANSCRIBE_AGAIN)
+
+
+def transcribe_manifest(
+    transcriber: WhisperTranscriber,
+    utterances: Sequence[Utterance],
+    folder: Path | str,
+    share: Share = EVERYTHING,
+    should_stop: Callable[[], bool] = lambda: False,
+    progress: Callable[[float, float], None] = lambda done, total: None,
+) -> ShardReport:
+    """Transcribe every utterance, resuming where an earlier call stopped.
+
+    Args:
+        transcriber: an opened model.
+        utterances: each id once.
+        folder: of the transcripts, a path or a URL.
+        share: the shards that this worker makes.
+        should_stop: called between utterances.
+        progress: called with seconds of audio done and in all.
+
+    Raises:
+        TargetsError: the folder holds transcripts of another model, manifest or decoding, or too many utterances
+            cannot be read.
+        StoppedEarly: `should_stop` returned true; finished shards are kept.
+    """
+    if not utterances:
+        raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
+    plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=SHARD_SECONDS))
+    storage = open_storage(folder)
+    info = TranscriptsInfo(
+        model=Path(transcriber.settings.source).name,
+        model_sha256=transcriber.sha256,
+        settings={
+            "language": transcriber.settings.language,
+            "beam": transcriber.settings.beam,
+            "compute_type": transcriber.settings.compute_type,
+        },
+        manifest_sha256=manifest_sha256(utterances),
+        planned_shards=len(plan),
+    )
+
+    def make(shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
+        rows: list[dict[str, Any]] = []
+        quarantine: list[QuarantineEntry] = []
+        batches = [[utterance] for utterance in shard.utterances]
+        with closing(read_batches(batches, (Variant(1.0),), READERS)) as read:
+            for (item,) in read:
+                hooks.before()
+                _transcribe(transcriber, item, rows, quarantine)
+                hooks.after(quarantine, item.utterance.duration)
+        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+        digest = hashlib.sha256(content).hexdigest()
+        entry = ShardEntry(file=f"{shard.name}.jsonl", sha256=digest, utterances=len(rows))
+        return MadeShard(content, entry, quarantine)
+
+    manifest = ShardManifest(TRANSCRIPTS, storage, info, plan)
+    engine = ShardedExtraction(
+        manifest, plan, share, make, len(utterances), MAX_QUARANTINE_SHARE, should_stop, progress
+    )
+    report, _ = engine.run()
+    return report
+
+
+def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Transcription]]:
+    """Read stored transcripts, by utterance id, and what the index says of them.
+
+    Raises:
+        TargetsError: not such a folder, unfinished, or a shard is missing or damaged.
+    """
+    storage = open_storage(folder)
+    info = _read_info(storage)
+    if not info.complete:
+        raise TargetsError(
+            f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
+            where=str(storage),
+            remedy="Run the same command again; it resumes where it stopped",
+        )
+    found: dict[str, Transcription] = {}
+    for shard in info.shards:
+        try:
+            content = storage.read(shard.file)
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise TargetsError(
+                f"{shard.file} is missing or damaged",
+                expected=f"the SHA-256 in {TRANSCRIPTS_INDEX}",
+                where=str(storage),
+                remedy="Run the command that made it again",
+            )
+        for line in content.splitlines():
+            row = json.loads(line)
+            id_ = row.pop("id")
+            found[id_] = Transcription(**row)
+    return info, found
+
+
+def _transcribe(
+    transcriber: WhisperTranscriber, item: Reading, rows: list[dict[str, Any]], quarantine: list[QuarantineEntry]
+) -> None:
+    utterance = item.utterance
+    if item.problem is not None:
+        quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=item.problem))
+        return
+    rows.append({"id": utterance.id, **asdict(transcriber.transcribe(item.waveforms[0]))})

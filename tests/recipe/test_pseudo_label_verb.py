@@ -1,0 +1,123 @@
+"""`asr-kd pseudo-label` end to end, with a stand-in for Whisper; the real model where it is at hand."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.progress import SILENT
+from asr_kd.recipe import pseudo_labels
+from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
+from asr_kd.targets.hypotheses import HypothesisStore
+from asr_kd.targets.label_filters import LabelFilters
+from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription
+from tests.helpers.corpus_layouts import write_audio
+
+SETTINGS = PseudoLabelSettings(source="whisper:base", filters=LabelFilters(max_characters_per_second=100.0))
+
+
+class FakeWhisper:
+    """Writes the same for every utterance, a hallucination for the third."""
+
+    def __init__(self, settings: TranscriberSettings) -> None:
+        self.settings, self.sha256, self.calls = settings, settings.source[0] * 64, 0
+
+    def transcribe(self, waveform) -> Transcription:
+        self.calls += 1
+        hallucinated = self.calls == 3
+        text = "Thank you. " * 20 if hallucinated else "Enter 42."
+        return Transcription(text, -0.3, 0.1, 9.0 if hallucinated else 1.1, 0.0, "en", 1.0)
+
+
+@pytest.fixture
+def whisper(monkeypatch) -> list[FakeWhisper]:
+    opened: list[FakeWhisper] = []
+
+    def open_fake(settings):
+        opened.append(FakeWhisper(settings))
+        return opened[-1]
+
+    monkeypatch.setattr(pseudo_labels, "open_transcriber", open_fake)
+    return opened
+
+
+@pytest.fixture
+def manifest(tmp_path) -> Path:
+    utterances = []
+    for index in range(5):
+        path = tmp_path / f"u{index}.wav"
+        write_audio(path, 2.0)
+        utterances.append(Utterance(f"u{index}", path, 2.0, "ENTER FORTY TWO", "someone"))
+    write_manifest(tmp_path / "train.jsonl", utterances)
+    return tmp_path / "train.jsonl"
+
+
+def test_labels_are_stored_and_the_yield_of_every_filter_is_reported(manifest, whisper, tmp_path):
+    lines = pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
+    store = HypothesisStore.open(tmp_path / "labels", "librispeech")
+    assert [item.text for item in store["u0"]] == ["ENTER FORTY TWO"]
+    assert "u2" not in store
+    report = json.loads((tmp_path / "labels" / FILTERS).read_text())
+    assert report["removed"] == {"u2": "max_compression_ratio"}
+    assert report["steps"][0]["wer"] > 1.0
+    assert report["steps"][-1]["wer"] == 0.0
+    assert any("max_compression_ratio" in line for line in lines)
+
+
+def test_another_threshold_transcribes_nothing_again(manifest, whisper, tmp_path):
+    pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
+    loose = LabelFilters(max_compression_ratio=None, max_repeats=None, max_characters_per_second=None)
+    pseudo_label(manifest, SETTINGS.model_copy(update={"filters": loose}), tmp_path / "labels", SILENT)
+    assert "u2" in HypothesisStore.open(tmp_path / "labels")
+    assert [model.calls for model in whisper] == [5, 0]
+
+
+def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
+    pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
+    with pytest.raises(TargetsError, match="differ in settings"):
+        pseudo_label(manifest, SETTINGS.model_copy(update={"beam": 1}), tmp_path / "labels", SILENT)
+
+
+def test_a_stop_keeps_finished_shards_and_the_same_call_resumes(manifest, whisper, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.targets.transcripts.SHARD_SECONDS", 2.0)
+    with pytest.raises(StoppedEarly):
+        pseudo_label(
+            manifest, SETTINGS, tmp_path / "labels", SILENT, should_stop=lambda: bool(whisper) and whisper[0].calls >= 2
+        )
+    pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
+    assert [model.calls for model in whisper] == [2, 3]
+
+
+def test_two_models_are_compared(manifest, whisper, tmp_path):
+    filters = LabelFilters(max_disagreement=0.0, max_characters_per_second=None)
+    settings = SETTINGS.model_copy(update={"agree_with": "whisper:tiny", "filters": filters})
+    pseudo_label(manifest, settings, tmp_path / "labels", SILENT)
+    assert [model.settings.source for model in whisper] == ["base", "tiny"]
+    assert len(HypothesisStore.open(tmp_path / "labels")) == 4
+
+
+@pytest.mark.corpora
+def test_real_whisper_on_real_speech(tmp_path):
+    models, corpora = (os.environ.get(name) for name in ("ASR_KD_MODELS", "ASR_KD_CORPORA"))
+    model = Path(models or "") / "whisper-tiny.en-ct2"
+    chapters = sorted(Path(corpora or "").glob("LibriSpeech/dev-clean/*/*")) if corpora else []
+    if models is None or not model.is_dir() or not chapters:
+        pytest.skip("needs Whisper's weights (ASR_KD_MODELS) and real speech (ASR_KD_CORPORA)")
+    pytest.importorskip("faster_whisper")
+    import soundfile
+
+    rows = next(chapters[0].glob("*.trans.txt")).read_text().splitlines()[:3]
+    utterances = []
+    for row in rows:
+        name, text = row.split(" ", 1)
+        path = chapters[0] / f"{name}.flac"
+        utterances.append(Utterance(name, path, soundfile.info(path).duration, text, "speaker"))
+    write_manifest(tmp_path / "dev.jsonl", utterances)
+    settings = PseudoLabelSettings(source=f"whisper:{model}", beam=1)
+    pseudo_label(tmp_path / "dev.jsonl", settings, tmp_path / "labels", SILENT)
+    report = json.loads((tmp_path / "labels" / FILTERS).read_text())
+    assert report["steps"][0]["wer"] < 0.3
