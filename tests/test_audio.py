@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asr_kd.audio import probe, read_audio
-from asr_kd.audio import reading as audio
+from asr_kd.audio import waveform_reader as audio
 from asr_kd.errors import AudioError
 
 FORMATS = ("flac", "wav", "ogg", "opus", "mp3")

@@ -1,7 +1,7 @@
 """Audio files to waveforms of 16 kHz, one channel; damaged files are refused."""
 
 from asr_kd.audio.decoder import DURATION_TOLERANCE_SECONDS
-from asr_kd.audio.reading import (
+from asr_kd.audio.waveform_reader import (
     SAMPLE_RATE,
     AudioInfo,
     ChannelPolicy,

@@ -60,7 +60,7 @@ def _samples_of(header: bytes, size: int) -> int | None:
             raise ContainerDamage("its header contradicts itself (channels, bits, bytes a second)")
         return size // block
     if code in _BLOCK_FORMATS and block and len(header) >= 20:
-        return size // block * int(struct.unpack("<H", header[18:20])[0])
+        return -(-size // block) * int(struct.unpack("<H", header[18:20])[0])
     return None
 
 

@@ -73,7 +73,7 @@ def test_what_a_stream_keeps_does_not_grow_with_the_recording(tmp_path, monkeypa
 
 
 def test_a_file_is_never_read_at_once(tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.audio.reading.MAX_SAMPLES", 0)
+    monkeypatch.setattr("asr_kd.audio.waveform_reader.MAX_SAMPLES", 0)
     [result] = transcribe_files(save_tiny_model(tmp_path / "model"), [recording(tmp_path / "long.wav", 15)])
     assert result.text
 
