@@ -50,9 +50,8 @@ from asr_kd.recipe.teachers import bridged, open_teacher
 from asr_kd.recipe.tune import RESOLVED
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.labelling import listen
+from asr_kd.targets.labelling import batches_by_teacher, listen
 from asr_kd.targets.store import INDEX
-from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import Variant
 from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble

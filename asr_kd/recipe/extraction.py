@@ -22,7 +22,6 @@ from asr_kd.recipe.messages import report_extraction
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
-from asr_kd.targets.bridge import BRIDGE_VERSION
 from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
@@ -222,8 +221,7 @@ def _bridging(context: RunContext, teacher: str) -> dict[str, Any]:
     if not isinstance(context.recipe.teachers[teacher], ExistingTeacher):
         return {}
     settings = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
-    version = {"bridge_version": BRIDGE_VERSION} if BRIDGE_VERSION > 1 else {}  # keys are older than the second one
-    return {**({"bridge": settings} if settings else {}), **version}
+    return {"bridge": settings} if settings else {}
 
 
 def _target_settings(context: RunContext, teacher: str) -> TargetSettings:

@@ -23,9 +23,9 @@ from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.ensemble import OutOfFold
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.opening import open_teacher_source
-from asr_kd.teachers.out_of_fold import OutOfFold
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 

@@ -24,9 +24,6 @@ from asr_kd.text.vocabulary import Vocabulary
 STUDENT_GRID = FrameGrid(float(FRAME_SHIFT_MS), float(FRAME_OFFSET_MS))
 """Where the frames of this project's models lie."""
 
-BRIDGE_VERSION = 1
-"""Raised when the same bridge would give other numbers: stores made before must not pass for ones made after."""
-
 
 class BridgeSettings(Settings):
     """How a teacher's posteriors become its students', where frames or symbols differ."""
@@ -129,7 +126,6 @@ class BridgedTeacher:
     def _describe(self) -> dict[str, Any]:
         own = grid_of(self.teacher)
         return {
-            "version": BRIDGE_VERSION,
             "teacher_sha256": self.teacher.sha256,
             "from": {"frame_shift_ms": own.shift_ms, "frame_offset_ms": own.offset_ms},
             "to": {"frame_shift_ms": self.frame_shift_ms, "frame_offset_ms": self.frame_offset_ms},

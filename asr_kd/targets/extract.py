@@ -34,7 +34,7 @@ from asr_kd.targets.store import (
 )
 from asr_kd.targets.store_vocabulary import write_vocabulary
 from asr_kd.teachers.base import Teacher
-from asr_kd.teachers.out_of_fold import OutOfFold
+from asr_kd.teachers.ensemble import OutOfFold
 
 FIDELITY = "fidelity.json"
 SOFT_TARGETS = StoreKind(INDEX, ".safetensors", PosteriorShardEntry, read_info, "targets", EXTRACT_AGAIN)

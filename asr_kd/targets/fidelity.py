@@ -10,10 +10,10 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
+from asr_kd.targets.labelling import batches_by_teacher
 from asr_kd.targets.layers import hear, read_layer
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.store import Store
-from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import variant_name
 from asr_kd.teachers.base import Teacher
 

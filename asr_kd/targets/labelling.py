@@ -3,7 +3,7 @@
 An utterance that cannot be used becomes a quarantine entry with the reason. Knows nothing of shards or workers.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 
@@ -19,9 +19,9 @@ from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow
 from asr_kd.targets.shard_manifest import QuarantineEntry
-from asr_kd.targets.sharding import variant_seconds
-from asr_kd.targets.teacher_assignment import batches_by_teacher
+from asr_kd.targets.sharding import plan_batches, variant_seconds
 from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.ensemble import OutOfFold
 
 
 @dataclass
@@ -62,6 +62,17 @@ def label(
     for entry in labels.quarantine:  # all of its variants or none
         labels.rows.pop(entry.id, None)
     return labels
+
+
+def batches_by_teacher(
+    teacher: Teacher, utterances: Iterable[Utterance], batch_seconds: float
+) -> list[tuple[Teacher, list[Utterance]]]:
+    """Return batches as of `plan_batches`, each with the one teacher that labels it."""
+    groups: dict[int, tuple[Teacher, list[Utterance]]] = {}
+    for utterance in utterances:
+        chosen = teacher.member_for(utterance.id) if isinstance(teacher, OutOfFold) else teacher
+        groups.setdefault(id(chosen), (chosen, []))[1].append(utterance)
+    return [(chosen, batch) for chosen, members in groups.values() for batch in plan_batches(members, batch_seconds)]
 
 
 def listen(teacher: Teacher, waveforms: Sequence[Tensor]) -> DensePosteriors:

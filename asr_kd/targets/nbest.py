@@ -22,14 +22,13 @@ from asr_kd.targets.hypotheses import (
     distinct,
     hypotheses_shard,
 )
-from asr_kd.targets.labelling import listen
+from asr_kd.targets.labelling import batches_by_teacher, listen
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.teacher_assignment import batches_by_teacher
 from asr_kd.targets.variants import Variant
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize

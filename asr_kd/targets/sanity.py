@@ -15,8 +15,7 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import AudioError, TargetsError
 from asr_kd.scoring.wer import Score, UtteranceScore, score
 from asr_kd.targets.bridge import BridgedTeacher
-from asr_kd.targets.labelling import listen
-from asr_kd.targets.teacher_assignment import batches_by_teacher
+from asr_kd.targets.labelling import batches_by_teacher, listen
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 

@@ -1,39 +1,49 @@
-"""Where a store's files lie: a folder on a disk, or any place that fsspec reaches, by one small set of operations.
+"""Storage of targets: a folder on a local disk, or any location that fsspec reaches (s3://, gs://, memory://).
 
-Files appear whole or not at all. Knows nothing of what is inside.
+Files appear whole or not at all. What is read at random from a remote location is cached on the local disk by the
+hash of its content, so the cache never holds outdated files.
 """
 
+import hashlib
 import json
 import os
 import re
 from abc import ABC, abstractmethod
-from contextlib import AbstractContextManager
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path, PurePosixPath
 from typing import Any
+from uuid import uuid4
 
-from asr_kd.errors import TargetsError
+import fsspec
+from fsspec.registry import known_implementations
+
+from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import atomic_path, sha256_of_file
 from asr_kd.targets import locks
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
 BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
-"""What is left of a URL that was taken for a path: two slashes have become one."""
+"""A URL that was converted to a path: two slashes have become one."""
+CACHE_VARIABLE = "ASR_KD_CACHE"
+WRITES_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
+"""Object stores: an object appears when its upload is complete, and moving it would copy it."""
 
 
 class Storage(ABC):
-    """A flat folder of named files."""
+    """Interface to a flat folder of named files."""
 
     @abstractmethod
     def __str__(self) -> str:
-        """For people; without a password."""
+        """Return the location for messages, without a password."""
 
     @abstractmethod
     def sizes(self) -> dict[str, int]:
-        """Name → bytes of all files; none when the folder is not there."""
+        """Return name → bytes of all files; empty when the folder does not exist."""
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """A file's content.
+        """Return a file's content.
 
         Raises:
             FileNotFoundError: there is none.
@@ -41,47 +51,47 @@ class Storage(ABC):
 
     @abstractmethod
     def write(self, name: str, content: bytes) -> None:
-        """Put a file there, whole or not at all; the folder is made when missing.
+        """Write a file, whole or not at all; the folder is created when missing.
 
         Raises:
-            AsrKdError: the disk is full, or the place cannot be written.
+            AsrKdError: the disk is full, or the location cannot be written.
         """
 
     @abstractmethod
     def sha256(self, name: str) -> str | None:
-        """Hash of a file as it lies there now; None when there is none."""
+        """Return the hash of a file as it is now; None when it does not exist."""
 
     @abstractmethod
     def checked(self, name: str, sha256: str) -> Path | None:
-        """A file on this machine's disk with exactly this content; None when the place has another, or none."""
+        """Return a local file with exactly this content; None when the stored file differs or is missing."""
 
     @abstractmethod
     def clear(self, name: str) -> None:
-        """Remove what interrupted writers of a file left behind."""
+        """Remove temporary files that interrupted writers of a file have left."""
 
     @abstractmethod
     def guard(self) -> AbstractContextManager[None]:
-        """One process at a time in here, where the place can see to that; otherwise all at once."""
+        """Admit one process at a time; without effect where the storage has no locks."""
 
     @abstractmethod
     def acquire(self, name: str) -> str | None:
-        """Claim a piece of work; None when it is ours, else who has it. A place without locks gives it to anyone."""
+        """Lock a shard; return None on success, else a description of the owner. Always succeeds without locks."""
 
     @abstractmethod
     def hold(self, name: str) -> None:
-        """Say that we are still at work on what we claimed."""
+        """Refresh a lock that `acquire` gave to this process."""
 
     @abstractmethod
     def release(self, name: str) -> None:
-        """Give up a claim that `acquire` gave us."""
+        """Release a lock that `acquire` gave to this process."""
 
     def write_json(self, name: str, data: Any) -> None:
-        """Put JSON there: indented, keys in the order given."""
+        """Write JSON: indented, keys in the order given."""
         self.write(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 class LocalStorage(Storage):
-    """A folder on a disk whose locks work."""
+    """Folder on a local or network disk whose file locks work."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -90,73 +100,215 @@ class LocalStorage(Storage):
         return str(self.folder)
 
     def sizes(self) -> dict[str, int]:
-        """See `Place`."""
+        """See `Storage`."""
         if not self.folder.is_dir():
             return {}
         return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
 
     def read(self, name: str) -> bytes:
-        """See `Place`."""
+        """See `Storage`."""
         return (self.folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Place`."""
+        """See `Storage`."""
         with atomic_path(self.folder / name) as partial:
             partial.write_bytes(content)
 
     def sha256(self, name: str) -> str | None:
-        """See `Place`."""
+        """See `Storage`."""
         try:
             return sha256_of_file(self.folder / name)
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     def checked(self, name: str, sha256: str) -> Path | None:
-        """See `Place`; the file itself."""
+        """See `Storage`."""
         return self.folder / name if self.sha256(name) == sha256 else None
 
     def clear(self, name: str) -> None:
-        """See `Place`."""
+        """See `Storage`."""
         for leftover in self.folder.glob(f".{name}.*.partial"):
             leftover.unlink(missing_ok=True)
 
     def guard(self) -> AbstractContextManager[None]:
-        """See `Place`."""
+        """See `Storage`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return locks.guard(self.folder)
 
     def acquire(self, name: str) -> str | None:
-        """See `Place`."""
+        """See `Storage`."""
         return locks.acquire(self.folder / f"{name}.claim")
 
     def hold(self, name: str) -> None:
-        """See `Place`."""
+        """See `Storage`."""
         locks.hold(self.folder / f"{name}.claim")
 
     def release(self, name: str) -> None:
-        """See `Place`."""
+        """See `Storage`."""
         locks.release(self.folder / f"{name}.claim")
 
 
-def open_storage(folder: Path | str | Storage) -> Storage:
-    """The place that a path, or a URL such as ``s3://bucket/folder``, names.
+class RemoteStorage(Storage):
+    """Folder behind a URL.
 
-    A leading ``~`` is the home folder. ``file://`` names a folder too, used without locks: for shared disks whose
-    locks cannot be trusted.
+    There are no locks: a shard is written by the worker whose share contains it. Two workers with the same share write
+    the same bytes.
+
+    Args:
+        url: as fsspec takes it; the file system's driver finds the credentials.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def __str__(self) -> str:
+        return re.sub(r"//[^/@]*@", "//", self.url)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        with self._connected() as (files, folder):
+            files.invalidate_cache(folder)  # other processes write there
+            try:
+                rows = files.ls(folder, detail=True)
+            except FileNotFoundError:
+                return {}
+        return {PurePosixPath(row["name"]).name: int(row["size"]) for row in rows if row["type"] == "file"}
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        with self._connected() as (files, folder):
+            content: bytes = files.cat_file(f"{folder}/{name}")
+        return content
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Storage`."""
+        with self._connected(to_write=True) as (files, folder):
+            if _writes_whole(files):
+                files.pipe_file(f"{folder}/{name}", content)
+                return
+            partial = f"{folder}/.{name}.{uuid4().hex[:12]}.partial"
+            files.makedirs(folder, exist_ok=True)
+            try:
+                files.pipe_file(partial, content)
+                files.mv(partial, f"{folder}/{name}")
+            finally:
+                with suppress(OSError):  # moved away, or never there
+                    files.rm_file(partial)
+
+    def sha256(self, name: str) -> str | None:
+        """See `Storage`."""
+        try:
+            return hashlib.sha256(self.read(name)).hexdigest()
+        except FileNotFoundError:
+            return None
+
+    def checked(self, name: str, sha256: str) -> Path | None:
+        """See `Storage`."""
+        with self._connected() as (files, folder):
+            if getattr(files, "local_file", False):
+                return Path(folder) / name if self.sha256(name) == sha256 else None
+        cached = cache_folder() / f"{sha256}{PurePosixPath(name).suffix}"
+        if cached.is_file() and sha256_of_file(cached) == sha256:
+            return cached
+        try:
+            content = self.read(name)
+        except FileNotFoundError:
+            return None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            return None
+        with atomic_path(cached) as partial:
+            partial.write_bytes(content)
+        return cached
+
+    def clear(self, name: str) -> None:
+        """See `Storage`."""
+        with self._connected() as (files, folder):
+            if _writes_whole(files):
+                return
+            for found in self.sizes():
+                if found.startswith(f".{name}.") and found.endswith(".partial"):
+                    with suppress(FileNotFoundError):
+                        files.rm_file(f"{folder}/{found}")
+
+    def guard(self) -> AbstractContextManager[None]:
+        """See `Storage`."""
+        return nullcontext()
+
+    def acquire(self, name: str) -> str | None:
+        """See `Storage`."""
+        return None
+
+    def hold(self, name: str) -> None:
+        """See `Storage`."""
+
+    def release(self, name: str) -> None:
+        """See `Storage`."""
+
+    @contextmanager
+    def _connected(self, to_write: bool = False) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
+        """Return the file system and the folder's path in it; convert a driver's errors to `TargetsError`.
+
+        A missing file stays a `FileNotFoundError`, except on writing, where it means a missing bucket. fsspec keeps
+        one connection for each process and thread, so this is called for each operation.
+        """
+        try:
+            yield fsspec.core.url_to_fs(self.url)
+        except AsrKdError:
+            raise
+        except FileNotFoundError as error:
+            if not to_write:
+                raise
+            raise self._access_error(error) from error
+        except ImportError as error:
+            raise self._missing_driver(error) from error
+        except Exception as error:  # drivers raise classes of their own
+            raise self._access_error(error) from error
+
+    def _access_error(self, error: Exception) -> TargetsError:
+        return TargetsError(
+            f"cannot be read or written ({type(error).__name__}: {error})",
+            where=str(self),
+            expected="a URL scheme of fsspec, a bucket that exists, and credentials that may read and write there",
+            remedy="Correct the cause, then run the same command again: finished shards are kept and usable",
+        )
+
+    def _missing_driver(self, error: ImportError) -> TargetsError:
+        protocol = re.split(r"::|://", self.url)[0]
+        package = known_implementations.get(protocol, {}).get("class", "fsspec").split(".")[0]
+        install = f"pip install {package}" if package != "fsspec" else "Install it"
+        return TargetsError(
+            f"the file system driver of {protocol}:// is not installed ({error})", where=str(self), remedy=install
+        )
+
+
+def cache_folder() -> Path:
+    """Return the folder of cached remote shards; it may be deleted at any time."""
+    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get(CACHE_VARIABLE) or Path(parent) / "asr-kd" / "shards")
+
+
+def _writes_whole(files: fsspec.AbstractFileSystem) -> bool:
+    protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
+    return not WRITES_WHOLE.isdisjoint(protocols)
+
+
+def open_storage(folder: Path | str | Storage) -> Storage:
+    """Return the storage of a path, or of a URL such as ``s3://bucket/folder``.
+
+    A leading ``~`` is the home folder. ``file://`` is a folder used without locks, for shared disks whose locks do not
+    work.
 
     Raises:
-        TargetsError: a URL that was taken for a path and so lost a slash.
+        TargetsError: a URL that was converted to a path and so lost a slash.
     """
     if isinstance(folder, Storage):
         return folder
     if isinstance(folder, str) and URL.match(folder):
-        from asr_kd.targets.remote_storage import RemoteStorage  # it builds upon this file
-
         return RemoteStorage(folder)
     if BROKEN_URL.match(str(folder)):
         raise TargetsError(
             f"the folder {str(folder)!r} looks like a URL that lost a slash",
             expected="a URL as text, such as s3://bucket/folder, or a path",
-            remedy="Hand the URL over as it is, not as a path",
+            remedy="Pass the URL as text, not as a path",
         )
     return LocalStorage(Path(os.path.expanduser(folder)))

@@ -85,6 +85,38 @@ class Ensemble:
             )
 
 
+class OutOfFold(Ensemble):
+    """Teachers of folds as one: each labels the utterances that it was not trained on.
+
+    A teacher is nearly certain of its own training audio, so its posteriors there hold little beyond the transcript.
+    Posteriors of audio that no member was trained on are the members' average.
+
+    Args:
+        members: member i was trained on all but fold i.
+        fold_of: fold of each training utterance by its id.
+        name: of the ensemble.
+
+    Raises:
+        RecipeError: members that differ in vocabulary or frames.
+    """
+
+    def __init__(self, members: Sequence[Teacher], fold_of: Mapping[str, int], name: str) -> None:
+        super().__init__(members, [1.0] * len(members), "probabilities")
+        self.fold_of = dict(fold_of)
+        self.name = name
+
+    @property
+    def sha256(self) -> str:
+        """Of all members and of the assignment of utterances."""
+        hashes = [member.sha256 for member in self.members]
+        return sha256_of({"out_of_fold": hashes, "fold_of": sorted(self.fold_of.items())})
+
+    def member_for(self, utterance_id: str) -> Teacher:
+        """Return the member that was not trained on this utterance; the whole ensemble for other audio."""
+        fold = self.fold_of.get(utterance_id)
+        return self if fold is None else self.members[fold]
+
+
 def _check_pair(first: Teacher, other: Teacher) -> None:
     if first.vocabulary != other.vocabulary:
         pairs = enumerate(zip(first.vocabulary.symbols, other.vocabulary.symbols, strict=False))

@@ -18,10 +18,9 @@ from torch import Tensor
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of, sha256_of_file
-from asr_kd.teachers.ctc import CtcTeacher, Forward
+from asr_kd.teachers.ctc import CtcTeacher, Forward, ctc_vocabulary
 from asr_kd.teachers.families import FAMILIES, Family
 from asr_kd.teachers.settings import Precision
-from asr_kd.teachers.symbols import ctc_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
 
 CONFIG, SINGLE, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"

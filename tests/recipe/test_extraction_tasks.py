@@ -6,7 +6,6 @@ import pytest
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
-from asr_kd.recipe import extraction
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
@@ -81,16 +80,12 @@ def test_two_units_of_one_name_are_refused():
         context({"teachers": {"a-hypotheses": {"source": "local:other"}}}, **students)
 
 
-def test_only_keys_of_teachers_behind_the_bridge_know_the_bridge(monkeypatch):
+def test_only_keys_of_teachers_behind_the_bridge_hold_its_settings():
     students = {"x": {"teacher": "a"}, "y": {"teacher": "b"}}
     before = {name: task(context(**students), name).settings for name in "ab"}
     changed = context({"bridge": {"strategy": "mean"}}, **students)
     assert task(changed, "a").settings == before["a"]
     assert task(changed, "b").settings == {**before["b"], "bridge": {"strategy": "mean"}}
-    monkeypatch.setattr(extraction, "BRIDGE_VERSION", 2)
-    after = {name: task(context(**students), name).settings for name in "ab"}
-    assert after["a"] == before["a"]
-    assert after["b"] == {**before["b"], "bridge_version": 2}
 
 
 @pytest.mark.parametrize("place", ["~/words", "file://{home}/words"])

@@ -11,7 +11,7 @@ from asr_kd.targets.fidelity import measure_fidelity
 from asr_kd.targets.inspect import summarize
 from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
 from asr_kd.targets.sharding import Share
-from asr_kd.teachers.out_of_fold import OutOfFold
+from asr_kd.teachers.ensemble import OutOfFold
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -110,7 +110,7 @@ def test_fidelity_and_sanity_ask_the_one_that_never_heard_it(tmp_path, together,
 def test_audio_that_none_was_trained_on_is_heard_by_all(together, members):
     waveforms, lens = torch.randn(1, 16_000), torch.tensor([16_000])
     mean = torch.stack([member.log_probs(waveforms, lens).log_probs.exp() for member in members]).mean(0)
-    assert together.listener("somebody else's") is together
+    assert together.member_for("somebody else's") is together
     assert torch.allclose(together.log_probs(waveforms, lens).log_probs.exp(), mean, atol=1e-6)
 
 

@@ -11,10 +11,9 @@ import torch
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import sha256_of_file
-from asr_kd.targets import Store, extract, locks, remote_storage
-from asr_kd.targets.remote_storage import RemoteStorage, cache_folder
+from asr_kd.targets import Store, extract, locks, storage
 from asr_kd.targets.shard_manifest import done_shards
-from asr_kd.targets.storage import LocalStorage, open_storage
+from asr_kd.targets.storage import LocalStorage, RemoteStorage, cache_folder, open_storage
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -28,7 +27,7 @@ def cache(tmp_path, monkeypatch):
 def url(request, tmp_path, monkeypatch):
     """A place that is not there yet."""
     if request.param == "memory that moves":  # as on servers where a file appears while it is written
-        monkeypatch.setattr(remote_storage, "WRITES_WHOLE", frozenset())
+        monkeypatch.setattr(storage, "WRITES_WHOLE", frozenset())
     base = {"folder": str(tmp_path), "file": f"file://{tmp_path}"}.get(request.param, f"memory://{uuid4().hex}")
     return f"{base}/deep/store"
 
@@ -70,7 +69,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
         monkeypatch.setattr(Path, "replace", full)
     else:
         files = fsspec.core.url_to_fs(url)[0]
-        monkeypatch.setattr(type(files), "pipe_file" if remote_storage._writes_whole(files) else "mv", full)
+        monkeypatch.setattr(type(files), "pipe_file" if storage._writes_whole(files) else "mv", full)
     with pytest.raises(AsrKdError, match="No space left"):
         place.write("a.json", b"later")
     monkeypatch.undo()
@@ -81,7 +80,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
 def test_leftovers_of_the_killed_are_cleared(url):
     place = open_storage(url)
     place.write("shard-00001.safetensors", b"whole")
-    if isinstance(place, LocalStorage) or not remote_storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
+    if isinstance(place, LocalStorage) or not storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
         place.write(".shard-00001.safetensors.77.partial", b"half")
         place.write(".shard-00002.safetensors.77.partial", b"another's")
         place.clear("shard-00001")
