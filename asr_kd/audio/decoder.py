@@ -78,7 +78,7 @@ def read_headers(path: Path, size: int, changed: int) -> Headers:
         if info.format == "OGG":
             verify_ogg(path)
         if info.format in {"WAV", "WAVEX"}:
-            return replace(basic, num_samples=promised_wav_samples(path) or info.frames)
+            return replace(basic, num_samples=max(promised_wav_samples(path) or 0, info.frames))
     except (soundfile.SoundFileError, OSError, ContainerDamage, MpegDamage) as error:
         raise undecodable(path, error) from error
     return basic
