@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.errors import RecipeError
+from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.models.conformer import EncoderOutput
 from asr_kd.models.settings import Context
@@ -178,6 +178,7 @@ class EncoderCtc(nn.Module):
         self.register_buffer(
             "encoder_sha256", torch.tensor(list(bytes.fromhex(encoder.sha256)), dtype=torch.uint8), persistent=True
         )
+        self.register_load_state_dict_post_hook(_check_encoder)
         self._cache = OutputCache(settings.encoder.cache_mb << 20)
 
     @property
@@ -276,4 +277,17 @@ def _check_layers(settings: EncoderCtcSettings, encoder: SpeechEncoder) -> None:
             f"encoder.unfreeze_layers is {settings.encoder.unfreeze_layers}",
             where=encoder.name,
             expected=f"at most the encoder's {count} layers",
+        )
+
+
+def _check_encoder(model: nn.Module, keys: Any) -> None:
+    """Refuse weights that were trained on another encoder: they would replace the SHA-256 and nothing else."""
+    assert isinstance(model, EncoderCtc)
+    loaded = bytes(model.encoder_sha256.tolist()).hex()
+    if loaded != model.encoder.sha256:
+        raise CheckpointError(
+            f"the encoder has the SHA-256 {model.encoder.sha256[:12]}…",
+            expected=f"{loaded[:12]}…, that of the encoder these weights were trained on",
+            where=model.encoder.name,
+            remedy="Put that encoder back in its place, or train again with --force",
         )
