@@ -39,6 +39,11 @@ def hypotheses_folder(context: RunContext, teacher: str) -> Path:
     return context.folder("hypotheses", teacher)
 
 
+def named_hypotheses(context: RunContext, name: str) -> Path | str:
+    """Where a student's `hypotheses` lie: the recipe's own of that name, or the folder or URL itself."""
+    return hypotheses_folder(context, name) if name in context.recipe.hypotheses else name
+
+
 def stored_at(context: RunContext, folder: Path) -> Path | str:
     """The folder itself, or its counterpart below the recipe's `store_url`."""
     url = context.recipe.store_url

@@ -36,6 +36,7 @@ from asr_kd.recipe.layout import (
     read_corpus,
 )
 from asr_kd.recipe.messages import report_bundle, report_corpus
+from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.stage import StageTask, run_task
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
@@ -130,6 +131,7 @@ def tasks_of(context: RunContext) -> list[StageTask]:
         *(task for name, settings in _trained_first(recipe.teachers) for task in _teacher(context, name, settings)),
         *(extraction_task(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
         *(hypotheses_task(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
+        *(task for name, settings in recipe.hypotheses.items() for task in pseudo_label_tasks(context, name, settings)),
         *(student_task(context, name, settings) for name, settings in recipe.students.items()),
         _evaluate(context),
         *(_export(context, name) for name in exported(context)),

@@ -1,7 +1,7 @@
-"""`asr-kd pseudo-label`: transcribe a recipe's training set or a manifest with Whisper, filter, and store the result.
+"""Pseudo-labels of a recipe's training set or a manifest: transcribed with Whisper, filtered, stored.
 
-The folder holds the hypotheses that students read (`students.NAME.hypotheses`), the raw transcripts of each model below
-`transcripts/`, and `filters.json` with the yield of every filter.
+The folder of `asr-kd pseudo-label` holds the hypotheses that students read (`students.NAME.hypotheses`), the raw
+transcripts of each model below `transcripts/`, and `filters.json` with the yield of every filter.
 """
 
 import json
@@ -25,13 +25,14 @@ from asr_kd.targets.pseudo_labelling import (
     ctc_reading_scorer,
     make_pseudo_labels,
 )
+from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.transcripts import read_transcripts, transcribe_manifest
 from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
-from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription, open_transcriber
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
 from asr_kd.text.normalize import Normalizer
-from asr_kd.text.vocabulary import min_ctc_frames
+from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 
 FILTERS = "filters.json"
 
@@ -65,30 +66,66 @@ def pseudo_label(
         StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
     utterances, written, vocabulary = open_target(target, normalizer)
-    transcripts = []
+    transcripts = folder / "transcripts"
+    report = transcribe_with(settings, utterances, transcripts, progress, share, should_stop, threads, device)
+    if not report.complete:
+        return [f"{report.share_line()}. Run the command without --share when all shares are done"]
+    return label_from(settings, utterances, transcripts, folder, written, vocabulary)
+
+
+def transcribe_with(
+    settings: PseudoLabelSettings,
+    utterances: Sequence[Utterance],
+    folder: Path,
+    progress: Progress,
+    share: Share = EVERYTHING,
+    should_stop: Callable[[], bool] = lambda: False,
+    threads: int = 1,
+    device: str = "cpu",
+) -> ShardReport:
+    """Transcribe with each model that the settings name, into `folder`/1 and `folder`/2; the report of the last one.
+
+    Raises:
+        TargetsError: a folder holds transcripts of another model, manifest or decoding.
+        StoppedEarly: `should_stop` returned true; finished shards are kept.
+    """
     for number, source in enumerate(filter(None, (settings.source, settings.agree_with)), start=1):
         transcriber = open_transcriber(
             TranscriberSettings(
                 source.removeprefix(PREFIX), settings.language, settings.beam, settings.compute_type, threads, device
             )
         )
-        place = folder / "transcripts" / str(number)
         report = transcribe_manifest(
             transcriber,
             utterances,
-            place,
+            folder / str(number),
             share,
             should_stop,
             lambda done, total, source=source: progress.update(source, done, total, "s of audio"),  # type: ignore[misc]
         )
         if not report.complete:
-            return [f"{report.share_line()}. Run the command without --share when all shares are done"]
-        transcripts.append(read_transcripts(place))
-    info, first = transcripts[0]
-    second: dict[str, Transcription] | None = transcripts[1][1] if len(transcripts) > 1 else None
-    alphabet = Alphabet(written, vocabulary, _fits_ctc, settings.language or "en")
-    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, _scorer(settings, written))
-    store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, written, settings)
+            break
+    return report
+
+
+def label_from(
+    settings: PseudoLabelSettings,
+    utterances: Sequence[Utterance],
+    transcripts: Path,
+    folder: Path,
+    normalizer: Normalizer,
+    vocabulary: Vocabulary | None,
+) -> list[str]:
+    """Choose readings, filter, and store the labels of finished transcripts; return the report's lines.
+
+    Raises:
+        TargetsError: too much is filtered out, transcripts are missing or damaged, or `folder` holds something else.
+    """
+    info, first = read_transcripts(transcripts / "1")
+    second = read_transcripts(transcripts / "2")[1] if settings.agree_with is not None else None
+    alphabet = Alphabet(normalizer, vocabulary, _fits_ctc, settings.language or "en")
+    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, _scorer(settings, normalizer))
+    store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
     (folder / FILTERS).write_text(_as_json(labelled), encoding="utf-8")
     return _lines(labelled, folder)
 

@@ -33,6 +33,7 @@ from asr_kd.recipe.system_settings import (
 )
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.nbest import NbestSettings
+from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
 from asr_kd.targets.sanity import SanitySettings
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.settings import parse_source
@@ -71,6 +72,9 @@ class Recipe(Settings):
     sanity: SanitySettings = SanitySettings()
     targets: TargetSettings = TargetSettings()
     nbest: NbestSettings = NbestSettings()
+    hypotheses: dict[str, PseudoLabelSettings] = Field(default={})
+    """Pseudo-labels of the training set by name, made by Whisper in the stage extract; students name them in
+    `hypotheses`."""
     store_url: str | None = None
     """Folder or fsspec URL (s3://…, gs://…) for soft targets and hypotheses; None: inside work_dir."""
     students: dict[str, StudentSettings] = Field(min_length=1)
@@ -84,7 +88,7 @@ class Recipe(Settings):
     def _home_is_known(cls, work_dir: Path) -> Path:
         return work_dir.expanduser()
 
-    @field_validator("teachers", "students")
+    @field_validator("teachers", "students", "hypotheses")
     @classmethod
     def _names_are_folders(cls, named: dict[str, Any]) -> dict[str, Any]:
         for name in named:
@@ -97,6 +101,9 @@ class Recipe(Settings):
         both = sorted(set(self.teachers) & set(self.students))
         if both:
             raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
+        taken = sorted(set(self.hypotheses) & {*self.teachers, *self.students})
+        if taken:
+            raise ValueError(f"hypotheses.{taken[0]} has the name of a teacher or student; choose another")
         for name, teacher in self.teachers.items():
             self._check_members(name, teacher)
             self._check_layers(name, teacher)

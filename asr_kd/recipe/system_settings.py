@@ -70,7 +70,8 @@ class StudentSettings(Settings):
     teacher: str | None = None
     """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
     hypotheses: str | None = None
-    """`distill.level: sequence`: a folder or URL that `asr-kd targets import` filled; None: the teacher's n-best."""
+    """`distill.level: sequence`: pseudo-labels of the recipe by name, or a folder or URL that `asr-kd pseudo-label` or
+    `asr-kd targets import` filled; None: the teacher's n-best."""
     baseline: str | None = None
     """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
     seed: int | None = Field(None, ge=0, lt=2**31)

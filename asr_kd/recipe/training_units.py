@@ -13,6 +13,7 @@ from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.layout import (
     hypotheses_folder,
+    named_hypotheses,
     read_corpus,
     store_sha256,
     stored_at,
@@ -107,7 +108,11 @@ def _teacher_hashes(context: RunContext, settings: TeacherSettings | StudentSett
     """Hashes of the teacher and of what it left for its students, where a student learns from them."""
     if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
         return []
-    imported = [] if settings.hypotheses is None else [store_sha256(settings.hypotheses, HYPOTHESES_INDEX)]
+    imported = (
+        []
+        if settings.hypotheses is None
+        else [store_sha256(named_hypotheses(context, settings.hypotheses), HYPOTHESES_INDEX)]
+    )
     if not needs_teacher(settings):
         return imported
     teacher = context.recipe.teacher_of(settings)
@@ -186,7 +191,7 @@ def _check_versions(store: Store, wanted: Mapping[str, Any]) -> None:
 def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:
     normalizer = context.recipe.vocabulary.normalizer
     if student.hypotheses is not None:
-        return HypothesisStore.open(student.hypotheses, normalizer)
+        return HypothesisStore.open(named_hypotheses(context, student.hypotheses), normalizer)
     return HypothesisStore.open(
         stored_at(context, hypotheses_folder(context, teacher)), normalizer, teacher_sha256(context, teacher)
     )

@@ -16,6 +16,7 @@ from asr_kd.targets.label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription
 from tests.helpers.corpus_layouts import write_audio
+from tests.helpers.tiny_run import RECIPE, command
 
 SETTINGS = PseudoLabelSettings(source="whisper:base", filters=LabelFilters(max_characters_per_second=100.0))
 
@@ -121,3 +122,30 @@ def test_real_whisper_on_real_speech(tmp_path):
     pseudo_label(tmp_path / "dev.jsonl", settings, tmp_path / "labels", SILENT)
     report = json.loads((tmp_path / "labels" / FILTERS).read_text())
     assert report["steps"][0]["wer"] < 0.3
+
+
+def test_a_recipe_makes_pseudo_labels_and_a_student_learns_from_them_alone(whisper, tmp_path):
+    overrides = [
+        f"work_dir={tmp_path}/run",
+        "hypotheses.labels.source=whisper:base",
+        "hypotheses.labels.filters.max_transcript_wer=null",
+        "hypotheses.labels.filters.max_filtered_share=0.99",
+    ]
+    first = command("extract", str(RECIPE), "--only", "labels", *overrides)
+    assert first.code != 0  # the corpus is not prepared
+    assert "prepare" in first.err
+    assert command("prepare", str(RECIPE), *overrides).code == 0
+    done = command("extract", str(RECIPE), "--only", "labels", *overrides)
+    assert done.code == 0, done.err
+    assert "max_compression_ratio" in done.out
+    calls = sum(model.calls for model in whisper)
+    again = command("extract", str(RECIPE), "--only", "labels", *overrides, "hypotheses.labels.filters.max_repeats=9")
+    assert again.code == 0, again.err
+    assert sum(model.calls for model in whisper) == calls
+    student = "students.student-hard"
+    trained = command(
+        "distill", str(RECIPE), "--only", "student-hard", *overrides, "hypotheses.labels.filters.max_repeats=9",
+        f"{student}.hypotheses=labels", f"{student}.distill={{level: sequence, kd_weight: 1.0}}",
+        f"{student}.train.epochs=1",
+    )  # fmt: skip
+    assert trained.code == 0, trained.err
