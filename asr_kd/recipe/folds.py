@@ -6,10 +6,10 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import An4Settings
 from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.system_settings import TeacherSettings
+from asr_kd.recipe.system_settings import TrainedTeacher
 
 
-def fold_of_training(context: RunContext, teacher: TeacherSettings) -> dict[str, int]:
+def fold_of_training(context: RunContext, teacher: TrainedTeacher) -> dict[str, int]:
     """Fold of each training utterance by its id, from 0.
 
     Raises:
@@ -20,7 +20,7 @@ def fold_of_training(context: RunContext, teacher: TeacherSettings) -> dict[str,
     return fold_of_utterances(corpus.train, teacher.folds or 1, context.recipe.seed_of(teacher), people)
 
 
-def utterances_of_fold(context: RunContext, teacher: TeacherSettings, fold: int) -> list[Utterance]:
+def utterances_of_fold(context: RunContext, teacher: TrainedTeacher, fold: int) -> list[Utterance]:
     """What the teacher of a fold is trained on: all but that fold.
 
     Raises:

@@ -39,7 +39,7 @@ from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.stage import StageTask, run_task
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TeacherSettings, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
@@ -144,7 +144,7 @@ def _trained_first(teachers: Mapping[str, AnyTeacher]) -> list[tuple[str, AnyTea
 
 
 def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[StageTask]:
-    trained = trained_teacher_tasks(context, name, settings) if isinstance(settings, TeacherSettings) else []
+    trained = trained_teacher_tasks(context, name, settings) if isinstance(settings, TrainedTeacher) else []
     return trained if is_one_model(settings) else [*trained, teacher_task(context, name, settings)]
 
 

@@ -16,9 +16,10 @@ from asr_kd.models.settings import Context
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.recipe.system_settings import (
     AnyTeacher,
+    EncoderTeacherSettings,
     ExistingTeacher,
     StudentSettings,
-    TeacherSettings,
+    TrainedTeacher,
     check_inner_layers,
     fold_names,
     is_one_model,
@@ -188,7 +189,7 @@ class Recipe(Settings):
                 "leave targets.layers and the objective `representation` out, or the folds"
             )
 
-    def _check_versions(self, name: str, system: TeacherSettings | StudentSettings) -> None:
+    def _check_versions(self, name: str, system: TrainedTeacher | StudentSettings) -> None:
         """What is to be heard must be described."""
         known = ", ".join(self.targets.perturbed) or "none"
         for each in sorted(set(system.train.augmentation.versions) - set(self.targets.perturbed)):
@@ -225,10 +226,11 @@ class Recipe(Settings):
             raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        if reads_teacher(student) and not is_one_model(self.teachers[self.teacher_of(student)]):
+        teacher = self.teachers[self.teacher_of(student)]
+        if reads_teacher(student) and (not is_one_model(teacher) or isinstance(teacher, EncoderTeacherSettings)):
             raise ValueError(
-                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one model; one "
-                "from elsewhere, or of folds, teaches through stored targets"
+                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one Conformer; "
+                "one from elsewhere, an encoder, or one of folds teaches through stored targets"
             )
 
     def _shape(self, student: StudentSettings) -> Shape:
@@ -257,7 +259,7 @@ class Recipe(Settings):
         """The name of a student's teacher: the one it names, or the only one."""
         return student.teacher or next(iter(self.teachers))
 
-    def seed_of(self, trained: TeacherSettings | StudentSettings) -> int:
+    def seed_of(self, trained: TrainedTeacher | StudentSettings) -> int:
         """The seed of a model's weights and training, and of a teacher's folds: its own, or the recipe's."""
         return self.seed if trained.seed is None else trained.seed
 

@@ -2,30 +2,68 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeGuard
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeGuard
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.storage import URL
+from asr_kd.teachers.encoder_settings import EncoderCtcSettings, EncoderSettings, HeadSettings
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.settings import TrainSettings
 
 
-class TeacherSettings(Settings):
-    """A teacher trained by this recipe."""
+class TrainedTeacher(Settings):
+    """A teacher trained by this recipe, whatever its model is."""
 
-    tag: ClassVar[str] = "trained"
-
-    model: ConformerSettings
     train: TrainSettings = TrainSettings()
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
     folds: int | None = Field(None, ge=2, le=20)
     """Train so many instead of one, each on all training speakers but those of its fold, and let each label the
     speakers that it never heard. As one system they are the average of all. None: one teacher, of all speakers."""
+
+    if TYPE_CHECKING:
+
+        @property
+        def model(self) -> ConformerSettings | EncoderCtcSettings:
+            """Shape of the model."""
+
+
+class TeacherSettings(TrainedTeacher):
+    """A Conformer trained by this recipe."""
+
+    tag: ClassVar[str] = "trained"
+
+    model: ConformerSettings
+
+
+class EncoderTeacherSettings(TrainedTeacher):
+    """A public speech encoder with a CTC head trained by this recipe."""
+
+    tag: ClassVar[str] = "encoder"
+
+    encoder: EncoderSettings
+    head: HeadSettings = HeadSettings()
+
+    @property
+    def model(self) -> EncoderCtcSettings:
+        """Encoder and head."""
+        return EncoderCtcSettings(encoder=self.encoder, head=self.head)
+
+    @model_validator(mode="after")
+    def _trains_as_an_encoder_can(self) -> "EncoderTeacherSettings":
+        train = self.train
+        if train.init_from is not None or train.inner_layers or train.layer_drop:
+            raise ValueError("train.init_from, inner_layers and layer_drop are of Conformers, not of encoder teachers")
+        if "spec_augment" in train.augmentation.model_fields_set and train.augmentation.spec_augment is not None:
+            raise ValueError(
+                "train.augmentation.spec_augment masks filter banks, which an encoder teacher does not read; its masks "
+                "are head.masks_per_second, mask_frames, channel_masks and channel_mask_share"
+            )
+        return self
 
 
 class ExistingTeacher(TeacherSource):
@@ -35,29 +73,34 @@ class ExistingTeacher(TeacherSource):
 
 
 def _teacher_form(value: Any) -> str:
-    existing = "source" in value if isinstance(value, dict) else isinstance(value, ExistingTeacher)
-    return ExistingTeacher.tag if existing else TeacherSettings.tag
+    if not isinstance(value, dict):
+        return str(getattr(value, "tag", TeacherSettings.tag))
+    if "source" in value:
+        return ExistingTeacher.tag
+    return EncoderTeacherSettings.tag if "encoder" in value else TeacherSettings.tag
 
 
 AnyTeacher = Annotated[
-    Annotated[TeacherSettings, Tag(TeacherSettings.tag)] | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
+    Annotated[TeacherSettings, Tag(TeacherSettings.tag)]
+    | Annotated[EncoderTeacherSettings, Tag(EncoderTeacherSettings.tag)]
+    | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
     Discriminator(_teacher_form),
 ]
-"""A teacher, told apart by whether it has a `source`."""
+"""A teacher, told apart by whether it has a `source` or an `encoder`."""
 
 
 NOT_OPENED = sys.maxsize
 """Layers and width of a teacher that a folder holds: a recipe reads no folders, and extraction counts them."""
 
 
-def is_one_model(teacher: AnyTeacher) -> TypeGuard[TeacherSettings]:
+def is_one_model(teacher: AnyTeacher) -> TypeGuard[TrainedTeacher]:
     """Whether a teacher is a model folder of this run: not from elsewhere, and not several, one a fold."""
-    return isinstance(teacher, TeacherSettings) and teacher.folds is None
+    return isinstance(teacher, TrainedTeacher) and teacher.folds is None
 
 
-def fold_names(name: str, teacher: AnyTeacher) -> list[str]:
+def fold_names(name: str, teacher: TrainedTeacher | ExistingTeacher) -> list[str]:
     """What the teachers of folds are called: `NAME-fold-1` and so on; none of a teacher without folds."""
-    folds = teacher.folds if isinstance(teacher, TeacherSettings) else None
+    folds = teacher.folds if isinstance(teacher, TrainedTeacher) else None
     return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
 
 
@@ -85,6 +128,8 @@ class StudentSettings(Settings):
 
 def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
     """Of the model that a teacher is; `NOT_OPENED` of one in a folder, None where no layers can be had."""
+    if isinstance(teacher, EncoderTeacherSettings) and teacher.folds is None:
+        return NOT_OPENED, NOT_OPENED
     if is_one_model(teacher):
         return teacher.model.layers, teacher.model.width
     if isinstance(teacher, ExistingTeacher) and teacher.is_local:
@@ -92,7 +137,7 @@ def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
     return None, None
 
 
-def check_inner_layers(name: str, system: TeacherSettings | StudentSettings) -> None:
+def check_inner_layers(name: str, system: TrainedTeacher | StudentSettings) -> None:
     """Inner layers lie below the last.
 
     Raises:

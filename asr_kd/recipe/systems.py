@@ -14,6 +14,8 @@ from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, open_teacher, teacher_sha256
+from asr_kd.teachers.encoder_folder import is_encoder_folder, read_card
+from asr_kd.teachers.opening import open_local
 
 CURVE = "curve.jsonl"
 """What training writes beside a model's folder."""
@@ -53,8 +55,12 @@ def open_named(context: RunContext, name: str) -> System:
             decoding=decoding,
         )
     folder = model_folders(context)[name]
-    card = load_model(folder).card
+    card = read_card(folder) if is_encoder_folder(folder) else load_model(folder).card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
+    if is_encoder_folder(folder):
+        teacher = open_local(folder, context.device)
+        details["external"] = False
+        return open_teacher_system(name, teacher, role=role, device=device, details=details, decoding=decoding)
     found = open_system(name, role, folder, device=device, details=details, decoding=decoding)
     return replace(found, bundle=context.folder("export", name))
 

@@ -24,8 +24,7 @@ from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, fold_name
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
-from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.opening import open_local, open_teacher_source
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -116,7 +115,7 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
     """
     found = teacher_sha256(context, name)  # before anything is fetched
     if is_one_model(context.recipe.teachers[name]):
-        return LocalTeacher(teacher_folder(context, name) / "model", device=context.device)
+        return open_local(teacher_folder(context, name) / "model", context.device)
     teacher = _open(context, name, context.device)
     if teacher.sha256 != found:
         raise CheckpointError(
@@ -147,7 +146,7 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
             settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device
         )
     models = [teacher_folder(context, fold) / "model" for fold in fold_names(name, settings)]
-    members = [LocalTeacher(model, device=device) for model in models]
+    members = [open_local(model, device) for model in models]
     return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")
 
 

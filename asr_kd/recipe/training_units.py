@@ -27,7 +27,7 @@ from asr_kd.recipe.messages import report_fold
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     StudentSettings,
-    TeacherSettings,
+    TrainedTeacher,
     fold_names,
     learns_from_teacher,
     learns_untranscribed,
@@ -44,7 +44,7 @@ from asr_kd.training.train import Control, TrainingJob, train
 from asr_kd.training.warm_start import warm_start_sha256
 
 
-def trained_teacher_tasks(context: RunContext, name: str, settings: TeacherSettings) -> list[StageTask]:
+def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeacher) -> list[StageTask]:
     """Trains a teacher, or one for each fold."""
     if settings.folds is None:
         return [_trained(context, name, settings)]
@@ -59,7 +59,7 @@ def student_task(context: RunContext, name: str, settings: StudentSettings) -> S
 
 
 def _trained(
-    context: RunContext, name: str, settings: TeacherSettings | StudentSettings, fold: int | None = None
+    context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None = None
 ) -> StageTask:
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings, fold)
@@ -92,19 +92,19 @@ def _trained(
     )
 
 
-def _versions(context: RunContext, settings: TeacherSettings | StudentSettings) -> dict[str, Any]:
+def _versions(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
     """What a key says of the recordings' versions that a model hears: nothing where it hears none."""
     sounds = context.recipe.targets.perturbed
     used = {name: sounds[name].model_dump(mode="json") for name in settings.train.augmentation.versions}
     return {"versions": used} if used else {}
 
 
-def _reads_untranscribed(context: RunContext, settings: TeacherSettings | StudentSettings) -> bool:
+def _reads_untranscribed(context: RunContext, settings: TrainedTeacher | StudentSettings) -> bool:
     student = isinstance(settings, StudentSettings) and learns_untranscribed(settings)
     return student and context.recipe.untranscribed is not None
 
 
-def _teacher_hashes(context: RunContext, settings: TeacherSettings | StudentSettings) -> list[str]:
+def _teacher_hashes(context: RunContext, settings: TrainedTeacher | StudentSettings) -> list[str]:
     """Hashes of the teacher and of what it left for its students, where a student learns from them."""
     if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
         return []
@@ -126,7 +126,7 @@ def _teacher_hashes(context: RunContext, settings: TeacherSettings | StudentSett
 
 
 def _training_job(
-    context: RunContext, name: str, settings: TeacherSettings | StudentSettings, fold: int | None
+    context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None
 ) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
     recipe, seed = context.recipe, context.recipe.seed_of(settings)

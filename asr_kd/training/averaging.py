@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
-from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_weights, read_tensors
 
 
@@ -29,7 +29,7 @@ def prune_best(folder: Path, curve: list[dict[str, Any]], earlier_rows: int, cou
             path.unlink()
 
 
-def load_average(model: Conformer, paths: Sequence[Path]) -> None:
+def load_average(model: nn.Module, paths: Sequence[Path]) -> None:
     """Fill `model` with the mean of several weights (checkpoint averaging, Vaswani et al. 2017)."""
     load_weights(model, paths[0])
     own = model.state_dict()

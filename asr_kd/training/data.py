@@ -136,6 +136,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         arrays: names of further arrays of the store that the objective needs.
         perturb: how the sound of those draws is disturbed that say so.
         versions: what the versions sound like that draws may name.
+        features: of a waveform [S], [T, F] with T = `num_frames(S)`.
     """
 
     def __init__(
@@ -149,9 +150,11 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         arrays: Sequence[str] = (),
         perturb: Perturbation | None = None,
         versions: Mapping[str, Sound] | None = None,
+        features: Callable[[Tensor], Tensor] = fbank,
     ) -> None:
         self.utterances, self.tokens, self.store, self.taught = utterances, tokens, store, taught
         self._arrays, self._perturb, self._versions = arrays, perturb, versions or {}
+        self._compute = features
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = MemoryCache(cache_mb)
 
@@ -205,12 +208,12 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         generator = torch.Generator().manual_seed(draw.disturbance)
         padded = torch.nn.functional.pad(waveform, (0, silence))
         heard = augment_waveform(padded, self._perturb, generator, lambda drawing: self._voices(draw.row, drawing))
-        return fbank(heard), num_frames(waveform.shape[0])
+        return self._compute(heard), num_frames(waveform.shape[0])
 
     def _unaugmented(self, draw: Draw) -> tuple[Tensor, int]:
         waveform = self._waveform(draw)
         padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
-        return fbank(padded), num_frames(waveform.shape[0])
+        return self._compute(padded), num_frames(waveform.shape[0])
 
     def _waveform(self, draw: Draw) -> Tensor:
         utterance = self.utterances[draw.row]

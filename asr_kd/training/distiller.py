@@ -17,6 +17,7 @@ from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.weights import write_tensors
+from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch_sync import GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
@@ -33,7 +34,7 @@ class Distiller(sb.Brain):
 
     def __init__(
         self,
-        model: Conformer,
+        model: Conformer | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
         around: TrainingContext,
@@ -98,6 +99,9 @@ class Distiller(sb.Brain):
         """Plan the epoch, or clear the dev set's hypotheses."""
         if stage == sb.Stage.TRAIN:
             self.around.batches.set_epoch(self.state.epoch)
+            for model in (self.model, self.stepper.kept):
+                if isinstance(model, EncoderCtc):
+                    model.start_epoch(self.state.epoch)
             self.around.batches.skip = self.state.batch
             self.step = self.state.batch
             self._epoch_batches = len(self.around.batches)

@@ -12,6 +12,7 @@ from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
+from asr_kd.teachers.encoder_settings import EncoderCtcSettings
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
@@ -23,7 +24,7 @@ class TrainingJob:
     """Everything that decides what comes out of a training run."""
 
     name: str
-    model: ConformerSettings
+    model: ConformerSettings | EncoderCtcSettings
     train: TrainSettings
     distill: DistillSettings | None
     vocabulary: Vocabulary

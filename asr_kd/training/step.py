@@ -19,6 +19,7 @@ from asr_kd.losses.base import Pass
 from asr_kd.models.conformer import FULL_CONTEXT, Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.data import Batch
 from asr_kd.training.ema import Ema
 from asr_kd.training.gradients import Gradients
@@ -50,7 +51,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: Conformer,
+        model: Conformer | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
         around: TrainingContext,
@@ -75,9 +76,9 @@ class Stepper:
         self._gradients = Gradients(self.trained.parameters(), around.ranks, 1 + len(self.names))
 
     @property
-    def kept(self) -> Conformer:
+    def kept(self) -> Conformer | EncoderCtc:
         """The weights that are judged on dev and kept: the moving average's where there is one."""
-        return self.model if self.ema is None else cast(Conformer, self.ema.module)
+        return self.model if self.ema is None else cast("Conformer | EncoderCtc", self.ema.module)
 
     def take(self, batch: Batch, frames: int, step: int, rate: float) -> StepResult:
         """Step number `step`, counted from 0.
@@ -89,7 +90,7 @@ class Stepper:
             rate: the learning rate.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * self._rate_share(group["parameter"])
         costs = self._gradients.sum(self._costs(batch, frames, step))
         gradients = self._gradients.parameters
         norm = nn.utils.get_total_norm([parameter.grad for parameter in gradients if parameter.grad is not None])
@@ -102,6 +103,9 @@ class Stepper:
         if self.ema is not None:
             self.ema.follow(self.model)
         return StepResult(loss, dict(zip(self.names, parts, strict=True)))
+
+    def _rate_share(self, parameter: str) -> float:
+        return self.model.rate_share(parameter) if isinstance(self.model, EncoderCtc) else 1.0
 
     def _costs(self, batch: Batch, frames: int, step: int) -> Tensor:
         """Loss and terms of our share, [1 + terms]; their gradients are in place. In pieces when memory is short."""
@@ -141,7 +145,7 @@ class Stepper:
 
     def _masked(self, features: Tensor, lens: Tensor, generator: torch.Generator) -> Tensor:
         masks = self.settings.augmentation.spec_augment
-        if masks is None:
+        if masks is None or isinstance(self.model, EncoderCtc):
             return features
         return spec_augment(features, lens, self.model.mean, masks, generator)
 
@@ -199,9 +203,14 @@ class Stepper:
 
 
 def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and norms do not."""
-    parameters = [p for module in (model, objective) for p in module.parameters()]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    """Matrices decay; biases and norms do not. Each unfrozen layer of an `EncoderCtc` has groups of its own."""
+    named = [*model.named_parameters(), *(("", parameter) for parameter in objective.parameters())]
+    groups: dict[tuple[str, bool], dict[str, Any]] = {}
+    for name, parameter in named:
+        layer = ".".join(name.split(".")[:2]) if name.startswith("unfrozen.") else ""
+        for decays in (True, False):
+            decay = weight_decay if decays else 0.0
+            group = groups.setdefault((layer, decays), {"params": [], "weight_decay": decay, "parameter": layer})
+            if decays == (parameter.ndim > 1):
+                group["params"].append(parameter)
+    return [group for group in groups.values() if group["params"] or not group["parameter"]]

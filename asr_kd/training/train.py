@@ -19,12 +19,16 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Augmentation
+from asr_kd.features.fbank import fbank
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
 from asr_kd.progress import SILENT, Progress
+from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
+from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
+from asr_kd.teachers.encoder_settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
 from asr_kd.training.averaging import best_epochs, best_path, load_average
 from asr_kd.training.batch_sampler import EpochBatches
@@ -74,8 +78,10 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     usable = selection.utterances
     _report(job, selection, folder, progress, ranks)
     torch.manual_seed(job.seed)
-    model = Conformer(job.model, len(job.vocabulary))
-    if job.train.init_from is None:
+    model = _new_model(job)
+    if isinstance(model, EncoderCtc):
+        pass  # its encoder's features come with it
+    elif job.train.init_from is None:
         _set_normalisation(model, usable, job.seed, folder, ranks)
     else:  # the features' normalisation belongs to the weights
         start_from(model, job.vocabulary, job.train)
@@ -108,6 +114,12 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         _write_model(job, folder, model, distiller.state, len(usable), selection.excluded)
     ranks.barrier()
     return folder / "model"
+
+
+def _new_model(job: TrainingJob) -> Conformer | EncoderCtc:
+    if isinstance(job.model, EncoderCtcSettings):
+        return build_encoder_ctc(job.model, len(job.vocabulary))
+    return Conformer(job.model, len(job.vocabulary))
 
 
 def _shape(job: TrainingJob) -> Shape:
@@ -165,7 +177,7 @@ def _set_normalisation(
 def _write_model(
     job: TrainingJob,
     folder: Path,
-    model: Conformer,
+    model: Conformer | EncoderCtc,
     state: TrainingState,
     num_trained: int,
     excluded: list[dict[str, str]],
@@ -177,7 +189,10 @@ def _write_model(
     load_average(model, [best_path(folder, epoch) for epoch in averaged])
     counts = {"training_utterances": num_trained, "excluded_utterances": len(excluded)}
     card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
-    save_model(folder / "model", model, job.vocabulary, card)
+    if isinstance(model, EncoderCtc):
+        save_encoder_ctc(folder / "model", model, job.vocabulary, card)
+    else:
+        save_model(folder / "model", model, job.vocabulary, card)
 
 
 def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
@@ -203,6 +218,7 @@ def _loaders(
     job: TrainingJob, objective: Objective, selection: Selection, control: Control
 ) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
     settings, ranks = job.train, control.ranks
+    features = waveform_blocks if isinstance(job.model, EncoderCtcSettings) else fbank
     share = {"rank": ranks.rank, "count": ranks.count}
     pinned = control.device.type == "cuda"
     min_silence = objective.delay_frames * FRAME_SHIFT_MS // 10
@@ -219,6 +235,7 @@ def _loaders(
         objective.needs_arrays,
         augmentation.perturb,
         job.versions,
+        features,
     )
     batches = EpochBatches(
         [u.duration for u in usable],
@@ -247,7 +264,7 @@ def _loaders(
         )
     references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
     dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
-    dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb)
+    dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb, features=features)
     plain = EpochBatches(
         [u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES, **share
     )
