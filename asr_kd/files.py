@@ -1,19 +1,22 @@
-"""Files that appear whole or not at all, and their hashes.
+"""Files and folders that appear complete or not at all, are never written over foreign files, and have hashes.
 
-Every result of the project is written through here: to a temporary neighbour, flushed to the disk, then
-renamed. Knows nothing of what is inside.
+Results are written to a temporary neighbour, flushed to the disk, and renamed. A folder that users may name, or put
+files into, lists the files written there in `WRITTEN`; other files in it are not replaced or deleted.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import AsrKdError
+
+WRITTEN = ".asr-kd-files"
+"""Lists the files in a folder that asr-kd wrote: relative paths, one a line."""
 
 
 @contextmanager
@@ -37,12 +40,19 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_folder(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it replaces `folder` when the block ends without an error.
+def atomic_folder(folder: Path, guard: bool = False) -> Iterator[Path]:
+    """Yield a temporary folder to fill; it replaces `folder` when the block ends without an error.
+
+    Args:
+        folder: the folder to write.
+        guard: refuse to replace a folder with files that are not listed in its `WRITTEN`, and write that list.
 
     Raises:
-        AsrKdError: the disk is full or the place cannot be written; what stood at `folder` is untouched.
+        AsrKdError: `folder` holds foreign files, the disk is full or the folder cannot be written; an existing
+            `folder` is then untouched.
     """
+    if guard:
+        refuse_foreign_files(folder)
     _make_parent(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
@@ -50,6 +60,9 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     try:
         partial.mkdir()
         yield partial
+        if guard:
+            names = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
+            (partial / WRITTEN).write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         for path in partial.rglob("*"):
             if path.is_file():
                 with path.open("rb") as file:
@@ -64,6 +77,64 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(replaced, ignore_errors=True)
+
+
+def written_files(folder: Path) -> set[str]:
+    """Relative paths of the files that asr-kd wrote into a folder; empty without a list."""
+    try:
+        return set((folder / WRITTEN).read_text(encoding="utf-8").splitlines())
+    except FileNotFoundError:
+        return set()
+    except (OSError, UnicodeDecodeError) as error:
+        raise AsrKdError(f"cannot be read ({error})", where=folder / WRITTEN, expected="a list of files") from error
+
+
+def refuse_foreign_files(folder: Path) -> None:
+    """Check that a folder can be replaced as a whole.
+
+    Raises:
+        AsrKdError: it is a file, or holds a file that asr-kd did not write there.
+    """
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise AsrKdError("is a file", where=folder, expected="a new or empty folder", remedy="Choose another folder")
+    found = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
+    }
+    foreign = sorted(found - written_files(folder) - {WRITTEN})
+    if foreign:
+        raise AsrKdError(
+            f"holds files that asr-kd did not write there: {', '.join(foreign[:3])}{', …' * (len(foreign) > 3)}",
+            where=folder,
+            expected="a new or empty folder, or one that the same command wrote",
+            remedy="Choose another folder, or move these files elsewhere",
+        )
+
+
+def claim_files(folder: Path, names: Iterable[str]) -> None:
+    """Check that files may be written into a folder that can hold foreign files, and list them in its `WRITTEN`.
+
+    Raises:
+        AsrKdError: one of the files exists and asr-kd did not write it, or the list cannot be written.
+    """
+    known = written_files(folder)
+    new = [name for name in dict.fromkeys(names) if name not in known]
+    for name in new:
+        if (folder / name).exists():
+            raise AsrKdError(
+                "exists, and asr-kd did not write it",
+                where=folder / name,
+                expected="a new file, or one that asr-kd wrote",
+                remedy="Choose another name or folder, or move the file elsewhere",
+            )
+    if new:
+        _make_parent(folder / WRITTEN)
+        try:
+            with (folder / WRITTEN).open("a", encoding="utf-8") as file:
+                file.write("".join(f"{name}\n" for name in new))
+        except OSError as error:
+            raise _write_error(folder / WRITTEN, error) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -11,7 +11,16 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import AsrKdError
-from asr_kd.files import atomic_folder, atomic_path, sha256_of, sha256_of_file, write_json, write_text
+from asr_kd.files import (
+    WRITTEN,
+    atomic_folder,
+    atomic_path,
+    claim_files,
+    sha256_of,
+    sha256_of_file,
+    write_json,
+    write_text,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -67,6 +76,40 @@ def test_an_error_in_the_middle_leaves_the_old_folder(tmp_path):
         write_and_fail(partial / "weights")
     assert (folder / "weights").read_text() == "old"
     assert names(tmp_path) == ["model"]
+
+
+def test_a_guarded_folder_is_replaced_only_when_every_file_in_it_is_ours(tmp_path):
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    for content in ("1", "2"):
+        with atomic_folder(folder, guard=True) as partial:
+            (partial / "sub").mkdir()
+            (partial / "sub" / "a").write_text(content)
+    assert (folder / "sub" / "a").read_text() == "2"
+    assert (folder / WRITTEN).read_text() == "sub/a\n"
+    (folder / "sub" / "notes.txt").write_text("mine")
+    with pytest.raises(AsrKdError, match=r"did not write there: sub/notes\.txt"), atomic_folder(folder, guard=True):
+        raise ZeroDivisionError  # not reached
+    assert (folder / "sub" / "notes.txt").read_text() == "mine"
+    assert names(tmp_path) == ["bundle"]
+
+
+def test_a_folder_without_a_list_or_a_file_in_its_place_is_refused(tmp_path):
+    (tmp_path / "document").write_text("mine")
+    for place, message in ((tmp_path, "did not write there: document"), (tmp_path / "document", "is a file")):
+        with pytest.raises(AsrKdError, match=message), atomic_folder(place, guard=True):
+            raise ZeroDivisionError  # not reached
+    assert names(tmp_path) == ["document"]
+
+
+def test_a_claimed_file_may_be_written_again_and_a_foreign_one_may_not(tmp_path):
+    (tmp_path / "notes.md").write_text("mine")
+    for _ in range(2):
+        claim_files(tmp_path, ["table.md"])
+        write_text(tmp_path / "table.md", "ours")
+    with pytest.raises(AsrKdError, match=r"notes\.md: exists, and asr-kd did not write it"):
+        claim_files(tmp_path, ["table.md", "notes.md"])
+    assert (tmp_path / WRITTEN).read_text() == "table.md\n"
 
 
 @pytest.mark.parametrize("step", ["mkdir", "rename"])

@@ -1,12 +1,21 @@
-"""The command line: verbs that parse, call and print. No logic lives here.
-
-Each module registers its verbs with the one application, in the order in which `--help` shows them; `main` is the
-way in.
-"""
+"""The command line. Each module registers its commands, in the order of `--help`; `main` is the entry point."""
 
 from asr_kd.cli import stages  # isort: split
 
-from asr_kd.cli import compare, data, export, hypotheses, lm, manifests, pseudo_label, score, serve, sweep, targets
+from asr_kd.cli import (
+    compare,
+    data,
+    download,
+    export,
+    hypotheses,
+    lm,
+    manifests,
+    pseudo_label,
+    score,
+    serve,
+    sweep,
+    targets,
+)
 from asr_kd.cli.app import app
 from asr_kd.cli.entry import main
 
@@ -14,6 +23,7 @@ __all__ = [
     "app",
     "compare",
     "data",
+    "download",
     "export",
     "hypotheses",
     "lm",

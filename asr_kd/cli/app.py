@@ -1,4 +1,4 @@
-"""The application that verbs register with, and what several of them share: arguments and the console."""
+"""The typer application, and the arguments and console that several commands share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,12 +23,12 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY.PATH=VALUE", help="Settings to change for this run.")
 ]
 Force = Annotated[
-    bool, typer.Option("--force", help="Do it again although nothing changed; the earlier result is set aside.")
+    bool, typer.Option("--force", help="Repeat it although nothing changed; the earlier result is kept in previous/.")
 ]
 MaxMinutes = Annotated[
     float | None,
     typer.Option(
-        "--max-minutes", min=0.0, help="Stop at a checkpoint after so many minutes (exit code 75); run again to go on."
+        "--max-minutes", min=0.0, help="Stop at a checkpoint after so many minutes (exit code 75); run again to resume."
     ),
 ]
 Only = Annotated[
@@ -49,7 +49,7 @@ Hotwords = Annotated[
 
 @contextmanager
 def console() -> Iterator[ConsoleProgress]:
-    """The terminal as progress, closed at the end."""
+    """Yield the terminal's progress and close it at the end."""
     progress = ConsoleProgress()
     try:
         yield progress

@@ -1,4 +1,4 @@
-"""The way in: the process' surroundings, and expected trouble as one message with an exit code."""
+"""Entry point: sets up the process and turns expected errors into one message and an exit code."""
 
 import errno
 import logging
@@ -11,14 +11,14 @@ from rich.console import Console
 from asr_kd.cli.app import app
 from asr_kd.errors import AsrKdError
 
-SYSTEM_TROUBLE = frozenset(
+SYSTEM_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE}
 )
-"""The machine's trouble, wherever it shows: the disk is full, something must not be written, too much is open."""
+"""Errors of the system anywhere: full disk, missing permission, too many open files."""
 
 
 def main() -> None:
-    """Run the command line; expected trouble is one message and an exit code, never a traceback."""
+    """Run the command line; an expected error is one message and an exit code, never a traceback."""
     # Before torch is imported. On a busy 2-core machine, threads that spin while they wait took 1,685 ms a training
     # step of the tiny model; waiting passively, 107 ms.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,18 +29,18 @@ def main() -> None:
     try:
         app()
     except AsrKdError as error:
-        _complain(str(error))
+        _print_error(str(error))
         sys.exit(error.exit_code)
     except OSError as error:
-        if error.errno not in SYSTEM_TROUBLE:
+        if error.errno not in SYSTEM_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        _complain(f"{where}{error.strerror}. What was finished is kept: mend it and run the same command again")
+        _print_error(f"{where}{error.strerror}. Finished work is kept: fix the cause and run the same command again")
         sys.exit(1)
     except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on from the last checkpoint")
+        _print_error("interrupted; run the same command again to resume from the last checkpoint")
         sys.exit(130)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     Console(stderr=True, highlight=False, soft_wrap=True).print(f"asr-kd: {message}", markup=False)

@@ -1,4 +1,4 @@
-"""Verbs that run stages of a recipe: run, prepare, train, extract, distill, evaluate."""
+"""Commands that run stages of a recipe: run, prepare, train, extract, distill, evaluate, export."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +21,7 @@ def run_stages(
     only: list[str] | None = None,
     share: "Share | None" = None,
 ) -> None:
-    """Run the recipe from stage `first` to stage `last` and print what it came to."""
+    """Run the recipe from stage `first` to stage `last` and print a summary."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
     from asr_kd.distributed import local_rank, open_ranks
     from asr_kd.evaluation.provenance import command_line
@@ -31,15 +31,15 @@ def run_stages(
     from asr_kd.recipe.settings import load_recipe
     from asr_kd.recipe.summary import print_summary
 
-    patient = local_rank() is not None
-    with stop_on(max_minutes, patient) as should_stop, open_ranks() as ranks, console() as progress:
+    under_torchrun = local_rank() is not None
+    with stop_on(max_minutes, under_torchrun) as should_stop, open_ranks() as ranks, console() as progress:
         recipe = load_recipe(path, overrides or [])
         device = choose_device(recipe.device, ranks)
         ranks.use(device)
         reported = progress if ranks.first else PrefixedProgress(progress, ranks.name)
         context = RunContext(recipe, reported, device, should_stop, command_line(), ranks, share)
         run_recipe(context, first, last, force, only or ())
-        if ranks.first and share is None:  # after a share, what is next is up to the others
+        if ranks.first and share is None:  # a share alone does not finish the stage
             print_summary(context, [str(path), *(overrides or [])], last, progress.console)
 
 
@@ -54,7 +54,7 @@ def run(
 ) -> None:
     """Run a recipe: prepare → teacher → extract → student → evaluate → export.
 
-    What is done is skipped, what was cut off goes on.
+    Finished stages are skipped, interrupted ones resume.
 
     \b
     Example:
@@ -64,58 +64,14 @@ def run(
 
 
 @app.command()
-def prepare(
-    recipe: Annotated[Path, typer.Argument(metavar="RECIPE.yaml|librispeech", help="The recipe file, or a corpus.")],
-    overrides: Overrides = None,
-    force: Force = False,
-    download: Annotated[
-        bool, typer.Option("--download", help="librispeech: fetch what is missing from its publisher, verified.")
-    ] = False,
-    splits: Annotated[
-        list[str] | None, typer.Option("--splits", metavar="NAME,…", help="librispeech: which; may be repeated.")
-    ] = None,
-    into: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", help="librispeech: the folder to hold LibriSpeech/; else ASR_KD_CORPORA."),
-    ] = None,
-) -> None:
-    """Find (or make) the corpus and write its manifests and vocabulary; or fetch LibriSpeech.
+def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
+    """Find or generate the recipe's corpus and write its manifests and vocabulary.
 
     \b
     Example:
       asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
-      asr-kd prepare librispeech --download --splits train-clean-100,dev-clean --into corpora
     """
-    if str(recipe) == "librispeech":
-        _refuse_options({"a setting": overrides, "--force": force}, "a recipe")
-        _prepare_librispeech(download, [name for given in splits or [] for name in given.split(",")], into)
-    else:
-        _refuse_options({"--download": download, "--splits": splits, "--into": into}, "prepare librispeech")
-        run_stages(recipe, overrides, "prepare", "prepare", force)
-
-
-def _refuse_options(given: dict[str, object], owner: str) -> None:
-    """A usage error for an option that belongs to the other use of the verb."""
-    for name, value in given.items():
-        if value:
-            raise typer.BadParameter(f"{name} belongs to {owner}")
-
-
-def _prepare_librispeech(download: bool, splits: list[str], into: Path | None) -> None:
-    from asr_kd.corpora.download import download_librispeech, librispeech_folder, missing_splits
-    from asr_kd.corpora.librispeech import require_splits
-    from asr_kd.corpora.settings import LibriSpeechSettings, corpora_root
-
-    default = LibriSpeechSettings()
-    splits = splits or [*default.train, *default.dev, *default.test]
-    folder = into.expanduser() if into is not None else corpora_root(None)
-    with console() as progress:
-        if download:
-            found = download_librispeech(splits, folder, progress.message)
-        else:
-            found = librispeech_folder(folder)
-            require_splits(found, missing_splits(splits, folder), remedy="Add --download to fetch them")
-        progress.message(f"{found}: {', '.join(splits)}. Recipes find them with corpus.root={folder}")
+    run_stages(recipe, overrides, "prepare", "prepare", force)
 
 
 @app.command()
@@ -144,7 +100,7 @@ def extract(
     max_minutes: MaxMinutes = None,
     share: Annotated[
         str | None,
-        typer.Option("--share", metavar="I/N", help="Make the I-th of N parts only; a Slurm array's task by itself."),
+        typer.Option("--share", metavar="I/N", help="Extract only part I of N; set automatically in a Slurm array."),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="Print shards, bytes and hours from a timed sample; store nothing.")
@@ -163,10 +119,10 @@ def extract(
         _plan_extraction(recipe, overrides, part.count, only or [])
         return
     if force and part != EVERYTHING:
-        raise typer.BadParameter("each share would set aside what the others have made", param_hint="--force")
+        raise typer.BadParameter("each share would archive the results of the others", param_hint="--force")
     if part != EVERYTHING and not share:
-        # Said aloud: the array may be meant for something else, such as folds.
-        typer.echo(f"This task of a Slurm array makes share {part}; --share 1/1 makes everything")
+        # The array may be meant for something else, such as folds.
+        typer.echo(f"This task of a Slurm array extracts share {part}; --share 1/1 extracts everything")
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
 
 
@@ -206,3 +162,16 @@ def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = Fal
       asr-kd evaluate recipes/AN4/an4.yaml
     """
     run_stages(recipe, overrides, "evaluate", "evaluate", force)
+
+
+@app.command()
+def export(recipe: RecipePath, overrides: Overrides = None, only: Only = None, force: Force = False) -> None:
+    """Export the recipe's students as bundles for sherpa-onnx, onnxruntime and torch, and verify them.
+
+    Formats, 8-bit weights, latencies and licence are set in the recipe, under `export`.
+
+    \b
+    Example:
+      asr-kd export recipes/AN4/an4.yaml --only student-kd
+    """
+    run_stages(recipe, overrides, "export", "export", force, only=only)

@@ -10,7 +10,7 @@ from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manif
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import CorpusError
-from asr_kd.files import write_json
+from asr_kd.files import claim_files, write_json, written_files
 
 FORMAT = 1
 """Version of corpus.json; another one is refused."""
@@ -64,10 +64,12 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
     extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
     sets = {"train": corpus.train, **corpus.sets, **extra}
     manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
+    earlier = {folder / name for name in written_files(folder) if name.endswith(".jsonl")}
+    claim_files(folder, [*(path.name for path in manifests), "corpus.json"])
     for path, members in manifests.items():
         write_manifest(path, members)
-    for stale in set(folder.glob("*.jsonl")) - manifests.keys():  # sets of an earlier prepare, such as another fold
-        stale.unlink()
+    for stale in earlier - manifests.keys():  # sets of an earlier prepare, such as another fold
+        stale.unlink(missing_ok=True)
     description = {
         "format": FORMAT,
         "name": corpus.name,

@@ -106,7 +106,7 @@ def write_texts(results: Results, folder: Path, form: TextForm) -> None:
     texts_of = {key: {id_: item.hypothesis for id_, item in utterances.items()} for key, utterances in scored.items()}
     if form != "ctm":
         texts_of["reference"] = {id_: item.reference for id_, item in next(iter(scored.values())).items()}
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, guard=True) as partial:
         for key, texts in texts_of.items():
             words = found.systems[key].words if form == "ctm" else None
             write_transcripts(partial / f"{key}.{suffix}", form, texts, words)

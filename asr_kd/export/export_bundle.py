@@ -121,7 +121,7 @@ def export_bundle(
     source, streaming, own = _streaming_model(model_folder, settings)
     latency, measured = _latency(streaming, settings.tail_ms), origin.wer if streaming == own else {}
     trace = Trace(model_sha256=source.sha256, recipe=origin.recipe, wer=dict(measured), card=source.card)
-    with atomic_folder(destination) as partial:
+    with atomic_folder(destination, guard=True) as partial:
         _write_files(partial, source, settings)
         info = _describe(partial, origin.name or destination.name, source, latency, trace)
         info = info.model_copy(update={"licence": settings.licence})

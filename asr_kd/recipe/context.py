@@ -14,7 +14,7 @@ import yaml
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import provenance
-from asr_kd.files import write_json, write_text
+from asr_kd.files import claim_files, write_json, write_text
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.sharding import Share
@@ -116,6 +116,7 @@ def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callab
 def write_provenance(context: RunContext) -> None:
     """Write the resolved recipe and what ran it beside the results."""
     plain = context.recipe.model_dump(mode="json", exclude={"extras"})
+    claim_files(context.work_dir, ["recipe.resolved.yaml", "run.json"])
     write_text(context.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     write_json(
         context.folder("run.json"),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.errors import LanguageModelError
-from asr_kd.files import atomic_path, write_text
+from asr_kd.files import atomic_path, claim_files, write_text
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
@@ -36,6 +36,7 @@ def build_lm(
         LanguageModelError: no text, or it cannot be modelled so.
         VocabularyError: a sentence that the vocabulary cannot spell.
     """
+    claim_files(out.parent, [out.name] if tokens is not None else [out.name, words_path(out).name])
     sentences: Iterator[str] = (sentence for source in sources for sentence in _sentences(source, normalizer))
     if tokens is not None:
         sentences = _spelled(sentences, Vocabulary.load(tokens))

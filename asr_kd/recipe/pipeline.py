@@ -21,7 +21,7 @@ from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
-from asr_kd.files import sha256_of_file
+from asr_kd.files import claim_files, sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext, write_provenance
 from asr_kd.recipe.decoding import decoding_inputs
@@ -161,6 +161,7 @@ def _prepare(context: RunContext) -> StageTask:
             corpus = add_untranscribed(corpus, extra, context.progress)
         write_prepared(corpus, context.work_dir)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
+        claim_files(folder, [VOCABULARY])
         vocabulary.save(folder / VOCABULARY)
         report_corpus(context.progress, folder, corpus, vocabulary)
 

@@ -49,7 +49,7 @@ def bundles(model) -> Path:
     out = model.parent / "bundles"
     words = ["--int8", "--chunk", "160", "--chunk", "320", "--left", "640"]
     words += ["--speech", str(model.parent / "speech.jsonl"), "--out", str(out)]
-    result = CliRunner().invoke(app, ["export", str(model), *words])
+    result = CliRunner().invoke(app, ["export-model", str(model), *words])
     assert result.exit_code == 0, (result.output, result.exception)
     assert sorted(path.name for path in out.iterdir()) == sorted(CHOSEN)
     return out

@@ -31,6 +31,7 @@ def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_fol
     info = json.loads((bundle / "bundle.json").read_text())
     source = load_model(model_folder)
     assert sorted(path.name for path in bundle.iterdir()) == [
+        ".asr-kd-files",
         "README.md",
         "bundle.json",
         "examples",

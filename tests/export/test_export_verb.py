@@ -1,4 +1,4 @@
-"""`asr-kd export MODEL_FOLDER`: what lies beside the model, several latencies, refusals. No graph is made here."""
+"""`asr-kd export-model FOLDER`: what lies beside the model, several latencies, refusals. No graph is made here."""
 
 from pathlib import Path
 
@@ -68,14 +68,12 @@ def test_a_model_outside_a_run_needs_a_place_and_speech(exported, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["recipe.yaml", "--int8"], "--int8 belongs to a model folder"),
-        (["model", "seed=3"], "a setting belongs to a recipe"),
         (["model", "--chunk", "50"], "multiples of 40 ms"),
         (["model", "--chunk", "320", "--left", "320", "--left", "640"], "--left once"),
     ],
 )
-def test_options_of_the_other_form_and_odd_chunks_are_refused(arguments, message):
-    result = CliRunner().invoke(app, ["export", *arguments])
+def test_odd_chunks_are_refused(arguments, message):
+    result = CliRunner().invoke(app, ["export-model", *arguments])
     assert result.exit_code == 2
     assert message in " ".join(result.output.replace("│", " ").split())
 
@@ -85,5 +83,5 @@ def test_options_of_the_other_form_and_odd_chunks_are_refused(arguments, message
     [(["--format", "onnx"], "formats"), (["--format", "pt2", "--int8"], "needs the format sherpa")],
 )
 def test_a_form_that_is_not_known_is_refused(run, arguments, message):
-    result = CliRunner().invoke(app, ["export", str(run / "students/student-kd/model"), *arguments])
+    result = CliRunner().invoke(app, ["export-model", str(run / "students/student-kd/model"), *arguments])
     assert message in str(result.exception)

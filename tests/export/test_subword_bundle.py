@@ -47,6 +47,7 @@ def test_it_can_be_written_with_again(subword_bundle):
     assert opened.info.files.bpe is not None
     assert opened.vocabulary.encode("THE HAT") == WORDS.encode("THE HAT")
     assert sorted(path.name for path in subword_bundle.iterdir()) == [
+        ".asr-kd-files",
         "README.md",
         "bpe.model",
         "bundle.json",

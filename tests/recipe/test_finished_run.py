@@ -6,6 +6,7 @@ import re
 import yaml
 
 from asr_kd.corpora.corpus import read_prepared
+from asr_kd.files import WRITTEN
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.runtime.bundle import read_bundle
@@ -47,7 +48,7 @@ def test_the_end_prints_the_table_where_the_files_are_and_what_to_do_next(first_
 def test_everything_lies_where_it_should_and_nothing_half_written(finished):
     entries = {path.name for path in finished.work_dir.iterdir()}
     folders = {"manifests", "teachers", "targets", "students", "report", "export", "stages"}
-    assert entries == folders | {"recipe.resolved.yaml", "run.json"}
+    assert entries == folders | {"recipe.resolved.yaml", "run.json", WRITTEN}
     assert not [path for path in finished.work_dir.rglob("*") if path.name.endswith((".partial", ".replaced"))]
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
         files = {path.name for path in finished.file(name, "model").iterdir()}
@@ -128,7 +129,7 @@ def test_the_store_belongs_to_the_teacher_and_says_what_it_kept(finished):
 
 def test_the_bundle_is_whole_and_traces_back(finished):
     folder = finished.file("export", "student-kd")
-    whole = {"model.onnx", "tokens.txt", "bundle.json", "README.md", "examples"}
+    whole = {WRITTEN, "model.onnx", "tokens.txt", "bundle.json", "README.md", "examples"}
     assert {path.name for path in folder.iterdir()} == whole
     info = read_bundle(folder).info
     student = load_model(finished.file("students", "student-kd", "model"))

@@ -129,11 +129,11 @@ def test_check_of_a_recipe_of_ones_own_speech(own, kind):
 # -- librispeech -----------------------------------------------------------------------------------------
 
 
-def test_prepare_librispeech_says_what_is_there_and_fetches_the_rest(tmp_path, monkeypatch):
+def test_download_checks_what_exists_and_fetches_the_rest(tmp_path, monkeypatch):
     (tmp_path / "LibriSpeech" / "dev-clean").mkdir(parents=True)
-    words = ["prepare", "librispeech", "--into", str(tmp_path), "--splits", "dev-clean,test-clean"]
-    assert "test-clean not found" in one_line(command(*words))
-    assert "Add --download" in one_line(command(*words))
+    words = ["download", "librispeech", "--into", str(tmp_path), "--splits", "dev-clean,test-clean"]
+    assert "test-clean not found" in one_line(command(*words, "--check"))
+    assert "without --check" in one_line(command(*words, "--check"))
     fetched = []
 
     def fetch(archive: download.Archive, path: object) -> None:
@@ -141,21 +141,37 @@ def test_prepare_librispeech_says_what_is_there_and_fetches_the_rest(tmp_path, m
         raise KeyboardInterrupt
 
     monkeypatch.setattr(download, "_fetch", fetch)
-    assert command(*words, "--download").code == 130
+    assert command(*words).code == 130
     assert fetched == ["test-clean"]
     (tmp_path / "LibriSpeech" / "test-clean").mkdir()
-    outcome = command(*words, "--download")
+    outcome = command(*words)
     assert outcome.code == 0
     assert f"corpus.root={tmp_path}" in outcome.out
     monkeypatch.setenv("ASR_KD_CORPORA", str(tmp_path))
-    assert command("prepare", "librispeech", "--splits", "dev-clean", "--splits", "test-clean").code == 0
+    two = ("--splits", "dev-clean", "--splits", "test-clean")
+    assert command("download", "librispeech", *two, "--check").code == 0
 
 
-def test_options_of_the_one_use_are_refused_in_the_other(tmp_path):
-    assert command("prepare", str(RECIPE), "--download").code == 2
-    assert command("prepare", str(RECIPE), "--into", str(tmp_path)).code == 2
-    assert command("prepare", "librispeech", "--force").code == 2
-    assert command("prepare", "librispeech", "seed=1").code == 2
+def test_an_unknown_corpus_or_split_is_refused(tmp_path):
+    assert command("download", "librispeach").code == 2
     assert "no split 'dev-cleen'" in one_line(
-        command("prepare", "librispeech", "--into", str(tmp_path), "--splits", "dev-cleen")
+        command("download", "librispeech", "--into", str(tmp_path), "--splits", "dev-cleen")
     )
+
+
+def test_convert_does_not_write_over_a_file_of_the_user(tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise_speech(1.0).numpy(), 16_000)
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    write_manifest(source, [Utterance("a", tmp_path / "a.wav", 1.0, "A B", "s")])
+    words = ["manifest", "convert", str(source), str(target), "--to", "asr-kd"]
+    target.write_text("mine")
+    assert "asr-kd did not write it" in one_line(command(*words))
+    assert target.read_text() == "mine"
+    target.unlink()
+    assert command(*words).code == 0
+    assert command(*words).code == 0, "the same command may replace its own file"
+    before = source.read_text()
+    assert "asr-kd did not write it" in one_line(
+        command("manifest", "convert", str(source), str(source), "--to", "nemo")
+    )
+    assert source.read_text() == before

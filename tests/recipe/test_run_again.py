@@ -155,3 +155,22 @@ def test_a_stage_without_what_comes_before_says_so(tmp_path, copy):
     assert "Run the teacher or student stage first" in one_line(copy.command("run", "--from", "evaluate"))
     (tmp_path / "teachers").rename(copy.file("teachers"))
     assert "Run the extract stage first" in one_line(copy.command("distill", "--only", "student-kd"))
+
+
+def test_a_truncated_model_is_trained_again_and_the_report_stays(copy):
+    weights = copy.file("students", "student-hard", "model", "model.safetensors")
+    before, report = weights.read_bytes(), hashes(copy.file("report"))
+    weights.write_bytes(before[: len(before) // 2])
+    outcome = copy.command("run")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == [f"{task}: {'again' if task == 'student student-hard' else 'skipped'}" for task in TASKS]
+    assert "has changed since it was written; it is kept as" in outcome.out
+    assert weights.read_bytes() == before
+    assert hashes(copy.file("report")) == report
+
+
+def test_prepare_leaves_foreign_manifests_alone(copy):
+    foreign = copy.file("manifests", "mine.jsonl")
+    foreign.write_text("mine")
+    assert copy.command("prepare", "--force").code == 0
+    assert foreign.read_text() == "mine"

@@ -13,8 +13,8 @@ from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
 VERBS = (
-    *("run", "prepare", "train", "extract", "distill", "evaluate", "compare"),
-    *("check", "transcribe", "export", "tune", "score", "serve", "sweep"),
+    *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "compare"),
+    *("check", "transcribe", "download", "export-model", "tune", "score", "serve", "sweep"),
 )
 GROUPS = ("targets", "lm", "manifest")
 

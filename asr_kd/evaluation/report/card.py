@@ -15,7 +15,7 @@ TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recogn
 
 def write_cards(report: Report, folder: Path) -> None:
     """Write a card for every streaming system that this run trained, FOLDER/NAME.md; cards from before are replaced."""
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, guard=True) as partial:
         for key in report.summary["models"]:
             if _has_card(report, key):
                 (partial / f"{report.name(key)}.md").write_text(card(report, key), encoding="utf-8")
