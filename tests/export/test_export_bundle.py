@@ -16,6 +16,7 @@ from asr_kd.export.client_parity import client_input
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.export.parity import stream_alignments, verify_bundle
 from asr_kd.export.sherpa_client import client_is_installed, run_client
+from asr_kd.files import WRITTEN
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.runtime.bundle import MODEL, TOKENS, file_entry, read_bundle
@@ -189,6 +190,7 @@ def test_a_graph_that_differs_from_its_model_gets_no_name(model_folder, tmp_path
     destination = tmp_path / "student"
     destination.mkdir()
     (destination / "older").write_text("kept")
+    (destination / WRITTEN).write_text("older\n")
     monkeypatch.setattr(
         asr_kd.export.export_bundle,
         "SherpaWire",

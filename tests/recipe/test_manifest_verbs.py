@@ -157,21 +157,3 @@ def test_an_unknown_corpus_or_split_is_refused(tmp_path):
     assert "no split 'dev-cleen'" in one_line(
         command("download", "librispeech", "--into", str(tmp_path), "--splits", "dev-cleen")
     )
-
-
-def test_convert_does_not_write_over_a_file_of_the_user(tmp_path):
-    soundfile.write(tmp_path / "a.wav", noise_speech(1.0).numpy(), 16_000)
-    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
-    write_manifest(source, [Utterance("a", tmp_path / "a.wav", 1.0, "A B", "s")])
-    words = ["manifest", "convert", str(source), str(target), "--to", "asr-kd"]
-    target.write_text("mine")
-    assert "asr-kd did not write it" in one_line(command(*words))
-    assert target.read_text() == "mine"
-    target.unlink()
-    assert command(*words).code == 0
-    assert command(*words).code == 0, "the same command may replace its own file"
-    before = source.read_text()
-    assert "asr-kd did not write it" in one_line(
-        command("manifest", "convert", str(source), str(source), "--to", "nemo")
-    )
-    assert source.read_text() == before

@@ -13,7 +13,7 @@ from asr_kd.corpora.formats.table import Malformed, Rendering, Table, json_objec
 from asr_kd.corpora.manifest import Utterance, read_manifest, render_manifest
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.errors import CorpusError
-from asr_kd.files import atomic_folder, atomic_path, claim_files
+from asr_kd.files import atomic_folder, atomic_path
 
 FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 """Formats of this project and of other tools."""
@@ -152,11 +152,10 @@ def convert(
         raise CorpusError("there are no utterances to write", where=source, expected="at least one utterance")
     if "" in rendering.texts:
         data = rendering.texts[""].encode()
-        claim_files(target.parent, [target.name])
         with atomic_path(target) as partial:
             partial.write_bytes(gzip.compress(data, mtime=0) if target.suffix == ".gz" else data)
     else:
-        with atomic_folder(target, guard=True) as partial:
+        with atomic_folder(target) as partial:
             for name, text in rendering.texts.items():
                 (partial / name).write_text(text, encoding="utf-8")
     return Conversion(rendering.utterances, excluded, table.dropped + rendering.dropped, rendering.notes)

@@ -7,6 +7,7 @@ import pytest
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.card import card, write_cards
 from asr_kd.evaluation.report.text_renderers import latex, latex_escape
+from asr_kd.files import WRITTEN
 
 hub = pytest.importorskip("huggingface_hub")
 
@@ -38,9 +39,10 @@ def test_hostile_text_ends_no_front_matter(hostile):
 
 def test_only_students_that_stream_have_a_card(report, tmp_path):
     (tmp_path / "cards").mkdir()
+    (tmp_path / "cards" / WRITTEN).write_text("old.md\n")
     (tmp_path / "cards" / "old.md").write_text("of a run before")
     write_cards(report, tmp_path / "cards")
-    assert [path.name for path in (tmp_path / "cards").iterdir()] == ["student-kd.md"]
+    assert [path.name for path in (tmp_path / "cards").glob("*.md")] == ["student-kd.md"]
 
 
 def test_latex_has_a_row_a_system(report):

