@@ -14,7 +14,7 @@ from tests.helpers.tiny_run import RECIPE, command, one_line
 
 VERBS = (
     *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "compare"),
-    *("check", "transcribe", "download", "export-model", "tune", "score", "serve", "sweep"),
+    *("check", "transcribe", "download", "export-model", "tune", "pseudo-label", "score", "serve", "sweep"),
 )
 GROUPS = ("targets", "lm", "manifest")
 
