@@ -78,7 +78,7 @@ def test_what_cannot_be_converted_is_one_line(own):
     empty = folder / "empty.jsonl"
     empty.write_text("")
     said = one_line(command("manifest", "convert", str(empty), str(folder / "x"), "--to", "nemo"))
-    assert "nothing to write" in said
+    assert "no utterances to write" in said
 
 
 def test_check_of_a_folder_of_audio(own):
