@@ -282,7 +282,8 @@ def _check_layers(settings: EncoderCtcSettings, encoder: SpeechEncoder) -> None:
 
 def _check_encoder(model: nn.Module, keys: Any) -> None:
     """Refuse weights that were trained on another encoder: they would replace the SHA-256 and nothing else."""
-    assert isinstance(model, EncoderCtc)
+    if not isinstance(model, EncoderCtc):
+        raise TypeError(f"expected an EncoderCtc, found {type(model).__name__}")
     loaded = bytes(model.encoder_sha256.tolist()).hex()
     if loaded != model.encoder.sha256:
         raise CheckpointError(
