@@ -19,6 +19,7 @@ class TrainedTeacher(Settings):
     """A teacher trained by this recipe, whatever its model is."""
 
     train: TrainSettings = TrainSettings()
+    """How it is trained."""
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
     folds: int | None = Field(None, ge=2, le=20)
@@ -46,7 +47,9 @@ class EncoderTeacherSettings(TrainedTeacher):
     tag: ClassVar[str] = "encoder"
 
     encoder: EncoderSettings
+    """The public encoder."""
     head: HeadSettings = HeadSettings()
+    """The CTC head on it, in the students' vocabulary."""
 
     @property
     def model(self) -> EncoderCtcSettings:

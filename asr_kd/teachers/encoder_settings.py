@@ -61,11 +61,13 @@ class HeadSettings(Settings):
     """The CTC head: a projection of two encoder frames to one of 40 ms, residual convolutions, a linear output."""
 
     width: int = Field(384, ge=8, le=4096)
+    """Channels of the projection and of the convolutions."""
     blocks: int = Field(3, ge=0, le=20)
     """Residual blocks: LayerNorm, convolution over time, GELU, dropout."""
     kernel: int = Field(5, ge=1, le=31)
     """Frames of 40 ms that a convolution covers."""
     dropout: float = Field(0.2, ge=0, lt=1)
+    """After the projection, in each block and before the output."""
     masks_per_second: float = Field(0.8, ge=0)
     """Time masks on the encoder's output in training, drawn for each utterance."""
     mask_frames: int = Field(7, ge=0)
