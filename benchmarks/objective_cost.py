@@ -37,8 +37,8 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.pooled import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.batch_sampler import Draw
-from asr_kd.training.data import SpeechDataset
+from asr_kd.training.batch_sampler import SampledUtterance
+from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.pseudo_labels import WeightedHypothesis
 from asr_kd.training.step import Stepper
 
@@ -87,7 +87,7 @@ class Timed:
     def __init__(self, stepper: Stepper, data: SpeechDataset) -> None:
         self.stepper, self.data = stepper, data
 
-    def step(self, draws: Sequence[Draw], number: int) -> tuple[float, float]:
+    def step(self, draws: Sequence[SampledUtterance], number: int) -> tuple[float, float]:
         """Processor seconds of it all, and of reading and collating."""
         start = time.process_time()
         batch = load(self.data, draws)
@@ -129,7 +129,7 @@ def prepare(
 
 
 def measure(
-    timed: dict[Turn, Timed], batches: Sequence[Sequence[Draw]], rounds: int
+    timed: dict[Turn, Timed], batches: Sequence[Sequence[SampledUtterance]], rounds: int
 ) -> dict[Turn, tuple[float, float]]:
     """By turn: what the whole step and its reading add, both over the step of CTC alone on the same batch."""
     added: dict[Turn, list[tuple[float, float]]] = {turn: [] for turn in timed}

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.settings import ConformerSettings
-from asr_kd.training.data import Batch
+from asr_kd.training.batch import Batch
 
 DROPOUT = 0.1
 

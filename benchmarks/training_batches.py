@@ -14,8 +14,9 @@ from asr_kd.models.settings import ConformerSettings, Streaming
 from asr_kd.models.subsampling import output_lens
 from asr_kd.progress import SILENT
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.batch_sampler import Draw, EpochBatches
-from asr_kd.training.data import Batch, SpeechDataset, collate_batch
+from asr_kd.training.batch import Batch, collate_batch
+from asr_kd.training.batch_sampler import DurationBatchSampler, SampledUtterance
+from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
 from asr_kd.training.training_context import TrainingContext
@@ -35,9 +36,9 @@ def read_corpus(folder: Path) -> tuple[list[Utterance], Vocabulary]:
 
 def plan_batches(
     utterances: Sequence[Utterance], seconds: float, count: int, min_silence_frames: int = 0
-) -> list[list[Draw]]:
+) -> list[list[SampledUtterance]]:
     """So many batches of an epoch, the longest utterances to the shortest, without augmentation."""
-    batches = EpochBatches([u.duration for u in utterances], Augmentation(), seconds, 1, min_silence_frames)
+    batches = DurationBatchSampler([u.duration for u in utterances], Augmentation(), seconds, 1, min_silence_frames)
     ordered = sorted(batches, key=lambda batch: utterances[batch[0].row].duration)
     return [ordered[round((index + 0.5) * len(ordered) / count - 0.5)] for index in range(count)]
 
@@ -50,7 +51,7 @@ def make_dataset(
     return SpeechDataset(utterances, tokens, 2.0, cache_mb, **more)  # type: ignore[arg-type]
 
 
-def load(dataset: SpeechDataset, draws: Sequence[Draw]) -> Batch:
+def load(dataset: SpeechDataset, draws: Sequence[SampledUtterance]) -> Batch:
     """One batch, as the trainer's loader makes it."""
     return collate_batch([dataset[draw] for draw in draws])
 
@@ -72,13 +73,13 @@ def make_stepper(
     torch.manual_seed(0)
     student = Conformer(model, len(vocabulary)).train()
     student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
-    around = TrainingContext(
+    run = TrainingContext(
         name="benchmark",
-        job="benchmark",
+        key="benchmark",
         folder=Path(),
         vocabulary=vocabulary,
         seed=1,
-        batches=EpochBatches([1.0], Augmentation(), 1.0, 1),
+        batches=DurationBatchSampler([1.0], Augmentation(), 1.0, 1),
         dev_references={},
         progress=SILENT,
         should_checkpoint=lambda: False,
@@ -91,4 +92,4 @@ def make_stepper(
     streaming = model.streaming is not None
     shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.layers, streaming=streaming, **layers)
     objective = Objective.from_settings(distill, shape)
-    return Stepper(student, objective, settings or TrainSettings(), around, torch.device("cpu"), bf16)
+    return Stepper(student, objective, settings or TrainSettings(), run, torch.device("cpu"), bf16)

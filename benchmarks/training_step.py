@@ -27,7 +27,7 @@ from training_batches import MODELS, frames_of, load, make_dataset, make_stepper
 from asr_kd.features.augment import Augmentation
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.data import Batch
+from asr_kd.training.batch import Batch
 from asr_kd.training.settings import TrainSettings
 
 Step = Callable[[Batch], object]

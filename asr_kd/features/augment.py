@@ -1,7 +1,7 @@
-"""Augmentation: what changes the audio (speed, silence) and what keeps time (SpecAugment, and all of `disturb`).
+"""Augmentation: settings, change of speed and SpecAugment.
 
-A change of speed moves frames, so soft targets must belong to the same speed; the others do not.
-Everything random comes from a generator that the caller seeds.
+A change of speed moves frames, so soft targets must belong to the same speed; SpecAugment and the waveform augmentation
+keep time. All randomness comes from a generator that the caller seeds.
 """
 
 from fractions import Fraction
@@ -29,19 +29,19 @@ class SpecAugment(Settings):
 
 
 class Augmentation(Settings):
-    """What training does to an utterance each time it sees it."""
+    """Augmentation of training utterances, drawn each epoch."""
 
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
     silence_share: float = Field(0.0, ge=0, le=1)
-    """Share of utterances that get silence appended, because clients send it and corpora do not have it."""
+    """Share of utterances that get silence appended, which clients send and corpora lack."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
     perturb: Perturbation | None = None
-    """Noise, rooms, telephones and levels, which leave time as it is; null: none."""
-    versions: tuple[str, ...] = ()
-    """Names of `targets.perturbed`: each epoch an utterance is heard as recorded or as one of these, all as likely, and
-    its soft targets are what the teacher says of that very sound."""
+    """Waveform augmentation with noise, rooms, telephones and levels, which keeps time; null: none."""
+    augmented_copies: tuple[str, ...] = ()
+    """Names of `targets.perturbed`: each epoch the recording or one of these copies is drawn for an utterance, all with
+    equal probability; its soft targets are those that the teacher computed on that copy."""
 
     @field_validator("speeds")
     @classmethod

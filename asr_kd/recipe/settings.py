@@ -116,7 +116,7 @@ class Recipe(Settings):
         for name, system in systems.items():
             if not isinstance(system, ExistingTeacher):
                 check_inner_layers(name, system)
-                self._check_versions(name, system)
+                self._check_augmented_copies(name, system)
         self._check_untranscribed()
         unknown = [name for name in self.export.models if name not in systems]
         if unknown:
@@ -189,11 +189,13 @@ class Recipe(Settings):
                 "leave targets.layers and the objective `representation` out, or the folds"
             )
 
-    def _check_versions(self, name: str, system: TrainedTeacher | StudentSettings) -> None:
+    def _check_augmented_copies(self, name: str, system: TrainedTeacher | StudentSettings) -> None:
         """What is to be heard must be described."""
         known = ", ".join(self.targets.perturbed) or "none"
-        for each in sorted(set(system.train.augmentation.versions) - set(self.targets.perturbed)):
-            raise ValueError(f"{name}: train.augmentation.versions names {each!r}; targets.perturbed has {known}")
+        for each in sorted(set(system.train.augmentation.augmented_copies) - set(self.targets.perturbed)):
+            raise ValueError(
+                f"{name}: train.augmentation.augmented_copies names {each!r}; targets.perturbed has {known}"
+            )
 
     def _check_student(self, name: str, student: StudentSettings) -> None:
         known = ", ".join(self.teachers) or "none"

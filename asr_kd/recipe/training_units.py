@@ -40,7 +40,8 @@ from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.train import Control, TrainingJob, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control, TrainingJob
 from asr_kd.training.warm_start import warm_start_sha256
 
 
@@ -80,7 +81,7 @@ def _trained(
             # What a student is compared with changes the report, not the student.
             **settings.model_dump(mode="json", exclude={"baseline"}),
             "seed": context.recipe.seed_of(settings),
-            **_versions(context, settings),
+            **_augmented_copies(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: (
@@ -92,11 +93,11 @@ def _trained(
     )
 
 
-def _versions(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
-    """What a key says of the recordings' versions that a model hears: nothing where it hears none."""
+def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
+    """Return the settings of the augmented copies that a model trains on, as part of its cache key."""
     sounds = context.recipe.targets.perturbed
-    used = {name: sounds[name].model_dump(mode="json") for name in settings.train.augmentation.versions}
-    return {"versions": used} if used else {}
+    used = {name: sounds[name].model_dump(mode="json") for name in settings.train.augmentation.augmented_copies}
+    return {"augmented_copies": used}
 
 
 def _reads_untranscribed(context: RunContext, settings: TrainedTeacher | StudentSettings) -> bool:
@@ -148,7 +149,7 @@ def _training_job(
         train_utterances=heard,
         dev_utterances=corpus.dev,
         card={**card, "seed": seed},
-        versions=recipe.targets.perturbed,
+        augmented_copies=recipe.targets.perturbed,
         **{"distill": None, **taught},
     )
 
@@ -161,7 +162,7 @@ def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabula
         lessons["hypotheses"] = _hypotheses(context, student, teacher)
     if reads_store(student):
         lessons["store"] = _store(context, teacher, vocabulary)
-        _check_versions(lessons["store"], _versions(context, student).get("versions", {}))
+        _check_augmented_copies(lessons["store"], _augmented_copies(context, student)["augmented_copies"])
     if reads_teacher(student):
         lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
     return lessons
@@ -177,7 +178,7 @@ def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
     )
 
 
-def _check_versions(store: Store, wanted: Mapping[str, Any]) -> None:
+def _check_augmented_copies(store: Store, wanted: Mapping[str, Any]) -> None:
     differing = [name for name, sound in wanted.items() if store.info.perturbed.get(name) != sound]
     if differing:
         raise TargetsError(

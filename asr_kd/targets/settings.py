@@ -31,7 +31,7 @@ class TargetSettings(Settings):
     perturbed: dict[str, Sound] = Field(default={})
     """Further variants by name, in which the teacher hears each utterance (at each speed) in noise, a room, over a
     telephone or at another level, drawn once by utterance and variant; noise is pink. Students train on the same sound
-    where their `train.augmentation.versions` say so."""
+    where their `train.augmentation.augmented_copies` say so."""
     pooled: bool = False
     """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
     layers: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""The weights of the best epochs: which they are, where they lie, and their mean."""
+"""Averages of weights: the moving average during training, and the mean of the best epochs after it."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,23 +6,47 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from asr_kd.models.weights import load_weights, read_tensors
 
 
+class Ema(AveragedModel):
+    """Exponential moving average of a model's weights (Polyak & Juditsky 1992), always in evaluation mode.
+
+    Its tensors, with the number of steps, are part of checkpoints. The decay of early steps is smaller, as in
+    TensorFlow's ExponentialMovingAverage, so that the first weights are soon forgotten.
+
+    Args:
+        model: the averaged model.
+        decay: decay after the first steps; see `EmaSettings`.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model)
+        self.decay = decay
+        self.requires_grad_(False).eval()
+
+    def update(self, model: nn.Module) -> None:
+        """Update with the weights of `model`: a copy at the first step, a share of 1 − decay later."""
+        steps = int(self.n_averaged)
+        self.multi_avg_fn = get_ema_multi_avg_fn(min(self.decay, (1 + steps) / (10 + steps)))
+        self.update_parameters(model)
+
+
 def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
-    """The epochs of lowest dev WER, then dev loss."""
+    """Return the epochs with the lowest dev WER, then dev loss."""
     rows = [row for row in curve if "dev_wer" in row]
     return [row["epoch"] for row in sorted(rows, key=lambda row: (row["dev_wer"], row["dev_loss"]))[:count]]
 
 
 def best_path(folder: Path, epoch: int) -> Path:
-    """Where an epoch's weights lie while they are among the best."""
+    """Return the path of an epoch's weights."""
     return folder / "best" / f"epoch-{epoch:05d}.safetensors"
 
 
 def prune_best(folder: Path, curve: list[dict[str, Any]], earlier_rows: int, count: int) -> None:
-    """Drop the weights of epochs that are neither among the best now nor among those of the first `earlier_rows`."""
+    """Delete weights of epochs that are neither among the best now nor among those of the first `earlier_rows`."""
     keep = {epoch for rows in (curve, curve[:earlier_rows]) for epoch in best_epochs(rows, count)}
     for path in best_path(folder, 0).parent.glob("epoch-*.safetensors"):
         if int(path.stem.removeprefix("epoch-")) not in keep:

@@ -1,8 +1,7 @@
-"""Which utterances make up which batch, at what speed and with how much silence: a function of seed and epoch.
+"""Batch sampler by duration: a function of seed and epoch.
 
-Because nothing here depends on what happened before, a run that resumes sees exactly the batches that an
-uninterrupted one would have seen; and because batches are planned before they are shared out, any number of processes
-sees the same ones. Knows durations, not audio.
+The batches of an epoch depend on nothing else, so a resumed run has the batches of an uninterrupted one. They are
+composed before they are divided among processes, so any number of processes has the same global batches.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,24 +12,24 @@ import numpy as np
 from asr_kd.features.augment import Augmentation
 
 JITTER = 0.2
-"""Durations are sorted after this much random stretching: little padding, yet other company every epoch."""
+"""Durations are stretched at random by up to this share before sorting: little padding, other batches each epoch."""
+
+AUGMENTATION_STREAM, COPY_STREAM = 1, 2
+"""Appended to seed and epoch: independent random streams for waveform augmentation and for augmented copies."""
 
 
-DISTURBANCES, VERSIONS = 1, 2
-"""Behind seed and epoch, they name the streams of random numbers that these are drawn from."""
+class SampledUtterance(NamedTuple):
+    """One utterance of a batch, with the augmentation drawn for it."""
 
-
-class Draw(NamedTuple):
-    """One appearance of an utterance in an epoch."""
-
-    row: int  # of the utterance
+    row: int
+    """Index of the utterance."""
     speed: float
     silence_frames: int
     """Feature frames (10 ms) of silence appended."""
-    disturbance: int | None = None
-    """Seeds what happens to its sound; None: nothing."""
-    version: str = ""
-    """Of the recording that is heard: a stored perturbation's name; empty: as it was recorded."""
+    augmentation_seed: int | None = None
+    """Seed of the waveform augmentation; None: no augmentation."""
+    augmented_copy: str = ""
+    """Name of a stored augmented copy (`targets.perturbed`); empty: the recording itself."""
 
 
 def plan_epoch(
@@ -40,8 +39,8 @@ def plan_epoch(
     seed: int,
     epoch: int,
     min_silence_frames: int = 0,
-) -> list[list[Draw]]:
-    """Batches of one epoch: every utterance once, at most `batch_seconds` of padded audio each.
+) -> list[list[SampledUtterance]]:
+    """Return the batches of one epoch: every utterance once, at most `batch_seconds` of padded audio each.
 
     An utterance longer than that makes a batch of its own. `durations` are in seconds.
     """
@@ -52,10 +51,10 @@ def plan_epoch(
     extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
     silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
     seconds = np.asarray(durations) / speeds + silence / 100
-    disturbances = _augmentation_seeds(augmentation, count, seed, epoch)
-    versions = _versions(augmentation, count, seed, epoch)
+    augmentation_seeds = _augmentation_seeds(augmentation, count, seed, epoch)
+    copies = _augmented_copies(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
-    batches: list[list[Draw]] = []
+    batches: list[list[SampledUtterance]] = []
     longest = 0.0
     for index in order:
         widened = max(longest, float(seconds[index]))
@@ -63,33 +62,38 @@ def plan_epoch(
             batches.append([])
             widened = float(seconds[index])
         batches[-1].append(
-            Draw(int(index), float(speeds[index]), int(silence[index]), disturbances[index], versions[index])
+            SampledUtterance(
+                int(index), float(speeds[index]), int(silence[index]), augmentation_seeds[index], copies[index]
+            )
         )
         longest = widened
     return [batches[position] for position in generator.permutation(len(batches))]
 
 
 def _augmentation_seeds(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
-    """A seed for each utterance whose sound is disturbed, from numbers of their own: nothing else changes with them."""
+    """Return a seed for each augmented utterance, from a random stream of their own."""
     if augmentation.perturb is None:
         return [None] * count
-    generator = np.random.default_rng([seed, epoch, DISTURBANCES])
+    generator = np.random.default_rng([seed, epoch, AUGMENTATION_STREAM])
     seeds = generator.integers(1 << 62, size=count).tolist()
     chosen = (generator.random(count) < augmentation.perturb.share).tolist()
-    return [drawn if disturbed else None for drawn, disturbed in zip(seeds, chosen, strict=True)]
+    return [drawn if augmented else None for drawn, augmented in zip(seeds, chosen, strict=True)]
 
 
-def _versions(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[str]:
-    """Which version of each utterance is heard, from numbers of their own."""
-    names = ("", *augmentation.versions)
-    drawn = np.random.default_rng([seed, epoch, VERSIONS]).integers(len(names), size=count)
+def _augmented_copies(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[str]:
+    """Return the augmented copy of each utterance, from a random stream of their own."""
+    names = ("", *augmentation.augmented_copies)
+    drawn = np.random.default_rng([seed, epoch, COPY_STREAM]).integers(len(names), size=count)
     return [names[index] for index in drawn.tolist()]
 
 
-def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int, count: int) -> list[Draw]:
-    """What process `rank` of `count` takes of a batch; maybe nothing.
+def share_of(
+    batch: Sequence[SampledUtterance], seconds: Callable[[SampledUtterance], float], rank: int, count: int
+) -> list[SampledUtterance]:
+    """Return the part of a batch that process `rank` of `count` computes; it may be empty.
 
-    Longest first, there and back again (0, 1, 1, 0, 0, …): each gets as many, and nearly as much audio.
+    Utterances are dealt out longest first, in the order 0, 1, 1, 0, 0, …: counts differ by at most one, and the
+    amounts of audio are nearly equal.
     """
     if count == 1:
         return list(batch)
@@ -97,11 +101,14 @@ def share_of(batch: Sequence[Draw], seconds: Callable[[Draw], float], rank: int,
     return [draw for position, draw in enumerate(order) if position % (2 * count) in (rank, 2 * count - 1 - rank)]
 
 
-class EpochBatches:
-    """A DataLoader's batch sampler over `plan_epoch`, which can begin in the middle of an epoch.
+class DurationBatchSampler:
+    """Batch sampler for a DataLoader over `plan_epoch`, which can begin in the middle of an epoch.
 
-    It counts the global batches and gives process `rank` of `count` its share of each. In the first
-    `curriculum_epochs` the batches come from the shortest to the longest.
+    Its length counts global batches; process `rank` of `count` gets its part of each (`share_of`). In the first
+    `curriculum_epochs` epochs the batches are sorted from the shortest to the longest.
+
+    Attributes:
+        skip: batches that the next iteration leaves out.
     """
 
     def __init__(
@@ -132,9 +139,9 @@ class EpochBatches:
     def __len__(self) -> int:
         return len(self._batches)
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SampledUtterance]]:
         first, self.skip = self.skip, 0
         return (share_of(batch, self._seconds, self._rank, self._count) for batch in self._batches[first:])
 
-    def _seconds(self, draw: Draw) -> float:
+    def _seconds(self, draw: SampledUtterance) -> float:
         return self._arguments[0][draw.row] / draw.speed + draw.silence_frames / 100

@@ -1,6 +1,6 @@
-"""Checkpoints of a training run: safetensors and JSON with hashes, written whole, read only when intact.
+"""Checkpoints of a training run: safetensors and JSON with hashes, written atomically and verified when read.
 
-The newest intact one wins; a damaged one is named and passed over. Knows models and optimizers as tensors.
+The newest intact checkpoint is restored; damaged ones are reported and skipped.
 """
 
 import json
@@ -24,11 +24,11 @@ FILES = ("model.safetensors", "optimizer.safetensors", "progress.json")
 
 @dataclass
 class TrainingState:
-    """Where a run stands, beside its weights."""
+    """Progress of a run, besides its weights."""
 
-    job: str  # hash of the settings and data that the run belongs to
+    key: str  # cache key of the job
     epoch: int = 1  # the epoch under way, counted from 1
-    batch: int = 0  # batches of it that are done
+    batch: int = 0  # batches of it done
     step: int = 0  # optimizer steps done
     loss_sum: float = 0.0  # of this epoch's batches
     nonfinite_total: int = 0
@@ -38,7 +38,7 @@ class TrainingState:
 
 
 def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, state: TrainingState) -> None:
-    """Write `folder/step-N` and drop all but the newest two."""
+    """Write `folder/step-N` and delete all but the newest two."""
     with atomic_folder(folder / f"step-{state.step:08d}") as partial:
         write_tensors(partial / FILES[0], _contiguous(model.state_dict()))
         write_tensors(partial / FILES[1], _optimizer_tensors(model, optimizer))
@@ -50,7 +50,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
 
 
 def load_newest(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, job: str, progress: Progress
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, key: str, progress: Progress
 ) -> TrainingState | None:
     """Fill model and optimizer from the newest intact checkpoint; None when there is none.
 
@@ -64,9 +64,9 @@ def load_newest(
             state = TrainingState(**json.loads((path / FILES[2]).read_text(encoding="utf-8")))
             weights, moments = read_tensors(path / FILES[0]), read_tensors(path / FILES[1])
         except (CheckpointError, OSError, ValueError, TypeError) as error:
-            progress.message(f"checkpoint passed over: {error}")
+            progress.message(f"checkpoint skipped: {error}")
             continue
-        if state.job != job:
+        if state.key != key:
             raise CheckpointError(
                 "belongs to a run with other settings or data",
                 where=path,
@@ -83,7 +83,7 @@ def load_newest(
 
 
 def has_checkpoint(folder: Path) -> bool:
-    """Whether a run has left any, intact or not."""
+    """Return whether there is any checkpoint, intact or not."""
     return bool(_newest_first(folder))
 
 
@@ -102,11 +102,13 @@ def _verify(path: Path) -> None:
         if not (path / name).is_file():
             raise CheckpointError("is missing", where=path / name)
         if sha256_of_file(path / name) != description["sha256"].get(name):
-            raise CheckpointError("its SHA-256 is not the one written down: the file is damaged", where=path / name)
+            raise CheckpointError(
+                "has another SHA-256 than checkpoint.json says: the file is damaged", where=path / name
+            )
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's tensors by parameter name, so that no order has to be trusted."""
+    """Return the optimizer's tensors by parameter name, independent of their order."""
     tensors = {}
     for name, parameter in model.named_parameters():
         for key, value in optimizer.state.get(parameter, {}).items():

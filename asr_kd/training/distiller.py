@@ -1,60 +1,103 @@
-"""The training loop: a speechbrain Brain with exact resuming, on one process or several.
+"""Training loop: a speechbrain Brain with bit-exact resuming, in one process or several.
 
-What the Brain supplies: loop, mixed precision, devices. What is ours: steps whose randomness depends on their number
-alone, checkpoints, the learning rate, the policy for bad steps and unreadable audio, and how processes share the work:
-gradients are summed by `Gradients`, not by the Brain's wrapper, which cannot divide by the global batch's frames.
+The Brain supplies the loop, mixed precision and devices. This class adds steps whose randomness depends on their
+number alone, checkpoints, the learning rate, and the handling of non-finite steps and unreadable audio. Gradients are
+summed by `Gradients` (step.py): DDP averages over processes and cannot divide by the frames of the global batch.
 """
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import speechbrain as sb
 import torch
 from torch import Tensor
 
+from asr_kd.decoding.greedy import greedy
+from asr_kd.distributed import Ranks
 from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
+from asr_kd.losses.base import References
+from asr_kd.losses.ctc import ctc_loss
 from asr_kd.models.conformer import Conformer, EncoderOutput
 from asr_kd.models.weights import write_tensors
+from asr_kd.scoring.wer import score
 from asr_kd.teachers.encoder_ctc import EncoderCtc
+from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.averaging import best_path, prune_best
-from asr_kd.training.batch_sync import GlobalBatch, sync_batch
+from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
-from asr_kd.training.data import Batch
-from asr_kd.training.dev import DevScores
-from asr_kd.training.schedule import learning_rate
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.step import Stepper
+from asr_kd.training.step import Stepper, learning_rate
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
 
 
+class DevScores:
+    """Hypotheses and loss of one pass over the dev set.
+
+    Args:
+        references: transcripts by id.
+        vocabulary: of the model.
+        ranks: the processes, each of which evaluates a part of the dev set.
+    """
+
+    def __init__(self, references: dict[str, str], vocabulary: Vocabulary, ranks: Ranks) -> None:
+        self.references, self.vocabulary, self.ranks = references, vocabulary, ranks
+        self.clear()
+
+    def clear(self) -> None:
+        """Start a pass."""
+        self._hypotheses: dict[str, str] = {}
+        self._loss, self._frames = 0.0, 0
+
+    def add(self, ids: Sequence[str], log_probs: Tensor, lens: Tensor, references: References) -> Tensor:
+        """Add a batch: log-probabilities [B, T, V], lengths [B]. Return its CTC loss per frame."""
+        blank_id = self.vocabulary.blank_id
+        for id_, tokens in zip(ids, greedy(log_probs, lens, blank_id), strict=True):
+            self._hypotheses[id_] = self.vocabulary.decode(tokens)
+        loss = ctc_loss(log_probs, lens, references, blank_id)
+        self._loss += float(loss)
+        self._frames += int(lens.sum())
+        return loss.cpu() / lens.sum().cpu()
+
+    def row(self) -> dict[str, float]:
+        """Return WER and loss over the parts of all processes; the same in each of them."""
+        hypotheses: dict[str, str] = {}
+        loss, frames = 0.0, 0
+        for part, part_loss, part_frames in self.ranks.gather([self._hypotheses, self._loss, self._frames]):
+            hypotheses |= part
+            loss, frames = loss + part_loss, frames + part_frames
+        errors = score({id_: self.references[id_] for id_ in hypotheses}, hypotheses, "none")
+        return {"dev_wer": errors.wer, "dev_loss": loss / max(frames, 1)}
+
+
 class Distiller(sb.Brain):
-    """Trains `model` on `objective`; `fit_all` is the way in."""
+    """Trains `model` on `objective`; call `fit_all`."""
 
     def __init__(
         self,
         model: Conformer | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
-        around: TrainingContext,
+        run: TrainingContext,
         device: torch.device,
     ) -> None:
         super().__init__(
             modules={"model": model, "objective": objective},
             run_opts={"device": str(device), "precision": settings.precision, "noprogressbar": True},
         )
-        self.settings, self.around = settings, around
+        self.settings, self.run = settings, run
         self.model = model
-        self.stepper = Stepper(model, objective, settings, around, device, self.training_ctx)
-        self.dev = DevScores(around.dev_references, around.vocabulary, around.ranks)
-        self.state = TrainingState(around.job)
+        self.stepper = Stepper(model, objective, settings, run, device, self.training_ctx)
+        self.dev = DevScores(run.dev_references, run.vocabulary, run.ranks)
+        self.state = TrainingState(run.key)
         self.total_steps = 0
         self._checkpointed_rows = 0
         self._stop: str | None = None
         self._unreadable_dev: set[str] = set()
 
-    # -- the run -----------------------------------------------------------------------------------------
+    # -- epochs -----------------------------------------------------------------------------------------
 
     def fit_all(self, train_loader: Any, dev_loader: Any) -> TrainingState:
         """Train to the last epoch, from the newest intact checkpoint if there is one.
@@ -64,14 +107,14 @@ class Distiller(sb.Brain):
             TrainingError: too many steps that are not finite, or too much unreadable audio; or the processes do not
                 see the same files.
         """
-        around = self.around
-        folder = around.folder / "checkpoints"
-        around.ranks.barrier()  # nobody looks before an earlier unit's files are all there
-        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, around.job, around.progress)
-        steps = around.ranks.gather(restored.step if restored is not None else 0)
+        run = self.run
+        folder = run.folder / "checkpoints"
+        run.ranks.barrier()  # the files of an earlier stage are complete
+        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, run.key, run.progress)
+        steps = run.ranks.gather(restored.step if restored is not None else 0)
         if len(set(steps)) > 1:
             raise TrainingError(
-                f"the processes go on from different steps ({', '.join(map(str, steps))})",
+                f"the processes resume from different steps ({', '.join(map(str, steps))})",
                 where=folder,
                 expected="one folder that all of them see",
                 remedy="Put work_dir on storage that the machines share",
@@ -79,32 +122,32 @@ class Distiller(sb.Brain):
         if restored is not None:
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
-            around.progress.message(f"{around.name}: goes on at epoch {restored.epoch}, batch {restored.batch}")
+            run.progress.message(f"{run.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
         self.total_steps = self._count_steps()
         self.fit(range(self.state.epoch, self.settings.epochs + 1), train_loader, dev_loader)
         return self.state
 
     def _count_steps(self) -> int:
         """Batches differ a little between epochs; the schedule takes the first epoch's count for all."""
-        self.around.batches.set_epoch(1)
-        return len(self.around.batches) * self.settings.epochs
+        self.run.batches.set_epoch(1)
+        return len(self.run.batches) * self.settings.epochs
 
     def init_optimizers(self) -> None:
-        """The optimizer is there from the start, because a checkpoint fills it."""
+        """Do nothing: `Stepper` creates the optimizer before a checkpoint is restored into it."""
 
     def _wrap_distributed(self) -> None:
-        """Nothing: gradients are summed by the step."""
+        """Do nothing: `Gradients` sums the gradients."""
 
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
-        """Plan the epoch, or clear the dev set's hypotheses."""
+        """Compose the batches of the epoch, or clear the dev hypotheses."""
         if stage == sb.Stage.TRAIN:
-            self.around.batches.set_epoch(self.state.epoch)
-            for model in (self.model, self.stepper.kept):
+            self.run.batches.set_epoch(self.state.epoch)
+            for model in (self.model, self.stepper.evaluated_model):
                 if isinstance(model, EncoderCtc):
                     model.start_epoch(self.state.epoch)
-            self.around.batches.skip = self.state.batch
+            self.run.batches.skip = self.state.batch
             self.step = self.state.batch
-            self._epoch_batches = len(self.around.batches)
+            self._epoch_batches = len(self.run.batches)
         else:
             self.dev.clear()
 
@@ -116,12 +159,12 @@ class Distiller(sb.Brain):
             self._end_epoch({})
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
-        """After the dev set: word errors, the epoch's row, and its weights if they are among the best."""
+        """Finish an epoch with the dev scores."""
         if stage == sb.Stage.VALID:
             self._end_epoch(self.dev.row())
 
     def _end_epoch(self, dev: dict[str, float]) -> None:
-        around, state = self.around, self.state
+        run, state = self.run, self.state
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -130,30 +173,30 @@ class Distiller(sb.Brain):
         }
         state.curve.append(row)
         if dev:
-            if around.ranks.first:
-                with atomic_path(best_path(around.folder, state.epoch)) as partial:
-                    weights = self.stepper.kept.state_dict()
+            if run.ranks.first:
+                with atomic_path(best_path(run.folder, state.epoch)) as partial:
+                    weights = self.stepper.evaluated_model.state_dict()
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f"dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}"
-            around.progress.message(
-                f"{around.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"
+            run.progress.message(
+                f"{run.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"
             )
-        around.log_scalars({key: value for key, value in row.items() if key not in ("epoch", "step")}, state.epoch)
+        run.log_scalars({key: value for key, value in row.items() if key not in ("epoch", "step")}, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()
-        elif around.ranks.first:
+        elif run.ranks.first:
             self.checkpoint()
 
     # -- one step ----------------------------------------------------------------------------------------
 
     def fit_batch(self, batch: Batch) -> Tensor:
-        """One optimizer step; a loss or gradient that is not finite changes nothing and is counted."""
-        state, around = self.state, self.around
-        agreed = sync_batch(batch, around.should_stop(), around.ranks)
-        self._stop = agreed.stop
-        note_unreadable(state, agreed.unreadable, around, self.settings.max_bad_share)
-        loss = self._step(batch, agreed) if agreed.utterances else 0.0
+        """Take one optimizer step; a non-finite loss or gradient changes nothing and is counted."""
+        state, run = self.state, self.run
+        global_batch = sync_batch(batch, run.should_stop(), run.ranks)
+        self._stop = global_batch.stop
+        note_unreadable(state, global_batch.unreadable, run, self.settings.max_bad_share)
+        loss = self._step(batch, global_batch) if global_batch.utterances else 0.0
         state.batch += 1
         state.step += 1
         self.optimizer_step += 1
@@ -161,10 +204,10 @@ class Distiller(sb.Brain):
             state.loss_sum += loss
             state.nonfinite_row = 0
         else:
-            ids = [id_ for theirs in around.ranks.gather(batch.ids) for id_ in theirs]
-            note_nonfinite(state, ids, around, self.settings.max_nonfinite_steps)
-        around.progress.update(
-            f"train {around.name}",
+            ids = [id_ for part in run.ranks.gather(batch.ids) for id_ in part]
+            note_nonfinite(state, ids, run, self.settings.max_nonfinite_steps)
+        run.progress.update(
+            f"train {run.name}",
             state.step,
             max(self.total_steps, state.step),
             "steps",
@@ -174,12 +217,12 @@ class Distiller(sb.Brain):
             self._checkpoint_or_stop()
         return torch.tensor(loss)
 
-    def _step(self, batch: Batch, agreed: GlobalBatch) -> float:
+    def _step(self, batch: Batch, global_batch: GlobalBatch) -> float:
         step, rate = self.state.step, self._rate()
         self.stepper.objective.weigh(step, self.total_steps)
-        loss, parts = self.stepper.take(batch, agreed.frames, step, rate)
+        loss, parts = self.stepper.take(batch, global_batch.frames, step, rate)
         if parts and step % 20 == 0:
-            self.around.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
+            self.run.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
         return loss
 
     def _rate(self) -> float:
@@ -192,36 +235,36 @@ class Distiller(sb.Brain):
     # -- the dev set -------------------------------------------------------------------------------------
 
     def evaluate_batch(self, batch: Batch, stage: sb.Stage) -> Tensor:
-        """CTC loss per frame and greedy hypotheses of a dev batch."""
+        """Add a dev batch to the scores and return its CTC loss per frame."""
         for item in batch.unreadable:
             if item.id not in self._unreadable_dev:
                 self._unreadable_dev.add(item.id)
-                self.around.own_progress.message(f"{self.around.name}: dev set without {item.id}: {item.reason}")
+                self.run.own_progress.message(f"{self.run.name}: dev utterance {item.id} is left out: {item.reason}")
         if not batch.ids:
             return torch.zeros(())
         batch = batch.to(self.device)
         with self.training_ctx:
-            output: EncoderOutput = self.stepper.kept(batch.features, batch.feature_lens)
+            output: EncoderOutput = self.stepper.evaluated_model(batch.features, batch.feature_lens)
         return self.dev.add(batch.ids, output.log_probs, output.lens, batch.references)
 
     # -- stopping ----------------------------------------------------------------------------------------
 
     def _checkpoint_or_stop(self) -> None:
-        around, reason = self.around, self._stop
-        if around.ranks.first and (reason is not None or around.should_checkpoint()):
+        run, reason = self.run, self._stop
+        if run.ranks.first and (reason is not None or run.should_checkpoint()):
             self.checkpoint()
         if reason is not None:
-            around.ranks.barrier()  # nobody leaves before the state is saved: torchrun ends the others then
+            run.ranks.barrier()  # torchrun ends all processes when one exits: wait until the state is saved
             raise StoppedEarly(
-                f"training of {around.name} stopped ({reason}) at epoch {self.state.epoch}, "
+                f"training of {run.name} stopped ({reason}) at epoch {self.state.epoch}, "
                 f"step {self.state.step}; its state is saved",
-                remedy="Run the same command again to go on",
+                remedy="Run the same command again to resume",
             )
 
     def checkpoint(self) -> None:
-        """Save where the run stands, and drop epochs that are no longer among the best; on the first process."""
+        """Save the state and delete weights of epochs no longer among the best; called in the first process."""
         stepper = self.stepper
-        save_checkpoint(self.around.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
-        # An older checkpoint may still be the one to come back to: what was best then stays as well.
-        prune_best(self.around.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
+        save_checkpoint(self.run.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
+        # The previous checkpoint may be the one that is resumed: the best epochs of that time are kept, too.
+        prune_best(self.run.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
         self._checkpointed_rows = len(self.state.curve)

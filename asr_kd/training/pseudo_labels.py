@@ -1,7 +1,4 @@
-"""Which hypotheses each utterance is taught by, as tokens with weights; what is left out is counted or listed.
-
-Knows text, vocabulary and durations, nothing of audio or models.
-"""
+"""Pseudo-labels: filter a teacher's hypotheses and turn them into tokens with weights; drops are counted by reason."""
 
 from array import array
 from collections import Counter
@@ -20,7 +17,7 @@ from asr_kd.text.vocabulary import Vocabulary
 
 
 class WeightedHypothesis(NamedTuple):
-    """One hypothesis as the student learns it."""
+    """Tokens of a hypothesis and its weight in the loss."""
 
     tokens: Sequence[int]
     weight: float
@@ -28,20 +25,20 @@ class WeightedHypothesis(NamedTuple):
 
 @dataclass
 class PseudoLabels:
-    """What can be taught."""
+    """Hypotheses that passed the filters."""
 
     rows: list[int] = field(default_factory=list)
-    """Numbers of the utterances that have something to learn from."""
-    taught: list[list[WeightedHypothesis]] = field(default_factory=list)
-    """For each of these."""
+    """Indices of the utterances with at least one hypothesis."""
+    hypotheses: list[list[WeightedHypothesis]] = field(default_factory=list)
+    """Hypotheses of each of these utterances."""
     excluded: list[dict[str, str]] = field(default_factory=list)
-    """The other utterances, and why."""
+    """The other utterances, with the reason."""
     dropped: Counter[str] = field(default_factory=Counter)
     """Hypotheses that were left out, by reason."""
 
     def summary(self) -> str:
-        """In words."""
-        kept = sum(len(hypotheses) for hypotheses in self.taught)
+        """Return a message with the counts."""
+        kept = sum(map(len, self.hypotheses))
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return f"{kept} hypotheses of {len(self.rows)} utterances" + (f"; left out: {left_out}" if left_out else "")
 
@@ -54,36 +51,36 @@ def select_pseudo_labels(
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
 ) -> PseudoLabels:
-    """The best hypotheses of each utterance that can be taught.
+    """Return the best usable hypotheses of each utterance.
 
     Args:
         utterances: those to train on; transcripts serve `max_hypothesis_wer` alone.
-        store: what a teacher understood of them.
+        store: hypotheses of a teacher.
         settings: how many, how weighted, how far from the transcript.
         vocabulary: the student's.
         normalizer: of the transcripts and of the store's texts.
         fits: whether CTC can emit these tokens in that utterance's audio.
     """
-    lessons = PseudoLabels()
+    labels = PseudoLabels()
     for row, utterance in enumerate(utterances):
         found = store.get(utterance.id)
         usable, reasons = _usable(found or [], utterance, settings, vocabulary, normalizer, fits)
-        lessons.dropped.update(reasons)
+        labels.dropped.update(reasons)
         if usable:
             weights = weights_of([hypothesis for hypothesis, _ in usable], settings.score_temperature)
-            lessons.rows.append(row)
-            lessons.taught.append(
+            labels.rows.append(row)
+            labels.hypotheses.append(
                 [WeightedHypothesis(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)]
             )
         else:
             reason = _why_nothing(found, reasons)
-            lessons.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
-    return lessons
+            labels.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
+    return labels
 
 
-def collate_hypotheses(taught: Sequence[Sequence[WeightedHypothesis]]) -> Hypotheses:
-    """Hypotheses of a batch, one after another."""
-    flat = [(row, item) for row, items in enumerate(taught) for item in items]
+def collate_hypotheses(hypotheses: Sequence[Sequence[WeightedHypothesis]]) -> Hypotheses:
+    """Concatenate the hypotheses of a batch."""
+    flat = [(row, item) for row, items in enumerate(hypotheses) for item in items]
     tokens = torch.zeros(len(flat), max((len(item.tokens) for _, item in flat), default=0), dtype=torch.int64)
     for index, (_, item) in enumerate(flat):
         tokens[index, : len(item.tokens)] = torch.tensor(item.tokens, dtype=torch.int64)
@@ -103,7 +100,7 @@ def _usable(
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
 ) -> tuple[list[tuple[Hypothesis, Sequence[int]]], list[str]]:
-    """The best that can be taught, with their tokens, and why each better one cannot."""
+    """Return the best usable hypotheses with tokens, and the reasons for those left out."""
     usable: list[tuple[Hypothesis, Sequence[int]]] = []
     reasons: list[str] = []
     errors = _word_error_rates(hypotheses, utterance, settings, normalizer)
@@ -122,14 +119,14 @@ def _why_nothing(found: Sequence[Hypothesis] | None, reasons: Sequence[str]) -> 
     if found is None:
         return "no hypotheses: see quarantine.jsonl beside them"
     if not found:
-        return "the teacher heard no word in it"
-    return f"no hypothesis can be taught: {', '.join(sorted(set(reasons)))}"
+        return "the teacher recognised no word in it"
+    return f"no usable hypothesis: {', '.join(sorted(set(reasons)))}"
 
 
 def _tokens(
     hypothesis: Hypothesis, wer: float | None, settings: SequenceSettings, vocabulary: Vocabulary
 ) -> tuple[Sequence[int], str | None]:
-    """Tokens of a hypothesis, or why it is not taught."""
+    """Return tokens of a hypothesis, or the reason why it is left out."""
     if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
         return array("i"), "too far from the transcript (max_hypothesis_wer)"
     if vocabulary.unknown_characters(hypothesis.text):
@@ -140,7 +137,7 @@ def _tokens(
 def _word_error_rates(
     hypotheses: Sequence[Hypothesis], utterance: Utterance, settings: SequenceSettings, normalizer: Normalizer
 ) -> list[float | None]:
-    """Of each hypothesis against the transcript; None where nobody asks, or there is none."""
+    """Return the WER of each hypothesis against the transcript; None without a limit or a transcript."""
     reference = normalize(utterance.text or "", normalizer)
     if settings.max_hypothesis_wer is None or not reference.strip() or not hypotheses:
         return [None] * len(hypotheses)

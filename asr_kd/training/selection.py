@@ -1,4 +1,4 @@
-"""Which utterances can be trained on, and by what; the others are listed with the reason. Knows no audio or models."""
+"""Selection of training utterances: tokens and pseudo-labels of each; the others are listed with the reason."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,27 +10,27 @@ from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.losses import Objective
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
 from asr_kd.text.normalize import normalize
-from asr_kd.training.job import TrainingJob
 from asr_kd.training.pseudo_labels import PseudoLabels, WeightedHypothesis, select_pseudo_labels
+from asr_kd.training.training_context import TrainingJob
 
 
 @dataclass(frozen=True)
 class Selection:
-    """What a run trains on."""
+    """Utterances that a run trains on."""
 
     utterances: list[Utterance]
     tokens: list[list[int] | None]
-    """Transcripts; empty ones where none are needed, None where the teacher alone teaches."""
-    taught: list[list[WeightedHypothesis]] | None
-    """Hypotheses of a teacher, where they are needed."""
+    """Transcripts; empty where none are needed, None for utterances with teacher targets only."""
+    hypotheses: list[list[WeightedHypothesis]] | None
+    """Pseudo-labels, where they are needed."""
     excluded: list[dict[str, str]]
-    """A row for each utterance that cannot be trained on, with the reason."""
-    said: str | None
-    """About the hypotheses, in words."""
+    """A row for each excluded utterance, with the reason."""
+    summary: str | None
+    """Message about the pseudo-labels."""
 
 
 def select(job: TrainingJob, objective: Objective) -> Selection:
-    """Everything that can be trained on, and why the rest cannot.
+    """Select utterances, tokens and pseudo-labels for training.
 
     Raises:
         TrainingError: hypotheses are needed and there are none.
@@ -38,14 +38,14 @@ def select(job: TrainingJob, objective: Objective) -> Selection:
     utterances, tokens, excluded = select_trainable(job, objective.needs_references)
     if not objective.needs_hypotheses:
         return Selection(utterances, tokens, None, excluded, None)
-    lessons = pseudo_labels_of(job, utterances)
-    kept = [(utterances[row], tokens[row]) for row in lessons.rows]
+    labels = pseudo_labels_of(job, utterances)
+    kept = [(utterances[row], tokens[row]) for row in labels.rows]
     return Selection(
         [utterance for utterance, _ in kept],
         [row for _, row in kept],
-        lessons.taught,
-        [*excluded, *lessons.excluded],
-        f"learns from {lessons.summary()}",
+        labels.hypotheses,
+        [*excluded, *labels.excluded],
+        f"trains on {labels.summary()}",
     )
 
 
@@ -82,7 +82,7 @@ def select_trainable(
 
 
 def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
-    """Why CTC cannot emit `tokens` in so much audio, if it cannot."""
+    """Return why CTC cannot emit `tokens` in so much audio; None when it can."""
     frames = output_len(num_frames(int(seconds * SAMPLE_RATE)))
     needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
     if needed <= frames:
@@ -91,7 +91,7 @@ def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
 
 
 def pseudo_labels_of(job: TrainingJob, utterances: Sequence[Utterance]) -> PseudoLabels:
-    """What the teacher's hypotheses teach about each utterance.
+    """Return the pseudo-labels of the utterances.
 
     Raises:
         TrainingError: there are no hypotheses.

@@ -7,7 +7,14 @@ from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.features.augment import Augmentation
-from asr_kd.training.ema import EmaSettings
+
+
+class EmaSettings(Settings):
+    """Exponential moving average of the weights: evaluated on dev, saved each epoch, averaged at the end."""
+
+    decay: float = Field(0.999, gt=0, lt=1)
+    """Decay of the average per step: 0.999 averages over about 1,000 steps. After n steps it is at most
+    (1 + n) / (10 + n)."""
 
 
 class TrainSettings(Settings):
@@ -33,12 +40,12 @@ class TrainSettings(Settings):
     average_best: int = Field(5, ge=1, le=100)
     """The final weights are the mean of so many best epochs on the dev set."""
     ema: EmaSettings | None = None
-    """Judge and keep a moving average of the weights instead of the weights; None: the weights themselves."""
+    """Evaluate and save a moving average of the weights instead of the weights; None: the weights themselves."""
     layer_drop: float = Field(0.0, ge=0, lt=1)
-    """How often the last layer passes an utterance by in training, and the others less in proportion to their depth
-    (stochastic depth, Huang et al. 2016)."""
+    """Probability of skipping the last layer for an utterance in training; the others less, in proportion to
+    their depth (stochastic depth, Huang et al. 2016)."""
     curriculum_epochs: int = Field(0, ge=0)
-    """In so many first epochs batches come in order of growing length (SortaGrad, Amodei et al. 2016)."""
+    """Number of first epochs whose batches are sorted by length (SortaGrad, Amodei et al. 2016)."""
     validate_every_epochs: int = Field(1, ge=1)
     max_nonfinite_steps: int = Field(5, ge=0)
     """Steps in a row whose loss or gradient is not finite, before training stops."""
@@ -46,19 +53,19 @@ class TrainSettings(Settings):
     """Share of the training utterances that may turn out unreadable before training stops."""
     checkpoint_minutes: float = Field(5.0, ge=0)
     feature_cache_mb: int = Field(2048, ge=0)
-    """Features, and what is read of soft targets, that each process keeps in memory; what does not fit is made anew."""
+    """Memory per process for features and decoded soft targets; the rest is computed again each epoch."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
     cache."""
     init_from: Path | None = None
-    """A model folder whose weights training begins from, of the same shape (see `init_layers`) and vocabulary: to adapt
-    a student to another domain. None begins from random weights."""
+    """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, for example to adapt a student
+    to another domain. None starts from random weights."""
     init_head: bool = True
-    """Whether the output layer is taken over as well; without it the vocabulary may be another."""
+    """Also copy the output layer; without it the vocabulary may differ."""
 
     init_layers: tuple[int, ...] = ()
-    """Layers of `init_from`, counted from 1, that this model's layers begin as, one for each: a shallower student of
-    the teacher's width. Empty takes layer for layer."""
+    """Layers of `init_from`, counted from 1, that this model's layers are copied from, one for each: for a shallower
+    student of the teacher's width. Empty copies all layers in order."""
 
     @field_validator("init_layers")
     @classmethod

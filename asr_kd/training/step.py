@@ -1,18 +1,19 @@
-"""One optimizer step: our share of a global batch, its loss, everyone's gradients, the new weights.
+"""Optimizer step: loss of this process's part of the global batch, gradients summed over processes, update.
 
-All randomness depends on seed, step and process alone. A step that is not finite changes nothing; a batch that does
-not fit into memory is computed in pieces.
+All randomness depends on seed, step and process alone. A non-finite step changes nothing; a batch that does not fit
+into memory is computed in pieces.
 
 Shapes: B utterances, T frames, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
+from asr_kd.distributed import Ranks
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
@@ -20,21 +21,73 @@ from asr_kd.models.conformer import FULL_CONTEXT, Conformer, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.encoder_ctc import EncoderCtc
-from asr_kd.training.data import Batch
-from asr_kd.training.ema import Ema
-from asr_kd.training.gradients import Gradients
+from asr_kd.training.averaging import Ema
+from asr_kd.training.batch import Batch
 from asr_kd.training.memory import keep_freed_memory
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.training_context import TrainingContext
 
+
+def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final_share: float) -> float:
+    """Return the rate of step `step` (from 0): linear warm-up, then half a cosine (Loshchilov & Hutter 2017).
+
+    It is peak / warmup_steps at the first step and final_share · peak at the last.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = min((step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1), 1.0)
+    return peak * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Gradients:
+    """Gradients summed over all processes, by one all-reduce a step.
+
+    With several processes the gradients are views of one flat buffer, followed by a few more numbers (the loss terms).
+    A parameter without a gradient contributes zeros, so a process whose part of the batch is empty takes part as well.
+
+    Args:
+        parameters: trained parameters, float32.
+        ranks: the processes.
+        extra: count of additional numbers.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks, extra: int) -> None:
+        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self.ranks, self.extra = ranks, extra
+        self._flat: Tensor | None = None
+        if ranks.count > 1:
+            size = sum(parameter.numel() for parameter in self.parameters)
+            self._flat = torch.zeros(size + extra, device=self.parameters[0].device)
+
+    def clear(self) -> None:
+        """Clear the gradients before a step."""
+        if self._flat is None:
+            for parameter in self.parameters:
+                parameter.grad = None
+            return
+        self._flat.zero_()
+        start = 0
+        for parameter in self.parameters:
+            parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
+            start += parameter.numel()
+
+    def sum(self, numbers: Tensor) -> Tensor:
+        """All-reduce the gradients; return the sum of the additional numbers [extra]."""
+        if self._flat is None:
+            return numbers
+        self._flat[-self.extra :] = numbers
+        self.ranks.sum(self._flat)
+        return self._flat[-self.extra :].clone()
+
+
 ANOTHER_STREAM = 0x9E3779B97F4A7C15
-"""Added to a seed: far from those of all other steps and processes."""
+"""Added to a seed for each further piece of a batch; far from the seeds of other steps and processes."""
 
 
 class StepResult(NamedTuple):
-    """What a step cost, a student frame of the global batch."""
+    """Loss of a step per encoder frame of the global batch."""
 
-    loss: float  # NaN when the step was left out
+    loss: float  # NaN when the step was skipped
     parts: dict[str, float]  # the objective's terms, unweighted
 
 
@@ -42,11 +95,11 @@ class Stepper:
     """Takes optimizer steps.
 
     Args:
-        model, objective: what is trained; the model in training mode drops layers as `settings` say.
-        settings: how.
-        around: the run's surroundings.
-        device: where the weights are.
-        autocast: the context of mixed precision.
+        model, objective: trained modules; `settings.layer_drop` is set on the model.
+        settings: training settings.
+        run: training context.
+        device: device of the weights.
+        autocast: context manager of mixed precision.
     """
 
     def __init__(
@@ -54,16 +107,16 @@ class Stepper:
         model: Conformer | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
-        around: TrainingContext,
+        run: TrainingContext,
         device: torch.device,
         autocast: Any,
     ) -> None:
-        self.model, self.objective, self.settings, self.around = model, objective, settings, around
+        self.model, self.objective, self.settings, self.run = model, objective, settings, run
         self.device, self.autocast = device, autocast
         model.layer_drop = settings.layer_drop
         self.ema = Ema(model, settings.ema.decay) if settings.ema is not None else None
-        followed = {"ema": self.ema} if self.ema is not None else {}
-        self.trained = nn.ModuleDict({"model": model, "objective": objective, **followed})
+        average = {"ema": self.ema} if self.ema is not None else {}
+        self.trained = nn.ModuleDict({"model": model, "objective": objective, **average})
         self.optimizer = torch.optim.AdamW(
             _parameter_groups(model, objective, settings.weight_decay),
             lr=settings.learning_rate,
@@ -73,42 +126,42 @@ class Stepper:
         if device.type == "cpu":
             keep_freed_memory()
         self.names = list(objective.terms)
-        self._gradients = Gradients(self.trained.parameters(), around.ranks, 1 + len(self.names))
+        self._gradients = Gradients(self.trained.parameters(), run.ranks, 1 + len(self.names))
 
     @property
-    def kept(self) -> Conformer | EncoderCtc:
-        """The weights that are judged on dev and kept: the moving average's where there is one."""
+    def evaluated_model(self) -> Conformer | EncoderCtc:
+        """Return the model that is evaluated on dev and saved: the moving average where there is one."""
         return self.model if self.ema is None else cast("Conformer | EncoderCtc", self.ema.module)
 
     def take(self, batch: Batch, frames: int, step: int, rate: float) -> StepResult:
-        """Step number `step`, counted from 0.
+        """Take step number `step`, counted from 0.
 
         Args:
-            batch: our share of the global batch; maybe nothing.
-            frames: student frames of the global batch, by which losses are divided.
-            step: seeds everything random in it, so that a resumed run draws what the first would have.
-            rate: the learning rate.
+            batch: this process's part of the global batch; may be empty.
+            frames: encoder frames of the global batch, by which losses are divided.
+            step: seeds all randomness of the step, so that a resumed run is bit-exact.
+            rate: learning rate.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * self._rate_share(group["parameter"])
         costs = self._gradients.sum(self._costs(batch, frames, step))
         gradients = self._gradients.parameters
         norm = nn.utils.get_total_norm([parameter.grad for parameter in gradients if parameter.grad is not None])
-        loss, *parts, length = torch.cat([costs, norm.view(1)]).tolist()  # a GPU is waited for here and nowhere else
+        loss, *parts, length = torch.cat([costs, norm.view(1)]).tolist()  # the only synchronisation with a GPU
         if not (math.isfinite(loss) and math.isfinite(length)):
             return StepResult(math.nan, {})
         if length > self.settings.clip_norm:
             nn.utils.clip_grads_with_norm_(gradients, self.settings.clip_norm, norm)
         self.optimizer.step()
         if self.ema is not None:
-            self.ema.follow(self.model)
+            self.ema.update(self.model)
         return StepResult(loss, dict(zip(self.names, parts, strict=True)))
 
     def _rate_share(self, parameter: str) -> float:
         return self.model.rate_share(parameter) if isinstance(self.model, EncoderCtc) else 1.0
 
     def _costs(self, batch: Batch, frames: int, step: int) -> Tensor:
-        """Loss and terms of our share, [1 + terms]; their gradients are in place. In pieces when memory is short."""
+        """Return loss and terms, [1 + terms], after the backward pass; in pieces when memory is short."""
         pieces = 1
         while True:
             self._gradients.clear()
@@ -118,18 +171,18 @@ class Stepper:
                     costs = costs + self._backward(piece, frames, step, number)
                 return costs
             except torch.OutOfMemoryError:
-                pass  # dealt with below, where nothing holds on to what the attempt has made
+                pass  # handled below, after the tensors of the attempt are released
             if pieces >= len(batch.ids):
-                self._report_skipped(step, batch, "even one by one; the step is left out")
+                self._report_skipped(step, batch, "even one by one; the step is skipped")
                 return torch.full_like(costs, math.nan)
             pieces *= 2
             self._report_skipped(step, batch, f"the batch is computed in {pieces} pieces")
             torch.cuda.empty_cache()
 
     def _backward(self, batch: Batch, frames: int, step: int, piece: int) -> Tensor:
-        seed = self.around.seed * 1_000_003 + step
+        seed = self.run.seed * 1_000_003 + step
         context = self._draw_context(torch.Generator().manual_seed(seed))  # the same for all processes and pieces
-        ranks = self.around.ranks
+        ranks = self.run.ranks
         own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
         torch.manual_seed(own)
         lens, longest = batch.feature_lens, int(batch.audio_lens.max())
@@ -157,7 +210,7 @@ class Stepper:
     def _pass(
         self, name: Pass, batch: Batch, lens: Tensor, context: Context | None, masks: torch.Generator
     ) -> StudentOutput:
-        """A further pass: the whole utterance unmasked, or in chunks with other masks and other dropout."""
+        """Run a further pass: full context without masks, or in chunks with new masks and dropout."""
         if name == "full_context":
             output = self._forward(batch, batch.features, FULL_CONTEXT)
         else:
@@ -167,7 +220,7 @@ class Stepper:
     def _loss(
         self, output: EncoderOutput, passes: Mapping[Pass, StudentOutput], supervision: Supervision, frames: int
     ) -> LossTerms:
-        """The objective of the last layer, mixed with the mean of the inner layers' where there are any."""
+        """Return the objective on the last layer, mixed with its mean over the inner layers where there are any."""
         student = StudentOutput(output.log_probs, output.lens, output.layers, passes)
         terms = self.objective(student, supervision, frames)
         if not output.inner:
@@ -178,18 +231,22 @@ class Stepper:
         return terms._replace(total=(1 - weight) * terms.total + weight * inner)
 
     def _supervision(self, batch: Batch, longest: int) -> Supervision:
-        """All that the batch can teach; a teacher that runs along hears the same, unmasked audio."""
-        known = Supervision(batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed)
-        if self.around.dense_teacher is None:
-            return known
+        """Return all supervision of a batch; a dense teacher runs on the same, unmasked features."""
+        supervision = Supervision(
+            batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed
+        )
+        if self.run.dense_teacher is None:
+            return supervision
         with torch.no_grad(), self.autocast:
-            output = self.around.dense_teacher(
+            output = self.run.dense_teacher(
                 batch.features[:, :longest], batch.audio_lens, wanted_layers=self.objective.needs_teacher_layers
             )
-        return known._replace(targets=DensePosteriors(output.log_probs, output.lens), teacher_layers=output.layers)
+        return supervision._replace(
+            targets=DensePosteriors(output.log_probs, output.lens), teacher_layers=output.layers
+        )
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
-        """One of the contexts a dynamic-chunk student trains on; None is the model's own."""
+        """Draw a context of a dynamic-chunk student; None is the model's own."""
         streaming = self.model.settings.streaming
         if streaming is None or not streaming.train_contexts:
             return None
@@ -197,13 +254,13 @@ class Stepper:
 
     def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
-        self.around.own_progress.message(
-            f"{self.around.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"
+        self.run.own_progress.message(
+            f"{self.run.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"
         )
 
 
 def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices decay; biases and norms do not. Each unfrozen layer of an `EncoderCtc` has groups of its own."""
+    """Return AdamW's groups: weight decay on matrices, none on biases and norms; unfrozen layers have their own."""
     named = [*model.named_parameters(), *(("", parameter) for parameter in objective.parameters())]
     groups: dict[tuple[str, bool], dict[str, Any]] = {}
     for name, parameter in named:

@@ -1,25 +1,24 @@
-"""One model from utterances: what can be trained on, the loop, the averaged weights, the model folder.
-
-Knows what a training run is; which runs there are is the recipe's business.
-"""
+"""Train one model: select the data, run the loop, average the weights and write the model folder."""
 
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import TrainingError
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.distributed import Ranks
+from asr_kd.errors import AudioError, TrainingError
 from asr_kd.features.augment import Augmentation
-from asr_kd.features.fbank import fbank
+from asr_kd.features.fbank import NUM_MEL_BINS, fbank
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
 from asr_kd.models.conformer import Conformer
@@ -31,37 +30,54 @@ from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.encoder_settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
 from asr_kd.training.averaging import best_epochs, best_path, load_average
-from asr_kd.training.batch_sampler import EpochBatches
+from asr_kd.training.batch import collate_batch
+from asr_kd.training.batch_sampler import DurationBatchSampler
 from asr_kd.training.checkpoint import TrainingState, has_checkpoint
-from asr_kd.training.data import SpeechDataset, collate_batch
+from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.distiller import Distiller
-from asr_kd.training.job import TrainingJob
-from asr_kd.training.normalisation import measure_normalisation
 from asr_kd.training.selection import Selection, select
-from asr_kd.training.training_context import TrainingContext
-from asr_kd.training.warm_start import start_from
+from asr_kd.training.training_context import Control, TrainingContext, TrainingJob
+from asr_kd.training.warm_start import warm_start
+
+NORMALISATION_SAMPLE = 1000
+"""Utterances in the sample: more would not change the statistics noticeably."""
+
+
+def measure_normalisation(utterances: Sequence[Utterance], seed: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation, [F] float32 each, over a random sample of the utterances.
+
+    Unreadable utterances are skipped here; they are counted and reported when training reads them.
+
+    Raises:
+        TrainingError: none of them can be read.
+    """
+    order = np.random.default_rng(seed).permutation(len(utterances))[:NORMALISATION_SAMPLE]
+    count, total, squares = 0, *torch.zeros(2, NUM_MEL_BINS, dtype=torch.float64)
+    for index in order:
+        try:
+            features = fbank(read_utterance(utterances[index])).double()
+        except AudioError:
+            continue
+        count += features.shape[0]
+        total += features.sum(0)
+        squares += features.square().sum(0)
+    if count == 0:
+        raise TrainingError(
+            "none of the training utterances can be read", remedy="Look at the corpus with `asr-kd check`"
+        )
+    mean = total / count
+    return mean.float(), (squares / count - mean.square()).clamp_min(0).sqrt().float()
+
 
 DEV_SILENCE_FRAMES = 60
-"""Silence (10 ms frames) after dev utterances, so that a model that speaks late is not cut off."""
+"""Silence (10 ms frames) appended to dev utterances, for models that emit tokens late."""
 
 OBJECTIVE_SEED = 1 << 32
-"""Added to a job's seed for the parameters of objectives, whose numbers are not to be the model's."""
-
-CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Control:
-    """Where a run computes, reports to, who may stop it, and which processes share it."""
-
-    device: torch.device = CPU
-    progress: Progress = SILENT
-    should_stop: Callable[[], str | None] = lambda: None
-    ranks: Ranks = ALONE
+"""Added to a job's seed for the parameters of objectives, so that they differ from the model's."""
 
 
 def train(job: TrainingJob, folder: Path, control: Control) -> Path:
-    """Train, or go on training, and write `folder/model`; returns it.
+    """Train or resume, write `folder/model` and return it.
 
     Also written: `checkpoints/`, `best/` (the epochs that are averaged), `curve.jsonl`, `tensorboard/`, and
     `excluded.jsonl` with every utterance that was left out and why.
@@ -72,7 +88,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     """
     ranks = control.ranks
     progress = control.progress if ranks.first else SILENT
-    torch.manual_seed(job.seed + OBJECTIVE_SEED)  # what an objective trains begins alike in all processes and runs
+    torch.manual_seed(job.seed + OBJECTIVE_SEED)  # parameters of objectives start equal in all processes
     objective = Objective.from_settings(job.distill, _shape(job))
     selection = select(job, objective)
     usable = selection.utterances
@@ -83,13 +99,13 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         pass  # its encoder's features come with it
     elif job.train.init_from is None:
         _set_normalisation(model, usable, job.seed, folder, ranks)
-    else:  # the features' normalisation belongs to the weights
-        start_from(model, job.vocabulary, job.train)
+    else:  # the weights include the normalisation of the features
+        warm_start(model, job.vocabulary, job.train)
     train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
-    around = TrainingContext(
+    run = TrainingContext(
         name=job.name,
-        job=job.hash(),
+        key=job.key(),
         folder=folder,
         vocabulary=job.vocabulary,
         seed=job.seed,
@@ -103,7 +119,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         ranks=ranks,
         own_progress=control.progress,
     )
-    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, around, control.device)
+    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, run, control.device)
     try:
         distiller.fit_all(train_loader, dev_loader)
     finally:
@@ -123,7 +139,7 @@ def _new_model(job: TrainingJob) -> Conformer | EncoderCtc:
 
 
 def _shape(job: TrainingJob) -> Shape:
-    """What the objective must know of student and teacher."""
+    """Return the shapes of student and teacher that the objective depends on."""
     width, layers = _layers_of_teacher(job)
     return Shape(
         blank_id=job.vocabulary.blank_id,
@@ -137,7 +153,7 @@ def _shape(job: TrainingJob) -> Shape:
 
 
 def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
-    """Width and last layer of the teacher that runs along, or whose layers are stored; None where there is none."""
+    """Return width and number of layers of the teacher (dense or stored layers); None where there is none."""
     if job.dense_teacher is not None:
         return job.dense_teacher.settings.width, job.dense_teacher.settings.layers
     if job.store is not None and job.store.info.layers:
@@ -146,13 +162,13 @@ def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
 
 
 def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Progress, ranks: Ranks) -> None:
-    """Say and list what is left out.
+    """Report and list the utterances that are left out.
 
     Raises:
-        TrainingError: that is everything.
+        TrainingError: no utterance is left.
     """
-    if selection.said:
-        progress.message(f"{job.name}: {selection.said}")
+    if selection.summary:
+        progress.message(f"{job.name}: {selection.summary}")
     excluded, path = selection.excluded, folder / "excluded.jsonl"
     if excluded:
         progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {path}")
@@ -165,7 +181,7 @@ def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Prog
 def _set_normalisation(
     model: Conformer, utterances: Sequence[Utterance], seed: int, folder: Path, ranks: Ranks
 ) -> None:
-    """Measured by the first process, for all; a checkpoint holds them already."""
+    """Measure in the first process and broadcast; skipped on resume, where the checkpoint holds the statistics."""
     measured = None
     if ranks.first and not has_checkpoint(folder / "checkpoints"):
         measured = [part.tolist() for part in measure_normalisation(utterances, seed)]
@@ -182,7 +198,7 @@ def _write_model(
     num_trained: int,
     excluded: list[dict[str, str]],
 ) -> None:
-    """The averaged weights as a model folder, and everything that was left out."""
+    """Write the averaged weights as a model folder, and the list of excluded utterances."""
     excluded = excluded + [{"id": id_, **row} for id_, row in state.unreadable.items()]
     _write_rows(folder / "excluded.jsonl", excluded)
     averaged = best_epochs(state.curve, job.train.average_best)
@@ -196,11 +212,11 @@ def _write_model(
 
 
 def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
-    """What the model's folder says of the run."""
+    """Return the model card: facts about the run."""
     return {
         **job.card,
         "name": job.name,
-        "job": job.hash(),
+        "key": job.key(),
         "epochs": job.train.epochs,
         "steps": state.step,
         "best_dev_wer": min(row["dev_wer"] for row in state.curve if "dev_wer" in row),
@@ -216,7 +232,7 @@ def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: 
 
 def _loaders(
     job: TrainingJob, objective: Objective, selection: Selection, control: Control
-) -> tuple[DataLoader[Any], DataLoader[Any], EpochBatches, dict[str, str]]:
+) -> tuple[DataLoader[Any], DataLoader[Any], DurationBatchSampler, dict[str, str]]:
     settings, ranks = job.train, control.ranks
     features = waveform_blocks if isinstance(job.model, EncoderCtcSettings) else fbank
     share = {"rank": ranks.rank, "count": ranks.count}
@@ -231,13 +247,13 @@ def _loaders(
         longest,
         cache_mb,
         job.store,
-        selection.taught,
+        selection.hypotheses,
         objective.needs_arrays,
         augmentation.perturb,
-        job.versions,
+        job.augmented_copies,
         features,
     )
-    batches = EpochBatches(
+    batches = DurationBatchSampler(
         [u.duration for u in usable],
         augmentation,
         settings.batch_seconds,
@@ -265,7 +281,7 @@ def _loaders(
     references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
     dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
     dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb, features=features)
-    plain = EpochBatches(
+    plain = DurationBatchSampler(
         [u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES, **share
     )
     dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch, pin_memory=pinned)
@@ -273,7 +289,7 @@ def _loaders(
 
 
 def _every(minutes: float) -> Callable[[], bool]:
-    """True once every so many minutes."""
+    """Return a function that is true once every `minutes`."""
     last = time.monotonic()
 
     def due() -> bool:

@@ -1,29 +1,90 @@
-"""What a training run needs beside the model and its objective, and what it does about bad steps and bad audio."""
+"""Training job (everything that decides the result), control (where it runs) and context (what the loop needs)."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
+import torch
+
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
+from asr_kd.features.waveform_augment import Sound
+from asr_kd.files import sha256_of
+from asr_kd.losses import DistillSettings
 from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import ConformerSettings
 from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.hypotheses import HypothesisStore
+from asr_kd.targets.store import Store
+from asr_kd.teachers.encoder_settings import EncoderCtcSettings
+from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.batch_sampler import EpochBatches
+from asr_kd.training.batch import Unreadable
+from asr_kd.training.batch_sampler import DurationBatchSampler
 from asr_kd.training.checkpoint import TrainingState
-from asr_kd.training.data import Unreadable
+from asr_kd.training.settings import TrainSettings
+from asr_kd.training.warm_start import warm_start_sha256
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Everything that decides the result of a training run."""
+
+    name: str
+    model: ConformerSettings | EncoderCtcSettings
+    train: TrainSettings
+    distill: DistillSettings | None
+    vocabulary: Vocabulary
+    normalizer: Normalizer
+    seed: int
+    train_utterances: Sequence[Utterance]
+    dev_utterances: Sequence[Utterance]
+    store: Store | None = None
+    dense_teacher: Conformer | None = None
+    hypotheses: HypothesisStore | None = None
+    card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
+    augmented_copies: Mapping[str, Sound] = field(default_factory=dict)  # settings by name (`targets.perturbed`)
+
+    def key(self) -> str:
+        """Return the cache key of the run: a checkpoint with another key is refused."""
+        utterances = (*self.train_utterances, *self.dev_utterances)
+        listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
+        distill = self.distill.model_dump(mode="json") if self.distill else None
+        parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
+        labels = [self.hypotheses.sha256] if self.hypotheses is not None else []
+        used = {
+            name: self.augmented_copies[name].model_dump(mode="json")
+            for name in self.train.augmentation.augmented_copies
+        }
+        further = [*labels, *warm_start_sha256(self.train), *([used] if used else [])]
+        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *further])
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Control:
+    """Device, progress, stop request and processes of a run."""
+
+    device: torch.device = CPU
+    progress: Progress = SILENT
+    should_stop: Callable[[], str | None] = lambda: None
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True)
 class TrainingContext:
-    """What a run needs beside the model and its objective."""
+    """Everything that the training loop needs besides model, objective and settings."""
 
     name: str
-    job: str  # hash of settings and data: a checkpoint of another job is refused
+    key: str  # cache key of the job; a checkpoint with another key is refused
     folder: Path
     vocabulary: Vocabulary
     seed: int
-    batches: EpochBatches
+    batches: DurationBatchSampler
     dev_references: dict[str, str]
     progress: Progress  # silent in all processes but the first
     should_checkpoint: Callable[[], bool]
@@ -31,11 +92,11 @@ class TrainingContext:
     log_scalars: Callable[[dict[str, float], int], None]
     dense_teacher: Conformer | None = None
     ranks: Ranks = ALONE
-    own_progress: Progress = SILENT  # for what happens in one process only
+    own_progress: Progress = SILENT  # for messages that concern one process only
 
 
-def note_nonfinite(state: TrainingState, ids: Sequence[str], around: TrainingContext, most_in_a_row: int) -> None:
-    """Count and name a step that was left out; `ids` are those of the global batch.
+def note_nonfinite(state: TrainingState, ids: Sequence[str], run: TrainingContext, most_in_a_row: int) -> None:
+    """Count and report a skipped step; `ids` are those of the global batch.
 
     Raises:
         TrainingError: more than `most_in_a_row` of them.
@@ -43,20 +104,20 @@ def note_nonfinite(state: TrainingState, ids: Sequence[str], around: TrainingCon
     state.nonfinite_row += 1
     state.nonfinite_total += 1
     named = ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
-    around.progress.message(f"{around.name}: step {state.step} is not finite and was left out (utterances {named})")
+    run.progress.message(f"{run.name}: step {state.step} is not finite and was left out (utterances {named})")
     if state.nonfinite_row > most_in_a_row:
         raise TrainingError(
             f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
-            where=f"training of {around.name}",
+            where=f"training of {run.name}",
             expected=f"at most {most_in_a_row} in a row",
             remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the checkpoint holds",
         )
 
 
 def note_unreadable(
-    state: TrainingState, unreadable: Sequence[Unreadable], around: TrainingContext, max_share: float
+    state: TrainingState, unreadable: Sequence[Unreadable], run: TrainingContext, max_share: float
 ) -> None:
-    """Count and name each utterance that could not be read, once.
+    """Count and report each unreadable utterance once.
 
     Raises:
         TrainingError: more than `max_share` of the training set.
@@ -65,13 +126,13 @@ def note_unreadable(
     for id_, audio, reason in unreadable:
         if id_ not in known:
             known[id_] = {"audio": audio, "reason": reason}
-            around.progress.message(f"{around.name}: left out {id_}: {reason}")
-    share = len(known) / max(around.batches.num_utterances, 1)
+            run.progress.message(f"{run.name}: left out {id_}: {reason}")
+    share = len(known) / max(run.batches.num_utterances, 1)
     if share > max_share:
         first = next(iter(known.values()))["reason"]
         raise TrainingError(
             f"{len(known)} utterances ({100 * share:.1f} %) cannot be read; the first: {first}",
-            where=f"training of {around.name}",
+            where=f"training of {run.name}",
             expected=f"at most {100 * max_share:g} % (max_bad_share)",
             remedy="Look at the corpus with `asr-kd check`",
         )

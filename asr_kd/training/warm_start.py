@@ -1,7 +1,4 @@
-"""Weights to begin from: another model's of the same shape, or some of its layers, instead of random ones.
-
-Knows no data.
-"""
+"""Warm start: initial weights from another model of the same shape, or from some of its layers."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +18,11 @@ FREE = {"size", "dropout", "streaming"}
 """Settings of a model that do not change its weights' shapes."""
 
 
-def start_from(model: Conformer, vocabulary: Vocabulary, settings: TrainSettings) -> None:
+def warm_start(model: Conformer, vocabulary: Vocabulary, settings: TrainSettings) -> None:
     """Fill `model` with the weights, and the features' normalisation, of the model that `init_from` names.
 
-    Full context or chunked does not matter: both have the same weights. With `init_layers` each layer begins as the
-    layer of that model that stands there for it.
+    Full-context and chunked models have the same weights. With `init_layers` each layer is copied
+    from the layer named there.
 
     Raises:
         CheckpointError: not a model folder, or a model of another shape or vocabulary; names both sides.
@@ -37,14 +34,14 @@ def start_from(model: Conformer, vocabulary: Vocabulary, settings: TrainSettings
     _check_shape(model, source, layers)
     if settings.init_head:
         _check_vocabulary(vocabulary, source)
-    mine = model.state_dict()
-    kept = {name for name in mine if name.startswith(HEAD) and not settings.init_head}
-    theirs = source.model.state_dict()
-    model.load_state_dict({name: mine[name] if name in kept else theirs[_named(name, layers)] for name in mine})
+    own = model.state_dict()
+    kept = {name for name in own if name.startswith(HEAD) and not settings.init_head}
+    other = source.model.state_dict()
+    model.load_state_dict({name: own[name] if name in kept else other[_named(name, layers)] for name in own})
 
 
 def _named(name: str, layers: Sequence[int]) -> str:
-    """What a weight of ours is called over there: `layers.N.…` counts from 0."""
+    """What a weight of own_settings is called over there: `layers.N.…` counts from 0."""
     if not (layers and name.startswith(LAYER)):
         return name
     number, rest = name.removeprefix(LAYER).split(".", 1)
@@ -52,7 +49,7 @@ def _named(name: str, layers: Sequence[int]) -> str:
 
 
 def warm_start_sha256(settings: TrainSettings) -> list[str]:
-    """Hash of the weights that training begins from, for those who must notice when they change; empty without.
+    """Return the SHA-256 of the weights in `init_from` as part of cache keys; empty without a warm start.
 
     Raises:
         CheckpointError: they are not there.
@@ -62,7 +59,7 @@ def warm_start_sha256(settings: TrainSettings) -> list[str]:
     path = settings.init_from / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
-            "the weights to begin from are not there",
+            "the weights for the warm start are missing",
             where=path,
             remedy="Run the recipe that makes them first, or name another model folder in train.init_from",
         )
@@ -73,14 +70,14 @@ def _check_shape(model: Conformer, source: LoadedModel, layers: Sequence[int]) -
     if layers:
         _check_layers(model.settings.layers, source, layers)
     free = FREE | {"layers"} if layers else FREE
-    ours, theirs = (each.settings.model_dump(exclude=free) for each in (model, source.model))
-    differing = [name for name in ours if ours[name] != theirs[name]]
+    own_settings, other = (each.settings.model_dump(exclude=free) for each in (model, source.model))
+    differing = [name for name in own_settings if own_settings[name] != other[name]]
     if differing:
         raise CheckpointError(
-            "a model with " + ", ".join(f"{name} {theirs[name]}" for name in differing),
-            expected="the student's " + ", ".join(f"{name} {ours[name]}" for name in differing),
+            "a model with " + ", ".join(f"{name} {other[name]}" for name in differing),
+            expected="the student's " + ", ".join(f"{name} {own_settings[name]}" for name in differing),
             where=source.folder,
-            remedy="Give the student that shape, or begin from another model",
+            remedy="Give the student that shape, or name another model in train.init_from",
         )
 
 
@@ -94,18 +91,18 @@ def _check_layers(count: int, source: LoadedModel, layers: Sequence[int]) -> Non
     if max(layers) > source.model.settings.layers:
         raise CheckpointError(
             f"train.init_layers names layer {max(layers)}",
-            expected=f"layers from 1 to {source.model.settings.layers}, those of the model to begin from",
+            expected=f"layers from 1 to {source.model.settings.layers}, the layers of that model",
             where=source.folder,
         )
 
 
 def _check_vocabulary(vocabulary: Vocabulary, source: LoadedModel) -> None:
-    theirs = source.vocabulary
-    if theirs.sha256 != vocabulary.sha256:
+    other = source.vocabulary
+    if other.sha256 != vocabulary.sha256:
         raise CheckpointError(
-            f"a model of {len(theirs)} symbols, SHA-256 {theirs.sha256[:12]}…",
+            f"a model of {len(other)} symbols, SHA-256 {other.sha256[:12]}…",
             expected=f"the student's {len(vocabulary)} symbols, SHA-256 {vocabulary.sha256[:12]}…",
             where=Path(source.folder),
-            remedy="Use its vocabulary (vocabulary.kind: file, vocabulary.path: that folder), or begin with an output "
-            "layer of its own (train.init_head: false)",
+            remedy="Use its vocabulary (vocabulary.kind: file, vocabulary.path: that folder), or train a new output "
+            "layer (train.init_head: false)",
         )

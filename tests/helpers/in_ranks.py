@@ -21,7 +21,8 @@ from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.training.step import Stepper
-from asr_kd.training.train import Control, TrainingJob, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control, TrainingJob
 from tests.helpers.jobs import Recorder, job_on, noises, stop_after
 
 NOT_FINITE = {1: "loss", 6: "gradient"}

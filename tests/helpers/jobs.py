@@ -9,7 +9,7 @@ from asr_kd.features.augment import Augmentation
 from asr_kd.models.settings import ConformerSettings, Context, Streaming
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.train import TrainingJob
+from asr_kd.training.training_context import TrainingJob
 from tests.helpers.tiny_models import noise_speech
 
 WORDS = ["BAD", "CAB", "DAB", "FACE", "BEAD", "CAFE"]

@@ -13,7 +13,7 @@ from asr_kd.targets.store import read_info
 from tests.helpers.tiny_run import one_line
 
 NOISY = "targets.perturbed={noisy: {snr_db: [5, 10]}}"
-HEARS = "students.student-kd.train.augmentation={versions: [noisy]}"
+HEARS = "students.student-kd.train.augmentation={augmented_copies: [noisy]}"
 
 
 def test_students_train_on_the_sound_that_was_labelled(copy):
@@ -31,8 +31,8 @@ def test_students_train_on_the_sound_that_was_labelled(copy):
     assert "Run the extract stage first" in line
 
 
-def recipe(perturbed: dict, versions: list[str]) -> Recipe:
-    student = {"model": {"size": "tiny"}, "train": {"augmentation": {"versions": versions}}}
+def recipe(perturbed: dict, copies: list[str]) -> Recipe:
+    student = {"model": {"size": "tiny"}, "train": {"augmentation": {"augmented_copies": copies}}}
     raw = {
         "name": "perturbed",
         "work_dir": "exp/perturbed",
@@ -44,15 +44,14 @@ def recipe(perturbed: dict, versions: list[str]) -> Recipe:
 
 
 def test_a_version_that_nobody_described_is_refused():
-    with pytest.raises(RecipeError, match=r"versions names .far.; targets\.perturbed has noisy"):
+    with pytest.raises(RecipeError, match=r"augmented_copies names .far.; targets\.perturbed has noisy"):
         recipe({"noisy": {}}, ["far"])
 
 
 def test_only_who_hears_a_version_depends_on_what_it_is():
-    def settings(perturbed: dict, versions: list[str]) -> dict:
-        tasks = tasks_of(RunContext(recipe(perturbed, versions)))
+    def settings(perturbed: dict, copies: list[str]) -> dict:
+        tasks = tasks_of(RunContext(recipe(perturbed, copies)))
         return next(task.settings for task in tasks if task.name == "student-hard")
 
     assert settings({}, []) == settings({"noisy": {}}, [])
-    assert "versions" not in settings({}, [])
     assert settings({"noisy": {}}, ["noisy"]) != settings({"noisy": {"gain_db": 1}}, ["noisy"])

@@ -65,7 +65,7 @@ def test_sigterm_in_training_saves_the_state_and_says_75(copy):
     outcome = copy.command("distill", *long, "--only", "student-hard", "--max-minutes", "0")
     assert outcome.code == TEMPFAIL
     assert "[student student-hard] resumes" in outcome.out
-    epoch = int(re.search(r"goes on at epoch (\d+)", outcome.out)[1])
+    epoch = int(re.search(r"resumes at epoch (\d+)", outcome.out)[1])
     assert epoch >= 3
 
 

@@ -98,7 +98,7 @@ def test_a_process_killed_in_training_costs_no_more_than_its_last_step(copy):
     outcome = end(process, read)
     assert outcome.code == 0, outcome.err
     assert "[student student-hard] resumes" in outcome.out
-    resumed = re.search(r"goes on at epoch (\d), batch (\d)", outcome.out)
+    resumed = re.search(r"resumes at epoch (\d), batch (\d)", outcome.out)
     assert resumed is not None
     assert int(resumed[1]) >= 3
     assert len(complaints(outcome)) == 1
@@ -144,4 +144,4 @@ def test_sigterm_to_torchrun_saves_the_state_once_and_all_say_75(copy):
     assert "training of student-hard stopped (SIGTERM)" in complaints(outcome)[0]
     again = copy.command("distill", *long, *ONLY_HARD, "--max-minutes", "0")  # one process goes on
     assert again.code == 75
-    assert int(re.search(r"goes on at epoch (\d+)", again.out)[1]) >= 3
+    assert int(re.search(r"resumes at epoch (\d+)", again.out)[1]) >= 3

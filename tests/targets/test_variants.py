@@ -13,8 +13,8 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.labelling import listen
 from asr_kd.targets.reading import read_batches
 from asr_kd.targets.variants import Variant, variant_of
-from asr_kd.training.batch_sampler import Draw, plan_epoch
-from asr_kd.training.data import SpeechDataset
+from asr_kd.training.batch_sampler import SampledUtterance, plan_epoch
+from asr_kd.training.dataset import SpeechDataset
 from tests.helpers.fake_teacher import FakeTeacher
 
 SOUNDS = {
@@ -85,11 +85,11 @@ def test_a_name_that_would_not_fit_is_refused(name):
 
 
 def test_training_draws_each_version_as_often_and_the_rest_stays_as_it_was():
-    plain, varied = Augmentation(speeds=(0.9, 1.0)), Augmentation(speeds=(0.9, 1.0), versions=("noisy", "far"))
+    plain, varied = Augmentation(speeds=(0.9, 1.0)), Augmentation(speeds=(0.9, 1.0), augmented_copies=("noisy", "far"))
     before = [draw for batch in plan_epoch([3.0] * 600, plain, 30.0, 1, 1) for draw in batch]
     after = [draw for batch in plan_epoch([3.0] * 600, varied, 30.0, 1, 1) for draw in batch]
-    assert [draw._replace(version="") for draw in after] == before
-    counts = [sum(draw.version == name for draw in after) for name in ("", "noisy", "far")]
+    assert [draw._replace(augmented_copy="") for draw in after] == before
+    counts = [sum(draw.augmented_copy == name for draw in after) for name in ("", "noisy", "far")]
     assert min(counts) > 150
 
 
@@ -97,15 +97,18 @@ def test_a_student_hears_what_the_teacher_heard_and_reads_what_it_said_of_it(tmp
     extract(FakeTeacher(), corpus, perturbed, tmp_path / "s")
     store = Store.open(tmp_path / "s")
     tokens = [[1]] * len(corpus)
-    dataset = SpeechDataset(corpus, tokens, 0.0, 100, versions=SOUNDS)
-    heard = {version: dataset[Draw(8, 0.9, 0, version=version)].features for version in ("", "noisy", "far", "noisy")}
+    dataset = SpeechDataset(corpus, tokens, 0.0, 100, augmented_copies=SOUNDS)
+    heard = {
+        copy: dataset[SampledUtterance(8, 0.9, 0, augmented_copy=copy)].features
+        for copy in ("", "noisy", "far", "noisy")
+    }
     assert not torch.allclose(heard[""], heard["noisy"])
     assert not torch.allclose(heard["far"], heard["noisy"])
     assert len(heard["noisy"]) == len(heard[""])
     read = {version: store.read(corpus[8].id, variant_of(0.9, version, SOUNDS).name) for version in ("", "noisy")}
-    taught = SpeechDataset(corpus, tokens, 0.0, 100, store=Reading(store), versions=SOUNDS)
-    for version, expected in read.items():
-        assert torch.equal(taught[Draw(8, 0.9, 0, version=version)].targets.probs, expected.probs)
+    taught = SpeechDataset(corpus, tokens, 0.0, 100, store=Reading(store), augmented_copies=SOUNDS)
+    for copy, expected in read.items():
+        assert torch.equal(taught[SampledUtterance(8, 0.9, 0, augmented_copy=copy)].targets.probs, expected.probs)
 
 
 class Reading:

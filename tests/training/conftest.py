@@ -3,7 +3,7 @@
 import pytest
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.training.train import TrainingJob
+from asr_kd.training.training_context import TrainingJob
 from tests.helpers.jobs import job_on, noises
 
 

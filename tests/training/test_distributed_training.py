@@ -14,7 +14,8 @@ from asr_kd.targets import TargetSettings, extract
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.step import Stepper, StepResult
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.in_ranks import JOBS, NOT_FINITE, quiet
 from tests.helpers.jobs import job_on, noises, weights_of
 
@@ -98,7 +99,7 @@ def test_whoever_wants_to_stop_all_stop_and_going_on_gives_the_same_bytes(folder
 def test_another_number_of_processes_goes_on_where_the_first_stopped(folder, said):
     assert_same(folder / "two" / "two, one, two", folder / "two" / "labels")
     assert sum("StoppedEarly" in line for line in said[0]["two, one, two"]) == 2
-    assert sum("goes on at epoch" in line for line in said[0]["two, one, two"]) == 2
+    assert sum("resumes at epoch" in line for line in said[0]["two, one, two"]) == 2
 
 
 def test_processes_that_do_not_see_the_same_files_are_refused(said):

@@ -7,8 +7,9 @@ from torch import nn
 
 from asr_kd.errors import StoppedEarly
 from asr_kd.models.weights import load_model
-from asr_kd.training.ema import Ema
-from asr_kd.training.train import Control, train
+from asr_kd.training.averaging import Ema
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.jobs import stop_after, weights_of
 
 
@@ -19,7 +20,7 @@ def test_it_follows_by_one_minus_decay_and_faster_at_first():
     for step, value in enumerate([1.0, 3.0, -2.0, 7.0, 0.0, 5.0, 4.0, 2.0, 9.0, 8.0, 6.0]):
         with torch.no_grad():
             model.weight.fill_(value)
-        ema.follow(model)
+        ema.update(model)
         decay = min(0.5, (1 + step) / (10 + step))
         expected = value if expected is None else decay * expected + (1 - decay) * value
         assert float(ema.module.weight) == pytest.approx(expected)
@@ -44,7 +45,7 @@ def test_the_average_is_what_an_epoch_leaves_and_the_final_weights(make_job, tmp
     train(raw, tmp_path / "raw", Control())
     (checkpoint,) = (tmp_path / "raw" / "checkpoints").glob("step-*")
     assert load_file(checkpoint / "model.safetensors")["model.output.weight"].equal(saved["model.output.weight"])
-    assert raw.hash() != job.hash()
+    assert raw.key() != job.key()
 
 
 def test_resumed_is_uninterrupted(make_job, tmp_path):

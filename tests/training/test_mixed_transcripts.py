@@ -9,10 +9,12 @@ from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.training.batch_sampler import Draw
-from asr_kd.training.data import Example, SpeechDataset, collate_batch
+from asr_kd.training.batch import Example, collate_batch
+from asr_kd.training.batch_sampler import SampledUtterance
+from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.selection import select_trainable
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.jobs import stop_after, weights_of
 
 MIXED = DistillSettings(kd_weight=0.8, kd_weight_final=0.2, kd_schedule="cosine", untranscribed=True)
@@ -37,7 +39,7 @@ def test_they_are_taken_only_where_the_teacher_alone_may_teach(make_job, mixed):
 def test_a_batch_and_its_pieces_know_which_rows_they_are(utterances):
     tokens = [None, [1, 2], None, [3], [], None]
     dataset = SpeechDataset(utterances[:6], tokens, 0.1, 10)
-    examples = [dataset[Draw(row, 1.0, 0)] for row in range(6)]
+    examples = [dataset[SampledUtterance(row, 1.0, 0)] for row in range(6)]
     assert all(isinstance(item, Example) for item in examples)
     batch = collate_batch(examples)
     assert batch.untranscribed == (0, 2, 5)

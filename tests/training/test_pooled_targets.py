@@ -11,7 +11,8 @@ from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.pooled import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 
 POOLED = DistillSettings(kd_weight=0.5, objectives={"pooled_kl": {}})
 

@@ -17,9 +17,10 @@ from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.data import Batch
+from asr_kd.training.batch import Batch
 from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses, select_pseudo_labels
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 
 SEQUENCE = DistillSettings(level="sequence", kd_weight=0.5, hypotheses=2)
@@ -44,7 +45,7 @@ def test_the_best_that_can_be_taught_are_taught_by_their_scores(utterances):
         utterances[0],
         [Hypothesis("ABBA", -1.0), Hypothesis("XYZ", -1.5), Hypothesis("FACE", -2.0), Hypothesis("CAB", -3.0)],
     )
-    [[first, second]] = found.taught
+    [[first, second]] = found.hypotheses
     assert list(first.tokens) == LETTERS.encode("ABBA")
     assert list(second.tokens) == LETTERS.encode("FACE")
     assert first.weight == pytest.approx(1 / (1 + math.exp(-1)))
@@ -57,19 +58,19 @@ def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(utterances)
     utterance = replace(utterances[0], text="BAD CAB")
     settings = SEQUENCE.model_copy(update={"max_hypothesis_wer": 0.5})
     given = [Hypothesis("FACE FACE", -1.0), Hypothesis("BAD CAB", -2.0), Hypothesis("BAD CAFE", -3.0)]
-    [taught] = lessons_of(utterance, given, settings).taught
+    [taught] = lessons_of(utterance, given, settings).hypotheses
     assert [list(item.tokens) for item in taught] == [LETTERS.encode(text) for text in ("BAD CAB", "BAD CAFE")]
-    [taught] = lessons_of(replace(utterance, text=None), given, settings).taught
+    [taught] = lessons_of(replace(utterance, text=None), given, settings).hypotheses
     assert list(taught[0].tokens) == LETTERS.encode("FACE FACE")
     nothing = lessons_of(utterance, given[:1], settings)
     assert nothing.rows == []
     assert "max_hypothesis_wer" in nothing.excluded[0]["reason"]
     short = lessons_of(utterance, given, most_tokens=7)
-    assert [len(item.tokens) for item in short.taught[0]] == [7]
+    assert [len(item.tokens) for item in short.hypotheses[0]] == [7]
     assert short.dropped["too long for CTC in its audio"] == 2
 
 
-@pytest.mark.parametrize(("hypotheses", "reason"), [([], "heard no word"), (None, "no hypotheses")])
+@pytest.mark.parametrize(("hypotheses", "reason"), [([], "recognised no word"), (None, "no hypotheses")])
 def test_utterances_without_hypotheses_are_listed(utterances, hypotheses, reason):
     found = lessons_of(utterances[0], hypotheses)
     assert found.rows == []
@@ -143,7 +144,7 @@ def test_one_hypothesis_that_is_the_transcript_teaches_what_the_transcript_does(
 
 def test_hypotheses_are_part_of_the_job_and_their_absence_is_named(make_job, imported, tmp_path):
     job = make_job(distill=SEQUENCE, hypotheses=imported)
-    assert job.hash() != make_job(distill=SEQUENCE).hash()
+    assert job.key() != make_job(distill=SEQUENCE).key()
     with pytest.raises(TrainingError, match="targets import"):
         train(make_job(distill=SEQUENCE), tmp_path / "run", Control())
 

@@ -17,7 +17,8 @@ from asr_kd.training.averaging import best_epochs, load_average
 from asr_kd.training.checkpoint import FILES
 from asr_kd.training.selection import select_trainable
 from asr_kd.training.step import Stepper, StepResult
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 
 
@@ -45,7 +46,7 @@ def test_damaged_newest_checkpoint_falls_back_and_says_so(make_job, tmp_path):
     weights = newest / FILES[0]
     weights.write_bytes(weights.read_bytes()[:-100])
     train(job, folder, Control(progress=recorder))
-    assert any("passed over" in line and FILES[0] in line for line in recorder.lines)
+    assert any("checkpoint skipped" in line and FILES[0] in line for line in recorder.lines)
     assert weights_of(folder) == weights_of(tmp_path / "whole")
 
 
@@ -149,7 +150,7 @@ def test_an_unreadable_dev_utterance_is_said_once(make_job, utterances, tmp_path
     recorder = Recorder()
     job = replace(make_job(), dev_utterances=[replace(utterances[0], id="cut-off", audio=broken), *utterances[9:]])
     train(job, tmp_path / "run", Control(progress=recorder))
-    assert sum("dev set without cut-off" in line and str(broken) in line for line in recorder.lines) == 1
+    assert sum("dev utterance cut-off" in line and str(broken) in line for line in recorder.lines) == 1
 
 
 def test_what_cannot_be_trained_on_is_listed_with_its_reason(make_job, utterances):

@@ -1,4 +1,4 @@
-"""Draw the charts of a report as static SVG."""
+"""SampledUtterance the charts of a report as static SVG."""
 
 from collections.abc import Sequence
 from functools import singledispatch

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.features.augment import Augmentation
-from asr_kd.training.batch_sampler import EpochBatches, plan_epoch, share_of
+from asr_kd.training.batch_sampler import DurationBatchSampler, plan_epoch, share_of
 
 AUGMENTATION = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, silence_max_seconds=1.0)
 durations = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)
@@ -35,7 +35,7 @@ def test_delay_always_gets_its_silence():
 
 
 def test_a_skipped_beginning_is_skipped_once():
-    batches = EpochBatches([1.0] * 20, AUGMENTATION, 5.0, seed=0)
+    batches = DurationBatchSampler([1.0] * 20, AUGMENTATION, 5.0, seed=0)
     whole = list(batches)
     batches.skip = 2
     assert list(batches) == whole[2:]
@@ -44,8 +44,10 @@ def test_a_skipped_beginning_is_skipped_once():
 
 @given(lengths=durations, count=st.integers(1, 5))
 def test_shares_of_any_number_of_processes_are_the_same_batches(lengths, count):
-    whole = list(EpochBatches(lengths, AUGMENTATION, 25.0, seed=1))
-    shares = [list(EpochBatches(lengths, AUGMENTATION, 25.0, seed=1, rank=rank, count=count)) for rank in range(count)]
+    whole = list(DurationBatchSampler(lengths, AUGMENTATION, 25.0, seed=1))
+    shares = [
+        list(DurationBatchSampler(lengths, AUGMENTATION, 25.0, seed=1, rank=rank, count=count)) for rank in range(count)
+    ]
     assert {len(share) for share in shares} == {len(whole)}
     for batch, *parts in zip(whole, *shares, strict=True):
         assert sorted(draw for part in parts for draw in part) == sorted(batch)
@@ -62,7 +64,9 @@ def test_shares_have_nearly_as_much_audio(lengths, count):
 
 @given(lengths=durations)
 def test_in_the_first_epochs_batches_grow_longer_and_later_they_do_not(lengths):
-    plain, sorted_first = (EpochBatches(lengths, AUGMENTATION, 25.0, seed=1, curriculum_epochs=n) for n in (0, 2))
+    plain, sorted_first = (
+        DurationBatchSampler(lengths, AUGMENTATION, 25.0, seed=1, curriculum_epochs=n) for n in (0, 2)
+    )
     for epoch in (1, 2, 3):
         plain.set_epoch(epoch)
         sorted_first.set_epoch(epoch)

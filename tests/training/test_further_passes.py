@@ -15,7 +15,8 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.checkpoint import FILES
 from asr_kd.training.step import Stepper
-from asr_kd.training.train import Control, train
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
 from tests.helpers.jobs import stop_after, weights_of
 
 SELF_TAUGHT = {"consistency": {}, "dual_mode": {"delay": "minimum", "delay_frames": 1}}

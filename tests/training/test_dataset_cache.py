@@ -5,9 +5,8 @@ import torch
 from asr_kd.models.weights import save_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.training.batch_sampler import Draw
-from asr_kd.training.cache import MemoryCache
-from asr_kd.training.data import SpeechDataset
+from asr_kd.training.batch_sampler import SampledUtterance
+from asr_kd.training.dataset import MemoryCache, SpeechDataset
 from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
@@ -39,7 +38,7 @@ def test_targets_are_read_once_where_there_is_room(utterances, tmp_path, monkeyp
         return original(utterance_id, variant, num_frames)
 
     monkeypatch.setattr(store, "read", counted)
-    draws = [Draw(row, speed, 0) for row in range(5) for speed in (0.9, 1.0)]
+    draws = [SampledUtterance(row, speed, 0) for row in range(5) for speed in (0.9, 1.0)]
     for megabytes, expected in ((100, 10), (0, 20)):
         dataset = SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store)
         read.clear()
@@ -62,7 +61,7 @@ def test_layers_are_read_once_where_there_is_room_and_targets_are_those_of_the_s
         return read_array(*arguments)
 
     monkeypatch.setattr(store, "read_array", counted)
-    draws = [Draw(row, speed, 0) for row in range(3) for speed in (0.9, 1.0)]
+    draws = [SampledUtterance(row, speed, 0) for row in range(3) for speed in (0.9, 1.0)]
     for megabytes, expected in ((100, len(draws)), (0, 2 * len(draws))):
         dataset = SpeechDataset(utterances, [[1]] * 12, 0.0, megabytes, store, arrays=["layer-1"])
         reads.clear()

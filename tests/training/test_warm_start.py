@@ -10,8 +10,9 @@ from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.train import Control, train
-from asr_kd.training.warm_start import start_from, warm_start_sha256
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
+from asr_kd.training.warm_start import warm_start, warm_start_sha256
 from tests.helpers.tiny_models import VOCABULARY, save_tiny_model, tiny_model
 
 OTHER = Vocabulary.characters(["XYZ"])
@@ -25,7 +26,7 @@ def source(tmp_path):
 def test_all_weights_and_the_normalisation_are_taken_over(source):
     model = tiny_model(seed=1)
     model.set_normalisation(torch.zeros(80), torch.ones(80))
-    start_from(model, VOCABULARY, TrainSettings(init_from=source))
+    warm_start(model, VOCABULARY, TrainSettings(init_from=source))
     for name, tensor in load_model(source).model.state_dict().items():
         assert model.state_dict()[name].equal(tensor), name
 
@@ -33,14 +34,14 @@ def test_all_weights_and_the_normalisation_are_taken_over(source):
 def test_full_context_weights_fit_a_chunked_model(tmp_path):
     source = save_tiny_model(tmp_path / "source", seed=5, streaming=False)
     model = tiny_model(seed=1)
-    start_from(model, VOCABULARY, TrainSettings(init_from=source))
+    warm_start(model, VOCABULARY, TrainSettings(init_from=source))
     assert model.output.weight.equal(load_model(source).model.output.weight)
 
 
 def test_without_the_head_another_vocabulary_fits(source):
     model = tiny_model(seed=1, vocabulary=OTHER)
     before = model.output.weight.clone()
-    start_from(model, OTHER, TrainSettings(init_from=source, init_head=False))
+    warm_start(model, OTHER, TrainSettings(init_from=source, init_head=False))
     assert model.output.weight.equal(before)
     taken = load_model(source).model.state_dict()
     rest = [name for name in taken if not name.startswith("output.")]
@@ -54,10 +55,10 @@ def test_another_vocabulary_or_shape_is_refused_naming_both(source):
     with pytest.raises(
         CheckpointError, match=rf"{len(VOCABULARY)} symbols, SHA-256 {theirs}.*5 symbols, SHA-256 {ours}"
     ):
-        start_from(tiny_model(vocabulary=OTHER), OTHER, settings)
+        warm_start(tiny_model(vocabulary=OTHER), OTHER, settings)
     wider = Conformer(tiny_model().settings.model_copy(update={"width": 64, "layers": 3}), len(VOCABULARY))
     with pytest.raises(CheckpointError, match=r"width 32, layers 2; expected the student's width 64, layers 3"):
-        start_from(wider, VOCABULARY, settings)
+        warm_start(wider, VOCABULARY, settings)
 
 
 def test_what_is_not_there_is_named(tmp_path):
@@ -65,7 +66,7 @@ def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(CheckpointError, match=r"nothing.*init_from"):
         warm_start_sha256(settings)
     with pytest.raises(CheckpointError, match="nothing"):
-        start_from(tiny_model(), VOCABULARY, settings)
+        warm_start(tiny_model(), VOCABULARY, settings)
     assert warm_start_sha256(TrainSettings()) == []
 
 
@@ -73,17 +74,17 @@ def test_training_begins_there_and_the_job_says_so(make_job, tmp_path):
     first = train(make_job(settings={"epochs": 3}), tmp_path / "first", Control())
     still = {"epochs": 1, "learning_rate": 1e-9, "average_best": 1, "warmup_epochs": 0.0}
     job = make_job(settings={**still, "init_from": first})
-    assert job.hash() != make_job(settings=still).hash()
+    assert job.key() != make_job(settings=still).key()
     again = load_model(train(job, tmp_path / "again", Control())).model.state_dict()
     for name, tensor in load_model(first).model.state_dict().items():
         torch.testing.assert_close(again[name], tensor, atol=1e-6, rtol=1e-5, msg=name)
     curve = json.loads((tmp_path / "again" / "curve.jsonl").read_text().splitlines()[0])
     cold = train(make_job(settings=still), tmp_path / "cold", Control()).parent / "curve.jsonl"
     assert curve["train_loss"] < json.loads(cold.read_text().splitlines()[0])["train_loss"]
-    before = job.hash()
+    before = job.key()
     train(make_job(settings={"epochs": 1}), tmp_path / "other", Control())
     (first / "model.safetensors").write_bytes((tmp_path / "other" / "model" / "model.safetensors").read_bytes())
-    assert job.hash() != before
+    assert job.key() != before
 
 
 def test_layers_begin_as_the_layers_that_are_named(tmp_path):
@@ -91,7 +92,7 @@ def test_layers_begin_as_the_layers_that_are_named(tmp_path):
     teacher = Conformer(deep, len(VOCABULARY))
     save_model(tmp_path / "deep", teacher, VOCABULARY, {})
     model = tiny_model(seed=1)
-    start_from(model, VOCABULARY, TrainSettings(init_from=tmp_path / "deep", init_layers=(4, 2)))
+    warm_start(model, VOCABULARY, TrainSettings(init_from=tmp_path / "deep", init_layers=(4, 2)))
     taken, ours = teacher.state_dict(), model.state_dict()
     for name, tensor in ours.items():
         there = name.replace("layers.0.", "layers.3.") if "layers.0." in name else name
@@ -108,13 +109,13 @@ def test_layers_begin_as_the_layers_that_are_named(tmp_path):
 )
 def test_layers_that_do_not_fit_are_refused(source, layers, found):
     with pytest.raises(CheckpointError, match=found):
-        start_from(tiny_model(), VOCABULARY, TrainSettings(init_from=source, init_layers=layers))
+        warm_start(tiny_model(), VOCABULARY, TrainSettings(init_from=source, init_layers=layers))
 
 
 def test_layers_of_another_width_or_of_no_model_are_refused_by_name(source):
     wider = Conformer(tiny_model().settings.model_copy(update={"width": 64, "layers": 1}), len(VOCABULARY))
     with pytest.raises(CheckpointError, match=r"width 32; expected the student's width 64"):
-        start_from(wider, VOCABULARY, TrainSettings(init_from=source, init_layers=(2,)))
+        warm_start(wider, VOCABULARY, TrainSettings(init_from=source, init_layers=(2,)))
     with pytest.raises(ValueError, match="init_from"):
         TrainSettings(init_layers=(1,))
     with pytest.raises(ValueError, match="from 1"):

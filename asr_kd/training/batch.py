@@ -1,0 +1,157 @@
+"""Batches: examples padded to one length, with tokens, soft targets and pseudo-labels.
+
+Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from asr_kd.distributed import Ranks
+from asr_kd.features.fbank import NUM_MEL_BINS, pad_batch
+from asr_kd.losses import Hypotheses, References
+from asr_kd.losses.base import hypotheses_of
+from asr_kd.models.subsampling import output_lens
+from asr_kd.posteriors.types import SoftTargets, SparsePosteriors, collate
+from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses
+
+
+class Unreadable(NamedTuple):
+    """An utterance that could not be read, and why."""
+
+    id: str
+    audio: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Example:
+    """One utterance of a batch."""
+
+    id: str
+    features: Tensor  # [T, F]
+    audio_frames: int  # feature frames before appended silence
+    tokens: list[int] | None  # None: no transcript, the utterance has teacher targets only
+    targets: SparsePosteriors | None
+    hypotheses: Sequence[WeightedHypothesis] = ()  # pseudo-labels
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Inputs and targets of a training step."""
+
+    ids: list[str]
+    features: Tensor  # [B, T, F], padded with zeros
+    feature_lens: Tensor  # [B] int64
+    audio_lens: Tensor  # [B] int64: feature frames that are not appended silence
+    references: References
+    targets: SoftTargets | None
+    unreadable: list[Unreadable] = field(default_factory=list)
+    hypotheses: Hypotheses | None = None
+    arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
+    untranscribed: tuple[int, ...] = ()  # rows without a transcript
+
+    def to(self, device: torch.device) -> "Batch":
+        """Return the batch on a device; copies from pinned memory are asynchronous.
+
+        Lengths, and the rows that hypotheses belong to, stay on the host: reading them would synchronise with the GPU.
+        """
+        moved = self._each(lambda part: part.to(device, non_blocking=True))
+        hypotheses = self.hypotheses
+        if hypotheses is not None and moved.hypotheses is not None:
+            hypotheses = hypotheses._replace(tokens=moved.hypotheses.tokens)
+        return replace(
+            moved,
+            feature_lens=self.feature_lens,
+            audio_lens=self.audio_lens,
+            references=moved.references._replace(lens=self.references.lens),
+            targets=self.targets and moved.targets and moved.targets._replace(lens=self.targets.lens),
+            hypotheses=hypotheses,
+        )
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in pinned memory; called by a DataLoader with `pin_memory`."""
+        return self._each(Tensor.pin_memory)
+
+    def pieces(self, count: int) -> "list[Batch]":
+        """Return `count` pieces with about equally many utterances; each keeps the padding of the batch."""
+        if count == 1:
+            return [self]
+        rows = list(range(len(self.ids)))
+        return [self._rows(rows[number::count]) for number in range(count) if rows[number::count]]
+
+    def _rows(self, rows: list[int]) -> "Batch":
+        hypotheses = hypotheses_of(self.hypotheses, rows, len(self.ids)) if self.hypotheses is not None else None
+        piece = replace(self, hypotheses=None)._each(lambda part: part[rows])
+        untranscribed = tuple(number for number, row in enumerate(rows) if row in self.untranscribed)
+        ids = [self.ids[row] for row in rows]
+        return replace(piece, ids=ids, unreadable=[], hypotheses=hypotheses, untranscribed=untranscribed)
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
+        targets = self.targets
+        if targets is not None:
+            posteriors = SparsePosteriors(*(change(part) for part in targets.posteriors))
+            targets = SoftTargets(posteriors, change(targets.lens))
+        return replace(
+            self,
+            features=change(self.features),
+            feature_lens=change(self.feature_lens),
+            audio_lens=change(self.audio_lens),
+            references=References(*(change(part) for part in self.references)),
+            targets=targets,
+            hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
+            arrays={name: change(array) for name, array in self.arrays.items()},
+        )
+
+
+def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
+    """Pad examples into a batch; unreadable utterances are listed in `Batch.unreadable`."""
+    good = [item for item in examples if isinstance(item, Example)]
+    unreadable = [item for item in examples if isinstance(item, Unreadable)]
+    features, lens = pad_batch([item.features for item in good] or [torch.zeros(0, NUM_MEL_BINS)])
+    token_rows = [torch.tensor(item.tokens or [], dtype=torch.int64) for item in good]
+    token_lens = torch.tensor([len(row) for row in token_rows], dtype=torch.int64)
+    tokens = pad_sequence(token_rows, batch_first=True) if token_rows else torch.zeros(0, 0, dtype=torch.int64)
+    targets = [item.targets for item in good if item.targets is not None]
+    hypotheses = [item.hypotheses for item in good]
+    return Batch(
+        ids=[item.id for item in good],
+        features=features,
+        feature_lens=lens if good else lens[:0],
+        audio_lens=torch.tensor([item.audio_frames for item in good], dtype=torch.int64),
+        references=References(tokens, token_lens),
+        targets=collate(targets) if targets else None,
+        unreadable=unreadable,
+        hypotheses=collate_hypotheses(hypotheses) if any(hypotheses) else None,
+        arrays={name: pad_sequence([e.arrays[name] for e in good], batch_first=True) for name in good[0].arrays}
+        if good
+        else {},
+        untranscribed=tuple(row for row, item in enumerate(good) if item.tokens is None),
+    )
+
+
+class GlobalBatch(NamedTuple):
+    """Sums over the batches of all processes."""
+
+    utterances: int
+    frames: int  # encoder frames of the student
+    unreadable: list[Unreadable]
+    stop: str | None  # the reason to stop after this step, given by any process
+
+
+def sync_batch(batch: Batch, stop: str | None, ranks: Ranks) -> GlobalBatch:
+    """All-reduce the counts of a batch; messages are gathered only where there are any."""
+    frames = int(output_lens(batch.feature_lens).sum())
+    if ranks.count == 1:
+        return GlobalBatch(len(batch.ids), frames, batch.unreadable, stop)
+    numbers = torch.tensor([len(batch.ids), frames, len(batch.unreadable), stop is not None])
+    ranks.sum(numbers)
+    utterances, frames, unreadable, stopping = numbers.tolist()
+    rows = [row for rows in ranks.gather(batch.unreadable) for row in rows] if unreadable else []
+    reasons = [reason for reason in ranks.gather(stop) if reason is not None] if stopping else [None]
+    return GlobalBatch(utterances, frames, [Unreadable(*row) for row in rows], reasons[0])

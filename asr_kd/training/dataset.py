@@ -1,0 +1,163 @@
+"""Dataset of utterances: features of augmented audio, with tokens, soft targets, stored layers and pseudo-labels."""
+
+import contextlib
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import AudioError
+from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames
+from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augment_waveform
+from asr_kd.models.subsampling import output_len
+from asr_kd.posteriors.occupancy import POOLED
+from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.targets.pooled import read_pooled
+from asr_kd.targets.store import Store
+from asr_kd.targets.variants import variant_name, variant_of
+from asr_kd.training.batch import Example, Unreadable
+from asr_kd.training.batch_sampler import SampledUtterance
+from asr_kd.training.pseudo_labels import WeightedHypothesis
+
+Made = TypeVar("Made", bound=tuple[Any, ...])
+
+
+class MemoryCache:
+    """In-memory cache of tuples of tensors and plain values. Entries are never evicted.
+
+    Each epoch visits every key once in another order, so evicting the oldest entry would gain nothing.
+
+    Args:
+        megabytes: limit for the tensors together; an entry that does not fit is not kept.
+    """
+
+    def __init__(self, megabytes: int) -> None:
+        self._left_bytes = megabytes * 1_000_000
+        self._kept: dict[Hashable, tuple[Any, ...]] = {}
+
+    def get(self, key: Hashable, make: Callable[[], Made]) -> Made:
+        """Return the entry of `key`, made by `make` where it is missing. Callers must not modify it."""
+        if key in self._kept:
+            return cast(Made, self._kept[key])
+        made = make()
+        self._keep(key, made)
+        return made
+
+    def _keep(self, key: Hashable, made: tuple[Any, ...]) -> None:
+        size = sum(part.numel() * part.element_size() for part in made if isinstance(part, Tensor))
+        if key not in self._kept and size <= self._left_bytes:
+            self._left_bytes -= size
+            self._kept[key] = made
+
+
+class SpeechDataset(Dataset[Example | Unreadable]):
+    """Map-style dataset of utterances, indexed by `SampledUtterance`.
+
+    Args:
+        utterances: what to read.
+        tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
+        max_silence_seconds: the longest silence that any sample appends.
+        cache_mb: memory for features, and for what is read from the store.
+        store: soft targets, when the objective needs them from there.
+        hypotheses: pseudo-labels of each utterance, when the objective needs them.
+        arrays: names of further arrays of the store that the objective needs.
+        perturb: settings of the waveform augmentation, for samples with an `augmentation_seed`.
+        augmented_copies: settings of the stored augmented copies by name.
+        features: feature extractor, waveform [S] → [T, F] with T = `num_frames(S)`.
+    """
+
+    def __init__(
+        self,
+        utterances: Sequence[Utterance],
+        tokens: Sequence[list[int] | None],
+        max_silence_seconds: float,
+        cache_mb: int,
+        store: Store | None = None,
+        hypotheses: Sequence[Sequence[WeightedHypothesis]] | None = None,
+        arrays: Sequence[str] = (),
+        perturb: Perturbation | None = None,
+        augmented_copies: Mapping[str, Sound] | None = None,
+        features: Callable[[Tensor], Tensor] = fbank,
+    ) -> None:
+        self.utterances, self.tokens, self.store, self.hypotheses = utterances, tokens, store, hypotheses
+        self._arrays, self._perturb, self._augmented_copies = arrays, perturb, augmented_copies or {}
+        self._compute_features = features
+        self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
+        self._cache = MemoryCache(cache_mb)
+
+    def __len__(self) -> int:
+        return len(self.utterances)
+
+    def __getitem__(self, sample: SampledUtterance) -> Example | Unreadable:
+        utterance = self.utterances[sample.row]
+        try:
+            features, audio_frames = self._features(sample)
+        except AudioError as error:
+            return Unreadable(utterance.id, str(utterance.audio), str(error))
+        targets, arrays = None, {}
+        if self.store is not None:
+            variant = variant_name(sample.speed, sample.augmented_copy)
+            targets = self._targets(sample.row, variant, audio_frames, self.store)
+            arrays = {name: self._array(name, sample.row, variant, self.store) for name in self._arrays}
+        # Appended silence is cut from the features of audio followed by silence, as a streaming client computes them.
+        cropped = features[: audio_frames + sample.silence_frames]
+        hypotheses = self.hypotheses[sample.row] if self.hypotheses is not None else ()
+        return Example(utterance.id, cropped, audio_frames, self.tokens[sample.row], targets, hypotheses, arrays)
+
+    def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SparsePosteriors:
+        """Return the targets of an utterance with `audio_frames` feature frames of audio."""
+
+        def read() -> SparsePosteriors:
+            stored = store.read(self.utterances[row].id, variant, num_frames=output_len(audio_frames))
+            return SparsePosteriors(*(part.clone() for part in stored))  # a view would keep its whole block in memory
+
+        return self._cache.get(("targets", row, variant), read)
+
+    def _array(self, name: str, row: int, variant: str, store: Store) -> Tensor:
+        utterance_id = self.utterances[row].id
+
+        def read() -> tuple[Tensor]:
+            if name == POOLED:
+                return (read_pooled(store, utterance_id, variant, self.tokens[row] or []),)
+            return (torch.from_numpy(store.read_array(name, utterance_id, variant).copy()),)
+
+        return self._cache.get((name, utterance_id, variant), read)[0]
+
+    def _features(self, sample: SampledUtterance) -> tuple[Tensor, int]:
+        """Return features with appended silence, and the number of frames before it. Augmented ones are not cached."""
+        if sample.augmentation_seed is None:
+            return self._cache.get((sample.row, sample.speed, sample.augmented_copy), lambda: self._unaugmented(sample))
+        if self._perturb is None:
+            raise ValueError("the sample has an augmentation_seed, but the dataset has no `perturb` settings")
+        waveform = self._waveform(sample)
+        # Pad by this sample's silence, not by the longest: the noise level depends on the length.
+        silence = sample.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
+        generator = torch.Generator().manual_seed(sample.augmentation_seed)
+        padded = torch.nn.functional.pad(waveform, (0, silence))
+        augmented = augment_waveform(padded, self._perturb, generator, lambda drawn: self._voices(sample.row, drawn))
+        return self._compute_features(augmented), num_frames(waveform.shape[0])
+
+    def _unaugmented(self, sample: SampledUtterance) -> tuple[Tensor, int]:
+        waveform = self._waveform(sample)
+        padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
+        return self._compute_features(padded), num_frames(waveform.shape[0])
+
+    def _waveform(self, sample: SampledUtterance) -> Tensor:
+        utterance = self.utterances[sample.row]
+        variant = variant_of(sample.speed, sample.augmented_copy, self._augmented_copies)
+        return variant.apply(read_utterance(utterance), utterance.id)
+
+    def _voices(self, row: int, generator: torch.Generator) -> list[Tensor]:
+        """Return other utterances for babble. Unreadable ones are left out here and reported when they are sampled."""
+        others = torch.randint(len(self.utterances), (VOICES,), generator=generator).tolist()
+        voices = []
+        for other in others:
+            if other != row:
+                with contextlib.suppress(AudioError):
+                    voices.append(read_utterance(self.utterances[other]))
+        return voices
