@@ -20,7 +20,7 @@ def exported(copy) -> Run:
     assert outcome.code == 0, outcome.err
     assert [line for line in outcome.did if line.startswith("export")] == ["export student-kd: starts"]
     assert all(line.endswith("skipped") for line in outcome.did if not line.startswith("export"))
-    assert "formats was None, is ['sherpa', 'pt2']" in outcome.out
+    assert "formats was ['sherpa'], is ['sherpa', 'pt2']" in outcome.out
     places = [copy.file("export", "student-kd", folder) for folder in FOLDERS]
     assert [line for line in outcome.out.splitlines() if line.startswith("export: ")] == [
         f"export:  {p}" for p in places
