@@ -83,7 +83,7 @@ def written_files(folder: Path) -> set[str]:
     """Relative paths of the files that asr-kd wrote into a folder; empty without a list."""
     try:
         return set((folder / WRITTEN).read_text(encoding="utf-8").splitlines())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return set()
     except (OSError, UnicodeDecodeError) as error:
         raise AsrKdError(f"cannot be read ({error})", where=folder / WRITTEN, expected="a list of files") from error

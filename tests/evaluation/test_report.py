@@ -193,7 +193,7 @@ def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utteranc
     hypotheses = folder / "hypotheses"
     assert [path.relative_to(hypotheses).as_posix() for path in hypotheses.rglob("*.jsonl")] == ["other/teacher.jsonl"]
     assert list(read_results(folder)["test_sets"]) == ["other"]
-    files = ["cards", "hypotheses", "index.html", "results.json", "results.md", "results.tex"]
+    files = [".asr-kd-files", "cards", "hypotheses", "index.html", "results.json", "results.md", "results.tex"]
     assert sorted(path.name for path in folder.iterdir()) == files
 
 

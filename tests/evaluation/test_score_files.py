@@ -173,7 +173,8 @@ def test_the_verb_writes_the_report_and_texts_for_others(files):
     assert outcome.code == 0, outcome.err
     assert json.loads(outcome.out) == read_results(out)
     assert json.loads(outcome.out)["provenance"]["normalizer"] == "librispeech"
-    assert sorted(path.name for path in (out / "trn").iterdir()) == ["reference.trn", "student_kd.trn", "teacher.trn"]
+    expected = [".asr-kd-files", "reference.trn", "student_kd.trn", "teacher.trn"]
+    assert sorted(path.name for path in (out / "trn").iterdir()) == expected
     assert read_transcripts(out / "trn" / "student_kd.trn", "hypothesis").texts["eve-1"] == "TWO"
 
 
