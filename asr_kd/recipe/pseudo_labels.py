@@ -12,10 +12,12 @@ from pathlib import Path
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
+from asr_kd.files import claim_files
 from asr_kd.models.subsampling import output_len
 from asr_kd.progress import Progress
 from asr_kd.recipe.hypotheses import open_target
-from asr_kd.targets.importing import store_labels
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX
+from asr_kd.targets.importing import SHARD, store_labels
 from asr_kd.targets.pseudo_labelling import (
     PREFIX,
     Alphabet,
@@ -25,6 +27,7 @@ from asr_kd.targets.pseudo_labelling import (
     ctc_reading_scorer,
     make_pseudo_labels,
 )
+from asr_kd.targets.shard_manifest import QUARANTINE
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.transcripts import read_transcripts, transcribe_manifest
@@ -125,6 +128,7 @@ def label_from(
     second = read_transcripts(transcripts / "2")[1] if settings.agree_with is not None else None
     alphabet = Alphabet(normalizer, vocabulary, _fits_ctc, settings.language or "en")
     labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, _scorer(settings, normalizer))
+    claim_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
     store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
     (folder / FILTERS).write_text(_as_json(labelled), encoding="utf-8")
     return _lines(labelled, folder)

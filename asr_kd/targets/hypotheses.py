@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.targets.index import IndexForm, read_index
-from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import MadeShard
 from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import Storage, open_storage
@@ -192,17 +192,7 @@ def hypotheses_shard(
 def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
     """Id and line of each utterance, once the hash of every shard is verified."""
     for shard in info.shards:
-        try:
-            content = place.read(shard.file)
-        except FileNotFoundError:
-            content = b""
-        if hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise TargetsError(
-                f"{shard.file} is missing or damaged",
-                expected=f"the SHA-256 that {HYPOTHESES_INDEX} names",
-                where=str(place),
-                remedy="Run the command that made it again",
-            )
+        content = read_shard(place, shard, HYPOTHESES_INDEX)
         yield from ((json.loads(line)["id"], line) for line in content.split(b"\n") if line)
 
 

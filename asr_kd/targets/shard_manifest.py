@@ -4,6 +4,7 @@ Workers need no communication: each writes its marks, and whoever gathers sees a
 serves soft targets, n-best lists and pseudo-labels; `StoreKind` holds what differs.
 """
 
+import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -210,6 +211,26 @@ class ShardManifest(Generic[Index, Entry]):
 def done_shards(folder: Storage | str) -> int:
     """Shards of a store that have a done mark, whoever made them."""
     return sum(name.startswith("shard-") and name.endswith(".json") for name in open_storage(folder).sizes())
+
+
+def read_shard(storage: Storage, shard: ShardEntry, index: str) -> bytes:
+    """Read the file of a finished shard and verify its hash.
+
+    Raises:
+        TargetsError: it is missing or damaged.
+    """
+    try:
+        content = storage.read(shard.file)
+    except FileNotFoundError:
+        content = b""
+    if hashlib.sha256(content).hexdigest() != shard.sha256:
+        raise TargetsError(
+            f"{shard.file} is missing or damaged",
+            expected=f"the SHA-256 in {index}",
+            where=str(storage),
+            remedy="Run the command that made it again",
+        )
+    return content
 
 
 @contextmanager

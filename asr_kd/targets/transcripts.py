@@ -17,7 +17,7 @@ from asr_kd.errors import TargetsError
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import Storage, open_storage
@@ -138,18 +138,7 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
         )
     found: dict[str, Transcription] = {}
     for shard in info.shards:
-        try:
-            content = storage.read(shard.file)
-        except FileNotFoundError:
-            content = b""
-        if hashlib.sha256(content).hexdigest() != shard.sha256:
-            raise TargetsError(
-                f"{shard.file} is missing or damaged",
-                expected=f"the SHA-256 in {TRANSCRIPTS_INDEX}",
-                where=str(storage),
-                remedy="Run the command that made it again",
-            )
-        for line in content.splitlines():
+        for line in read_shard(storage, shard, TRANSCRIPTS_INDEX).splitlines():
             row = json.loads(line)
             id_ = row.pop("id")
             found[id_] = Transcription(**row)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe import pseudo_labels
 from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
@@ -75,6 +75,14 @@ def test_another_threshold_transcribes_nothing_again(manifest, whisper, tmp_path
     pseudo_label(manifest, SETTINGS.model_copy(update={"filters": loose}), tmp_path / "labels", SILENT)
     assert "u2" in HypothesisStore.open(tmp_path / "labels")
     assert [model.calls for model in whisper] == [5, 0]
+
+
+def test_a_file_that_asr_kd_did_not_write_is_kept(manifest, whisper, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / FILTERS).write_text("mine")
+    with pytest.raises(AsrKdError, match="did not write it"):
+        pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
+    assert (tmp_path / "labels" / FILTERS).read_text() == "mine"
 
 
 def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
