@@ -8,12 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
-from asr_kd.errors import RecipeError
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.occupancy import POOLED
+from asr_kd.recipe.packaged_recipes import find_recipe
 from asr_kd.recipe.system_settings import (
     AnyTeacher,
     EncoderTeacherSettings,
@@ -302,11 +302,10 @@ class Recipe(Settings):
 
 
 def load_recipe(path: Path, overrides: list[str]) -> Recipe:
-    """Read and check a recipe; nothing has run before this succeeds.
+    """Read and check a recipe, a file or the name of one that comes with asr-kd; nothing runs before this succeeds.
 
     Raises:
         RecipeError: see `asr_kd.config`.
     """
-    if not path.exists():
-        raise RecipeError("does not exist", where=path, remedy="The recipes that come with asr-kd lie under recipes/")
+    path = find_recipe(path)
     return parse_settings(Recipe, apply_overrides(load_yaml(path), overrides), path)

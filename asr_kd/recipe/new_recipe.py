@@ -1,0 +1,333 @@
+"""`asr-kd init`: write a recipe for a folder of speech, with sizes that fit the hours and the machine."""
+
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+
+from asr_kd.corpora.an4 import find_an4
+from asr_kd.corpora.folder import audio_files, cut_utterances, list_folder
+from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
+from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
+from asr_kd.corpora.recordings import measure
+from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, FolderSettings, LibriSpeechSettings
+from asr_kd.corpora.speaker_folds import balanced_folds, shuffled
+from asr_kd.errors import CorpusError, RecipeError
+from asr_kd.files import atomic_path
+from asr_kd.progress import SILENT, Progress
+from asr_kd.recipe.pseudo_labels import pseudo_label
+from asr_kd.targets.hypotheses import HypothesisStore
+from asr_kd.targets.pseudo_labelling import PREFIX, PseudoLabelSettings
+from asr_kd.text.normalize import Normalizer, letters_beyond_english
+
+PARTS = ("train", "dev", "test")
+HELD_OUT_HOURS = 1.0
+"""Most of the speech that dev and test are each given."""
+FOLDS = 10
+"""Dev and test are each a tenth, or less of a large corpus."""
+ENGLISH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
+
+_NAMES = {"train": ("train",), "dev": ("dev", "valid", "validation"), "test": ("test", "eval")}
+
+
+@dataclass(frozen=True)
+class Size:
+    """Models for an amount of speech."""
+
+    below_hours: float
+    teacher: str
+    student: str
+    passes_hours: float  # epochs × hours of speech, for a CPU
+
+
+SIZES = (
+    Size(10, "small", "tiny", 240),
+    Size(100, "medium", "5m", 1500),
+    Size(500, "large", "10m", 6000),
+    Size(float("inf"), "large", "30m", 30000),
+)
+"""By hours: the sizes and passes of the project's recipes for such an amount."""
+
+
+@dataclass(frozen=True)
+class _Corpus:
+    """What was found."""
+
+    settings: dict[str, object]  # the recipe's `corpus`
+    found: str
+    train_hours: float
+    transcribed: bool = True
+    normalizer: Normalizer = "librispeech"
+    alphabet: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def write_recipe(
+    folder: Path,
+    target: Path | None = None,
+    progress: Progress = SILENT,
+    whisper: str = "openai/whisper-base",
+    language: str = "en",
+) -> Path:
+    """Write a recipe for a folder of speech, and manifests beside it where the folder has no sets of its own.
+
+    Args:
+        folder: a corpus, manifests, or audio at any depth with or without NAME.txt beside NAME.wav.
+        target: the recipe; None: `folder`'s name in the working folder.
+        progress: for messages.
+        whisper: transcribes a dev set, and in the run the training set, of audio without transcripts.
+        language: of such audio.
+
+    Returns:
+        The recipe's path.
+
+    Raises:
+        CorpusError: no such folder, no speech in it, or it cannot be divided.
+        RecipeError: the recipe or the folder for its manifests exists already.
+        MissingExtraError: audio without transcripts needs the extra `whisper`.
+    """
+    if not folder.is_dir():
+        raise CorpusError("no such folder", where=folder, expected="a folder of speech")
+    recipe = target or Path(f"{folder.absolute().name}.yaml")
+    manifests = recipe.with_name(f"{recipe.stem}-manifests")
+    for path in (recipe, manifests):
+        if path.exists():
+            raise RecipeError("exists already", where=path, expected="a new name", remedy="Name another recipe file")
+    corpus = (
+        _known_layout(folder)
+        or _named_manifests(folder)
+        or _divided(_single_manifest(folder) or _audio(folder, progress), manifests)
+    )
+    if not corpus.transcribed:
+        corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
+    with atomic_path(recipe) as partial:
+        partial.write_text(render_recipe(recipe.stem, folder, corpus, whisper, language), encoding="utf-8")
+    progress.message(f"{folder}: {corpus.found}, {corpus.train_hours:.2f} hours for training")
+    for note in corpus.notes:
+        progress.message(f"  {note}")
+    return recipe
+
+
+def _known_layout(folder: Path) -> _Corpus | None:
+    splits = [split for split in LIBRISPEECH_SPLITS if (folder / split).is_dir()]
+    train = [split for split in splits if split.startswith("train-")]
+    dev = [split for split in splits if split.startswith("dev-")]
+    if train and dev:
+        settings = LibriSpeechSettings(root=folder, train=train, dev=dev)
+        found = [path for split in train for path in audio_files(folder / split, (".flac", ".wav", ".ogg", ".opus"))]
+        corpus = {**settings.model_dump(mode="json", include={"kind", "train", "dev", "test"}), "root": str(folder)}
+        return _Corpus(corpus, f"LibriSpeech's layout, {', '.join(splits)}", len(found) * 12 / 3600)
+    try:
+        an4 = find_an4(folder)
+    except CorpusError:
+        return None
+    return _Corpus({"kind": "an4", "root": str(an4)}, "AN4", 0.8)
+
+
+def _manifests_in(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and is_manifest(path)]
+
+
+def _named_manifests(folder: Path) -> _Corpus | None:
+    """Manifests that are called train, dev and (it may be missing) test."""
+    sets: dict[str, Path] = {}
+    for path in _manifests_in(folder):
+        stem = path.name.split(".")[0].lower()
+        for part, names in _NAMES.items():
+            if stem in names:
+                sets.setdefault(part, path)
+    if "train" not in sets or "dev" not in sets:
+        return None
+    train, _ = complete(read_table(sets["train"], "auto").recordings, "refuse")
+    texts = [u.text for u in train if u.text]
+    if not texts:
+        return None
+    corpus: dict[str, object] = {"kind": "manifest", "train": str(sets["train"]), "dev": str(sets["dev"])}
+    if "test" in sets:
+        corpus["test"] = {"test": str(sets["test"])}
+    return _Corpus(corpus, f"manifests of {', '.join(sets)}", hours(train), normalizer=_normalizer(texts))
+
+
+def _single_manifest(folder: Path) -> list[Utterance] | None:
+    found = _manifests_in(folder) if not is_manifest(folder) else [folder]
+    if not found:
+        return None
+    if len(found) > 1:
+        raise CorpusError(
+            f"holds {len(found)} manifests ({', '.join(path.name for path in found[:5])})",
+            where=folder,
+            expected="one manifest, or manifests named train, dev and test",
+            remedy="Rename them, or write the recipe by hand: docs/guides/own-data.md",
+        )
+    utterances, _ = complete(read_table(found[0], "auto").recordings, "refuse")
+    return utterances
+
+
+def _audio(folder: Path, progress: Progress) -> list[Utterance]:
+    """Audio files, with the text of a .txt beside each where there is one."""
+    settings = FolderSettings(train=[folder], dev=[folder])
+    recordings = list_folder(folder, settings)
+    beside = [recording.audio.with_suffix(".txt") for recording in recordings]
+    transcribed = sum(path.is_file() for path in beside)
+    if 0 < transcribed < len(recordings):
+        progress.message(f"  {len(recordings) - transcribed} of {len(recordings)} files have no .txt and are left out")
+    if transcribed:
+        recordings = [
+            replace(recording, text=" ".join(path.read_text(encoding="utf-8").split()))
+            for recording, path in zip(recordings, beside, strict=True)
+            if path.is_file()
+        ]
+    utterances, excluded = measure(recordings)
+    if excluded:
+        progress.message(f"  {len(excluded)} files cannot be used; the first: {excluded[0].path}: {excluded[0].reason}")
+    return utterances if transcribed else cut_utterances(utterances, settings, progress)[0]
+
+
+def _divided(utterances: Sequence[Utterance], manifests: Path) -> _Corpus:
+    """Write train, dev and test manifests of disjoint speakers, or of disjoint utterances where speakers are few."""
+    texts = [u.text for u in utterances if u.text]
+    transcribed = len(texts) > len(utterances) / 2
+    if transcribed:
+        utterances = [u for u in utterances if u.text]
+    by_speaker = len({u.speaker for u in utterances}) >= len(PARTS)
+    group = {u.id: u.speaker if by_speaker else u.id for u in utterances}
+    if len(set(group.values())) < len(PARTS):
+        raise CorpusError(
+            f"{len(utterances)} recordings cannot be divided into train, dev and test",
+            where=manifests.parent,
+            expected="at least three",
+        )
+    seconds: Counter[str] = Counter()
+    for u in utterances:
+        seconds[group[u.id]] += max(1, round(u.duration))
+    count = min(len(seconds), max(FOLDS, round(hours(utterances) / HELD_OUT_HOURS)))
+    folds = sorted(balanced_folds(seconds, count, seed=0), key=lambda fold: sum(seconds[name] for name in fold))
+    held = {"dev": folds[0], "test": folds[1] if transcribed else set()}
+    sets: dict[str, list[Utterance]] = {part: [] for part in PARTS}
+    for u in sorted(utterances, key=lambda u: shuffled(u.id, 0)):
+        sets[next((part for part, names in held.items() if group[u.id] in names), "train")].append(u)
+    manifests.mkdir(parents=True)
+    corpus: dict[str, object] = {"kind": "manifest"}
+    for part, members in sets.items():
+        if members:
+            path = manifests / f"{part}.jsonl"
+            write_manifest(path, sorted(members, key=lambda u: u.id))
+            corpus[part] = {"test": str(path)} if part == "test" else str(path)
+    sizes = ", ".join(f"{part} {len(members)}" for part, members in sets.items() if members)
+    kind = "transcribed recordings" if transcribed else "recordings without transcripts"
+    notes = () if by_speaker else ("fewer than three speakers are named: the sets share them, and WER is optimistic",)
+    return _Corpus(
+        corpus,
+        f"{len(utterances)} {kind} ({sizes})",
+        hours(sets["train"]),
+        transcribed,
+        _normalizer(texts),
+        None,
+        notes,
+    )
+
+
+def _with_whisper_dev(corpus: _Corpus, manifests: Path, progress: Progress, whisper: str, language: str) -> _Corpus:
+    """Transcribe the dev set with Whisper: training needs one for its choices."""
+    path = manifests / "dev.jsonl"
+    normalizer: Normalizer = "librispeech" if language == "en" else "unicode"
+    labels = manifests / "dev-labels"
+    settings = PseudoLabelSettings(source=PREFIX + whisper.removeprefix(PREFIX), language=language)
+    pseudo_label(path, settings, labels, progress, normalizer)
+    store = HypothesisStore.open(labels)
+    dev = [replace(u, text=store[u.id][0].text) for u in read_manifest(path) if u.id in store]
+    if not dev:
+        raise CorpusError("Whisper found no speech in the dev set", where=path, expected="recordings of speech")
+    write_manifest(path, dev)
+    letters = sorted({character for u in dev for character in u.text or "" if not character.isspace()})
+    note = (
+        f"dev is transcribed by {whisper}, so its WER is the distance to Whisper: correct {path} by hand where you can"
+    )
+    return replace(
+        corpus,
+        normalizer=normalizer,
+        alphabet=ENGLISH if language == "en" else "".join(letters),
+        notes=(*corpus.notes, note),
+    )
+
+
+def _normalizer(texts: Sequence[str]) -> Normalizer:
+    return "unicode" if letters_beyond_english(texts) else "librispeech"
+
+
+def render_recipe(name: str, folder: Path, corpus: _Corpus, whisper: str, language: str) -> str:
+    """Return the recipe's text."""
+    gpu = torch.cuda.is_available()
+    size = next(size for size in SIZES if corpus.train_hours < size.below_hours)
+    epochs = max(12, min(100, round(size.passes_hours / max(corpus.train_hours, 0.1))))
+    vocabulary = {"normalizer": corpus.normalizer, **({"alphabet": corpus.alphabet} if corpus.alphabet else {})}
+    training = {
+        "epochs": epochs,
+        "batch_seconds": 300 if gpu else 30,
+        "learning_rate": 0.002 if size.student == "tiny" else 0.001,
+        "warmup_epochs": max(1, epochs // 20),
+        "validate_every_epochs": max(1, epochs // 12),
+        "augmentation": {"speeds": [0.9, 1.0, 1.1]},
+    }
+    parts = [
+        f"# {folder}: {corpus.found}; {corpus.train_hours:.2f} hours for training.",
+        *(f"# Note: {note}." for note in corpus.notes),
+        "#",
+        f"#   asr-kd check {name}.yaml",
+        f"#   asr-kd run {name}.yaml",
+        "#",
+        f"# Written by asr-kd init for a machine {'with' if gpu else 'without'} a GPU. Every key: docs/reference.",
+        _yaml({"name": name, "work_dir": f"exp/{name}", "seed": 1}),
+    ]
+    if not gpu and (os.cpu_count() or 1) <= 2:
+        parts.append("threads: 1  # faster than 2 for steps this small")
+    parts += [_yaml({"corpus": corpus.settings, "vocabulary": vocabulary}), ""]
+    student = f"&student {{size: {size.student}, streaming: {{chunk_frames: 8, left_context_frames: 64}}}}"
+    inner = {"inner_layers": [2]} if size.student == "tiny" else {}
+    if corpus.transcribed:
+        parts += [
+            "# The teacher is trained here, on the same speech. A public one of the language gains more:",
+            '#   teacher: {source: "torchaudio:WAV2VEC2_ASR_BASE_960H"}  (English; docs/guides/teachers.md).',
+            "teachers:",
+            "  teacher:",
+            f"    model: {{size: {size.teacher}}}",
+            f"    train: {_flow({**training, 'learning_rate': 0.001})}",
+            "",
+            "# Chunks of 320 ms with 2.56 s of left context; size and epochs fit the hours.",
+            "students:",
+            "  student-hard:  # the control: labels alone",
+            f"    model: {student}",
+            f"    train: &training {_flow({**training, **inner})}",
+            "  student-kd:",
+            "    model: *student",
+            "    train: *training",
+            "    distill: {kd_weight: 0.5, selection: nonblank, dilation: 1, delay_frames: 2}",
+        ]
+    else:
+        labels = {"source": PREFIX + whisper.removeprefix(PREFIX), "language": language}
+        parts += [
+            "# Pseudo-labels of the training set by Whisper. The filters, their thresholds: docs/guides/teachers.md.",
+            f"hypotheses: {_flow({'whisper': labels})}",
+            "",
+            "# Chunks of 320 ms with 2.56 s of left context; size and epochs fit the hours.",
+            "students:",
+            "  student:",
+            f"    model: {student.removeprefix('&student ')}",
+            f"    train: {_flow({**training, **inner})}",
+            "    hypotheses: whisper",
+            "    distill: {level: sequence, kd_weight: 1.0}  # the pseudo-labels alone",
+        ]
+    return "\n".join(parts) + "\n"
+
+
+def _yaml(settings: dict[str, object]) -> str:
+    return "\n".join(f"{key}: {_flow(value)}" for key, value in settings.items())
+
+
+def _flow(value: object) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10_000)
+    return text.removesuffix("...\n").strip()

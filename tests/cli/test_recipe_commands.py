@@ -1,0 +1,158 @@
+"""recipe ls, recipe cp, running a recipe by name, and init."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from typer.testing import CliRunner
+
+from asr_kd.cli import app
+from asr_kd.corpora.manifest import read_manifest
+from asr_kd.errors import CorpusError, RecipeError
+from asr_kd.progress import SILENT
+from asr_kd.recipe.check import check_target
+from asr_kd.recipe.new_recipe import write_recipe
+from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, packaged_recipes
+from asr_kd.recipe.settings import load_recipe
+
+TEXTS = ("ENTER FOUR", "YES", "GO", "RUBOUT S N", "STOP", "NO", "START", "HELP", "REPEAT", "ERASE")
+
+
+def test_the_list_names_every_recipe_with_a_line_each() -> None:
+    shown = CliRunner().invoke(app, ["recipe", "ls"])
+    assert shown.exit_code == 0
+    lines = shown.output.splitlines()
+    assert [line.split()[0] for line in lines] == [recipe.name for recipe in packaged_recipes()]
+    assert "Synthetic/synthetic" in shown.output
+
+
+@pytest.mark.parametrize("recipe", packaged_recipes(), ids=lambda recipe: recipe.name)
+def test_every_packaged_recipe_loads_by_its_name(recipe) -> None:  # type: ignore[no-untyped-def]
+    assert load_recipe(Path(recipe.name), []).name
+    assert recipe.summary
+
+
+def test_a_unique_name_without_its_folder_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_recipe(Path("synthetic")) == find_recipe(Path("Synthetic/synthetic.yaml"))
+    with pytest.raises(RecipeError, match=r"2 recipes: AN4/warm, LibriSpeech/warm"):
+        find_recipe(Path("warm"))
+    with pytest.raises(RecipeError, match="Did you mean synthetic"):
+        find_recipe(Path("syntetic"))
+
+
+def test_a_file_of_the_user_comes_before_a_recipe_of_that_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("synthetic").write_text("name: mine")
+    assert find_recipe(Path("synthetic")) == Path("synthetic")
+
+
+def test_a_copy_is_equal_and_replaces_nothing(tmp_path: Path) -> None:
+    copied = copy_recipe("AN4/an4", tmp_path / "mine.yaml")
+    assert copied.read_text() == find_recipe(Path("AN4/an4")).read_text()
+    with pytest.raises(RecipeError, match="exists already"):
+        copy_recipe("AN4/an4", copied)
+    assert copy_recipe("AN4/an4", tmp_path) == tmp_path / "an4.yaml"
+    with pytest.raises(RecipeError, match="not the name of a recipe"):
+        copy_recipe("AN4/an4", tmp_path / "missing-folder" / "x.txt")
+
+
+def _speech(folder: Path, speakers: int, texts: bool = True) -> None:
+    for speaker in range(speakers):
+        for number, text in enumerate(TEXTS):
+            path = folder / f"s{speaker}" / f"{number}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            soundfile.write(path, np.random.default_rng(number).uniform(-0.1, 0.1, 24_000), 16_000)
+            if texts:
+                path.with_suffix(".txt").write_text(text + "\n")
+
+
+def test_init_divides_transcribed_audio_by_speaker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 12)
+    path = write_recipe(Path("speech"))
+    recipe = load_recipe(path, [])
+    assert list(recipe.students) == ["student-hard", "student-kd"]
+    assert recipe.students["student-hard"].model.width == 96  # tiny: an hour at most
+    sets = {name: read_manifest(tmp_path / "speech-manifests" / f"{name}.jsonl") for name in ("train", "dev", "test")}
+    speakers = {name: {u.speaker for u in members} for name, members in sets.items()}
+    assert not speakers["train"] & speakers["dev"]
+    assert not speakers["dev"] & speakers["test"]
+    assert sum(map(len, sets.values())) == 120
+    assert {u.text for u in sets["train"]} == set(TEXTS)
+    assert check_target(path, [], True, SILENT).ok
+
+
+def test_init_of_one_speaker_divides_utterances_and_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 1)
+    text = write_recipe(Path("speech")).read_text()
+    assert "WER is optimistic" in text
+
+
+def test_init_reads_a_manifest_and_named_manifests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 12)
+    write_recipe(Path("speech"))
+    named = load_recipe(write_recipe(Path("speech-manifests"), Path("named.yaml")), [])
+    assert named.corpus.train == [Path("speech-manifests/train.jsonl")]  # type: ignore[union-attr]
+    assert not Path("named-manifests").exists()
+    single = tmp_path / "single"
+    single.mkdir()
+    shutil.copy("speech-manifests/train.jsonl", single / "all.jsonl")
+    load_recipe(write_recipe(single), [])
+    assert Path("single-manifests/dev.jsonl").is_file()
+    shutil.copy(single / "all.jsonl", single / "more.jsonl")
+    with pytest.raises(CorpusError, match="holds 2 manifests"):
+        write_recipe(single, Path("two.yaml"))
+
+
+def test_init_keeps_what_exists_and_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 3)
+    Path("speech.yaml").write_text("mine")
+    with pytest.raises(RecipeError, match="exists already"):
+        write_recipe(Path("speech"))
+    assert Path("speech.yaml").read_text() == "mine"
+    with pytest.raises(CorpusError, match="no such folder"):
+        write_recipe(Path("nowhere"))
+    Path("empty").mkdir()
+    with pytest.raises(CorpusError, match="holds no audio"):
+        write_recipe(Path("empty"))
+    assert not Path("empty.yaml").exists()
+
+
+@pytest.mark.corpora
+def test_init_knows_published_layouts(corpora_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_recipe(write_recipe(corpora_root / "an4"), []).corpus.kind == "an4"
+    found = load_recipe(write_recipe(corpora_root / "LibriSpeech", Path("libri.yaml")), []).corpus
+    assert found.kind == "librispeech"
+    assert found.train == ["train-clean-100"]
+    assert found.dev == ["dev-clean"]
+
+
+@pytest.mark.corpora
+@pytest.mark.slow
+def test_init_of_audio_alone_transcribes_a_dev_set(
+    corpora_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Path(os.environ.get("ASR_KD_MODELS", "")) / "whisper-tiny.en-ct2"
+    if not model.is_dir():
+        pytest.skip("needs Whisper's weights through ASR_KD_MODELS")
+    monkeypatch.chdir(tmp_path)
+    for number, path in enumerate(sorted((corpora_root / "LibriSpeech" / "dev-clean").rglob("*.flac"))[:6]):
+        place = Path("calls") / f"s{number % 3}"
+        place.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, place)
+    recipe = write_recipe(Path("calls"), whisper=str(model))
+    loaded = load_recipe(recipe, [])
+    assert loaded.students["student"].hypotheses == "whisper"
+    dev = read_manifest(tmp_path / "calls-manifests" / "dev.jsonl")
+    assert dev
+    assert all(re.fullmatch(r"[A-Z' ]+", u.text or "") for u in dev)
+    assert all(u.text is None for u in read_manifest(tmp_path / "calls-manifests" / "train.jsonl"))
