@@ -167,6 +167,8 @@ def main() -> None:
     torch.set_num_threads(1)
     utterances, vocabulary = read_corpus(arguments.manifests)
     student, teacher = MODELS[arguments.model], load_model(arguments.teacher).model.settings
+    if not isinstance(teacher, ConformerSettings):
+        parser.error(f"{arguments.teacher} is not a Conformer")
     kinds = arguments.only or list(ObjectiveSettings.model_fields)
     chosen = objectives(kinds, student, teacher)
     with tempfile.TemporaryDirectory() as folder:

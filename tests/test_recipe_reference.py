@@ -121,7 +121,13 @@ def _which(member: type[BaseModel]) -> str:
     """What tells a member of a union from the others."""
     if "kind" in member.model_fields:
         return f", kind: {member.model_fields['kind'].default}"
-    return {"existing": ", with a source", "trained": ", with a model", "encoder": ", with an encoder"}[member.tag]  # type: ignore[attr-defined]
+    return {  # type: ignore[attr-defined]
+        "existing": ", with a source",
+        "trained": ", with a model",
+        "encoder": ", with an encoder",
+        "conformer": ", without init",
+        "whisper": ", with an init",
+    }[member.tag]
 
 
 def _title(kind: type[BaseModel]) -> str:

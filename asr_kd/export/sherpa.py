@@ -1,6 +1,6 @@
 """A torch module with the inputs and outputs of the wire format, sherpa-onnx's zipformer2_ctc.
 
-It renames, splits and joins caches around ``Conformer.stream_step``.
+It renames, splits and joins caches around ``AcousticModel.stream_step``.
 
 Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution kernel, V vocabulary.
 """
@@ -12,7 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from asr_kd.models.conformer import Conformer, ConformerLayer
+from asr_kd.models.acoustic_model import ModelLayer
+from asr_kd.models.architectures import Model
 from asr_kd.models.state import StreamState
 from asr_kd.runtime.backend import mask_tokens
 
@@ -27,11 +28,11 @@ class SherpaWire(nn.Module):
         unprintable: token ids that the client must never choose.
     """
 
-    def __init__(self, model: Conformer, unprintable: Sequence[int] = ()) -> None:
+    def __init__(self, model: Model, unprintable: Sequence[int] = ()) -> None:
         super().__init__()
         self.model, self.unprintable = deepcopy(model).eval().requires_grad_(False), list(unprintable)
         for layer in self.model.layers:
-            cast(ConformerLayer, layer).fuse()
+            cast(ModelLayer, layer).fuse()
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
         """[N, 4C + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""

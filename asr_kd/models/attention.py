@@ -11,6 +11,9 @@ from torch.nn import functional as F
 
 BASE = 10_000.0
 
+Table = tuple[Tensor, Tensor] | None
+"""Cosines and signed sines of `rotate`; None where positions are part of the input instead."""
+
 
 def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Cosines and signed sines for positions 0 … frames − 1, each [frames, head_width] float32; see `rotate`."""
@@ -26,11 +29,13 @@ def step_table(left: int, chunk: int, head_width: int, device: torch.device) -> 
     return torch.cat([cos, cos[left:]]), torch.cat([sin, sin[left:]])
 
 
-def rotate(vectors: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+def rotate(vectors: Tensor, table: Table) -> Tensor:
     """Turn each [.., T, head_width] vector by its position's angles: pairs are dimensions i and i + head_width / 2.
 
     Whole vectors are multiplied, not their halves: half as many operations, and none on slices (3 × as fast in bf16).
     """
+    if table is None:
+        return vectors
     cos, sin = (part.to(vectors.dtype) for part in table)
     first, second = vectors.chunk(2, dim=-1)
     return torch.addcmul(vectors * cos, torch.cat([second, first], dim=-1), sin)
@@ -66,7 +71,7 @@ class RelativeSelfAttention(nn.Module):
         self.fused = fused
         del self.query, self.key, self.value
 
-    def forward(self, hidden: Tensor, table: tuple[Tensor, Tensor], mask: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor) -> Tensor:
         """[B, T, D] → [B, T, D]; `mask` is `attention_mask` of [B, 1, T, T] (or broadcastable)."""
         projected = self._project(hidden).unflatten(-1, (3 * self.heads, -1)).transpose(1, 2).contiguous()
         query_key, value = projected.split([2 * self.heads, self.heads], dim=1)  # [B, 2H or H, T, D / H]
@@ -74,11 +79,11 @@ class RelativeSelfAttention(nn.Module):
         return self.output(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
 
     def step(
-        self, hidden: Tensor, keys: Tensor, values: Tensor, table: tuple[Tensor, Tensor], mask: Tensor
+        self, hidden: Tensor, keys: Tensor, values: Tensor, table: Table, mask: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """One chunk of every stream, [N · C, D], with cached keys and values [L, N, D].
 
-        `table` is a `step_table`, `mask` [N, 1, 1, L + C] leaves out what is no history.
+        `table` is a `step_table` or None, `mask` [N, 1, 1, L + C] leaves out what is no history.
         Returns the output [N · C, D] and the caches moved on by C frames.
         """
         left, chunk = keys.shape[0], mask.shape[-1] - keys.shape[0]

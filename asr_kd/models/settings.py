@@ -1,6 +1,6 @@
 """Settings of the Conformer and its named sizes."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -55,6 +55,8 @@ class Streaming(Settings):
 class ConformerSettings(Settings):
     """Shape of a Conformer. `size` fills what is not given."""
 
+    tag: ClassVar[str] = "conformer"
+
     size: Size | None = None
     width: int = Field(ge=8, le=4096)
     layers: int = Field(ge=1, le=100)
@@ -80,3 +82,8 @@ class ConformerSettings(Settings):
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
         return self
+
+    @property
+    def num_layers(self) -> int:
+        """Number of layers."""
+        return self.layers

@@ -17,8 +17,7 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, sha256_of_file
-from asr_kd.models.conformer import Conformer
-from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.architectures import Model, ModelDescription, build_model
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT_VERSION = 1
@@ -30,7 +29,7 @@ DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
 class LoadedModel:
     """A model ready for use, in evaluation mode, and what its folder says about it."""
 
-    model: Conformer
+    model: Model
     vocabulary: Vocabulary
     card: dict[str, Any]
     """Whatever training wrote down: recipe, epochs, dev WER, versions."""
@@ -40,7 +39,7 @@ class LoadedModel:
 
 
 def save_model(
-    folder: Path, model: Conformer, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32
+    folder: Path, model: Model, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> str:
     """Write a model folder and return the SHA-256 of its weights."""
     with atomic_folder(folder) as partial:
@@ -90,12 +89,12 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
             remedy="Copy the whole folder again",
         )
     try:
-        settings = parse_settings(ConformerSettings, description.get("model"), folder / DESCRIPTION)
+        settings = parse_settings(ModelDescription, {"model": description.get("model")}, folder / DESCRIPTION).model
     except RecipeError as error:
         raise CheckpointError(
             str(error), remedy="The folder was written by another release or changed by hand"
         ) from error
-    model = Conformer(settings, len(vocabulary))
+    model = build_model(settings, len(vocabulary))
     load_weights(model, weights_path)
     return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
 

@@ -242,7 +242,7 @@ class Recipe(Settings):
         return Shape(
             blank_id=0,
             width=student.model.width,
-            layers=student.model.layers,
+            layers=student.model.num_layers,
             teacher_width=width,
             teacher_layers=layers,
             streaming=student.model.streaming is not None,

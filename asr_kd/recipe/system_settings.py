@@ -8,7 +8,9 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.losses import DistillSettings
+from asr_kd.models.architectures import ModelSettings
 from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.targets.storage import URL
 from asr_kd.teachers.encoder_settings import EncoderCtcSettings, EncoderSettings, HeadSettings
 from asr_kd.teachers.settings import TeacherSource
@@ -29,7 +31,7 @@ class TrainedTeacher(Settings):
     if TYPE_CHECKING:
 
         @property
-        def model(self) -> ConformerSettings | EncoderCtcSettings:
+        def model(self) -> ConformerSettings | WhisperSettings | EncoderCtcSettings:
             """Shape of the model."""
 
 
@@ -110,7 +112,7 @@ def fold_names(name: str, teacher: TrainedTeacher | ExistingTeacher) -> list[str
 class StudentSettings(Settings):
     """A student; without `distill` it learns from transcripts alone."""
 
-    model: ConformerSettings
+    model: ModelSettings
     train: TrainSettings = TrainSettings()
     distill: DistillSettings | None = None
     teacher: str | None = None
@@ -134,7 +136,7 @@ def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
     if isinstance(teacher, EncoderTeacherSettings) and teacher.folds is None:
         return NOT_OPENED, NOT_OPENED
     if is_one_model(teacher):
-        return teacher.model.layers, teacher.model.width
+        return teacher.model.num_layers, teacher.model.width
     if isinstance(teacher, ExistingTeacher) and teacher.is_local:
         return NOT_OPENED, NOT_OPENED
     return None, None
@@ -146,10 +148,10 @@ def check_inner_layers(name: str, system: TrainedTeacher | StudentSettings) -> N
     Raises:
         ValueError: they do not.
     """
-    if any(not 1 <= layer < system.model.layers for layer in system.train.inner_layers):
+    if any(not 1 <= layer < system.model.num_layers for layer in system.train.inner_layers):
         raise ValueError(
             f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
-            f"{system.model.layers - 1}, below the last of its {system.model.layers} layers"
+            f"{system.model.num_layers - 1}, below the last of its {system.model.num_layers} layers"
         )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FRAME_SHIFT_MS, FRAME_SHIFT_SAMPLES, SAMPLE_RATE, num_frames
-from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
+from asr_kd.models.architectures import Model
 from asr_kd.models.settings import Context
 from asr_kd.models.state import StreamState
 from asr_kd.models.subsampling import FACTOR, LOOKAHEAD_FEATURE_FRAMES, feature_frames_for, output_lens
@@ -64,7 +65,7 @@ class TorchBackend:
         unprintable: token ids that are never output.
     """
 
-    def __init__(self, model: Conformer, unprintable: Sequence[int] = ()) -> None:
+    def __init__(self, model: Model, unprintable: Sequence[int] = ()) -> None:
         self.model, self.unprintable = model.eval(), list(unprintable)
 
     @property

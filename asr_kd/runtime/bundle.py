@@ -16,7 +16,8 @@ from pydantic import Field, ValidationError, model_validator
 from asr_kd.config import Settings
 from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
-from asr_kd.models.settings import ConformerSettings, Context
+from asr_kd.models.architectures import ModelSettings
+from asr_kd.models.settings import Context
 from asr_kd.runtime.wire import WireFormat
 from asr_kd.text.bpe import MODEL as BPE_MODEL
 from asr_kd.text.vocabulary import Vocabulary
@@ -104,7 +105,7 @@ class BundleInfo(Settings):
     name: str
     wire_format: Literal["sherpa-onnx zipformer2_ctc"] = "sherpa-onnx zipformer2_ctc"
     features: dict[str, Any]
-    model: ConformerSettings
+    model: ModelSettings
     num_parameters: int = Field(ge=1)
     streaming: Latency
     vocabulary: VocabularyEntry

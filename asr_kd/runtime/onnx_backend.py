@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import BundleError, MissingExtraError
-from asr_kd.models.conformer import EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
 from asr_kd.runtime.bundle import COPY_AGAIN, Bundle

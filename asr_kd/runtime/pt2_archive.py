@@ -30,13 +30,14 @@ CONTAINERS = re.compile(r'"type": (?!null|"builtins\.(tuple|list|dict)")')
 OPERATORS = frozenset(
     f"torch.ops.aten.{name}"
     for name in (
-        *("_assert_tensor_metadata.default", "add.Tensor", "addcmul.default", "arange.default", "arange.start_step"),
-        *("bitwise_not.default", "cat.default", "chunk.default", "conv2d.default", "cos.default", "div.Tensor"),
-        *("flatten.using_ints", "ge.Tensor", "glu.default", "index_put_.default", "layer_norm.default"),
-        *("lift_fresh_copy.default", "linear.default", "log_softmax.int", "masked_fill.Scalar", "matmul.default"),
-        *("mul.Tensor", "neg.default", "permute.default", "pow.Scalar", "relu.default", "rsub.Scalar", "silu.default"),
-        *("sin.default", "slice.Tensor", "softmax.int", "split_with_sizes.default", "squeeze.dim", "sub.Tensor"),
-        *("sym_size.int", "to.dtype", "transpose.int", "unflatten.int", "unsqueeze.default", "zeros.default"),
+        *("_assert_tensor_metadata.default", "add.Tensor", "addcmul.default", "alias.default", "arange.default"),
+        *("arange.start_step", "bitwise_not.default", "cat.default", "chunk.default", "conv2d.default", "cos.default"),
+        *("div.Tensor", "flatten.using_ints", "ge.Tensor", "gelu.default", "glu.default", "index_put_.default"),
+        *("layer_norm.default", "lift_fresh_copy.default", "linear.default", "log_softmax.int", "masked_fill.Scalar"),
+        *("matmul.default", "mul.Tensor", "neg.default", "permute.default", "pow.Scalar", "relu.default"),
+        *("remainder.Scalar", "rsub.Scalar", "silu.default", "sin.default", "slice.Tensor", "softmax.int"),
+        *("split_with_sizes.default", "squeeze.dim", "sub.Tensor", "sym_size.int", "to.dtype", "transpose.int"),
+        *("unflatten.int", "unsqueeze.default", "zeros.default"),
     )
 )
 """Operators of a student's step; none reads a file or runs code."""

@@ -22,7 +22,8 @@ from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.decoding.words import text_of
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
-from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
+from asr_kd.models.architectures import Model, build_model
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
 from asr_kd.models.weights import NO_PICKLES, LoadedModel, load_model
@@ -222,14 +223,14 @@ def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
     return replace(loaded, model=_in_context(loaded.model, context, str(loaded.folder)))
 
 
-def _in_context(model: Conformer, context: Context, name: str) -> Conformer:
+def _in_context(model: Model, context: Context, name: str) -> Model:
     """The same weights with another chunk and left context."""
     streaming = model.settings.streaming
     if streaming is None:
         raise CheckpointError("is a full-context model", where=name, expected="a streaming one")
     changed = {**streaming.model_dump(), **context._asdict()}
     settings = model.settings.model_copy(update={"streaming": Streaming.model_validate(changed)})
-    other = Conformer(settings, model.vocab_size).to(model.mean.device).eval()
+    other = build_model(settings, model.vocab_size).to(model.mean.device).eval()
     other.load_state_dict(model.state_dict())
     return other
 

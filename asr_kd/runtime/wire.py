@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.acoustic_model import ModelShape
 from asr_kd.models.subsampling import FACTOR, feature_frames_for
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -56,7 +56,7 @@ class WireFormat:
     vocab_size: int
 
     @classmethod
-    def of(cls, settings: ConformerSettings, vocab_size: int) -> "WireFormat":
+    def of(cls, settings: ModelShape, vocab_size: int) -> "WireFormat":
         """Return the wire format of a model.
 
         Raises:
@@ -67,7 +67,7 @@ class WireFormat:
         return cls(
             width=settings.width,
             heads=settings.heads,
-            layers=settings.layers,
+            layers=settings.num_layers,
             kernel=settings.kernel,
             chunk_frames=settings.streaming.chunk_frames,
             left_context_frames=settings.streaming.left_context_frames,

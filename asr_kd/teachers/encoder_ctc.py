@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
-from asr_kd.models.conformer import EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.teachers.encoder_settings import EncoderCtcSettings, HeadSettings

@@ -97,7 +97,7 @@ class EncoderCtcSettings(Settings):
         return self.head.width
 
     @property
-    def layers(self) -> int:
+    def num_layers(self) -> int:
         """More than any encoder has: a recipe does not open one to count them."""
         return sys.maxsize
 

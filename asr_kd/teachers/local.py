@@ -36,7 +36,7 @@ class LocalTeacher:
         self.frame_shift_ms = float(FRAME_SHIFT_MS)
         self.frame_offset_ms = float(FRAME_OFFSET_MS)
         self.features: Mapping[str, Any] = FEATURE_CONTRACT
-        self.num_layers, self.width = loaded.model.settings.layers, loaded.model.settings.width
+        self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
         self._model = loaded.model
         self._device, self._precision = torch.device(device), precision
 

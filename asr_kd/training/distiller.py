@@ -20,7 +20,8 @@ from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
 from asr_kd.losses.base import References
 from asr_kd.losses.ctc import ctc_loss
-from asr_kd.models.conformer import Conformer, EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
+from asr_kd.models.architectures import Model
 from asr_kd.models.weights import write_tensors
 from asr_kd.scoring.wer import score
 from asr_kd.teachers.encoder_ctc import EncoderCtc
@@ -77,7 +78,7 @@ class Distiller(sb.Brain):
 
     def __init__(
         self,
-        model: Conformer | EncoderCtc,
+        model: Model | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
         run: TrainingContext,

@@ -17,7 +17,8 @@ from asr_kd.distributed import Ranks
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
-from asr_kd.models.conformer import FULL_CONTEXT, Conformer, EncoderOutput
+from asr_kd.models.acoustic_model import FULL_CONTEXT, EncoderOutput
+from asr_kd.models.architectures import Model
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.encoder_ctc import EncoderCtc
@@ -104,7 +105,7 @@ class Stepper:
 
     def __init__(
         self,
-        model: Conformer | EncoderCtc,
+        model: Model | EncoderCtc,
         objective: Objective,
         settings: TrainSettings,
         run: TrainingContext,
@@ -129,9 +130,9 @@ class Stepper:
         self._gradients = Gradients(self.trained.parameters(), run.ranks, 1 + len(self.names))
 
     @property
-    def evaluated_model(self) -> Conformer | EncoderCtc:
+    def evaluated_model(self) -> Model | EncoderCtc:
         """Return the model that is evaluated on dev and saved: the moving average where there is one."""
-        return self.model if self.ema is None else cast("Conformer | EncoderCtc", self.ema.module)
+        return self.model if self.ema is None else cast("Model | EncoderCtc", self.ema.module)
 
     def take(self, batch: Batch, frames: int, step: int, rate: float) -> StepResult:
         """Take step number `step`, counted from 0.

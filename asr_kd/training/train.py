@@ -21,7 +21,7 @@ from asr_kd.features.augment import Augmentation
 from asr_kd.features.fbank import NUM_MEL_BINS, fbank
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
-from asr_kd.models.conformer import Conformer
+from asr_kd.models.architectures import Model, build_model
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
 from asr_kd.progress import SILENT, Progress
@@ -132,10 +132,10 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     return folder / "model"
 
 
-def _new_model(job: TrainingJob) -> Conformer | EncoderCtc:
+def _new_model(job: TrainingJob) -> Model | EncoderCtc:
     if isinstance(job.model, EncoderCtcSettings):
         return build_encoder_ctc(job.model, len(job.vocabulary))
-    return Conformer(job.model, len(job.vocabulary))
+    return build_model(job.model, len(job.vocabulary))
 
 
 def _shape(job: TrainingJob) -> Shape:
@@ -145,7 +145,7 @@ def _shape(job: TrainingJob) -> Shape:
         blank_id=job.vocabulary.blank_id,
         vocab_size=len(job.vocabulary),
         width=job.model.width,
-        layers=job.model.layers,
+        layers=job.model.num_layers,
         teacher_width=width,
         teacher_layers=layers,
         streaming=job.model.streaming is not None,
@@ -155,7 +155,7 @@ def _shape(job: TrainingJob) -> Shape:
 def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
     """Return width and number of layers of the teacher (dense or stored layers); None where there is none."""
     if job.dense_teacher is not None:
-        return job.dense_teacher.settings.width, job.dense_teacher.settings.layers
+        return job.dense_teacher.settings.width, job.dense_teacher.settings.num_layers
     if job.store is not None and job.store.info.layers:
         return next(iter(job.store.info.layers.values())), max(job.store.info.layers)
     return None, None
@@ -178,9 +178,7 @@ def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Prog
         raise TrainingError("no utterance is left to train on", where=path, remedy="See why in that file")
 
 
-def _set_normalisation(
-    model: Conformer, utterances: Sequence[Utterance], seed: int, folder: Path, ranks: Ranks
-) -> None:
+def _set_normalisation(model: Model, utterances: Sequence[Utterance], seed: int, folder: Path, ranks: Ranks) -> None:
     """Measure in the first process and broadcast; skipped on resume, where the checkpoint holds the statistics."""
     measured = None
     if ranks.first and not has_checkpoint(folder / "checkpoints"):
@@ -193,7 +191,7 @@ def _set_normalisation(
 def _write_model(
     job: TrainingJob,
     folder: Path,
-    model: Conformer | EncoderCtc,
+    model: Model | EncoderCtc,
     state: TrainingState,
     num_trained: int,
     excluded: list[dict[str, str]],

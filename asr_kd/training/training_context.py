@@ -13,8 +13,9 @@ from asr_kd.errors import TrainingError
 from asr_kd.features.waveform_augment import Sound
 from asr_kd.files import sha256_of
 from asr_kd.losses import DistillSettings
-from asr_kd.models.conformer import Conformer
+from asr_kd.models.architectures import Model
 from asr_kd.models.settings import ConformerSettings
+from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
@@ -33,7 +34,7 @@ class TrainingJob:
     """Everything that decides the result of a training run."""
 
     name: str
-    model: ConformerSettings | EncoderCtcSettings
+    model: ConformerSettings | WhisperSettings | EncoderCtcSettings
     train: TrainSettings
     distill: DistillSettings | None
     vocabulary: Vocabulary
@@ -42,7 +43,7 @@ class TrainingJob:
     train_utterances: Sequence[Utterance]
     dev_utterances: Sequence[Utterance]
     store: Store | None = None
-    dense_teacher: Conformer | None = None
+    dense_teacher: Model | None = None
     hypotheses: HypothesisStore | None = None
     card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
     augmented_copies: Mapping[str, Sound] = field(default_factory=dict)  # settings by name (`targets.perturbed`)
@@ -90,7 +91,7 @@ class TrainingContext:
     should_checkpoint: Callable[[], bool]
     should_stop: Callable[[], str | None]  # the reason to stop, or None
     log_scalars: Callable[[dict[str, float], int], None]
-    dense_teacher: Conformer | None = None
+    dense_teacher: Model | None = None
     ranks: Ranks = ALONE
     own_progress: Progress = SILENT  # for messages that concern one process only
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from asr_kd.errors import CheckpointError
 from asr_kd.files import sha256_of_file
-from asr_kd.models.conformer import Conformer
+from asr_kd.models.architectures import Model
 from asr_kd.models.weights import WEIGHTS, LoadedModel, load_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
@@ -18,7 +18,7 @@ FREE = {"size", "dropout", "streaming"}
 """Settings of a model that do not change its weights' shapes."""
 
 
-def warm_start(model: Conformer, vocabulary: Vocabulary, settings: TrainSettings) -> None:
+def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) -> None:
     """Fill `model` with the weights, and the features' normalisation, of the model that `init_from` names.
 
     Full-context and chunked models have the same weights. With `init_layers` each layer is copied
@@ -66,9 +66,9 @@ def warm_start_sha256(settings: TrainSettings) -> list[str]:
     return [sha256_of_file(path)]
 
 
-def _check_shape(model: Conformer, source: LoadedModel, layers: Sequence[int]) -> None:
+def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> None:
     if layers:
-        _check_layers(model.settings.layers, source, layers)
+        _check_layers(model.settings.num_layers, source, layers)
     free = FREE | {"layers"} if layers else FREE
     own_settings, other = (each.settings.model_dump(exclude=free) for each in (model, source.model))
     differing = [name for name in own_settings if own_settings[name] != other[name]]
@@ -88,10 +88,10 @@ def _check_layers(count: int, source: LoadedModel, layers: Sequence[int]) -> Non
             expected=f"one for each of the model's {count}",
             where=source.folder,
         )
-    if max(layers) > source.model.settings.layers:
+    if max(layers) > source.model.settings.num_layers:
         raise CheckpointError(
             f"train.init_layers names layer {max(layers)}",
-            expected=f"layers from 1 to {source.model.settings.layers}, the layers of that model",
+            expected=f"layers from 1 to {source.model.settings.num_layers}, the layers of that model",
             where=source.folder,
         )
 

@@ -9,7 +9,7 @@ from asr_kd.config import parse_settings
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.models.conformer import EncoderOutput
+from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.training.step import Stepper
 from tests.helpers.passes import BLANK, LENS, REFERENCES, random_log_probs

@@ -1,0 +1,215 @@
+"""What all acoustic models share: features in, CTC log-probabilities out, whole utterances or chunks on caches.
+
+With full context a model may be a teacher; with chunks the same layers run masked over whole utterances (training,
+evaluation) or chunk by chunk on explicit caches (streaming, export), to the same result.
+
+Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder frames of 40 ms, D width, C chunk
+frames, L left-context frames, K convolution kernel, V vocabulary.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import NamedTuple, Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+from asr_kd.features.fbank import NUM_MEL_BINS
+from asr_kd.models.attention import Table, attention_mask
+from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.state import StreamState
+from asr_kd.models.subsampling import output_lens
+
+FULL_CONTEXT = Context(1 << 20, 1 << 20)
+"""Attention over the whole utterance: one chunk that holds any."""
+
+
+class EncoderOutput(NamedTuple):
+    """Results of a forward pass."""
+
+    log_probs: Tensor  # [B, T', V] float32; rows past an utterance's length mean nothing
+    lens: Tensor  # [B] int64, encoder frames
+    inner: tuple[Tensor, ...] = ()  # [B, T', V] each: the head on the inner layers asked for
+    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T', D]: those asked for
+
+
+class ModelShape(Protocol):
+    """Settings that a stream's caches depend on."""
+
+    @property
+    def width(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def kernel(self) -> int: ...
+    @property
+    def num_layers(self) -> int: ...
+    @property
+    def streaming(self) -> Streaming | None: ...
+
+
+class ModelLayer(nn.Module):
+    """A layer that runs over whole utterances or over one chunk."""
+
+    def fuse(self) -> None:
+        """Combine what a graph need not compute apart, for export."""
+        raise NotImplementedError
+
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
+        """[B, T', D] → [B, T', D]; `valid` [B, T', 1] is 0 on padding."""
+        raise NotImplementedError
+
+    def step(
+        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        """One chunk of every stream, [N · C, D], and the layer's keys, values and convolution inputs after it."""
+        raise NotImplementedError
+
+
+class AcousticModel(nn.Module):
+    """Log-mel features to CTC log-probabilities. A subclass has `layers` and `output` and embeds the features."""
+
+    mean: Tensor
+    inverse_std: Tensor
+    layers: nn.ModuleList
+    output: nn.Linear
+    layer_drop: float = 0.0
+    """Stochastic depth: how often the last layer is skipped for an utterance in training; not part of the model."""
+
+    def __init__(self, settings: ModelShape, vocab_size: int) -> None:
+        super().__init__()
+        self.vocab_size = vocab_size
+        self._shape = settings
+        self.register_buffer("mean", torch.zeros(NUM_MEL_BINS))
+        self.register_buffer("inverse_std", torch.ones(NUM_MEL_BINS))
+
+    @property
+    def num_parameters(self) -> int:
+        """Trained numbers."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def set_normalisation(self, mean: Tensor, std: Tensor) -> None:
+        """Put the training corpus' feature mean and standard deviation, [F] each, into the graph."""
+        self.mean.copy_(mean)
+        self.inverse_std.copy_(1.0 / std.clamp_min(1e-3))
+
+    def forward(
+        self,
+        features: Tensor,
+        feature_lens: Tensor,
+        context: Context | None = None,
+        inner_layers: Collection[int] = (),
+        wanted_layers: Collection[int] = (),
+    ) -> EncoderOutput:
+        """Whole utterances: features [B, T, F] with lengths [B] int64, which may stay on the host.
+
+        `context` None means what the settings say: full context, or the default chunk of a streaming model; with
+        `FULL_CONTEXT` the attention of a streaming model sees everything too (its convolutions stay causal).
+        `inner_layers` counts from 1; each also goes through the head. The outputs of `wanted_layers` are returned.
+        """
+        if context is None and self._shape.streaming is not None:
+            context = self._shape.streaming.context
+        hidden = self._embed((features - self.mean) * self.inverse_std, None)
+        lens = output_lens(feature_lens)
+        frames = hidden.shape[1]
+        counts = lens.to(hidden.device, non_blocking=True)
+        valid = torch.arange(frames, device=hidden.device) < counts.unsqueeze(1)  # [B, T']
+        allowed = _visible(frames, context, hidden.device) & valid.unsqueeze(1)
+        # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
+        mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
+        unpadded = valid.unsqueeze(-1).to(hidden.dtype)
+        table = self._table(frames, hidden.device)
+        inner, layers = [], {}
+        for number, layer in enumerate(self.layers, start=1):
+            deeper = layer(hidden, table, mask, unpadded)
+            hidden = self._mix(hidden, deeper, number)
+            if number in inner_layers:
+                inner.append(self._log_probs(hidden))
+            if number in wanted_layers:
+                layers[number] = self._layer_output(hidden, number)
+        return EncoderOutput(self._log_probs(hidden), lens, tuple(inner), layers)
+
+    def _mix(self, hidden: Tensor, deeper: Tensor, number: int) -> Tensor:
+        """The output of layer `number`, counted from 1, or in training perhaps its input, by utterance.
+
+        Layer l of L is skipped with probability l/L · `layer_drop`; what it adds to the others is scaled, so that
+        the mean is what it gives in evaluation (Huang et al. 2016; scaled as in dropout). All parameters have a
+        gradient in every step.
+        """
+        if not self.training or self.layer_drop == 0.0:
+            return deeper
+        stays = 1.0 - self.layer_drop * number / len(self.layers)
+        drawn = torch.rand(len(hidden), 1, 1, device=hidden.device) < stays
+        return hidden + (deeper - hidden) * (drawn.to(hidden.dtype) / stays)
+
+    def initial_state(self, streams: int, left_context_frames: int | None = None) -> StreamState:
+        """A state without history for so many streams.
+
+        Raises:
+            ValueError: the model is not a streaming one.
+        """
+        if self._shape.streaming is None:
+            raise ValueError("a full-context model has no streaming state; set model.streaming in its recipe")
+        left = left_context_frames or self._shape.streaming.left_context_frames
+        width, layers = self._shape.width, self._shape.num_layers
+
+        def zeros(*shape: int) -> list[Tensor]:
+            return [self.mean.new_zeros(*shape) for _ in range(layers)]
+
+        return StreamState(
+            keys=zeros(left, streams, width),
+            values=zeros(left, streams, width),
+            convs=zeros(streams, width, self._shape.kernel - 1),
+            processed=torch.zeros(streams, dtype=torch.int64, device=self.mean.device),
+        )
+
+    def stream_step(self, features: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
+        """One chunk: features [N, 4C + 3, F], of which the next chunk repeats the last 3.
+
+        Returns log-probabilities [N, C, V] and the state after them.
+        """
+        hidden = self._embed((features - self.mean) * self.inverse_std, state.processed)
+        chunk, left = hidden.shape[1], state.keys[0].shape[0]
+        # Frames of all streams as rows: runtimes then multiply and add the bias in one operation.
+        hidden = hidden.flatten(0, 1)
+        window = torch.arange(left + chunk, device=hidden.device)
+        allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
+        mask = attention_mask(allowed)  # [N, 1, 1, L + C]
+        table = self._step_table(left, chunk, hidden.device)
+        caches = []
+        for layer, *cache in zip(self.layers, state.keys, state.values, state.convs, strict=True):
+            hidden, after = cast(ModelLayer, layer).step(hidden, tuple(cache), table, mask)
+            caches.append(after)
+        keys, values, convs = (list(part) for part in zip(*caches, strict=True))
+        log_probs = self._log_probs(hidden).unflatten(0, (-1, chunk))
+        return log_probs, StreamState(keys, values, convs, state.processed + chunk)
+
+    def _embed(self, normalised: Tensor, first: Tensor | None) -> Tensor:
+        """Normalised features [B, T, F] to encoder frames [B, T', D].
+
+        `first` [B] int64 is the number of each row's first frame in its stream; None for whole utterances.
+        """
+        raise NotImplementedError
+
+    def _table(self, frames: int, device: torch.device) -> Table:
+        """What the attention of whole utterances needs of positions."""
+        return None
+
+    def _step_table(self, left: int, chunk: int, device: torch.device) -> Table:
+        """The same for a chunk."""
+        return None
+
+    def _layer_output(self, hidden: Tensor, number: int) -> Tensor:
+        """The output of a layer, as it is returned."""
+        return hidden
+
+    def _log_probs(self, hidden: Tensor) -> Tensor:
+        return self.output(hidden).float().log_softmax(dim=-1)
+
+
+def _visible(frames: int, context: Context | None, device: torch.device) -> Tensor:
+    """[T', T'] true where frame (row) may look at frame (column)."""
+    if context is None:
+        return torch.ones(frames, frames, dtype=torch.bool, device=device)
+    index = torch.arange(frames, device=device)
+    start = (index // context.chunk_frames * context.chunk_frames).unsqueeze(1)
+    return (index < start + context.chunk_frames) & (index >= start - context.left_context_frames)
