@@ -13,7 +13,6 @@ app = typer.Typer(
     name="asr-kd",
     help="Distil a large acoustic model into a compact streaming one, and prove what it cost.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
