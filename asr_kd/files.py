@@ -1,14 +1,15 @@
 """Files and folders that appear complete or not at all, are never written over foreign files, and have hashes.
 
 Results are written to a temporary neighbour, flushed to the disk, and renamed. A folder that users may name, or put
-files into, lists the files written there in `WRITTEN`; other files in it are not replaced or deleted.
+files into, lists the files written there in `WRITTEN`; other files in it are not replaced or deleted. JSON carries the
+hash of its own content, so that a flipped bit is an error and never another value.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from asr_kd.errors import AsrKdError
 
 WRITTEN = ".asr-kd-files"
 """Lists the files in a folder that asr-kd wrote: relative paths, one a line."""
+
+CONTENT_SHA256 = "content_sha256"
+"""Key of a JSON object that holds the hash of all others."""
 
 
 @contextmanager
@@ -143,9 +147,60 @@ def write_text(path: Path, text: str) -> None:
         partial.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path, data: Any) -> None:
-    """Write JSON atomically: indented, keys in the order given."""
-    write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
+def hashed(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data, as JSON keeps it, with the hash of its content."""
+    plain = json.loads(json.dumps(data, ensure_ascii=False))
+    plain.pop(CONTENT_SHA256, None)
+    return {**plain, CONTENT_SHA256: sha256_of(plain)}
+
+
+def unhashed(data: Any) -> dict[str, Any]:
+    """Return the data that `hashed` was given.
+
+    Raises:
+        ValueError: not an object, or its content has another hash than it states.
+    """
+    if not isinstance(data, dict):
+        raise ValueError(f"holds no object but {type(data).__name__}")
+    stated = data.pop(CONTENT_SHA256, None)
+    if stated is None:
+        raise ValueError(f"states no {CONTENT_SHA256}")
+    if stated != sha256_of(data):
+        raise ValueError(f"has another {CONTENT_SHA256} than it states: it is damaged, or was changed by hand")
+    return data
+
+
+def json_text(data: Mapping[str, Any]) -> str:
+    """Return JSON with the hash of its content: indented, keys in the order given."""
+    return json.dumps(hashed(data), indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_json(text: str | bytes) -> dict[str, Any]:
+    """Parse JSON of `json_text`, verify its hash and return it without it.
+
+    Raises:
+        ValueError: not JSON, not an object, or damaged.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"is not JSON: {error}") from error
+    return unhashed(data)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON atomically, with the hash of its content: indented, keys in the order given."""
+    write_text(path, json_text(data))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read JSON of `write_json`, verify its hash and return it without it.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: not JSON, not an object, or damaged.
+    """
+    return parse_json(path.read_bytes())
 
 
 def sha256_of_file(path: Path) -> str:

@@ -2,7 +2,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from asr_kd.files import (
     atomic_folder,
     atomic_path,
     claim_files,
+    read_json,
     sha256_of,
     sha256_of_file,
     write_json,
@@ -182,7 +182,7 @@ def test_json_keeps_its_order_and_its_letters(tmp_path):
     assert text.index('"b"') < text.index('"a"')
     assert "é" in text
     assert text.endswith("\n")
-    assert json.loads(text) == {"b": "é", "a": [1, 2]}
+    assert read_json(tmp_path / "a.json") == {"b": "é", "a": [1, 2]}
 
 
 def test_hashes_have_known_values(tmp_path):

@@ -1,7 +1,6 @@
 """A prepared corpus: a training set and named evaluation sets, written to and read from a run's `manifests/`."""
 
-import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manif
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import CorpusError
-from asr_kd.files import claim_files, write_json, written_files
+from asr_kd.files import claim_files, read_json, sha256_of_file, write_json, written_files
 
-FORMAT = 1
+FORMAT = 2
 """Version of corpus.json; another one is refused."""
 
 
@@ -58,8 +57,14 @@ def manifests_folder(work_dir: Path) -> Path:
     return work_dir / "manifests"
 
 
-def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
-    """Write train.jsonl, one SET.jsonl per set, and corpus.json last."""
+def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str] = ()) -> None:
+    """Write train.jsonl, one SET.jsonl per set, and corpus.json last, which holds the hash of every file.
+
+    Args:
+        corpus: what to write.
+        work_dir: the run's folder.
+        others: names of further files that were written beside the manifests, such as the vocabulary.
+    """
     folder = manifests_folder(work_dir)
     extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
     sets = {"train": corpus.train, **corpus.sets, **extra}
@@ -77,6 +82,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path) -> None:
         "train": _summary(corpus.train),
         "sets": {name: _summary(members) for name, members in corpus.sets.items()},
         **{name: _summary(members) for name, members in extra.items()},
+        "sha256": {name: sha256_of_file(folder / name) for name in [*(path.name for path in manifests), *others]},
         "dev_sets": list(corpus.dev_sets),
         "absent": corpus.absent,
         "excluded": [{"id": item.id, "path": str(item.path), "reason": item.reason} for item in corpus.excluded],
@@ -88,17 +94,20 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
     """Read the files of `write_prepared`.
 
     Raises:
-        CorpusError: nothing was prepared, of another version, or a manifest is missing, changed in size or malformed.
+        CorpusError: nothing was prepared, of another version, or or a file is missing, changed or malformed.
     """
     path = manifests_folder(work_dir) / "corpus.json"
+
+    def read(name: str) -> list[Utterance]:
+        return read_manifest(path.with_name(f"{name}.jsonl"), check_files=check_files)
+
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(description, dict) or description.get("format") != FORMAT:
+        description = read_json(path)
+        if description.get("format") != FORMAT:
             raise ValueError(f"not format {FORMAT}")
-        sizes = {"train": description["train"], **description["sets"]}
-        extra = description.get(UNTRANSCRIBED)
-        untranscribed = _read_set(path.parent, UNTRANSCRIBED, extra, check_files) if extra else []
-        sets = {name: _read_set(path.parent, name, size, check_files) for name, size in sizes.items()}
+        _verify(path.parent, description["sha256"])
+        untranscribed = read(UNTRANSCRIBED) if description.get(UNTRANSCRIBED) else []
+        sets = {name: read(name) for name in ("train", *description["sets"])}
         excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
         return PreparedCorpus(
             description["name"],
@@ -119,16 +128,24 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
         ) from error
 
 
-def _read_set(folder: Path, name: str, size: Any, check_files: bool) -> list[Utterance]:
-    utterances = read_manifest(folder / f"{name}.jsonl", check_files=check_files)
-    if len(utterances) != size["utterances"]:
+def is_prepared(work_dir: Path) -> bool:
+    """Return whether the files of `write_prepared` are all there and undamaged."""
+    try:
+        read_prepared(work_dir)
+    except CorpusError:
+        return False
+    return True
+
+
+def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
+    changed = [name for name, sha256 in hashes.items() if sha256_of_file(folder / name) != sha256]
+    if changed:
         raise CorpusError(
-            f"has {len(utterances)} rows",
-            where=folder / f"{name}.jsonl",
-            expected=f"{size['utterances']} as corpus.json says",
-            remedy="Run asr-kd prepare --force",
+            "has another SHA-256 than corpus.json states: it is damaged, or was changed by hand",
+            where=folder / changed[0],
+            expected="the file that prepare wrote",
+            remedy="Run asr-kd prepare: it writes the files anew",
         )
-    return utterances
 
 
 def _summary(utterances: Sequence[Utterance]) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from asr_kd.corpora import espeak_worker
 from asr_kd.corpora.grammar import grammar_text, parse_grammar
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.errors import CorpusError, MissingExtraError
-from asr_kd.files import atomic_folder, sha256_of, write_json, write_text
+from asr_kd.files import atomic_folder, read_json, sha256_of, write_json, write_text
 from asr_kd.progress import SILENT, Progress
 
 SPLITS = ("train", "dev", "test")
@@ -165,7 +165,7 @@ def _is_complete(folder: Path, key: str) -> bool:
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return False
     try:
-        found = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))["key"]
+        found = read_json(folder / DESCRIPTION)["key"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(
             "is not a synthetic corpus of this program",

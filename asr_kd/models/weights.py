@@ -3,7 +3,6 @@
 Written whole or not at all; opened only when its version, hashes and shapes are right.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from asr_kd.config import parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FEATURE_CONTRACT
-from asr_kd.files import atomic_folder, sha256_of_file
+from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
 from asr_kd.models.architectures import Model, ModelDescription, build_model
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -59,7 +58,7 @@ def save_model(
             "features": FEATURE_CONTRACT,
             "card": card,
         }
-        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / DESCRIPTION, description)
     return sha256
 
 
@@ -151,10 +150,10 @@ def _read_description(folder: Path) -> dict[str, Any]:
             expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}",
         )
     try:
-        description = json.loads(path.read_text(encoding="utf-8"))
+        description = read_json(path)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
-    if not isinstance(description, dict) or description.get("format") != "asr-kd model":
+    if description.get("format") != "asr-kd model":
         raise CheckpointError("does not describe an asr-kd model", where=path)
     if description.get("version") != FORMAT_VERSION:
         raise CheckpointError(

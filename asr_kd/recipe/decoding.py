@@ -1,12 +1,11 @@
 """How a recipe's systems are decoded: its `evaluate.decoding`, with the weights that `asr-kd tune` found for each."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import LanguageModelError
-from asr_kd.files import sha256_of, sha256_of_file, write_json
+from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256
 from asr_kd.recipe.teachers import teacher_sha256
@@ -35,7 +34,7 @@ def read_tuned(context: RunContext, name: str) -> dict[str, float] | None:
     """The weights found for a system; None where there are none, or they belong to something else."""
     path = tuned_path(context, name)
     try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
+        plain = read_json(path)
         if plain["tuned_for"] != tuned_for(context, name):
             return None
         return {weight: float(plain["decoding"][weight]) for weight in WEIGHTS}

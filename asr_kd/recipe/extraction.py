@@ -3,7 +3,6 @@
 Work is cut by a fixed plan; each process, and each task of an array, takes its share and leaves the rest alone.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
-from asr_kd.files import write_json
+from asr_kd.files import read_json, write_json
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
 from asr_kd.recipe.messages import report_extraction
@@ -271,7 +270,10 @@ def _left(report: ShardReport, store: Path | str) -> str:
 
 def _still_there(folder: Path, index: str) -> bool:
     """Whether a store elsewhere is what the note in the run's folder says."""
-    note = json.loads((folder / PLACE).read_text(encoding="utf-8"))
+    try:
+        note = read_json(folder / PLACE)
+    except (OSError, ValueError):
+        return False  # the store is found again, and the note written anew
     return open_storage(note["place"]).sha256(index) == note["sha256"]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from asr_kd.corpora.corpus import manifests_folder, write_prepared
+from asr_kd.corpora.corpus import is_prepared, manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
 from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import read_utterance
@@ -52,6 +52,7 @@ from asr_kd.recipe.systems import (
 from asr_kd.recipe.teachers import teacher_task
 from asr_kd.recipe.training_units import student_task, trained_teacher_tasks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
+from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
@@ -159,10 +160,11 @@ def _prepare(context: RunContext) -> StageTask:
         corpus = prepare(recipe.corpus, context.work_dir, context.progress)
         if extra is not None:
             corpus = add_untranscribed(corpus, extra, context.progress)
-        write_prepared(corpus, context.work_dir)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
-        claim_files(folder, [VOCABULARY])
+        files = [VOCABULARY, *([BPE] if vocabulary.bpe is not None else [])]
+        claim_files(folder, files)
         vocabulary.save(folder / VOCABULARY)
+        write_prepared(corpus, context.work_dir, files)
         report_corpus(context.progress, folder, corpus, vocabulary)
 
     return StageTask(
@@ -183,6 +185,7 @@ def _prepare(context: RunContext) -> StageTask:
         run=run,
         results=tuple(results),
         keep_previous=False,
+        is_intact=lambda: is_prepared(context.work_dir),
     )
 
 

@@ -4,7 +4,6 @@ When settings change, the earlier result moves to `previous/`; when they change 
 several processes, the first one decides, moves and writes the status; the others join parallel tasks or wait.
 """
 
-import json
 import shutil
 import time
 from collections.abc import Callable
@@ -15,7 +14,7 @@ from typing import Any
 
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, StoppedEarly
-from asr_kd.files import sha256_of, sha256_of_file, write_json
+from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.recipe.work_dir_lock import hold_lock
 
 VERSION = 2
@@ -180,7 +179,7 @@ def _run_in_all(task: StageTask, ranks: Ranks) -> None:
 def _read_status(path: Path, force: bool) -> dict[str, Any]:
     """The status of a task; empty when it has none."""
     try:
-        status = json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
@@ -189,7 +188,6 @@ def _read_status(path: Path, force: bool) -> dict[str, Any]:
         raise AsrKdError(
             f"cannot be read ({error})", where=path, remedy="Run with --force to repeat this stage"
         ) from error
-    return status if isinstance(status, dict) else {}
 
 
 def _archive_previous(task: StageTask, status: dict[str, Any], report: Report, reason: str) -> None:

@@ -5,7 +5,6 @@ units of work as `asr-kd run`. After each row its result is appended to `rows.js
 the first row; the others are set beside what it wrote then.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -18,7 +17,8 @@ from asr_kd.errors import StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import Results, RunFacts
-from asr_kd.files import sha256_of, write_json
+from asr_kd.files import read_json, sha256_of, write_json
+from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import corpus_hashes, model_folders, model_sha256, read_corpus
@@ -106,7 +106,7 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
         _remember(folder / HEARD, heard, found)
     results = read_results(place)
     distill = recipe.students[row.name].distill
-    training = json.loads((model_folders(context)[row.name] / "model.json").read_text(encoding="utf-8"))
+    card = load_model(model_folders(context)[row.name]).card
     return {
         "row": row.row,
         "varied": dict(row.varied),
@@ -114,8 +114,8 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
         "changes": dict(row.changes),
         "sets": {name: _of_set(found, row.name, teacher) for name, found in results["test_sets"].items()},
         "parameters": results["models"][row.name]["parameters"],
-        **{name: training["card"].get(name) for name in ("epochs", "steps", "best_dev_wer")},
-        "passes": training["card"]["steps"] * (1 if distill is None else distill.passes),
+        **{name: card.get(name) for name in ("epochs", "steps", "best_dev_wer")},
+        "passes": card["steps"] * (1 if distill is None else distill.passes),
         "date": time.strftime("%Y-%m-%d"),
         "commit": results["provenance"].get("git_commit"),
         "command": context.command,
@@ -138,7 +138,7 @@ def _heard_key(context: RunContext, teacher: str) -> str:
 def _known(path: Path, key: str | None) -> dict[str, dict[str, dict[str, str]]]:
     """What the teacher wrote, as `evaluate_systems` takes it; nothing where that is of another key, or damaged."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
         if found["key"] == key:
             return {name: {"teacher": dict(texts)} for name, texts in found["texts"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # it is asked again then, which only takes time

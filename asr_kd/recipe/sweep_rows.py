@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import RecipeError
+from asr_kd.files import hashed, parse_json
 
 ROWS = "rows.jsonl"
 
@@ -22,7 +23,7 @@ def append_row(path: Path, line: Result) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+            file.write(json.dumps(hashed(line), ensure_ascii=False) + "\n")
     except OSError as error:
         raise RecipeError(f"cannot be written ({error.strerror or error})", where=path) from error
 
@@ -36,9 +37,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         return []
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
         try:
-            row = json.loads(line)
+            row = parse_json(line)
             row["key"], row["row"], row["varied"], row["seed"], row["sets"]
         except (ValueError, KeyError, TypeError) as error:
             raise RecipeError(

@@ -3,7 +3,6 @@
 What is known of an existing teacher is written down once, so that later stages need not open it to tell who it is.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import CheckpointError
-from asr_kd.files import write_json
+from asr_kd.files import read_json, write_json
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
@@ -57,6 +56,7 @@ def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageT
         description = {
             "name": teacher.name,
             "sha256": teacher.sha256,
+            "vocabulary_sha256": teacher.vocabulary.sha256,
             "frame_shift_ms": teacher.frame_shift_ms,
             "frame_offset_ms": teacher.frame_offset_ms,
             "features": dict(teacher.features),
@@ -100,7 +100,10 @@ def known_teacher(context: RunContext, name: str) -> KnownTeacher:
     folder = teacher_folder(context, name)
     path = existing(folder / IDENTITY, "teacher")
     try:
-        return KnownTeacher(vocabulary=Vocabulary.load(folder / VOCABULARY), **json.loads(path.read_text("utf-8")))
+        description, vocabulary = read_json(path), Vocabulary.load(folder / VOCABULARY)
+        if description.pop("vocabulary_sha256", None) != vocabulary.sha256:
+            raise ValueError(f"{VOCABULARY} beside it is not the vocabulary that it names")
+        return KnownTeacher(vocabulary=vocabulary, **description)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"cannot be read ({error})", where=path, remedy="Run the teacher stage again with --force"

@@ -6,7 +6,6 @@ here, in Python, because native clients end their whole process on some of it. R
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from pydantic import Field, ValidationError, model_validator
 from asr_kd.config import Settings
 from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
+from asr_kd.files import read_json
 from asr_kd.models.architectures import ModelSettings
 from asr_kd.models.settings import Context
 from asr_kd.runtime.wire import WireFormat
@@ -196,10 +196,10 @@ def _read_info(folder: Path) -> BundleInfo:
             remedy="Export the model with asr-kd export",
         )
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"is not JSON ({error})", where=path, remedy=COPY_AGAIN) from error
-    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        data = read_json(path)
+    except (OSError, ValueError) as error:
+        raise BundleError(f"cannot be read ({error})", where=path, remedy=COPY_AGAIN) from error
+    if data.get("format") != FORMAT:
         raise BundleError("does not describe an asr-kd bundle", where=path, expected=f'"format": "{FORMAT}"')
     if data.get("version") != FORMAT_VERSION:
         raise BundleError(

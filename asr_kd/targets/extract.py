@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
@@ -131,8 +129,8 @@ def _fidelity(
     place = store.place
     if not report.made and FIDELITY in place.sizes():
         try:
-            return Fidelity.model_validate_json(place.read(FIDELITY))
-        except (ValidationError, UnicodeDecodeError):
+            return Fidelity.model_validate(place.read_json(FIDELITY))
+        except ValueError:
             pass  # measured again below
     # The sample is drawn here: to look for all utterances would open every shard.
     left_out = {entry.id for entry in report.quarantine}

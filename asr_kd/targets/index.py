@@ -1,6 +1,5 @@
 """Index of a folder of targets of any kind."""
 
-import json
 from dataclasses import dataclass
 from typing import Generic
 
@@ -30,7 +29,7 @@ def read_index(place: Storage, form: IndexForm[S]) -> S:
     """
     where = f"{place}/{form.file}"
     try:
-        data = json.loads(place.read(form.file))
+        data = place.read_json(form.file)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise TargetsError(
             f"no {form.what} here",
@@ -39,8 +38,10 @@ def read_index(place: Storage, form: IndexForm[S]) -> S:
             remedy=f"Run {form.made_by} first",
         ) from error
     except (OSError, ValueError) as error:
-        raise TargetsError(f"cannot be read ({error})", where=where, expected="JSON", remedy=form.make_again) from error
-    if not isinstance(data, dict) or data.get("format") != form.format:
+        raise TargetsError(
+            f"cannot be read ({error})", where=where, expected="what was written", remedy=form.make_again
+        ) from error
+    if data.get("format") != form.format:
         raise TargetsError(f"does not describe {form.what}", where=where, remedy=form.make_again)
     if data.get("version") != form.version:
         raise TargetsError(

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from asr_kd.config import Settings
 from asr_kd.errors import AsrKdError, TargetsError
@@ -191,8 +191,8 @@ class ShardManifest(Generic[Index, Entry]):
 
     def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
         try:
-            return self._mark_type.model_validate_json(self.place.read(f"{shard.name}.json"))
-        except (FileNotFoundError, ValidationError, UnicodeDecodeError):
+            return self._mark_type.model_validate(self.place.read_json(f"{shard.name}.json"))
+        except (FileNotFoundError, ValueError):
             return None  # not done, or damaged: it is made again
 
     def _refuse_another(self) -> None:

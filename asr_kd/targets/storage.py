@@ -5,11 +5,10 @@ hash of its content, so the cache never holds outdated files.
 """
 
 import hashlib
-import json
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,7 +18,7 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from asr_kd.errors import AsrKdError, TargetsError
-from asr_kd.files import atomic_path, sha256_of_file
+from asr_kd.files import atomic_path, json_text, parse_json, sha256_of_file
 from asr_kd.targets import locks
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
@@ -85,9 +84,18 @@ class Storage(ABC):
     def release(self, name: str) -> None:
         """Release a lock that `acquire` gave to this process."""
 
-    def write_json(self, name: str, data: Any) -> None:
-        """Write JSON: indented, keys in the order given."""
-        self.write(name, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
+    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
+        """Write JSON with the hash of its content; see `asr_kd.files.json_text`."""
+        self.write(name, json_text(data).encode())
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read JSON of `write_json` and verify its hash.
+
+        Raises:
+            FileNotFoundError: there is none.
+            ValueError: not JSON, not an object, or damaged.
+        """
+        return parse_json(self.read(name))
 
 
 class LocalStorage(Storage):

@@ -4,7 +4,6 @@ The folder holds model.json, tokens.txt (and bpe.model), and model.safetensors w
 The frozen layers stay where the encoder came from; model.json names that place and the SHA-256 of what was there.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
-from asr_kd.files import atomic_folder, sha256_of_file
+from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import DESCRIPTION, TOKENS, WEIGHTS, load_weights, write_tensors
 from asr_kd.posteriors.types import DensePosteriors
@@ -54,22 +53,21 @@ def save_encoder_ctc(folder: Path, model: EncoderCtc, vocabulary: Vocabulary, ca
             "weights_sha256": sha256,
             "card": dict(card),
         }
-        (partial / DESCRIPTION).write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        write_json(partial / DESCRIPTION, description)
     return sha256
 
 
 def is_encoder_folder(folder: Path) -> bool:
     """Whether a model folder holds an encoder with a CTC head rather than a Conformer."""
     try:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        return read_json(folder / DESCRIPTION).get("format") == FORMAT
     except (OSError, ValueError):
         return False  # opening it as a Conformer names what is wrong
-    return isinstance(description, dict) and description.get("format") == FORMAT
 
 
 def read_card(folder: Path) -> dict[str, Any]:
     """What training wrote into model.json: recipe, epochs, dev WER."""
-    card: dict[str, Any] = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8")).get("card", {})
+    card: dict[str, Any] = read_json(folder / DESCRIPTION).get("card", {})
     return card
 
 
@@ -87,7 +85,7 @@ class EncoderTeacher:
     """
 
     def __init__(self, folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> None:
-        description = json.loads((folder / DESCRIPTION).read_text(encoding="utf-8"))
+        description = read_json(folder / DESCRIPTION)
         weights_sha256 = _check(folder, description)
         self.vocabulary = Vocabulary.load(folder / TOKENS)
         if self.vocabulary.sha256 != description.get("vocabulary_sha256"):

@@ -13,13 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.errors import CheckpointError
-from asr_kd.files import atomic_folder, sha256_of_file
+from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
 from asr_kd.models.weights import read_tensors, write_tensors
 from asr_kd.progress import Progress
 
 VERSION = 1
 KEEP = 2
 FILES = ("model.safetensors", "optimizer.safetensors", "progress.json")
+DESCRIPTION = "checkpoint.json"
+"""Hashes of the other files."""
 
 
 @dataclass
@@ -44,7 +46,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
         write_tensors(partial / FILES[1], _optimizer_tensors(model, optimizer))
         (partial / FILES[2]).write_text(json.dumps(asdict(state)), encoding="utf-8")
         hashes = {name: sha256_of_file(partial / name) for name in FILES}
-        (partial / "checkpoint.json").write_text(json.dumps({"version": VERSION, "sha256": hashes}), encoding="utf-8")
+        write_json(partial / DESCRIPTION, {"version": VERSION, "sha256": hashes})
     for old in _newest_first(folder)[KEEP:]:
         shutil.rmtree(old)
 
@@ -93,9 +95,9 @@ def _newest_first(folder: Path) -> list[Path]:
 
 def _verify(path: Path) -> None:
     try:
-        description = json.loads((path / "checkpoint.json").read_text(encoding="utf-8"))
+        description = read_json(path / DESCRIPTION)
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"cannot be read ({error})", where=path) from error
+        raise CheckpointError(f"cannot be read ({error})", where=path / DESCRIPTION) from error
     if description.get("version") != VERSION:
         raise CheckpointError(f"version {description.get('version')!r}", expected=f"version {VERSION}", where=path)
     for name in FILES:
@@ -103,7 +105,7 @@ def _verify(path: Path) -> None:
             raise CheckpointError("is missing", where=path / name)
         if sha256_of_file(path / name) != description["sha256"].get(name):
             raise CheckpointError(
-                "has another SHA-256 than checkpoint.json says: the file is damaged", where=path / name
+                f"has another SHA-256 than {DESCRIPTION} states: the file is damaged", where=path / name
             )
 
 

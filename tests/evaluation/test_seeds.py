@@ -18,6 +18,7 @@ from asr_kd.evaluation.score_files import ScoringRequest, score_files
 from asr_kd.evaluation.seed_rows import SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
+from asr_kd.files import json_text
 from asr_kd.scoring.significance import Resampling
 from asr_kd.scoring.transcripts import write_transcripts
 
@@ -171,7 +172,7 @@ def test_runs_that_cannot_be_pooled_are_refused(two_runs, files):
         seeds_of_runs({"run1": two_runs["run1"]})
     stored = json.loads((files / "run2" / "results.json").read_text())
     stored["provenance"]["normalizer"] = "librispeech"
-    (files / "run2" / "results.json").write_text(json.dumps(stored))
+    (files / "run2" / "results.json").write_text(json_text(stored))
     with pytest.raises(EvaluationError, match=r"different normalizers \(run1: none, run2: librispeech\)"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})
     write_transcripts(files / "ref.trn", "trn", REFERENCES | {"s0-0": "a b c e"})

@@ -10,6 +10,7 @@ import soundfile
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.export.export_bundle import ExportSettings, Origin, export_bundle
 from asr_kd.export.readme import write_readme
+from asr_kd.files import json_text
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
@@ -58,7 +59,7 @@ def bundle(tmp_path_factory, forms) -> Path:
     for form, name in {"int8": INT8, "pt2": PT2}.items():
         (folder / name).unlink()
         del description["files"][form]
-    (folder / DESCRIPTION).write_text(json.dumps(description | {"int8_wer": {}}))
+    (folder / DESCRIPTION).write_text(json_text(description | {"int8_wer": {}}))
     write_readme(folder, read_bundle(folder).info, None)
     return folder
 

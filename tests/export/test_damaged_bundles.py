@@ -11,6 +11,7 @@ from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.client_parity import client_input
 from asr_kd.export.parity import verify_bundle
 from asr_kd.export.sherpa_client import ClientFailure, client_is_installed, run_client
+from asr_kd.files import json_text
 from asr_kd.models.weights import load_model
 from asr_kd.runtime import onnx_backend
 from asr_kd.runtime.bundle import DESCRIPTION, MODEL, TOKENS, file_entry, read_bundle
@@ -26,7 +27,7 @@ def edit(folder: Path, change) -> None:
     path = folder / DESCRIPTION
     info = json.loads(path.read_text())
     change(info)
-    path.write_text(json.dumps(info))
+    path.write_text(json_text(info))
 
 
 def rehash(folder: Path) -> None:
@@ -105,7 +106,7 @@ def test_a_description_that_does_not_fit_is_refused(damaged, change, message):
 @pytest.mark.parametrize("text", ["", "[]", '{"format": "asr-kd bundle", ', "[" * 100_000, "\x00"])
 def test_a_description_that_is_no_json_object_is_refused(damaged, text):
     (damaged / DESCRIPTION).write_text(text)
-    refused(damaged, DESCRIPTION, r"JSON|describe")
+    refused(damaged, DESCRIPTION, r"JSON|holds no object")
 
 
 def test_a_binary_description_is_refused(damaged):

@@ -23,6 +23,7 @@ from asr_kd.export.export_bundle import ExportSettings, bundle_places, export_bu
 from asr_kd.export.parity import mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
 from asr_kd.export.sherpa_client import client_is_installed
+from asr_kd.files import json_text
 from asr_kd.models.attention import step_table
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
@@ -62,7 +63,7 @@ def _without(forms, form):
 def _edit(folder, change):
     info = json.loads((folder / DESCRIPTION).read_text())
     change(info)
-    (folder / DESCRIPTION).write_text(json.dumps(info))
+    (folder / DESCRIPTION).write_text(json_text(info))
 
 
 def test_torch_export_is_the_model_bit_for_bit(forms, model_folder, waveforms):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from asr_kd.errors import CheckpointError, VocabularyError
+from asr_kd.files import json_text
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_models import VOCABULARY, tiny_model
@@ -58,7 +59,7 @@ def test_a_pickle_in_disguise_never_runs(folder, tmp_path):
     import hashlib
 
     description["weights_sha256"] = hashlib.sha256(payload).hexdigest()
-    (folder / "model.json").write_text(json.dumps(description))
+    (folder / "model.json").write_text(json_text(description))
     with pytest.raises(CheckpointError, match="not a safetensors file"):
         load_model(folder)
     (tmp_path / "evil.pt").write_bytes(payload)
@@ -72,7 +73,7 @@ def test_other_versions_vocabularies_and_shapes_are_refused(folder):
     original = path.read_text()
 
     def change(**items):
-        path.write_text(json.dumps({**json.loads(original), **items}))
+        path.write_text(json_text({**json.loads(original), **items}))
 
     change(version=99)
     with pytest.raises(CheckpointError, match="version 99"):

@@ -6,6 +6,7 @@ import pytest
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import LanguageModelError
+from asr_kd.files import json_text
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.decoding import decoding_inputs, decoding_of
 from asr_kd.recipe.settings import load_recipe
@@ -52,7 +53,7 @@ def test_tuned_weights_are_used_by_evaluation_and_by_transcribe(copy, model):
     context = opened(copy, *beam(model))
     before = decoding_inputs(context, ["student-kd"])
     assert before == decoding_inputs(context, ["student-kd"])
-    path.write_text(json.dumps({**found, "decoding": {**found["decoding"], "lm_weight": 3.0}}))
+    path.write_text(json_text({**found, "decoding": {**found["decoding"], "lm_weight": 3.0}}))
     assert before != decoding_inputs(context, ["student-kd"]), "evaluation runs again"
     model.with_name("words.words.txt").write_text("ONE\n")
     assert before[0] != decoding_inputs(context, ["student-kd"])[0]
@@ -75,7 +76,7 @@ def test_weights_of_another_model_are_not_used(copy, model):
     stated = opened(copy, *beam(model), "evaluate.decoding.lm_weight=7")
     assert decoding_of(stated, "student-hard").lm_weight == 7, "what the recipe says counts"
     for changed in ({"lm": "0" * 64}, {"model": "0" * 64}, {"search": "0" * 64}):
-        path.write_text(json.dumps({**tuned, "tuned_for": {**tuned["tuned_for"], **changed}}))
+        path.write_text(json_text({**tuned, "tuned_for": {**tuned["tuned_for"], **changed}}))
         assert decoding_of(context, "student-hard").lm_weight is None
     path.write_text("{")
     with pytest.raises(LanguageModelError, match="asr-kd tune"):

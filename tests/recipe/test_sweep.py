@@ -6,6 +6,7 @@ import pytest
 
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import git_commit
+from asr_kd.files import json_text
 from asr_kd.recipe.sweep_plan import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
@@ -107,10 +108,10 @@ def test_the_teacher_is_transcribed_once(copy, grid_file):
     first = teachers_errors("[0.3]")
     written = json.loads(heard.read_text())
     wordy = {name: dict.fromkeys(texts, "no " * 100) for name, texts in written["texts"].items()}
-    heard.write_text(json.dumps({**written, "texts": wordy}))
+    heard.write_text(json_text({**written, "texts": wordy}))
     assert teachers_errors("[0.4]") == 100 * len(wordy["dev"])  # what stood there was taken
 
-    heard.write_text(json.dumps({**written, "key": "of another teacher", "texts": wordy}))
+    heard.write_text(json_text({**written, "key": "of another teacher", "texts": wordy}))
     assert teachers_errors("[0.5]") == first
     heard.write_text("damaged")
     assert teachers_errors("[0.6]") == first

@@ -13,6 +13,7 @@ import soundfile
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.files import json_text, read_json
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.sharding import plan_batches, plan_shards
 from tests.helpers.fake_teacher import FakeTeacher
@@ -56,7 +57,7 @@ def test_reports_what_there_is(tmp_path, teacher, corpus, settings):
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     fidelity = report.fidelity
     assert fidelity is not None
-    assert json.loads((tmp_path / "s" / "fidelity.json").read_text()) == fidelity.model_dump()
+    assert read_json(tmp_path / "s" / "fidelity.json") == fidelity.model_dump()
     assert fidelity.argmax_agreement == 1.0
     assert 0 < fidelity.kl < 0.01
     assert 0 < fidelity.tail_divergence < 0.05
@@ -246,7 +247,7 @@ def test_a_folder_of_something_else_is_refused_by_name(tmp_path, teacher, corpus
         given["utterances"], expected = corpus[1:], r"differ in manifest_sha256"
     else:
         path = folder / "store.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
+        path.write_text(json_text(json.loads(path.read_text()) | {"version": 99}))
         expected = "format version 99"
     with pytest.raises(TargetsError, match=expected):
         extract(**given, folder=folder)

@@ -1,6 +1,5 @@
 """Hypotheses: merging, weights, what a folder of them refuses."""
 
-import json
 import math
 
 import pytest
@@ -8,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import TargetsError
+from asr_kd.files import read_json, write_json
 from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
@@ -84,7 +84,7 @@ def test_what_was_written_is_read(folder):
 
 def edited(folder, **changes):
     path = folder / HYPOTHESES_INDEX
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    write_json(path, {**read_json(path), **changes})
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import TargetsError
+from asr_kd.files import read_json, write_json
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.hypothesis_formats import form_of, read_hypotheses
 from asr_kd.targets.importing import import_hypotheses
@@ -170,7 +171,8 @@ def test_an_import_is_replaced_but_a_teachers_hypotheses_are_not(tmp_path):
     assert best(into)["an4-1"] == "OTHER"
     assert HypothesisStore.open(into).sha256 != before
     index = into / "hypotheses.json"
-    index.write_text(index.read_text().replace('"imported"', '"teacher"'))
+    described = read_json(index)
+    write_json(index, {**described, "source": {**described["source"], "kind": "teacher"}})
     with pytest.raises(TargetsError, match="hypotheses of a teacher"):
         import_hypotheses(source, UTTERANCES, into, "librispeech")
 

@@ -9,6 +9,7 @@ import torch
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
+from asr_kd.files import json_text
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import dense_kl, sparse_kl
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
@@ -129,5 +130,5 @@ def test_the_plan_counts_what_pooling_takes(teacher, corpus, pooling, settings, 
 def test_an_index_without_the_hash_of_transcripts_opens(folder):
     index = json.loads((folder / "store.json").read_text())
     del index["transcripts_sha256"]
-    (folder / "store.json").write_text(json.dumps(index))
+    (folder / "store.json").write_text(json_text(index))
     assert Store.open(folder).info.transcripts_sha256 is None

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.files import json_text
 from asr_kd.targets import Store, TargetSettings, extract, shard_manifest
 from asr_kd.targets.shard_manifest import done_shards
 from asr_kd.targets.sharding import Share, plan_shards, slurm_share
@@ -146,7 +147,7 @@ def test_a_slow_writer_cannot_leave_an_old_index(tmp_path, corpus, settings, ref
 def test_a_worker_killed_before_the_index_is_completed_by_the_next(tmp_path, corpus, settings, reference):
     folder = tmp_path / "reference"
     index = json.loads((folder / "store.json").read_text())
-    (folder / "store.json").write_text(json.dumps(index | {"shards": index["shards"][:1]}))
+    (folder / "store.json").write_text(json_text(index | {"shards": index["shards"][:1]}))
     report = extract(FakeTeacher(), corpus, settings, folder, Share(len(reference), len(reference) + 1))
     assert (report.made, report.skipped, report.complete) == (0, 0, True)
     assert json.loads((folder / "store.json").read_text()) == index

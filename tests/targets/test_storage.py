@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from asr_kd.errors import AsrKdError, TargetsError
-from asr_kd.files import sha256_of_file
+from asr_kd.files import json_text, sha256_of_file
 from asr_kd.targets import Store, extract, locks, storage
 from asr_kd.targets.shard_manifest import done_shards
 from asr_kd.targets.storage import LocalStorage, RemoteStorage, cache_folder, open_storage
@@ -45,7 +45,8 @@ def test_files_come_back_as_they_were_put(url):
     place.write("a.json", b"one")
     place.write("a.json", b"three")
     place.write_json("b.json", {"é": 1})
-    assert place.sizes() == {"a.json": 5, "b.json": len('{\n  "é": 1\n}\n'.encode())}
+    assert place.sizes() == {"a.json": 5, "b.json": len(json_text({"é": 1}).encode())}
+    assert place.read_json("b.json") == {"é": 1}
     assert place.read("a.json") == b"three"
     assert place.sha256("a.json") == sha256(b"three")
     local = place.checked("a.json", sha256(b"three"))

@@ -13,6 +13,7 @@ from safetensors.numpy import load, save
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
+from asr_kd.files import json_text
 from asr_kd.posteriors import SparsePosteriors, keep_nucleus
 from asr_kd.posteriors.measures import sparse_kl
 from asr_kd.targets import Store, TargetSettings, blocks, collate, extract
@@ -31,7 +32,7 @@ def folder(tmp_path, teacher, corpus, settings):
 
 def edit_index(folder, **changes):
     path = folder / "store.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    path.write_text(json_text(json.loads(path.read_text()) | changes))
 
 
 def test_every_utterance_and_variant_reads_as_its_teacher_says(folder, teacher, corpus):
@@ -248,9 +249,9 @@ def test_another_vocabulary_teacher_frame_shift_or_version_is_refused(folder, te
     ("content", "message"),
     [
         ("{", "cannot be read"),
-        ("[]", "does not describe"),
-        ('{"format": "asr-kd soft targets", "version": 3}', "description is damaged"),
-        ('{"format": "something else", "version": 1}', "does not describe"),
+        ("[]", "holds no object"),
+        (json_text({"format": "asr-kd soft targets", "version": 3}), "description is damaged"),
+        (json_text({"format": "something else", "version": 1}), "does not describe"),
     ],
 )
 def test_a_damaged_index_is_refused(folder, content, message):
@@ -262,7 +263,7 @@ def test_a_damaged_index_is_refused(folder, content, message):
 def test_a_shard_path_out_of_the_folder_is_refused(folder):
     index = json.loads((folder / "store.json").read_text())
     index["shards"][0]["file"] = "../other.safetensors"
-    (folder / "store.json").write_text(json.dumps(index))
+    (folder / "store.json").write_text(json_text(index))
     with pytest.raises(TargetsError, match="description is damaged"):
         Store.open(folder)
 

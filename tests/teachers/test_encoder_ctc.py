@@ -8,6 +8,7 @@ import torch
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import num_frames
+from asr_kd.files import json_text
 from asr_kd.models.subsampling import output_len
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
 from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
@@ -140,7 +141,7 @@ def test_another_encoder_under_a_saved_head_is_refused(folder, tmp_path):
     save_encoder("whisper", tmp_path / "other", encoder_ffn_dim=41)
     description = json.loads((tmp_path / "saved" / "model.json").read_text())
     description["model"]["encoder"]["source"] = f"hf:{tmp_path / 'other'}"
-    (tmp_path / "saved" / "model.json").write_text(json.dumps(description))
+    (tmp_path / "saved" / "model.json").write_text(json_text(description))
     with pytest.raises(CheckpointError, match="that of the encoder this head was trained on"):
         open_local(tmp_path / "saved")
 

@@ -10,6 +10,7 @@ from typing import Any
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
+from asr_kd.files import read_json
 
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
 _FOLDER = "report"
@@ -64,7 +65,9 @@ def from_results(results: Results, summary: Summary) -> Report:
     }
     hashed = {name: references_sha256(next(iter(systems.values()))) for name, systems in rows.items() if systems}
     sets = {
-        name: {**found, "references_sha256": hashed[name]} if name in hashed else found
+        name: {**found, "references_sha256": hashed[name], "hypotheses_sha256": _hypotheses_sha256(rows[name])}
+        if name in hashed
+        else found
         for name, found in summary["test_sets"].items()
     }
     return Report({**summary, "test_sets": sets}, rows)
@@ -110,7 +113,8 @@ def open_report(path: Path) -> Report:
     for name, found in summary["test_sets"].items():
         if "skipped" not in found:
             files = {key: folder / HYPOTHESES / name / f"{key}.jsonl" for key in systems_of(found)}
-            rows[name] = {key: _read_rows(file) for key, file in files.items() if file.is_file()}
+            stated = found.get("hypotheses_sha256", {})
+            rows[name] = {key: _read_rows(file, stated.get(key)) for key, file in files.items() if file.is_file()}
     return Report(summary, rows)
 
 
@@ -122,12 +126,12 @@ def read_results(folder: Path) -> dict[str, Any]:
     """
     path = folder / RESULTS
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = read_json(path)
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"cannot be read ({error})", where=path, expected="an evaluation's results", remedy=_REMEDY
         ) from error
-    found = (summary.get("format"), summary.get("version")) if isinstance(summary, dict) else type(summary).__name__
+    found = (summary.get("format"), summary.get("version"))
     if found != (FORMAT, FORMAT_VERSION):
         raise EvaluationError(f"is {found}", where=path, expected=f"{(FORMAT, FORMAT_VERSION)}", remedy=_REMEDY)
     missing = [key for key in PARTS if not isinstance(summary.get(key), dict)]
@@ -144,9 +148,28 @@ def references_sha256(rows: Iterable[Row]) -> str:
     return digest.hexdigest()
 
 
-def _read_rows(path: Path) -> list[Row]:
+def rows_text(rows: Iterable[Row]) -> str:
+    """Rows as their file holds them: JSON Lines."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _hypotheses_sha256(systems: Mapping[str, Sequence[Row]]) -> dict[str, str]:
+    """Hash of each system's file of hypotheses, by its key."""
+    return {key: hashlib.sha256(rows_text(rows).encode()).hexdigest() for key, rows in systems.items()}
+
+
+def _read_rows(path: Path, sha256: str | None) -> list[Row]:
+    """Rows of a file of hypotheses.
+
+    Args:
+        path: the file.
+        sha256: of its content, as results.json states it.
+    """
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise ValueError(f"has another SHA-256 than {RESULTS} states: it is damaged, or was changed by hand")
+        rows = [json.loads(line) for line in content.decode().split("\n") if line]
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"cannot be read ({error})", where=path, expected="rows of JSON", remedy=_REMEDY

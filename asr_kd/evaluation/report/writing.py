@@ -3,7 +3,6 @@
 results.json is written last, so that in a new folder its presence means that the rest is complete.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from typing import Any
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.card import write_cards
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results
+from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results, rows_text
 from asr_kd.evaluation.report.page import page
 from asr_kd.evaluation.report.text_renderers import latex, markdown
 from asr_kd.evaluation.results import Results
@@ -49,5 +48,4 @@ def _write_hypotheses(report: Report, folder: Path) -> None:
         for name, systems in report.rows.items():
             (partial / name).mkdir()
             for key, rows in systems.items():
-                lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-                (partial / name / f"{key}.jsonl").write_text("".join(lines), encoding="utf-8")
+                (partial / name / f"{key}.jsonl").write_text(rows_text(rows), encoding="utf-8")
