@@ -2,6 +2,7 @@
 # make test    set up and run every check: lint, types, layers, tests
 # make test-fast   the same without the tests that take over ten seconds
 # make docs    build the documentation in build/site; warnings are errors
+# make web     fetch onnxruntime-web for `--format web` (needs npm)
 # make setup   only the virtual environment
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ SETUP_GB := 8
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast docs lint clean
+.PHONY: setup demo test test-fast docs web lint clean
 
 setup: $(READY)
 
@@ -41,6 +42,9 @@ test-fast: lint
 
 docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+web: $(READY)
+	$(BIN)/python -m asr_kd.export.web_runtime
 
 clean:
 	rm -rf $(VENV) exp build *.egg-info

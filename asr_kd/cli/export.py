@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def export_model(
     folder: Annotated[Path, typer.Argument(metavar="MODEL_FOLDER", help="A trained model's folder.")],
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Where the bundle goes; else its run.")] = None,
-    formats: Annotated[str | None, typer.Option("--format", metavar="sherpa,pt2", help="Which forms.")] = None,
+    formats: Annotated[str | None, typer.Option("--format", metavar="sherpa,pt2,web", help="Which forms.")] = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also with 8-bit weights.")] = False,
     chunk: Annotated[
         list[int] | None, typer.Option(metavar="MS", help="Chunk duration; repeat it for several bundles.")

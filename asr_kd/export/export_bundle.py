@@ -20,6 +20,7 @@ from asr_kd.export.pt2 import write_pt2
 from asr_kd.export.quantize import write_int8
 from asr_kd.export.readme import write_readme
 from asr_kd.export.sherpa import SherpaWire
+from asr_kd.export.web import write_web
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, write_json
 from asr_kd.models.settings import Context, Streaming
@@ -48,7 +49,7 @@ FORMS = {"model": MODEL, "int8": INT8, "pt2": PT2}
 TRACED_PACKAGES = ("asr-kd", "torch", "onnx", "onnxscript", "onnxruntime", "sherpa-onnx")
 
 
-Format = Literal["sherpa", "pt2"]
+Format = Literal["sherpa", "pt2", "web"]
 
 
 class ExportSettings(Settings):
@@ -61,7 +62,8 @@ class ExportSettings(Settings):
     client: bool = True
     """Also verify with the real sherpa-onnx client, in its own process."""
     formats: tuple[Format, ...] = Field(default=("sherpa",), min_length=1)
-    """sherpa: model.onnx, for sherpa-onnx and onnxruntime; pt2: model.pt2, for torch."""
+    """sherpa: model.onnx, for sherpa-onnx and onnxruntime; pt2: model.pt2, for torch; web: a page that runs the
+    model in the browser, in the folder NAME-web beside the bundle."""
     int8: bool = False
     """Also model.int8.onnx: matrices as 8-bit integers, a quarter of the size and faster on a CPU."""
     licence: str | None = None
@@ -71,6 +73,8 @@ class ExportSettings(Settings):
     def _check_forms(self) -> "ExportSettings":
         if self.int8 and "sherpa" not in self.formats:
             raise ValueError("int8 is a form of model.onnx: it needs the format sherpa")
+        if "web" in self.formats and "sherpa" not in self.formats:
+            raise ValueError("web runs model.onnx: it needs the format sherpa")
         return self
 
 
@@ -132,7 +136,14 @@ def export_bundle(
             info = info.model_copy(update={"int8_wer": compare_int8(partial, origin.held_out, progress)})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
         write_readme(partial, info, origin.card, own)
+    if "web" in settings.formats:
+        write_web(destination, web_folder(destination))
     return info
+
+
+def web_folder(bundle: Path) -> Path:
+    """Return where the page of a bundle lies."""
+    return bundle.with_name(f"{bundle.name}-web")
 
 
 def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, Context | None]:

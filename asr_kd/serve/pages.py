@@ -14,6 +14,7 @@ PAGES = {
     "/page.js": ("page.js", "text/javascript; charset=utf-8"),
     "/capture.js": ("capture.js", "text/javascript; charset=utf-8"),
     "/resampler.js": ("resampler.js", "text/javascript; charset=utf-8"),
+    "/transport.js": ("transport.js", "text/javascript; charset=utf-8"),
 }
 
 POLICY = (

@@ -1,5 +1,7 @@
 // Press, speak, and watch partial words turn final. The protocol is described in asr_kd/serve/README.md.
 
+import { connect } from "./transport.js";
+
 const RATE = 16000;
 const FILE_PACKET = 16000; // samples: a second
 const MOST_BUFFERED = 262144; // bytes that wait in the browser; a file waits before it sends more
@@ -17,7 +19,7 @@ class Stream {
     this.log = []; // [samples sent, when], for answer times
     this.answers = [];
     this.began = performance.now();
-    this.socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/stream`);
+    this.socket = connect();
     this.socket.binaryType = "arraybuffer";
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.closed = new Promise((resolve) => (this.socket.onclose = (event) => { this.end(event); resolve(); }));

@@ -1,0 +1,115 @@
+"""A bundle as a folder of static files: one page that runs the model in the browser, without a server.
+
+The page is that of the live server; its own `transport.js` sends audio to a worker instead of a websocket.
+"""
+
+import hashlib
+import json
+import re
+from importlib.resources import files
+from pathlib import Path
+
+from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.errors import BundleError
+from asr_kd.export.web_runtime import runtime_files
+from asr_kd.files import atomic_folder
+from asr_kd.runtime.bundle import INT8, MODEL, Bundle, read_bundle
+from asr_kd.runtime.wire import BATCH, TensorSpec, unprintable_tokens
+
+DESCRIPTION, SERVICE_WORKER = "bundle.json", "service-worker.js"
+SHARED = ("index.html", "page.css", "page.js", "capture.js", "resampler.js")
+"""Files of the live server's page."""
+OWN = ("transport.js", "worker.js", "fbank.js", "decoder.js")
+
+POLICY = (
+    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; worker-src 'self'; base-uri 'none'; form-action 'none'"
+)
+
+
+def write_web(bundle_folder: Path, destination: Path) -> Path:
+    """Write the page for a bundle, whole or not at all; any static file server serves it.
+
+    The 8-bit form is used where the bundle has it. A vocabulary with `<unk>` is refused: the page would print it.
+
+    Args:
+        bundle_folder: of a verified bundle.
+        destination: the folder of the page.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        BundleError: the bundle is damaged or has no ONNX graph, or onnxruntime-web has not been fetched.
+    """
+    info = read_bundle(bundle_folder).info
+    graph = next((name for name in (INT8, MODEL) if name in info.files.graphs), None)
+    if graph is None:
+        raise BundleError("has no ONNX graph", where=bundle_folder, expected=f"{MODEL} or {INT8}: format sherpa")
+    bundle = read_bundle(bundle_folder, graph)
+    if unprintable_tokens(bundle.vocabulary):
+        raise BundleError(
+            "has tokens that must not be printed", where=bundle_folder, expected="a vocabulary without <unk>"
+        )
+    with atomic_folder(destination, guard=True) as partial:
+        contents = {name: _asset("serve", name) for name in SHARED} | {
+            name: _asset("export", f"web/{name}") for name in OWN
+        }
+        contents["index.html"] = _with_policy(contents["index.html"])
+        contents |= {path.name: path.read_bytes() for path in runtime_files()}
+        contents |= {
+            graph: bundle.graph_bytes,
+            DESCRIPTION: json.dumps(_description(bundle), ensure_ascii=False).encode(),
+        }
+        contents[SERVICE_WORKER] = _service_worker(contents)
+        for name, content in contents.items():
+            (partial / name).write_bytes(content)
+    return destination / "index.html"
+
+
+def _asset(folder: str, name: str) -> bytes:
+    return files("asr_kd").joinpath(folder, "assets", *name.split("/")).read_bytes()
+
+
+def _with_policy(page: bytes) -> bytes:
+    """Add the policy that the live server sends as a header."""
+    first = b'<meta charset="utf-8">'
+    if page.count(first) != 1:
+        raise ValueError(f"index.html must hold {first.decode()} once")
+    return page.replace(first, first + f'\n<meta http-equiv="Content-Security-Policy" content="{POLICY}">'.encode())
+
+
+def _description(bundle: Bundle) -> dict[str, object]:
+    """What the worker needs of a bundle, with names as in bundle.json."""
+    streaming, endpoint = bundle.info.streaming, EndpointSettings()
+    return {
+        "name": bundle.info.name,
+        "model": bundle.graph,
+        "sha256": hashlib.sha256(bundle.graph_bytes).hexdigest(),
+        "chunk_frames": streaming.chunk_frames,
+        "chunk_ms": streaming.chunk_ms,
+        "lookahead_ms": streaming.lookahead_ms,
+        "tail_ms": streaming.tail_ms,
+        "symbols": list(bundle.vocabulary.symbols),
+        "blank_id": bundle.vocabulary.blank_id,
+        "endpoint": [
+            endpoint.rule1_min_trailing_silence,
+            endpoint.rule2_min_trailing_silence,
+            endpoint.rule3_min_utterance_length,
+        ],
+        "input": bundle.wire.inputs()[0].name,
+        "states": [_state(spec) for spec in bundle.wire.states()],
+        "outputs": [spec.name for spec in bundle.wire.outputs()],
+    }
+
+
+def _state(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "dtype": spec.dtype, "shape": [1 if size == BATCH else size for size in spec.shape]}
+
+
+def _service_worker(contents: dict[str, bytes]) -> bytes:
+    """The worker that keeps all files, under a version that changes with any of them."""
+    version = hashlib.sha256(b"".join(hashlib.sha256(contents[name]).digest() for name in sorted(contents))).hexdigest()
+    values = {"VERSION": f"asr-kd-{version[:16]}", "FILES": json.dumps(["./", *sorted(contents)])}
+    script = _asset("export", f"web/{SERVICE_WORKER}").decode()
+    return re.sub(r"@(\w+)@", lambda found: values[found[1]], script).encode()
