@@ -29,7 +29,7 @@ from asr_kd.targets.nbest import NbestReport, extract_hypotheses
 from asr_kd.targets.pooled import Transcripts, spell_transcripts
 from asr_kd.targets.sanity import measure_teacher_wer
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard_manifest import QUARANTINE, done_shards
+from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
@@ -53,13 +53,13 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
             check_teacher(context, heard)
         return extract(
             heard,
-            _to_label(context, teacher, corpus),
+            utterances_to_label(context, teacher, corpus),
             settings,
             store,
             share,
             should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
             progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
-            transcripts=_transcripts(context, _to_label(context, teacher, corpus), vocabulary)
+            transcripts=_transcripts(context, utterances_to_label(context, teacher, corpus), vocabulary)
             if settings.pooled
             else None,
         )
@@ -72,8 +72,9 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
     }
 
     def is_whole() -> bool:
-        found = verify(store)
-        return found.ok and found.info.complete
+        found, corpus = verify(store), read_corpus(context)[0]
+        intact = found.ok and found.info.complete
+        return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
 
     work = _Work(
         label, lambda report: report_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True
@@ -93,7 +94,7 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
             check_teacher(context, heard)
         return extract_hypotheses(
             heard,
-            _to_label(context, teacher, corpus),
+            utterances_to_label(context, teacher, corpus),
             recipe.nbest,
             store,
             recipe.vocabulary.normalizer,
@@ -113,7 +114,8 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     }
 
     def is_whole() -> bool:
-        return HypothesisStore.open(store).info.complete  # which hashes its parts
+        info, corpus = HypothesisStore.open(store).info, read_corpus(context)[0]  # which hashes its parts
+        return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
 
     work = _Work(label, say, is_whole, HYPOTHESES_INDEX, spelled=False)
     return _task(context, teacher, nbest_task_name(teacher), folder, plain, work)
@@ -209,7 +211,7 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
         heard = bridged(context, open_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         settings = _target_settings(context, name)
-        utterances = _to_label(context, name, corpus)
+        utterances = utterances_to_label(context, name, corpus)
         transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
         for line in plan_report(heard, utterances, settings, transcripts=transcripts).lines(workers):
             context.progress.message(line)
@@ -232,7 +234,7 @@ def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
     return recipe.targets.model_copy(update={"speeds": speeds, "pooled": pooled, "layers": layers})
 
 
-def _to_label(context: RunContext, teacher: str, corpus: PreparedCorpus) -> Sequence[Utterance]:
+def utterances_to_label(context: RunContext, teacher: str, corpus: PreparedCorpus) -> Sequence[Utterance]:
     """The training set, and the audio without transcripts where students of this teacher learn from it."""
     return [*corpus.train, *corpus.untranscribed] if context.recipe.labels_untranscribed(teacher) else corpus.train
 

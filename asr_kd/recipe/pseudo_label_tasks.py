@@ -5,16 +5,17 @@ Two tasks, so that another threshold makes new labels from the transcripts that 
 
 from pathlib import Path
 
-from asr_kd.errors import StoppedEarly
+from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus
 from asr_kd.recipe.pseudo_labels import label_from, transcribe_with
 from asr_kd.recipe.stage import StageTask
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
+from asr_kd.targets.shard_manifest import of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING
-from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX
+from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX, read_transcripts
 
 DECODING = {"source", "agree_with", "language", "beam", "compute_type"}
 """Settings that decide the transcripts; the others only decide what becomes of them."""
@@ -56,6 +57,13 @@ def _transcripts_task(context: RunContext, name: str, settings: PseudoLabelSetti
             )
         return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
 
+    def is_intact() -> bool:
+        try:
+            read = [read_transcripts(index.parent)[0] for index in indices]
+        except TargetsError:
+            return False
+        return not any(of_other_audio(info.shards, read_corpus(context)[0].train) for info in read)
+
     return StageTask(
         "extract",
         f"{name}-transcripts",
@@ -68,6 +76,7 @@ def _transcripts_task(context: RunContext, name: str, settings: PseudoLabelSetti
         parallel=True,
         shared=True,
         finish=finish,
+        is_intact=is_intact,
         owner=name,
     )
 
@@ -81,6 +90,14 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         for line in label_from(settings, corpus.train, transcripts, folder, normalizer, vocabulary):
             context.progress.message(f"  {line}")
 
+    def is_intact() -> bool:
+        try:
+            store = HypothesisStore.open(folder)
+            store.check_audio(read_corpus(context)[0].train)
+        except TargetsError:
+            return False
+        return store.info.complete
+
     return StageTask(
         "extract",
         name,
@@ -90,6 +107,6 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         inputs=lambda: corpus_hashes(context, "train"),
         run=run,
         results=(folder / HYPOTHESES_INDEX,),
-        is_intact=lambda: HypothesisStore.open(folder).info.complete,
+        is_intact=is_intact,
         owner=name,
     )

@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.layout import (
     hypotheses_folder,
@@ -134,7 +136,7 @@ def _training_job(
     taught: dict[str, Any] = {}
     heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
-        taught = {"distill": settings.distill, **_lessons(context, settings, vocabulary)}
+        taught = {"distill": settings.distill, **_lessons(context, settings, corpus, vocabulary)}
         if _reads_untranscribed(context, settings):
             heard = [*heard, *corpus.untranscribed]
     elif fold is not None:
@@ -154,14 +156,18 @@ def _training_job(
     )
 
 
-def _lessons(context: RunContext, student: StudentSettings, vocabulary: Vocabulary) -> dict[str, Any]:
+def _lessons(
+    context: RunContext, student: StudentSettings, corpus: PreparedCorpus, vocabulary: Vocabulary
+) -> dict[str, Any]:
     """What a student learns from beside transcripts: a store, hypotheses, or a teacher that runs along."""
     lessons: dict[str, Any] = {}
     teacher = context.recipe.teacher_of(student) if needs_teacher(student) else ""
     if reads_hypotheses(student):
         lessons["hypotheses"] = _hypotheses(context, student, teacher)
+        lessons["hypotheses"].check_audio(corpus.train)
     if reads_store(student):
         lessons["store"] = _store(context, teacher, vocabulary)
+        lessons["store"].check_audio(utterances_to_label(context, teacher, corpus))
         _check_augmented_copies(lessons["store"], _augmented_copies(context, student)["augmented_copies"])
     if reads_teacher(student):
         lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from asr_kd.corpora.audio_identity import audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
@@ -175,6 +176,7 @@ def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[Sh
         sha256=hashlib.sha256(content).hexdigest(),
         num_bytes=len(content),
         first_id=shard.utterances[0].id,
+        audio_sha256=audio_sha256(shard.utterances),
         utterances=len(rows),
         frames=written + certain,
         entries=sum(len(item.tokens) for item in packed) + certain,

@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from asr_kd.config import Settings
+from asr_kd.corpora.audio_identity import audio_identities, audio_sha256
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
@@ -168,14 +170,44 @@ class HypothesisStore:
         """
         return [Hypothesis(item["text"], item["score"]) for item in json.loads(self._rows[utterance_id])["nbest"]]
 
+    def check_audio(self, utterances: Sequence[Utterance]) -> None:
+        """Refuse hypotheses of other audio than is there now under the same ids.
+
+        Args:
+            utterances: any; those without hypotheses are not compared.
+
+        Raises:
+            TargetsError: the audio of some has changed since.
+        """
+        now = audio_identities(utterance for utterance in utterances if utterance.id in self)
+        stated = {id_: json.loads(self._rows[id_]).get("audio") for id_ in now}
+        changed = [id_ for id_, audio in now.items() if stated[id_] and audio and stated[id_] != audio]
+        if changed:
+            raise TargetsError(
+                f"hypotheses of other audio than the corpus holds now under {len(changed)} of the same ids, such as "
+                f"{changed[0]!r}",
+                where=str(self.place),
+                expected="the audio that was transcribed",
+                remedy="Run the extract stage first (leave --from out), or import them again",
+            )
+
     def get(self, utterance_id: str) -> list[Hypothesis] | None:
         """As by `[]`, None of an utterance of which nothing is known."""
         return self[utterance_id] if utterance_id in self._rows else None
 
 
-def shard_content(rows: Iterable[tuple[str, Sequence[Hypothesis]]]) -> bytes:
-    """The content of a shard: one utterance a line."""
-    lines = [{"id": id_, "nbest": [item._asdict() for item in hypotheses]} for id_, hypotheses in rows]
+def shard_content(found: Mapping[str, Sequence[Hypothesis]], utterances: Iterable[Utterance]) -> bytes:
+    """The content of a shard: one utterance a line, with the identity of its audio.
+
+    Args:
+        found: hypotheses by id.
+        utterances: those of these ids, and any others.
+    """
+    audio = audio_identities(utterance for utterance in utterances if utterance.id in found)
+    lines = [
+        {"id": id_, "audio": audio.get(id_, ""), "nbest": [item._asdict() for item in hypotheses]}
+        for id_, hypotheses in sorted(found.items())
+    ]
     return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
 
 
@@ -183,10 +215,19 @@ def hypotheses_shard(
     shard: PlannedShard, found: Mapping[str, Sequence[Hypothesis]], quarantine: Sequence[QuarantineEntry]
 ) -> MadeShard:
     """A shard of hypotheses as the extraction engine writes it."""
-    content = shard_content(sorted(found.items()))
-    digest = hashlib.sha256(content).hexdigest()
-    entry = ShardEntry(file=f"{shard.name}.jsonl", sha256=digest, utterances=len(found))
-    return MadeShard(content, entry, quarantine)
+    content = shard_content(found, shard.utterances)
+    return MadeShard(content, text_entry(shard, content, len(found)), quarantine)
+
+
+def text_entry(shard: PlannedShard, content: bytes, rows: int) -> ShardEntry:
+    """What the index states of a shard of JSON Lines."""
+    return ShardEntry(
+        file=f"{shard.name}.jsonl",
+        sha256=hashlib.sha256(content).hexdigest(),
+        utterances=rows,
+        first_id=shard.utterances[0].id,
+        audio_sha256=audio_sha256(shard.utterances),
+    )
 
 
 def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:

@@ -101,7 +101,7 @@ def import_hypotheses(
     left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
     left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
     info = _info(source, foreign, utterances, normalizer)
-    _write(place, info, texts, left_out)
+    _write(place, info, texts, left_out, utterances)
     scored = _compare(texts, utterances, normalizer)
     return ImportReport(
         folder=str(place),
@@ -213,7 +213,7 @@ def store_labels(
     left_out = [
         QuarantineEntry(id=u.id, path=str(u.audio), reason="no pseudo-label passed the filters") for u in missing
     ]
-    _write(place, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out)
+    _write(place, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
 
 
 def _refuse_a_teachers(place: Storage) -> None:
@@ -224,9 +224,13 @@ def _refuse_a_teachers(place: Storage) -> None:
 
 
 def _write(
-    place: Storage, info: HypothesesInfo, texts: Mapping[str, Sequence[Hypothesis]], left_out: Sequence[QuarantineEntry]
+    place: Storage,
+    info: HypothesesInfo,
+    texts: Mapping[str, Sequence[Hypothesis]],
+    left_out: Sequence[QuarantineEntry],
+    utterances: Sequence[Utterance],
 ) -> None:
-    content = shard_content(sorted(texts.items()))
+    content = shard_content(texts, utterances)
     shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
     with writing(place):
         place.write(SHARD, content)

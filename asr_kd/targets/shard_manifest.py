@@ -4,6 +4,7 @@ Workers need no communication: each writes its marks, and whoever gathers sees a
 serves soft targets, n-best lists and pseudo-labels; `StoreKind` holds what differs.
 """
 
+import bisect
 import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,8 @@ from typing import Generic, TypeVar
 from pydantic import Field
 
 from asr_kd.config import Settings
+from asr_kd.corpora.audio_identity import audio_sha256
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import Storage, open_storage
@@ -40,6 +43,10 @@ class ShardEntry(Settings):
     file: str = Field(pattern=r"^shard-\d{5,}\.(safetensors|jsonl)$")
     sha256: str
     utterances: int
+    first_id: str = ""
+    """First planned utterance: shards are consecutive stretches of the sorted ids."""
+    audio_sha256: str | None = None
+    """Identity of the planned utterances' audio; None: not stated."""
 
 
 class StoreIndex(Settings):
@@ -116,9 +123,13 @@ class ShardManifest(Generic[Index, Entry]):
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
-        """Whether a shard is there and whole: its bytes are hashed."""
+        """Whether a shard is there, whole (its bytes are hashed) and of the audio that is there now."""
         mark = self._read(shard)
-        done = mark is not None and self.place.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
+        done = (
+            mark is not None
+            and self.place.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
+            and mark.entry.audio_sha256 in (None, audio_sha256(shard.utterances))
+        )
         if mark is not None and done:
             self.marks[shard.index] = mark
         else:
@@ -211,6 +222,24 @@ class ShardManifest(Generic[Index, Entry]):
 def done_shards(folder: Storage | str) -> int:
     """Shards of a store that have a done mark, whoever made them."""
     return sum(name.startswith("shard-") and name.endswith(".json") for name in open_storage(folder).sizes())
+
+
+def of_other_audio(shards: Sequence[ShardEntry], utterances: Sequence[Utterance]) -> list[str]:
+    """Files of the shards whose utterances have other audio now than when the shard was made.
+
+    Args:
+        shards: of a complete store.
+        utterances: all that were planned for it.
+    """
+    firsts = [shard.first_id for shard in shards]
+    members: dict[int, list[Utterance]] = {}
+    for utterance in utterances:
+        members.setdefault(bisect.bisect_right(firsts, utterance.id) - 1, []).append(utterance)
+    return [
+        shard.file
+        for index, shard in enumerate(shards)
+        if shard.audio_sha256 not in (None, audio_sha256(members.get(index, [])))
+    ]
 
 
 def read_shard(storage: Storage, shard: ShardEntry, index: str) -> bytes:

@@ -5,13 +5,14 @@ SHA-256. Opening refuses what does not match, by name.
 """
 
 import bisect
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
 
 from asr_kd.config import Settings
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import SparsePosteriors
@@ -19,7 +20,8 @@ from asr_kd.targets.blocks import BlockCache
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES, Array, Shard
-from asr_kd.targets.shard_manifest import QUARANTINE, ShardEntry, StoreIndex
+from asr_kd.targets.shard_manifest import QUARANTINE, ShardEntry, StoreIndex, of_other_audio
+from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -53,7 +55,6 @@ class PosteriorShardEntry(ShardEntry):
 
     num_bytes: int
     first_id: str
-    """First planned utterance: shards are consecutive stretches of the sorted ids."""
     frames: int
     """Of all variants."""
     entries: int
@@ -294,6 +295,28 @@ class Store:
         damaged = [entry.file for entry in self.info.shards if self.place.sha256(entry.file) != entry.sha256]
         if damaged:
             raise self._damaged(damaged)
+
+    def check_audio(self, utterances: Sequence[Utterance]) -> None:
+        """Refuse targets of other audio than is there now under the same ids.
+
+        Args:
+            utterances: those that were extracted, all of them.
+
+        Raises:
+            TargetsError: their ids, durations or audio have changed since extraction.
+        """
+        if self.info.manifest_sha256 == manifest_sha256(utterances):
+            changed = of_other_audio(self.info.shards, utterances)
+            where = f" (shards {', '.join(changed)})"
+        else:
+            changed, where = [INDEX], " (ids or durations differ)"
+        if changed:
+            raise TargetsError(
+                f"soft targets of other audio than the corpus holds now under the same ids{where}",
+                where=self.folder,
+                expected="the audio that the teacher labelled",
+                remedy="Run the extract stage first (leave --from out); shards of unchanged audio are kept",
+            )
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": {}, "_blocks": BlockCache()}

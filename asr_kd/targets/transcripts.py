@@ -4,7 +4,6 @@ Made by the extraction engine: sharded, resumable, several workers. Filters and 
 change without transcribing again.
 """
 
-import hashlib
 import json
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -14,6 +13,7 @@ from typing import Any, Literal
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
+from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.reading import Reading, read_batches
 from asr_kd.targets.settings import TargetSettings
@@ -110,9 +110,7 @@ def transcribe_manifest(
                 _transcribe(transcriber, item, rows, quarantine)
                 hooks.after(quarantine, item.utterance.duration)
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        digest = hashlib.sha256(content).hexdigest()
-        entry = ShardEntry(file=f"{shard.name}.jsonl", sha256=digest, utterances=len(rows))
-        return MadeShard(content, entry, quarantine)
+        return MadeShard(content, text_entry(shard, content, len(rows)), quarantine)
 
     manifest = ShardManifest(TRANSCRIPTS, storage, info, plan)
     engine = ShardedExtraction(

@@ -174,3 +174,20 @@ def test_prepare_leaves_foreign_manifests_alone(copy):
     foreign.write_text("mine")
     assert copy.command("prepare", "--force").code == 0
     assert foreign.read_text() == "mine"
+
+
+def test_audio_that_was_swapped_under_its_ids_trains_nobody_until_it_is_extracted_again(copy):
+    one, other, *_ = sorted((copy.corpus_root / "synthetic" / "train").rglob("*.flac"))
+    contents = one.read_bytes(), other.read_bytes()
+    longer = "students.student-kd.train.epochs=2"
+    try:
+        one.write_bytes(contents[1])
+        other.write_bytes(contents[0])
+        assert copy.command("prepare").did == ["prepare: skipped"]
+        message = one_line(copy.command("distill", "--only", "student-kd", longer))
+        assert "soft targets of other audio than the corpus holds now" in message
+        assert "Run the extract stage first" in message
+        assert "extract teacher: again" in copy.command("extract").did
+    finally:
+        one.write_bytes(contents[0])
+        other.write_bytes(contents[1])

@@ -57,7 +57,7 @@ def test_without_scores_the_order_stays_and_all_weigh_the_same():
 
 @pytest.fixture
 def folder(tmp_path):
-    content = shard_content([("u1", [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)]), ("u2", [])])
+    content = shard_content({"u1": [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)], "u2": []}, [])
     place = open_storage(tmp_path)
     place.write("shard-00000.jsonl", content)
     info = HypothesesInfo(
