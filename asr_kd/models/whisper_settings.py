@@ -12,7 +12,7 @@ REPOSITORY = "hf:"
 
 
 class WhisperSizes(Settings):
-    """Sizes that the encoder decides."""
+    """What is read of the encoder."""
 
     width: int = Field(ge=8)
     """Width of the layers (D); a multiple of 4 × heads."""
@@ -20,6 +20,8 @@ class WhisperSizes(Settings):
     """Attention heads."""
     feed_forward: int = Field(ge=8)
     """Inner width of the feed-forward parts."""
+    sha256: str = ""
+    """Of its weights and configuration."""
 
 
 class WhisperSettings(Settings):

@@ -45,6 +45,7 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control, TrainingJob
 from asr_kd.training.warm_start import warm_start_sha256
+from asr_kd.training.whisper_start import encoder_hashes, read_sizes
 
 
 def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeacher) -> list[StageTask]:
@@ -87,7 +88,10 @@ def _trained(
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: (
-            training_hashes(context, *further) + _teacher_hashes(context, settings) + warm_start_sha256(settings.train)
+            training_hashes(context, *further)
+            + _teacher_hashes(context, settings)
+            + warm_start_sha256(settings.train)
+            + encoder_hashes(settings.model)
         ),
         run=run,
         results=(folder / "model" / WEIGHTS,),
@@ -143,7 +147,7 @@ def _training_job(
         heard, card = utterances_of_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
         name=name,
-        model=settings.model,
+        model=read_sizes(settings.model, settings.train.init_from),
         train=settings.train,
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,

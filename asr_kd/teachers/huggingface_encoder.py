@@ -7,7 +7,7 @@ Shapes: S samples, T encoder frames, D width.
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ class HuggingfaceEncoder:
         _, place, revision = parse_source(settings.source)
         files = open_encoder_files(local_copy(place), revision)
         self.name, self.sha256, self._extractor, self._config = files.name, files.sha256, files.extractor, files.config
-        self._family = files.config.model_type
-        _check(self._family, files.config, files.extractor, files.name)
-        self.model: nn.Module = files.model.encoder if self._family == WHISPER else files.model
-        self._layers = self.model.layers if self._family == WHISPER else self.model.encoder.layers
+        self.family = files.config.model_type
+        _check(self.family, files.config, files.extractor, files.name)
+        self.model: nn.Module = files.model.encoder if self.family == WHISPER else files.model
+        self._layers = self.model.layers if self.family == WHISPER else self.model.encoder.layers
         self.num_layers, self.width = len(self._layers), int(files.config.hidden_size)
-        geometry = _geometry(self._family, files.config, files.extractor)
+        geometry = _geometry(self.family, files.config, files.extractor)
         self.frame_shift_ms, self.frame_offset_ms = geometry.shift_ms, geometry.offset_ms
         self._grid = geometry.stride_samples
         self._window = self._samples(settings.window_seconds)
@@ -68,7 +68,7 @@ class HuggingfaceEncoder:
     def layer(self, number: int) -> nn.Module:
         """Layer `number`, counted from 1; the last one with the LayerNorm that follows it where there is one."""
         layer: nn.Module = self._layers[number - 1]
-        stack: Any = self.model if self._family == WHISPER else self.model.encoder
+        stack: Any = self.model if self.family == WHISPER else self.model.encoder
         follows = number == self.num_layers and self._last_norm_follows
         return nn.ModuleList([layer, stack.layer_norm]) if follows else layer
 
@@ -93,18 +93,25 @@ class HuggingfaceEncoder:
     @property
     def _last_norm_follows(self) -> bool:
         """Whether the encoder's LayerNorm comes after its layers; in wav2vec 2.0's first form it comes before them."""
-        return self._family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
+        return self.family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
+
+    def inputs(self, waveform: Tensor) -> Mapping[str, Tensor]:
+        """What the repository's feature extractor makes of one waveform [S]; `input_features` [1, 80, T'] of Whisper.
+
+        A spectrum of every 10 ms of it, without padding to 30 s.
+        """
+        options = {"padding": False, "truncation": False} if self.family == WHISPER else {}
+        with torch.autocast("cpu", enabled=False):  # torch's spectrogram would be in bf16, which NumPy does not have
+            given: Mapping[str, Tensor] = self._extractor(
+                waveform.detach().cpu().float().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **options
+            )
+        return given
 
     def _hidden(self, waveform: Tensor) -> list[Tensor]:
         device = next(self.model.parameters()).device
-        options = {"padding": False, "truncation": False} if self._family == WHISPER else {}
-        with torch.autocast("cpu", enabled=False):  # torch's spectrogram would be in bf16, which NumPy does not have
-            inputs = self._extractor(
-                waveform.detach().cpu().float().numpy(), sampling_rate=SAMPLE_RATE, return_tensors="pt", **options
-            )
-        if self._family == WHISPER:
-            return self._whisper(inputs["input_features"].to(device))
-        given = {key: value.to(device) for key, value in inputs.items()}
+        given = {key: value.to(device) for key, value in self.inputs(waveform).items()}
+        if self.family == WHISPER:
+            return self._whisper(given["input_features"])
         outputs = self.model(**given, output_hidden_states=True).hidden_states
         return [output[0] for output in outputs[1:]]
 
@@ -126,7 +133,7 @@ class HuggingfaceEncoder:
         return int(seconds * SAMPLE_RATE) // self._grid * self._grid
 
     def _check_window(self, settings: EncoderSettings) -> None:
-        if self._family != WHISPER:
+        if self.family != WHISPER:
             return
         longest = self._config.max_source_positions * self._grid / SAMPLE_RATE
         if settings.window_seconds > longest:

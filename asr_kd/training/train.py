@@ -24,6 +24,7 @@ from asr_kd.losses import Objective, Shape
 from asr_kd.models.architectures import Model, build_model
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
+from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
 from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
@@ -38,6 +39,7 @@ from asr_kd.training.distiller import Distiller
 from asr_kd.training.selection import Selection, select
 from asr_kd.training.training_context import Control, TrainingContext, TrainingJob
 from asr_kd.training.warm_start import warm_start
+from asr_kd.training.whisper_start import start_from_whisper
 
 NORMALISATION_SAMPLE = 1000
 """Utterances in the sample: more would not change the statistics noticeably."""
@@ -99,6 +101,8 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         pass  # its encoder's features come with it
     elif job.train.init_from is None:
         _set_normalisation(model, usable, job.seed, folder, ranks)
+        if isinstance(model, StreamingWhisper) and not has_checkpoint(folder / "checkpoints"):
+            start_from_whisper(model, usable, job.seed, ranks, progress)
     else:  # the weights include the normalisation of the features
         warm_start(model, job.vocabulary, job.train)
     train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)

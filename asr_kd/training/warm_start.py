@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from asr_kd.errors import CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.models.architectures import Model
 from asr_kd.models.weights import WEIGHTS, LoadedModel, load_model
+from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 
@@ -14,7 +16,7 @@ HEAD = "output."
 """Parameters of the output layer: the only ones that depend on the vocabulary."""
 LAYER = "layers."
 """Parameters of a layer, before its number from 0."""
-FREE = {"size", "dropout", "streaming"}
+FREE = {"size", "dropout", "streaming", "init", "sizes"}
 """Settings of a model that do not change its weights' shapes."""
 
 
@@ -70,8 +72,10 @@ def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> No
     if layers:
         _check_layers(model.settings.num_layers, source, layers)
     free = FREE | {"layers"} if layers else FREE
-    own_settings, other = (each.settings.model_dump(exclude=free) for each in (model, source.model))
-    differing = [name for name in own_settings if own_settings[name] != other[name]]
+    own_settings, other = (_sizes(each, free) for each in (model, source.model))
+    differing = [name for name in own_settings if own_settings[name] != other.get(name)]
+    if own_settings["architecture"] != other["architecture"]:
+        differing = ["architecture"]  # the others have no counterpart
     if differing:
         raise CheckpointError(
             "a model with " + ", ".join(f"{name} {other[name]}" for name in differing),
@@ -79,6 +83,15 @@ def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> No
             where=source.folder,
             remedy="Give the student that shape, or name another model in train.init_from",
         )
+
+
+def _sizes(model: Model, free: set[str]) -> dict[str, Any]:
+    """The settings that the weights' shapes depend on."""
+    settings = model.settings
+    if isinstance(settings, WhisperSettings):
+        read = settings.opened.model_dump(exclude={"sha256"})
+        return {"architecture": "Whisper", **settings.model_dump(exclude=free), **read}
+    return {"architecture": "Conformer", **settings.model_dump(exclude=free)}
 
 
 def _check_layers(count: int, source: LoadedModel, layers: Sequence[int]) -> None:

@@ -1,0 +1,131 @@
+"""A student that begins from a Whisper: its first weights, the feature map, training, resuming, and what is refused."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from asr_kd.errors import CheckpointError, RecipeError, StoppedEarly
+from asr_kd.models.settings import Streaming
+from asr_kd.models.weights import load_model, read_tensors
+from asr_kd.models.whisper_settings import WhisperSettings
+from asr_kd.runtime.recognizer import open_recognizer
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control
+from asr_kd.training.whisper_start import encoder_hashes, fit_feature_map, read_sizes
+from tests.helpers.jobs import Recorder, stop_after, weights_of
+from tests.helpers.tiny_encoders import save_encoder
+from tests.helpers.tiny_models import noise_speech
+
+pytest.importorskip("transformers")
+
+STREAMING = Streaming(chunk_frames=4, left_context_frames=8)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    place = tmp_path_factory.mktemp("encoders") / "whisper"
+    save_encoder("whisper", place)
+    return place
+
+
+@pytest.fixture
+def make_whisper_job(make_job, folder):
+    def make(settings=None, model=None, **changes):
+        given = {"init": str(folder), "layers": (0, 1), "kernel": 5, "streaming": STREAMING, **(model or {})}
+        job = make_job(settings=settings or {}, **changes)
+        return replace(job, model=read_sizes(WhisperSettings(**given), job.train.init_from))
+
+    return make
+
+
+def test_the_sizes_are_the_encoders(folder):
+    found = read_sizes(WhisperSettings(init=f"hf:{folder}", layers=(1,)))
+    assert (found.width, found.heads, found.opened.feed_forward, found.num_layers) == (32, 2, 37, 1)
+    assert len(found.opened.sha256) == 64
+    assert encoder_hashes(found) == encoder_hashes(WhisperSettings(init=str(folder), layers=(0,)))
+
+
+def test_least_squares_finds_an_affine_map_exactly():
+    generator = torch.Generator().manual_seed(0)
+    weight, bias = torch.randn(80, 80, generator=generator), torch.randn(80, generator=generator)
+    frames = [torch.randn(90 + 10 * n, 80, generator=generator) * 3 - 7 for n in range(4)]
+    pairs = [(own, (own @ weight.T + bias)[: len(own) - n]) for n, own in enumerate(frames)]
+    found, offset, explained = fit_feature_map(pairs)
+    torch.testing.assert_close(found, weight, atol=1e-3, rtol=0)
+    torch.testing.assert_close(offset, bias, atol=1e-2, rtol=0)
+    assert explained == pytest.approx(1.0, abs=1e-6)
+
+
+def test_training_begins_from_the_encoder_and_writes_a_model_that_streams(make_whisper_job, folder, tmp_path):
+    recorder = Recorder()
+    job = make_whisper_job({"epochs": 1, "average_best": 1, "learning_rate": 1e-9, "weight_decay": 0.0})
+    model = load_model(train(job, tmp_path, Control(progress=recorder))).model
+    theirs = {name.rpartition("encoder.")[2]: each for name, each in read_tensors(folder / "model.safetensors").items()}
+    torch.testing.assert_close(model.layers[1].expand.weight, theirs["layers.1.fc1.weight"], atol=1e-6, rtol=0)
+    torch.testing.assert_close(model.norm.bias, theirs["layer_norm.bias"], atol=1e-6, rtol=0)
+    assert any("the feature map explains" in line for line in recorder.lines)
+    recognizer = open_recognizer(tmp_path / "model")
+    stream = recognizer.stream()
+    stream.feed(noise_speech(2.0))
+    stream.final()
+    assert stream.tokens == recognizer.hypotheses([noise_speech(2.0)])[0][0].tokens
+
+
+def test_a_resumed_run_is_the_uninterrupted_one(make_whisper_job, tmp_path):
+    job = make_whisper_job()
+    train(job, tmp_path / "whole", Control())
+    with pytest.raises(StoppedEarly):
+        train(job, tmp_path / "cut", Control(should_stop=stop_after(7)))
+    train(job, tmp_path / "cut", Control(progress=Recorder()))
+    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+
+
+def test_a_later_stage_goes_on_from_a_model_folder_without_the_encoder(make_whisper_job, tmp_path):
+    first = make_whisper_job({"epochs": 1, "average_best": 1})
+    train(first, tmp_path / "first", Control())
+    settings = {"epochs": 1, "average_best": 1, "init_from": tmp_path / "first" / "model", "learning_rate": 1e-9}
+    second = make_whisper_job({**settings, "weight_decay": 0.0}, {"init": "hf:not/there"})
+    train(second, tmp_path / "second", Control())
+    before, after = (load_model(tmp_path / name / "model").model for name in ("first", "second"))
+    for name, weight in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], weight, atol=1e-5, rtol=0)
+    with pytest.raises(CheckpointError, match="kernel 5"):
+        train(make_whisper_job(settings, {"kernel": 7}), tmp_path / "third", Control())
+
+
+def test_a_conformer_does_not_go_on_from_a_whisper(make_whisper_job, make_job, tmp_path):
+    folder = train(make_whisper_job({"epochs": 1, "average_best": 1}), tmp_path / "first", Control())
+    with pytest.raises(CheckpointError, match="architecture Whisper"):
+        train(make_job(settings={"init_from": folder}), tmp_path / "second", Control())
+
+
+def test_what_cannot_be_begun_from_is_refused(folder, tmp_path):
+    with pytest.raises(CheckpointError, match="does not exist"):
+        read_sizes(WhisperSettings(init=str(tmp_path / "no" / "such" / "folder"), layers=(0,)))
+    with pytest.raises(RecipeError, match=r"layer 2.*from 0 to 1"):
+        read_sizes(WhisperSettings(init=str(folder), layers=(0, 2)))
+    save_encoder("wav2vec2-base", tmp_path / "wav2vec2")
+    with pytest.raises(RecipeError, match=r"'wav2vec2' model.*expected a Whisper"):
+        read_sizes(WhisperSettings(init=str(tmp_path / "wav2vec2"), layers=(0,)))
+    save_encoder("whisper", tmp_path / "large", num_mel_bins=128)
+    with pytest.raises(RecipeError, match="128 mel bins"):
+        read_sizes(WhisperSettings(init=str(tmp_path / "large"), layers=(0,)))
+
+
+def test_a_pickle_is_refused(folder, tmp_path):
+    place = tmp_path / "pickled"
+    save_encoder("whisper", place)
+    (place / "model.safetensors").rename(place / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="safetensors"):
+        read_sizes(WhisperSettings(init=str(place), layers=(0,)))
+
+
+@pytest.mark.skipif("ASR_KD_MODELS" not in os.environ, reason="needs public models through ASR_KD_MODELS")
+def test_the_real_tiny_whisper():
+    if not (Path(os.environ["ASR_KD_MODELS"]) / "whisper-tiny.en").is_dir():
+        pytest.skip("whisper-tiny.en is not in ASR_KD_MODELS")
+    found = read_sizes(WhisperSettings(init="hf:openai/whisper-tiny.en", layers=(0, 1, 2, 3)))
+    assert (found.width, found.heads, found.opened.feed_forward) == (384, 6, 1536)
