@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all, are never written over foreign files, and have hashes.
+"""Files and folders that appear complete or not at all, never replace files of others, and have hashes.
 
 Results are written to a temporary neighbour, flushed to the disk, and renamed. A folder that users may name, or put
 files into, lists the files written there in `WRITTEN`; other files in it are not replaced or deleted. JSON carries the
@@ -52,11 +52,11 @@ def atomic_folder(folder: Path, guard: bool = False) -> Iterator[Path]:
         guard: refuse to replace a folder with files that are not listed in its `WRITTEN`, and write that list.
 
     Raises:
-        AsrKdError: `folder` holds foreign files, the disk is full or the folder cannot be written; an existing
+        AsrKdError: `folder` holds other files, the disk is full or the folder cannot be written; an existing
             `folder` is then untouched.
     """
     if guard:
-        refuse_foreign_files(folder)
+        refuse_other_files(folder)
     _make_parent(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     replaced = folder.with_name(f".{folder.name}.{os.getpid()}.replaced")
@@ -93,7 +93,7 @@ def written_files(folder: Path) -> set[str]:
         raise AsrKdError(f"cannot be read ({error})", where=folder / WRITTEN, expected="a list of files") from error
 
 
-def refuse_foreign_files(folder: Path) -> None:
+def refuse_other_files(folder: Path) -> None:
     """Check that a folder can be replaced as a whole.
 
     Raises:
@@ -106,18 +106,18 @@ def refuse_foreign_files(folder: Path) -> None:
     found = {
         path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir() or path.is_symlink()
     }
-    foreign = sorted(found - written_files(folder) - {WRITTEN})
-    if foreign:
+    others = sorted(found - written_files(folder) - {WRITTEN})
+    if others:
         raise AsrKdError(
-            f"holds files that asr-kd did not write there: {', '.join(foreign[:3])}{', …' * (len(foreign) > 3)}",
+            f"holds files that asr-kd did not write there: {', '.join(others[:3])}{', …' * (len(others) > 3)}",
             where=folder,
             expected="a new or empty folder, or one that the same command wrote",
             remedy="Choose another folder, or move these files elsewhere",
         )
 
 
-def claim_files(folder: Path, names: Iterable[str]) -> None:
-    """Check that files may be written into a folder that can hold foreign files, and list them in its `WRITTEN`.
+def register_files(folder: Path, names: Iterable[str]) -> None:
+    """Check that files may be written into a folder that can hold other files, and list them in its `WRITTEN`.
 
     Raises:
         AsrKdError: one of the files exists and asr-kd did not write it, or the list cannot be written.

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from asr_kd.models.attention import attention_mask
-from asr_kd.models.dropout import Dropout
+from asr_kd.models.layers import Dropout, attention_mask
 
 BATCH, HEADS, FRAMES, HEAD_WIDTH, INNER = 8, 4, 100, 36, 576
 
 
 def plain(query: Tensor, key: Tensor, value: Tensor, allowed: Tensor) -> Tensor:
-    """What `models/attention.py` does on a CPU."""
+    """What `models/layers.py` does on a CPU."""
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + attention_mask(allowed)
     return scores.softmax(-1).to(value.dtype) @ value
 

@@ -14,8 +14,8 @@ from asr_kd.files import (
     WRITTEN,
     atomic_folder,
     atomic_path,
-    claim_files,
     read_json,
+    register_files,
     sha256_of,
     sha256_of_file,
     write_json,
@@ -105,10 +105,10 @@ def test_a_folder_without_a_list_or_a_file_in_its_place_is_refused(tmp_path):
 def test_a_claimed_file_may_be_written_again_and_a_foreign_one_may_not(tmp_path):
     (tmp_path / "notes.md").write_text("mine")
     for _ in range(2):
-        claim_files(tmp_path, ["table.md"])
+        register_files(tmp_path, ["table.md"])
         write_text(tmp_path / "table.md", "ours")
     with pytest.raises(AsrKdError, match=r"notes\.md: exists, and asr-kd did not write it"):
-        claim_files(tmp_path, ["table.md", "notes.md"])
+        register_files(tmp_path, ["table.md", "notes.md"])
     assert (tmp_path / WRITTEN).read_text() == "table.md\n"
 
 

@@ -47,7 +47,7 @@ ONE_HOME = {
     "num2words": "text/verbalize.py",
     "faster_whisper": "teachers/whisper_transcriber.py",
     "websockets": "serve/server.py",
-    "prometheus_client": "serve/metrics.py",
+    "prometheus_client": "serve/http_responses.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""

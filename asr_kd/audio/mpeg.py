@@ -28,7 +28,7 @@ class MpegDamage(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Frame:
+class _FrameHeader:
     size: int  # bytes
     samples: int
     side_info: int  # bytes between the header and a Xing header
@@ -36,7 +36,7 @@ class _Frame:
 
     @staticmethod
     @functools.lru_cache(maxsize=256)
-    def parse(header: bytes) -> "_Frame | None":
+    def parse(header: bytes) -> "_FrameHeader | None":
         """The frame of a header of 4 bytes; None where there is no header, or one of free format."""
         if len(header) < 4 or header[0] != 0xFF or header[1] & 0xE0 != 0xE0:
             return None
@@ -50,7 +50,7 @@ class _Frame:
         size = 4 * (12 * bit_rate // rate + padding) if layer == 1 else samples // 8 * bit_rate // rate + padding
         mono = header[3] >> 6 == 3
         side_info = (17 if mono else 32) if mpeg1 else (9 if mono else 17)
-        return _Frame(size, samples, side_info, bytes([header[1] & 0xFE, header[2] & 0x0C]))
+        return _FrameHeader(size, samples, side_info, bytes([header[1] & 0xFE, header[2] & 0x0C]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ def read_mpeg_frames(path: Path) -> MpegFrames | None:
     """
     data = path.read_bytes()
     offset = position = _after_tags(data)
-    first = _Frame.parse(data[position : position + 4])
+    first = _FrameHeader.parse(data[position : position + 4])
     if first is None and data[position : position + 1] == b"\xff" and data[position + 2] >> 4 == 0:
         return None
     if first is None:
@@ -83,7 +83,7 @@ def read_mpeg_frames(path: Path) -> MpegFrames | None:
     promised = _xing_frames(data, position, first)
     count = 0
     while position < len(data):
-        frame = _Frame.parse(data[position : position + 4])
+        frame = _FrameHeader.parse(data[position : position + 4])
         if frame is None or frame.stream != first.stream:
             if data.startswith(_TRAILING_TAGS, position) or not data[position:].strip(b"\0"):
                 break
@@ -114,7 +114,7 @@ def _after_tags(data: bytes) -> int:
     return position
 
 
-def _xing_frames(data: bytes, position: int, frame: _Frame) -> int | None:
+def _xing_frames(data: bytes, position: int, frame: _FrameHeader) -> int | None:
     """Number of frames that a Xing header states; None without one."""
     place = position + 4 + frame.side_info
     if data[place : place + 4] not in _XING or not data[place + 7 : place + 8] or not data[place + 7] & 1:
@@ -126,7 +126,7 @@ def _xing_frame(header: bytes, count: int) -> bytes:
     """A frame with a Xing header that states `count` frames."""
     for rate_index in range(1, 15):  # the smallest frame that the header fits into
         changed = bytes([header[0], header[1] | 1, rate_index << 4 | header[2] & 0x0C, header[3]])
-        frame = _Frame.parse(changed)
+        frame = _FrameHeader.parse(changed)
         if frame is not None and frame.size >= 4 + frame.side_info + 12:
             tag = b"Xing" + (1).to_bytes(4, "big") + count.to_bytes(4, "big")
             return (changed + bytes(frame.side_info) + tag).ljust(frame.size, b"\0")

@@ -1,40 +1,24 @@
 """The command line. Each module registers its commands, in the order of `--help`; `main` is the entry point."""
 
-from asr_kd.cli import stages  # isort: split
-
-from asr_kd.cli import (
-    compare,
-    data,
-    download,
-    export,
-    hypotheses,
-    lm,
-    manifests,
-    pseudo_label,
-    recipes,
-    score,
-    serve,
-    sweep,
-    targets,
+from asr_kd.cli import (  # isort: skip
+    stage_commands,
+    corpus_commands,
+    target_commands,
+    lm_commands,
+    model_commands,
+    score_commands,
+    recipe_commands,
 )
-from asr_kd.cli.app import app
-from asr_kd.cli.entry import main
+from asr_kd.cli.app import app, main
 
 __all__ = [
     "app",
-    "compare",
-    "data",
-    "download",
-    "export",
-    "hypotheses",
-    "lm",
+    "corpus_commands",
+    "lm_commands",
     "main",
-    "manifests",
-    "pseudo_label",
-    "recipes",
-    "score",
-    "serve",
-    "stages",
-    "sweep",
-    "targets",
+    "model_commands",
+    "recipe_commands",
+    "score_commands",
+    "stage_commands",
+    "target_commands",
 ]

@@ -9,7 +9,7 @@ from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manif
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import CorpusError
-from asr_kd.files import claim_files, read_json, sha256_of_file, write_json, written_files
+from asr_kd.files import read_json, register_files, sha256_of_file, write_json, written_files
 
 FORMAT = 2
 """Version of corpus.json; another one is refused."""
@@ -70,7 +70,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str]
     sets = {"train": corpus.train, **corpus.sets, **extra}
     manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
     earlier = {folder / name for name in written_files(folder) if name.endswith(".jsonl")}
-    claim_files(folder, [*(path.name for path in manifests), "corpus.json"])
+    register_files(folder, [*(path.name for path in manifests), "corpus.json"])
     for path, members in manifests.items():
         write_manifest(path, members)
     for stale in earlier - manifests.keys():  # sets of an earlier prepare, such as another fold
@@ -94,7 +94,7 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
     """Read the files of `write_prepared`.
 
     Raises:
-        CorpusError: nothing was prepared, of another version, or or a file is missing, changed or malformed.
+        CorpusError: nothing was prepared, of another version, or a file is missing, changed or malformed.
     """
     path = manifests_folder(work_dir) / "corpus.json"
 

@@ -67,7 +67,7 @@ class Grammar:
                 raise CorpusError(
                     f"the grammar gave only {len(chosen)} new sentences",
                     expected=f"{count} distinct sentences",
-                    remedy="Ask for fewer synthetic utterances, or extend the grammar",
+                    remedy="Use fewer synthetic utterances, or extend the grammar",
                 )
             taken.add(new)
             chosen.append(new)

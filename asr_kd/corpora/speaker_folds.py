@@ -57,7 +57,7 @@ def fold_of_utterances(
         raise CorpusError(
             f"{len(seconds)} training speakers cannot be cut into {count} folds",
             expected=f"at least {count} speakers: each teacher labels speakers that it was not trained on",
-            remedy="Ask for fewer folds, or state the speakers in the manifest",
+            remedy="Use fewer folds, or state the speakers in the manifest",
         )
     # In whole minutes, so that many speakers have equal sizes and the seed matters.
     folds = balanced_folds({name: max(1, math.ceil(total / 60)) for name, total in seconds.items()}, count, seed)

@@ -195,7 +195,7 @@ def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
     if not read:
         if not info.num_samples:
             yield row("zero length", "holds no samples")
-    elif start is None or not wrong_duration:  # decoding also tells an empty file from one cut off near its start
+    elif start is None or not wrong_duration:  # decoding also finds whether a file is empty or cut off near its start
         try:
             duration = None if start is None else utterance.duration
             read_audio(utterance.audio, channels="first", start=start, duration=duration)

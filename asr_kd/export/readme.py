@@ -68,7 +68,7 @@ SHORT_PROGRAM = (
 )
 
 
-class Example(Template):
+class ScriptTemplate(Template):
     """A file with places marked ``@{name}``, which neither shells nor Python use."""
 
     delimiter = "@"
@@ -100,7 +100,7 @@ def write_examples(folder: Path, numbers: dict[str, str]) -> None:
     (folder / FOLDER).mkdir(exist_ok=True)
     assets = files("asr_kd.export") / "assets"
     for name in EXAMPLES:
-        text = Example((assets / f"{name}.in").read_text(encoding="utf-8")).substitute(numbers)
+        text = ScriptTemplate((assets / f"{name}.in").read_text(encoding="utf-8")).substitute(numbers)
         (folder / FOLDER / name).write_text(text, encoding="utf-8")
 
 

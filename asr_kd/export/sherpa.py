@@ -12,9 +12,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from asr_kd.models.acoustic_model import ModelLayer
+from asr_kd.models.acoustic_model import ModelLayer, StreamState
 from asr_kd.models.architectures import Model
-from asr_kd.models.state import StreamState
 from asr_kd.runtime.backend import mask_tokens
 
 CACHES_PER_LAYER = 6

@@ -1,7 +1,7 @@
 """Run the real sherpa-onnx client on a bundle's files, in its own process.
 
 The client ends its whole process on some damage, so it never runs in ours. Only this file imports sherpa_onnx. As a
-script it reads a request (JSON) on stdin and writes the answer on the last line of stdout.
+script it reads a request (JSON) on stdin and writes the result on the last line of stdout.
 """
 
 import importlib.util
@@ -30,7 +30,7 @@ class ClientResult(NamedTuple):
 
 
 class ClientFailure(Exception):
-    """The client's process ended without an answer."""
+    """The client's process ended without a result."""
 
 
 def client_is_installed() -> bool:
@@ -80,7 +80,7 @@ def run_client(
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise ClientFailure(f"no answer after {error.timeout:.0f} s") from error
+            raise ClientFailure(f"no result after {error.timeout:.0f} s") from error
     if done.returncode != 0:
         raise ClientFailure(f"exit status {done.returncode}: {' '.join(done.stderr.split())[-400:]}")
     return [ClientResult(*item) for item in json.loads(done.stdout.splitlines()[-1])]

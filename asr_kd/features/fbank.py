@@ -2,7 +2,7 @@
 
 16 kHz mono in [-1, 1]; 80 mel bins, 20–7,600 Hz; 25 ms Povey windows every 10 ms; pre-emphasis 0.97, DC
 removed, no dither, frames centred (`snip_edges` false), natural log of the power, no normalisation.
-Knows nothing of models; mean and variance belong to the model that needs them.
+Mean and variance are part of the model.
 """
 
 import math
@@ -105,7 +105,7 @@ def _native(waveform: Tensor) -> Tensor:
 class StreamingFbank:
     """The same features, as samples arrive.
 
-    A frame can be had once its whole window is there, so streamed frames equal those of the whole waveform. They are
+    A frame is ready when its whole window is there, so streamed frames equal those of the whole waveform. They are
     computed in blocks of one size, which lie at the same frames however the samples come: the same bits for every cut.
     Not by the client's own computer: that takes 5 times as long, and is farther from the same sums in double precision.
 
@@ -116,25 +116,25 @@ class StreamingFbank:
     def __init__(self) -> None:
         self._packets: list[np.ndarray] = []
         self._samples = np.zeros(0, dtype=np.float32)  # of which `_start` have gone before
-        self._start = self._heard_samples = self._taken = 0
+        self._start = self._num_samples = self._taken = 0
         self._ended = False
         self.ready = 0
 
     def samples_until(self, frames: int) -> int:
         """Samples that are missing before so many more frames, at least one, can be taken."""
-        return _window_end(self._taken + frames - 1) - self._heard_samples
+        return _window_end(self._taken + frames - 1) - self._num_samples
 
     def queue(self, samples: Tensor) -> None:
         """Take samples [S], float32. They are copied."""
         self._packets.append(samples.numpy().copy())
-        self._heard_samples += len(samples)
-        complete = (self._heard_samples - _window_end(0)) // FRAME_SHIFT_SAMPLES + 1
+        self._num_samples += len(samples)
+        complete = (self._num_samples - _window_end(0)) // FRAME_SHIFT_SAMPLES + 1
         self.ready = max(complete - self._taken, 0)
 
     def end(self) -> None:
-        """Say that no more samples come: the windows of the last frames are filled up by reflection."""
+        """End the stream: the windows of the last frames are filled up by reflection."""
         self._ended = True
-        self.ready = num_frames(self._heard_samples) - self._taken
+        self.ready = num_frames(self._num_samples) - self._taken
 
     def take(self, frames: int) -> np.ndarray:
         """The next frames, [T, 80] float32; at most as many as are `ready`."""
@@ -148,7 +148,7 @@ class StreamingFbank:
             found.append(self._compute(block, upto))
             self._taken = upto
         self.ready -= frames
-        # Samples before the next window are never asked for again: hours of audio in constant memory.
+        # Samples before the next window are dropped: hours of audio in constant memory.
         past = max(_window_start(self._taken) - self._start, 0)
         self._samples, self._start = self._samples[past:], self._start + past
         if len(found) == 1:
@@ -161,24 +161,24 @@ class StreamingFbank:
         return torch.from_numpy(self.take(self.ready))
 
     def finish(self) -> Tensor:
-        """Say that no more samples come; return the last frames, [T, 80]. `accept` must not be called again."""
+        """End the stream and return the last frames, [T, 80]. `accept` must not be called again."""
         self.end()
         return torch.from_numpy(self.take(self.ready))
 
     def _compute(self, block: int, upto: int) -> np.ndarray:
         """Frames from the next one up to `upto`, in their places of the block that begins at frame `block`."""
         first, end = _window_start(self._taken), _window_end(upto - 1)
-        heard = np.zeros(_window_end(BLOCK_FRAMES - 1) - _window_start(0), dtype=np.float32)
+        covered = np.zeros(_window_end(BLOCK_FRAMES - 1) - _window_start(0), dtype=np.float32)
         place = first - _window_start(block)
-        heard[place : place + end - first] = self._between(first, end)
-        return _block_fbank(heard)[self._taken - block : upto - block]
+        covered[place : place + end - first] = self._between(first, end)
+        return _block_fbank(covered)[self._taken - block : upto - block]
 
     def _between(self, first: int, end: int) -> np.ndarray:
         """Samples by their numbers; before the first and after the last one they are reflected, as in Kaldi."""
-        if first >= 0 and end <= self._heard_samples:
+        if first >= 0 and end <= self._num_samples:
             return self._samples[first - self._start : end - self._start]
-        numbers = np.arange(first, end) % (2 * self._heard_samples)
-        return self._samples[np.minimum(numbers, 2 * self._heard_samples - 1 - numbers) - self._start]
+        numbers = np.arange(first, end) % (2 * self._num_samples)
+        return self._samples[np.minimum(numbers, 2 * self._num_samples - 1 - numbers) - self._start]
 
 
 def _window_start(frame: int) -> int:

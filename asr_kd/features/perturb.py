@@ -1,8 +1,8 @@
-"""Waveforms as they are heard elsewhere: in noise, in a room, over a telephone, through a codec, louder or softer.
+"""Augmentation of waveforms: noise, rooms, telephone band, codecs and level.
 
-For robustness rows and for training alike. Every function keeps the number of samples and the time of every sound
+Used for training and for robustness tests. Every function keeps the number of samples and the time of every sound
 (to a millisecond), so transcripts, alignments and soft targets still fit; a change of speed, which does not, stands
-in `augment`. All draw from a generator that the caller seeds. Knows nothing of manifests or models.
+in `augment`. All draw from a generator that the caller seeds.
 
 Shapes: S samples of 16 kHz mono, float32 in [-1, 1].
 """

@@ -1,7 +1,6 @@
-"""What may happen to a training utterance's sound: a room, noise, a telephone, another level, each drawn at random.
+"""Random augmentation of training waveforms: a room, noise, a telephone, another level.
 
-Nothing of it moves a sound in time, so transcripts, alignments and a teacher's soft targets of the clean audio at the
-same speed still fit. Knows waveforms; which utterances are disturbed, and by which draw, is the training plan's to say.
+It keeps time, so transcripts, alignments and a teacher's soft targets of the clean audio at the same speed still fit.
 
 Shapes: S samples.
 """
@@ -34,7 +33,7 @@ Voices = Callable[[torch.Generator], Sequence[Tensor]]
 
 
 class Sound(Settings):
-    """Noise, rooms, telephones and levels: what may happen to a waveform."""
+    """Noise, rooms, telephones and levels of a waveform."""
 
     allowed_db: ClassVar[tuple[float, float]] = (-20.0, 60.0)
 
@@ -42,11 +41,11 @@ class Sound(Settings):
     """How far their energy is above that of noise, in decibels, from the least to the most. Half of them get pink
     noise, half the babble of three other training utterances; null: no noise."""
     room_share: float = Field(0.25, ge=0, le=1)
-    """Share of them that sound in a room of 0.15 to 0.6 s RT60."""
+    """Share of them in a room of 0.15 to 0.6 s RT60."""
     telephone_share: float = Field(0.1, ge=0, le=1)
-    """Share of them that come over a telephone: 300 to 3,400 Hz, 8 kHz, mu-law."""
+    """Share of them over a telephone: 300 to 3,400 Hz, 8 kHz, mu-law."""
     gain_db: float = Field(6.0, ge=0, le=60)
-    """They are louder or softer by at most this."""
+    """Largest change of level."""
 
     @field_validator("snr_db")
     @classmethod
@@ -61,11 +60,11 @@ class Perturbation(Sound):
     """Noise, rooms, telephones and levels in training. Soft targets from the store stay those of the clean audio."""
 
     share: float = Field(0.5, gt=0, le=1)
-    """Share of the utterances that anything happens to, drawn anew each epoch; their features are never cached."""
+    """Share of the utterances that are augmented, drawn each epoch; their features are not cached."""
 
 
 def augment_waveform(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
-    """A waveform [S] as it may be heard elsewhere, as long as before.
+    """Augment a waveform [S]; its length does not change.
 
     Args:
         settings: how often and how much.

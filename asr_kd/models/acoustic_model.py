@@ -1,11 +1,10 @@
-"""What all acoustic models share: features in, CTC log-probabilities out, whole utterances or chunks on caches.
+"""Base of the acoustic models: features in, CTC log-probabilities out, whole utterances or chunks on caches.
 
 With full context a model may be a teacher; with chunks the same layers run masked over whole utterances (training,
 evaluation) or chunk by chunk on explicit caches (streaming, export), to the same result.
 
 Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder frames of 40 ms, D width, C chunk
-frames, L left-context frames, K convolution kernel, V vocabulary.
-"""
+frames, L left-context frames, K convolution kernel, V vocabulary."""
 
 from collections.abc import Collection, Mapping
 from typing import NamedTuple, Protocol, cast
@@ -14,10 +13,23 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.attention import Table, attention_mask
+from asr_kd.models.layers import Table, attention_mask
 from asr_kd.models.settings import Context, Streaming
-from asr_kd.models.state import StreamState
 from asr_kd.models.subsampling import output_lens
+
+
+class StreamState(NamedTuple):
+    """Caches of a batch of streams; every stream may stand at its own position."""
+
+    keys: list[Tensor]
+    """Per layer: the last L projected keys, [L, N, D], oldest first; rotated only when used."""
+    values: list[Tensor]
+    """Per layer: the last L projected values, [L, N, D], oldest first."""
+    convs: list[Tensor]
+    """Per layer: the last K − 1 inputs of the depthwise convolution, [N, D, K − 1], oldest first."""
+    processed: Tensor
+    """Encoder frames each stream has been through, [N] int64; distinguishes history from zeros."""
+
 
 FULL_CONTEXT = Context(1 << 20, 1 << 20)
 """Attention over the whole utterance: one chunk that holds any."""
@@ -26,10 +38,10 @@ FULL_CONTEXT = Context(1 << 20, 1 << 20)
 class EncoderOutput(NamedTuple):
     """Results of a forward pass."""
 
-    log_probs: Tensor  # [B, T', V] float32; rows past an utterance's length mean nothing
+    log_probs: Tensor  # [B, T', V] float32; rows past an utterance's length are undefined
     lens: Tensor  # [B] int64, encoder frames
-    inner: tuple[Tensor, ...] = ()  # [B, T', V] each: the head on the inner layers asked for
-    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T', D]: those asked for
+    inner: tuple[Tensor, ...] = ()  # [B, T', V] each: the head on the requested inner layers
+    layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T', D]: the requested ones
 
 
 class ModelShape(Protocol):
@@ -102,7 +114,7 @@ class AcousticModel(nn.Module):
     ) -> EncoderOutput:
         """Whole utterances: features [B, T, F] with lengths [B] int64, which may stay on the host.
 
-        `context` None means what the settings say: full context, or the default chunk of a streaming model; with
+        `context` None is full context, or the default chunk of a streaming model; with
         `FULL_CONTEXT` the attention of a streaming model sees everything too (its convolutions stay causal).
         `inner_layers` counts from 1; each also goes through the head. The outputs of `wanted_layers` are returned.
         """

@@ -1,4 +1,4 @@
-"""The acoustic models by their settings: which class a description builds."""
+"""Architectures of acoustic models: settings, and the class that each builds."""
 
 from typing import Annotated, Any
 
@@ -21,7 +21,7 @@ ModelSettings = Annotated[
     Annotated[ConformerSettings, Tag(ConformerSettings.tag)] | Annotated[WhisperSettings, Tag(WhisperSettings.tag)],
     Discriminator(_architecture),
 ]
-"""Settings of a model, told apart by whether it has an `init`."""
+"""Settings of a model: of a Whisper with an `init`, else of a Conformer."""
 
 Model = Conformer | StreamingWhisper
 

@@ -26,12 +26,12 @@ DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model ready for use, in evaluation mode, and what its folder says about it."""
+    """A model ready for use, in evaluation mode, and the description in its folder."""
 
     model: Model
     vocabulary: Vocabulary
     card: dict[str, Any]
-    """Whatever training wrote down: recipe, epochs, dev WER, versions."""
+    """Facts of the training: recipe, epochs, dev WER, versions."""
     sha256: str
     """Of the weights: the model's identity for soft targets and bundles."""
     folder: Path
@@ -76,7 +76,7 @@ def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
     if sha256 != description.get("weights_sha256"):
         raise CheckpointError(
             f"the weights' SHA-256 is {sha256[:12]}…",
-            expected=f"{str(description.get('weights_sha256'))[:12]}… as {DESCRIPTION} says",
+            expected=f"{str(description.get('weights_sha256'))[:12]}… as in {DESCRIPTION}",
             where=weights_path,
             remedy="The file is damaged or was replaced; copy it again or train again",
         )

@@ -17,8 +17,7 @@ from torch.nn import functional as F
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import AcousticModel, ModelLayer
-from asr_kd.models.attention import RelativeSelfAttention, Table
-from asr_kd.models.dropout import Dropout
+from asr_kd.models.layers import Dropout, RelativeSelfAttention, Table
 from asr_kd.models.whisper_settings import WhisperSettings
 
 PERIOD = 1500

@@ -21,7 +21,7 @@ from asr_kd.text.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class _Target:
-    """What is checked, and against what."""
+    """Utterances to check, with vocabulary and normalizer."""
 
     utterances: Sequence[Utterance]
     vocabulary: Vocabulary | None = None

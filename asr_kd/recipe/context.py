@@ -1,4 +1,4 @@
-"""What every stage of a run shares: the recipe, where it runs, who is told, and when to stop."""
+"""The context of a run: recipe, device, processes, progress, and when to stop."""
 
 import signal
 import time
@@ -14,7 +14,7 @@ import yaml
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import provenance
-from asr_kd.files import claim_files, write_json, write_text
+from asr_kd.files import register_files, write_json, write_text
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.sharding import Share
@@ -22,7 +22,7 @@ from asr_kd.targets.sharding import Share
 
 @dataclass(frozen=True)
 class Stop:
-    """Why to stop, and whether within seconds: a signal comes shortly before the end, a time limit is our own."""
+    """Why to stop, and whether within seconds: a signal comes shortly before the process is killed."""
 
     reason: str
     urgent: bool
@@ -30,7 +30,7 @@ class Stop:
 
 @dataclass
 class RunContext:
-    """A run under way."""
+    """Context of a run, passed to all stages."""
 
     recipe: Recipe
     progress: Progress = SILENT
@@ -38,28 +38,28 @@ class RunContext:
     should_stop: Callable[[], Stop | None] = lambda: None
     command: str = ""
     ranks: Ranks = ALONE
-    share: Share | None = None  # of extraction, where its tasks do not talk; None: all of it
+    share: Share | None = None  # of extraction, in independent processes; None: all of it
 
     @property
     def work_dir(self) -> Path:
-        """Everything of the run lives here."""
+        """Folder that holds everything the run writes."""
         return self.recipe.work_dir
 
     def stop_reason(self) -> str | None:
-        """Why to stop at the next good place, or None."""
+        """Why to stop at the next checkpoint, or None."""
         stop = self.should_stop()
         return stop.reason if stop is not None else None
 
     def folder(self, *parts: str) -> Path:
-        """A folder of the run."""
+        """Path of a folder in the work_dir."""
         return self.work_dir.joinpath(*parts)
 
 
 def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
-    """`auto` takes a GPU when there is one: of several processes on a machine, each takes its own.
+    """Return the device of this process; `auto` takes a GPU when there is one, one for each local process.
 
     Raises:
-        RecipeError: a GPU that is not there, or one GPU for several processes.
+        RecipeError: a GPU that does not exist, or one GPU for several processes.
     """
     gpus = torch.cuda.device_count()
     device = torch.device("cuda" if gpus else "cpu") if wanted == "auto" else torch.device(wanted)
@@ -71,7 +71,7 @@ def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
         device = torch.device("cuda", ranks.local_rank)
     if device.type == "cuda" and (device.index or 0) >= gpus:
         raise RecipeError(
-            f"{device} is not here: PyTorch finds {gpus} GPUs",
+            f"there is no {device}: PyTorch finds {gpus} GPUs",
             where="device",
             expected="auto, cpu or one of them, and no more processes on a machine than it has GPUs",
         )
@@ -80,23 +80,22 @@ def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
 
 @contextmanager
 def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callable[[], Stop | None]]:
-    """A function that says whether to stop: the time is up, or SIGTERM came (Slurm asks for the node back).
+    """Yield a function that returns a `Stop` when the time is up or SIGTERM came, which Slurm sends before the end.
 
-    A second SIGTERM ends the process at once, unless it is `patient` to its end: torchrun's processes get the signal
-    from Slurm and from torchrun, also while they leave, and torchrun has its own way (SIGKILL after 30 s) with those
-    that take too long.
+    A second SIGTERM ends the process at once unless it is `patient`: torchrun's processes get the signal from Slurm and
+    from torchrun, also while they exit, and torchrun kills those that take longer than 30 s.
     """
     deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
-    asked: list[str] = []
+    received: list[str] = []
 
     def on_signal(number: int, frame: Any) -> None:
-        asked.append(signal.Signals(number).name)
+        received.append(signal.Signals(number).name)
         if not patient:
-            signal.signal(number, before)  # who asks twice does not want to wait
+            signal.signal(number, before)  # a second signal ends the process at once
 
     def stop() -> Stop | None:
-        if asked:
-            return Stop(asked[0], urgent=True)
+        if received:
+            return Stop(received[0], urgent=True)
         if deadline is not None and time.monotonic() >= deadline:
             return Stop(f"--max-minutes {max_minutes:g} are over", urgent=False)
         return None
@@ -116,7 +115,7 @@ def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callab
 def write_provenance(context: RunContext) -> None:
     """Write the resolved recipe and what ran it beside the results."""
     plain = context.recipe.model_dump(mode="json", exclude={"extras"})
-    claim_files(context.work_dir, ["recipe.resolved.yaml", "run.json"])
+    register_files(context.work_dir, ["recipe.resolved.yaml", "run.json"])
     write_text(context.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
     write_json(
         context.folder("run.json"),

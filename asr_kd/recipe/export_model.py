@@ -1,4 +1,4 @@
-"""One trained model to bundles, without its recipe: what a recipe would say is found beside the model, or given."""
+"""Export of one trained model without its recipe: names, rates and held-out speech come from its run, or are given."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -32,11 +32,11 @@ def export_model(
 
     Args:
         folder: of the model, or the student's that holds it.
-        out: where the bundle goes, or the bundles' folders; None: RUN/export/NAME of the model's run.
+        out: folder of the bundle, or of the bundles' folders; None: RUN/export/NAME of the model's run.
         settings: how to export.
         contexts: chunks and left contexts; none: the model's own.
         speech: manifests of held-out utterances; none: all sets of the model's run but its training set.
-        progress: told how far it is.
+        progress: receives the progress.
 
     Returns:
         What was written, by folder.
@@ -50,7 +50,7 @@ def export_model(
     destination = out or (run / "export" / name if run is not None else None)
     if destination is None:
         raise BundleError(
-            "does not lie in a run", where=folder, expected="RUN/students/NAME/model", remedy="Say where to with --out"
+            "is not in a run", where=folder, expected="RUN/students/NAME/model", remedy="Name a folder with --out"
         )
     held_out = _held_out(folder, run, speech)
     waveforms = [read_utterance(utterance) for utterance in spread(held_out, VERIFIED_ON)]
@@ -108,7 +108,7 @@ def _held_out(folder: Path, run: Path | None, speech: Sequence[Path]) -> list[Ut
 
 
 def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Utterance]) -> Origin:
-    """What the run's report says of the model, where there is one."""
+    """Name, error rates and model card from the run's report, where there is one."""
     recipe = load_model(folder).card.get("recipe")
     if run is None or not (run / "report" / RESULTS).is_file():
         return Origin(recipe=recipe, name=name, held_out=held_out)

@@ -1,12 +1,12 @@
-"""Extraction as tasks of its stage: what a teacher leaves for its students, soft targets and hypotheses.
+"""Extraction as tasks of its stage: a teacher's soft targets and n-best hypotheses.
 
-Work is cut by a fixed plan; each process, and each task of an array, takes its share and leaves the rest alone.
+The work is divided by a fixed plan; each process, and each task of a Slurm array, computes its share.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
 import torch
 
@@ -38,150 +38,171 @@ from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
 PLACE = "place.json"
-"""Says where a store lies that is not in its own folder."""
-
-
-def extraction_task(context: RunContext, teacher: str) -> StageTask:
-    """Stores a teacher's soft targets, in its students' vocabulary and on their frames."""
-    folder, settings = targets_folder(context, teacher), _target_settings(context, teacher)
-    store = stored_at(context, folder)
-
-    def label(share: Share, hear_first: bool) -> ExtractionReport:
-        corpus, vocabulary = read_corpus(context)
-        heard = bridged(context, open_teacher(context, teacher), vocabulary)
-        if hear_first:
-            check_teacher(context, heard)
-        return extract(
-            heard,
-            utterances_to_label(context, teacher, corpus),
-            settings,
-            store,
-            share,
-            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
-            progress=lambda done, total: context.progress.update(f"extract {teacher}", done, total, "s of audio"),
-            transcripts=_transcripts(context, utterances_to_label(context, teacher, corpus), vocabulary)
-            if settings.pooled
-            else None,
-        )
-
-    plain = {
-        # More threads change nothing that is stored.
-        **settings.model_dump(mode="json", exclude={"readers"}),
-        **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
-        **_bridging(context, teacher),
-    }
-
-    def is_whole() -> bool:
-        found, corpus = verify(store), read_corpus(context)[0]
-        intact = found.ok and found.info.complete
-        return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
-
-    work = _Work(
-        label, lambda report: report_extraction(context.progress, folder, report), is_whole, INDEX, spelled=True
-    )
-    return _task(context, teacher, teacher, folder, plain, work)
-
-
-def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
-    """Stores a teacher's n-best as text, for students with another vocabulary."""
-    recipe, folder = context.recipe, hypotheses_folder(context, teacher)
-    store = stored_at(context, folder)
-
-    def label(share: Share, hear_first: bool) -> NbestReport:
-        corpus, _ = read_corpus(context)
-        heard = open_teacher(context, teacher)  # not bridged: text has no frames
-        if hear_first:
-            check_teacher(context, heard)
-        return extract_hypotheses(
-            heard,
-            utterances_to_label(context, teacher, corpus),
-            recipe.nbest,
-            store,
-            recipe.vocabulary.normalizer,
-            share,
-            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
-            progress=lambda done, total: context.progress.update(f"n-best {teacher}", done, total, "s of audio"),
-        )
-
-    def say(report: NbestReport) -> None:
-        context.progress.message(f"  hypotheses of {report.utterances} utterances")
-        if report.quarantine:
-            context.progress.message(f"  {len(report.quarantine)} left out, listed in {store}/{QUARANTINE}")
-
-    plain = {
-        **recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"}),
-        "normalizer": recipe.vocabulary.normalizer,
-    }
-
-    def is_whole() -> bool:
-        info, corpus = HypothesisStore.open(store).info, read_corpus(context)[0]  # which hashes its parts
-        return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
-
-    work = _Work(label, say, is_whole, HYPOTHESES_INDEX, spelled=False)
-    return _task(context, teacher, nbest_task_name(teacher), folder, plain, work)
-
+"""Note with the URL of a store that is outside the work_dir."""
 
 Report = TypeVar("Report", bound=ShardReport)
 
 
-@dataclass(frozen=True)
-class _Work(Generic[Report]):
-    """What a unit of extraction does."""
+def extraction_task(context: RunContext, teacher: str) -> StageTask:
+    """Task that stores a teacher's soft targets, in its students' vocabulary and on their frames."""
+    folder, settings = targets_folder(context, teacher), _target_settings(context, teacher)
+    store = stored_at(context, folder)
 
-    label: Callable[[Share, bool], Report]  # a share of the plan; whether to hear the teacher first
-    say: Callable[[Report], None]  # what came out
-    is_whole: Callable[[], bool]  # whether all files are as they were written; may raise TargetsError
-    index: str  # the file that completes the store
-    spelled: bool  # whether what is stored depends on the students' vocabulary
+    def compute(
+        opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
+    ) -> ExtractionReport:
+        transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
+        return extract(opened, utterances, settings, store, transcripts=transcripts, **options)
+
+    def is_intact() -> bool:
+        found, corpus = verify(store), read_corpus(context)[0]
+        intact = found.ok and found.info.complete
+        return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
+
+    plain = {
+        **settings.model_dump(mode="json", exclude={"readers"}),  # the number of threads changes nothing
+        **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
+        **_bridge_settings(context, teacher),
+    }
+    report = functools.partial(report_extraction, context.progress, folder)
+    return _teacher_task(context, teacher, teacher, folder, plain, compute, report, is_intact, INDEX, bridge=True)
 
 
-def _task(
-    context: RunContext, teacher: str, name: str, folder: Path, settings: dict[str, Any], work: _Work[Report]
+def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
+    """Task that stores a teacher's n-best as text, for students with another vocabulary."""
+    recipe, folder, name = context.recipe, hypotheses_folder(context, teacher), nbest_task_name(teacher)
+    store, normalizer = stored_at(context, folder), recipe.vocabulary.normalizer
+
+    def compute(
+        opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
+    ) -> NbestReport:
+        return extract_hypotheses(opened, utterances, recipe.nbest, store, normalizer, **options)
+
+    def report(nbest: NbestReport) -> None:
+        context.progress.message(f"  hypotheses of {nbest.utterances} utterances")
+        if nbest.quarantine:
+            context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {store}/{QUARANTINE}")
+
+    def is_intact() -> bool:
+        info, corpus = HypothesisStore.open(store).info, read_corpus(context)[0]  # opening hashes the shards
+        return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
+
+    plain = recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
+    plain["normalizer"] = normalizer
+    # Not bridged: text has no frames.
+    return _teacher_task(
+        context, teacher, name, folder, plain, compute, report, is_intact, HYPOTHESES_INDEX, bridge=False
+    )
+
+
+def _teacher_task(
+    context: RunContext,
+    teacher: str,
+    name: str,
+    folder: Path,
+    settings: dict[str, Any],
+    compute: Callable[..., Report],
+    report: Callable[[Report], None],
+    is_intact: Callable[[], bool],
+    index: str,
+    bridge: bool,
 ) -> StageTask:
+    """A sharded task with one teacher; its store is in `folder`, or at the recipe's `store_url`.
+
+    Args:
+        is_intact: whether all files are as they were written; may raise TargetsError.
+        index: the file that completes the store.
+        bridge: whether the teacher is converted to the students' vocabulary and frames.
+    """
+    store, at_url, is_checked = stored_at(context, folder), context.recipe.store_url is not None, False
+
+    def label(share: Share) -> Report:
+        nonlocal is_checked
+        corpus, vocabulary = read_corpus(context)
+        opened = open_teacher(context, teacher)
+        if bridge:
+            opened = bridged(context, opened, vocabulary)
+        if not is_checked:
+            check_teacher(context, opened)
+            is_checked = True
+        return compute(
+            opened,
+            utterances_to_label(context, teacher, corpus),
+            vocabulary,
+            share=share,
+            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
+            progress=lambda done, total: context.progress.update(f"extract {name}", done, total, "s of audio"),
+        )
+
+    def on_complete(found: Report) -> None:
+        if at_url:
+            write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})
+        report(found)
+
+    def check_files() -> bool:
+        try:
+            return (not at_url or _is_at_url(folder, index)) and is_intact()
+        except TargetsError:
+            return False  # extraction repairs it, or names what is wrong
+
+    manifests: list[str] = ["train", *([UNTRANSCRIBED] if context.recipe.labels_untranscribed(teacher) else [])]
+    return sharded_task(
+        context,
+        name,
+        teacher,
+        folder,
+        label,
+        on_complete,
+        settings={**settings, "store_url": context.recipe.store_url} if at_url else settings,
+        inputs=lambda: [*corpus_hashes(context, *manifests, spelling=bridge), teacher_sha256(context, teacher)],
+        results=(folder / (PLACE if at_url else index),),
+        is_intact=check_files,
+    )
+
+
+def sharded_task(
+    context: RunContext,
+    name: str,
+    owner: str,
+    folder: Path,
+    compute: Callable[[Share], Report],
+    on_complete: Callable[[Report], None] = lambda report: None,
+    **fields: Any,
+) -> StageTask:
+    """A task of the stage extract that several processes divide among themselves.
+
+    Args:
+        owner: the teacher or labels that `--only` selects it by.
+        compute: computes a share of the shards.
+        on_complete: called when the shards of all shares are done.
+        fields: further fields of `StageTask`.
+    """
     reports: list[Report] = []
 
     def run(folder: Path) -> None:
-        share = (context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)
-        reports.append(work.label(share, True))
+        reports.append(compute((context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)))
 
     def finish(folder: Path) -> str | None:
         report = reports[-1]
         if not report.complete and context.ranks.count > 1:
-            report = work.label(context.share or EVERYTHING, False)  # counts what the others made
-        if not report.complete:
-            return _left(report, stored_at(context, folder))
-        _point_to(context, folder, work.index)
-        work.say(report)
-        return None
+            report = compute(context.share or EVERYTHING)  # finds the shards of the other processes
+        if report.complete:
+            on_complete(report)
+            return None
+        if report.busy:
+            raise StoppedEarly(
+                f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
+                where=str(stored_at(context, folder)),
+                remedy="Run the same command again when they are done",
+            )
+        return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
 
-    url = context.recipe.store_url
-    named: list[str] = ["train", *([UNTRANSCRIBED] if context.recipe.labels_untranscribed(teacher) else [])]
-
-    def whole() -> bool:
-        try:
-            return (url is None or _still_there(folder, work.index)) and work.is_whole()
-        except TargetsError:
-            return False  # what is missing is made again; what cannot be is said there
-
-    return StageTask(
-        "extract",
-        name,
-        context.work_dir,
-        folder,
-        settings=settings if url is None else {**settings, "store_url": url},
-        inputs=lambda: [*corpus_hashes(context, *named, spelling=work.spelled), teacher_sha256(context, teacher)],
-        run=run,
-        results=(folder / (work.index if url is None else PLACE),),
-        parallel=True,
-        shared=True,
-        finish=finish,
-        is_intact=whole,
-        owner=teacher,
-    )
+    fields |= {"run": run, "finish": finish, "parallel": True, "shared": True, "owner": owner}
+    return StageTask("extract", name, context.work_dir, folder, **fields)
 
 
 def check_teacher(context: RunContext, teacher: Teacher) -> None:
-    """Hear the teacher on a few transcribed utterances first: a wrong label map shows at once.
+    """Transcribe a few utterances with the teacher and check its WER: a wrong label map shows at once.
 
     Raises:
         TargetsError: its word error rate is implausible.
@@ -196,7 +217,7 @@ def check_teacher(context: RunContext, teacher: Teacher) -> None:
 
 
 def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> None:
-    """Print what extraction would make and take, for each teacher, from a timed sample; stores nothing."""
+    """Print shards, bytes and time of an extraction for each teacher, from a timed sample; store nothing."""
     corpus, vocabulary = read_corpus(context)
     teachers = [name for name in context.recipe.teachers if context.recipe.target_speeds(name)]
     unknown = [name for name in only if name not in teachers]
@@ -208,17 +229,17 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     for name in only or teachers:
-        heard = bridged(context, open_teacher(context, name), vocabulary)
+        teacher = bridged(context, open_teacher(context, name), vocabulary)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         settings = _target_settings(context, name)
         utterances = utterances_to_label(context, name, corpus)
         transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
-        for line in plan_report(heard, utterances, settings, transcripts=transcripts).lines(workers):
+        for line in plan_report(teacher, utterances, settings, transcripts=transcripts).lines(workers):
             context.progress.message(line)
 
 
-def _bridging(context: RunContext, teacher: str) -> dict[str, Any]:
-    """What a key says of the bridge: nothing of a teacher trained here, which stands on the students' side of it."""
+def _bridge_settings(context: RunContext, teacher: str) -> dict[str, Any]:
+    """Settings of the bridge for the cache key; empty for a teacher trained here, which is not bridged."""
     if not isinstance(context.recipe.teachers[teacher], ExistingTeacher):
         return {}
     settings = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
@@ -235,17 +256,17 @@ def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
 
 
 def utterances_to_label(context: RunContext, teacher: str, corpus: PreparedCorpus) -> Sequence[Utterance]:
-    """The training set, and the audio without transcripts where students of this teacher learn from it."""
+    """The training set, with the audio without transcripts where students of this teacher use it."""
     return [*corpus.train, *corpus.untranscribed] if context.recipe.labels_untranscribed(teacher) else corpus.train
 
 
 def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Transcripts:
-    """What posteriors are pooled over: as students spell, which is what a bridged teacher's posteriors are of."""
+    """Transcripts in the students' vocabulary, over whose tokens posteriors are pooled."""
     return spell_transcripts(utterances, vocabulary, context.recipe.vocabulary.normalizer)
 
 
 def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[], bool]:
-    """A piece is the least that is kept: without one a call, a short time limit would never get anywhere."""
+    """Stop at once on a signal, on a time limit after one shard: otherwise short limits would make no progress."""
     before = count_done()
 
     def should_stop() -> bool:
@@ -255,32 +276,10 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
     return should_stop
 
 
-def _left(report: ShardReport, store: Path | str) -> str:
-    """What to say of a call whose own part is done while the whole is not.
-
-    Raises:
-        StoppedEarly: parts of this call's own are in other processes' hands.
-    """
-    if report.busy:
-        raise StoppedEarly(
-            f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
-            where=str(store),
-            remedy="Run the same command again when they are done",
-        )
-    return f"{report.share_line()}. When all shares are done, run the recipe without --share to go on"
-
-
-def _still_there(folder: Path, index: str) -> bool:
-    """Whether a store elsewhere is what the note in the run's folder says."""
+def _is_at_url(folder: Path, index: str) -> bool:
+    """Whether the store at the noted URL has the noted hash."""
     try:
         note = read_json(folder / PLACE)
     except (OSError, ValueError):
         return False  # the store is found again, and the note written anew
     return open_storage(note["place"]).sha256(index) == note["sha256"]
-
-
-def _point_to(context: RunContext, folder: Path, index: str) -> None:
-    """Leave a note in the run's folder when the store lies elsewhere."""
-    store = stored_at(context, folder)
-    if store != folder:
-        write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})

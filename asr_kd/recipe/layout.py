@@ -1,4 +1,4 @@
-"""Where the parts of a run lie, and the hashes that tell whether they are still the same. Runs nothing."""
+"""Paths of the parts of a run, and the hashes that identify them."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -20,27 +20,27 @@ VOCABULARY = "tokens.txt"
 
 
 def teacher_folder(context: RunContext, name: str) -> Path:
-    """Where a teacher's run lies."""
+    """Folder of a teacher's training."""
     return context.folder("teachers", name)
 
 
 def student_folder(context: RunContext, name: str) -> Path:
-    """Where a student's run lies."""
+    """Folder of a student's training."""
     return context.folder("students", name)
 
 
 def targets_folder(context: RunContext, teacher: str) -> Path:
-    """Where a teacher's soft targets lie, or what says where they lie."""
+    """Folder of a teacher's soft targets, or of the note with their URL."""
     return context.folder("targets", teacher)
 
 
 def hypotheses_folder(context: RunContext, teacher: str) -> Path:
-    """Where a teacher's n-best lies, or what says where it lies."""
+    """Folder of a teacher's n-best, or of the note with its URL."""
     return context.folder("hypotheses", teacher)
 
 
 def named_hypotheses(context: RunContext, name: str) -> Path | str:
-    """Where a student's `hypotheses` lie: the recipe's own of that name, or the folder or URL itself."""
+    """Place of a student's `hypotheses`: the recipe's own of that name, or the folder or URL itself."""
     return hypotheses_folder(context, name) if name in context.recipe.hypotheses else name
 
 
@@ -66,7 +66,7 @@ def exported(context: RunContext) -> list[str]:
 
 
 def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
-    """What the prepare stage wrote.
+    """Read the corpus and vocabulary that the prepare stage wrote.
 
     Raises:
         CorpusError: it has not run.
@@ -76,9 +76,9 @@ def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
 
 
 def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> list[str]:
-    """Hashes of the vocabulary and of manifests, all of them when none is named; what is in the audio, if known.
+    """Hashes of the vocabulary and of manifests, all of them when none is named; the audio's settings, if synthetic.
 
-    Without `spelling` the vocabulary is left out: for what does not depend on how students spell.
+    Without `spelling` the vocabulary is left out: for results that do not depend on the vocabulary.
 
     Raises:
         AsrKdError: prepare has not run.
@@ -99,7 +99,7 @@ def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> li
 
 
 def training_hashes(context: RunContext, *further: str) -> list[str]:
-    """`corpus_hashes` of what training looks at, and of further manifests."""
+    """`corpus_hashes` of the training and dev sets, and of further manifests."""
     return corpus_hashes(context, "train", *further, *read_prepared(context.work_dir).dev_sets)
 
 
@@ -107,7 +107,7 @@ def model_sha256(folder: Path) -> str:
     """The identity of a trained model: the hash of its weights.
 
     Raises:
-        CheckpointError: it is not there yet.
+        CheckpointError: it is missing.
     """
     return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
 
@@ -116,7 +116,7 @@ def store_sha256(store: Path | str, index: str = INDEX) -> str:
     """The identity of stored soft targets or hypotheses: the hash of their index.
 
     Raises:
-        CheckpointError: they are not there yet.
+        CheckpointError: they are missing.
     """
     place = open_storage(store)
     found = place.sha256(index)
@@ -134,7 +134,7 @@ def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
     it is the identity of all.
 
     Raises:
-        CheckpointError: they are not there yet.
+        CheckpointError: they are missing.
         TargetsError: their index is damaged.
     """
     whole = store_sha256(store)
@@ -145,10 +145,8 @@ def existing(path: Path, stage: str) -> Path:
     """The path itself.
 
     Raises:
-        CheckpointError: nothing is there; says which stage makes it.
+        CheckpointError: the file is missing; the message names the stage that writes it.
     """
     if not path.is_file():
-        raise CheckpointError(
-            "is not there yet", where=path, remedy=f"Run the {stage} stage first (start --from earlier)"
-        )
+        raise CheckpointError("is missing", where=path, remedy=f"Run the {stage} stage first (start --from earlier)")
     return path

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.errors import LanguageModelError
-from asr_kd.files import atomic_path, claim_files, write_text
+from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
@@ -22,7 +22,7 @@ def build_lm(
     normalizer: Normalizer = "librispeech",
     tokens: Path | None = None,
 ) -> list[str]:
-    """Estimate a model, write it and say what it is, in lines.
+    """Estimate a model and write it; return the report's lines.
 
     Args:
         sources: recipes whose corpus is prepared (their training transcripts), manifests, transcripts or text.
@@ -36,7 +36,7 @@ def build_lm(
         LanguageModelError: no text, or it cannot be modelled so.
         VocabularyError: a sentence that the vocabulary cannot spell.
     """
-    claim_files(out.parent, [out.name] if tokens is not None else [out.name, words_path(out).name])
+    register_files(out.parent, [out.name] if tokens is not None else [out.name, words_path(out).name])
     sentences: Iterator[str] = (sentence for source in sources for sentence in _sentences(source, normalizer))
     if tokens is not None:
         sentences = _spelled(sentences, Vocabulary.load(tokens))
@@ -55,7 +55,7 @@ def build_lm(
 
 
 def words_path(arpa: Path) -> Path:
-    """Where the words of a model stand."""
+    """File with the words of a model."""
     return arpa.with_name(f"{arpa.name.removesuffix('.gz').removesuffix('.arpa')}.words.txt")
 
 

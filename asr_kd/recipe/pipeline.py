@@ -21,10 +21,9 @@ from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
-from asr_kd.files import claim_files, sha256_of_file
+from asr_kd.files import register_files, sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext, write_provenance
-from asr_kd.recipe.decoding import decoding_inputs
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.layout import (
     VOCABULARY,
@@ -37,25 +36,25 @@ from asr_kd.recipe.layout import (
 )
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
-from asr_kd.recipe.seeds import seed_rows_of, seeds_of
-from asr_kd.recipe.stage import StageTask, run_task
+from asr_kd.recipe.stage import STAGES, StageTask, run_task
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
+    decoding_inputs,
     facts_of_teachers,
-    open_named,
+    open_recipe_system,
     role_of,
+    seed_rows_of,
+    seeds_of,
     system_sha256,
     teacher_of_student,
 )
 from asr_kd.recipe.teachers import teacher_task
-from asr_kd.recipe.training_units import student_task, trained_teacher_tasks
+from asr_kd.recipe.training_tasks import student_task, trained_teacher_tasks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
-
-STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 
 
 def run_recipe(
@@ -162,7 +161,7 @@ def _prepare(context: RunContext) -> StageTask:
             corpus = add_untranscribed(corpus, extra, context.progress)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
         files = [VOCABULARY, *([BPE] if vocabulary.bpe is not None else [])]
-        claim_files(folder, files)
+        register_files(folder, files)
         vocabulary.save(folder / VOCABULARY)
         write_prepared(corpus, context.work_dir, files)
         report_corpus(context.progress, folder, corpus, vocabulary)
@@ -199,7 +198,9 @@ def _evaluate(context: RunContext) -> StageTask:
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
         absent = absent_systems(context)
-        systems = [open_named(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent]
+        systems = [
+            open_recipe_system(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent
+        ]
         pairs = [
             Comparison(name, student.baseline, teacher_of_student(recipe, student))
             for name, student in recipe.students.items()

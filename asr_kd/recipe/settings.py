@@ -1,4 +1,4 @@
-"""The typed form of a recipe file. Each part's settings stand beside the part; here they are put together."""
+"""Settings of a recipe file, put together from those of its parts."""
 
 import re
 from pathlib import Path
@@ -129,22 +129,22 @@ class Recipe(Settings):
 
     def _check_untranscribed(self) -> None:
         """Audio without transcripts needs students that learn from it, and they need some."""
-        listening = [name for name, student in self.students.items() if learns_untranscribed(student)]
-        if self.untranscribed is not None and not listening:
-            raise ValueError("untranscribed: no student has distill.untranscribed: true, so nobody would learn from it")
-        if listening and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
+        trains_on_them = [name for name, student in self.students.items() if learns_untranscribed(student)]
+        if self.untranscribed is not None and not trains_on_them:
+            raise ValueError("untranscribed: no student has distill.untranscribed: true, so it would not be used")
+        if trains_on_them and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
             raise ValueError(
-                f"students.{listening[0]}.distill.untranscribed: everything in the corpus is transcribed; name folders "
-                "of further audio under untranscribed"
+                f"students.{trains_on_them[0]}.distill.untranscribed: everything in the corpus is transcribed; name "
+                "folders of further audio under untranscribed"
             )
 
     def labels_untranscribed(self, teacher: str) -> bool:
-        """Whether a student learns from what this teacher says of the audio without transcripts."""
+        """Whether a student is trained on this teacher's targets of the audio without transcripts."""
         students = [each for each in self.students.values() if needs_teacher(each) and learns_untranscribed(each)]
         return self.untranscribed is not None and any(self.teacher_of(each) == teacher for each in students)
 
     def _check_members(self, name: str, teacher: AnyTeacher) -> None:
-        """A teacher made of the recipe's own needs those to be trained here."""
+        """Members of an ensemble that name teachers of the recipe must be trained by it."""
         if not isinstance(teacher, ExistingTeacher):
             return
         trained = [model for other, one in self.teachers.items() for model in fold_names(other, one) or [other]]
@@ -173,24 +173,24 @@ class Recipe(Settings):
             )
 
     def _check_unit_names(self, name: str) -> None:
-        """Each unit of extraction has a marker of its own."""
+        """Each task of extraction has a status file of its own."""
         other = nbest_task_name(name)
         if self.needs_nbest(name) and self.target_speeds(other):
-            raise ValueError(f"the teacher {other!r} has the name that the n-best of {name!r} is done under; rename it")
+            raise ValueError(f"the teacher {other!r} has the name of the task for the n-best of {name!r}; rename it")
 
     def _check_folds(self, name: str, teacher: AnyTeacher) -> None:
-        """What several teachers, one a fold, cannot be or do."""
+        """Restrictions of teachers with folds."""
         taken = [fold for fold in fold_names(name, teacher) if fold in self.teachers or fold in self.students]
         if taken:
-            raise ValueError(f"{taken[0]!r} is what a teacher of {name!r} is called, one of its folds; rename it")
+            raise ValueError(f"{taken[0]!r} is the name of a fold's teacher of {name!r}; rename it")
         if fold_names(name, teacher) and self.target_speeds(name) and self.target_layers(name):
             raise ValueError(
-                f"teachers.{name}.folds: the hidden layers of teachers that were trained apart have nothing in common; "
+                f"teachers.{name}.folds: the hidden layers of teachers trained separately are not comparable; "
                 "leave targets.layers and the objective `representation` out, or the folds"
             )
 
     def _check_augmented_copies(self, name: str, system: TrainedTeacher | StudentSettings) -> None:
-        """What is to be heard must be described."""
+        """Augmented copies must be defined."""
         known = ", ".join(self.targets.perturbed) or "none"
         for each in sorted(set(system.train.augmentation.augmented_copies) - set(self.targets.perturbed)):
             raise ValueError(
@@ -211,16 +211,16 @@ class Recipe(Settings):
             self._check_distill(name, student, student.distill)
 
     def _check_distill(self, name: str, student: StudentSettings, distill: DistillSettings) -> None:
-        """What is asked of the models must be there."""
+        """Objectives must fit student and teacher."""
         if student.train.inner_layers and not distill.teaches_inner_heads:
             raise ValueError(
                 f"students.{name}.distill.inner_heads: {distill.inner_heads} leaves the heads at train.inner_layers "
                 "nothing to learn from"
             )
         for key, chosen in distill.terms.items():
-            misfit = chosen.incompatibility(self._shape(student))
-            if misfit is not None:
-                raise ValueError(f"students.{name}.distill, {key}: {misfit}")
+            problem = chosen.incompatibility(self._shape(student))
+            if problem is not None:
+                raise ValueError(f"students.{name}.distill, {key}: {problem}")
 
     def _check_teacher(self, name: str, student: StudentSettings) -> None:
         known = ", ".join(self.teachers)
@@ -232,11 +232,11 @@ class Recipe(Settings):
         if reads_teacher(student) and (not is_one_model(teacher) or isinstance(teacher, EncoderTeacherSettings)):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one Conformer; "
-                "one from elsewhere, an encoder, or one of folds teaches through stored targets"
+                "for an existing teacher, an encoder or a teacher of folds use stored targets"
             )
 
     def _shape(self, student: StudentSettings) -> Shape:
-        """What an objective must know of a student and its teacher; their vocabulary is not known yet."""
+        """Shapes of a student and its teacher for objectives; their vocabulary is not known yet."""
         teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
         layers, width = layers_and_width(teacher) if teacher is not None else (None, None)
         return Shape(
@@ -284,7 +284,7 @@ class Recipe(Settings):
         )
 
     def target_layers(self, teacher: str) -> tuple[int, ...]:
-        """Hidden layers of this teacher that its store needs: what the recipe says, and what its students match."""
+        """Hidden layers of this teacher to store: those of the recipe, and those that its students match."""
         layers = {
             layer
             for student in self.students.values()

@@ -17,6 +17,9 @@ from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.recipe.work_dir_lock import hold_lock
 
+STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
+"""The stages of a recipe in the order they run."""
+
 VERSION = 2
 """Raise it when a stage's output changes for the same settings: results of other versions are then not reused."""
 

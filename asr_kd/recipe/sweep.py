@@ -1,74 +1,133 @@
-"""Many variants of one student, trained and scored one after another; what is there is not done again.
+"""Sweeps: many settings of one student, trained and scored one after another; finished rows are not repeated.
 
 A sweep is the recipe with one student a row: prepare, teachers and extraction run once for all of them, by the same
-units of work as `asr-kd run`. After each row its result is appended to `rows.jsonl`. The teacher is transcribed with
-the first row; the others are set beside what it wrote then.
-"""
+tasks as `asr-kd run`. After each row its result is appended to `rows.jsonl`. The teacher's transcripts are computed
+with the first row and reused for the others."""
 
+import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import StoppedEarly
+from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import Results, RunFacts
-from asr_kd.files import read_json, sha256_of, write_json
+from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import corpus_hashes, model_folders, model_sha256, read_corpus
 from asr_kd.recipe.pipeline import run_recipe
-from asr_kd.recipe.sweep_plan import PlannedRow
-from asr_kd.recipe.sweep_rows import ROWS, append_row, newest, read_rows, still_holds, whose
+from asr_kd.recipe.sweep_grid import PlannedRow
 from asr_kd.recipe.system_settings import needs_teacher
-from asr_kd.recipe.systems import absent_systems, open_named, system_sha256
+from asr_kd.recipe.systems import absent_systems, decoding_of, open_recipe_system, system_sha256
 
-HEARD = "teacher.json"
-"""What the teacher wrote of the dev sets, and of which teacher, audio and settings that is."""
+ROWS = "rows.jsonl"
+
+Result = Mapping[str, Any]
+"""A line."""
+
+
+def append_row(path: Path, line: Result) -> None:
+    """One more line; several sweeps may write one file.
+
+    Raises:
+        RecipeError: the file cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(hashed(line), ensure_ascii=False) + "\n")
+    except OSError as error:
+        raise RecipeError(f"cannot be written ({error.strerror or error})", where=path) from error
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """The results so far; none where nothing has run.
+
+    Raises:
+        RecipeError: a line that is no result.
+    """
+    if not path.is_file():
+        return []
+    found = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            row = parse_json(line)
+            row["key"], row["row"], row["varied"], row["seed"], row["sets"]
+        except (ValueError, KeyError, TypeError) as error:
+            raise RecipeError(
+                "is not a result of a sweep", where=f"{path}:{number}", remedy="Remove that line; its row runs again"
+            ) from error
+        found.append(row)
+    return found
+
+
+def newest(results: Iterable[Result]) -> dict[str, Result]:
+    """The last result of each row and seed, by `row_key`."""
+    return {row_key(result["row"], result["varied"], result["seed"]): result for result in results}
+
+
+def row_key(row: str, varied: Mapping[str, Any], seed: int) -> str:
+    """Key of a result: row, varied values and seed."""
+    return f"{row}\n{sorted((key, repr(value)) for key, value in varied.items())}\n{seed}"
+
+
+def is_current(result: Result | None, key: str, teacher_sha256: str | None) -> bool:
+    """Whether a row's newest result is of these weights, this evaluation and this teacher.
+
+    Args:
+        result: None where there is none.
+        key: of the student's weights and the way to score.
+        teacher_sha256: of the teacher beside it, against which delays are.
+    """
+    return result is not None and result["key"] == key and result["teacher_sha256"] == teacher_sha256
+
+
+TEACHER_OUTPUTS = "teacher.json"
+"""The teacher's transcripts of the dev sets, with a key of teacher, audio and settings."""
 
 
 def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> None:
-    """Train and score what is missing; results go to `folder`/rows.jsonl, one line each.
+    """Train and score the missing rows; results go to `folder`/rows.jsonl, one line each.
 
     Args:
         context: with the recipe that `recipe_of` made.
-        rows: what is tried.
+        rows: of the grid.
         folder: of the sweep.
 
     Raises:
-        StoppedEarly: asked to stop; finished rows are written, the one under way is saved.
+        StoppedEarly: a time limit or signal; finished rows are written, the state of the current one is saved.
     """
     run_recipe(context, "prepare", "extract")
-    say = context.progress.message
     for number, row in enumerate(rows, start=1):
         if row.skip is not None:
-            say(f"row {number} of {len(rows)}: {row.name}: not run ({row.skip})")
+            context.progress.message(f"row {number} of {len(rows)}: {row.name}: not run ({row.skip})")
             continue
-        say(f"row {number} of {len(rows)}: {row.name}")
+        context.progress.message(f"row {number} of {len(rows)}: {row.name}")
         run_recipe(context, "student", "student", only=[row.name])
         reason = context.stop_reason()
-        _score_anew(context, row, folder)
+        _score(context, row, folder)
         if reason is not None and number < len(rows):
-            raise StoppedEarly(f"stopped ({reason}) after {row.name}", remedy="Run the same command again to go on")
+            raise StoppedEarly(f"stopped ({reason}) after {row.name}", remedy="Run the same command again to continue")
 
 
-def _score_anew(context: RunContext, row: PlannedRow, folder: Path) -> None:
+def _score(context: RunContext, row: PlannedRow, folder: Path) -> None:
     """Add the row's result where the newest one is not of these weights, this way to score and this teacher."""
     key, teacher = _key(context, row), _teacher_beside(context, row)
     sha256 = None if teacher is None else system_sha256(context, teacher)
-    known = newest(read_rows(folder / ROWS)).get(whose(row.row, row.varied, _seed(context, row)))
-    if not still_holds(known, key, sha256):
-        scored = _scored(context, row, teacher, folder)
+    known = newest(read_rows(folder / ROWS)).get(row_key(row.row, row.varied, _seed(context, row)))
+    if not is_current(known, key, sha256):
+        scored = _evaluate(context, row, teacher, folder)
         append_row(folder / ROWS, {**scored, "key": key, "teacher_sha256": sha256})
 
 
 def _key(context: RunContext, row: PlannedRow) -> str:
-    """Changes when the student's figures would: other weights, or another way to score."""
+    """Hash of all that decides a row's scores: weights and evaluation settings."""
     return sha256_of(
         [model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.model_dump(mode="json"), row.row]
     )
@@ -85,25 +144,25 @@ def _seed(context: RunContext, row: PlannedRow) -> int:
     return context.recipe.seed_of(context.recipe.students[row.name])
 
 
-def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: Path) -> dict[str, Any]:
+def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder: Path) -> dict[str, Any]:
     """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
     corpus, _ = read_corpus(context)
     recipe, seed = context.recipe, _seed(context, row)
     names = [name for name in (teacher, row.name) if name is not None]
-    opened = [open_named(context, name) for name in names]
+    opened = [open_recipe_system(context, name) for name in names]
     systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
     facts = RunFacts(synthetic=corpus.synthetic, seeds=(seed,), command=context.command or None)
     place = folder / "reports" / row.name
     # What a row is chosen by: errors and delay. The rest takes longer than some rows' training.
     page = recipe.evaluate.report.model_copy(update={"utterances": 0})
     settings = recipe.evaluate.model_copy(update={"memory": False, "rtf_utterances": 0, "report": page})
-    heard = None if teacher is None else _heard_key(context, teacher)
-    known = _known(folder / HEARD, heard)
+    teacher_key = None if teacher is None else _teacher_key(context, teacher)
+    known = _known_outputs(folder / TEACHER_OUTPUTS, teacher_key)
     found = evaluate_systems(
         systems, _dev_sets(corpus), settings, place, facts=facts, known=known, progress=context.progress
     )
-    if heard is not None and not known:
-        _remember(folder / HEARD, heard, found)
+    if teacher_key is not None and not known:
+        _write_outputs(folder / TEACHER_OUTPUTS, teacher_key, found)
     results = read_results(place)
     distill = recipe.students[row.name].distill
     card = load_model(model_folders(context)[row.name]).card
@@ -122,8 +181,8 @@ def _scored(context: RunContext, row: PlannedRow, teacher: str | None, folder: P
     }
 
 
-def _heard_key(context: RunContext, teacher: str) -> str:
-    """Changes when the teacher would write something else: other weights, audio or decoding."""
+def _teacher_key(context: RunContext, teacher: str) -> str:
+    """Hash of all that decides the teacher's transcripts: weights, audio and decoding."""
     decoding = decoding_of(context, teacher).model_dump(mode="json")
     return sha256_of(
         [
@@ -135,24 +194,24 @@ def _heard_key(context: RunContext, teacher: str) -> str:
     )
 
 
-def _known(path: Path, key: str | None) -> dict[str, dict[str, dict[str, str]]]:
-    """What the teacher wrote, as `evaluate_systems` takes it; nothing where that is of another key, or damaged."""
+def _known_outputs(path: Path, key: str | None) -> dict[str, dict[str, dict[str, str]]]:
+    """The teacher's transcripts, as `evaluate_systems` takes them; empty when of another key, or damaged."""
     try:
         found = read_json(path)
         if found["key"] == key:
             return {name: {"teacher": dict(texts)} for name, texts in found["texts"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # it is asked again then, which only takes time
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):  # they are computed again
         return {}
     return {}
 
 
-def _remember(path: Path, key: str, found: Results) -> None:
+def _write_outputs(path: Path, key: str, found: Results) -> None:
     texts = {name: result.systems["teacher"].hypotheses for name, result in found.sets.items()}
     write_json(path, {"key": key, "texts": texts})
 
 
 def _dev_sets(corpus: PreparedCorpus) -> dict[str, Sequence[Utterance]]:
-    """Choices are made on these, and on nothing else."""
+    """The dev sets: choices are made on these only."""
     return {name: corpus.sets[name] for name in corpus.dev_sets}
 
 

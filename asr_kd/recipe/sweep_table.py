@@ -1,4 +1,4 @@
-"""A sweep's rows as a Markdown table and as a picture. Runs nothing.
+"""The results of a sweep as a Markdown table and as a chart.
 
 WER is a fraction inside and a percentage where it is printed; seeds of one row are one line.
 """
@@ -11,9 +11,9 @@ from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, interval, pipe_table, plain
 from asr_kd.evaluation.report.svg import add, line, linear, mark, markup, padded, picture, ticks, write
-from asr_kd.files import claim_files, write_text
-from asr_kd.recipe.sweep_plan import PlannedRow
-from asr_kd.recipe.sweep_rows import ROWS, newest, read_rows
+from asr_kd.files import register_files, write_text
+from asr_kd.recipe.sweep import ROWS, newest, read_rows
+from asr_kd.recipe.sweep_grid import PlannedRow
 from asr_kd.scoring.significance import GapRecovered, bootstrap_difference, gap_recovered
 
 STYLE = """
@@ -45,7 +45,7 @@ def write_tables(rows: Sequence[PlannedRow], folder: Path) -> list[Path]:
     lines = lines_of(rows, results)
     sets = sorted({name for result in results for name in result["sets"]})
     text = "".join(f"## {name}\n\n{lead(lines, name)}{table(lines, name)}\n\n" for name in sets)
-    claim_files(folder, ["table.md", *(f"{name}.svg" for name in sets)])
+    register_files(folder, ["table.md", *(f"{name}.svg" for name in sets)])
     write_text(folder / "table.md", text)
     for name in sets:
         write_text(folder / f"{name}.svg", plot(lines, name))

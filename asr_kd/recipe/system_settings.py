@@ -1,4 +1,4 @@
-"""What a recipe says of one teacher or one student, and what follows from it. Knows nothing of the rest of a recipe."""
+"""Settings of one teacher or one student of a recipe, and what follows from them."""
 
 import sys
 from pathlib import Path
@@ -12,8 +12,7 @@ from asr_kd.models.architectures import ModelSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.targets.storage import URL
-from asr_kd.teachers.encoder_settings import EncoderCtcSettings, EncoderSettings, HeadSettings
-from asr_kd.teachers.settings import TeacherSource
+from asr_kd.teachers.settings import EncoderCtcSettings, EncoderSettings, HeadSettings, TeacherSource
 from asr_kd.training.settings import TrainSettings
 
 
@@ -25,8 +24,8 @@ class TrainedTeacher(Settings):
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
     folds: int | None = Field(None, ge=2, le=20)
-    """Train so many instead of one, each on all training speakers but those of its fold, and let each label the
-    speakers that it never heard. As one system they are the average of all. None: one teacher, of all speakers."""
+    """Train this many teachers, each on all training speakers but those of its fold; each labels the speakers that it
+    was not trained on. As one system they are the average of all. None: one teacher, of all speakers."""
 
     if TYPE_CHECKING:
 
@@ -72,7 +71,7 @@ class EncoderTeacherSettings(TrainedTeacher):
 
 
 class ExistingTeacher(TeacherSource):
-    """A teacher that exists already: a public model, a folder, or an ensemble; also of teachers trained here."""
+    """An existing teacher: a public model, a folder, or an ensemble, which may include teachers trained here."""
 
     tag: ClassVar[str] = "existing"
 
@@ -91,7 +90,7 @@ AnyTeacher = Annotated[
     | Annotated[ExistingTeacher, Tag(ExistingTeacher.tag)],
     Discriminator(_teacher_form),
 ]
-"""A teacher, told apart by whether it has a `source` or an `encoder`."""
+"""A teacher: with a `source` or an `encoder`, or else with a `model`."""
 
 
 NOT_OPENED = sys.maxsize
@@ -104,7 +103,7 @@ def is_one_model(teacher: AnyTeacher) -> TypeGuard[TrainedTeacher]:
 
 
 def fold_names(name: str, teacher: TrainedTeacher | ExistingTeacher) -> list[str]:
-    """What the teachers of folds are called: `NAME-fold-1` and so on; none of a teacher without folds."""
+    """Names of the teachers of folds: `NAME-fold-1` and so on; empty for a teacher without folds."""
     folds = teacher.folds if isinstance(teacher, TrainedTeacher) else None
     return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
 
@@ -132,7 +131,7 @@ class StudentSettings(Settings):
 
 
 def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
-    """Of the model that a teacher is; `NOT_OPENED` of one in a folder, None where no layers can be had."""
+    """Layers and width of a teacher's model; `NOT_OPENED` of one in a folder, None where the layers cannot be read."""
     if isinstance(teacher, EncoderTeacherSettings) and teacher.folds is None:
         return NOT_OPENED, NOT_OPENED
     if is_one_model(teacher):
@@ -161,7 +160,7 @@ def learns_from_teacher(student: StudentSettings) -> bool:
 
 
 def needs_teacher(student: StudentSettings) -> bool:
-    """Whether it needs one of the recipe's teachers: not when all that it learns from is imported or its own."""
+    """Whether it needs one of the recipe's teachers: not when it is trained on imported hypotheses or on itself."""
     own_hypotheses = reads_hypotheses(student) and student.hypotheses is None
     return own_hypotheses or (student.distill is not None and student.distill.needs_targets)
 
@@ -173,7 +172,7 @@ def reads_store(student: StudentSettings) -> bool:
 
 
 def reads_teacher(student: StudentSettings) -> bool:
-    """Whether the teacher runs along while the student trains."""
+    """Whether the teacher runs in training."""
     distill = student.distill
     return distill is not None and distill.needs_targets and distill.targets == "dense"
 
@@ -189,5 +188,5 @@ def reads_hypotheses(student: StudentSettings) -> bool:
 
 
 def nbest_task_name(teacher: str) -> str:
-    """What the task is called that extracts a teacher's n-best: its soft targets have the teacher's name."""
+    """Name of the task that extracts a teacher's n-best; that of its soft targets has the teacher's name."""
     return f"{teacher}-hypotheses"

@@ -1,15 +1,19 @@
-"""The teachers and students of a recipe as systems to evaluate: which exist, their identities and roles."""
+"""The teachers and students of a recipe as systems to evaluate: identities, roles, seeds and decoding."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.errors import LanguageModelError
+from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
+from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.system import Role, System
+from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.decoding import decoding_of
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
@@ -34,13 +38,13 @@ def absent_systems(context: RunContext) -> dict[str, str]:
 
 
 def system_sha256(context: RunContext, name: str) -> str:
-    """The identity of a system that is there."""
+    """SHA-256 of an existing system."""
     if name in context.recipe.teachers:
         return teacher_sha256(context, name)
     return model_sha256(model_folders(context)[name])
 
 
-def open_named(context: RunContext, name: str) -> System:
+def open_recipe_system(context: RunContext, name: str) -> System:
     """A teacher or student of the recipe, ready to transcribe with the recipe's `evaluate.decoding`."""
     decoding = decoding_of(context, name)
     role, device = role_of(context, name), str(context.device)
@@ -75,7 +79,7 @@ def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
 
 
 def curves(context: RunContext) -> dict[str, list[dict[str, Any]]]:
-    """Epochs of each model's training with what was measured after them, by its name; what is not there is left out."""
+    """Learning curves by model: epochs with their dev WER and losses; models without one are left out."""
     found = {name: _curve(model.parent / CURVE) for name, model in model_folders(context).items()}
     return {name: rows for name, rows in found.items() if rows}
 
@@ -116,3 +120,113 @@ def _description(settings: AnyTeacher) -> dict[str, Any]:
         return {"external": False, "folds": settings.folds}
     plain = settings.model_dump(mode="json")
     return {"source": plain["source"], "precision": plain["precision"]}
+
+
+BESIDES = ("seed", "baseline")
+"""Settings that may differ within a row: a run is compared with the baseline of its own seed."""
+_DEFAULT = {"student-kd": "student-hard"}
+
+
+def seeds_of(recipe: Recipe) -> tuple[int, ...]:
+    """The seeds that the recipe's models are trained with."""
+    trained = [*recipe.teachers.values(), *recipe.students.values()]
+    own = [getattr(system, "seed", recipe.seed) for system in trained if hasattr(system, "train")]
+    return tuple(sorted({recipe.seed if seed is None else seed for seed in own})) or (recipe.seed,)
+
+
+def seed_rows_of(recipe: Recipe) -> SeedRows:
+    """The recipe's systems in rows, each named as the first of its runs, and which rows are compared."""
+    rows: dict[str, list[str]] = {}
+    named: dict[str, str] = {}
+    for name, system in [*recipe.teachers.items(), *recipe.students.items()]:
+        row = named.setdefault(_key_without_seed(name, system), name)
+        rows.setdefault(row, []).append(name)
+    row_of = {name: row for row, names in rows.items() for name in names}
+    pairs = []
+    for row in rows:
+        student = recipe.students.get(row)
+        baseline = student and (student.baseline or _DEFAULT.get(row))
+        if student is not None and baseline in row_of:
+            pairs.append(Comparison(row, row_of[baseline], row_of.get(teacher_of_student(recipe, student) or "")))
+    return SeedRows(rows, tuple(pairs))
+
+
+def _key_without_seed(name: str, system: Any) -> str:
+    """A hash that is equal for runs of one system; the name for an existing teacher."""
+    if not hasattr(system, "train"):
+        return name
+    plain = system.model_dump(mode="json")
+    kind = "student" if isinstance(system, StudentSettings) else "teacher"
+    return sha256_of([kind, {key: value for key, value in plain.items() if key not in BESIDES}])
+
+
+TUNED_KEYS = ("lm_weight", "word_score")
+
+
+def tuned_path(context: RunContext, name: str) -> Path:
+    """File with the tuned weights of a system."""
+    return context.folder("decoding", f"{name}.json")
+
+
+def decoding_of(context: RunContext, name: str) -> DecodingSettings:
+    """Decoding of a system: weights that the recipe leaves open are the tuned ones, if any fit this model and LM."""
+    settings = context.recipe.evaluate.decoding
+    if not settings.is_tunable or all(getattr(settings, weight) is not None for weight in TUNED_KEYS):
+        return settings
+    tuned = read_tuned(context, name)
+    if tuned is None:
+        return settings
+    found = {weight: tuned[weight] for weight in TUNED_KEYS if getattr(settings, weight) is None}
+    return settings.model_copy(update=found)
+
+
+def read_tuned(context: RunContext, name: str) -> dict[str, float] | None:
+    """Tuned weights of a system; None where there are none, or they belong to another model, LM or search."""
+    path = tuned_path(context, name)
+    try:
+        plain = read_json(path)
+        if plain["tuned_for"] != tuned_for(context, name):
+            return None
+        return {weight: float(plain["decoding"][weight]) for weight in TUNED_KEYS}
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise LanguageModelError(
+            f"cannot be read ({error!r})", where=path, expected="what asr-kd tune wrote", remedy="Run asr-kd tune again"
+        ) from error
+
+
+def write_tuned(context: RunContext, name: str, chosen: DecodingSettings, facts: dict[str, Any]) -> Path:
+    """Write a system's weights where evaluation looks for them, and `asr-kd transcribe --decoding` reads them."""
+    path = tuned_path(context, name)
+    plain = chosen.model_copy(
+        update={key: value.resolve() for key in ("lm", "lexicon") if (value := getattr(chosen, key)) is not None}
+    ).model_dump(mode="json", exclude_none=True)
+    write_json(path, {"decoding": plain, **facts, "tuned_for": tuned_for(context, name)})
+    return path
+
+
+def tuned_for(context: RunContext, name: str) -> dict[str, str]:
+    """Hashes that tuned weights depend on: model, language model, lexicon and search."""
+    settings = context.recipe.evaluate.decoding
+    plain = settings.model_dump(mode="json", exclude={*TUNED_KEYS, "nbest", "lm", "lexicon"})
+    return {"model": system_sha256(context, name), "search": sha256_of(plain), **_files(settings)}
+
+
+def decoding_inputs(context: RunContext, names: list[str]) -> list[Any]:
+    """Inputs of evaluation beyond the settings: hashes of LM and lexicon, and the weights in use."""
+    settings = context.recipe.evaluate.decoding
+    if not settings.is_tunable:
+        return []
+    return [_files(settings), {name: read_tuned(context, name) for name in names}]
+
+
+def _files(settings: DecodingSettings) -> dict[str, str]:
+    hashes = {}
+    for key in ("lm", "lexicon"):
+        path = getattr(settings, key)
+        if path is not None:
+            if not path.is_file():
+                raise LanguageModelError("no such file", where=path, expected=f"the {key} that evaluate.decoding names")
+            hashes[key] = sha256_of_file(path)
+    return hashes

@@ -1,7 +1,6 @@
-"""The teachers of a recipe, whether it trains them or they exist already: opened, identified, bridged to its students.
+"""The teachers of a recipe, trained here or existing: opened, identified, bridged, assigned to folds.
 
-What is known of an existing teacher is written down once, so that later stages need not open it to tell who it is.
-"""
+The description of an existing teacher is written once, so that later stages identify the teacher without opening it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,15 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_kd.corpora.an4 import person_of
+from asr_kd.corpora.corpus import read_prepared
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.settings import An4Settings
+from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.errors import CheckpointError
 from asr_kd.files import read_json, write_json
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.folds import fold_of_training
 from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
 from asr_kd.recipe.stage import StageTask
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, fold_names, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
@@ -28,12 +31,12 @@ from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 
 IDENTITY = "teacher.json"
-"""What is written of a teacher that is not one model of this run."""
+"""Description of a teacher that is not one model of this run."""
 
 
 @dataclass(frozen=True)
-class KnownTeacher:
-    """A teacher by what is written of it: everything but its voice. See `teachers.base.Teacher`."""
+class DescribedTeacher:
+    """Description of a teacher that is not open; see `teachers.base.Teacher`."""
 
     name: str
     sha256: str
@@ -43,12 +46,12 @@ class KnownTeacher:
     features: Mapping[str, Any]
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Never: it would have to be opened."""
+        """Raise: the model is not loaded."""
         raise TypeError(f"the teacher {self.name!r} is described here, not open")
 
 
 def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageTask:
-    """Finds (fetches, where there is a network) a teacher that is not one model of this run; writes down who it is."""
+    """Task that finds or downloads a teacher that is not one model of this run, and writes its description."""
 
     def run(folder: Path) -> None:
         teacher = _open(context, name, torch.device("cpu"))
@@ -81,18 +84,18 @@ def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageT
 
 
 def teacher_sha256(context: RunContext, name: str) -> str:
-    """The identity of a teacher: the hash of its weights and of what else decides what it says.
+    """The identity of a teacher: the hash of its weights and of all that decides its posteriors.
 
     Raises:
         CheckpointError: the teacher stage has not run.
     """
     if is_one_model(context.recipe.teachers[name]):
         return model_sha256(teacher_folder(context, name) / "model")
-    return known_teacher(context, name).sha256
+    return described_teacher(context, name).sha256
 
 
-def known_teacher(context: RunContext, name: str) -> KnownTeacher:
-    """What the teacher stage wrote of a teacher that is not one model of this run.
+def described_teacher(context: RunContext, name: str) -> DescribedTeacher:
+    """Read the description of a teacher that is not one model of this run.
 
     Raises:
         CheckpointError: it has not run, or its file is damaged.
@@ -103,7 +106,7 @@ def known_teacher(context: RunContext, name: str) -> KnownTeacher:
         description, vocabulary = read_json(path), Vocabulary.load(folder / VOCABULARY)
         if description.pop("vocabulary_sha256", None) != vocabulary.sha256:
             raise ValueError(f"{VOCABULARY} beside it is not the vocabulary that it names")
-        return KnownTeacher(vocabulary=vocabulary, **description)
+        return DescribedTeacher(vocabulary=vocabulary, **description)
     except (OSError, ValueError, TypeError) as error:
         raise CheckpointError(
             f"cannot be read ({error})", where=path, remedy="Run the teacher stage again with --force"
@@ -111,12 +114,12 @@ def known_teacher(context: RunContext, name: str) -> KnownTeacher:
 
 
 def open_teacher(context: RunContext, name: str) -> Teacher:
-    """A teacher of the recipe, opened, in its own vocabulary and on its own frames.
+    """Open a teacher of the recipe, in its own vocabulary and on its own frames.
 
     Raises:
         CheckpointError: the teacher stage has not run, or has found another one under this name.
     """
-    found = teacher_sha256(context, name)  # before anything is fetched
+    found = teacher_sha256(context, name)  # before anything is downloaded
     if is_one_model(context.recipe.teachers[name]):
         return open_local(teacher_folder(context, name) / "model", context.device)
     teacher = _open(context, name, context.device)
@@ -130,19 +133,19 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
 
 
 def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
-    """The teacher as the students of the recipe need it."""
+    """The teacher in the students' vocabulary and on their frames."""
     return bridge(teacher, vocabulary, settings=context.recipe.bridge)
 
 
 def bridged_sha256(context: RunContext, name: str, vocabulary: Vocabulary) -> str:
-    """The identity that the soft targets of a teacher carry; nothing is opened."""
+    """The identity of a bridged teacher, as its soft targets carry it; the teacher is not opened."""
     if is_one_model(context.recipe.teachers[name]):
         return teacher_sha256(context, name)
-    return bridged(context, known_teacher(context, name), vocabulary).sha256
+    return bridged(context, described_teacher(context, name), vocabulary).sha256
 
 
 def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
-    """A teacher from elsewhere, or those of the folds as one."""
+    """Open an existing teacher, or those of the folds as one."""
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
         return open_teacher_source(
@@ -154,7 +157,7 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
 
 
 def _state_of(context: RunContext, name: str) -> list[Any]:
-    """What tells that a teacher that is not one model of this run may have changed."""
+    """Data that changes when a teacher that is not one model of this run may have changed."""
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
         return [_state_of_source(context, member.source) for member in settings.members]
@@ -163,7 +166,7 @@ def _state_of(context: RunContext, name: str) -> list[Any]:
 
 
 def _state_of_source(context: RunContext, source: str) -> Any:
-    """What tells that a source may have changed: of a folder its files, of a teacher trained here its weights."""
+    """Data that changes when a source may have changed: files of a folder, weights of a teacher trained here."""
     kind, place, _ = parse_source(source)
     if kind == "recipe":
         return model_sha256(teacher_folder(context, place) / "model")
@@ -173,3 +176,24 @@ def _state_of_source(context: RunContext, source: str) -> Any:
     if not folder.is_dir():
         return None
     return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+
+
+def fold_of_training(context: RunContext, teacher: TrainedTeacher) -> dict[str, int]:
+    """Fold of each training utterance by its id, from 0.
+
+    Raises:
+        CorpusError: the corpus is not prepared, or has fewer speakers than the teacher has folds.
+    """
+    corpus = read_prepared(context.work_dir)
+    people = person_of if isinstance(context.recipe.corpus, An4Settings) else str
+    return fold_of_utterances(corpus.train, teacher.folds or 1, context.recipe.seed_of(teacher), people)
+
+
+def utterances_of_fold(context: RunContext, teacher: TrainedTeacher, fold: int) -> list[Utterance]:
+    """Training utterances of a fold's teacher: all but that fold.
+
+    Raises:
+        CorpusError: see `fold_of_training`.
+    """
+    fold_of = fold_of_training(context, teacher)
+    return [utterance for utterance in read_prepared(context.work_dir).train if fold_of[utterance.id] != fold]

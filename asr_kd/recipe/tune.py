@@ -14,10 +14,9 @@ from asr_kd.evaluation.system import System
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, Tuning, tune
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, choose_device
-from asr_kd.recipe.decoding import write_tuned
 from asr_kd.recipe.layout import read_corpus
 from asr_kd.recipe.settings import Recipe, load_recipe
-from asr_kd.recipe.systems import absent_systems, open_named
+from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds
 
 RESOLVED = "recipe.resolved.yaml"
@@ -31,17 +30,17 @@ def tune_recipe(
     lm_weights: Sequence[float] = LM_WEIGHTS,
     word_scores: Sequence[float] = WORD_SCORES,
 ) -> list[str]:
-    """Tune every system that is there, write what was found where evaluation reads it, and say it in lines.
+    """Tune every trained system and write the weights for evaluation; return the report's lines.
 
     Args:
         target: a recipe, or the folder of a run.
         overrides: of the recipe's keys.
-        only: names of systems; empty: all that are there.
-        progress: told points of the grid.
-        lm_weights, word_scores: what is tried first.
+        only: names of systems; empty: all trained ones.
+        progress: receives the points of the grid.
+        lm_weights, word_scores: the first grid.
 
     Raises:
-        RecipeError: `evaluate.decoding` has nothing to tune, or `only` names a system that is not there.
+        RecipeError: `evaluate.decoding` has nothing to tune, or `only` names a system that does not exist.
         EvaluationError: a dev set without transcripts.
         LanguageModelError: the LM or lexicon cannot be read, or does not fit.
     """
@@ -56,10 +55,11 @@ def tune_recipe(
     context = RunContext(recipe, progress, choose_device(recipe.device))
     absent = absent_systems(context)
     names = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
-    strange = [name for name in only if name not in names]
-    if strange or not names:
+    unknown = [name for name in only if name not in names]
+    if unknown or not names:
         raise RecipeError(
-            f"{strange[0] if strange else 'no system'} is not there", expected=", ".join(names) or "a trained model"
+            f"{unknown[0] if unknown else 'no system'} is not trained yet",
+            expected=", ".join(names) or "a trained model",
         )
     corpus, _ = read_corpus(context)
     lines = []
@@ -69,7 +69,7 @@ def tune_recipe(
 
 
 def open_recipe(target: Path, overrides: Sequence[str]) -> Recipe:
-    """A recipe from its file, or as it ran from the folder of its run.
+    """Read a recipe from its file, or as it was run from the work_dir of its run.
 
     Raises:
         RecipeError: neither.
@@ -82,22 +82,22 @@ def open_recipe(target: Path, overrides: Sequence[str]) -> Recipe:
 def _tune_one(
     context: RunContext, name: str, dev: Sequence[Utterance], grid: tuple[Sequence[float], Sequence[float]]
 ) -> list[str]:
-    system = open_named(context, name)
+    system = open_recipe_system(context, name)
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer) or not isinstance(recognizer.decoder, BeamSearch):
         raise RecipeError(f"{name} is not decoded by a beam search", where="evaluate.decoding")
-    heard, left_out = _forward(context, system, dev)
+    dev_set, left_out = _compute_posteriors(context, system, dev)
 
     def report(done: int, total: int) -> None:
         context.progress.update(f"tune {name}", done, total, "points")
 
     normalizer = context.recipe.evaluate.normalizer
     with torch.inference_mode():
-        tuning = tune(recognizer.decoder, heard, normalizer, *grid, progress=report)
+        tuning = tune(recognizer.decoder, dev_set, normalizer, *grid, progress=report)
     settings = recognizer.decoder.settings.model_copy(update=_chosen(tuning))
     facts = {
         "dev": {
-            "utterances": len(heard.references),
+            "utterances": len(dev_set.references),
             "words": tuning.words,
             "left_out": left_out,
             "normalizer": normalizer,
@@ -109,7 +109,7 @@ def _tune_one(
     path = write_tuned(context, name, settings, facts)
     best = tuning.best
     return [
-        f"{name}: WER in percent on dev ({len(heard.references)} utterances, {tuning.words} words, {normalizer})",
+        f"{name}: WER in percent on dev ({len(dev_set.references)} utterances, {tuning.words} words, {normalizer})",
         *tuning.lines(),
         f"greedy {100 * tuning.greedy_wer:.2f} %, beam {100 * best.wer:.2f} % with lm_weight {best.lm_weight:g} and "
         f"word_score {best.word_score:g} → {path}",
@@ -121,8 +121,8 @@ def _chosen(tuning: Tuning) -> dict[str, float]:
     return {"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
 
 
-def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[DevSet, list[str]]:
-    """Posteriors of dev, once; and what could not be used, with its reason."""
+def _compute_posteriors(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[DevSet, list[str]]:
+    """Posteriors of the dev set, and the utterances that were left out, with reasons."""
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer):
         raise RecipeError(f"{system.name} has no posteriors", where="evaluate.decoding")
@@ -138,13 +138,13 @@ def _forward(context: RunContext, system: System, dev: Sequence[Utterance]) -> t
             left_out.append(f"{utterance.id}: {error}")
     if not references:
         raise EvaluationError("no dev utterance can be used", expected="transcripts", where="; ".join(left_out[:3]))
-    heard = {}
+    posteriors = {}
     ids = list(waveforms)
     done = 0
     for batch in batches_by_seconds([len(waveforms[key]) for key in ids], context.recipe.evaluate.batch_seconds):
         output = recognizer.log_probs([waveforms[ids[index]] for index in batch])
         for row, index in enumerate(batch):
-            heard[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()
+            posteriors[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()
         done += len(batch)
-        context.progress.update(f"hear dev with {system.name}", done, len(ids), "utterances")
-    return DevSet(heard, references), left_out
+        context.progress.update(f"posteriors of dev, {system.name}", done, len(ids), "utterances")
+    return DevSet(posteriors, references), left_out

@@ -27,7 +27,7 @@ LOUDEST = 16.0
 DEFAULT_ENDPOINT = EndpointSettings()
 
 
-class Utterance(NamedTuple):
+class EndedUtterance(NamedTuple):
     """An ended part of a stream; seconds count from the start of the stream."""
 
     text: str
@@ -82,9 +82,9 @@ class StreamingRecognizer:
         self._num_samples = 0
         self._frames_before = 0  # of earlier utterances of this stream
         self._finished = False
-        self._ended: list[Utterance] = []
+        self._ended: list[EndedUtterance] = []
 
-    def next_utterance(self) -> Utterance:
+    def next_utterance(self) -> EndedUtterance:
         """End the utterance and start the next: text and model state start anew, the audio continues.
 
         This is the Reset of sherpa-onnx 2.0.1; tests/export compares the two.
@@ -98,12 +98,12 @@ class StreamingRecognizer:
         self._frames_before += self._decoder.num_frames
         seconds = [frames * FRAME_SHIFT_MS / 1000 for frames in (start, self._frames_before)]
         words = words_of(self._best, self._vocabulary, FRAME_SHIFT_MS, start * FRAME_SHIFT_MS)
-        ended = Utterance(self.partial(), tuple(words), seconds[0], seconds[1], rule)
+        ended = EndedUtterance(self.partial(), tuple(words), seconds[0], seconds[1], rule)
         self._state = self.backend.initial_state(1)
         self._decoder.reset()
         return ended
 
-    def take_utterances(self) -> list[Utterance]:
+    def take_utterances(self) -> list[EndedUtterance]:
         """Return the utterances with text that rules have ended since the last call; needs `cut_at_endpoints`."""
         ended, self._ended = self._ended, []
         return ended

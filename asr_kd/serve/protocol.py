@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from asr_kd.config import Settings
 from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.runtime.streaming import Utterance, check_samples
+from asr_kd.runtime.streaming import EndedUtterance, check_samples
 
 PROTOCOL = 1
 LONGEST_TEXT = 4_096
@@ -134,7 +134,7 @@ def partial_message(text: str, decoded_seconds: float, lag_seconds: float) -> st
     return _message("partial", text=text, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
 
 
-def final_message(utterance: Utterance, decoded_seconds: float, lag_seconds: float) -> str:
+def final_message(utterance: EndedUtterance, decoded_seconds: float, lag_seconds: float) -> str:
     """Message: an ended utterance, which does not change."""
     words = [
         {

@@ -19,8 +19,8 @@ from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.runtime.streaming import StreamingRecognizer, Utterance, step_together
-from asr_kd.serve.metrics import Metrics
+from asr_kd.runtime.streaming import EndedUtterance, StreamingRecognizer, step_together
+from asr_kd.serve.http_responses import Metrics
 from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 
@@ -28,11 +28,11 @@ LOAD_SECONDS = 2.0
 """Time over which the load is averaged."""
 
 
-class Progress(NamedTuple):
+class StreamProgress(NamedTuple):
     """Result of a round for one stream."""
 
     partial: str
-    ended: list[Utterance]
+    ended: list[EndedUtterance]
     decoded_seconds: float
     lag_seconds: float  # since the packet that completed the chunk arrived
     done: bool = False  # all audio of a stream that has ended is decoded
@@ -44,11 +44,11 @@ class LiveStream:
 
     Args:
         stream: cut at endpoints.
-        tell: called on the loop with the result of each round.
+        on_progress: called on the loop with the result of each round.
     """
 
-    def __init__(self, stream: StreamingRecognizer, tell: Callable[[Progress], None]) -> None:
-        self.stream, self.tell = stream, tell
+    def __init__(self, stream: StreamingRecognizer, on_progress: Callable[[StreamProgress], None]) -> None:
+        self.stream, self.on_progress = stream, on_progress
         self.packets: deque[tuple[np.ndarray, float]] = deque()
         self.pending_samples = self.received_samples = 0
         self.missing_samples = stream.missing_samples  # of the chunk at hand, as the last round left it
@@ -66,14 +66,14 @@ class LiveStream:
 
     def take_packets(self) -> None:
         """Pass the packets of a chunk to the next round."""
-        wanted = self.missing_samples
-        while self.packets and wanted > 0:
+        missing = self.missing_samples
+        while self.packets and missing > 0:
             packet = self.packets.popleft()
             self._taken.append(packet)
             self.pending_samples -= len(packet[0])
-            wanted -= len(packet[0])
+            missing -= len(packet[0])
 
-    def hear(self) -> None:
+    def queue_packets(self) -> None:
         """Queue the packets that were passed on; runs in the thread."""
         if self._taken:
             packets, arrivals = zip(*self._taken, strict=True)
@@ -84,18 +84,18 @@ class LiveStream:
             self.stream.queue_end()
             self._completed_at = self.ends_at
 
-    def progress(self, all_is_said: bool) -> Progress:
+    def progress(self, finished: bool) -> StreamProgress:
         """Return the result after a round; runs in the thread.
 
         Args:
-            all_is_said: the stream has ended and no audio of it is queued.
+            finished: the stream has ended and no audio of it is queued.
         """
         decoded, lag = self.stream.decoded_seconds, time.monotonic() - self._completed_at
-        if not all_is_said:
-            return Progress(self.stream.partial(), self.stream.take_utterances(), decoded, lag)
+        if not finished:
+            return StreamProgress(self.stream.partial(), self.stream.take_utterances(), decoded, lag)
         self.stream.final()
         ended = [*self.stream.take_utterances(), self.stream.next_utterance()]
-        return Progress("", [item for item in ended if item.text], decoded, lag, done=True)
+        return StreamProgress("", [item for item in ended if item.text], decoded, lag, done=True)
 
 
 class Scheduler:
@@ -126,9 +126,9 @@ class Scheduler:
         """Streams that are open."""
         return len(self._live)
 
-    def open(self, tell: Callable[[Progress], None]) -> LiveStream:
+    def open(self, on_progress: Callable[[StreamProgress], None]) -> LiveStream:
         """Open a stream."""
-        live = LiveStream(self._recognizer.stream(self._settings.endpoint, cut_at_endpoints=True), tell)
+        live = LiveStream(self._recognizer.stream(self._settings.endpoint, cut_at_endpoints=True), on_progress)
         self._live[live] = None
         return live
 
@@ -149,7 +149,7 @@ class Scheduler:
                 live.room.clear()
 
     def end(self, live: LiveStream) -> None:
-        """End a stream; `tell` is called with `done` later."""
+        """End a stream; `on_progress` is called with `done` later."""
         if not live.ends:
             live.ends, live.ends_at = True, time.monotonic()
             self._work.set()
@@ -164,11 +164,11 @@ class Scheduler:
                 self._work.clear()
                 while chosen := self._choose():
                     begun = time.monotonic()
-                    told = await loop.run_in_executor(self._thread, self._round, chosen)
+                    results = await loop.run_in_executor(self._thread, self._round, chosen)
                     self._measure(time.monotonic() - begun, len(chosen))
                     self._make_room(chosen)
-                    for live, progress in told:
-                        self._tell(live, progress)
+                    for live, progress in results:
+                        self._report(live, progress)
         finally:
             self._thread.shutdown(wait=True)
 
@@ -194,10 +194,10 @@ class Scheduler:
             if live.pending_samples <= self._settings.pending_seconds * SAMPLE_RATE / 2 or not live.has_work:
                 live.room.set()
 
-    def _round(self, chosen: list[LiveStream]) -> list[tuple[LiveStream, Progress]]:
+    def _round(self, chosen: list[LiveStream]) -> list[tuple[LiveStream, StreamProgress]]:
         """Run a round in the thread; an error of one stream affects that stream only."""
         for live in chosen:
-            live.hear()
+            live.queue_packets()
         ready = [live for live in chosen if live.stream.is_ready]
         begun = time.monotonic()
         failed = step_together([live.stream for live in ready])
@@ -205,21 +205,21 @@ class Scheduler:
             self._metrics.step_seconds.observe(time.monotonic() - begun)
             self._metrics.batch.observe(len(ready))
             self._metrics.audio_seconds.inc(len(ready) * self.chunk_seconds)
-        told = [(ready[place], _refused(_plain(error))) for place, error in failed.items()]
-        broken = {live for live, _ in told}
+        results = [(ready[place], _refused(_plain(error))) for place, error in failed.items()]
+        broken = {live for live, _ in results}
         for live in chosen:
-            said = live.ends and not live.packets and not live.stream.is_ready
-            if live not in broken and (said or live in ready):
-                told.append((live, live.progress(said)))
+            finished = live.ends and not live.packets and not live.stream.is_ready
+            if live not in broken and (finished or live in ready):
+                results.append((live, live.progress(finished)))
             live.missing_samples = live.stream.missing_samples
-        return told
+        return results
 
-    def _tell(self, live: LiveStream, progress: Progress) -> None:
+    def _report(self, live: LiveStream, progress: StreamProgress) -> None:
         if live not in self._live:
             return  # it has gone meanwhile
         live.done = progress.done or progress.refusal is not None
         self._metrics.lag_seconds.observe(progress.lag_seconds)
-        live.tell(progress)
+        live.on_progress(progress)
 
     def _measure(self, seconds: float, served: int) -> None:
         """Update the load: time of a round for all streams with queued audio, averaged over time."""
@@ -230,8 +230,8 @@ class Scheduler:
         self._measured_at = now
 
 
-def _refused(message: str) -> Progress:
-    return Progress("", [], 0.0, 0.0, refusal=Refusal("internal", message))
+def _refused(message: str) -> StreamProgress:
+    return StreamProgress("", [], 0.0, 0.0, refusal=Refusal("internal", message))
 
 
 def _plain(error: CheckpointError) -> str:

@@ -1,4 +1,4 @@
-"""The server: sockets, TLS, who is let in, and an orderly end. The only file that imports websockets."""
+"""The server: sockets, TLS, admission, and an orderly stop. The only file that imports websockets."""
 
 import asyncio
 import contextlib
@@ -15,15 +15,23 @@ from urllib.parse import urlsplit
 
 from asr_kd.errors import MissingExtraError, ServeError
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.serve import pages
-from asr_kd.serve.metrics import Metrics
+from asr_kd.serve.http_responses import (
+    HEALTH,
+    METRICS,
+    STREAM,
+    HttpResponse,
+    Metrics,
+    allowed_origin,
+    page_file,
+    plain_text,
+)
 from asr_kd.serve.protocol import Refusal, stopping_message
 from asr_kd.serve.scheduler import Scheduler
 from asr_kd.serve.session import Session, same_secret
 from asr_kd.serve.settings import ServeSettings
 
 QUEUED_FRAMES = 4
-"""Messages that the library reads ahead; then it stops reading, and TCP tells the client."""
+"""Messages that the library reads ahead; then it stops reading, and TCP slows the client down."""
 
 SEND_BUFFER_BYTES = 65_536
 """Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""
@@ -36,12 +44,12 @@ GOODBYE_SECONDS = 2.0
 
 
 class Server:
-    """Serves one model; an asynchronous context in which it listens.
+    """Server of one model; an asynchronous context in which it accepts connections.
 
     Args:
         recognizer: of a streaming model.
-        settings: where it listens, and its limits.
-        name: what clients are told the model is called.
+        settings: address and limits.
+        name: of the model, sent to clients.
 
     Raises:
         CheckpointError: a full-context model.
@@ -61,13 +69,13 @@ class Server:
 
     @property
     def address(self) -> str:
-        """Where the page is."""
+        """URL of the page."""
         port = self._listener.sockets[0].getsockname()[1]
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{'https' if self._tls else 'http'}://{host}:{port}/"
 
     async def __aenter__(self) -> Self:
-        """Listen.
+        """Open the address.
 
         Raises:
             ServeError: the address is taken, or not ours.
@@ -92,7 +100,7 @@ class Server:
         except OSError as error:
             self._work.cancel()
             raise ServeError(
-                f"cannot listen ({error.strerror or error})",
+                f"cannot open the address ({error.strerror or error})",
                 where=f"{settings.host}:{settings.port}",
                 remedy="Choose another --port (0 takes any free one) or --host",
             ) from error
@@ -101,15 +109,15 @@ class Server:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Finish the streams, then leave."""
+        """Finish the streams and stop."""
         await self.stop(0.0)
 
     async def failure(self) -> None:
-        """Returns never; raises what ended the thread that runs the model."""
+        """Wait forever, or raise the error that ended the thread of the model."""
         await asyncio.shield(self._work)
 
     async def stop(self, grace_seconds: float) -> None:
-        """Take nobody new, let streams go on for a while, then finish them: what was sent is answered."""
+        """Accept no new streams, let open ones continue for a while, then finish them and send all results."""
         self._stopping = True
         for session in self._sessions:
             session.announce(stopping_message(grace_seconds))
@@ -126,54 +134,54 @@ class Server:
         while self._sessions and asyncio.get_running_loop().time() < end and not self._work.done():
             await asyncio.sleep(0.02)
 
-    # -- who comes ---------------------------------------------------------------------------------------
+    # -- admission --------------------------------------------------------------------------------------
 
     def _requested(self, connection: Any, request: Any) -> Any:
-        """Answer plain HTTP; None goes on to a websocket."""
-        answer = self._answer(connection, request)
-        if answer is None:
+        """Respond to plain HTTP; None continues to a websocket."""
+        result = self._http_response(connection, request)
+        if result is None:
             return None
-        response = connection.respond(answer.status, "")
+        response = connection.respond(result.status, "")
         del response.headers["Content-Type"], response.headers["Content-Length"]
-        for name, value in {"Content-Type": answer.content_type, **answer.headers}.items():
+        for name, value in {"Content-Type": result.content_type, **result.headers}.items():
             response.headers[name] = value
-        response.headers["Content-Length"] = str(len(answer.body))
-        response.body = answer.body
+        response.headers["Content-Length"] = str(len(result.body))
+        response.body = result.body
         return response
 
-    def _answer(self, connection: Any, request: Any) -> pages.Answer | None:
+    def _http_response(self, connection: Any, request: Any) -> HttpResponse | None:
         path = urlsplit(request.path).path
-        if path == pages.HEALTH:
+        if path == HEALTH:
             return self._health()
-        if path == pages.METRICS:
-            if not self._knows_token(request):
-                return pages.plain(401, "unauthorized: Authorization: Bearer TOKEN is missing or wrong")
-            return pages.Answer(200, self.metrics.content_type, self.metrics.text())
-        if path != pages.STREAM:
-            return pages.page(path) or pages.plain(404, "there is nothing here")
-        return self._turned_away(connection, request)
+        if path == METRICS:
+            if not self._has_token(request):
+                return plain_text(401, "unauthorized: Authorization: Bearer TOKEN is missing or wrong")
+            return HttpResponse(200, self.metrics.content_type, self.metrics.text())
+        if path != STREAM:
+            return page_file(path) or plain_text(404, "there is nothing here")
+        return self._rejected(connection, request)
 
-    def _health(self) -> pages.Answer:
+    def _health(self) -> HttpResponse:
         state = "stopping" if self._stopping else "failed" if self._work.done() else "ok"
         report = {"status": state, "model": self._name, "clients": self._scheduler.num_streams}
         report |= {"max_clients": self.settings.max_clients, "load": round(self._scheduler.load, 3)}
-        return pages.Answer(200 if state == "ok" else 503, "application/json", json.dumps(report).encode())
+        return HttpResponse(200 if state == "ok" else 503, "application/json", json.dumps(report).encode())
 
-    def _turned_away(self, connection: Any, request: Any) -> pages.Answer | None:
-        """Before a websocket is opened: pages from elsewhere, wrong tokens, and crowds."""
+    def _rejected(self, connection: Any, request: Any) -> HttpResponse | None:
+        """Refuse before a websocket is opened: other origins, wrong tokens, too many connections."""
         origin = request.headers.get("Origin")
-        if not pages.allowed_origin(origin, connection.local_address[:2], self._tls is not None, self.settings.origins):
+        if not allowed_origin(origin, connection.local_address[:2], self._tls is not None, self.settings.origins):
             self.metrics.refusals.labels("origin").inc()
-            return pages.plain(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
-        if "Authorization" in request.headers and not self._knows_token(request):
+            return plain_text(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
+        if "Authorization" in request.headers and not self._has_token(request):
             self.metrics.refusals.labels("unauthorized").inc()
-            return pages.plain(401, "unauthorized: the token is wrong")
-        if self._connections >= 2 * self.settings.max_clients + 8:  # more than can be told why in words
+            return plain_text(401, "unauthorized: the token is wrong")
+        if self._connections >= 2 * self.settings.max_clients + 8:  # too many to open a websocket for a refusal
             self.metrics.refusals.labels("too-many-clients").inc()
-            return pages.plain(503, "too many clients")
+            return plain_text(503, "too many clients")
         return None
 
-    def _knows_token(self, request: Any) -> bool:
+    def _has_token(self, request: Any) -> bool:
         if self.settings.token is None:
             return True
         return same_secret(request.headers.get("Authorization", ""), f"Bearer {self.settings.token}")
@@ -187,7 +195,7 @@ class Server:
             self._sessions.add(session)
         self._connections += 1
         try:
-            authorized = "Authorization" in connection.request.headers and self._knows_token(connection.request)
+            authorized = "Authorization" in connection.request.headers and self._has_token(connection.request)
             await session.run(authorized, refusal)
         finally:
             self._connections -= 1
@@ -211,7 +219,7 @@ def _bound(client: socket.socket, seconds: float) -> None:
     """Bound what the operating system keeps for a client that does not take it, and for how long.
 
     The library notices such a client by a ping, after `seconds` at the latest, and closes the socket. The system would
-    go on trying for minutes, and the client might not hear that it was dropped.
+    retry for minutes, and the client might not notice that it was dropped.
     """
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
@@ -219,7 +227,7 @@ def _bound(client: socket.socket, seconds: float) -> None:
 
 
 class Websocket:
-    """A client's websocket as a session sees it.
+    """A client's websocket, as a `Connection` of sessions.
 
     Args:
         connection: the library's.
@@ -243,7 +251,7 @@ class Websocket:
                 raise Refusal("too-large", closed.sent.reason) from closed
             if code in (1002, 1007):
                 raise Refusal("malformed", closed.sent.reason) from closed
-            if code == 1011:  # no answer to a ping
+            if code == 1011:  # no reply to a ping
                 raise Refusal("not-reading", closed.sent.reason) from closed
             self._raise_if_not_read(closed)
             return None
@@ -267,7 +275,7 @@ class Websocket:
             raise Refusal("not-reading", "what was sent did not arrive in time") from closed
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, in the 123 bytes that a reason may have."""
+        """Close with a reason of at most 123 bytes."""
         await self._connection.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
 
     def abort(self) -> None:
@@ -278,19 +286,19 @@ class Websocket:
         transport.abort()
 
 
-async def serve_forever(server: Server, stop: asyncio.Event, tell: Callable[[str], None]) -> None:
+async def serve_forever(server: Server, stop: asyncio.Event, on_start: Callable[[str], None]) -> None:
     """Serve until `stop` is set, then finish the streams.
 
     Args:
-        server: not yet listening.
-        stop: by a signal, for example.
-        tell: told the address once the server listens.
+        server: not yet started.
+        stop: set by a signal, for example.
+        on_start: called with the address when the server accepts connections.
 
     Raises:
-        ServeError: it cannot listen.
+        ServeError: the address cannot be opened.
     """
     async with server:
-        tell(server.address)
+        on_start(server.address)
         stopped, failed = asyncio.create_task(stop.wait()), asyncio.create_task(server.failure())
         try:
             await asyncio.wait([stopped, failed], return_when=asyncio.FIRST_COMPLETED)
@@ -318,7 +326,7 @@ class _Library:
 
 
 def _tls_context(settings: ServeSettings) -> ssl.SSLContext | None:
-    """TLS as settings say.
+    """TLS context of the settings; None without a certificate.
 
     Raises:
         ServeError: the certificate or its key cannot be used.

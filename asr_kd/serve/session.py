@@ -10,9 +10,9 @@ from typing import Any, Protocol
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
-from asr_kd.serve.metrics import Metrics
+from asr_kd.serve.http_responses import Metrics
 from asr_kd.serve.protocol import Refusal
-from asr_kd.serve.scheduler import LiveStream, Progress, Scheduler
+from asr_kd.serve.scheduler import LiveStream, Scheduler, StreamProgress
 from asr_kd.serve.settings import ServeSettings
 
 MOST_UNSENT = 64
@@ -110,7 +110,6 @@ class Session:
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
         self._encoding = "s16le"
-        self._said = ""
         self._allowed, self._counted_at = settings.messages_per_second * BURST_SECONDS, time.monotonic()
 
     async def run(self, authorized: bool, refusal: Refusal | None) -> None:
@@ -126,10 +125,10 @@ class Session:
                 raise refusal
             await self._start(authorized)
             live = self._scheduler.open(self._forward)
-            await self._converse(live)
+            await self._run_stream(live)
         except Refusal as refused:
             self._metrics.refusals.labels(refused.code).inc()
-            await self._say_goodbye(refused)
+            await self._refuse(refused)
         except Gone:
             self._metrics.refusals.labels("disconnected").inc()
         finally:
@@ -154,10 +153,10 @@ class Session:
         start = protocol.parse_start(message)
         token = self._settings.token
         if token is not None and not authorized and not same_secret(start.token or "", token):
-            raise Refusal("unauthorized", "this server asks for a token, in start or as Authorization: Bearer TOKEN")
+            raise Refusal("unauthorized", "this server requires a token, in start or as Authorization: Bearer TOKEN")
         self._encoding = start.encoding
 
-    async def _converse(self, live: LiveStream) -> None:
+    async def _run_stream(self, live: LiveStream) -> None:
         """Receive audio and send results until the stream has ended.
 
         Raises:
@@ -167,11 +166,11 @@ class Session:
         self._outbox.add(self._ready())
         writer = asyncio.create_task(self._outbox.send_all(self._connection, self._settings.send_seconds))
         try:
-            early = await self._first_of(self._listen(live), writer)
+            early = await self._first_of(self._receive_audio(live), writer)
             if early is not None and not early.finishes:
                 raise early
             self._scheduler.end(live)
-            await _either(self._answered(live), writer)
+            await _either(self._send_results(live), writer)
             if early is not None:
                 raise early
             await self._connection.close(1000, "done")
@@ -179,17 +178,17 @@ class Session:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
-    async def _first_of(self, listening: Coroutine[Any, Any, None], writer: "asyncio.Task[None]") -> Refusal | None:
+    async def _first_of(self, receiving: Coroutine[Any, Any, None], writer: "asyncio.Task[None]") -> Refusal | None:
         """Receive until the client ends, the server stops or an error occurs; return the error."""
         try:
-            await _either(listening, writer, self._ended, self._stopping.wait())
+            await _either(receiving, writer, self._ended, self._stopping.wait())
         except Refusal as refused:
             return refused
         if self._stopping.is_set():
             return Refusal("stopping", "the server stops", finishes=True)
         return None
 
-    async def _listen(self, live: LiveStream) -> None:
+    async def _receive_audio(self, live: LiveStream) -> None:
         longest = self._settings.stream_seconds
         while True:
             try:
@@ -231,7 +230,7 @@ class Session:
         chunk_ms = round(1000 * self._scheduler.chunk_seconds)
         return protocol.ready_message(self._model, chunk_ms, LOOKAHEAD_MS, limits)
 
-    def _forward(self, progress: Progress) -> None:
+    def _forward(self, progress: StreamProgress) -> None:
         """Queue messages for the result of a round; runs on the loop."""
         if progress.refusal is not None and not self._ended.done():
             self._ended.set_exception(progress.refusal)
@@ -245,13 +244,13 @@ class Session:
             text = protocol.partial_message(progress.partial, progress.decoded_seconds, progress.lag_seconds)
             self._outbox.add(text, partial=True)
 
-    async def _answered(self, live: LiveStream) -> None:
+    async def _send_results(self, live: LiveStream) -> None:
         """Wait until all results are sent."""
         await asyncio.shield(self._ended)
         self._outbox.add(protocol.done_message(live.received_samples / SAMPLE_RATE))
         await self._outbox.empty.wait()
 
-    async def _say_goodbye(self, refused: Refusal) -> None:
+    async def _refuse(self, refused: Refusal) -> None:
         if refused.code == "not-reading":  # it would not read the message
             self._connection.abort()
             return

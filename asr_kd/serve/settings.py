@@ -45,20 +45,22 @@ class ServeSettings(Settings):
     send_seconds: float = Field(10.0, gt=0)
     """Time in which a client must read a message."""
     ping_seconds: float = Field(20.0, gt=0)
-    """Interval of pings, and time for their answers."""
+    """Interval of pings, and time for their replies."""
     grace_seconds: float = Field(5.0, ge=0, le=3_600)
-    """Time for which streams continue after the server is told to stop."""
+    """Time for which streams continue after a signal to stop."""
 
-    def open_doors(self) -> list[str]:
+    def access_warnings(self) -> list[str]:
         """Return warnings about a server that is reachable from other machines."""
         if self.host == "localhost" or self.host.startswith("127.") or self.host == "::1":
             return []
-        doors = []
+        warnings = []
         if self.token is None:
-            doors.append(f"whoever reaches {self.host} may connect; set --token or ASR_KD_TOKEN to choose")
+            warnings.append(
+                f"anyone who can reach {self.host} may connect; set --token or ASR_KD_TOKEN to restrict that"
+            )
         if self.tls_cert is None:
-            doors.append("audio is sent unencrypted, and browsers give this page no microphone without --tls-cert")
-        return doors
+            warnings.append("audio is sent unencrypted, and browsers give this page no microphone without --tls-cert")
+        return warnings
 
     @model_validator(mode="after")
     def _check_tls(self) -> "ServeSettings":

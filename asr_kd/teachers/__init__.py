@@ -1,4 +1,4 @@
-"""Models that label audio with frame posteriors, behind one protocol. Know no student and no store."""
+"""Teachers: models that give frame posteriors of audio, behind one protocol."""
 
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.local import LocalTeacher

@@ -1,6 +1,4 @@
-"""What a teacher is: waveforms in, frame posteriors over a known vocabulary out.
-
-Knows no particular model.
+"""Protocol of teachers: waveforms in, frame posteriors over a vocabulary out.
 
 Shapes: B utterances, S samples, T frames, V vocabulary.
 """
@@ -19,7 +17,7 @@ class Teacher(Protocol):
 
     @property
     def name(self) -> str:
-        """For people."""
+        """Name in messages and reports."""
         ...
 
     @property
@@ -29,7 +27,7 @@ class Teacher(Protocol):
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """What V means, the blank included."""
+        """Symbols of the V outputs, the blank included."""
         ...
 
     @property
@@ -44,7 +42,7 @@ class Teacher(Protocol):
 
     @property
     def features(self) -> Mapping[str, Any]:
-        """What it hears of the audio, as plain data; soft targets record it."""
+        """Input features as plain data; soft targets record them."""
         ...
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
@@ -62,7 +60,7 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class LayeredTeacher(Teacher, Protocol):
-    """A teacher whose hidden layers can be had: one that this project trained, in its own vocabulary."""
+    """A teacher with readable hidden layers: one that this project trained, in its own vocabulary."""
 
     @property
     def num_layers(self) -> int:

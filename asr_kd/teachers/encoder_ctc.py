@@ -24,7 +24,7 @@ from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
-from asr_kd.teachers.encoder_settings import EncoderCtcSettings, HeadSettings
+from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 
 
 class SpeechEncoder(Protocol):

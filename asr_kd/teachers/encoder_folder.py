@@ -17,11 +17,10 @@ from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import DESCRIPTION, TOKENS, WEIGHTS, load_weights, write_tensors
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.ctc import arithmetic, with_precision
+from asr_kd.teachers.ctc_teacher import arithmetic, with_precision
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
-from asr_kd.teachers.encoder_settings import EncoderCtcSettings
 from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
-from asr_kd.teachers.settings import Precision
+from asr_kd.teachers.settings import EncoderCtcSettings, Precision
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT, VERSION = "asr-kd encoder with a CTC head", 1
@@ -141,7 +140,7 @@ def _check(folder: Path, description: Mapping[str, Any]) -> str:
     if sha256 != description.get("weights_sha256"):
         raise CheckpointError(
             f"the weights' SHA-256 is {sha256[:12]}…",
-            expected=f"{str(description.get('weights_sha256'))[:12]}… as {DESCRIPTION} says",
+            expected=f"{str(description.get('weights_sha256'))[:12]}… as in {DESCRIPTION}",
             where=path,
             remedy="The file is damaged or was replaced; copy it again or train again",
         )

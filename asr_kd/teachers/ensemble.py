@@ -1,4 +1,4 @@
-"""Several teachers as one: the weighted average of their posteriors. Knows no particular teacher.
+"""Ensembles: the weighted average of several teachers' posteriors.
 
 Shapes: B utterances, S samples, T frames, V vocabulary.
 """

@@ -18,8 +18,8 @@ from torch import Tensor
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of, sha256_of_file
-from asr_kd.teachers.ctc import CtcTeacher, Forward, ctc_vocabulary
-from asr_kd.teachers.families import FAMILIES, Family
+from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
+from asr_kd.teachers.frame_geometry import FAMILIES, Family
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -42,7 +42,7 @@ def open_huggingface(
 
     Args:
         place: a folder, or a repository such as ``facebook/wav2vec2-base-960h``.
-        revision: commit, tag or branch of a repository; None takes what ``main`` is now and says which commit that is.
+        revision: commit, tag or branch of a repository; None: the newest commit of ``main``, which is logged.
         device: where the model runs.
         precision: arithmetic of its layers.
 
@@ -56,7 +56,9 @@ def open_huggingface(
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
     parts = _read(folder, name, fetch_command(place, revision))
     if parts.extractor.sampling_rate != SAMPLE_RATE:
-        raise RecipeError(f"hears {parts.extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
+        raise RecipeError(
+            f"was trained on {parts.extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz"
+        )
     device = torch.device(device)
     masks_padding = parts.family.masks_padding(parts.config)
     return CtcTeacher(
@@ -280,7 +282,7 @@ def _vocabulary(tokenizer: Any, config: Any, name: str) -> Vocabulary:
             labels[index] = label
     if config.pad_token_id != tokenizer.pad_token_id:
         raise CheckpointError(
-            f"{CONFIG} says that blank (pad) is {config.pad_token_id}, the tokenizer says {tokenizer.pad_token_id}",
+            f"blank (pad) is {config.pad_token_id} in {CONFIG} and {tokenizer.pad_token_id} in the tokenizer",
             where=name,
             expected="one blank",
             remedy=f"Correct pad_token_id in a copy of {CONFIG}: it is the id that the model writes most often",

@@ -17,11 +17,9 @@ from torch.nn import functional as F
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import RecipeError
-from asr_kd.teachers.encoder_settings import EncoderSettings
-from asr_kd.teachers.families import FAMILIES
-from asr_kd.teachers.geometry import FrameGeometry, Layer
+from asr_kd.teachers.frame_geometry import FAMILIES, FrameGeometry, Layer
 from asr_kd.teachers.huggingface_ctc import CONFIG, open_encoder_files
-from asr_kd.teachers.settings import parse_source
+from asr_kd.teachers.settings import EncoderSettings, parse_source
 from asr_kd.teachers.windows import plan_windows
 
 MODELS_VARIABLE = "ASR_KD_MODELS"

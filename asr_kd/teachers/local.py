@@ -1,4 +1,4 @@
-"""A teacher that this project trained: a model folder. Knows features and models, not why it is asked."""
+"""Teachers that this project trained: model folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.weights import load_model
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.ctc import arithmetic, with_precision
+from asr_kd.teachers.ctc_teacher import arithmetic, with_precision
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import Vocabulary
 

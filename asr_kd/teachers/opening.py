@@ -1,4 +1,4 @@
-"""From settings to a teacher. The one place that knows which file opens which kind of source."""
+"""Open teachers by their settings."""
 
 from pathlib import Path
 
@@ -42,7 +42,7 @@ def open_local(folder: Path, device: torch.device | str = "cpu", precision: Prec
 
 def _open_one(source: str, settings: TeacherSource, device: torch.device | str) -> Teacher:
     kind, place, revision = parse_source(source)
-    # Each library is imported only when one of its models is asked for.
+    # Each library is imported only when one of its models is opened.
     if kind == "local":
         return open_local(Path(place).expanduser(), device, settings.precision)
     if kind == "torchaudio":

@@ -1,7 +1,7 @@
 """CTC models of speechbrain as teachers. Opening one runs code: see `settings.ALLOW_CODE`.
 
 A speechbrain model is a HyperPyYAML file that names the Python objects to build, with weights in pickles. There is no
-safe way to read it, so it is only read where the recipe says `allow_code: true`, at a revision that it names.
+safe way to read it, so it is only read with `allow_code: true` in the recipe, at the revision given there.
 Utterances go through it one by one: its modules take relative lengths, which round at frame level.
 """
 
@@ -18,8 +18,8 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.ctc import arithmetic, ctc_vocabulary, sha256_of_tensors, with_precision
-from asr_kd.teachers.geometry import FrameGeometry, strided
+from asr_kd.teachers.ctc_teacher import arithmetic, ctc_vocabulary, sha256_of_tensors, with_precision
+from asr_kd.teachers.frame_geometry import FrameGeometry, strided
 from asr_kd.teachers.settings import ALLOW_CODE, Precision
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -36,7 +36,7 @@ class SpeechbrainTeacher:
     Args:
         source: a folder, or a repository of the hub.
         revision: commit, tag or branch of the repository; for a folder a word that is part of the identity.
-        allow_code: the user's word that the code which the source runs is trusted.
+        allow_code: the user trusts the code of the source.
         device: where the model runs.
         precision: arithmetic of its layers.
 
@@ -111,7 +111,7 @@ def _load(source: str, revision: str, device: torch.device) -> Any:
     from speechbrain.utils.fetching import FetchConfig, LocalStrategy
 
     folder = Path(source).expanduser()
-    there = folder.is_dir()  # then nothing says which repository it is a copy of
+    there = folder.is_dir()  # the repository that it is a copy of is then unknown
     command = f"hf download {'OWNER/NAME' if there else source} --revision {revision} --local-dir {folder.name}"
     try:
         model = EncoderASR.from_hparams(
@@ -131,7 +131,7 @@ def _load(source: str, revision: str, device: torch.device) -> Any:
         ) from error
     rate = getattr(model.hparams, "sample_rate", SAMPLE_RATE)
     if rate != SAMPLE_RATE:
-        raise RecipeError(f"hears {rate} Hz", where=source, expected=f"{SAMPLE_RATE} Hz")
+        raise RecipeError(f"was trained on {rate} Hz", where=source, expected=f"{SAMPLE_RATE} Hz")
     return model
 
 
@@ -163,9 +163,9 @@ def _blank_id(model: Any) -> int | None:
 
 
 def _grid(modules: nn.Module, measured_ms: float, name: str) -> tuple[float, float]:
-    """Frame shift and offset in milliseconds, told from the front end and checked against the measured shift.
+    """Frame shift and offset in milliseconds, from the front end, checked against the measured shift.
 
-    A wav2vec2-like front end says so in its configuration. A centred spectrogram has frame 0 at 0 ms, and
+    A wav2vec2-like front end has them in its configuration. A centred spectrogram has frame 0 at 0 ms, and
     speechbrain's convolutions, padded to "same", leave it there.
     """
     for front in _front_ends(modules):
@@ -177,7 +177,7 @@ def _grid(modules: nn.Module, measured_ms: float, name: str) -> tuple[float, flo
         elif type(front).__name__ == "STFT" and getattr(front, "center", False):
             return measured_ms, 0.0
     raise RecipeError(
-        f"has frames of {measured_ms:g} ms, but its front end does not tell where they lie",
+        f"has frames of {measured_ms:g} ms, but its front end does not give their positions",
         where=name,
         expected="a wav2vec2-like encoder without further striding, or a centred spectrogram (Fbank)",
         remedy="Convert the model to transformers' format and use hf:, or to a folder of this project",

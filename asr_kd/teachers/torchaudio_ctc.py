@@ -17,8 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of, sha256_of_file
-from asr_kd.teachers.ctc import CtcTeacher, Forward, ctc_vocabulary
-from asr_kd.teachers.geometry import FrameGeometry, Layer
+from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
+from asr_kd.teachers.frame_geometry import FrameGeometry, Layer
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import BLANK
 
@@ -33,7 +33,7 @@ Bundle: TypeAlias = Any
 
 
 def bundle_names() -> list[str]:
-    """Names of all bundles that can teach."""
+    """Names of all CTC bundles."""
     return [
         name
         for name in dir(torchaudio.pipelines)
@@ -91,7 +91,7 @@ def _bundle(name: str) -> Bundle:
         )
     bundle = getattr(torchaudio.pipelines, name)
     if bundle.sample_rate != SAMPLE_RATE:
-        raise RecipeError(f"{name} hears {bundle.sample_rate:g} Hz", expected=f"{SAMPLE_RATE} Hz")
+        raise RecipeError(f"{name} was trained on {bundle.sample_rate:g} Hz", expected=f"{SAMPLE_RATE} Hz")
     return bundle
 
 

@@ -1,4 +1,4 @@
-"""Whisper as a source of text: transcripts with the measures that tell a good one from a hallucination.
+"""Transcripts by Whisper, with the measures that indicate hallucinations.
 
 Through faster-whisper (extra `whisper`), which runs CTranslate2 models. A model is a name of that project's
 ("base", "small.en"), or a folder in CTranslate2's form; a transformers folder is refused with the command that
@@ -113,7 +113,7 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         _check_form(folder)
     elif looks_like_path or folder.is_absolute() or settings.source.startswith((".", "~")):
         raise TargetsError(
-            "is not there", where=folder, expected="a folder with a Whisper model in CTranslate2's form (model.bin)"
+            "does not exist", where=folder, expected="a folder with a Whisper model in CTranslate2's form (model.bin)"
         )
     else:
         try:
@@ -137,7 +137,7 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         ) from error
     if model.model.is_multilingual and settings.language is None:
         raise TargetsError(
-            "this Whisper model knows many languages and none is named",
+            "this Whisper model is multilingual and no language is set",
             where=folder,
             expected="language: en (or another two-letter code)",
             remedy="Set the language in the recipe, or with --language",

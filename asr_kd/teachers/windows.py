@@ -1,11 +1,11 @@
 """Long audio in overlapping windows whose frames are put together on the teacher's own grid.
 
-Each window is believed from the middle of the overlap before it to the middle of the overlap after it: where a
+Each window contributes its frames from the middle of the overlap before it to the middle of the one after it: where a
 frame has at least half an overlap of audio on either side. Windows start on the grid, so frames of neighbouring
 windows lie at the same times and nothing is interpolated. What a teacher does to a whole utterance (mean and
 variance of the waveform, for example) it does to each window.
 
-Knows no particular teacher. Shapes: B utterances, S samples, T frames, V vocabulary.
+Shapes: B utterances, S samples, T frames, V vocabulary.
 """
 
 import math
@@ -54,12 +54,12 @@ def plan_windows(num_samples: int, window: int, overlap: int, grid: int) -> list
 
 
 class WindowedTeacher:
-    """A teacher that hears long audio in windows; see `teachers.base.Teacher` for what its members mean.
+    """A teacher applied to long audio in windows; see `teachers.base.Teacher` for its members.
 
     Args:
-        teacher: what listens.
-        window_seconds: longest audio that it hears at once.
-        overlap_seconds: what neighbouring windows share.
+        teacher: of each window.
+        window_seconds: longest window.
+        overlap_seconds: audio that neighbouring windows share.
 
     Raises:
         RecipeError: either is not a multiple of the teacher's frame shift.
@@ -137,7 +137,7 @@ class WindowedTeacher:
         firsts = [0, *(window.start // self._grid + middle for window in windows[1:])]  # on the utterance's grid
         pieces: list[Tensor] = []
         for window, frames, first, following in zip(
-            windows, self._heard(waveform, windows), firsts, [*firsts[1:], None], strict=True
+            windows, self._compute_windows(waveform, windows), firsts, [*firsts[1:], None], strict=True
         ):
             origin = window.start // self._grid
             last = len(frames) if following is None else following - origin
@@ -151,13 +151,13 @@ class WindowedTeacher:
             pieces.append(frames[first - origin : last])
         return torch.cat(pieces)
 
-    def _heard(self, waveform: Tensor, windows: list[Window]) -> list[Tensor]:
+    def _compute_windows(self, waveform: Tensor, windows: list[Window]) -> list[Tensor]:
         """The teacher's frames [T, V] of each window."""
         at_once = max(1, int(BATCH_SECONDS * SAMPLE_RATE // (windows[0].stop - windows[0].start)))
-        heard: list[Tensor] = []
+        computed: list[Tensor] = []
         for begin in range(0, len(windows), at_once):
             cuts = [waveform[window.start : window.stop] for window in windows[begin : begin + at_once]]
             lens = torch.tensor([len(cut) for cut in cuts])
             dense = self.teacher.log_probs(pad_sequence(cuts, batch_first=True), lens)
-            heard += [frames[:count] for frames, count in zip(dense.log_probs, dense.lens.tolist(), strict=True)]
-        return heard
+            computed += [frames[:count] for frames, count in zip(dense.log_probs, dense.lens.tolist(), strict=True)]
+        return computed

@@ -34,7 +34,7 @@ _INSIDE_WORDS = "'·׳״"
 
 
 def normalize(text: str, normalizer: ScoringNormalizer) -> str:
-    """Rewrite a transcript so that equal words are equal strings; twice gives the same as once, `whisper` aside.
+    """Rewrite a transcript so that equal words are equal strings; twice gives the same as once, except with `whisper`.
 
     `librispeech`: NFC, curly apostrophes straight, upper case, everything but letters, marks, digits and ' to a space,
     apostrophes outside words dropped. Invisible characters (soft hyphen, joiners) are dropped; ı differs from i.

@@ -72,12 +72,12 @@ def verbalize(text: str, language: str = "en", max_readings: int = MAX_READINGS)
         max_readings: of the text as a whole.
 
     Raises:
-        VocabularyError: num2words does not know the language.
+        VocabularyError: num2words does not support the language.
         MissingExtraError: the extra `whisper` is not installed.
     """
     text = _ANNOTATIONS.sub(" ", text)
     numbers = _Numbers(language)
-    # In a text that is all capitals, these tell nothing about acronyms; a word or two of them was spelled.
+    # In a text that is all capitals, these do not indicate acronyms; a word or two of them was spelled.
     shouted = text.upper() == text and len(re.findall(r"\b[A-Z]{2,}\b", text)) > MAX_SPELLED
     fixed: list[str] = []
     choices: list[list[str]] = []

@@ -19,7 +19,7 @@ from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
-from asr_kd.teachers.encoder_settings import EncoderCtcSettings
+from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import Unreadable

@@ -21,9 +21,8 @@ from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.models.whisper_settings import WhisperSettings, WhisperSizes
 from asr_kd.progress import Progress
-from asr_kd.teachers.encoder_settings import EncoderSettings
 from asr_kd.teachers.huggingface_encoder import WHISPER, HuggingfaceEncoder, local_copy
-from asr_kd.teachers.settings import parse_source
+from asr_kd.teachers.settings import EncoderSettings, parse_source
 
 MAP_SAMPLE = 200
 """Utterances that the feature map is fitted on; it has 6,480 numbers."""

@@ -19,9 +19,9 @@ from asr_kd.corpora.manifest import write_manifest
 from asr_kd.errors import AsrKdError
 from asr_kd.progress import SILENT
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.system_settings import TeacherSettings
+from asr_kd.recipe.teachers import utterances_of_fold
 
 RECIPE = Path(__file__).parent / "out-of-fold.yaml"
 

@@ -24,7 +24,7 @@ from asr_kd.export.parity import mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
 from asr_kd.export.sherpa_client import client_is_installed
 from asr_kd.files import json_text
-from asr_kd.models.attention import step_table
+from asr_kd.models.layers import step_table
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, file_entry, read_bundle

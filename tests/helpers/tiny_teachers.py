@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.teachers.ctc import CtcTeacher
-from asr_kd.teachers.geometry import FrameGeometry, strided
+from asr_kd.teachers.ctc_teacher import CtcTeacher
+from asr_kd.teachers.frame_geometry import FrameGeometry, strided
 from asr_kd.text.vocabulary import Vocabulary
 
 KERNELS, STRIDES = (10, 3, 3, 3, 3, 2, 2), (5, 2, 2, 2, 2, 2, 2)

@@ -2,7 +2,7 @@
 
 import torch
 
-from asr_kd.models.dropout import Dropout
+from asr_kd.models.layers import Dropout
 
 
 def test_drops_the_asked_share_and_keeps_the_mean():

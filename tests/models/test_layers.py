@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asr_kd.models.attention import RelativeSelfAttention, attention_mask, rotary_table, rotate
-from asr_kd.models.convolution import ConvolutionModule
+from asr_kd.models.layers import ConvolutionModule, RelativeSelfAttention, attention_mask, rotary_table, rotate
 from asr_kd.models.subsampling import Subsampling
 from tests.models.test_conformer import features, model
 

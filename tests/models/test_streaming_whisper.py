@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.models.attention import attention_mask
+from asr_kd.models.layers import attention_mask
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.subsampling import feature_frames_for, output_lens
 from asr_kd.models.weights import load_model, save_model

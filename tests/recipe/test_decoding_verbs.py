@@ -8,8 +8,8 @@ from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import json_text
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.decoding import decoding_inputs, decoding_of
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.systems import decoding_inputs, decoding_of
 from tests.helpers.tiny_run import RECIPE, command
 
 
@@ -90,7 +90,7 @@ def test_what_cannot_be_tuned_or_built_is_said(copy, tmp_path):
     words.write_text("ONE\nTWO\n")
     options = ["evaluate.decoding.kind=beam", f"evaluate.decoding.lexicon={words}"]
     strange = copy.command("tune", *options, "--only", "nobody")
-    assert "nobody is not there" in strange.err
+    assert "nobody is not trained yet" in strange.err
     folder = command("tune", str(tmp_path), *options)
     assert "recipe.resolved.yaml" in folder.err
     usage = command("lm", "build", str(words), "--out", str(tmp_path / "x.arpa"), "--unit", "token")

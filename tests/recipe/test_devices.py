@@ -30,7 +30,7 @@ def test_each_process_takes_its_own(monkeypatch, gpus, wanted, ranks, chosen):
 @pytest.mark.parametrize(
     ("gpus", "wanted", "ranks", "said"),
     [
-        (1, "cuda:1", Ranks(), "cuda:1 is not here: PyTorch finds 1 GPUs"),
+        (1, "cuda:1", Ranks(), "there is no cuda:1: PyTorch finds 1 GPUs"),
         (1, "auto", SECOND, "no more processes on a machine than it has GPUs"),
         (2, "cuda:0", SECOND, "cuda:0 for 4 processes"),
     ],

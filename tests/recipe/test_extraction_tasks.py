@@ -74,9 +74,9 @@ def test_only_a_teacher_means_its_hypotheses_too_and_their_damage_is_mended(copy
     assert copy.command("extract", TEXT, "--only", "teacher-hypotheses").did == ["extract teacher-hypotheses: skipped"]
 
 
-def test_two_units_of_one_name_are_refused():
+def test_two_tasks_of_one_name_are_refused():
     students = {"x": {"teacher": "a", "level": "sequence"}, "y": {"teacher": "a-hypotheses"}}
-    with pytest.raises(RecipeError, match="'a-hypotheses' has the name that the n-best of 'a'"):
+    with pytest.raises(RecipeError, match="'a-hypotheses' has the name of the task for the n-best of 'a'"):
         context({"teachers": {"a-hypotheses": {"source": "local:other"}}}, **students)
 
 
@@ -123,4 +123,4 @@ def test_a_plan_says_which_stage_is_missing_before_it_opens_or_fetches_a_teacher
     assert "Run the teacher or student stage first" in one_line(copy.command("extract", "--plan"))
     source = f"teachers={{friend: {{source: 'local:{copy.file('nowhere')}'}}}}"
     line = one_line(copy.command("extract", "--plan", source, "students.student-kd.teacher=friend"))
-    assert "friend/teacher.json: is not there yet. Run the teacher stage first" in line
+    assert "friend/teacher.json: is missing. Run the teacher stage first" in line

@@ -15,7 +15,7 @@ from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.report.loading import open_report
 from asr_kd.files import CONTENT_SHA256, hashed, json_text, parse_json, read_json, unhashed, write_json
 from asr_kd.models.weights import load_model
-from asr_kd.recipe.sweep_rows import append_row, read_rows
+from asr_kd.recipe.sweep import append_row, read_rows
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.importing import import_hypotheses

@@ -123,8 +123,8 @@ def test_the_naive_teacher_stands_beside_it_and_members_can_be_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"students": {"teacher-fold-2": {"model": {"size": "tiny"}}}}, "'teacher-fold-2' is what a teacher of"),
-        ({"targets": {"layers": [1]}}, "trained apart have nothing in common"),
+        ({"students": {"teacher-fold-2": {"model": {"size": "tiny"}}}}, "'teacher-fold-2' is the name of a fold"),
+        ({"targets": {"layers": [1]}}, "trained separately are not comparable"),
         ({"export": {"models": ["teacher"]}}, "does not train as one model"),
     ],
 )
@@ -140,7 +140,7 @@ def test_what_several_teachers_cannot_be_or_do(change, message):
     ("distill", "message"),
     [
         ({"targets": "dense"}, "dense needs a teacher"),
-        ({"objectives": {"representation": {"pairs": [[1, 1]]}}}, "apart"),
+        ({"objectives": {"representation": {"pairs": [[1, 1]]}}}, "separately"),
     ],
 )
 def test_objectives_that_need_one_model_are_refused(distill, message):

@@ -9,8 +9,8 @@ import pytest
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
-from asr_kd.recipe import pseudo_labels
-from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
+from asr_kd.recipe import pseudo_label_tasks
+from asr_kd.recipe.pseudo_label_tasks import FILTERS, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
@@ -42,7 +42,7 @@ def whisper(monkeypatch) -> list[FakeWhisper]:
         opened.append(FakeWhisper(settings))
         return opened[-1]
 
-    monkeypatch.setattr(pseudo_labels, "open_transcriber", open_fake)
+    monkeypatch.setattr(pseudo_label_tasks, "open_transcriber", open_fake)
     return opened
 
 

@@ -32,7 +32,7 @@ def work_dir(tmp_path):
         (["export.models=[nobody]"], "export.models names 'nobody'; known: teacher, student-hard, student-kd"),
         (["name=!!python/object/apply:os.getcwd []"], "tags such as !apply: or !!python are refused"),
         (["teachers.teacher.train"], "expected key.path=value"),
-        (["device=cuda:63"], "device: cuda:63 is not here"),
+        (["device=cuda:63"], "device: there is no cuda:63"),
         (["--from", "techer"], "no stage is called 'techer'; expected one of prepare, teacher, extract"),
         (["--to", "nothing"], "no stage is called 'nothing'"),
         (

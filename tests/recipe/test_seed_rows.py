@@ -2,8 +2,8 @@
 
 from asr_kd.config import load_yaml
 from asr_kd.evaluation.comparison import Comparison
-from asr_kd.recipe.seeds import seed_rows_of, seeds_of
 from asr_kd.recipe.settings import Recipe
+from asr_kd.recipe.systems import seed_rows_of, seeds_of
 from tests.helpers.tiny_run import RECIPE
 
 

@@ -7,8 +7,8 @@ import pytest
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.provenance import git_commit
 from asr_kd.files import json_text
-from asr_kd.recipe.sweep_plan import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
-from asr_kd.recipe.sweep_rows import newest, read_rows, still_holds, whose
+from asr_kd.recipe.sweep import is_current, newest, read_rows, row_key
+from asr_kd.recipe.sweep_grid import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
 from tests.helpers.tiny_run import RECIPE, command
 
@@ -157,16 +157,15 @@ def test_a_row_without_values_is_refused_rather_than_left_out():
 def test_the_result_that_is_shown_is_the_one_that_must_hold():
     # The settings went one way and back again: an older line has the key that is wanted, but the table shows the last.
     results = [_result("kd", 1, 20, teacher_sha256="t"), _result("kd", 1, 30, teacher_sha256="t")]
-    known = newest(results)[whose("kd", {}, 1)]
-    assert still_holds(known, "kd130", "t")
-    assert not still_holds(known, "kd120", "t")
-    assert not still_holds(known, "kd130", "another teacher")  # delays and the gap are to the former
-    assert not still_holds(None, "kd130", "t")
-    assert still_holds(_result("kd", 1, 30), "kd130", "t")  # written before lines said whose delays they are
+    known = newest(results)[row_key("kd", {}, 1)]
+    assert is_current(known, "kd130", "t")
+    assert not is_current(known, "kd120", "t")
+    assert not is_current(known, "kd130", "another teacher")  # delays and the gap are to the former
+    assert not is_current(None, "kd130", "t")
 
 
 def test_rows_of_the_same_weights_are_results_of_their_own():
-    assert whose("kd", {"distill.delay_frames": 0}, 1) != whose("kd", {"distill.delay_frames": 1}, 1)
+    assert row_key("kd", {"distill.delay_frames": 0}, 1) != row_key("kd", {"distill.delay_frames": 1}, 1)
 
 
 def test_lines_say_the_seed_they_were_trained_with_and_the_teacher(copy, tmp_path):

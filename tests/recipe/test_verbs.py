@@ -13,10 +13,10 @@ from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
 VERBS = (
-    *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "compare"),
-    *("check", "transcribe", "download", "export-model", "tune", "pseudo-label", "score", "serve", "sweep"),
+    *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "sweep", "check", "download"),
+    *("pseudo-label", "tune", "export-model", "transcribe", "serve", "score", "compare", "init"),
 )
-GROUPS = ("targets", "lm", "manifest")
+GROUPS = ("manifest", "targets", "lm", "recipe")
 
 
 def test_these_are_the_verbs():

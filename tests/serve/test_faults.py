@@ -299,7 +299,7 @@ def test_an_address_that_is_taken_and_a_certificate_that_is_none_are_named(recog
             async with Server(recognizer, settings):
                 pass
 
-        with pytest.raises(ServeError, match=r"cannot listen.*--port"):
+        with pytest.raises(ServeError, match=r"cannot open the address.*--port"):
             asyncio.run(run())
     (tmp_path / "cert.pem").write_text("no certificate")
     with pytest.raises(ServeError, match=r"cert\.pem"):

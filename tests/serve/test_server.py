@@ -177,7 +177,7 @@ def test_pages_from_elsewhere_are_turned_away(serving):
     ],
 )
 def test_who_listens_beyond_this_machine_is_told_what_stands_open(given, told):
-    assert len(ServeSettings(**given).open_doors()) == told
+    assert len(ServeSettings(**given).access_warnings()) == told
 
 
 @pytest.mark.parametrize("given", [{"tls_cert": "c"}, {"port": 70_000}, {"token": ""}, {"max_clients": 0}])

@@ -12,8 +12,8 @@ from asr_kd.files import json_text
 from asr_kd.models.subsampling import output_len
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
 from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
-from asr_kd.teachers.encoder_settings import EncoderCtcSettings
 from asr_kd.teachers.opening import open_local
+from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 from tests.helpers.tiny_encoders import save_encoder
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.teachers.ensemble import Ensemble
-from asr_kd.teachers.geometry import FrameGeometry, Layer, strided
+from asr_kd.teachers.frame_geometry import FrameGeometry, Layer, strided
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_teachers import SHORT_KERNELS, SHORT_STRIDES, near_sighted, waveforms
 

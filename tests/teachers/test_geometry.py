@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from asr_kd.teachers.geometry import FrameGeometry, Layer, strided
+from asr_kd.teachers.frame_geometry import FrameGeometry, Layer, strided
 
 STACKS = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4), st.integers(0, 3)), min_size=1, max_size=4).map(
     lambda rows: tuple(Layer(kernel, stride, min(padding, kernel // 2)) for kernel, stride, padding in rows)

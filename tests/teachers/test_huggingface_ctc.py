@@ -11,7 +11,7 @@ import torch
 from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of_file
 from asr_kd.teachers import TeacherSource, open_teacher_source
-from asr_kd.teachers.families import FAMILIES
+from asr_kd.teachers.frame_geometry import FAMILIES
 from asr_kd.teachers.huggingface_ctc import open_huggingface
 from tests.helpers.tiny_teachers import LABELS, MODELS, save_labels, save_transformers, waveforms
 
@@ -155,7 +155,7 @@ def test_outputs_without_a_label_have_a_name_of_their_own(copied):
 
 def test_two_blanks_are_refused_by_name(copied):
     save_labels(copied, ("E", "<s>", "</s>", "<unk>", "|", "<pad>", *LABELS[6:]))
-    with pytest.raises(CheckpointError, match=r"blank \(pad\) is 0, the tokenizer says 5"):
+    with pytest.raises(CheckpointError, match=r"blank \(pad\) is 0 in config.json and 5 in the tokenizer"):
         open_huggingface(str(copied))
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from asr_kd.errors import CheckpointError, RecipeError
-from asr_kd.teachers.encoder_settings import EncoderSettings
 from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
+from asr_kd.teachers.settings import EncoderSettings
 from tests.helpers.tiny_encoders import ENCODERS, save_encoder
 
 transformers = pytest.importorskip("transformers")

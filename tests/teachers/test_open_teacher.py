@@ -57,7 +57,7 @@ def test_what_is_no_source_is_refused_with_all_forms(source):
 @pytest.mark.parametrize("source", ["nemo:stt_en_conformer_ctc_large", "local:model.nemo", "nemo:"])
 def test_nemo_is_refused_with_the_reason_and_the_way(source):
     message = refused(source=source)
-    assert "opening it runs what it says" in message
+    assert "opening it can run any code" in message
     assert "hf:REPO@REVISION" in message
 
 

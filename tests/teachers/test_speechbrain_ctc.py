@@ -201,7 +201,7 @@ def test_a_missing_file_and_the_command_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (("sample_rate: 16000", "sample_rate: 8000"), "hears 8000 Hz"),
+        (("sample_rate: 16000", "sample_rate: 8000"), "was trained on 8000 Hz"),
         (("apply_log: True", "apply_log: False"), "ends in probabilities"),
         (("blank_index: 0", "blank_index: 9"), "blank is 9"),
         (("n_mels: 20\n", "n_mels: 20\n    hop_length: 7\n"), None),

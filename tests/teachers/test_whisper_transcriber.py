@@ -22,7 +22,7 @@ def tiny() -> Path:
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(TargetsError, match="not there"):
+    with pytest.raises(TargetsError, match="does not exist"):
         open_transcriber(TranscriberSettings(str(tmp_path / "nothing")))
 
 

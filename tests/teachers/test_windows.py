@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import CheckpointError, RecipeError
-from asr_kd.teachers.geometry import FrameGeometry, Layer
+from asr_kd.teachers.frame_geometry import FrameGeometry, Layer
 from asr_kd.teachers.windows import WindowedTeacher, plan_windows
 from tests.helpers.tiny_teachers import SHORT_STRIDES, VIEW_FRAMES, near_sighted, save_transformers, waveforms
 

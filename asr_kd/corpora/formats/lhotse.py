@@ -140,7 +140,9 @@ def _cut(row: dict[str, Any], base: Path, channels: ChannelPolicy, table: Table)
     name = required_text(row, "id")
     kind = row.get("type", "MonoCut")
     if "recording_id" in row:
-        raise Malformed("a supervision, but no recordings lie beside it (named recordings where it says supervisions)")
+        raise Malformed(
+            "a supervision, but no recordings lie beside it (with `recordings` in place of `supervisions` in the name)"
+        )
     if kind == "MixedCut":
         raise Unfit("a mixed (or padded) cut: save its audio to a file of its own", name)
     if kind == "PaddingCut":
@@ -209,17 +211,17 @@ def _refuse_beyond(supervision: dict[str, Any], duration: float, name: str) -> N
 
 def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: str) -> ChannelPolicy | None:
     """Policy for the channels of a cut; None: that of the corpus."""
-    wanted = channel if isinstance(channel, list) else [0 if channel is None else channel]
-    if len(channel_ids) == 1 and wanted == channel_ids:
+    used = channel if isinstance(channel, list) else [0 if channel is None else channel]
+    if len(channel_ids) == 1 and used == channel_ids:
         return None
-    if wanted == channel_ids[:1]:
+    if used == channel_ids[:1]:
         return "first"
-    if wanted != channel_ids:
+    if used != channel_ids:
         raise Unfit(
             f"channel {channel} of {channel_ids}: only the first of a file, or their average, can be read", name
         )
     if policy == "refuse":
-        raise Unfit(f"channels {wanted} at once: say which to use with channels: first or mean", name)
+        raise Unfit(f"channels {used} at once: set channels: first or mean", name)
     return None
 
 

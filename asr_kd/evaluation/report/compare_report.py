@@ -25,7 +25,7 @@ from asr_kd.evaluation.report.document import (
 from asr_kd.evaluation.report.html_renderer import render
 from asr_kd.evaluation.report.terminal import rich_table
 from asr_kd.evaluation.report.text_renderers import markdown
-from asr_kd.files import claim_files, write_json, write_text
+from asr_kd.files import register_files, write_json, write_text
 
 Plain = Mapping[str, Any]
 
@@ -44,7 +44,7 @@ def write_comparison(found: Plain, folder: Path) -> None:
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
     """
-    claim_files(folder, ["compare.md", "compare.html", "compare.json"])
+    register_files(folder, ["compare.md", "compare.html", "compare.json"])
     document = comparison_document(found)
     write_text(folder / "compare.md", markdown(document))
     write_text(folder / "compare.html", render(document))

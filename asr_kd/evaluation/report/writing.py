@@ -15,7 +15,7 @@ from asr_kd.evaluation.report.page import page
 from asr_kd.evaluation.report.text_renderers import latex, markdown
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
-from asr_kd.files import atomic_folder, claim_files, write_json, write_text
+from asr_kd.files import atomic_folder, register_files, write_json, write_text
 
 READABLE, LATEX, PAGE, CARDS = "results.md", "results.tex", "index.html", "cards"
 
@@ -33,7 +33,7 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
     """
     report = from_results(results, summarize(results))
     summary, document = dict(report.summary), assemble(report)
-    claim_files(folder, [READABLE, LATEX, PAGE, RESULTS])
+    register_files(folder, [READABLE, LATEX, PAGE, RESULTS])
     _write_hypotheses(report, folder / HYPOTHESES)
     write_text(folder / READABLE, markdown(document))
     write_text(folder / LATEX, latex(document))

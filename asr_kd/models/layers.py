@@ -1,9 +1,10 @@
-"""Self-attention with rotary relative positions: the same layer over a whole utterance or over one chunk.
+"""Layers of the Conformer: rotary self-attention, the convolution module and dropout.
 
-Rotary embedding (Su et al. 2021) makes scores depend on the distance of two frames only. Keys are cached
-before rotation and rotated by their place in the window, so nothing absolute is kept and a stream has no
-longest length. Shapes: B or N streams, T frames, L left-context frames, C chunk frames, D width, H heads.
-"""
+Each runs over a whole utterance or over one chunk with explicit caches, to the same result. Rotary embedding (Su et
+al. 2021) makes scores depend on the distance of two frames only. Keys are cached before rotation and rotated by their
+place in the window, so nothing absolute is kept and a stream has no longest length.
+
+Shapes: B utterances or N streams, T frames, L left-context frames, C chunk frames, D width, H heads, K kernel."""
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,7 @@ def rotate(vectors: Tensor, table: Table) -> Tensor:
 
 
 def attention_mask(allowed: Tensor) -> Tensor:
-    """What `RelativeSelfAttention` wants of [.., T, T] that is true where a frame may look.
+    """The mask of `RelativeSelfAttention`, from [.., T, T] that is true where a frame may look.
 
     On a CPU 0 and −∞ in float32, to be added to scores: filling them by bools takes 10 × as long.
     """
@@ -118,3 +119,69 @@ class RelativeSelfAttention(nn.Module):
         # is of float32, the mask's type, which there is the faster one too.
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + mask
         return scores.softmax(-1).to(value.dtype) @ value
+
+
+class ConvolutionModule(nn.Module):
+    """Pointwise → GLU → depthwise → LayerNorm → SiLU → pointwise. Shapes: [B, T, D] in and out."""
+
+    def __init__(self, width: int, kernel: int, causal: bool) -> None:
+        super().__init__()
+        self.past = kernel - 1 if causal else kernel // 2
+        self.future = 0 if causal else kernel // 2
+        self.expand = nn.Linear(width, 2 * width)
+        self.depthwise = nn.Conv1d(width, width, kernel, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
+        """Over a whole utterance; `valid` [B, T, 1] is 0 on padding, which counts as zeros."""
+        gated = F.pad(F.glu(self.expand(hidden), dim=-1) * valid, (0, 0, self.past, self.future))
+        return self._finish(self._along_time(gated.transpose(1, 2)).transpose(1, 2))
+
+    def step(self, hidden: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
+        """One chunk of every stream, [N · C, D], after the cached inputs [N, D, K − 1].
+
+        Returns the output and the new cache.
+        """
+        gated = F.glu(self.expand(hidden), dim=-1).unflatten(0, (cache.shape[0], -1)).transpose(1, 2)
+        gated = torch.cat([cache, gated], dim=-1)
+        return self._finish(self._along_time(gated).transpose(1, 2).flatten(0, 1)), gated[..., -self.past :]
+
+    def _along_time(self, gated: Tensor) -> Tensor:
+        """The depthwise convolution, [B, D, T + K − 1] → [B, D, T]."""
+        if gated.is_cuda:
+            return self.depthwise(gated)
+        # As an image of height 1, whose channels may lie together: 1.25 × as fast in training on a CPU.
+        weight = self.depthwise.weight.unsqueeze(2)
+        return F.conv2d(gated.unsqueeze(2), weight, self.depthwise.bias, groups=gated.shape[1]).squeeze(2)
+
+    def _finish(self, mixed: Tensor) -> Tensor:
+        """[.., D] → [.., D]."""
+        return self.project(F.silu(self.norm(mixed)))
+
+
+STEPS = 1 << 16
+
+
+class Dropout(nn.Module):
+    """Inverted dropout (Srivastava et al. 2014); the probability is kept to 1 part in 65,536.
+
+    On the CPU torch draws a random number for each element, which took 22 % of a training step; here each 64-bit
+    draw decides four elements, and the comparison writes the mask in the type that it is multiplied in: by way of bools
+    it took eight times as long. On other devices it is torch's own.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if not self.training or self.probability == 0.0:
+            return hidden
+        if hidden.device.type != "cpu":
+            return nn.functional.dropout(hidden, self.probability)
+        dropped = round(self.probability * STEPS)
+        draws = torch.empty((hidden.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+        kept = torch.empty(hidden.numel(), dtype=hidden.dtype)
+        torch.ge(draws.view(torch.int16)[: hidden.numel()], dropped - STEPS // 2, out=kept)
+        return hidden * kept.mul_(STEPS / (STEPS - dropped)).view(hidden.shape)

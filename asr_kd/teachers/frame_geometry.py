@@ -1,14 +1,77 @@
-"""Families of CTC models in transformers: where their frames lie, and which of them padding leaves alone.
+"""Where a CTC model's output frames lie in time, from the layers that shorten its input; families of transformers.
 
-Reads configurations only; imports nothing of transformers.
-"""
+Positions follow a stack of strided windows, as receptive fields do (Araujo, Norris & Sim, "Computing receptive
+fields of convolutional neural networks", Distill 2019): the first output of a layer is centred (K − 1)/2 − P steps
+of its input after that input's first, and its steps are S times as long."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.teachers.geometry import FrameGeometry, Layer, strided
+
+
+class Layer(NamedTuple):
+    """A window that moves over time: a convolution, or the window of a spectrogram."""
+
+    kernel: int
+    stride: int
+    padding: int = 0
+    """Of each end."""
+
+
+@dataclass(frozen=True)
+class FrameGeometry:
+    """Frames of a stack of layers over 16 kHz samples.
+
+    Args:
+        layers: from the waveform upwards; those that keep the number of frames may be left out.
+        counted_padding: what the model's own frame counts take for the first layer's padding of both ends together,
+            where that is not twice `padding` (a spectrogram that drops its last frame).
+    """
+
+    layers: tuple[Layer, ...]
+    counted_padding: int | None = None
+
+    @property
+    def stride_samples(self) -> int:
+        """Samples from one frame to the next."""
+        samples = 1
+        for layer in self.layers:
+            samples *= layer.stride
+        return samples
+
+    @property
+    def shift_ms(self) -> float:
+        """Time from one frame to the next."""
+        return 1000.0 * self.stride_samples / SAMPLE_RATE
+
+    @property
+    def offset_ms(self) -> float:
+        """Centre of frame 0 after the start of the audio; a sample lasts, so its own centre lies half of it later."""
+        centre, step = 0.5, 1
+        for layer in self.layers:
+            centre += ((layer.kernel - 1) / 2 - layer.padding) * step
+            step *= layer.stride
+        return 1000.0 * centre / SAMPLE_RATE
+
+    def frames(self, num_samples: int) -> int:
+        """Output frames of so many samples; 0 where any layer has less than its window."""
+        count = num_samples
+        for index, layer in enumerate(self.layers):
+            padding = 2 * layer.padding
+            if index == 0 and self.counted_padding is not None:
+                padding = self.counted_padding
+            count = (count + padding - layer.kernel) // layer.stride + 1
+            if count <= 0:
+                return 0
+        return count
+
+
+def strided(kernels: Sequence[int], strides: Sequence[int]) -> tuple[Layer, ...]:
+    """Unpadded layers from the two lists in which configurations give them."""
+    return tuple(Layer(kernel, stride) for kernel, stride in zip(kernels, strides, strict=True))
+
 
 KALDI_WINDOW = Layer(SAMPLE_RATE * 25 // 1000, SAMPLE_RATE // 100)
 """25 ms every 10 ms, not padded."""
@@ -16,7 +79,7 @@ KALDI_WINDOW = Layer(SAMPLE_RATE * 25 // 1000, SAMPLE_RATE // 100)
 
 @dataclass(frozen=True)
 class Family:
-    """What must be known of a family of models."""
+    """Frames of a family of models, and whether padding changes posteriors."""
 
     geometry: Callable[[Any, Any], FrameGeometry]
     """From configuration and feature extractor."""

@@ -1,9 +1,9 @@
-"""What teachers that listen to waveforms share: precision, groups that may be padded, and the last softmax.
+"""Base of teachers over waveforms: precision, groups that may be padded, and the last softmax.
 
 An utterance's posteriors must not depend on its neighbours in a batch. Models that mask what is padded get whole
 batches; the others get groups of utterances of one length, which need no padding.
 
-Knows no library. Shapes: B utterances, S samples, T frames, V vocabulary.
+Shapes: B utterances, S samples, T frames, V vocabulary.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from torch import Tensor
 from asr_kd.errors import CheckpointError, VocabularyError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.geometry import FrameGeometry
+from asr_kd.teachers.frame_geometry import FrameGeometry
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 
@@ -33,11 +33,11 @@ class CtcTeacher:
     """A CTC model of another project as a teacher; see `teachers.base.Teacher` for what its members mean.
 
     Args:
-        name: for people.
+        name: in messages and reports.
         weights_sha256: of the weights and of what decides how they are applied.
         vocabulary: in the order of the model's outputs.
-        geometry: where its frames lie.
-        features: what it hears.
+        geometry: of its frames.
+        features: input features, as plain data.
         forward: the model.
         masks_padding: whether posteriors are the same when the waveform is padded; otherwise it never is.
         device: where the model runs.

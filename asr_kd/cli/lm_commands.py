@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from asr_kd.cli.app import Only, Overrides, app, console
-from asr_kd.cli.hypotheses import Normalizer
+from asr_kd.cli.target_commands import Normalizer
 
 lm_app = typer.Typer(help="N-gram language models for the beam search.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lm_app, name="lm")
@@ -31,9 +31,10 @@ def build(
     out: Annotated[Path, typer.Option("--out", metavar="FILE.arpa[.gz]", help="The model.")],
     order: Annotated[int, typer.Option(min=2, max=6, help="Longest n-gram.")] = 3,
     prune: Annotated[
-        str, typer.Option(metavar="N,N,…", help="Leave out n-grams of order 1, 2, … seen at most so often, 0,0,1 say.")
+        str,
+        typer.Option(metavar="N,N,…", help="Leave out n-grams of order 1, 2, … seen at most so often, such as 0,0,1."),
     ] = "",
-    normalizer: Annotated[Normalizer, typer.Option(help="What the text is rewritten to.")] = Normalizer.librispeech,
+    normalizer: Annotated[Normalizer, typer.Option(help="Normalizer of the text.")] = Normalizer.librispeech,
     unit: Annotated[Unit, typer.Option(help="Words, for a search with a lexicon; or tokens, without one.")] = Unit.word,
     tokens: Annotated[Path | None, typer.Option(metavar="tokens.txt", help="The vocabulary, for tokens.")] = None,
 ) -> None:
@@ -52,7 +53,7 @@ def build(
     try:
         thresholds = [int(number) for number in prune.split(",") if number]
     except ValueError:
-        raise typer.BadParameter("numbers with commas between, 0,0,1 say", param_hint="--prune") from None
+        raise typer.BadParameter("expected numbers separated by commas, such as 0,0,1", param_hint="--prune") from None
     with console() as progress:
         for line in build_lm(sources, out, order, thresholds, normalizer.value, tokens):
             progress.message(line)
@@ -86,4 +87,4 @@ def _numbers(text: str, option: str) -> list[float]:
     try:
         return [float(number) for number in text.split(",") if number]
     except ValueError:
-        raise typer.BadParameter("numbers with commas between, 0,0.5,1 say", param_hint=option) from None
+        raise typer.BadParameter("expected numbers separated by commas, such as 0,0.5,1", param_hint=option) from None

@@ -1,4 +1,4 @@
-"""What a sweep tries: a grid of changes to one student of a recipe, planned as rows. Runs nothing."""
+"""The grid of a sweep: changes to one student of a recipe, expanded to rows."""
 
 import itertools
 import json
@@ -21,7 +21,7 @@ class Row(Settings):
     Attributes:
         set: what it changes, as dotted keys below the student (`distill.kd_weight`).
         vary: dotted keys with the values to try, for this row alone; the product is run.
-        skip: why it is not run; it stands in the table all the same.
+        skip: why it is not run; the table lists it with this reason.
     """
 
     set: dict[str, Any] = Field(default={})
@@ -77,7 +77,7 @@ class PlannedRow:
 
     @property
     def name(self) -> str:
-        """A folder's name that tells it from the others."""
+        """Unique name, also of the row's folder."""
         varied = [f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in self.varied.items()]
         seed = [] if self.seed is None else [f"seed-{self.seed}"]
         return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([self.row, *varied, *seed])).strip("-._")[:90] or "row"
@@ -116,12 +116,12 @@ def plan(grid: Grid, seeds: Sequence[int]) -> list[PlannedRow]:
         RecipeError: two would have one name.
     """
     planned = []
-    wanted: list[int | None] = list(seeds) or [None]
+    chosen_seeds: list[int | None] = list(seeds) or [None]
     for name, row in grid.rows.items():
         vary = {**grid.vary, **row.vary}
         for values in itertools.product(*vary.values()):
             varied = dict(zip(vary, values, strict=True))
-            for seed in wanted:
+            for seed in chosen_seeds:
                 changes = {**grid.common, **row.set, **varied, **({} if seed is None else {"seed": seed})}
                 planned.append(PlannedRow(name, varied, seed, changes, row.skip))
     names = [row.name for row in planned]

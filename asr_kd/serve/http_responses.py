@@ -1,10 +1,15 @@
-"""Responses to plain HTTP requests (the page, health, metrics), and the check of origins."""
+"""Responses to plain HTTP requests (page, health, metrics), the check of origins, and the metrics themselves.
 
+Only this file imports prometheus_client."""
+
+import importlib
 import ipaddress
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import NamedTuple
 from urllib.parse import urlsplit
+
+from asr_kd.errors import MissingExtraError
 
 STREAM, HEALTH, METRICS = "/stream", "/health", "/metrics"
 
@@ -34,7 +39,7 @@ SAFE = {
 """Headers of every response."""
 
 
-class Answer(NamedTuple):
+class HttpResponse(NamedTuple):
     """Response to a request that is no websocket."""
 
     status: int
@@ -43,24 +48,24 @@ class Answer(NamedTuple):
     headers: Mapping[str, str] = SAFE
 
 
-def plain(status: int, text: str) -> Answer:
+def plain_text(status: int, text: str) -> HttpResponse:
     """Return a response of one line of text."""
-    return Answer(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode())
 
 
-def page(path: str) -> Answer | None:
+def page_file(path: str) -> HttpResponse | None:
     """Return a part of the page; None for other paths."""
     if path not in PAGES:
         return None
     name, content_type = PAGES[path]
-    return Answer(200, content_type, files("asr_kd.serve").joinpath("assets", name).read_bytes())
+    return HttpResponse(200, content_type, files("asr_kd.serve").joinpath("assets", name).read_bytes())
 
 
 def allowed_origin(origin: str | None, local: tuple[str, int], tls: bool, others: Sequence[str]) -> bool:
     """Return whether a page from `origin` may open a stream.
 
-    Our own page has the address of our side of the connection. The Host header proves nothing: a foreign page whose
-    name resolves to this machine sends a matching one.
+    Our own page has the address of our side of the connection. The Host header proves nothing: a page of another site
+    whose name resolves to this machine sends a matching one.
 
     Args:
         origin: the header; None from clients other than browsers.
@@ -92,3 +97,43 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
     mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
     return mapped or address
+
+
+SECONDS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 1.0, 2.0, 5.0, 10.0)
+BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """Counters of one server.
+
+    Raises:
+        MissingExtraError: prometheus-client is not installed.
+    """
+
+    def __init__(self) -> None:
+        try:
+            client = importlib.import_module("prometheus_client")
+        except ImportError as error:
+            raise MissingExtraError("prometheus-client", "serve") from error
+        self._client, self._registry = client, client.CollectorRegistry()
+        shared = {"registry": self._registry}
+        self.clients = client.Gauge("asr_kd_clients", "Streams that are open", **shared)
+        self.load = client.Gauge("asr_kd_load", "Time that a step for all streams takes, in chunks of audio", **shared)
+        self.streams = client.Counter("asr_kd_streams", "Streams that were opened", **shared)
+        self.refusals = client.Counter("asr_kd_refusals", "Streams that were refused or ended", ["reason"], **shared)
+        self.audio_seconds = client.Counter("asr_kd_audio_seconds", "Audio that was decoded", **shared)
+        self.utterances = client.Counter("asr_kd_utterances", "Final utterances that were sent", **shared)
+        self.batch = client.Histogram("asr_kd_step_streams", "Streams in a step", buckets=BATCHES, **shared)
+        self.step_seconds = client.Histogram("asr_kd_step_seconds", "Duration of a step", buckets=SECONDS, **shared)
+        self.lag_seconds = client.Histogram(
+            "asr_kd_lag_seconds", "From the packet that completes a chunk to its text", buckets=SECONDS, **shared
+        )
+
+    @property
+    def content_type(self) -> str:
+        """Content type of `text`."""
+        return str(self._client.exposition.CONTENT_TYPE_PLAIN_0_0_4)
+
+    def text(self) -> bytes:
+        """Return all metrics in Prometheus' text format."""
+        return bytes(self._client.generate_latest(self._registry))

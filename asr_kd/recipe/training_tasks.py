@@ -1,4 +1,4 @@
-"""The models that a recipe trains, teachers and students alike, as tasks of their stages."""
+"""Training of teachers and students as tasks of their stages."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -12,7 +12,6 @@ from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.extraction import utterances_to_label
-from asr_kd.recipe.folds import utterances_of_fold
 from asr_kd.recipe.layout import (
     hypotheses_folder,
     named_hypotheses,
@@ -38,7 +37,7 @@ from asr_kd.recipe.system_settings import (
     reads_store,
     reads_teacher,
 )
-from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256
+from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256, utterances_of_fold
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
@@ -49,7 +48,7 @@ from asr_kd.training.whisper_start import encoder_hashes, read_sizes
 
 
 def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeacher) -> list[StageTask]:
-    """Trains a teacher, or one for each fold."""
+    """Tasks that train a teacher, or one for each fold."""
     if settings.folds is None:
         return [_trained(context, name, settings)]
     folds = fold_names(name, settings)
@@ -58,7 +57,7 @@ def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeach
 
 
 def student_task(context: RunContext, name: str, settings: StudentSettings) -> StageTask:
-    """Trains a student."""
+    """Task that trains a student."""
     return _trained(context, name, settings)
 
 
@@ -101,8 +100,8 @@ def _trained(
 
 def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
     """Return the settings of the augmented copies that a model trains on, as part of its cache key."""
-    sounds = context.recipe.targets.perturbed
-    used = {name: sounds[name].model_dump(mode="json") for name in settings.train.augmentation.augmented_copies}
+    copies = context.recipe.targets.perturbed
+    used = {name: copies[name].model_dump(mode="json") for name in settings.train.augmentation.augmented_copies}
     return {"augmented_copies": used}
 
 
@@ -137,14 +136,15 @@ def _training_job(
 ) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
     recipe, seed = context.recipe, context.recipe.seed_of(settings)
-    taught: dict[str, Any] = {}
-    heard, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
+    distillation: dict[str, Any] = {"distill": None}
+    utterances, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
-        taught = {"distill": settings.distill, **_lessons(context, settings, corpus, vocabulary)}
+        distillation = {"distill": settings.distill, **_teacher_data(context, settings, corpus, vocabulary)}
         if _reads_untranscribed(context, settings):
-            heard = [*heard, *corpus.untranscribed]
+            utterances = [*utterances, *corpus.untranscribed]
     elif fold is not None:
-        heard, card = utterances_of_fold(context, settings, fold), {**card, "left_out_fold": [fold + 1, settings.folds]}
+        utterances = utterances_of_fold(context, settings, fold)
+        card |= {"left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
         name=name,
         model=read_sizes(settings.model, settings.train.init_from),
@@ -152,30 +152,30 @@ def _training_job(
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,
         seed=seed,
-        train_utterances=heard,
+        train_utterances=utterances,
         dev_utterances=corpus.dev,
         card={**card, "seed": seed},
         augmented_copies=recipe.targets.perturbed,
-        **{"distill": None, **taught},
+        **distillation,
     )
 
 
-def _lessons(
+def _teacher_data(
     context: RunContext, student: StudentSettings, corpus: PreparedCorpus, vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """What a student learns from beside transcripts: a store, hypotheses, or a teacher that runs along."""
-    lessons: dict[str, Any] = {}
+    """Return the inputs of distillation: a store, hypotheses, or a teacher that runs in training."""
+    data: dict[str, Any] = {}
     teacher = context.recipe.teacher_of(student) if needs_teacher(student) else ""
     if reads_hypotheses(student):
-        lessons["hypotheses"] = _hypotheses(context, student, teacher)
-        lessons["hypotheses"].check_audio(corpus.train)
+        data["hypotheses"] = _hypotheses(context, student, teacher)
+        data["hypotheses"].check_audio(corpus.train)
     if reads_store(student):
-        lessons["store"] = _store(context, teacher, vocabulary)
-        lessons["store"].check_audio(utterances_to_label(context, teacher, corpus))
-        _check_augmented_copies(lessons["store"], _augmented_copies(context, student)["augmented_copies"])
+        data["store"] = _store(context, teacher, vocabulary)
+        data["store"].check_audio(utterances_to_label(context, teacher, corpus))
+        _check_augmented_copies(data["store"], _augmented_copies(context, student)["augmented_copies"])
     if reads_teacher(student):
-        lessons["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
-    return lessons
+        data["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
+    return data
 
 
 def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
@@ -188,13 +188,13 @@ def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
     )
 
 
-def _check_augmented_copies(store: Store, wanted: Mapping[str, Any]) -> None:
-    differing = [name for name, sound in wanted.items() if store.info.perturbed.get(name) != sound]
+def _check_augmented_copies(store: Store, expected: Mapping[str, Any]) -> None:
+    differing = [name for name, copy in expected.items() if store.info.perturbed.get(name) != copy]
     if differing:
         raise TargetsError(
-            f"targets of another sound than targets.perturbed.{differing[0]} says",
+            f"the targets of the copy {differing[0]!r} have other settings than targets.perturbed.{differing[0]}",
             where=store.folder,
-            expected=str(wanted[differing[0]]),
+            expected=str(expected[differing[0]]),
             remedy="Run the extract stage first (leave --from out)",
         )
 
