@@ -135,6 +135,11 @@ class TermSettings(Settings):
         return True
 
     @property
+    def trains_head(self) -> bool:
+        """Whether the student's output layer learns from it at all."""
+        return True
+
+    @property
     def needs_references(self) -> bool:
         """Whether it needs transcripts."""
         return self.term.needs_references

@@ -14,12 +14,16 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
 from asr_kd.losses.frame_kl import check_lengths
 from asr_kd.posteriors.hidden import array_names, dequantise
 from asr_kd.posteriors.measures import frame_mask
 
-Distance = Literal["mse", "cosine"]
+Distance = Literal["mse", "channels", "cosine"]
+Projection = Literal["linear", "none"]
+SMALLEST_DEVIATION = 0.05
+"""A channel of the teacher that varies less counts as varying so much."""
 SMALLEST_LENGTH = 1e-4
 """A vector shorter than this counts as so long: the cosine of nothing is 0, and its gradient finite."""
 
@@ -35,24 +39,40 @@ class Representation(Term):
     """1/P · Σ_pairs Σ_t d(W·h_{t+delay} + b, z_t), summed over the batch.
 
     h is the student's layer, z the teacher's, P the number of pairs, and d the mean of the squared differences over D'
-    (mse) or 1 − cos. Every frame of the teacher counts, blanks too.
+    (mse), the same with each channel divided by its standard deviation over the teacher's frames of the batch
+    (channels), or 1 − cos. Without a projection h is layer-normalised instead, as layers of public encoders are. Every
+    frame of the teacher counts, blanks too.
 
     Args:
         pairs: layers.
         width, teacher_width: D and D'.
         distance: d.
         delay_frames: the teacher's frame t is compared with the student's frame t + delay.
+        projection: `none` leaves W and b out; D and D' must be equal.
     """
 
     needs_targets = True  # their lengths are the teacher's frames
     on_inner_heads = False
 
     def __init__(
-        self, pairs: Sequence[LayerPair], width: int, teacher_width: int, distance: Distance, delay_frames: int = 0
+        self,
+        pairs: Sequence[LayerPair],
+        width: int,
+        teacher_width: int,
+        distance: Distance,
+        delay_frames: int = 0,
+        projection: Projection = "linear",
     ) -> None:
         super().__init__()
         self.pairs, self.distance, self.delay_frames = tuple(pairs), distance, delay_frames
-        self.projections = nn.ModuleList([nn.Linear(width, teacher_width) for _ in pairs])
+        self.projections = nn.ModuleList(
+            [
+                nn.Linear(width, teacher_width)
+                if projection == "linear"
+                else nn.LayerNorm(width, elementwise_affine=False)
+                for _ in pairs
+            ]
+        )
         self.needs_layers = tuple(pair.student for pair in pairs)
         self.needs_teacher_layers = tuple(pair.teacher for pair in pairs)
         self.needs_arrays = tuple(name for pair in pairs for name in array_names(pair.teacher))
@@ -68,14 +88,15 @@ class Representation(Term):
             raise ValueError("representation needs soft targets: their lengths are the teacher's")
         check_lengths(student.lens, targets.lens, student.log_probs.shape[1], self.delay_frames)
         frames = int(targets.lens.max()) if targets.lens.numel() else 0
+        valid = frame_mask(targets.lens, frames, student.log_probs.device)
         apart = [
             self._distance(
                 self._projected(projection, student.layers[pair.student], frames),
                 _hidden(supervision, pair.teacher)[:, :frames],
+                valid,
             )
             for pair, projection in zip(self.pairs, self.projections, strict=True)
         ]
-        valid = frame_mask(targets.lens, frames, student.log_probs.device)
         return torch.stack(apart).masked_fill(~valid, 0.0).sum() / len(self.pairs)
 
     def _projected(self, projection: nn.Module, hidden: Tensor, frames: int) -> Tensor:
@@ -85,11 +106,21 @@ class Representation(Term):
             projected: Tensor = projection(shifted)
         return projected.float()
 
-    def _distance(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """[B, Q] of two of [B, Q, D']."""
+    def _distance(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
+        """[B, Q] of two of [B, Q, D']; `valid` [B, Q] are the teacher's frames."""
         if self.distance == "mse":
             return (student - teacher).square().mean(-1)
+        if self.distance == "channels":
+            return ((student - teacher) / _deviation(teacher, valid)).square().mean(-1)
         return 1.0 - torch.cosine_similarity(student, teacher, dim=-1, eps=SMALLEST_LENGTH)
+
+
+def _deviation(hidden: Tensor, valid: Tensor) -> Tensor:
+    """Standard deviation of each channel of [B, Q, D'] over the valid frames, [D']."""
+    counted = valid.unsqueeze(-1).to(hidden.dtype)
+    frames = counted.sum().clamp_min(1)
+    centred = (hidden - (hidden * counted).sum((0, 1)) / frames) * counted
+    return (centred.square().sum((0, 1)) / frames).sqrt().clamp_min(SMALLEST_DEVIATION)
 
 
 def _hidden(supervision: Supervision, layer: int) -> Tensor:
@@ -103,11 +134,15 @@ def _hidden(supervision: Supervision, layer: int) -> Tensor:
 
 
 class RepresentationSettings(TermSettings):
-    """Hidden layers of the student are drawn to those of a teacher that this recipe trains, through projections.
+    """Hidden layers of the student are drawn to those of a teacher: one trained here, `local:` or `encoder:`.
 
     Attributes:
         pairs: layers, [student's, teacher's], each counted from 1.
-        distance: `mse`: the mean squared difference; `cosine`: 1 − cos of the angle.
+        distance: `mse`: the mean squared difference; `channels`: the same with each channel divided by the teacher's
+            standard deviation in the batch; `cosine`: 1 − cos of the angle.
+        projection: `linear`: a learned map from the student's layer to the teacher's, dropped after training; `none`:
+            the student's layer itself, layer-normalised, for a student of the teacher's width, such as one that begins
+            from it.
         delay_frames: the student is that many output frames later than its teacher.
     """
 
@@ -115,11 +150,17 @@ class RepresentationSettings(TermSettings):
 
     pairs: tuple[LayerPair, ...] = Field(min_length=1)
     distance: Distance = "mse"
+    projection: Projection = "linear"
     delay_frames: int = Field(default=0, ge=0, le=50)
 
     @property
     def trains_blanks(self) -> bool:
         """Never: the student's head learns nothing from it."""
+        return False
+
+    @property
+    def trains_head(self) -> bool:
+        """Never."""
         return False
 
     @property
@@ -130,7 +171,7 @@ class RepresentationSettings(TermSettings):
     def incompatibility(self, shape: Shape) -> str | None:
         """A layer that one of the two does not have, or a teacher without accessible layers."""
         if shape.teacher_layers is None or shape.teacher_width is None:
-            return "needs a teacher that is one model of this project's own, trained here or `local:`"
+            return "needs a teacher that is one model of this project's own, trained here or `local:`, or an `encoder:`"
         for pair in self.pairs:
             if pair.student > shape.layers:
                 return f"pairs {list(pair)}: the student's layer must lie from 1 to {shape.layers}"
@@ -142,4 +183,12 @@ class RepresentationSettings(TermSettings):
         """The objective."""
         if shape.teacher_width is None:
             raise ValueError("representation needs the teacher's width")
-        return Representation(self.pairs, shape.width, shape.teacher_width, self.distance, self.delay_frames)
+        if self.projection == "none" and shape.width != shape.teacher_width:
+            raise TrainingError(
+                f"representation without a projection: the student is {shape.width} channels wide",
+                expected=f"{shape.teacher_width}, as the teacher",
+                remedy="Set projection: linear",
+            )
+        return Representation(
+            self.pairs, shape.width, shape.teacher_width, self.distance, self.delay_frames, self.projection
+        )

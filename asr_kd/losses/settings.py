@@ -116,7 +116,7 @@ class DistillSettings(Settings):
                 "untranscribed: true without an objective that says something of utterances without a transcript; "
                 "set kd_weight above 0, with another objective than pooled_kl"
             )
-        if self._least_kd_weight == 1.0 and not any(term.trains_blanks for term in self._terms.values()):
+        if self.trains_head and self._least_kd_weight == 1.0 and not self._trains_blanks:
             raise ValueError(
                 "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with objectives that "
                 "do not tell the student's head when to say nothing, would never train blanks; set dilation to 1 or "
@@ -136,6 +136,15 @@ class DistillSettings(Settings):
             return self.kd_weight
         moved = done if self.kd_schedule == "linear" else 0.5 * (1 - math.cos(math.pi * done))
         return self.kd_weight + (self.kd_weight_final - self.kd_weight) * moved
+
+    @property
+    def trains_head(self) -> bool:
+        """Whether the student's output layer learns anything; not from hidden layers alone."""
+        return self.learns_from_labels or any(term.trains_head for term in self._terms.values())
+
+    @property
+    def _trains_blanks(self) -> bool:
+        return any(term.trains_blanks for term in self._terms.values())
 
     @property
     def _least_kd_weight(self) -> float:

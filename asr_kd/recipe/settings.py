@@ -22,6 +22,7 @@ from asr_kd.recipe.system_settings import (
     TrainedTeacher,
     check_inner_layers,
     fold_names,
+    has_layers_only,
     is_one_model,
     layers_and_width,
     learns_from_teacher,
@@ -229,6 +230,17 @@ class Recipe(Settings):
         if student.teacher is None and len(self.teachers) > 1:
             raise ValueError(f"students.{name}.teacher must name one of: {known}")
         teacher = self.teachers[self.teacher_of(student)]
+        if has_layers_only(teacher) and student.distill is not None:
+            others = [
+                key
+                for key, term in student.distill.terms.items()
+                if not term.teacher_layers and (term.term.needs_targets or term.term.needs_hypotheses)
+            ]
+            if others:
+                raise ValueError(
+                    f"students.{name}.distill, {others[0]}: the teacher {self.teacher_of(student)!r} is an encoder "
+                    "without a head and has hidden layers only; use the objective `representation`, or another teacher"
+                )
         if reads_teacher(student) and (not is_one_model(teacher) or isinstance(teacher, EncoderTeacherSettings)):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one Conformer; "

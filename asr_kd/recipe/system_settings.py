@@ -129,6 +129,15 @@ class StudentSettings(Settings):
     def _folder_as_written(cls, place: str | None) -> str | None:
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
+    @model_validator(mode="after")
+    def _trains_its_head(self) -> "StudentSettings":
+        if self.distill is not None and not self.distill.trains_head:
+            raise ValueError(
+                "distill: kd_weight 1 with hidden layers alone would leave the output layer random; set kd_weight "
+                "below 1 or add an objective of posteriors or hypotheses"
+            )
+        return self
+
 
 def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
     """Layers and width of a teacher's model; `NOT_OPENED` of one in a folder, None where the layers cannot be read."""
@@ -136,9 +145,14 @@ def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:
         return NOT_OPENED, NOT_OPENED
     if is_one_model(teacher):
         return teacher.model.num_layers, teacher.model.width
-    if isinstance(teacher, ExistingTeacher) and teacher.is_local:
+    if isinstance(teacher, ExistingTeacher) and (teacher.is_local or teacher.is_encoder):
         return NOT_OPENED, NOT_OPENED
     return None, None
+
+
+def has_layers_only(teacher: AnyTeacher) -> bool:
+    """Whether a teacher has no posteriors: a speech encoder without a head."""
+    return isinstance(teacher, ExistingTeacher) and teacher.is_encoder
 
 
 def check_inner_layers(name: str, system: TrainedTeacher | StudentSettings) -> None:

@@ -16,7 +16,7 @@ from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, has_layers_only, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, open_teacher, teacher_sha256
 from asr_kd.teachers.encoder_folder import is_encoder_folder, read_card
 from asr_kd.teachers.opening import open_local
@@ -32,7 +32,9 @@ def absent_systems(context: RunContext) -> dict[str, str]:
         name: "not trained yet" for name, folder in model_folders(context).items() if not (folder / WEIGHTS).is_file()
     }
     for name, settings in context.recipe.teachers.items():
-        if not is_one_model(settings) and not (teacher_folder(context, name) / IDENTITY).is_file():
+        if has_layers_only(settings):
+            absent[name] = "an encoder without a head"
+        elif not is_one_model(settings) and not (teacher_folder(context, name) / IDENTITY).is_file():
             absent[name] = "not opened yet"
     return absent
 

@@ -16,6 +16,7 @@ from asr_kd.files import sha256_of
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.targets.blank_teacher import BlankTeacher
 from asr_kd.targets.bridge_frames import Strategy, resample
 from asr_kd.targets.bridge_vocabulary import SymbolMap, map_symbols
 from asr_kd.teachers.base import Teacher
@@ -60,12 +61,14 @@ def bridge(
         frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
 
     Returns:
-        The teacher itself when nothing differs.
+        The teacher itself when nothing differs; a teacher without symbols says blank in all frames.
 
     Raises:
         VocabularyError: symbols that cannot be mapped: named, with what to do.
     """
     settings = settings or BridgeSettings()
+    if len(teacher.vocabulary) == 1:
+        return BlankTeacher(teacher, vocabulary)
     symbols = map_symbols(teacher.vocabulary, vocabulary, settings.symbols, settings.ignore)
     if symbols.identical and grid_of(teacher) == grid:
         return teacher

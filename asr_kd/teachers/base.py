@@ -11,6 +11,9 @@ from torch import Tensor
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.text.vocabulary import Vocabulary
 
+LAYERS_ONLY = "layers"
+"""`features["kind"]` of a teacher without posteriors: every frame is blank with certainty."""
+
 
 class Teacher(Protocol):
     """A model that gives CTC posteriors at a fixed frame shift."""

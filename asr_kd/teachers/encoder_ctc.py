@@ -248,22 +248,25 @@ class EncoderCtc(nn.Module):
     def _pairs(self, waveform: Tensor, frames: int, numbers: tuple[int, ...]) -> Tensor:
         """Layer-normalised outputs of layers, [T', 2, L, D], of one waveform [S]."""
         if self.unfrozen and self.thawed:
-            return self._encoded(waveform, frames, numbers)
+            return paired_layers(self.encoder, waveform, frames, numbers)
         digest = hashlib.sha1(waveform.cpu().numpy().tobytes(), usedforsecurity=False).digest()
-        return self._cache.get((digest, numbers), lambda: self._encoded(waveform, frames, numbers))
+        return self._cache.get((digest, numbers), lambda: paired_layers(self.encoder, waveform, frames, numbers))
 
-    def _encoded(self, waveform: Tensor, frames: int, numbers: tuple[int, ...]) -> Tensor:
-        outputs = self.encoder.hidden(waveform)
-        hidden = torch.stack([outputs[number - 1].float() for number in numbers], 1)  # [T, L, D]
-        hidden = F.layer_norm(hidden, hidden.shape[-1:])
-        return hidden[self._nearest(frames, len(hidden))]
 
-    def _nearest(self, frames: int, available: int) -> Tensor:
-        """Encoder frames, [T', 2], nearest to 10 ms before and after the centres of the students' frames."""
-        centres = FRAME_OFFSET_MS + FRAME_SHIFT_MS * torch.arange(frames, dtype=torch.float64).unsqueeze(1)
-        wanted = centres + torch.tensor([-10.0, 10.0], dtype=torch.float64)
-        index = ((wanted - self.encoder.frame_offset_ms) / self.encoder.frame_shift_ms).round().long()
-        return index.clamp(0, available - 1)
+def paired_layers(encoder: SpeechEncoder, waveform: Tensor, frames: int, numbers: Sequence[int]) -> Tensor:
+    """Layer-normalised outputs of layers, counted from 1, of one waveform [S], in pairs of frames: [T', 2, L, D]."""
+    outputs = encoder.hidden(waveform)
+    hidden = torch.stack([outputs[number - 1].float() for number in numbers], 1)  # [T, L, D]
+    hidden = F.layer_norm(hidden, hidden.shape[-1:])
+    return hidden[nearest_frames(encoder, frames, len(hidden))]
+
+
+def nearest_frames(encoder: SpeechEncoder, frames: int, available: int) -> Tensor:
+    """Encoder frames, [T', 2], nearest to 10 ms before and after the centres of the students' frames."""
+    centres = FRAME_OFFSET_MS + FRAME_SHIFT_MS * torch.arange(frames, dtype=torch.float64).unsqueeze(1)
+    wanted = centres + torch.tensor([-10.0, 10.0], dtype=torch.float64)
+    index = ((wanted - encoder.frame_offset_ms) / encoder.frame_shift_ms).round().long()
+    return index.clamp(0, available - 1)
 
 
 def _check_layers(settings: EncoderCtcSettings, encoder: SpeechEncoder) -> None:

@@ -9,7 +9,7 @@ from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_folder import EncoderTeacher, is_encoder_folder
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.settings import Precision, TeacherSource, parse_source
+from asr_kd.teachers.settings import EncoderSettings, Precision, TeacherSource, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
 
 
@@ -20,6 +20,8 @@ def open_teacher_source(settings: TeacherSource, device: torch.device | str = "c
         AsrKdError: a source that cannot be opened, with the file that is missing and the command that fetches it;
             members of an ensemble that differ; windows that do not fit the teacher's frames.
     """
+    if settings.is_encoder:  # which has windows of its own
+        return _open_encoder(settings, device)
     opened = [_open_one(member.source, settings, device) for member in settings.members]
     weights = [member.weight for member in settings.members]
     teacher = opened[0] if len(opened) == 1 else Ensemble(opened, weights, settings.average)
@@ -38,6 +40,15 @@ def open_local(folder: Path, device: torch.device | str = "cpu", precision: Prec
     if is_encoder_folder(folder):
         return EncoderTeacher(folder, device, precision)
     return LocalTeacher(folder, device, precision)
+
+
+def _open_encoder(settings: TeacherSource, device: torch.device | str) -> Teacher:
+    from asr_kd.teachers.encoder_layers import EncoderLayers
+
+    source = "hf:" + settings.members[0].source.partition(":")[2]
+    window = {} if settings.window_seconds is None else {"window_seconds": settings.window_seconds}
+    chosen = EncoderSettings.model_validate({"source": source, "overlap_seconds": settings.overlap_seconds, **window})
+    return EncoderLayers(chosen, device, settings.precision)
 
 
 def _open_one(source: str, settings: TeacherSource, device: torch.device | str) -> Teacher:
@@ -61,5 +72,5 @@ def _open_one(source: str, settings: TeacherSource, device: torch.device | str) 
         )
     raise RecipeError(
         f"{source!r} names a teacher that a recipe trains",
-        expected="a source that exists outside a recipe: torchaudio:, hf:, speechbrain: or local:",
+        expected="a source that exists outside a recipe: torchaudio:, hf:, encoder:, speechbrain: or local:",
     )

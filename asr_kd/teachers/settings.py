@@ -15,6 +15,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 KINDS = {
     "torchaudio": "torchaudio:BUNDLE",
     "hf": "hf:REPO_OR_FOLDER[@REVISION]",
+    "encoder": "encoder:REPO_OR_FOLDER[@REVISION]",
     "speechbrain": "speechbrain:REPO_OR_FOLDER@REVISION (with allow_code: true)",
     "local": "local:FOLDER",
     "recipe": "recipe:TEACHER",
@@ -57,7 +58,7 @@ def parse_source(text: str) -> SourceName:
         raise ValueError(NO_NEMO)
     if not colon or kind not in KINDS or not place:
         raise ValueError(f"the source {text!r} must be one of {', '.join(KINDS.values())}")
-    if kind not in ("hf", "speechbrain") or (kind == "hf" and Path(place).expanduser().is_dir()):
+    if kind not in ("hf", "encoder", "speechbrain") or (kind != "speechbrain" and Path(place).expanduser().is_dir()):
         return SourceName(kind, place, None)
     repository, at, revision = place.rpartition("@")
     if at and not (repository and revision):
@@ -94,7 +95,8 @@ class TeacherSource(Settings):
 
     source: Annotated[Annotated[str, Tag("one")] | Annotated[tuple[Member, ...], Tag("several")], Discriminator(_form)]
     """`torchaudio:BUNDLE`, `hf:REPO_OR_FOLDER[@REVISION]`, `speechbrain:REPO_OR_FOLDER@REVISION`, `local:FOLDER`,
-    `recipe:TEACHER` (a teacher that the recipe itself trains), or a list of such with weights: an ensemble."""
+    `recipe:TEACHER` (a teacher that the recipe itself trains), or a list of such with weights: an ensemble.
+    `encoder:REPO_OR_FOLDER[@REVISION]` is a speech encoder of transformers without a head, for `representation`."""
     average: Literal["probabilities", "log_probabilities"] = "probabilities"
     """What an ensemble averages; log-probabilities are normalised again afterwards."""
     precision: Precision = "fp32"
@@ -122,6 +124,8 @@ class TeacherSource(Settings):
                 f"overlap_seconds ({self.overlap_seconds:g}) must be below half of window_seconds "
                 f"({self.window_seconds:g})"
             )
+        if len(self.members) > 1 and any(parse_source(member.source).kind == "encoder" for member in self.members):
+            raise ValueError("an encoder without a head has no posteriors to average: name it alone")
         if any(parse_source(member.source).kind == "speechbrain" for member in self.members) and not self.allow_code:
             raise ValueError(ALLOW_CODE)
         return self
@@ -130,6 +134,11 @@ class TeacherSource(Settings):
     def members(self) -> tuple[Member, ...]:
         """The teachers, one or several."""
         return (Member(source=self.source),) if isinstance(self.source, str) else self.source
+
+    @property
+    def is_encoder(self) -> bool:
+        """Whether it is a speech encoder without a head, which has hidden layers only."""
+        return isinstance(self.source, str) and parse_source(self.source).kind == "encoder"
 
     @property
     def is_local(self) -> bool:

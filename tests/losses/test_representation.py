@@ -58,12 +58,15 @@ def by_definition(term: Representation, output: StudentOutput, delay: int) -> to
                 theirs = hidden(10 + teacher, 6)[row, t]
                 if term.distance == "mse":
                     total = total + ((ours - theirs) ** 2).mean()
+                elif term.distance == "channels":
+                    frames = torch.cat([hidden(10 + teacher, 6)[n, :m] for n, m in enumerate(LENS.tolist())])
+                    total = total + ((ours - theirs) ** 2 / frames.var(0, correction=0)).mean()
                 else:
                     total = total + 1 - (ours @ theirs) / (ours.norm() * theirs.norm())
     return total / len(PAIRS)
 
 
-@pytest.mark.parametrize("distance", ["mse", "cosine"])
+@pytest.mark.parametrize("distance", ["mse", "channels", "cosine"])
 @pytest.mark.parametrize("delay", [0, 2])
 def test_equals_the_definition_computed_frame_by_frame(distance, delay):
     term = term_of(distance=distance, delay_frames=delay)
@@ -89,6 +92,25 @@ def test_a_student_whose_projection_is_the_teacher_costs_nothing(distance):
 def test_stored_layers_teach_as_heard_ones_do(distance):
     term = term_of(distance=distance)
     torch.testing.assert_close(term(output_of(), stored()), term(output_of(), heard()), rtol=0.02, atol=0.0)
+
+
+def test_a_known_answer_for_a_student_without_a_projection():
+    """One utterance of two frames; layer-normalised, the student's are (−1, 1, −1, 1) and (1, −1, 1, −1)."""
+    shape = Shape(BLANK, vocab_size=5, width=4, layers=1, teacher_width=4, teacher_layers=1)
+    student = torch.tensor([[[0.0, 2.0, 0.0, 2.0], [7.0, 1.0, 7.0, 1.0]]])
+    teacher = torch.tensor([[[-1.0, 1.0, -1.0, 3.0], [1.0, -1.0, 1.0, -1.0]]])
+    lens = torch.tensor([2])
+    output = StudentOutput(random_log_probs(1, 1, 2, 5), lens, {1: student})
+    targets = DensePosteriors(random_log_probs(2, 1, 2, 5), lens)
+    supervision = Supervision(targets=targets, teacher_layers={1: teacher})
+    expected = {"mse": 4 / 4, "channels": 1 / 4, "cosine": 1 - 6 / (2 * 12**0.5)}  # the last channel's deviation is 2
+    for distance, loss in expected.items():
+        given = RepresentationSettings(pairs=((1, 1),), distance=distance, projection="none")
+        term = given.build(shape)
+        assert float(term(output, supervision)) == pytest.approx(loss, abs=1e-4)
+        assert not list(term.parameters())
+    with pytest.raises(TrainingError, match="4 channels wide"):
+        given.build(Shape(BLANK, width=4, layers=1, teacher_width=6, teacher_layers=1))
 
 
 @settings(deadline=None, max_examples=30)
@@ -187,7 +209,10 @@ def test_layers_that_are_not_there_are_refused(pairs, changes, message):
         ({"objectives": {"representation": {}}}, "pairs: missing"),
         ({"objectives": {"representation": {"pairs": []}}}, "at least 1 item"),
         ({"objectives": {"representation": {"pairs": [[0, 1]]}}}, "greater than or equal to 1"),
-        ({"kd_weight": 1.0, "objectives": {"representation": {"pairs": [[1, 1]]}}}, "never train blanks"),
+        (
+            {"kd_weight": 1.0, "objectives": {"representation": {"pairs": [[1, 1]]}, "guided_ctc": {}}},
+            "never train blanks",
+        ),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(given, message):

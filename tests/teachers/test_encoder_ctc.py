@@ -10,7 +10,7 @@ from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.subsampling import output_len
-from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
+from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
 from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.opening import open_local
 from asr_kd.teachers.settings import EncoderCtcSettings
@@ -67,7 +67,7 @@ def test_frames_are_the_students_and_do_not_depend_on_the_batch(folder):
 def test_a_click_is_seen_on_the_frame_in_which_it_lies(folder):
     model = built(folder)
     encoder = model.encoder
-    frames = model._nearest(100, 1000)
+    frames = nearest_frames(encoder, 100, 1000)
     centres = encoder.frame_offset_ms + encoder.frame_shift_ms * frames.double().mean(1)
     wanted = 35 + 40 * torch.arange(100)
     assert float((centres - wanted).abs().max()) <= encoder.frame_shift_ms / 2
