@@ -24,9 +24,9 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
+from asr_kd.decoding.base import text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.decoding.words import text_of
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.scoring.wer import score
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary

@@ -40,7 +40,7 @@ ONE_HOME = {
     "flashlight": "decoding/flashlight.py",
     "librosa": ("audio/waveform_reader.py", "evaluation/report/evidence.py"),
     "PIL": "evaluation/report/evidence.py",
-    "jinja2": "evaluation/report/html_renderer.py",
+    "jinja2": "evaluation/report/page.py",
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/storage.py",
     "whisper_normalizer": "text/normalize.py",

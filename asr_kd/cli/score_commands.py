@@ -72,7 +72,7 @@ def score(
       asr-kd score exp/an4/manifests/devtest.jsonl exp/an4/report/hypotheses/devtest/teacher.jsonl
     """
     from asr_kd.evaluation.report import write_report
-    from asr_kd.evaluation.report.terminal import speaker_table, terminal_table
+    from asr_kd.evaluation.report.text_renderers import speaker_table, terminal_table
     from asr_kd.evaluation.results_json import summarize
     from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings

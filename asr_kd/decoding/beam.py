@@ -15,8 +15,7 @@ from torch import Tensor
 from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.hotwords import Hotwords, written_hotword
-from asr_kd.decoding.lexicon import Lexicon, build_lexicon, read_words, separator_of
+from asr_kd.decoding.lexicon import Hotwords, Lexicon, build_lexicon, read_words, separator_of, written_hotword
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
 from asr_kd.decoding.streaming_beam import StreamingBeam, num_candidates, searched_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB

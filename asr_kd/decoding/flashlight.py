@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from asr_kd.decoding.hotwords import Hotwords
-from asr_kd.decoding.lexicon import Lexicon
+from asr_kd.decoding.lexicon import Hotwords, Lexicon
 from asr_kd.errors import LanguageModelError, MissingExtraError
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.kneser_ney import UNKNOWN

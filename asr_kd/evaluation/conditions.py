@@ -30,10 +30,10 @@ STANDARD = (
 )
 """What `robustness: true` stands for."""
 
-VOICES = 5
+BABBLE_UTTERANCES = 5
 """Other utterances of the set that babble is made of."""
 
-Voices = Callable[[int], Sequence[Tensor]]
+OtherUtterances = Callable[[int], Sequence[Tensor]]
 """Returns the given number of other utterances, [S] each."""
 
 NUMBERS = {"babble": (-20, 60), "pink": (-20, 60), "reverb": (0.05, 5), "speed": (0.5, 2), "gain": (-60, 60)}
@@ -78,17 +78,17 @@ def parse_condition(text: str) -> Condition:
     raise ValueError(f"the condition {text!r} must be one of {', '.join(written)}")
 
 
-def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, voices: Voices) -> Tensor:
+def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others: OtherUtterances) -> Tensor:
     """A waveform [S] under a condition; as long as before, unless its speed changes.
 
     Args:
         utterance_id: with the condition it decides all that is drawn.
-        voices: gives what babble is made of.
+        others: gives what babble is made of.
     """
     kind, value = condition
     generator = generator_for("robustness", utterance_id, condition.name)
     if kind == "babble":
-        return add_noise(waveform, babble(voices(VOICES), len(waveform), generator), float(value))
+        return add_noise(waveform, babble(others(BABBLE_UTTERANCES), len(waveform), generator), float(value))
     if kind == "pink":
         return add_noise(waveform, pink_noise(len(waveform), generator), float(value))
     if kind == "reverb":

@@ -19,18 +19,13 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.compute import arithmetic, int8_size, measure_energy
-from asr_kd.evaluation.memory_use import Memory, measure_memory
+from asr_kd.evaluation.cost_measures import Memory, arithmetic, int8_size, measure_energy, measure_memory
 from asr_kd.evaluation.results import Cost
-from asr_kd.evaluation.stability import PACKET_SAMPLES
-from asr_kd.evaluation.system import System, Transcriber
+from asr_kd.evaluation.system import Job, System, can_stream, streamed, whole
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import MODEL
-
-Job = Callable[[Tensor], object]
-"""What is timed: one utterance [S] through one system."""
 
 WEIGHT_FILES = (WEIGHTS, MODEL)
 """Files with the weights of a model folder or a bundle."""
@@ -122,28 +117,6 @@ def chunk_milliseconds(
                 if number and place and len(samples) == packet:
                     times.append(1000 * (clock() - start))
     return times
-
-
-def whole(recognizer: Transcriber) -> Job:
-    """An utterance at once."""
-    return lambda waveform: recognizer.transcribe([waveform])
-
-
-def can_stream(recognizer: Transcriber) -> bool:
-    """Whether it can open streams: it has `stream()`, and a chunked context."""
-    return hasattr(recognizer, "stream") and getattr(recognizer, "context", None) is not None
-
-
-def streamed(recognizer: Any) -> Job:
-    """An utterance in packets of 100 ms."""
-
-    def job(waveform: Tensor) -> None:
-        stream = recognizer.stream()
-        for packet in waveform.split(PACKET_SAMPLES):
-            stream.accept(packet)
-        stream.final()
-
-    return job
 
 
 def weights_bytes(path: Path) -> int:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.decoding.base import Decoder
+from asr_kd.decoding.base import Decoder, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.greedy import Alignment, greedy_alignments
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
-from asr_kd.decoding.words import text_of
 from asr_kd.errors import EvaluationError, VocabularyError
 from asr_kd.evaluation.system import Role, System
 from asr_kd.models.settings import Context

@@ -4,12 +4,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest
-from asr_kd.evaluation.seed_rows import SeedRow, SeedRows
+from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest, SeedRow, SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Role
-from asr_kd.scoring.agreement import WordAgreement
 from asr_kd.scoring.formats import TimedWord
+from asr_kd.scoring.paired import WordAgreement
 from asr_kd.scoring.significance import Interval
 from asr_kd.scoring.wer import GroupErrors, Score
 from asr_kd.targets.bridge import BridgeSettings

@@ -7,9 +7,8 @@ its reason.
 from dataclasses import asdict
 from typing import Any
 
-from asr_kd.evaluation.comparison import Compared, PairTest
+from asr_kd.evaluation.comparison import Compared, PairTest, plain_row
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
-from asr_kd.evaluation.seed_rows import plain_row
 from asr_kd.evaluation.system import ROLES, report_order
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
 from asr_kd.scoring.wer import CharacterErrors, GroupErrors, WordErrors

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison, resolve_comparisons
+from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_comparisons
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.results import UNKNOWN_COST, Results, RunFacts
-from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import ExternalSystem, Role, check_name, check_systems, read_external
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
@@ -71,11 +70,11 @@ def score_files(request: ScoringRequest) -> Results:
     ]
     check_systems(systems)
     ids = list(references.texts)
-    hypotheses = {system.key: _answers(system, test_set, ids) for system in systems}
+    hypotheses = {system.key: _texts_of(system, test_set, ids) for system in systems}
     one_run = {name for name, runs in rows.items() if len(runs) == 1}
     pairs = resolve_comparisons(systems, [pair for pair in request.comparisons if set(pair.names) <= one_run])
-    spoken = ReferenceSet(references.texts, _speakers(request, references), _seconds(references))
-    found = score_set(spoken, hypotheses, pairs, request.settings, _seeds(request, rows, systems))
+    reference_set = ReferenceSet(references.texts, _speakers(request, references), _seconds(references))
+    found = score_set(reference_set, hypotheses, pairs, request.settings, _seeds(request, rows, systems))
     for system in systems:
         found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
     return Results(
@@ -129,10 +128,10 @@ def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple
     }
 
 
-def _answers(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
+def _texts_of(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
     """Its texts of exactly these utterances."""
-    texts, silent = hypotheses_for(system.transcripts, ids)
-    system.silent[test_set] = len(silent)
+    texts, left_out = hypotheses_for(system.transcripts, ids)
+    system.left_out[test_set] = len(left_out)
     unknown = [utterance_id for utterance_id in system.transcripts.texts if utterance_id not in texts]
     if unknown:
         raise EvaluationError(

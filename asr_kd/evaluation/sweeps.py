@@ -62,7 +62,7 @@ def context_matrix(
     settings = sample.settings
     variants = {context: in_context(system, context) for context in settings.matrix}
     label = f"matrix {system.key} {set_name}"
-    answers = transcribe_all(
+    outputs = transcribe_all(
         {_name(context): variant.recognizer for context, variant in variants.items()},
         utterances,
         settings.batch_seconds,
@@ -72,7 +72,7 @@ def context_matrix(
     trained = trained_contexts(system)
     rows = []
     for context, variant in variants.items():
-        words = score(references, answers.texts[_name(context)], settings.normalizer).words
+        words = score(references, outputs.texts[_name(context)], settings.normalizer).words
         errors = {"wer": words.wer, "errors": words.errors, "words": words.words, "utterances": len(utterances)}
         delay, _ = sample.against(teacher, variant)
         rows.append({"set": set_name, **_described(context), "trained": context in trained, **errors, **delay})
@@ -109,7 +109,7 @@ def _name(context: Context) -> str:
 CLEAN = "clean"
 """The row of the same utterances as they are."""
 
-VOICES_KEPT = 64
+WAVEFORMS_KEPT = 64
 """Utterances whose audio is kept for the babble of others."""
 
 
@@ -129,12 +129,12 @@ def robustness_rows(
         clean: system's key → utterance id → what it wrote without a condition.
     """
     references = {utterance.id: utterance.text or "" for utterance in utterances}
-    crowd = BabbleSource(utterances)
+    babble = BabbleSource(utterances)
     texts: dict[str, Mapping[str, Mapping[str, str]]] = {
         CLEAN: {system.key: {name: clean[system.key][name] for name in references} for system in systems}
     }
     for condition in settings.conditions:
-        texts[condition.name] = _under(condition, systems, utterances, crowd, settings, progress)
+        texts[condition.name] = _under(condition, systems, utterances, babble, settings, progress)
     return {
         system.key: [
             {"set": set_name, "condition": name, **_errors(references, found[system.key], settings)}
@@ -153,47 +153,47 @@ class BabbleSource:
 
     def __init__(self, utterances: Sequence[Utterance]) -> None:
         self._utterances = sorted(utterances, key=lambda utterance: utterance.id)
-        self._read = lru_cache(maxsize=VOICES_KEPT)(read_utterance)
+        self._read = lru_cache(maxsize=WAVEFORMS_KEPT)(read_utterance)
 
-    def around(self, utterance: Utterance, count: int) -> list[Tensor]:
+    def others_of(self, utterance: Utterance, count: int) -> list[Tensor]:
         """Waveforms [S] of `count` other utterances, of other speakers where there are any; drawn by the id.
 
         Raises:
             EvaluationError: there is no other utterance.
         """
         others = [other for other in self._utterances if other.id != utterance.id]
-        strangers = [other for other in others if other.speaker != utterance.speaker] or others
-        if not strangers:
+        candidates = [other for other in others if other.speaker != utterance.speaker] or others
+        if not candidates:
             raise EvaluationError(
                 "babble needs other utterances, and there is one only", where=utterance.id, expected="at least two"
             )
-        order = torch.randperm(len(strangers), generator=generator_for("crowd", utterance.id)).tolist()
-        return [self._read(strangers[place]) for place in order[:count]]
+        order = torch.randperm(len(candidates), generator=generator_for("crowd", utterance.id)).tolist()
+        return [self._read(candidates[place]) for place in order[:count]]
 
 
 def _under(
     condition: Condition,
     systems: Sequence[System],
     utterances: Sequence[Utterance],
-    crowd: BabbleSource,
+    babble: BabbleSource,
     settings: EvaluationSettings,
     progress: Progress,
 ) -> dict[str, dict[str, str]]:
     """System's key → utterance id → what it wrote under a condition."""
 
     def change(utterance: Utterance, waveform: Tensor) -> Tensor:
-        return perturbed(waveform, condition, utterance.id, lambda count: crowd.around(utterance, count))
+        return perturbed(waveform, condition, utterance.id, lambda count: babble.others_of(utterance, count))
 
-    answers = transcribe_all(
+    outputs = transcribe_all(
         {system.key: system.recognizer for system in systems},
         utterances,
         settings.batch_seconds,
         change=change,
         report=lambda done: progress.update(condition.name, done, len(utterances), "utterances"),
     )
-    if answers.excluded:  # they were all read before
-        raise AudioError(answers.excluded[0].reason, where=answers.excluded[0].audio)
-    return answers.texts
+    if outputs.excluded:  # they were all read before
+        raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].audio)
+    return outputs.texts
 
 
 def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:

@@ -1,13 +1,17 @@
-"""The systems that are compared: a name, a role and something that transcribes, or a file of hypotheses."""
+"""The systems that are compared: a name, a role and something that transcribes, or a file of hypotheses.
+
+Shapes: S samples.
+"""
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
 
+from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
 from asr_kd.files import sha256_of_file
 from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcripts
@@ -29,6 +33,53 @@ class Transcriber(Protocol):
 
     def transcribe(self, waveforms: list[Tensor]) -> list[str]:
         """Waveforms, each float32 [S] mono 16 kHz → one transcript each."""
+
+
+PACKET_SAMPLES = SAMPLE_RATE // 10
+"""Samples of a packet: 100 ms, as clients send."""
+
+
+class Stream(Protocol):
+    """A recognizer of one stream."""
+
+    def accept(self, samples: Tensor) -> str:
+        """The next packet [S] → the transcript so far."""
+
+    def final(self) -> str:
+        """The whole transcript."""
+
+
+class Streams(Protocol):
+    """Opens streams."""
+
+    def stream(self) -> Stream:
+        """Return a new stream."""
+
+
+Job = Callable[[Tensor], object]
+"""Transcription of one utterance [S] by one system."""
+
+
+def whole(recognizer: Transcriber) -> Job:
+    """An utterance at once."""
+    return lambda waveform: recognizer.transcribe([waveform])
+
+
+def can_stream(recognizer: Transcriber) -> bool:
+    """Whether it can open streams: it has `stream()`, and a chunked context."""
+    return hasattr(recognizer, "stream") and getattr(recognizer, "context", None) is not None
+
+
+def streamed(recognizer: Any) -> Job:
+    """An utterance in packets of 100 ms."""
+
+    def job(waveform: Tensor) -> None:
+        stream = recognizer.stream()
+        for packet in waveform.split(PACKET_SAMPLES):
+            stream.accept(packet)
+        stream.final()
+
+    return job
 
 
 class Named(Protocol):
@@ -122,7 +173,7 @@ class ExternalSystem:
     transcripts: Transcripts
     sha256: str
     role: Role = "other"
-    silent: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
     """Test set → utterances that a ctm file leaves out, which count as empty."""
 
     @property
@@ -137,7 +188,7 @@ class ExternalSystem:
             "engine": f"hypotheses in {self.transcripts.path.name}",
             "hypotheses_sha256": self.sha256,
         }
-        return details | ({"taken_as_silent": dict(self.silent)} if any(self.silent.values()) else {})
+        return details | ({"taken_as_silent": dict(self.left_out)} if any(self.left_out.values()) else {})
 
 
 def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem:
@@ -172,7 +223,7 @@ def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Seque
     for other in others:
         if covers(other, ids):
             found[other.key], missing = hypotheses_for(other.transcripts, ids)
-            other.silent[test_set] = len(missing)
+            other.left_out[test_set] = len(missing)
     return found
 
 

@@ -17,14 +17,16 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.comparison import (
     Comparison,
+    SeedRow,
+    SeedRows,
     agreements,
     compare,
     errors_of,
     every_pair,
+    seed_rows,
     words_of,
 )
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
-from asr_kd.evaluation.seed_rows import SeedRow, SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.scoring.significance import Resampling, bootstrap_wer

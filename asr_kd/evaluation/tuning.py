@@ -6,10 +6,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.base import Decoder
+from asr_kd.decoding.base import Decoder, text_of
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.words import text_of
 from asr_kd.scoring.wer import score
 from asr_kd.text.normalize import ScoringNormalizer
 from asr_kd.text.vocabulary import Vocabulary

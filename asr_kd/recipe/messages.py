@@ -10,7 +10,7 @@ from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.evaluation.cells import percent
 from asr_kd.evaluation.report import read_results
-from asr_kd.evaluation.report.terminal import terminal_table
+from asr_kd.evaluation.report.text_renderers import terminal_table
 from asr_kd.export.export_bundle import bundle_places
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext

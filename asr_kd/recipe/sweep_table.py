@@ -10,7 +10,7 @@ from statistics import mean
 from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, interval, pipe_table, plain
-from asr_kd.evaluation.report.svg import add, line, linear, mark, markup, padded, picture, ticks, write
+from asr_kd.evaluation.report.charts import add, line, linear, mark, markup, padded, picture, ticks, write
 from asr_kd.files import register_files, write_text
 from asr_kd.recipe.sweep import ROWS, newest, read_rows
 from asr_kd.recipe.sweep_grid import PlannedRow

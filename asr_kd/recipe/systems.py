@@ -7,9 +7,8 @@ from typing import Any
 
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import LanguageModelError
-from asr_kd.evaluation.comparison import Comparison
+from asr_kd.evaluation.comparison import Comparison, SeedRows
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.seed_rows import SeedRows
 from asr_kd.evaluation.system import Role, System
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model

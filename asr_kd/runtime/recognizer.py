@@ -14,12 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis
+from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
-from asr_kd.decoding.words import text_of
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
 from asr_kd.models.acoustic_model import EncoderOutput

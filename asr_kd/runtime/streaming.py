@@ -11,10 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.base import Decoder, Hypothesis
+from asr_kd.decoding.base import Decoder, Hypothesis, Word, text_of, words_of
 from asr_kd.decoding.endpoint import EndpointSettings, activated_rule
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.words import Word, text_of, words_of
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.features.fbank import NUM_MEL_BINS, StreamingFbank
 from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for

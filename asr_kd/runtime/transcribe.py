@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from asr_kd.audio import ChannelPolicy, read_blocks
-from asr_kd.decoding.base import Hypothesis
+from asr_kd.decoding.base import Hypothesis, Word, text_of, words_of
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
-from asr_kd.decoding.words import Word, text_of, words_of
 from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS

@@ -1,6 +1,6 @@
-"""Which word of a hypothesis stands for which of the reference: Levenshtein alignment, all edits cost 1, by jiwer.
+"""Levenshtein alignment of hypotheses with references, in words or characters; all edits cost 1 (jiwer).
 
-Its only home. sclite weighs a substitution 4 and the others 3, so that it sometimes prefers one error more: its totals
+sclite weighs a substitution 4 and the others 3, so that it sometimes prefers one error more: its totals
 are never below these (`tests/scoring/test_sclite.py`). Texts must be normalized already.
 """
 

@@ -1,8 +1,9 @@
-"""How far an error rate, a difference or the recovered gap can be trusted: percentile bootstrap.
+"""Confidence intervals of error rates, differences and the recovered gap, by percentile bootstrap.
 
 Test sets are resampled by utterance or, where `groups` are given, by whole speakers, whose utterances
 share their errors (Bisani & Ney 2004; blockwise: Liu & Peng 2019). All systems of a comparison see the
 same resamples, so a test set that is hard for all of them cancels out.
+
 Shapes: N utterances.
 """
 

@@ -59,7 +59,7 @@ def text_form_of(path: Path) -> TextForm:
     """The form of a file by its name.
 
     Raises:
-        EvaluationError: none.
+        EvaluationError: the name does not show it.
     """
     if path.name == "text":
         return "kaldi"
@@ -112,7 +112,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
 
 
 def hypotheses_for(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The texts of these utterances, and which of them the file leaves out and means as silent.
+    """The texts of these utterances, and which of them the file leaves out as empty.
 
     A ctm file cannot name an utterance without a word, so one that is not in it counts as empty: all its words are
     deletions. In the other forms that is an error, as it is when a file has none of the ids.

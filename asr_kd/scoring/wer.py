@@ -133,7 +133,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
     Args:
         references: utterance id → reference text. An empty one is legal: every hypothesised word is an insertion.
         hypotheses: utterance id → what was recognised.
-        normalizer: applied to both sides; WERs of different normalizers must never be compared.
+        normalizer: applied to both sides; WERs of different normalizers cannot be compared.
 
     Raises:
         EvaluationError: no references, other ids on one side, not one word in all references, or references in other
@@ -225,13 +225,11 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
             expected="at least one utterance",
             remedy="Check the manifest that it was read from",
         )
-    unanswered = [utterance_id for utterance_id in references if utterance_id not in hypotheses]
+    missing = [utterance_id for utterance_id in references if utterance_id not in hypotheses]
     unknown = [utterance_id for utterance_id in hypotheses if utterance_id not in references]
     problems = []
-    if unanswered:
-        problems.append(
-            f"{len(unanswered)} of {len(references)} references lack a hypothesis ({_examples(unanswered)})"
-        )
+    if missing:
+        problems.append(f"{len(missing)} of {len(references)} references lack a hypothesis ({_examples(missing)})")
     if unknown:
         problems.append(f"{len(unknown)} of {len(hypotheses)} hypotheses lack a reference ({_examples(unknown)})")
     if problems:

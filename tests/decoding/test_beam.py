@@ -11,11 +11,11 @@ import torch
 from torchaudio.models.decoder import ctc_decoder
 
 from asr_kd.decoding import streaming_beam
+from asr_kd.decoding.base import text_of, words_of
 from asr_kd.decoding.beam import BeamSearch, open_decoder
 from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.lexicon import build_lexicon
 from asr_kd.decoding.settings import DecodingSettings, read_decoding
-from asr_kd.decoding.words import text_of, words_of
 from asr_kd.errors import LanguageModelError, MissingExtraError, RecipeError
 from asr_kd.text.kneser_ney import estimate
 from asr_kd.text.vocabulary import Vocabulary
@@ -67,7 +67,7 @@ def arpa_score(path, sentence: str, weight: float) -> float:
 
 
 def enumerated(log_probs: torch.Tensor) -> dict[str, float]:
-    """Sentence → probability of all paths that say it, in words of the lexicon."""
+    """Sentence → probability of all paths that spell it, in words of the lexicon."""
     mass: dict[str, float] = defaultdict(float)
     for path in itertools.product(range(4), repeat=log_probs.shape[1]):
         tokens = [token for token, _ in itertools.groupby(path) if token != BLANK]
@@ -166,7 +166,7 @@ def settings_of(case: str, lm) -> dict:
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_a_stream_gives_what_the_whole_gives_however_it_is_cut(case, seed, lm, monkeypatch):
-    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 20)  # ask often what is settled
+    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 20)  # look often for settled frames
     decoder = search(nbest=3, beam_threshold=8.0, **settings_of(case, lm))
     log_probs = random_posteriors(120, seed, sharpness=6.0)
     [whole] = decoder.decode(log_probs, torch.tensor([120]))
@@ -286,7 +286,7 @@ def test_frames_that_are_surely_blank_can_be_left_out(case, lm):
 
 
 def close_call() -> torch.Tensor:
-    """[1, 5, 4]: says "AB", and "BB" a little less likely."""
+    """[1, 5, 4]: spells "AB", and "BB" a little less likely."""
     rows = [[0.0, 0.0, 0.6, 0.4], [1, 0, 0, 0], [0, 0, 0.0, 1.0], [1, 0, 0, 0], [1, 0, 0, 0]]
     return (torch.tensor(rows) + 1e-6).log().unsqueeze(0)
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.decoding.beam import BeamSearch
-from asr_kd.decoding.hotwords import Hotwords, written_hotword
+from asr_kd.decoding.lexicon import Hotwords, written_hotword
 from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import LanguageModelError
 from asr_kd.text.vocabulary import Vocabulary

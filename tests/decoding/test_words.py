@@ -5,9 +5,8 @@ import math
 import pytest
 import torch
 
-from asr_kd.decoding.base import NOTHING, Hypothesis
+from asr_kd.decoding.base import NOTHING, Hypothesis, text_of, words_of
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.words import text_of, words_of
 from asr_kd.text.vocabulary import Vocabulary
 
 LETTERS = Vocabulary(("<blk>", "▁", "A", "B"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
 
-SPOKEN = {
+TEXTS = {
     "ann-1": "one two three four",
     "ann-2": "five six",
     "bob-1": "seven eight nine ten",
@@ -21,7 +21,7 @@ SPOKEN = {
 
 
 class StoredTranscripts:
-    """Tells utterances apart by their number of samples, which are all different."""
+    """Identifies utterances by their number of samples, which are all different."""
 
     def __init__(self, texts: Mapping[int, str]) -> None:
         self.texts = texts
@@ -37,7 +37,7 @@ def utterances(tmp_path: Path) -> list[Utterance]:
     """Six utterances of three speakers, 0.5 to 1 second; one is empty."""
     rng = np.random.default_rng(0)
     made = []
-    for position, (utterance_id, text) in enumerate(SPOKEN.items()):
+    for position, (utterance_id, text) in enumerate(TEXTS.items()):
         samples = 8_000 + 1_600 * position
         path = tmp_path / "audio" / f"{utterance_id}.wav"
         path.parent.mkdir(exist_ok=True)

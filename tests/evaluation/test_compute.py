@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from asr_kd.evaluation.compute import arithmetic, count_macs, int8_size, quantised_bytes
+from asr_kd.evaluation.cost_measures import arithmetic, count_macs, int8_size, quantised_bytes
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import System
 from asr_kd.models.subsampling import feature_frames_for

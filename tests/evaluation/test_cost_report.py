@@ -4,11 +4,10 @@ import pytest
 import torch
 
 from asr_kd.errors import EvaluationError
+from asr_kd.evaluation import cost_measures
 from asr_kd.evaluation import cost_report as cost_report_module
-from asr_kd.evaluation import memory_use
-from asr_kd.evaluation.compute import counters, measure_energy
+from asr_kd.evaluation.cost_measures import Memory, counters, how_to_open, measure_energy, measure_memory
 from asr_kd.evaluation.cost_report import chunk_milliseconds, cost_report, measure_costs
-from asr_kd.evaluation.memory_use import Memory, how_to_open, measure_memory
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import System
 from asr_kd.models.settings import Context
@@ -82,9 +81,9 @@ def test_what_cannot_be_opened_again_says_so(tmp_path, monkeypatch):
     assert measure_memory(System("x", "other", object()), [1]).reason.startswith("not measured: it cannot be opened")
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     assert how_to_open(system) == {"folder": str(tmp_path / "model")}
-    monkeypatch.setattr(memory_use.sys, "executable", "/no/such/python")
+    monkeypatch.setattr(cost_measures.sys, "executable", "/no/such/python")
     assert "its own process failed" in measure_memory(system, [1]).reason
-    monkeypatch.setattr(memory_use, "STATUS", tmp_path / "none")
+    monkeypatch.setattr(cost_measures, "STATUS", tmp_path / "none")
     assert measure_memory(system, [1]).reason == "not readable here: no /proc/self/status"
 
 

@@ -11,7 +11,7 @@ from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.targets.bridge import STUDENT_GRID
 from asr_kd.text.vocabulary import Vocabulary
-from tests.helpers.spelled import VOCABULARY, hearing, spelled
+from tests.helpers.spelled import VOCABULARY, posteriors_source, spelled
 from tests.helpers.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
 
 TEXT = "one two three"
@@ -25,7 +25,7 @@ def at(first, step=2):
 def delays(student_frames, *, context=None, tokens=TOKENS, teacher_tokens=TOKENS, text=TEXT):
     teacher = spelled(teacher_tokens, at(4)[: len(teacher_tokens)], 60)
     student = spelled(tokens, student_frames, 80)
-    return measure_delay([text], hearing(), hearing(context), [(teacher, student)]).plain()
+    return measure_delay([text], posteriors_source(), posteriors_source(context), [(teacher, student)]).plain()
 
 
 @settings(max_examples=20, deadline=None)
@@ -71,7 +71,7 @@ def test_transcripts_are_aligned_as_training_wrote_them():
 def test_what_cannot_be_aligned_is_counted():
     assert delays(at(4), text="ünmöglich")["not_aligned"] == 1
     teacher, student = spelled([], [], 5), spelled([], [], 5)
-    found = measure_delay([TEXT, ""], hearing(), hearing(), [(teacher, student)] * 2).plain()
+    found = measure_delay([TEXT, ""], posteriors_source(), posteriors_source(), [(teacher, student)] * 2).plain()
     assert (found["utterances"], found["not_aligned"]) == (0, 2)
 
 

@@ -10,8 +10,7 @@ from asr_kd.errors import AsrKdError, EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report, open_report, read_results
 from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, assemble
-from asr_kd.evaluation.report.terminal import terminal_table
-from asr_kd.evaluation.report.text_renderers import markdown
+from asr_kd.evaluation.report.text_renderers import markdown, terminal_table
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System

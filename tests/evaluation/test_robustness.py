@@ -16,7 +16,7 @@ from asr_kd.evaluation.system import System
 from tests.helpers.tiny_models import noise_speech
 
 
-def voices(count):
+def others(count):
     return [noise_speech(0.5 + 0.1 * number, seed=number + 7) for number in range(count)]
 
 
@@ -27,19 +27,19 @@ def settings(*conditions):
 @pytest.mark.parametrize("name", [*STANDARD, "gain:-12"])
 def test_a_condition_is_a_function_of_utterance_and_name(name):
     waveform, condition = noise_speech(1.0), parse_condition(name)
-    once, again = (perturbed(waveform, condition, "u1", voices) for _ in range(2))
+    once, again = (perturbed(waveform, condition, "u1", others) for _ in range(2))
     assert condition.name == name
     assert torch.equal(once, again)
     length = len(waveform) / float(condition.value) if condition.kind == "speed" else len(waveform)
     assert abs(len(once) - length) <= 1
     if condition.kind in ("babble", "pink", "reverb"):
-        assert not torch.equal(once, perturbed(waveform, condition, "u2", voices))
+        assert not torch.equal(once, perturbed(waveform, condition, "u2", others))
 
 
 @pytest.mark.parametrize(("name", "expected"), [("pink:10", 10.0), ("babble:5", 5.0), ("babble:20", 20.0)])
 def test_noise_has_the_level_that_the_name_says(name, expected):
     waveform = noise_speech(1.0)
-    noise = perturbed(waveform, parse_condition(name), "u1", voices).double() - waveform
+    noise = perturbed(waveform, parse_condition(name), "u1", others).double() - waveform
     ratio = 10 * math.log10(float(waveform.double().square().sum() / noise.square().sum()))
     assert ratio == pytest.approx(expected, abs=0.01)
 
@@ -86,12 +86,12 @@ def test_rows_of_known_errors(utterances):
 
 
 def test_babble_is_of_other_speakers(utterances):
-    crowd = BabbleSource(utterances)
+    babble = BabbleSource(utterances)
     own = [read_utterance(utterance) for utterance in utterances if utterance.speaker == "ann"]
-    around = crowd.around(utterances[0], 5)
+    around = babble.others_of(utterances[0], 5)
     assert len(around) == 4
     assert not any(torch.equal(voice, mine) for voice in around for mine in own if len(voice) == len(mine))
-    assert [len(voice) for voice in crowd.around(utterances[0], 2)] == [len(voice) for voice in around[:2]]
+    assert [len(voice) for voice in babble.others_of(utterances[0], 2)] == [len(voice) for voice in around[:2]]
     assert len(BabbleSource(utterances[:2]).around(utterances[0], 5)) == 1  # there is no other
     with pytest.raises(EvaluationError, match="babble needs other utterances"):
         BabbleSource(utterances[:1]).around(utterances[0], 5)

@@ -137,13 +137,13 @@ def test_a_panel_measures_what_the_settings_ask_for(late, utterances):
         normalizer="none", sample_utterances=2, silence_seconds=0, matrix=[[2, 4]], robustness=["gain:-6"],
         sweep_utterances=3,
     )  # fmt: skip
-    panel = MeasuredSystems(late, {"student_kd": "teacher"}, settings, None, SILENT)
-    found = measure_all(panel, {"dev": TranscribedUtterances(utterances, texts)}, {"teacher": {"parameters": 1}})
+    measured = MeasuredSystems(late, {"student_kd": "teacher"}, settings, None, SILENT)
+    found = measure_all(measured, {"dev": TranscribedUtterances(utterances, texts)}, {"teacher": {"parameters": 1}})
     assert found.systems["dev"]["student_kd"]["delay"]["utterances"] == 2
     assert found.matrix == {}  # none of the two is a chunked model
     assert [row["utterances"] for row in found.robustness["student_kd"]] == [3, 3]
     off = settings.model_copy(update={"sample_utterances": 0, "matrix": (), "robustness": False})
-    nothing = measure_all(panel._replace(settings=off), {"dev": TranscribedUtterances(utterances, texts)}, {})
+    nothing = measure_all(measured._replace(settings=off), {"dev": TranscribedUtterances(utterances, texts)}, {})
     assert (nothing.systems, nothing.agreement, nothing.matrix, nothing.robustness) == ({}, {}, {}, {})
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison
+from asr_kd.evaluation.comparison import Comparison, SeedRows, seed_rows
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report, read_results, write_report
 from asr_kd.evaluation.report.assemble import assemble
@@ -15,7 +15,6 @@ from asr_kd.evaluation.report.loading import open_report
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.score_files import ScoringRequest, score_files
-from asr_kd.evaluation.seed_rows import SeedRows, seed_rows
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
 from asr_kd.files import json_text

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from asr_kd.evaluation.stability import ROOM_DBFS, measure_trailing_silence, silence
+from asr_kd.evaluation.sample_measures import ROOM_DBFS, measure_trailing_silence, silence
 
 
 class Talkative:

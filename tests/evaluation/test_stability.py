@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.stability import Stability, changes, measure_stability
+from asr_kd.evaluation.sample_measures import Stability, changes, measure_stability
 
 texts = st.lists(st.sampled_from("ab"), max_size=5).map(" ".join)
 

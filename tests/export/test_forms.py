@@ -17,7 +17,7 @@ import torch
 import asr_kd.export.parity
 from asr_kd.config import parse_settings
 from asr_kd.errors import BundleError, RecipeError
-from asr_kd.evaluation.compute import int8_size
+from asr_kd.evaluation.cost_measures import int8_size
 from asr_kd.evaluation.open_systems import open_system
 from asr_kd.export.export_bundle import ExportSettings, bundle_places, export_bundle
 from asr_kd.export.parity import mixed_log_probs, stream_alignments

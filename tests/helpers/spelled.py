@@ -23,8 +23,8 @@ def spelled(tokens, frames, num_frames, size=28):
     return logits.log_softmax(-1)
 
 
-def hearing(context=None):
-    """A hearing for those that hand posteriors over themselves."""
+def posteriors_source(context=None):
+    """Posteriors of a system whose "waveforms" are its log-probabilities."""
     return SystemPosteriors(lambda waveform: waveform, VOCABULARY, STUDENT_GRID, context)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from asr_kd.errors import EvaluationError
-from asr_kd.scoring.agreement import word_agreement
+from asr_kd.scoring.paired import word_agreement
 from asr_kd.scoring.wer import score
 
 REFERENCES = {"1": "the cat sat on the mat", "2": "so it is", "3": ""}
@@ -27,8 +27,8 @@ def test_a_student_that_says_what_its_teacher_says_agrees_whatever_was_said():
 
 
 def test_a_silent_teacher_leaves_no_rate_and_says_why():
-    silent = score(REFERENCES, dict.fromkeys(REFERENCES, ""), "none")
-    found = word_agreement(silent, score(REFERENCES, STUDENT, "none"))
+    empty = score(REFERENCES, dict.fromkeys(REFERENCES, ""), "none")
+    found = word_agreement(empty, score(REFERENCES, STUDENT, "none"))
     assert (found.wer_against_teacher, found.wer_against_teacher_reason) == (None, "the teacher wrote no word")
     assert found.only_student_words == 7
 

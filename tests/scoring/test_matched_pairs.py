@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.scoring.matched_pairs import matched_pairs, segment_errors
+from asr_kd.scoring.paired import matched_pairs, segment_errors
 from asr_kd.scoring.wer import score
 
 REFERENCES = {

@@ -7,7 +7,7 @@ from itertools import combinations
 import pytest
 
 from asr_kd.scoring.formats import TimedWord
-from asr_kd.scoring.matched_pairs import matched_pairs, segment_errors
+from asr_kd.scoring.paired import matched_pairs, segment_errors
 from asr_kd.scoring.transcripts import write_transcripts
 from asr_kd.scoring.wer import score, score_groups
 from tests.helpers import sclite
@@ -35,11 +35,11 @@ def texts():
     """References of 4 speakers and 3 systems of 9 to 20 % errors; no system inserts at the end of an utterance."""
     rng = random.Random(7)
     vocabulary = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "es")]
-    spoken = {f"s{n % 4}-{n:03d}": rng.choices(vocabulary, k=rng.randint(1, 25)) for n in range(120)}
+    references = {f"s{n % 4}-{n:03d}": rng.choices(vocabulary, k=rng.randint(1, 25)) for n in range(120)}
     systems = []
     for rate in (0.03, 0.05, 0.07):
-        systems.append({name: " ".join(with_errors(words, rate, vocabulary, rng)) for name, words in spoken.items()})
-    return {name: " ".join(words) for name, words in spoken.items()}, systems
+        systems.append({key: " ".join(with_errors(words, rate, vocabulary, rng)) for key, words in references.items()})
+    return {name: " ".join(words) for name, words in references.items()}, systems
 
 
 def with_errors(words, rate, vocabulary, rng):
@@ -135,7 +135,7 @@ def test_mapsswe_on_sclites_alignments_is_that_of_sc_stats(aligned):
 
 @needs_sclite
 def test_sclite_reads_our_ctm(tmp_path):
-    """Times tell it which word belongs to which utterance of a recording's transcript (stm)."""
+    """Times show which word belongs to which utterance of a recording's transcript (stm)."""
     words = [TimedWord("one", 0.0, 0.4, 0.9), TimedWord("too", 0.5, 0.3, 0.5), TimedWord("three", 1.1, 0.4, None)]
     write_transcripts(tmp_path / "h.ctm", "ctm", {"rec": "one too three"}, {"rec": words})
     (tmp_path / "r.stm").write_text("rec 1 ann 0.0 1.0 one two\nrec 1 ann 1.0 2.0 three four\n")

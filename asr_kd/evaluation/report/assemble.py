@@ -25,7 +25,7 @@ from asr_kd.evaluation.report.result_sections import (
 )
 from asr_kd.evaluation.report.utterance_views import View, views
 
-SYNTHETIC_NOTICE = "Synthetic speech: these results say nothing about real speech."
+SYNTHETIC_NOTICE = "Synthetic speech: these results do not apply to real speech."
 
 
 def assemble(report: Report, found: Sequence[View] | None = None) -> Document:

@@ -22,9 +22,8 @@ from asr_kd.evaluation.report.document import (
     SystemStyle,
     style_of_role,
 )
-from asr_kd.evaluation.report.html_renderer import render
-from asr_kd.evaluation.report.terminal import rich_table
-from asr_kd.evaluation.report.text_renderers import markdown
+from asr_kd.evaluation.report.page import render
+from asr_kd.evaluation.report.text_renderers import markdown, rich_table
 from asr_kd.files import register_files, write_json, write_text
 
 Plain = Mapping[str, Any]

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison
+from asr_kd.evaluation.comparison import Comparison, SeedRows, plain_row, seed_rows
 from asr_kd.evaluation.report.loading import RESULTS, Report, Row, open_report
-from asr_kd.evaluation.seed_rows import SeedRows, plain_row, seed_rows
 from asr_kd.scoring.significance import DEFAULT, Resampling, bootstrap_difference
 
 FORMAT, FORMAT_VERSION = "asr-kd comparison", 1

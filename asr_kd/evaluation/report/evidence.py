@@ -107,19 +107,19 @@ def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Seq
 
 def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None:
     """Token posteriors of a system for an utterance, [S]; None for a system that gives text only."""
-    hearing = posteriors_of(system)
-    if hearing is None:
+    source = posteriors_of(system)
+    if source is None:
         return None
-    probs = hearing.log_probs(waveform).softmax(-1)  # [T, V]
-    probs[:, hearing.vocabulary.blank_id] = 0
+    probs = source.log_probs(waveform).softmax(-1)  # [T, V]
+    probs[:, source.vocabulary.blank_id] = 0
     drawn = probs >= LEAST_PROBABILITY
     percent = (100 * probs[drawn]).round().int().tolist()
     symbols: dict[int, int] = {}
     spikes: list[int] = []
     for (frame, token), height in zip(drawn.nonzero().tolist(), percent, strict=True):
         spikes += [frame, symbols.setdefault(token, len(symbols)), height]
-    names = [hearing.vocabulary.symbols[token] for token in symbols]
-    return TokenPosteriors(hearing.grid.shift_ms, hearing.grid.offset_ms, names, spikes)
+    names = [source.vocabulary.symbols[token] for token in symbols]
+    return TokenPosteriors(source.grid.shift_ms, source.grid.offset_ms, names, spikes)
 
 
 MEL_BINS = 80

@@ -35,7 +35,7 @@ from asr_kd.evaluation.report.document import (
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.main_systems import MainSystems, order_of_sets
 from asr_kd.evaluation.report.utterance_views import Kind, View, confusions
-from asr_kd.scoring.matched_pairs import ENOUGH_SEGMENTS
+from asr_kd.scoring.paired import ENOUGH_SEGMENTS
 
 Plain = Mapping[str, Any]
 

@@ -1,10 +1,32 @@
-"""Write a report as Markdown, and its result tables as LaTeX."""
+"""Write a report as Markdown, its result tables as LaTeX, and its results as tables for the terminal."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from asr_kd.evaluation.cells import escape, pipe_table
+from rich import box
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from asr_kd.evaluation.cells import (
+    UNKNOWN,
+    escape,
+    gap,
+    interval,
+    megabytes,
+    millions,
+    optional,
+    percent,
+    pipe_table,
+    points,
+    probability,
+    rate_with_interval,
+    set_size,
+    short_factor,
+)
+from asr_kd.evaluation.report.assemble import notices
 from asr_kd.evaluation.report.document import Document, ReportTable, Section, SectionBlock
+from asr_kd.evaluation.report.loading import systems_of
+from asr_kd.evaluation.report.result_sections import known_rates, speaker_rows
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -90,3 +112,110 @@ def _block(block: SectionBlock) -> Iterator[str]:
 def _latex_row(cells: Sequence[Any], columns: int) -> str:
     padded = [*(latex_escape(cell) for cell in cells), *[""] * (columns - len(cells))]
     return " & ".join(padded) + r" \\"
+
+
+Plain = Mapping[str, Any]
+
+PAIRS_SHOWN = 6
+"""Pairs of systems; results.json has all."""
+
+
+def terminal_table(summary: Plain) -> RichTable:
+    """All test sets, each with its gaps recovered and tests below; fits a terminal of 80 columns."""
+    page = RichTable.grid()
+    for line in (*notices(summary), f"Normalizer: {summary['provenance']['normalizer']}."):
+        page.add_row(Text(line))
+    for name, found in summary["test_sets"].items():
+        if "skipped" in found:
+            continue
+        page.add_row("")
+        page.add_row(Text(f"{name}: {set_size(found)}", style="bold"))
+        page.add_row(_set_table(found, summary["models"]))
+        for line in (*_gap_lines(found), *_pair_lines(found)):
+            page.add_row(Text(line))
+        if found["excluded"]:
+            total = found["utterances"] + len(found["excluded"])
+            page.add_row(Text(f"{len(found['excluded'])} of {total} utterances left out, listed in results.md"))
+    for line in _seed_lines(summary):
+        page.add_row(Text(line))
+    return page
+
+
+def speaker_table(summary: Plain) -> RichTable:
+    """Every speaker's WER of every set."""
+    page = RichTable.grid()
+    for name, found in summary["test_sets"].items():
+        keys = [key for key in summary["models"] if key in found and known_rates(found[key])]
+        if not keys:
+            page.add_row(Text(f"{name}: speakers are not known"))
+            continue
+        header, rows = speaker_rows(found, keys)
+        page.add_row(rich_table(header, rows, left=1))
+    return page
+
+
+def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> RichTable:
+    """A compact table; the first `left` columns are text and fold, the others are numbers."""
+    table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
+    for column, heading in enumerate(header):
+        text = column < left
+        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _set_table(found: Plain, models: Plain) -> RichTable:
+    costs = {
+        key: [millions(models[key]["parameters"]), megabytes(models[key]["size_bytes"]),
+              short_factor(models[key]["real_time_factor"])]
+        for key in systems_of(found)
+    }  # fmt: skip
+    any_cost = any(set(cells) != {UNKNOWN} for cells in costs.values())
+    rows = [
+        [
+            found[key]["name"],
+            rate_with_interval(percent(found[key]["wer"]), found[key]["wer_low"], found[key]["wer_high"]),
+            "/".join(str(found[key][count]) for count in ("substitutions", "deletions", "insertions")),
+            percent(found[key]["cer"]),
+            *(cells if any_cost else []),
+        ]
+        for key, cells in costs.items()
+    ]
+    header = ["System", "WER % [95 %]", "S/D/I", "CER %", *(("Params", "Size", "RTF") if any_cost else ())]
+    return rich_table(header, rows, left=1)
+
+
+def _gap_lines(found: Plain) -> Iterator[str]:
+    pairs = found["comparisons"]
+    if len(pairs) > 1:
+        for pair in pairs:
+            yield f"Gap recovered by {found[pair['distilled']]['name']}: {gap(pair)}"
+    elif pairs or any(key in found for key in ("teacher", "student_hard", "student_kd")):
+        yield f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+
+
+def _pair_lines(found: Plain) -> Iterator[str]:
+    for pair in found["pairs"][:PAIRS_SHOWN]:
+        difference, tested = pair["difference"], pair["mapsswe"]
+        test = (
+            f"MAPSSWE undefined ({tested['reason']})"
+            if tested["p"] is None
+            else f"MAPSSWE p {probability(tested['p'])} ({tested['segments']} segments)"
+        )
+        yield (
+            f"{found[pair['first']]['name']} − {found[pair['second']]['name']}: {points(difference['wer'])} points "
+            f"{interval(difference['low'], difference['high'])}, {test}"
+        )
+    if len(found["pairs"]) > PAIRS_SHOWN:
+        yield f"… and {len(found['pairs']) - PAIRS_SHOWN} more pairs in results.json"
+
+
+def _seed_lines(summary: Plain) -> Iterator[str]:
+    for name, rows in summary["seeds"].items():
+        for row in rows:
+            recovered = f", gap recovered {gap(row)}" if "gap_recovered" in row else ""
+            yield (
+                f"{name} on {row['set']}, {len(row['runs'])} runs: WER {percent(row['mean'])} % "
+                f"(SD {optional(row['deviation'], percent)}) {interval(row['low'], row['high'])}{recovered}"
+            )

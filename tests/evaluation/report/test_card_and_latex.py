@@ -5,8 +5,8 @@ import re
 import pytest
 
 from asr_kd.evaluation.report.assemble import assemble
-from asr_kd.evaluation.report.card import card, write_cards
 from asr_kd.evaluation.report.text_renderers import latex, latex_escape
+from asr_kd.evaluation.report.writing import card, write_cards
 from asr_kd.files import WRITTEN
 
 hub = pytest.importorskip("huggingface_hub")

@@ -13,7 +13,7 @@ from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.report.compare_report import comparison_document
 from asr_kd.evaluation.report.compare_runs import compare_runs, open_runs
-from asr_kd.evaluation.report.html_renderer import render
+from asr_kd.evaluation.report.page import render
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.system import System
 

@@ -89,6 +89,6 @@ def test_as_many_are_gathered_as_the_settings_ask_for(tmp_path, utterances, stor
     found = gather_evidence(results, [system], {"dev": utterances}, settings.report)
     assert [item.id for item in found] == ["ann-1", "bob-1"]  # the worst, and the longest right one
     assert (tmp_path / "report" / "index.html").read_text(encoding="utf-8").count("data:audio/") == 2
-    silent = ReportSettings(utterances=1, audio=False)
-    assert [item.audio for item in gather_evidence(results, [system], {"dev": utterances}, silent)] == [None]
+    without_audio = ReportSettings(utterances=1, audio=False)
+    assert [item.audio for item in gather_evidence(results, [system], {"dev": utterances}, without_audio)] == [None]
     assert gather_evidence(results, [system], {"dev": utterances}, ReportSettings(utterances=0)) == []

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors
-from asr_kd.evaluation.report.html_renderer import asset, embedded
-from asr_kd.evaluation.report.page import CONTROLS_BYTES, page
+from asr_kd.evaluation.report.page import CONTROLS_BYTES, asset, embedded, page
 from asr_kd.evaluation.settings import ReportSettings
 
 

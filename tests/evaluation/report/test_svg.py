@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.evaluation.report.svg import (
+from asr_kd.evaluation.report.charts import (
     apart,
     linear,
     log_ticks,

@@ -2,7 +2,7 @@
 // Draws the browser of utterances. Every text goes through textContent or setAttribute: transcripts are never markup.
 (() => {
   const root = document.documentElement;
-  const wanted = new URLSearchParams(location.hash.slice(1));
+  const params = new URLSearchParams(location.hash.slice(1));
 
   // -- light and dark --------------------------------------------------------------------------------------
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -13,7 +13,7 @@
     root.dataset.shade = isDark() ? "dark" : "light";
     if (toggle) toggle.textContent = isDark() ? "Light" : "Dark";
   }
-  const given = wanted.get("theme") || remembered();
+  const given = params.get("theme") || remembered();
   if (given === "dark" || given === "light") root.dataset.theme = given;
   showTheme();
   prefersDark.addEventListener("change", showTheme);
@@ -250,7 +250,7 @@
     status.textContent = found.length ? `${found.length} of ${rows.length} utterances` : "No utterance matches.";
     const state = new URLSearchParams();
     for (const field of controls.elements) if (field.name && field.value !== field.dataset.default) state.set(field.name, field.value);
-    if (wanted.get("theme")) state.set("theme", wanted.get("theme"));
+    if (params.get("theme")) state.set("theme", params.get("theme"));
     const hash = state.toString();
     if (hash !== location.hash.slice(1) && (hash || location.hash.includes("="))) {
       try { history.replaceState(null, "", `#${hash}`); } catch { /* some viewers of files refuse */ }
@@ -258,8 +258,8 @@
   }
   for (const field of controls.elements) if (field.name) {
     field.dataset.default = field.value;
-    const asked = wanted.get(field.name);
-    if (asked !== null && (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === asked))) field.value = asked;
+    const preset = params.get(field.name);
+    if (preset !== null && (field.tagName !== "SELECT" || [...field.options].some((option) => option.value === preset))) field.value = preset;
   }
   controls.addEventListener("input", () => { shown = PAGE; show(); });
   controls.addEventListener("submit", (event) => event.preventDefault());

@@ -1,12 +1,21 @@
-"""Arithmetic, bytes and energy of a model: multiplications a second of speech, weights in float32 and int8, joules.
+"""Measure the cost of one model: multiplications a second of speech, bytes of weights, energy and memory.
 
 Energy is read from the counters of Linux powercap (Intel and AMD RAPL). A counter covers a whole processor package with
 everything else that runs on it.
 
+Memory is measured in a separate process, `python -P -m asr_kd.evaluation.cost_measures`, which reads from its standard
+input as JSON what to open, transcribes noise of the given lengths (memory depends on nothing else) and writes JSON. It
+reports the largest resident size since its start (Linux, `VmHWM`), Python and torch included, and the resident size
+before the model was opened.
+
 Shapes: S samples.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,9 +25,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.errors import BundleError
+from asr_kd.errors import AsrKdError, BundleError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.system import System
+from asr_kd.evaluation.system import System, Transcriber, can_stream, streamed, whole
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.files import sha256_of_file
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
@@ -26,7 +35,9 @@ from asr_kd.models.weights import WEIGHTS
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.runtime.bundle import read_bundle
-from asr_kd.runtime.recognizer import Recognizer
+from asr_kd.runtime.recognizer import Recognizer, open_recognizer
+from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.settings import TeacherSource
 
 INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")
 """Files with quantised weights in a folder."""
@@ -58,7 +69,7 @@ def count_macs(job: Callable[[], object]) -> int:
     What is done element by element, softmaxes and Fourier transforms are not counted.
     """
     attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    with _seen_inside(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
+    with _unfused_layers(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
         job()
     return int(counter.get_total_flops()) // 2
 
@@ -69,7 +80,7 @@ def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> in
 
 
 @contextmanager
-def _seen_inside() -> Iterator[None]:
+def _unfused_layers() -> Iterator[None]:
     """Disable torch's fused Transformer layers, which the counter does not cover."""
     before = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
@@ -198,9 +209,9 @@ def counters(root: Path = POWERCAP) -> list[Counter]:
 
 
 def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Energy:
-    """Run `job` and measure the energy of the packages meanwhile. Without counters it does not run at all.
+    """Run `job` and measure the energy that the packages use; without counters it is not run.
 
-    A counter that began again is read right once; a job must be shorter than its period (minutes to hours).
+    One wrap of a counter is corrected; a job must be shorter than its period (minutes to hours).
     """
     readable = counters(root)
     if not readable:
@@ -210,3 +221,89 @@ def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Energy:
     after = [counter.read() for counter in readable]
     used = [(end - start) % (counter.wraps_at + 1) for counter, start, end in zip(readable, before, after, strict=True)]
     return Energy(sum(used) * MICRO, None)
+
+
+STATUS = Path("/proc/self/status")
+TIMEOUT_SECONDS = 600
+LOUDNESS = 0.01
+
+
+class Memory(NamedTuple):
+    """Resident memory of a system's own process."""
+
+    peak_bytes: int | None
+    """While it transcribed, one utterance at a time."""
+    before_bytes: int | None
+    """With everything imported, before the model was opened."""
+    reason: str | None
+    """Why there is no value."""
+
+
+def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
+    """Open a system in its own process and transcribe utterances of these lengths.
+
+    Streams where it can: that is how it would run.
+    """
+    opening = how_to_open(system)
+    if opening is None:
+        return Memory(None, None, "not measured: it cannot be opened again from a folder or source")
+    if not STATUS.is_file():
+        return Memory(None, None, "not readable here: no /proc/self/status")
+    task = json.dumps({"open": opening, "num_samples": list(num_samples)})
+    command = [sys.executable, "-P", "-m", __name__]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(
+            command, input=task, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True, env=environment
+        )
+        found = json.loads(done.stdout)
+        return Memory(int(found["peak_bytes"]), int(found["before_bytes"]), None)
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
+        return Memory(None, None, f"not measured: its own process failed ({lines[-1] if lines else 'no message'})")
+
+
+def how_to_open(system: System) -> dict[str, Any] | None:
+    """Plain data that opens the system again in another process; None where there is none."""
+    if system.weights is not None and system.weights.is_dir():
+        return {"folder": str(system.weights.resolve())}
+    source = system.details.get("source")
+    if isinstance(source, str) and not source.startswith("recipe:"):
+        return {"source": source, "precision": system.details.get("precision", "fp32")}
+    return None
+
+
+def resident_bytes(name: str) -> int:
+    """A field of this process' status, such as VmRSS or VmHWM, bytes.
+
+    Raises:
+        AsrKdError: the field is not there.
+    """
+    for line in STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        if key == name:
+            return 1024 * int(value.split()[0])
+    raise AsrKdError(f"has no {name}", where=STATUS, expected="a Linux system with process memory in /proc")
+
+
+def main() -> None:
+    """The process: JSON in, JSON out."""
+    task = json.loads(sys.stdin.read())
+    torch.set_num_threads(1)
+    before = resident_bytes("VmRSS")
+    recognizer = _open(task["open"])
+    generator = torch.Generator().manual_seed(0)
+    job = streamed(recognizer) if can_stream(recognizer) else whole(recognizer)
+    for samples in task["num_samples"]:
+        job(LOUDNESS * torch.randn(samples, generator=generator))
+    sys.stdout.write(json.dumps({"peak_bytes": resident_bytes("VmHWM"), "before_bytes": before}))
+
+
+def _open(opening: dict[str, Any]) -> Transcriber:
+    if "folder" in opening:
+        return open_recognizer(opening["folder"])
+    return TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
+
+
+if __name__ == "__main__":
+    main()
