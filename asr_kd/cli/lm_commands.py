@@ -59,6 +59,31 @@ def build(
             progress.message(line)
 
 
+@lm_app.command()
+def graph(
+    words: Annotated[Path, typer.Argument(metavar="WORDS", help="The words, one a line, or a lexicon.")],
+    model: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Whose tokens.txt (and bpe.model) spell them.")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.fst", help="The graph.")],
+    lm: Annotated[Path | None, typer.Option(metavar="FILE.arpa[.gz]", help="An n-gram model over words.")] = None,
+    lm_weight: Annotated[float, typer.Option(min=0.0, help="Factor of its log-probabilities.")] = 1.0,
+    word_score: Annotated[float, typer.Option(help="Added for every word.")] = 0.0,
+) -> None:
+    """Compile words and an n-gram model into the decoding graph that sherpa-onnx takes as --ctc-graph.
+
+    \b
+    Example:
+      asr-kd lm graph lm/an4.words.txt exp/an4/export/student-kd --lm lm/an4.arpa --out lm/an4.fst
+    """
+    from asr_kd.decoding.graph import write_graph
+    from asr_kd.decoding.lexicon import read_words
+    from asr_kd.text.vocabulary import Vocabulary
+
+    vocabulary = Vocabulary.load(model / "tokens.txt")
+    report = write_graph(out, vocabulary, read_words(words), lm, lm_weight, word_score)
+    left_out = f" ({report.left_out} cannot be spelled and are left out)" if report.left_out else ""
+    typer.echo(f"{out}: {report.words} words{left_out}, {report.states} states, {report.arcs} arcs")
+
+
 @app.command()
 def tune(
     target: Annotated[Path, typer.Argument(metavar="RUN_OR_RECIPE", help="A run's folder, or the recipe file.")],

@@ -1,0 +1,161 @@
+"""HLG: costs of sentences against the n-gram model by hand, and the real client with a graph."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from asr_kd.decoding.graph import write_graph
+from asr_kd.errors import LanguageModelError
+from asr_kd.export.export_bundle import ExportSettings, export_bundle
+from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+
+kaldifst = pytest.importorskip("kaldifst")
+
+WORDS = ["A", "AB", "BAD", "CAB"]
+ARPA = """\\data\\
+ngram 1=6
+ngram 2=3
+
+\\1-grams:
+-1.0 <s> -0.3
+-0.9 </s>
+-0.5 A -0.2
+-0.7 AB
+-0.8 BAD -0.1
+-1.1 CAB
+
+\\2-grams:
+-0.2 <s> A
+-0.4 A BAD
+-0.6 BAD </s>
+
+\\end\\
+"""
+UNIGRAMS = {"</s>": -0.9, "A": -0.5, "AB": -0.7, "BAD": -0.8, "CAB": -1.1}
+BIGRAMS = {("<s>", "A"): -0.2, ("A", "BAD"): -0.4, ("BAD", "</s>"): -0.6}
+BACKOFFS = {"<s>": -0.3, "A": -0.2, "BAD": -0.1}
+
+
+def log_prob(sentence: list[str]) -> float:
+    """Of the model above by hand, natural logarithm; a path may back off where a bigram exists: the best of both."""
+    total = 0.0
+    for before, word in zip(["<s>", *sentence], [*sentence, "</s>"], strict=True):
+        backed_off = BACKOFFS.get(before, 0.0) + UNIGRAMS[word]
+        total += max(BIGRAMS.get((before, word), -math.inf), backed_off)
+    return total * math.log(10)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("graph")
+    (folder / "lm.arpa").write_text(ARPA)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weighted(folder):
+    """A graph with the n-gram model at weight 0.5 and a word score of 0.25."""
+    write_graph(folder / "weighted.fst", VOCABULARY, WORDS, folder / "lm.arpa", 0.5, 0.25)
+    return kaldifst.StdVectorFst.read(str(folder / "weighted.fst"))
+
+
+def cost(graph, frames: list[int]) -> tuple[float, list[int]] | None:
+    """The best path's cost and words for one token a frame; None where the graph does not allow them."""
+    path = kaldifst.make_linear_acceptor([token + 1 for token in frames])
+    found = kaldifst.compose(path, graph)
+    kaldifst.connect(found)
+    if found.num_states == 0:
+        return None
+    best = kaldifst.shortest_path(found)
+    _, _, outputs, total = kaldifst.get_linear_symbol_sequence(best)
+    return total.value, outputs
+
+
+@given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5))
+def test_a_sentence_costs_what_the_model_says(weighted, sentence):
+    frames = [t for token in VOCABULARY.encode(" ".join(sentence)) for t in (token, token, VOCABULARY.blank_id)]
+    found = cost(weighted, frames)
+    assert found is not None
+    assert found[0] == pytest.approx(-0.5 * log_prob(sentence) - 0.25 * len(sentence), abs=2e-3)
+    assert [WORDS[number - 1] for number in found[1]] == sentence
+
+
+@pytest.mark.parametrize("text", ["B", "AC", "BA D", "ABAD"])
+def test_what_is_no_word_is_not_allowed(weighted, text):
+    assert cost(weighted, [t for token in VOCABULARY.encode(text) for t in (token, VOCABULARY.blank_id)]) is None
+
+
+def test_without_a_model_every_word_costs_the_same(folder):
+    report = write_graph(folder / "plain.fst", VOCABULARY, WORDS, word_score=0.5)
+    graph = kaldifst.StdVectorFst.read(str(folder / "plain.fst"))
+    for text in ("A", "CAB", "AB BAD"):
+        found = cost(graph, [t for token in VOCABULARY.encode(text) for t in (token, VOCABULARY.blank_id)])
+        assert found is not None
+        assert found[0] == pytest.approx(-0.5 * len(text.split()), abs=2e-3)
+    assert (report.words, report.left_out) == (4, 0)
+    lines = (folder / "plain.words.txt").read_text().splitlines()
+    assert lines[:2] == ["<eps> 0", "A 1"]
+
+
+def test_subwords_need_no_separator(folder):
+    # Without a model to split words, spelled by its symbols: a vocabulary whose characters carry the word's beginning.
+    report = write_graph(folder / "two.fst", Vocabulary(("<blk>", "A", "B")), ["A", "BA"])
+    assert report.arcs > 0
+
+
+def test_wrong_input_is_one_message(folder):
+    with pytest.raises(LanguageModelError, match="can spell 0 of its 2 words"):
+        write_graph(folder / "x.fst", VOCABULARY, ["xyz", "zyx"])
+    (folder / "no.arpa").write_text("no model")
+    with pytest.raises(LanguageModelError, match=r"no .* or no </s>"):
+        write_graph(folder / "x.fst", VOCABULARY, WORDS, folder / "no.arpa")
+    (folder / "row.arpa").write_text(ARPA.replace("-0.4 A BAD", "-0.4 A"))
+    with pytest.raises(LanguageModelError, match=r"row 15 has 2 columns"):
+        write_graph(folder / "x.fst", VOCABULARY, WORDS, folder / "row.arpa")
+    with pytest.raises(LanguageModelError, match="cannot be read"):
+        write_graph(folder / "x.fst", VOCABULARY, WORDS, folder / "missing.arpa")
+    assert not (folder / "x.fst").exists()
+
+
+CLIENT = """
+import json, sys
+import numpy, sherpa_onnx
+bundle, graph, audio = sys.argv[1:]
+recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+    tokens=bundle + "/tokens.txt", model=bundle + "/model.onnx", num_threads=1, ctc_graph=graph)
+texts = []
+for waveform in numpy.load(audio):
+    stream = recognizer.create_stream()
+    stream.accept_waveform(16000, waveform)
+    stream.input_finished()
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+    texts.append(recognizer.get_result(stream))
+print(json.dumps(texts))
+"""
+
+
+@pytest.mark.slow
+def test_the_real_client_outputs_words_of_the_graph_only(folder):
+    pytest.importorskip("sherpa_onnx")
+    model = save_tiny_model(folder / "model")
+    export_bundle(model, folder / "bundle", [noise_speech(2.0)], settings=ExportSettings(client=False))
+    write_graph(folder / "client.fst", VOCABULARY, WORDS, folder / "lm.arpa", 0.1)
+    np.save(folder / "audio.npy", np.stack([noise_speech(3.0, seed=seed).numpy() for seed in range(4)]))
+    texts = {}
+    for graph in ("", str(folder / "client.fst")):
+        words = [sys.executable, "-P", "-c", CLIENT, str(folder / "bundle"), graph, str(folder / "audio.npy")]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600)
+        texts[graph] = json.loads(done.stdout.splitlines()[-1])
+    free, limited = texts.values()
+    assert any(set(text.split()) - set(WORDS) for text in free)
+    assert all(set(text.split()) <= set(WORDS) for text in limited)
+    assert any(limited)
