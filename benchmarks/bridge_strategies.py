@@ -36,7 +36,7 @@ from asr_kd.posteriors.measures import dense_kl, entropy
 from asr_kd.scoring.wer import score
 from asr_kd.targets.bridge import STUDENT_GRID
 from asr_kd.targets.bridge_frames import Strategy, resample
-from asr_kd.targets.labelling import listen
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -86,7 +86,7 @@ def hear(teacher: LocalTeacher, utterances: Sequence[Utterance]) -> tuple[list[T
     for begin in range(0, len(utterances), BATCH):
         waveforms = [read_utterance(utterance) for utterance in utterances[begin : begin + BATCH]]
         heard = [
-            listen(teacher, [torch.nn.functional.pad(waveform, (silence, 0)) for waveform in waveforms])
+            run_teacher(teacher, [torch.nn.functional.pad(waveform, (silence, 0)) for waveform in waveforms])[0]
             for silence in silences
         ]
         for row in range(len(waveforms)):

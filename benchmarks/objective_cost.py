@@ -34,12 +34,12 @@ from asr_kd.losses.settings import ObjectiveSettings
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.pooled import spell_transcripts
+from asr_kd.targets.stored_arrays import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.batch import WeightedHypothesis
 from asr_kd.training.batch_sampler import SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
-from asr_kd.training.pseudo_labels import WeightedHypothesis
 from asr_kd.training.step import Stepper
 
 FORMS: dict[str, dict[str, dict[str, Any]]] = {

@@ -21,12 +21,13 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.posteriors import keep_nucleus
+from asr_kd.targets.audio_batches import plan_batches
 from asr_kd.targets.fidelity import compare
-from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
-from asr_kd.targets.sharding import plan_batches, plan_shards
+from asr_kd.targets.sharding import plan_shards
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher, Teacher, TeacherSource, open_teacher_source
 
 
@@ -39,7 +40,7 @@ def compute_posteriors(teacher: Teacher, utterances: Sequence[Utterance]) -> dic
     """Log-probabilities [T, V] by id."""
     log_probs = {}
     for batch in plan_batches(utterances, 60.0):
-        dense = listen(teacher, [read_utterance(utterance) for utterance in batch])
+        dense, _ = run_teacher(teacher, [read_utterance(utterance) for utterance in batch])
         for index, utterance in enumerate(batch):
             log_probs[utterance.id] = dense.log_probs[index, : int(dense.lens[index])].float().cpu()
     return log_probs

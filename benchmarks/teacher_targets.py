@@ -50,9 +50,10 @@ from asr_kd.recipe.teachers import bridged, open_teacher
 from asr_kd.recipe.tune import RESOLVED
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.labelling import batches_by_teacher, listen
+from asr_kd.targets.audio_batches import batches_by_teacher
+from asr_kd.targets.settings import Variant
 from asr_kd.targets.store import INDEX
-from asr_kd.targets.variants import Variant
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.text.normalize import normalize
@@ -258,8 +259,10 @@ def transcribe_all(
 ) -> dict[Utterance, Tensor]:
     """Posteriors [T, V] of each."""
     heard = {}
-    for listener, batch in batches_by_teacher(teacher, utterances, SETTINGS.batch_seconds):
-        dense = listen(listener, [variant.apply(read_utterance(utterance), utterance.id) for utterance in batch])
+    for assigned, batch in batches_by_teacher(teacher, utterances, SETTINGS.batch_seconds):
+        dense, _ = run_teacher(
+            assigned, [variant.apply(read_utterance(utterance), utterance.id) for utterance in batch]
+        )
         for row, utterance in enumerate(batch):
             heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
     return heard

@@ -64,7 +64,7 @@ def sample(
     Example:
       asr-kd targets sample exp/an4/targets/teacher an4-0001
     """
-    from asr_kd.targets.lattice import sample_lines
+    from asr_kd.targets.inspect import sample_lines
 
     with console() as progress:
         for line in sample_lines(store, utterance, variant, seed):

@@ -5,8 +5,8 @@ once, by the global batch's number of student frames.
 """
 
 from asr_kd.losses.base import Hypotheses, References, Shape, StudentOutput, Supervision
+from asr_kd.losses.ctc import SequenceSettings
 from asr_kd.losses.objective import LossTerms, Objective
-from asr_kd.losses.sequence import SequenceSettings
 from asr_kd.losses.settings import DistillSettings
 
 __all__ = [

@@ -1,6 +1,6 @@
-"""Base classes of objectives and their settings, what they are given, and selection of a batch's rows.
+"""Base classes of objectives and their settings, their inputs, and selection of a batch's rows.
 
-Lengths, and whose a hypothesis is, may stay on the host whatever the device: then no objective waits for a GPU.
+Lengths, and the rows of hypotheses, may stay on the host: then no objective synchronises with a GPU.
 
 Shapes: B utterances, T frames, V vocabulary, U tokens, N hypotheses of a batch, D width of a layer.
 """
@@ -28,7 +28,7 @@ class References(NamedTuple):
 
 
 class Untranscribed(References):
-    """Stands in their place for utterances without a transcript: terms that need one are 0 there."""
+    """Placeholder for utterances without a transcript: terms that need one are 0 there."""
 
     __slots__ = ()
 
@@ -50,11 +50,11 @@ class Supervision(NamedTuple):
     hypotheses: Hypotheses | None = None
     teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], as many frames as `targets` at most
     arrays: Mapping[str, Tensor] = {}  # named arrays of the store, [B, n, …], padded with zeros
-    untranscribed: tuple[int, ...] = ()  # rows that have no transcript and learn from the teacher alone
+    untranscribed: tuple[int, ...] = ()  # rows that have no transcript
 
 
 class StudentOutput(NamedTuple):
-    """What a student makes of a batch, in one pass."""
+    """Output of a student for a batch, in one pass."""
 
     log_probs: Tensor  # [B, T, V], any float type
     lens: Tensor  # [B] int64
@@ -84,7 +84,7 @@ class Shape:
 
 
 class Term(nn.Module):
-    """One objective: a sum over the batch, and a statement of what it needs.
+    """Base class of objectives: a sum over the batch, with a declaration of what it needs.
 
     Each is a subclass in its own file; it may own parameters, which are dropped at export.
     """
@@ -96,7 +96,7 @@ class Term(nn.Module):
 
     needs_references: bool = False
     needs_layers: tuple[int, ...] = ()
-    """Layers of the student, counted from 1, whose outputs it looks at."""
+    """Layers of the student, counted from 1, whose outputs it reads."""
     needs_passes: tuple[Pass, ...] = ()
     needs_teacher_layers: tuple[int, ...] = ()
     needs_arrays: tuple[str, ...] = ()
@@ -110,7 +110,7 @@ class Term(nn.Module):
 
 
 def precision_of(hidden: Tensor) -> torch.autocast:
-    """Matrix products in the precision of what they are given.
+    """Return an autocast context in the precision of `hidden`.
 
     Losses are taken outside the trainer's mixed precision, which a term's own layers would otherwise miss.
     """
@@ -121,11 +121,11 @@ class TermSettings(Settings):
     """Base of an objective's settings, which stand beside it.
 
     Attributes:
-        weight: its share of the weighted sum, relative to the others'; λ stands before all of them.
+        weight: its weight relative to the other objectives; all are multiplied by λ.
     """
 
     term: ClassVar[type[Term]]
-    """What these are the settings of."""
+    """The objective."""
 
     weight: float = Field(default=1.0, gt=0.0, le=1000.0)
 
@@ -150,7 +150,7 @@ class TermSettings(Settings):
         return ()
 
     def incompatibility(self, shape: Shape) -> str | None:
-        """Why the models cannot learn by it, in words for the recipe's author; None when they can."""
+        """Return why the objective cannot be used with these models, as a message; None when it can."""
         return None
 
     def build(self, shape: Shape) -> Term:
@@ -159,7 +159,7 @@ class TermSettings(Settings):
 
 
 def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
-    """What a student makes of some rows of a batch, further passes included."""
+    """Select rows of a student's output, further passes included."""
     taken = _index(rows, student.log_probs)
     return StudentOutput(
         student.log_probs[taken],
@@ -170,7 +170,7 @@ def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
 
 
 def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed: bool) -> Supervision:
-    """Targets of some rows of a batch; all of them are transcribed, or none."""
+    """Select rows of a batch's targets; all of them are transcribed, or none."""
     references, targets, hypotheses = supervision.references, supervision.targets, supervision.hypotheses
     kind = References if transcribed else Untranscribed
 
@@ -187,7 +187,7 @@ def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed
 
 
 def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) -> Hypotheses:
-    """Those of some rows of a batch of so many utterances; rows are counted anew."""
+    """Select the hypotheses of some rows of a batch; rows are renumbered."""
     number = torch.full((num_utterances,), -1, dtype=torch.int64, device=hypotheses.rows.device)
     number[_index(rows, number)] = torch.arange(len(rows), device=number.device)
     renumbered = number[hypotheses.rows]

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.posteriors.delayed import delayed_dense_kl, delayed_sparse_kl
-from asr_kd.posteriors.measures import frame_mask
+from asr_kd.posteriors.measures import delayed_dense_kl, delayed_sparse_kl, frame_mask
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
 
 Selection = Literal["all", "nonblank"]

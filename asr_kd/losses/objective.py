@@ -18,7 +18,7 @@ from asr_kd.losses.settings import DistillSettings
 
 
 class LossTerms(NamedTuple):
-    """What one batch costs."""
+    """Losses of one batch."""
 
     total: Tensor  # scalar float32, divided by the frames; the gradient goes through this one
     parts: dict[str, Tensor]  # unweighted terms by name, divided by the frames, detached: for curves
@@ -30,9 +30,9 @@ class Objective(nn.Module):
     Args:
         terms: objectives by the name their curves get.
         weights: w by the same names, at the first step.
-        inner: names of the terms that the heads of inner layers learn from; None: all that mean something there.
+        inner: names of the terms for the heads of inner layers; None: all that apply there.
         weights_at: w when a share of the training is done, from 0 to 1; None: always the same.
-        untranscribed: w by the names of what utterances without a transcript learn from; None: there are none.
+        untranscribed: w by name for utterances without a transcript; None: there are none.
     """
 
     def __init__(
@@ -64,23 +64,23 @@ class Objective(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: DistillSettings | None, shape: Shape) -> "Objective":
-        """CTC, alone or with what the teacher teaches; a term of weight 0 is left out, and what it needs with it.
+        """Build CTC and the chosen objectives; a term of weight 0 is left out, and what it needs with it.
 
         Args:
             settings: None is labels alone.
             shape: of the models.
 
         Raises:
-            TrainingError: the models cannot learn by one of the objectives.
+            TrainingError: an objective is incompatible with the models.
         """
         settings = settings or DistillSettings(kd_weight=0.0)
         terms: dict[str, Term] = {}
         if settings.learns_from_labels:
             terms["ctc"] = Ctc(shape.blank_id)
         for name, chosen in settings.terms.items():
-            misfit = chosen.incompatibility(shape)
-            if misfit is not None:
-                raise TrainingError(f"{name}: {misfit}")
+            problem = chosen.incompatibility(shape)
+            if problem is not None:
+                raise TrainingError(f"{name}: {problem}")
             terms[name] = chosen.build(shape)
         inner = {"both": None, "labels": frozenset({"ctc"}), "teacher": frozenset(settings.terms)}
         weights_at = partial(_weights, tuple(terms), settings)
@@ -89,7 +89,7 @@ class Objective(nn.Module):
         return cls(terms, weights_at(0.0), inner[settings.inner_heads], weights_at if moves else None, alone)
 
     def weigh(self, step: int, total_steps: int) -> None:
-        """Take the weights of a step, counted from 0: a resumed run has those that the first would have had."""
+        """Set the weights of a step, counted from 0; they depend on nothing else."""
         if self._weights_at is not None:
             self.weights = self._weights_at(min(step / max(total_steps - 1, 1), 1.0))
 
@@ -97,19 +97,19 @@ class Objective(nn.Module):
         """The weighted sum for one batch.
 
         Args:
-            student: what it makes of the batch.
-            supervision: what there is to learn; see `Supervision`.
+            student: its output.
+            supervision: targets; see `Supervision`.
             num_frames: student frames of the *global* batch: over accumulation and processes.
 
         Raises:
-            TrainingError: something that a term needs is missing, or does not fit the student.
+            TrainingError: something that a term needs is missing or has another size.
         """
         self._check_complete(supervision)
         total, parts = self._cost(list(self.terms), student, supervision, num_frames)
         return LossTerms(total, {name: part.detach() for name, part in parts.items()})
 
     def of_inner_head(self, student: StudentOutput, supervision: Supervision, num_frames: int | Tensor) -> Tensor:
-        """The weighted sum of what an inner layer's head learns from; a scalar, 0 when that is nothing."""
+        """The weighted sum for an inner layer's head; a scalar, 0 without terms."""
         return self._cost(self.inner, student, supervision, num_frames)[0]
 
     def _cost(
@@ -160,7 +160,7 @@ class Objective(nn.Module):
 
 
 def _weights(terms: Sequence[str], settings: DistillSettings, done: float) -> dict[str, float]:
-    """What each term weighs when a share of the training is done."""
+    """Return the weight of each term after a share of the training."""
     kd_weight = settings.kd_weight_at(done)
     weights = {name: kd_weight * chosen.weight for name, chosen in settings.terms.items()}
     return {name: weights[name] if name in weights else 1.0 - kd_weight for name in terms}

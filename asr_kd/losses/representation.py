@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
 from asr_kd.losses.frame_kl import check_lengths
-from asr_kd.posteriors.hidden import array_names, dequantise
 from asr_kd.posteriors.measures import frame_mask
+from asr_kd.posteriors.types import array_names, dequantise
 
 Distance = Literal["mse", "channels", "cosine"]
 Projection = Literal["linear", "none"]

@@ -1,4 +1,4 @@
-"""Settings of distillation: how much a student listens to its teacher, and through which objectives."""
+"""Settings of distillation: the weight λ and the objectives."""
 
 import math
 from typing import Any, ClassVar, Literal
@@ -8,38 +8,37 @@ from pydantic import Field, model_validator
 from asr_kd.config import Settings
 from asr_kd.losses.auxiliary import AuxiliarySettings
 from asr_kd.losses.base import TermSettings
-from asr_kd.losses.consistency import ConsistencySettings
+from asr_kd.losses.ctc import SequenceSettings
 from asr_kd.losses.delayed_kl import DelayedKlSettings
-from asr_kd.losses.dual_mode import DualModeSettings
 from asr_kd.losses.frame_kl import FrameKlSettings, Selection
 from asr_kd.losses.guided_ctc import GuidedCtcSettings
 from asr_kd.losses.pooled_kl import PooledKlSettings
 from asr_kd.losses.representation import RepresentationSettings
-from asr_kd.losses.sequence import SequenceSettings
-from asr_kd.posteriors.hidden import array_names
+from asr_kd.losses.self_distillation import ConsistencySettings, DualModeSettings
+from asr_kd.posteriors.types import array_names
 
 
 class ObjectiveSettings(Settings):
-    """The objectives that a student learns from its teacher by, as a weighted sum; each at most once."""
+    """Objectives of a weighted sum; each at most once."""
 
     frame_kl: FrameKlSettings | None = None
-    """KL to its posteriors, frame by frame, with a fixed delay."""
+    """KL to the teacher's posteriors, frame by frame, with a fixed delay."""
     delayed_kl: DelayedKlSettings | None = None
-    """KL to its posteriors, each frame at one of several delays."""
+    """KL to the teacher's posteriors, each frame at one of several delays."""
     guided_ctc: GuidedCtcSettings | None = None
-    """The student's spikes on its own."""
+    """The student's spikes on the teacher's."""
     pooled_kl: PooledKlSettings | None = None
-    """KL to its posteriors of each token, pooled over its frames."""
+    """KL to the teacher's posteriors of each token, pooled over its frames."""
     sequence: SequenceSettings | None = None
-    """CTC against its hypotheses, weighted."""
+    """CTC against the teacher's hypotheses, weighted."""
     consistency: ConsistencySettings | None = None
-    """Two views of each utterance must agree; needs no teacher."""
+    """KL between two views of each utterance; needs no teacher."""
     dual_mode: DualModeSettings | None = None
-    """The student with full context teaches itself in chunks; needs no teacher."""
+    """KL from the student with full context to the student in chunks; needs no teacher."""
     auxiliary: AuxiliarySettings | None = None
-    """KL to its posteriors on a full-context layer over the student, which is dropped after training."""
+    """KL to the teacher's posteriors on a full-context layer over the student, which is dropped after training."""
     representation: RepresentationSettings | None = None
-    """Hidden layers drawn to its hidden layers."""
+    """Distance between hidden layers of student and teacher."""
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
@@ -49,12 +48,12 @@ class ObjectiveSettings(Settings):
 
 
 class DistillSettings(Settings):
-    """How much a student listens to its teacher, to what of it, on which frames, and how late.
+    """Settings of distillation: weight, objectives, frames, delay.
 
     Attributes:
         kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
-        kd_schedule: how λ moves with the steps of training: not at all, along a line, or along half a cosine.
-        kd_weight_final: what λ is at the last step, where it moves.
+        kd_schedule: λ over the steps of training: constant, linear, or half a cosine.
+        kd_weight_final: λ at the last step of a schedule.
         untranscribed: utterances without a transcript take part as well, with λ = 1 for them.
         level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
             vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on
@@ -63,11 +62,11 @@ class DistillSettings(Settings):
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
         delay_frames: the student is that many output frames later than its teacher.
         temperature: softens both sides; other than 1 needs `targets: dense`.
-        targets: from the store, or dense posteriors from a teacher that runs along.
+        targets: from the store, or dense posteriors of a teacher that runs in each step.
         hypotheses: of an utterance, the best so many.
         score_temperature: weights are the softmax of the hypotheses' scores divided by this.
         max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are left out (a
-            fraction); None teaches all.
+            fraction); None keeps all.
         objectives: a weighted sum of objectives, instead of the one that the keys from `level` on describe.
         inner_heads: what the heads at `train.inner_layers` learn from: transcripts and teacher, or one of them.
     """
@@ -107,19 +106,19 @@ class DistillSettings(Settings):
         frame_kl = self._terms.get("frame_kl")
         if isinstance(frame_kl, FrameKlSettings) and frame_kl.temperature != 1.0 and self.targets == "stored":
             raise ValueError(
-                f"temperature {frame_kl.temperature:g} needs dense targets: the total of a stored tail does not say "
-                "what it weighs once softened; set temperature: 1"
+                f"temperature {frame_kl.temperature:g} needs dense targets: the total of a stored tail does not "
+                "determine its softened weight; set temperature: 1"
             )
         self._check_schedule()
         if self.untranscribed and not self.terms.keys() - {"pooled_kl"}:
             raise ValueError(
-                "untranscribed: true without an objective that says something of utterances without a transcript; "
+                "untranscribed: true without an objective that applies to utterances without a transcript; "
                 "set kd_weight above 0, with another objective than pooled_kl"
             )
         if self.trains_head and self._least_kd_weight == 1.0 and not self._trains_blanks:
             raise ValueError(
                 "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with objectives that "
-                "do not tell the student's head when to say nothing, would never train blanks; set dilation to 1 or "
+                "do not train blanks of the student's head, would never train blanks; set dilation to 1 or "
                 "more, selection: all, or kd_weight below 1"
             )
         return self
@@ -131,7 +130,7 @@ class DistillSettings(Settings):
             )
 
     def kd_weight_at(self, done: float) -> float:
-        """λ when a share of the training is done: 0 at its first step, 1 at its last."""
+        """Return λ after a share of the training: 0 at its first step, 1 at its last."""
         if self.kd_weight_final is None:
             return self.kd_weight
         moved = done if self.kd_schedule == "linear" else 0.5 * (1 - math.cos(math.pi * done))
@@ -186,7 +185,7 @@ class DistillSettings(Settings):
 
     @property
     def sequence(self) -> SequenceSettings | None:
-        """How it learns from hypotheses, if it does."""
+        """Settings of sequence-level distillation, if chosen."""
         found = self.terms.get("sequence")
         return found if isinstance(found, SequenceSettings) else None
 
@@ -208,7 +207,7 @@ class DistillSettings(Settings):
 
     @property
     def passes(self) -> int:
-        """How often a student with these settings goes through itself in a training step."""
+        """Number of forward passes of a student in a training step."""
         return 1 + len({name for settings in self.terms.values() for name in settings.term.needs_passes})
 
     @property
@@ -217,8 +216,8 @@ class DistillSettings(Settings):
         return any(settings.term.needs_hypotheses for settings in self.terms.values())
 
     @property
-    def teaches_inner_heads(self) -> bool:
-        """Whether the heads of inner layers, where there are any, learn from anything."""
+    def trains_inner_heads(self) -> bool:
+        """Whether any term applies to the heads of inner layers."""
         labels = self.learns_from_labels and self.inner_heads != "teacher"
         terms = self.terms.values() if self.inner_heads != "labels" else []
         return labels or any(settings.term.on_inner_heads for settings in terms)

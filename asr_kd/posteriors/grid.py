@@ -1,4 +1,4 @@
-"""Where frames lie in time, and which frames of two grids belong together: by their centres, never by their index."""
+"""Times of frames, and the correspondence of two grids of frames by their centres."""
 
 from dataclasses import dataclass
 from fractions import Fraction

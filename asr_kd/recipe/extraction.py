@@ -21,19 +21,18 @@ from asr_kd.recipe.messages import report_extraction
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
-from asr_kd.targets.estimate import plan_report
 from asr_kd.targets.extract import ExtractionReport, extract
+from asr_kd.targets.extraction_checks import measure_teacher_wer, plan_report
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.nbest import NbestReport, extract_hypotheses
-from asr_kd.targets.pooled import Transcripts, spell_transcripts
-from asr_kd.targets.sanity import measure_teacher_wer
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import INDEX
+from asr_kd.targets.stored_arrays import Transcripts, spell_transcripts
 from asr_kd.teachers.base import LAYERS_ONLY, Teacher
 from asr_kd.text.vocabulary import Vocabulary
 

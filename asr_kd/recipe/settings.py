@@ -34,9 +34,9 @@ from asr_kd.recipe.system_settings import (
     reads_teacher,
 )
 from asr_kd.targets.bridge import BridgeSettings
+from asr_kd.targets.extraction_checks import SanitySettings
 from asr_kd.targets.nbest import NbestSettings
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
-from asr_kd.targets.sanity import SanitySettings
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.settings import VocabularySettings
@@ -213,7 +213,7 @@ class Recipe(Settings):
 
     def _check_distill(self, name: str, student: StudentSettings, distill: DistillSettings) -> None:
         """Objectives must fit student and teacher."""
-        if student.train.inner_layers and not distill.teaches_inner_heads:
+        if student.train.inner_layers and not distill.trains_inner_heads:
             raise ValueError(
                 f"students.{name}.distill.inner_heads: {distill.inner_heads} leaves the heads at train.inner_layers "
                 "nothing to learn from"

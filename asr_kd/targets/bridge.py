@@ -1,6 +1,6 @@
-"""A teacher as its students need it: in their vocabulary, on their frames. Bridging happens before anything is stored.
+"""Bridge: a teacher whose posteriors are converted to the students' vocabulary and frames, before they are stored.
 
-Knows the teachers' protocol and where students' frames lie; how frames and symbols are mapped stands beside it.
+`bridge_vocabulary` maps symbols, `bridge_frames` maps frames.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,7 +23,7 @@ from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
 STUDENT_GRID = FrameGrid(float(FRAME_SHIFT_MS), float(FRAME_OFFSET_MS))
-"""Where the frames of this project's models lie."""
+"""Times of the frames of this project's models."""
 
 
 class BridgeSettings(Settings):
@@ -34,7 +34,7 @@ class BridgeSettings(Settings):
     a frame move to a neighbour), `blank_aware` (the same without moving), `max_nonblank` (the frame with the surest
     token) or `mean`. The default loses the fewest tokens: benchmarks/bridge_strategies.py."""
     symbols: dict[str, str] = Field(default_factory=dict)
-    """The teacher's symbol: the student's, where neither name nor case says it; two may become one."""
+    """The teacher's symbol: the student's, where name and case differ; two may become one."""
     ignore: tuple[str, ...] = ()
     """Symbols that may go without a counterpart: the teacher's become blank, the student's get probability 0."""
 
@@ -51,12 +51,12 @@ def bridge(
     settings: BridgeSettings | None = None,
     frames_of: Callable[[Tensor], Tensor] = student_frames,
 ) -> Teacher:
-    """A teacher whose posteriors are in the student's vocabulary on the student's frames.
+    """Return a teacher whose posteriors are in the student's vocabulary on the student's frames.
 
     Args:
         teacher: whose posteriors to bridge.
         vocabulary: the student's.
-        grid: where the student's frames lie.
+        grid: times of the student's frames.
         settings: how frames and symbols are mapped; None is the default of each.
         frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
 
@@ -76,14 +76,14 @@ def bridge(
 
 
 def grid_of(teacher: Teacher) -> FrameGrid:
-    """Where a teacher's frames lie."""
+    """Times of a teacher's frames."""
     return FrameGrid(teacher.frame_shift_ms, teacher.frame_offset_ms)
 
 
 class BridgedTeacher:
-    """A teacher behind a bridge; made by `bridge`. See `teachers.base.Teacher` for what its members mean.
+    """A teacher behind a bridge; made by `bridge`. See `teachers.base.Teacher` for its members.
 
-    Its SHA-256 is of the teacher's and of all that the bridge does, and `features` say the same as plain data.
+    Its SHA-256 covers the teacher's and the bridge's settings, which `features` lists as plain data.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class BridgedTeacher:
 
     @property
     def unmapped_mass(self) -> float:
-        """Mean probability a frame of symbols without a counterpart, over all that was heard so far; 0 before."""
+        """Mean probability a frame of symbols without a counterpart, over all audio so far; 0 before any."""
         return self._unmapped_mass / max(self._frames, 1)
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
@@ -119,10 +119,10 @@ class BridgedTeacher:
             TargetsError: the teacher's frames and the student's do not span the same audio.
         """
         with torch.inference_mode():
-            heard, lens = self.teacher.log_probs(waveforms, sample_lens)
-            heard = heard.float()
-            self._count(heard, lens)
-            mapped = DensePosteriors(self.symbols.apply(heard), lens)
+            computed, lens = self.teacher.log_probs(waveforms, sample_lens)
+            computed = computed.float()
+            self._count(computed, lens)
+            mapped = DensePosteriors(self.symbols.apply(computed), lens)
             blank_id, target_lens = self.vocabulary.blank_id, self._frames_of(sample_lens)
             return resample(mapped, grid_of(self.teacher), self._grid, target_lens, blank_id, self.strategy)
 

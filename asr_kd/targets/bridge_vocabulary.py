@@ -1,6 +1,4 @@
-"""A teacher's symbols onto a student's: a table, one to one where it can be, and refused where it would lose letters.
-
-Knows symbols and posteriors, nothing of frames or models.
+"""Table from a teacher's symbols to a student's, one to one where possible; an error where letters would be lost.
 
 Shapes: B utterances, T frames, V the teacher's vocabulary, V' the student's.
 """
@@ -27,8 +25,7 @@ _SPECIAL = re.compile(r"<[^<>]+>|\[[A-Z]+\]")
 class SymbolMap:
     """Which of the student's tokens each of the teacher's becomes.
 
-    A symbol without a counterpart is not spoken: its probability goes to the blank. Renormalising instead would raise
-    whatever noise stands beside it.
+    A symbol without a counterpart becomes blank. Renormalising instead would raise the probability of noise.
     """
 
     teacher: Vocabulary
@@ -52,10 +49,10 @@ class SymbolMap:
         return tuple(self.teacher.symbols[index] for index, token in enumerate(self.table) if token is None)
 
     @property
-    def unsaid(self) -> tuple[str, ...]:
-        """The student's symbols that the teacher never says: they have probability 0."""
-        said = set(self.table)
-        return tuple(symbol for index, symbol in enumerate(self.student.symbols) if index not in said)
+    def never_emitted(self) -> tuple[str, ...]:
+        """The student's symbols that the teacher never emits: they have probability 0."""
+        emitted = set(self.table)
+        return tuple(symbol for index, symbol in enumerate(self.student.symbols) if index not in emitted)
 
     def describe(self) -> dict[str, object]:
         """As plain data, for a store to record: symbols whose name changes, and those without a counterpart."""
@@ -65,7 +62,7 @@ class SymbolMap:
             "teacher_vocabulary_sha256": self.teacher.sha256,
             "renamed": {old: new for old, new in renamed.items() if old != new},
             "to_blank": list(self.unmapped),
-            "never_said": list(self.unsaid),
+            "never_emitted": list(self.never_emitted),
             "exact": self.exact,
         }
 
@@ -97,13 +94,13 @@ class SymbolMap:
 def map_symbols(
     teacher: Vocabulary, student: Vocabulary, symbols: Mapping[str, str] | None = None, ignore: Collection[str] = ()
 ) -> SymbolMap:
-    """Find each symbol's counterpart: as `symbols` says, else the same, another word separator, or in another case.
+    """Find each symbol's counterpart: from `symbols`, else the same symbol, another word separator, or in another case.
 
     Equal vocabularies need no table and use none.
 
     Args:
         teacher, student: the two vocabularies.
-        symbols: the teacher's symbol → the student's, where names do not say it; two may become one.
+        symbols: the teacher's symbol → the student's, where their names differ; two may become one.
         ignore: symbols that may stay without a counterpart, on either side; special ones (<s>, <unk>) always may.
 
     Raises:
@@ -123,11 +120,11 @@ def map_symbols(
     ids = {symbol: index for index, symbol in enumerate(student.symbols)}
     result = SymbolMap(teacher, student, tuple(None if symbol is None else ids[symbol] for symbol in found))
     lost = [symbol for symbol in result.unmapped if not _may_go(symbol, ignore)]
-    unsaid = [symbol for symbol in result.unsaid if not _may_go(symbol, ignore)]
-    if (lost or unsaid) and (_has_subwords(teacher) or _has_subwords(student)):
+    never_emitted = [symbol for symbol in result.never_emitted if not _may_go(symbol, ignore)]
+    if (lost or never_emitted) and (_has_subwords(teacher) or _has_subwords(student)):
         raise _sequence_level(teacher, student)
-    if lost or unsaid:
-        raise _without_counterpart(lost, unsaid)
+    if lost or never_emitted:
+        raise _without_counterpart(lost, never_emitted)
     return result
 
 
@@ -146,19 +143,19 @@ def _other_cases(symbol: str) -> list[str]:
 
 
 def _check_named(teacher: Vocabulary, student: Vocabulary, symbols: Mapping[str, str], ignore: Collection[str]) -> None:
-    strangers = [name for name in symbols if name not in teacher.symbols]
-    strangers += [name for name in symbols.values() if name not in student.symbols]
-    strangers += [name for name in ignore if name not in teacher.symbols and name not in student.symbols]
+    unknown = [name for name in symbols if name not in teacher.symbols]
+    unknown += [name for name in symbols.values() if name not in student.symbols]
+    unknown += [name for name in ignore if name not in teacher.symbols and name not in student.symbols]
     if BLANK in symbols or BLANK in symbols.values() or BLANK in ignore:
         raise VocabularyError(
             f"the bridge's tables name {BLANK}",
-            expected="symbols that are spoken: both sides' blanks are each other's counterpart",
+            expected="symbols other than the blank: the two blanks always correspond",
             where="bridge",
             remedy="To drop a symbol of the teacher's list it under bridge.ignore",
         )
-    if strangers:
+    if unknown:
         raise VocabularyError(
-            f"{_listed(strangers)} in neither place that the bridge's tables are for",
+            f"{_listed(unknown)}: not in the vocabulary that this table of the bridge refers to",
             expected="the teacher's symbols on the left of bridge.symbols, the student's on the right, either's in "
             "bridge.ignore",
             where="bridge",
@@ -179,7 +176,7 @@ def _kind(vocabulary: Vocabulary) -> str:
 
 def _sequence_level(teacher: Vocabulary, student: Vocabulary) -> VocabularyError:
     return VocabularyError(
-        f"the teacher spells with {_kind(teacher)}, the student with {_kind(student)}: their frames cannot be matched",
+        f"the teacher has {_kind(teacher)}, the student {_kind(student)}: their frames cannot be matched",
         expected="the same symbols on both sides for distillation frame by frame",
         where="bridge",
         remedy="Distil from the teacher's n-best transcripts instead, which any vocabulary can spell: "
@@ -187,15 +184,15 @@ def _sequence_level(teacher: Vocabulary, student: Vocabulary) -> VocabularyError
     )
 
 
-def _without_counterpart(lost: Sequence[str], unsaid: Sequence[str]) -> VocabularyError:
-    found = [f"the student has nothing for the teacher's {_listed(lost)}"] if lost else []
-    found += [f"the teacher never says the student's {_listed(unsaid)}"] if unsaid else []
+def _without_counterpart(lost: Sequence[str], never_emitted: Sequence[str]) -> VocabularyError:
+    found = [f"the student has no counterpart of the teacher's {_listed(lost)}"] if lost else []
+    found += [f"the teacher never emits the student's {_listed(never_emitted)}"] if never_emitted else []
     return VocabularyError(
         "; ".join(found),
         expected="a counterpart for every letter, in any case",
         where="bridge",
         remedy="Name the counterparts under bridge.symbols (the teacher's: the student's); list under bridge.ignore "
-        "what may go without: the teacher's becomes blank, the student's gets probability 0",
+        "symbols without one: the teacher's becomes blank, the student's gets probability 0",
     )
 
 

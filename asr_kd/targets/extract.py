@@ -13,8 +13,6 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import label
-from asr_kd.targets.layers import layer_widths
-from asr_kd.targets.pooled import Transcripts, transcripts_sha256
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import ShardRow, parts_sha256, shard_bytes
 from asr_kd.targets.shard_manifest import ShardManifest, StoreKind, writing
@@ -32,6 +30,7 @@ from asr_kd.targets.store import (
     read_info,
 )
 from asr_kd.targets.store_vocabulary import write_vocabulary
+from asr_kd.targets.stored_arrays import Transcripts, layer_widths, transcripts_sha256
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
 
@@ -61,31 +60,31 @@ def extract(
     progress: Callable[[float, float], None] = lambda done, total: None,
     transcripts: Transcripts | None = None,
 ) -> ExtractionReport:
-    """Label utterances into a store, going on where an earlier call stopped.
+    """Label utterances into a store, resuming where an earlier call stopped.
 
     Several processes may call this at once with the same arguments but for the share: each makes its own shards, and
-    whoever comes last completes the store. Equal shares are safe too: each shard is made by one of them.
+    the last one completes the store. Equal shares are safe: each shard is made by one of them.
 
     Args:
         teacher: whose posteriors to keep.
         utterances: each id once; all of them, whatever the share.
         settings: what to keep.
-        folder: of the store, made when missing: a path, or any URL that fsspec reaches.
+        folder: of the store, created when missing: a path, or any URL that fsspec reaches.
         share: which shards this worker makes.
-        should_stop: asked between batches.
-        progress: told seconds of audio done and in all, over all variants and workers.
+        should_stop: called between batches.
+        progress: called with seconds of audio done and in all, over all variants and workers.
         transcripts: of all utterances, see `spell_transcripts`; needed with `settings.pooled` only.
 
     Raises:
         ValueError: `settings.pooled` without transcripts.
         TargetsError: the folder holds another teacher's, data's or settings' targets; too many unusable utterances;
-            the teacher does not have the layers; or it cannot be written (disk full): finished shards stay usable.
-        StoppedEarly: `should_stop` said so; finished shards are kept.
+            the teacher does not expose the layers; or it cannot be written (disk full): finished shards stay usable.
+        StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
     if not utterances:
         raise TargetsError("no utterances to extract", expected="a manifest with at least one", where=str(folder))
     if settings.pooled and transcripts is None:
-        raise ValueError("posteriors are pooled over transcripts, and none are given")
+        raise ValueError("settings.pooled needs transcripts")
     place, transcripts = open_storage(folder), transcripts or {}
     info = _describe(teacher, utterances, settings, transcripts)
     codec = info.codec
@@ -133,7 +132,7 @@ def _fidelity(
             return Fidelity.model_validate(place.read_json(FIDELITY))
         except ValueError:
             pass  # measured again below
-    # The sample is drawn here: to look for all utterances would open every shard.
+    # The sample is drawn here: a look-up of all utterances would open every shard.
     left_out = {entry.id for entry in report.quarantine}
     stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]
     sample = stored[:: max(1, len(stored) // settings.fidelity_utterances)]
@@ -157,7 +156,7 @@ def _describe(
         max_entries=settings.max_entries,
         certain_blank=settings.certain_blank,
         levels=settings.levels,
-        variants=settings.variants,
+        variants=settings.variant_names,
         perturbed={name: sound.model_dump(mode="json") for name, sound in settings.perturbed.items()},
         manifest_sha256=manifest_sha256(utterances),
         transcripts_sha256=transcripts_sha256(transcripts) if settings.pooled else None,
@@ -167,7 +166,7 @@ def _describe(
 
 
 def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[ShardRow]]) -> PosteriorShardEntry:
-    """What the index says of a shard with this content, made of these rows."""
+    """Return the entry of a shard in the index."""
     packed = [row.packed for variants in rows.values() for row in variants]
     certain = sum(int(item.runs.sum()) for item in packed)
     written = sum(int((item.events > 0).sum()) for item in packed)

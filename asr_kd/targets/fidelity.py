@@ -1,4 +1,4 @@
-"""How much of the teacher a store kept, measured on a sample with the teacher itself. Changes nothing."""
+"""Fidelity of a store: what packing lost of the teacher's posteriors, measured on a sample."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,11 +10,10 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
-from asr_kd.targets.labelling import batches_by_teacher
-from asr_kd.targets.layers import hear, read_layer
-from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.audio_batches import batches_by_teacher
+from asr_kd.targets.settings import TargetSettings, variant_name
 from asr_kd.targets.store import Store
-from asr_kd.targets.variants import variant_name
+from asr_kd.targets.stored_arrays import read_layer, run_teacher
 from asr_kd.teachers.base import Teacher
 
 
@@ -52,7 +51,7 @@ def measure_fidelity(
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for assigned, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
-        dense, hidden = hear(assigned, waveforms, settings.layers)
+        dense, hidden = run_teacher(assigned, waveforms, settings.layers)
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
@@ -108,8 +107,8 @@ def compare_layers(store: Store, utterance_id: str, variant: str, hidden: Mappin
     squares = torch.zeros(2, dtype=torch.float64)
     for layer, states in hidden.items():
         stored = read_layer(store, layer, utterance_id, variant)
-        theirs = states[: len(stored)].double().cpu()
-        squares += torch.stack([(stored - theirs).square().sum(), theirs.square().sum()])
+        original = states[: len(stored)].double().cpu()
+        squares += torch.stack([(stored - original).square().sum(), original.square().sum()])
     return squares
 
 

@@ -1,8 +1,7 @@
-"""Hypotheses of utterances as text, weighted by their scores: what sequence-level distillation learns from.
+"""Hypothesis store: texts of utterances with scores, for sequence-level distillation.
 
-A folder of JSON Lines parts and `hypotheses.json`, which says whose hypotheses they are, under which normalizer, and
-every part's SHA-256. Text fits any student: its vocabulary and frame rate are its own business. Knows nothing of how
-hypotheses are made (`nbest`, `importing`) or used.
+A folder of JSON Lines shards and `hypotheses.json` with source, normalizer and every shard's SHA-256. Text suits
+students of any vocabulary and frame rate. `nbest`, `importing` and `pseudo_labelling` make such stores.
 """
 
 import hashlib
@@ -59,7 +58,7 @@ def weights_of(hypotheses: Sequence[Hypothesis], temperature: float = 1.0) -> li
 
 
 class HypothesesSource(Settings):
-    """Whose hypotheses these are."""
+    """Source of hypotheses."""
 
     kind: Literal["teacher", "imported", "pseudo-labels"]
     name: str
@@ -69,21 +68,21 @@ class HypothesesSource(Settings):
 
 
 class HypothesesInfo(StoreIndex):
-    """What `hypotheses.json` says."""
+    """Content of `hypotheses.json`."""
 
     format: Literal["asr-kd hypotheses"] = "asr-kd hypotheses"
     version: Literal[2] = 2
     source: HypothesesSource
     normalizer: Normalizer
-    """Under which the texts stand there."""
+    """Of the texts."""
     manifest_sha256: str
-    """Of ids and durations, see `plan.manifest_sha256`."""
+    """Of ids and durations, see `sharding.manifest_sha256`."""
     settings: dict[str, Any]
     """How they were made; plain data."""
 
 
 def read_hypotheses_info(place: Storage) -> HypothesesInfo:
-    """What a folder of hypotheses says of itself.
+    """Read the index of a hypothesis store.
 
     Raises:
         TargetsError: not such a folder, of another version, or its index is damaged.
@@ -114,7 +113,7 @@ class HypothesisStore:
     def open(
         cls, folder: Path | str, normalizer: Normalizer | None = None, source_sha256: str | None = None
     ) -> "HypothesisStore":
-        """Read a folder of hypotheses and refuse it when it is not what the caller expects.
+        """Read a folder of hypotheses and compare it with what the caller expects.
 
         Args:
             folder: a path, or a URL.
@@ -144,13 +143,13 @@ class HypothesisStore:
             raise TargetsError(
                 f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
                 where=str(place),
-                remedy="Run the same command again; it goes on where it stopped",
+                remedy="Run the same command again; it resumes where it stopped",
             )
         return cls(place, info, dict(_rows(place, info)))
 
     @property
     def sha256(self) -> str:
-        """Identity of all hypotheses and of what is said about them."""
+        """SHA-256 over all hypotheses and their index."""
         return hashlib.sha256(self.info.model_dump_json().encode()).hexdigest()
 
     def __len__(self) -> int:
@@ -163,10 +162,10 @@ class HypothesisStore:
         return iter(self._rows)
 
     def __getitem__(self, utterance_id: str) -> list[Hypothesis]:
-        """Hypotheses, the best first; none when the system recognized no word.
+        """Return hypotheses, the best first; none when the system recognized no word.
 
         Raises:
-            KeyError: nothing is known of that utterance.
+            KeyError: the utterance is not stored.
         """
         return [Hypothesis(item["text"], item["score"]) for item in json.loads(self._rows[utterance_id])["nbest"]]
 
@@ -192,7 +191,7 @@ class HypothesisStore:
             )
 
     def get(self, utterance_id: str) -> list[Hypothesis] | None:
-        """As by `[]`, None of an utterance of which nothing is known."""
+        """Return the hypotheses, or None when the utterance is not stored."""
         return self[utterance_id] if utterance_id in self._rows else None
 
 

@@ -1,6 +1,6 @@
-"""Hypotheses as other systems write them: Whisper's JSON, JSON Lines, Kaldi's text, sclite's trn and ctm.
+"""Readers of other systems' hypotheses: Whisper's JSON, JSON Lines, Kaldi's text, sclite's trn and ctm.
 
-Gives names and texts as they stand there; which utterance a name means is `importing`'s to find out.
+Readers return names and texts; `importing` matches names to utterances.
 """
 
 import json
@@ -21,7 +21,7 @@ _BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".trn": "trn
 
 
 class ImportedHypothesis(NamedTuple):
-    """What a system said about one name."""
+    """Hypotheses of one name."""
 
     name: str
     """An utterance's id, or its audio file without folder and suffix."""
@@ -32,10 +32,10 @@ class ImportedHypothesis(NamedTuple):
 
 
 def form_of(path: Path) -> Form:
-    """The form that a path's name promises.
+    """Infer the form from a path's name.
 
     Raises:
-        TargetsError: none; the option that says it is named.
+        TargetsError: the name suggests none.
     """
     if path.is_dir():
         return "whisper"
@@ -44,10 +44,10 @@ def form_of(path: Path) -> Form:
     if path.name == "text":
         return "kaldi"
     raise TargetsError(
-        "its name does not say in which form these hypotheses are",
+        "the form of these hypotheses cannot be inferred from the name",
         where=path,
         expected=f"a folder of Whisper's JSON files, {', '.join(_BY_NAME)}, or Kaldi's `text`",
-        remedy=f"Say it: --form {'|'.join(get_args(Form))}",
+        remedy=f"Name it: --form {'|'.join(get_args(Form))}",
     )
 
 
@@ -80,7 +80,7 @@ def read_hypotheses(path: Path, form: Form) -> list[ImportedHypothesis]:
             f"{len(problems)} wrong rows: {'; '.join(problems[:LISTED_AT_MOST])}{more}",
             where=path,
             expected=f"hypotheses in the form {form!r}, each name once",
-            remedy="Mend the rows, or say another --form",
+            remedy="Correct the rows, or choose another --form",
         )
     if not found:
         raise TargetsError("holds no hypotheses", where=path, expected=f"the form {form!r}")

@@ -1,4 +1,4 @@
-"""Hypotheses of any other system, 1-best or n-best, into the project's own form, matched to a manifest's utterances."""
+"""Import of hypotheses of other systems, 1-best or n-best, matched to the utterances of a manifest."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,19 +27,19 @@ from asr_kd.text.normalize import Normalizer, normalize
 
 SHARD = "shard-00000.jsonl"
 EXAMPLES = 5
-"""Names that a message spells out."""
+"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What was imported."""
+    """Result of an import."""
 
     folder: str
     utterances: int
     """Of the manifest."""
     found: int
     """Of these, with hypotheses."""
-    silent: int
+    without_words: int
     """Of these, without a word in any hypothesis."""
     hypotheses: int
     unknown: tuple[str, ...]
@@ -50,12 +50,12 @@ class ImportReport:
     """Of the best hypotheses against transcripts, where there are some: a fraction."""
 
     def lines(self) -> list[str]:
-        """For people."""
+        """Return lines to print."""
         share = 100 * self.found / max(self.utterances, 1)
         covered = f"{self.found} of {self.utterances} utterances ({share:.1f} %)"
         lines = [f"{self.folder}: {self.hypotheses} hypotheses for {covered}"]
-        if self.silent:
-            lines.append(f"{self.silent} of these have no word in any hypothesis: nothing is taught about them")
+        if self.without_words:
+            lines.append(f"{self.without_words} of these have no word in any hypothesis: they train no student")
         if self.unknown:
             shown = ", ".join(self.unknown[:EXAMPLES]) + (", …" if len(self.unknown) > EXAMPLES else "")
             lines.append(f"{len(self.unknown)} names are not in the manifest: {shown}")
@@ -72,7 +72,7 @@ def import_hypotheses(
     form: Form | None = None,
     min_coverage: float = 0.95,
 ) -> ImportReport:
-    """Read hypotheses of another system and keep those of a manifest's utterances.
+    """Import another system's hypotheses of a manifest's utterances.
 
     A name is an utterance's id, or else its audio file without folder and suffix, where one utterance alone has it.
     Utterances without hypotheses, and names without utterance, are listed in quarantine.jsonl.
@@ -82,7 +82,7 @@ def import_hypotheses(
         utterances: of the manifest.
         folder: where to put them, a path or a URL; an earlier import there is replaced.
         normalizer: of the student's transcripts.
-        form: of the source; None goes by its name.
+        form: of the source; None infers it from the name.
         min_coverage: share of the utterances that must have hypotheses.
 
     Raises:
@@ -90,24 +90,24 @@ def import_hypotheses(
     """
     place = open_storage(folder)
     _refuse_a_teachers(place)
-    foreign = read_hypotheses(source, form or form_of(source))
-    found, unknown = _match(foreign, utterances, source)
+    imported = read_hypotheses(source, form or form_of(source))
+    found, unknown = _match(imported, utterances, source)
     missing = [utterance for utterance in utterances if utterance.id not in found]
-    _check_coverage(len(utterances) - len(missing), utterances, foreign, source, min_coverage)
+    _check_coverage(len(utterances) - len(missing), utterances, imported, source, min_coverage)
     texts = {
         id_: distinct(Hypothesis(normalize(text, normalizer), value) for text, value in item.hypotheses)
         for id_, item in found.items()
     }
     left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
     left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
-    info = _info(source, foreign, utterances, normalizer)
+    info = _info(source, imported, utterances, normalizer)
     _write(place, info, texts, left_out, utterances)
     scored = _compare(texts, utterances, normalizer)
     return ImportReport(
         folder=str(place),
         utterances=len(utterances),
         found=len(found),
-        silent=sum(not hypotheses for hypotheses in texts.values()),
+        without_words=sum(not hypotheses for hypotheses in texts.values()),
         hypotheses=sum(len(hypotheses) for hypotheses in texts.values()),
         unknown=tuple(item.name for item in unknown),
         compared=len(scored.utterances) if scored else 0,
@@ -116,7 +116,7 @@ def import_hypotheses(
 
 
 def _match(
-    foreign: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], source: Path
+    imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], source: Path
 ) -> tuple[dict[str, ImportedHypothesis], list[ImportedHypothesis]]:
     """Hypotheses by utterance, and those that belong to none."""
     ids = {utterance.id for utterance in utterances}
@@ -125,7 +125,7 @@ def _match(
         by_stem.setdefault(utterance.audio.stem, []).append(utterance.id)
     found: dict[str, ImportedHypothesis] = {}
     unknown: list[ImportedHypothesis] = []
-    for item in foreign:
+    for item in imported:
         meant = [item.name] if item.name in ids else by_stem.get(item.name, [])
         if not meant:
             unknown.append(item)
@@ -143,25 +143,25 @@ def _match(
 
 
 def _check_coverage(
-    found: int, utterances: Sequence[Utterance], foreign: Sequence[ImportedHypothesis], source: Path, least: float
+    found: int, utterances: Sequence[Utterance], imported: Sequence[ImportedHypothesis], source: Path, least: float
 ) -> None:
     if utterances and found and found >= least * len(utterances):
         return
-    names = ", ".join(item.name for item in foreign[:3])
+    names = ", ".join(item.name for item in imported[:3])
     ids = ", ".join(utterance.id for utterance in utterances[:3])
     raise TargetsError(
         f"has hypotheses for {found} of {len(utterances)} utterances; its names are like {names}, the manifest's ids "
         f"like {ids or 'nothing: it is empty'}",
         where=source,
         expected=f"at least {100 * least:g} % (--min-coverage)",
-        remedy="Mend the names, or allow less with --min-coverage",
+        remedy="Correct the names, or allow less with --min-coverage",
     )
 
 
 def _info(
-    source: Path, foreign: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], normalizer: Normalizer
+    source: Path, imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], normalizer: Normalizer
 ) -> HypothesesInfo:
-    content = sha256_of([(item.name, item.hypotheses) for item in sorted(foreign)])
+    content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported)])
     return HypothesesInfo(
         source=HypothesesSource(kind="imported", name=source.name, sha256=content),
         normalizer=normalizer,

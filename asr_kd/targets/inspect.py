@@ -1,8 +1,10 @@
-"""What a store holds, in numbers for people, and whether it is whole. Changes nothing."""
+"""Summary, verification and printed frames of a store. Nothing is written."""
 
+import random
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import torch
@@ -15,6 +17,7 @@ from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import Store, StoreInfo, read_info
 from asr_kd.targets.store_vocabulary import read_vocabulary
+from asr_kd.text.vocabulary import Vocabulary
 
 SAMPLED_SHARDS = 16
 SAMPLED_IN_A_SHARD = 8
@@ -46,7 +49,7 @@ class StoreSummary:
     """Of the first variant."""
 
     def lines(self) -> list[str]:
-        """One fact a line, or a few that belong together."""
+        """Return lines to print."""
         info, sample = self.info, self.measures
         frames = max(info.frames, 1)
         shard_bytes = sum(shard.num_bytes for shard in info.shards)
@@ -86,7 +89,7 @@ def _layers(info: StoreInfo) -> str:
 
 
 def summarize(folder: Path | str) -> StoreSummary:
-    """Look into a store, finished or not.
+    """Summarize a store, finished or not.
 
     Raises:
         TargetsError: not a store, or damaged.
@@ -136,20 +139,20 @@ class Verification:
 
     info: StoreInfo
     damage: tuple[str, ...]
-    """One file and its trouble each."""
+    """A message for each damaged or missing file."""
 
     @property
     def ok(self) -> bool:
-        """Whether all that should be there is there as it was written."""
+        """Whether every file is present and undamaged."""
         return not self.damage
 
     def lines(self) -> list[str]:
-        """What is damaged, or that nothing is."""
+        """Return lines to print."""
         done = f"{len(self.info.shards)} of {self.info.planned_shards} shards"
         if self.damage:
             return [
                 *self.damage,
-                "Run the same `asr-kd extract` again: it makes damaged shards anew and keeps the others",
+                "Run the same `asr-kd extract` again: it makes damaged shards again and keeps the others",
             ]
         finished = "" if self.info.complete else "; the others are not extracted yet"
         return [f"{done} and the vocabulary have the SHA-256 that the index names{finished}"]
@@ -181,3 +184,103 @@ def _vocabulary_damage(place: Storage, info: StoreInfo) -> list[str]:
     except (TargetsError, VocabularyError) as error:
         return [str(error)]
     return []
+
+
+BLANK_SHOWN = "∅"
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """A frame as it is shown: its entries by falling probability, fillers left out."""
+
+    entries: tuple[tuple[int, float], ...]
+
+    def is_certain_blank(self, info: StoreInfo) -> bool:
+        """Whether it came out of a run: alone, the blank, and almost sure."""
+        (token, probability), *others = self.entries
+        return not others and token == info.vocabulary.blank_id and probability >= 1.0 - info.certain_blank
+
+
+def sample_lines(
+    folder: Path | str, utterance_id: str | None = None, variant: str | None = None, seed: int | None = None
+) -> list[str]:
+    """The lattice of an utterance of a store, finished or not.
+
+    Args:
+        folder: of the store: a path or a URL.
+        utterance_id: whose; None draws one.
+        variant: at which speed; None is the first one stored.
+        seed: of the draw; None draws another each time.
+
+    Raises:
+        TargetsError: not a store, damaged, empty, or without this utterance or variant.
+    """
+    store = Store.open(folder, partial=True)
+    vocabulary = read_vocabulary(store.place, store.info)
+    return lattice(store, vocabulary, utterance_id or _drawn(store, seed), variant or store.info.variants[0])
+
+
+def lattice(store: Store, vocabulary: Vocabulary, utterance_id: str, variant: str) -> list[str]:
+    """Frame by frame: time, the best token and its probability, the alternatives; runs of certain blanks in one line.
+
+    Args:
+        store: where it is.
+        vocabulary: what the token ids mean.
+        utterance_id: whose targets.
+        variant: at which speed; see `store.info.variants`.
+
+    Raises:
+        TargetsError: not stored.
+    """
+    targets = store.read(utterance_id, variant)
+    frames = list(_frames(targets))
+    info = store.info
+    seconds = len(frames) * info.frame_shift_ms / 1000
+    kept = sum(len(frame.entries) for frame in frames) / max(len(frames), 1)
+    best = [frame.entries[0][0] for frame in frames]
+    best_path = [token for token, _ in groupby(best) if token != vocabulary.blank_id]
+    return [
+        f"{utterance_id} ({variant}): {len(frames)} frames of {info.frame_shift_ms:g} ms, {seconds:.2f} s, "
+        f"{kept:.2f} entries a frame",
+        f"best path: {vocabulary.decode(best_path)}",
+        "  seconds  best         alternatives (what is missing to 1 is the tail)",
+        *_rows(frames, info, vocabulary),
+    ]
+
+
+def _drawn(store: Store, seed: int | None) -> str:
+    """Any stored utterance with the same chance."""
+    counts = [shard.utterances for shard in store.info.shards]
+    if not sum(counts):
+        raise TargetsError("no utterance is stored yet", where=str(store.place), remedy="Run `asr-kd extract`")
+    generator = random.Random(seed)
+    (shard,) = generator.choices(range(len(counts)), weights=counts)
+    return generator.choice(store.ids_in(shard))
+
+
+def _frames(targets: SparsePosteriors) -> Iterator[_Frame]:
+    for tokens, probs in zip(targets.tokens.tolist(), targets.probs.tolist(), strict=True):
+        yield _Frame(tuple((token, prob) for token, prob in zip(tokens, probs, strict=True) if prob > 0))
+
+
+def _rows(frames: list[_Frame], info: StoreInfo, vocabulary: Vocabulary) -> Iterator[str]:
+    index = 0
+    for certain, group in groupby(frames, key=lambda frame: frame.is_certain_blank(info)):
+        members = list(group)
+        if certain:
+            yield f"{_time(index, info)}  {BLANK_SHOWN} × {len(members)}"
+        else:
+            for offset, frame in enumerate(members):
+                (token, probability), *others = frame.entries
+                alternatives = "  ".join(f"{_shown(vocabulary, other)} {value:.3f}" for other, value in others)
+                best = f"{_shown(vocabulary, token)} {probability:.3f}"
+                yield f"{_time(index + offset, info)}  {best:<11}  {alternatives}".rstrip()
+        index += len(members)
+
+
+def _time(index: int, info: StoreInfo) -> str:
+    return f"{(info.frame_offset_ms + index * info.frame_shift_ms) / 1000:9.3f}"
+
+
+def _shown(vocabulary: Vocabulary, token: int) -> str:
+    return BLANK_SHOWN if token == vocabulary.blank_id else vocabulary.symbols[token]

@@ -1,7 +1,7 @@
-"""Claiming a piece of work among processes that do not talk: a file that only one can create.
+"""File locks for shards, shared by processes on one or several machines.
 
-A claim names its owner; one whose owner died on this machine, or has not been heard of for long on another, is taken
-over. Knows nothing of the work.
+A lock file names its owner. A lock is taken over when its owner has died on this machine, or has not refreshed it for
+long on another.
 """
 
 import fcntl
@@ -16,14 +16,14 @@ from typing import Any
 from asr_kd.errors import TargetsError
 
 GUARD = ".guard"
-SILENT_SECONDS = 1800.0
-"""An owner on another machine that has not held its claim for so long is taken for dead. Were it alive after all, the
-same shard would be made twice, with the same bytes."""
+STALE_SECONDS = 1800.0
+"""A lock of another machine that was not refreshed for so long is stale. If its owner is alive after all, the shard is
+made twice, with the same bytes."""
 
 
 @contextmanager
 def guard(folder: Path) -> Iterator[None]:
-    """One process at a time in here; the system lets go when the process dies.
+    """Admit one process at a time; the system releases the lock when a process dies.
 
     Raises:
         TargetsError: the disk has no locks.
@@ -43,28 +43,28 @@ def guard(folder: Path) -> Iterator[None]:
 
 
 def hold(path: Path) -> None:
-    """Say that the owner of a claim still lives."""
-    with suppress(FileNotFoundError):  # somebody took us for dead
+    """Refresh a lock that this process holds."""
+    with suppress(FileNotFoundError):  # another process took it over
         os.utime(path)
 
 
 def release(path: Path) -> None:
-    """Give up a claim that `acquire` gave us."""
+    """Release a lock that this process holds."""
     path.unlink(missing_ok=True)
 
 
 def acquire(path: Path) -> str | None:
-    """Take the claim `path`, or learn who holds it.
+    """Acquire the lock `path`.
 
     Returns:
-        None when it is ours now, else its owner in words ("process 12 on host").
+        None on success, else a description of the owner ("process 12 on host").
     """
-    # The guard makes "look, remove the dead one's, create ours" one step.
+    # The guard makes check, removal of a stale lock and creation one step.
     with guard(path.parent):
         if path.exists():
             owner = _read(path)
             if not _is_dead(owner, path):
-                return f"process {owner['pid']} on {owner['host']} (claim {path})"
+                return f"process {owner['pid']} on {owner['host']} (lock {path})"
             path.unlink()
         descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         with os.fdopen(descriptor, "w") as file:
@@ -74,7 +74,7 @@ def acquire(path: Path) -> str | None:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Owner by the claim's own words; empty when its writer was killed before writing them."""
+    """Return the owner; empty when the writer was killed before it was written."""
     try:
         owner = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -86,9 +86,9 @@ def _is_dead(owner: dict[str, Any], path: Path) -> bool:
     if not owner:
         return True
     if owner["host"] != socket.gethostname():
-        # Both times by the disk's own clock: machines' clocks differ.
+        # Both times are of the disk's clock: machines' clocks differ.
         os.utime(path.parent / GUARD)
-        return (path.parent / GUARD).stat().st_mtime - path.stat().st_mtime > SILENT_SECONDS
+        return (path.parent / GUARD).stat().st_mtime - path.stat().st_mtime > STALE_SECONDS
     try:
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:

@@ -14,6 +14,7 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.decoding.flashlight import NbestDecoder
 from asr_kd.errors import TargetsError
+from asr_kd.targets.audio_batches import Reading, batches_by_teacher, read_batches
 from asr_kd.targets.hypotheses import (
     HYPOTHESES,
     HypothesesInfo,
@@ -22,30 +23,28 @@ from asr_kd.targets.hypotheses import (
     distinct,
     hypotheses_shard,
 )
-from asr_kd.targets.labelling import batches_by_teacher, listen
-from asr_kd.targets.reading import Reading, read_batches
-from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.variants import Variant
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import WORD_SEPARATOR
 
 
 class NbestSettings(Settings):
-    """What to keep of a teacher's hypotheses; the last four only cut the work."""
+    """Settings of n-best lists; the last four only divide the work."""
 
     count: int = Field(default=8, ge=1, le=100)
     """Different texts of an utterance that are kept."""
     beam_size: int = Field(default=20, ge=1, le=1000)
     """Prefixes that the search follows."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
-    """Audio a shard: what an interruption can cost."""
+    """Audio in a shard: an interruption loses at most one shard."""
     batch_seconds: float = Field(default=60.0, gt=0.0)
-    """Audio the teacher processes at once."""
+    """Audio in one batch of the teacher, padding included."""
     readers: int = Field(default=4, ge=0, le=64)
     """Threads that read audio ahead."""
     max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
@@ -76,24 +75,24 @@ def extract_hypotheses(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> NbestReport:
-    """Keep a teacher's n-best of each utterance, going on where an earlier call stopped.
+    """Keep a teacher's n-best of each utterance, resuming where an earlier call stopped.
 
-    Several processes may call this with the same arguments at once: each part is made by one of them.
+    Several processes may call this with the same arguments at once: each shard is made by one of them.
 
     Args:
-        teacher: what listens; its vocabulary is any.
-        utterances: each id once; transcripts are not looked at.
+        teacher: of any vocabulary.
+        utterances: each id once; transcripts are not used.
         settings: what to keep.
-        folder: of the hypotheses, a path or a URL; made when missing.
+        folder: of the hypotheses, a path or a URL; created when missing.
         normalizer: the student's; hypotheses are written under it.
-        share: the parts that this call makes.
-        should_stop: asked between batches.
-        progress: told seconds of audio done and in all.
+        share: the shards that this call makes.
+        should_stop: called between batches.
+        progress: called with seconds of audio done and in all.
 
     Raises:
         TargetsError: the folder holds another teacher's, data's or settings' hypotheses, too many unusable
             utterances, or it cannot be written.
-        StoppedEarly: `should_stop` said so; finished parts are kept.
+        StoppedEarly: `should_stop` returned true; finished shards are kept.
         MissingExtraError: flashlight-text is not installed.
     """
     if not utterances:
@@ -162,13 +161,13 @@ class _Search:
                 leave_out(item, item.problem)
         if not usable:
             return
-        dense = listen(teacher, [item.waveforms[0] for item in usable])
+        dense, _ = run_teacher(teacher, [item.waveforms[0] for item in usable])
         searched = self.decoder.decode(dense.log_probs, dense.lens)
         for item, frames, nbest in zip(usable, dense.lens.tolist(), searched, strict=True):
             if frames == 0:
                 leave_out(item, f"too short for the teacher: no frame of {self.teacher.frame_shift_ms:g} ms")
             elif not nbest:
-                leave_out(item, "the teacher's posteriors are not numbers")
+                leave_out(item, "the teacher's posteriors are not finite")
             else:
                 decode = self.teacher.vocabulary.decode
                 texts = [Hypothesis(normalize(decode(tokens), self.normalizer), score) for tokens, score in nbest]

@@ -1,4 +1,4 @@
-"""Frames as few small integers: runs of certain blanks, counts, token ids, probabilities in a handful of steps.
+"""Packing of frames into small integers: runs of certain blanks, counts, token ids, quantised probabilities.
 
 A sequence of frames becomes *events*: 0 is a run of certain blanks (its length goes to `runs`), n is a frame with n
 entries. Such a frame has n tokens by falling probability and n codes: which share of the frame is tail, which share of
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
 
 @dataclass(frozen=True)
 class Codec:
-    """What must be known to read packed frames.
+    """Packs and unpacks frames.
 
     Attributes:
         vocab_size: V.

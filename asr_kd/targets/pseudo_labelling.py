@@ -1,4 +1,4 @@
-"""From another system's transcripts to pseudo-labels: readings chosen, texts normalized, filters applied.
+"""Pseudo-labels from another system's transcripts: choose readings, normalize, filter.
 
 Transcribing is slow and filtering is fast, so the transcripts are stored as the system wrote them, with its measures,
 and this step is repeated whenever a threshold changes.
@@ -14,7 +14,7 @@ from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.targets.label_filters import FilterReport, Label, LabelFilters, apply_filters
+from asr_kd.targets.pseudo_label_filters import FilterReport, Label, LabelFilters, apply_filters
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.whisper_transcriber import Transcription
 from asr_kd.text.normalize import Normalizer, normalize
@@ -62,7 +62,7 @@ class PseudoLabelSettings(Settings):
 
 
 class PseudoLabelled(NamedTuple):
-    """The labels and what the filters did."""
+    """Pseudo-labels and the report of the filters."""
 
     texts: dict[str, str]
     """Utterance id → the text to train on."""
@@ -73,7 +73,7 @@ class PseudoLabelled(NamedTuple):
 
 @dataclass(frozen=True)
 class Alphabet:
-    """What a text must fit."""
+    """Normalizer, vocabulary and length limit of labels."""
 
     normalizer: Normalizer
     vocabulary: Vocabulary | None

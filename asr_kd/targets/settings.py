@@ -1,13 +1,59 @@
-"""What to keep of a teacher's posteriors, and how the work of keeping it is cut. Knows no teacher."""
+"""Settings of a soft-target store and of its extraction, and the variants of an utterance that it holds."""
 
 import re
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from pydantic import Field, field_validator
+from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.features.waveform_augment import Sound
+from asr_kd.features.augment import speed_perturb
+from asr_kd.features.perturb import generator_for
+from asr_kd.features.waveform_augment import Sound, augment_waveform
 from asr_kd.targets.packing import Codec
-from asr_kd.targets.variants import Variant, variant_of
+
+
+class Variant(NamedTuple):
+    """An augmented copy of an utterance."""
+
+    speed: float
+    version: str = ""
+    """Name of a perturbation; empty: as it was recorded."""
+    sound: Sound | None = None
+    """What that is."""
+
+    @property
+    def name(self) -> str:
+        """The key of its targets beside the utterance's id: ``speed-0.9``, ``speed-0.9-noisy``."""
+        return variant_name(self.speed, self.version)
+
+    @property
+    def words(self) -> str:
+        """Description for messages."""
+        return f"at speed {self.speed:g}" + (f", {self.version}" if self.version else "")
+
+    def apply(self, waveform: Tensor, utterance_id: str) -> Tensor:
+        """Return a recorded waveform [S] in this variant; random draws depend on the id and the variant alone."""
+        changed = speed_perturb(waveform, self.speed)
+        if self.sound is None:
+            return changed
+        return augment_waveform(changed, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
+
+
+def variant_name(speed: float, version: str = "") -> str:
+    """Return the name of a variant, see `Variant.name`."""
+    return f"speed-{float(speed)!r}" + (f"-{version}" if version else "")
+
+
+def variant_of(speed: float, version: str, sounds: Mapping[str, Sound]) -> Variant:
+    """A variant by name.
+
+    Raises:
+        KeyError: there is no augmentation of that name.
+    """
+    return Variant(speed, version, sounds[version] if version else None)
+
 
 VERSION = re.compile(r"[a-z0-9_]{1,40}")
 
@@ -15,7 +61,7 @@ VERSION = re.compile(r"[a-z0-9_]{1,40}")
 class TargetSettings(Settings):
     """Settings of a soft-target store and of its extraction.
 
-    The first eight decide what is stored and belong to the store's identity; the others only cut the work.
+    The first eight decide what is stored and belong to the store's identity; the others only divide the work.
     """
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
@@ -29,18 +75,18 @@ class TargetSettings(Settings):
     speeds: tuple[float, ...] = (1.0,)
     """Speed variants, each with its own targets; training draws from the same speeds."""
     perturbed: dict[str, Sound] = Field(default={})
-    """Further variants by name, in which the teacher hears each utterance (at each speed) in noise, a room, over a
-    telephone or at another level, drawn once by utterance and variant; noise is pink. Students train on the same sound
-    where their `train.augmentation.augmented_copies` say so."""
+    """Augmented copies by name: each utterance (at each speed) with noise, in a room, over a telephone or at another
+    level, drawn once by utterance and variant; noise is pink. Students train on the same audio where
+    `train.augmentation.augmented_copies` names it."""
     pooled: bool = False
     """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
     layers: tuple[int, ...] = ()
     """Also keep these hidden layers of the teacher, counted from 1, with 8 bits a channel: many times the posteriors'
     size. Done anyway for those that a student here needs; teachers of this project only."""
     shard_seconds: float = Field(default=1800.0, gt=0.0)
-    """Audio a shard: what an interruption can cost."""
+    """Audio in a shard: an interruption loses at most one shard."""
     batch_seconds: float = Field(default=60.0, gt=0.0)
-    """Audio the teacher sees at once."""
+    """Audio in one batch of the teacher, padding included."""
     readers: int = Field(default=4, ge=0, le=64)
     """Threads that read audio ahead while the device computes; 0 reads in between. Changes no result."""
     max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
@@ -71,12 +117,12 @@ class TargetSettings(Settings):
         return tuple(sorted(set(layers)))
 
     @property
-    def variants(self) -> tuple[str, ...]:
-        """Names of the variants, in the order of `heard`."""
-        return tuple(variant.name for variant in self.heard)
+    def variant_names(self) -> tuple[str, ...]:
+        """Names of the variants, in the order of `variants`."""
+        return tuple(variant.name for variant in self.variants)
 
     @property
-    def heard(self) -> tuple[Variant, ...]:
+    def variants(self) -> tuple[Variant, ...]:
         """The variants: as recorded at each speed, then each perturbation at each speed."""
         return tuple(
             variant_of(speed, version, self.perturbed) for version in ("", *self.perturbed) for speed in self.speeds

@@ -1,7 +1,7 @@
 """The manifest of finished shards: a mark beside each, gathered into the index and the quarantine list of a store.
 
-Workers need no communication: each writes its marks, and whoever gathers sees all that there are. The same manifest
-serves soft targets, n-best lists and pseudo-labels; `StoreKind` holds what differs.
+Workers do not communicate: each writes its marks, and `gather` reads the marks of all. Soft targets, n-best lists and
+pseudo-labels share it; `StoreKind` holds what differs.
 """
 
 import bisect
@@ -104,13 +104,13 @@ class ShardManifest(Generic[Index, Entry]):
     ) -> None:
         self.kind, self.place, self.info = kind, place, info
         self.marks: dict[int, DoneMark[Entry]] = {}
-        """By number of the shard; as of the last look."""
+        """By number of the shard, as last read."""
         self._mark_type: type[DoneMark[Entry]] = DoneMark[kind.entry]  # type: ignore[name-defined]
         self._plan = plan
         self._looked = self._gathered = float("-inf")
 
     def begin(self) -> None:
-        """Begin the store, or find that it is this extraction's.
+        """Create the index, or check that it belongs to this extraction.
 
         Raises:
             TargetsError: it holds another teacher's, data's or settings' targets, or cannot be written.
@@ -123,7 +123,7 @@ class ShardManifest(Generic[Index, Entry]):
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
-        """Whether a shard is there, whole (its bytes are hashed) and of the audio that is there now."""
+        """Return whether a shard exists, its SHA-256 is right, and it is of the present audio."""
         mark = self._read(shard)
         done = (
             mark is not None
@@ -169,17 +169,17 @@ class ShardManifest(Generic[Index, Entry]):
         self._looked = time.monotonic()
 
     def gather(self, unfinished: Sequence[QuarantineEntry] = ()) -> tuple[Index, tuple[QuarantineEntry, ...]]:
-        """Write all marks into the index, and who was left out into the quarantine list.
+        """Write all marks into the index, and the excluded utterances into the quarantine list.
 
-        Every worker gathers after its last mark, and looks again after it has written. So the one that writes last has
-        seen all marks, although places without locks let a slow writer put an older index over a newer one. Who is
-        killed in between leaves an index that the next call completes.
+        Every worker calls this after its last mark, and reads the marks again after writing. So the last writer has
+        read all marks, although without locks a slow writer may replace a newer index with an older one. A worker that
+        is killed in between leaves an index that the next call completes.
 
         Args:
-            unfinished: left out of a shard that has no mark.
+            unfinished: excluded utterances of a shard that has no mark.
 
         Raises:
-            TargetsError: the place cannot be written, or another extraction has begun there.
+            TargetsError: it cannot be written, or another extraction has begun there.
         """
         with writing(self.place), self.place.guard():
             self.look(at_once=True)
@@ -220,7 +220,7 @@ class ShardManifest(Generic[Index, Entry]):
 
 
 def done_shards(folder: Storage | str) -> int:
-    """Shards of a store that have a done mark, whoever made them."""
+    """Shards of a store that have a done mark, of all workers."""
     return sum(name.startswith("shard-") and name.endswith(".json") for name in open_storage(folder).sizes())
 
 
@@ -264,12 +264,12 @@ def read_shard(storage: Storage, shard: ShardEntry, index: str) -> bytes:
 
 @contextmanager
 def writing(place: Storage) -> Iterator[None]:
-    """Turn trouble with the disk into what a user of soft targets can act on."""
+    """Convert errors of writing to `TargetsError` with a remedy."""
     try:
         yield
     except (OSError, AsrKdError) as error:
         if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
-            raise  # says more than that a file could not be written
+            raise  # more specific
         raise TargetsError(
             error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
             where=(error.where if isinstance(error, AsrKdError) else "") or str(place),

@@ -47,12 +47,12 @@ class ShardReport:
     made: int
     """Shards written by this call."""
     skipped: int
-    """Shards of its share that were there already, with the right hash."""
+    """Shards of its share that existed with the right hash."""
     busy: tuple[str, ...]
-    """Who is making the shards of its share that this call left to others."""
+    """Owners of the shards of its share that this call left to others."""
     share: Share
     done: int
-    """Shards that are done, whoever made them."""
+    """Shards that are done, of all workers."""
     planned: int
     """Shards of all shares."""
     quarantine: tuple[QuarantineEntry, ...]

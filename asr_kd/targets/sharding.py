@@ -1,11 +1,11 @@
-"""Which utterances go into which shard and batch, and which shards a worker makes: fixed, so workers need not talk.
+"""Plan of an extraction: the shards of a manifest, and each worker's share of them.
 
-Knows durations, ids and numbers of workers, nothing of audio or teachers.
+Both are fixed in advance, so workers need no communication.
 """
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,12 +52,12 @@ class Share:
         return f"{self.index + 1}/{self.count}"
 
     def split(self, index: int, count: int) -> "Share":
-        """Part `index` of `count` of this share: for example of each process of a Slurm task."""
+        """Return part `index` of `count` of this share, for example for a process of a Slurm task."""
         return Share(self.index + self.count * index, self.count * count)
 
     @staticmethod
     def parse(text: str) -> "Share":
-        """``2/8`` as people write it: the second of eight workers.
+        """Parse ``2/8``: the second of eight workers.
 
         Raises:
             TargetsError: not of this form, or no such part.
@@ -65,7 +65,7 @@ class Share:
         found = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)
         if not found or not 1 <= int(found[1]) <= int(found[2]):
             raise TargetsError(
-                f"the share {text!r} means nothing", expected="a part and their number, from 1/8 to 8/8 for eight"
+                f"the share {text!r} cannot be read", expected="a part and their number, from 1/8 to 8/8 for eight"
             )
         return Share(int(found[1]) - 1, int(found[2]))
 
@@ -77,7 +77,7 @@ def slurm_share(environment: Mapping[str, str] = os.environ) -> Share:
     """The share of this task of a Slurm job array (``sbatch --array=0-7``); everything where there is none.
 
     Raises:
-        TargetsError: the array leaves numbers out (``--array=0,3,4``), so that shares would be nobody's.
+        TargetsError: the array leaves numbers out (``--array=0,3,4``), so that some shards would have no worker.
     """
     if "SLURM_ARRAY_TASK_ID" not in environment:
         return EVERYTHING
@@ -94,10 +94,10 @@ def slurm_share(environment: Mapping[str, str] = os.environ) -> Share:
     except (ValueError, ZeroDivisionError) as error:
         shown = ", ".join(f"{name} {value or 'not set'}" for name, value in given.items())
         raise TargetsError(
-            f"the Slurm array does not cut the work into shares ({shown})",
+            f"the Slurm array does not divide the work into shares ({shown})",
             expected="task numbers without gaps, such as --array=0-7",
             where="SLURM_ARRAY_TASK_…",
-            remedy="Submit it so, or name the share yourself: --share 2/8",
+            remedy="Submit the array without gaps, or name the share: --share 2/8",
         ) from error
 
 
@@ -117,21 +117,9 @@ def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> li
     return shards
 
 
-def plan_batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
-    """Batches of similar lengths, padding counted; an utterance longer than `batch_seconds` is one of its own."""
-    batches: list[list[Utterance]] = []
-    for utterance in sorted(utterances, key=lambda item: (item.duration, item.id)):
-        # Sorted by rising duration: the newest is the longest, and all are padded to it.
-        if batches and (len(batches[-1]) + 1) * utterance.duration <= batch_seconds:
-            batches[-1].append(utterance)
-        else:
-            batches.append([utterance])
-    return batches
-
-
 def variant_seconds(utterance: Utterance, settings: TargetSettings) -> float:
     """Audio of an utterance over all its variants."""
-    return sum(utterance.duration / variant.speed for variant in settings.heard)
+    return sum(utterance.duration / variant.speed for variant in settings.variants)
 
 
 def manifest_sha256(utterances: Iterable[Utterance]) -> str:
@@ -140,6 +128,5 @@ def manifest_sha256(utterances: Iterable[Utterance]) -> str:
 
 
 def _identity(utterance: Utterance) -> tuple[Any, ...]:
-    # Without the start where it is 0: stores are older than segments.
     start = (round(utterance.start, 4),) if utterance.start else ()
     return utterance.id, round(utterance.duration, 4), *start

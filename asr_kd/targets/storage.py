@@ -145,15 +145,15 @@ class LocalStorage(Storage):
 
     def acquire(self, name: str) -> str | None:
         """See `Storage`."""
-        return locks.acquire(self.folder / f"{name}.claim")
+        return locks.acquire(self.folder / f"{name}.lock")
 
     def hold(self, name: str) -> None:
         """See `Storage`."""
-        locks.hold(self.folder / f"{name}.claim")
+        locks.hold(self.folder / f"{name}.lock")
 
     def release(self, name: str) -> None:
         """See `Storage`."""
-        locks.release(self.folder / f"{name}.claim")
+        locks.release(self.folder / f"{name}.lock")
 
 
 class RemoteStorage(Storage):

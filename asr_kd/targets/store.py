@@ -1,8 +1,4 @@
-"""A folder of soft targets: what it belongs to, its shards, and random access by utterance and variant.
-
-`store.json` states which teacher, vocabulary and settings the targets come from; every shard stands in it with its
-SHA-256. Opening refuses what does not match, by name.
-"""
+"""Soft-target store: random access by utterance and variant, checked against teacher, vocabulary and frames."""
 
 import bisect
 from collections.abc import Collection, Iterator, Sequence
@@ -32,7 +28,7 @@ EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force
 
 
 class TeacherIdentity(Settings):
-    """Whose posteriors these are."""
+    """Teacher of a store."""
 
     name: str
     sha256: str
@@ -43,7 +39,7 @@ class TeacherIdentity(Settings):
 
 
 class VocabularyIdentity(Settings):
-    """What token ids mean."""
+    """Vocabulary of a store."""
 
     size: int
     sha256: str
@@ -86,7 +82,7 @@ class StoreInfo(StoreIndex):
     perturbed: dict[str, dict[str, Any]] = Field(default={})
     """Augmentation of the variants that are not as recorded, by name; plain data."""
     manifest_sha256: str
-    """Of ids and durations, see `plan.manifest_sha256`."""
+    """Of ids and durations, see `sharding.manifest_sha256`."""
     transcripts_sha256: str | None = None
     """Of the tokens that posteriors are pooled over as well; None: none are."""
     layers: dict[int, int] = Field(default={})
@@ -101,7 +97,7 @@ class StoreInfo(StoreIndex):
         return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
 
     def parts_identity(self, names: Collection[str]) -> str | None:
-        """Changes when frames or the named arrays or posteriors do, of any utterance; not with what lies beside them.
+        """Hash of the frames and the named arrays and posteriors, independent of other parts of the store.
 
         None where a shard lacks one of them.
         """
@@ -172,7 +168,7 @@ class Store:
         frame_offset_ms: float | None = None,
         partial: bool = False,
     ) -> "Store":
-        """Open a store and refuse it when it is not what the caller expects.
+        """Open a store and compare it with what the caller expects.
 
         Args:
             folder: holds `store.json` and the shards: a path, or any URL that fsspec reaches.
@@ -224,7 +220,7 @@ class Store:
             raise TargetsError(
                 f"extraction is unfinished: {len(info.shards)} of {info.planned_shards} shards",
                 where=str(place),
-                remedy="Run the same `asr-kd extract` again; it goes on where it stopped",
+                remedy="Run the same `asr-kd extract` again; it resumes where it stopped",
             )
         return store
 
@@ -373,4 +369,4 @@ class Store:
         )
 
     def _repair(self) -> str:
-        return "Run the same `asr-kd extract` again; it makes missing and damaged shards anew and keeps the others"
+        return "Run the same `asr-kd extract` again; it makes missing and damaged shards again and keeps the others"

@@ -1,4 +1,4 @@
-"""A store's own copy of its vocabulary, so that people can read the targets without the model. Trains nothing."""
+"""A store's copy of its vocabulary."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ FILES = (VOCABULARY, "bpe.model")
 
 
 def write_vocabulary(place: Storage, vocabulary: Vocabulary) -> None:
-    """Put the vocabulary beside the index, unless it is there already."""
+    """Write the vocabulary beside the index, unless it is there."""
     there = place.sizes()
     with TemporaryDirectory() as folder:
         vocabulary.save(Path(folder) / VOCABULARY)
@@ -24,7 +24,7 @@ def write_vocabulary(place: Storage, vocabulary: Vocabulary) -> None:
 
 
 def read_vocabulary(place: Storage, info: StoreInfo) -> Vocabulary:
-    """The vocabulary that a store's token ids mean.
+    """Read the vocabulary of a store.
 
     Raises:
         TargetsError: it is not there, or not the one that the index names.

@@ -13,22 +13,21 @@ from typing import Any, Literal
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
+from asr_kd.targets.audio_batches import Reading, read_batches
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.index import IndexForm, read_index
-from asr_kd.targets.reading import Reading, read_batches
-from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.variants import Variant
 from asr_kd.teachers.whisper_transcriber import Transcription, WhisperTranscriber
 
 TRANSCRIPTS_INDEX = "transcripts.json"
 FORMAT, FORMAT_VERSION = "asr-kd transcripts", 1
 TRANSCRIBE_AGAIN = "Transcribe again into an empty folder"
 SHARD_SECONDS = 600.0
-"""Audio a shard: what an interruption can cost."""
+"""Audio in a shard: an interruption loses at most one shard."""
 READERS = 2
 MAX_QUARANTINE_SHARE = 0.01
 
@@ -121,7 +120,7 @@ def transcribe_manifest(
 
 
 def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Transcription]]:
-    """Read stored transcripts, by utterance id, and what the index says of them.
+    """Read stored transcripts, by utterance id, and their index.
 
     Raises:
         TargetsError: not such a folder, unfinished, or a shard is missing or damaged.

@@ -17,7 +17,6 @@ from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.subsampling import output_lens
 from asr_kd.posteriors.types import SoftTargets, SparsePosteriors, collate
-from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses
 
 
 class Unreadable(NamedTuple):
@@ -26,6 +25,13 @@ class Unreadable(NamedTuple):
     id: str
     audio: str
     reason: str
+
+
+class WeightedHypothesis(NamedTuple):
+    """Tokens of a hypothesis and its weight in the loss."""
+
+    tokens: Sequence[int]
+    weight: float
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,20 @@ class Batch:
             hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
             arrays={name: change(array) for name, array in self.arrays.items()},
         )
+
+
+def collate_hypotheses(hypotheses: Sequence[Sequence[WeightedHypothesis]]) -> Hypotheses:
+    """Concatenate the hypotheses of a batch."""
+    flat = [(row, item) for row, items in enumerate(hypotheses) for item in items]
+    tokens = torch.zeros(len(flat), max((len(item.tokens) for _, item in flat), default=0), dtype=torch.int64)
+    for index, (_, item) in enumerate(flat):
+        tokens[index, : len(item.tokens)] = torch.tensor(item.tokens, dtype=torch.int64)
+    return Hypotheses(
+        tokens,
+        torch.tensor([len(item.tokens) for _, item in flat], dtype=torch.int64),
+        torch.tensor([row for row, _ in flat], dtype=torch.int64),
+        torch.tensor([item.weight for _, item in flat], dtype=torch.float32),
+    )
 
 
 def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:

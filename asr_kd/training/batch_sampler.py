@@ -47,9 +47,9 @@ def plan_epoch(
     generator = np.random.default_rng([seed, epoch])
     count = len(durations)
     speeds = generator.choice(np.asarray(augmentation.speeds), size=count)
-    silent = generator.random(count) < augmentation.silence_share
+    with_silence = generator.random(count) < augmentation.silence_share
     extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
-    silence = np.maximum(np.where(silent, extra, 0), min_silence_frames)
+    silence = np.maximum(np.where(with_silence, extra, 0), min_silence_frames)
     seconds = np.asarray(durations) / speeds + silence / 100
     augmentation_seeds = _augmentation_seeds(augmentation, count, seed, epoch)
     copies = _augmented_copies(augmentation, count, seed, epoch)

@@ -104,9 +104,7 @@ def _verify(path: Path) -> None:
         if not (path / name).is_file():
             raise CheckpointError("is missing", where=path / name)
         if sha256_of_file(path / name) != description["sha256"].get(name):
-            raise CheckpointError(
-                f"has another SHA-256 than {DESCRIPTION} states: the file is damaged", where=path / name
-            )
+            raise CheckpointError("the file is damaged: its SHA-256 differs from the list", where=path / name)
 
 
 def _optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -17,12 +17,11 @@ from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augmen
 from asr_kd.models.subsampling import output_len
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SparsePosteriors
-from asr_kd.targets.pooled import read_pooled
+from asr_kd.targets.settings import variant_name, variant_of
 from asr_kd.targets.store import Store
-from asr_kd.targets.variants import variant_name, variant_of
-from asr_kd.training.batch import Example, Unreadable
+from asr_kd.targets.stored_arrays import read_pooled
+from asr_kd.training.batch import Example, Unreadable, WeightedHypothesis
 from asr_kd.training.batch_sampler import SampledUtterance
-from asr_kd.training.pseudo_labels import WeightedHypothesis
 
 Made = TypeVar("Made", bound=tuple[Any, ...])
 

@@ -29,8 +29,9 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
+from asr_kd.training.gradients import learning_rate
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.step import Stepper, learning_rate
+from asr_kd.training.step import Stepper
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
 
 
@@ -104,7 +105,7 @@ class Distiller(sb.Brain):
         """Train to the last epoch, from the newest intact checkpoint if there is one.
 
         Raises:
-            StoppedEarly: asked to stop; the state is saved.
+            StoppedEarly: `should_stop` returned a reason; the state is saved.
             TrainingError: too many steps that are not finite, or too much unreadable audio; or the processes do not
                 see the same files.
         """

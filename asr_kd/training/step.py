@@ -1,4 +1,4 @@
-"""Optimizer step: loss of this process's part of the global batch, gradients summed over processes, update.
+"""Optimizer step: loss of this process's part of the global batch, gradients (`gradients.py`), update.
 
 All randomness depends on seed, step and process alone. A non-finite step changes nothing; a batch that does not fit
 into memory is computed in pieces.
@@ -7,13 +7,12 @@ Shapes: B utterances, T frames, V vocabulary.
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
-from asr_kd.distributed import Ranks
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
@@ -24,62 +23,9 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.averaging import Ema
 from asr_kd.training.batch import Batch
-from asr_kd.training.memory import keep_freed_memory
+from asr_kd.training.gradients import Gradients, parameter_groups
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.training_context import TrainingContext
-
-
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final_share: float) -> float:
-    """Return the rate of step `step` (from 0): linear warm-up, then half a cosine (Loshchilov & Hutter 2017).
-
-    It is peak / warmup_steps at the first step and final_share · peak at the last.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    done = min((step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1), 1.0)
-    return peak * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-class Gradients:
-    """Gradients summed over all processes, by one all-reduce a step.
-
-    With several processes the gradients are views of one flat buffer, followed by a few more numbers (the loss terms).
-    A parameter without a gradient contributes zeros, so a process whose part of the batch is empty takes part as well.
-
-    Args:
-        parameters: trained parameters, float32.
-        ranks: the processes.
-        extra: count of additional numbers.
-    """
-
-    def __init__(self, parameters: Iterable[nn.Parameter], ranks: Ranks, extra: int) -> None:
-        self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.ranks, self.extra = ranks, extra
-        self._flat: Tensor | None = None
-        if ranks.count > 1:
-            size = sum(parameter.numel() for parameter in self.parameters)
-            self._flat = torch.zeros(size + extra, device=self.parameters[0].device)
-
-    def clear(self) -> None:
-        """Clear the gradients before a step."""
-        if self._flat is None:
-            for parameter in self.parameters:
-                parameter.grad = None
-            return
-        self._flat.zero_()
-        start = 0
-        for parameter in self.parameters:
-            parameter.grad = self._flat[start : start + parameter.numel()].view_as(parameter)
-            start += parameter.numel()
-
-    def sum(self, numbers: Tensor) -> Tensor:
-        """All-reduce the gradients; return the sum of the additional numbers [extra]."""
-        if self._flat is None:
-            return numbers
-        self._flat[-self.extra :] = numbers
-        self.ranks.sum(self._flat)
-        return self._flat[-self.extra :].clone()
-
 
 ANOTHER_STREAM = 0x9E3779B97F4A7C15
 """Added to a seed for each further piece of a batch; far from the seeds of other steps and processes."""
@@ -119,13 +65,11 @@ class Stepper:
         average = {"ema": self.ema} if self.ema is not None else {}
         self.trained = nn.ModuleDict({"model": model, "objective": objective, **average})
         self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, objective, settings.weight_decay),
+            parameter_groups(model, objective, settings.weight_decay),
             lr=settings.learning_rate,
             betas=(0.9, 0.98),
             fused=True,
         )
-        if device.type == "cpu":
-            keep_freed_memory()
         self.names = list(objective.terms)
         self._gradients = Gradients(self.trained.parameters(), run.ranks, 1 + len(self.names))
 
@@ -258,17 +202,3 @@ class Stepper:
         self.run.own_progress.message(
             f"{self.run.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"
         )
-
-
-def _parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: weight decay on matrices, none on biases and norms; unfrozen layers have their own."""
-    named = [*model.named_parameters(), *(("", parameter) for parameter in objective.parameters())]
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
-    for name, parameter in named:
-        layer = ".".join(name.split(".")[:2]) if name.startswith("unfrozen.") else ""
-        for decays in (True, False):
-            decay = weight_decay if decays else 0.0
-            group = groups.setdefault((layer, decays), {"params": [], "weight_decay": decay, "parameter": layer})
-            if decays == (parameter.ndim > 1):
-                group["params"].append(parameter)
-    return [group for group in groups.values() if group["params"] or not group["parameter"]]

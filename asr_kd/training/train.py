@@ -85,7 +85,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     `excluded.jsonl` with every utterance that was left out and why.
 
     Raises:
-        StoppedEarly: asked to stop; state saved.
+        StoppedEarly: stopped on request; the state is saved.
         TrainingError: nothing to train on, too much unreadable audio, or too many steps that are not finite.
     """
     ranks = control.ranks

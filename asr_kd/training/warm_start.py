@@ -43,7 +43,7 @@ def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) ->
 
 
 def _named(name: str, layers: Sequence[int]) -> str:
-    """What a weight of own_settings is called over there: `layers.N.…` counts from 0."""
+    """Return the source's name of a weight; `layers.N.…` counts from 0."""
     if not (layers and name.startswith(LAYER)):
         return name
     number, rest = name.removeprefix(LAYER).split(".", 1)

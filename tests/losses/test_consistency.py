@@ -8,8 +8,8 @@ import torch
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
 from asr_kd.losses import DistillSettings, Objective, Shape, Supervision
-from asr_kd.losses.consistency import Consistency
 from asr_kd.losses.ctc import ctc_loss
+from asr_kd.losses.self_distillation import Consistency
 from tests.helpers.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
 
 SUPERVISION = Supervision(REFERENCES)

@@ -9,8 +9,8 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, Shape, Supervision
 from asr_kd.losses.ctc import ctc_loss
-from asr_kd.losses.dual_mode import DualMode, DualModeSettings
 from asr_kd.losses.frame_kl import FrameKl
+from asr_kd.losses.self_distillation import DualMode, DualModeSettings
 from asr_kd.posteriors.measures import dense_kl
 from tests.helpers.passes import BLANK, LENS, REFERENCES, heard, padded, random_log_probs, references_of, rows
 

@@ -51,17 +51,17 @@ def test_objectives_on_passes_and_layers_mean_nothing_there(name):
     without = inner_loss(settings_of("both", frame_kl={"selection": "all"}), head)
     torch.testing.assert_close(inner_loss(settings_of("both", **both), head), without)
     alone = settings_of("teacher", **{name: NOT_ON_INNER_HEADS[name]})
-    assert not alone.teaches_inner_heads
+    assert not alone.trains_inner_heads
     assert float(inner_loss(alone, head)) == 0.0
 
 
 def test_what_teaches_them_is_known_without_a_model():
-    assert settings_of("both", consistency={}).teaches_inner_heads
-    assert settings_of("teacher", frame_kl={}).teaches_inner_heads
-    assert settings_of("teacher", kd_weight=1.0, frame_kl={}).teaches_inner_heads
-    assert not settings_of("labels", kd_weight=1.0, frame_kl={}).teaches_inner_heads
-    assert not settings_of("both", kd_weight=1.0, consistency={}).teaches_inner_heads
-    assert not settings_of("teacher", kd_weight=0.0, frame_kl={}).teaches_inner_heads
+    assert settings_of("both", consistency={}).trains_inner_heads
+    assert settings_of("teacher", frame_kl={}).trains_inner_heads
+    assert settings_of("teacher", kd_weight=1.0, frame_kl={}).trains_inner_heads
+    assert not settings_of("labels", kd_weight=1.0, frame_kl={}).trains_inner_heads
+    assert not settings_of("both", kd_weight=1.0, consistency={}).trains_inner_heads
+    assert not settings_of("teacher", kd_weight=0.0, frame_kl={}).trains_inner_heads
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.25])

@@ -10,7 +10,7 @@ from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.losses.representation import Representation, RepresentationSettings
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.posteriors.hidden import array_names, dequantise, quantise
+from asr_kd.posteriors.types import array_names, dequantise, quantise
 from tests.helpers.passes import BLANK, LENS, padded, random_log_probs, rows
 
 SHAPE = Shape(BLANK, vocab_size=5, width=4, layers=3, teacher_width=6, teacher_layers=8)

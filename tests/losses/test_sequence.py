@@ -9,8 +9,7 @@ import torch
 from asr_kd.config import parse_settings
 from asr_kd.errors import TrainingError
 from asr_kd.losses import DistillSettings, Hypotheses, Objective, References, Shape, StudentOutput, Supervision
-from asr_kd.losses.ctc import ctc_loss
-from asr_kd.losses.sequence import SequenceCtc, normalised_weights
+from asr_kd.losses.ctc import SequenceCtc, ctc_loss, normalised_weights
 
 LENS = torch.tensor([6, 4])
 

@@ -6,8 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.posteriors import SparsePosteriors, keep_nucleus
-from asr_kd.posteriors.delayed import delayed_dense_kl, delayed_sparse_kl
-from asr_kd.posteriors.measures import dense_kl, partition_log_probs
+from asr_kd.posteriors.measures import delayed_dense_kl, delayed_sparse_kl, dense_kl, partition_log_probs
 
 
 def by_autograd(teacher: SparsePosteriors, log_probs: torch.Tensor) -> torch.Tensor:

@@ -12,7 +12,7 @@ from asr_kd.progress import SILENT
 from asr_kd.recipe import pseudo_label_tasks
 from asr_kd.recipe.pseudo_label_tasks import FILTERS, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
-from asr_kd.targets.label_filters import LabelFilters
+from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription
 from tests.helpers.corpus_layouts import write_audio

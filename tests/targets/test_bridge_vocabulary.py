@@ -28,7 +28,7 @@ def random_log_probs(seed: int, size: int) -> torch.Tensor:
 def test_wav2vec2s_letters_find_the_students():
     symbols = map_symbols(WAV2VEC2, STUDENT)
     assert symbols.unmapped == ("<s>", "</s>", "<unk>")
-    assert symbols.unsaid == ()
+    assert symbols.never_emitted == ()
     assert not symbols.exact, "four of the teacher's become one"
     assert symbols.describe()["renamed"] == {"|": "▁"}
     for old, token in zip(WAV2VEC2.symbols, symbols.table, strict=True):
@@ -41,7 +41,7 @@ def test_case_separator_and_blank_position_are_an_exact_table():
     symbols = map_symbols(teacher, STUDENT)
     assert symbols.exact
     assert not symbols.identical
-    assert symbols.unmapped == symbols.unsaid == ()
+    assert symbols.unmapped == symbols.never_emitted == ()
     log_probs = random_log_probs(0, len(teacher))
     mapped = symbols.apply(log_probs)
     torch.testing.assert_close(mapped[..., STUDENT.blank_id], log_probs[..., -1])
@@ -62,7 +62,7 @@ def test_what_has_no_counterpart_becomes_blank():
 
 def test_what_the_teacher_never_says_has_no_probability():
     symbols = map_symbols(vocabulary("▁AB"), vocabulary("▁ABÉ"), ignore=("É",))
-    assert symbols.unsaid == ("É",)
+    assert symbols.never_emitted == ("É",)
     assert symbols.apply(random_log_probs(1, 4))[..., 4].eq(-torch.inf).all()
 
 

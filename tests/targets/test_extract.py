@@ -15,7 +15,8 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.files import json_text, read_json
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.sharding import plan_batches, plan_shards
+from asr_kd.targets.audio_batches import plan_batches
+from asr_kd.targets.sharding import plan_shards
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -95,14 +96,14 @@ def test_killed_in_the_middle_of_a_shard_only_that_one_is_made_again(
     assert process.returncode == -9
     before = shard_files(folder)
     assert 0 < len(before) < len(reference)
-    assert list(folder.glob("*.claim")), "the killed process must have left its claim"
+    assert list(folder.glob("*.lock")), "the killed process must have left its claim"
     (folder / f".shard-{len(before):05d}.safetensors.1.partial").write_bytes(b"half a shard")
     assert Store.open(folder, partial=True).info.frames > 0
 
     report = extract(teacher, corpus, settings, folder)
     assert (report.complete, report.skipped) == (True, len(before))
     assert shard_files(folder) == reference
-    assert not [path for path in folder.iterdir() if "partial" in path.name or path.suffix == ".claim"]
+    assert not [path for path in folder.iterdir() if "partial" in path.name or path.suffix == ".lock"]
 
 
 def test_stops_on_request_and_goes_on(tmp_path, corpus, settings, reference, shard_files):
@@ -144,13 +145,13 @@ def test_two_writers_share_the_work_and_one_wins_each_shard(
 def test_claims_of_the_dead_are_taken_over(tmp_path, teacher, corpus, settings, owner, busy):
     folder = tmp_path / "claims"
     folder.mkdir()
-    (folder / "shard-00001.claim").write_text(json.dumps(owner) if owner else "")
+    (folder / "shard-00001.lock").write_text(json.dumps(owner) if owner else "")
     report = extract(teacher, corpus, settings, folder)
     assert bool(report.busy) == busy
     assert report.complete != busy
     if busy:
         assert "another-machine" in report.busy[0]
-        assert "shard-00001.claim" in report.busy[0], "a person must know what to remove"
+        assert "shard-00001.lock" in report.busy[0], "a person must know what to remove"
 
 
 def test_disk_full_keeps_what_was_finished(tmp_path, teacher, corpus, settings, reference, shard_files, monkeypatch):

@@ -13,9 +13,8 @@ from asr_kd.cli import app
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.estimate import plan_report
-from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, summarize, verify
-from asr_kd.targets.lattice import sample_lines
+from asr_kd.targets.extraction_checks import plan_report
+from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, sample_lines, summarize, verify
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store_vocabulary import read_vocabulary

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import TargetsError
-from asr_kd.targets.label_filters import Label, LabelFilters, apply_filters, longest_repeat
+from asr_kd.targets.pseudo_label_filters import Label, LabelFilters, apply_filters, longest_repeat
 
 OFF = LabelFilters(
     **{name: None for name in LabelFilters.model_fields if name != "max_filtered_share"}, max_filtered_share=0.99

@@ -7,9 +7,9 @@ from torch import Tensor
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.extraction_checks import SanitySettings, measure_teacher_wer
 from asr_kd.targets.fidelity import measure_fidelity
 from asr_kd.targets.inspect import summarize
-from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
 from asr_kd.targets.sharding import Share
 from asr_kd.teachers.ensemble import OutOfFold
 from tests.helpers.fake_teacher import FakeTeacher
@@ -46,7 +46,7 @@ def test_each_utterance_is_labelled_by_the_one_that_never_heard_it(tmp_path, tog
         extract(member, corpus, settings, tmp_path / member.name)
     alone = [Store.open(tmp_path / member.name) for member in members]
     for row, utterance in enumerate(corpus):
-        for variant in settings.variants:
+        for variant in settings.variant_names:
             found = store.read(utterance.id, variant)
             same = [
                 all(

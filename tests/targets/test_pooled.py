@@ -14,9 +14,8 @@ from asr_kd.posteriors import SparsePosteriors
 from asr_kd.posteriors.measures import dense_kl, sparse_kl
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.estimate import plan_report
-from asr_kd.targets.labelling import listen
-from asr_kd.targets.pooled import read_pooled, spell_transcripts
+from asr_kd.targets.extraction_checks import plan_report
+from asr_kd.targets.stored_arrays import read_pooled, run_teacher, spell_transcripts
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -50,7 +49,7 @@ def test_what_comes_out_is_what_the_teacher_says_of_each_token(folder, teacher, 
         for variant, speed in (("speed-1.0", 1.0), ("speed-0.9", 0.9)):
             tokens = transcripts[utterance.id]
             found = read_pooled(store, utterance.id, variant, tokens)
-            dense = listen(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
+            dense, _ = run_teacher(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
             gamma = occupancy(*dense, torch.tensor([tokens]).view(1, -1), torch.tensor([len(tokens)]), blank_id)
             if not gamma.any():
                 assert found.shape == (0, 8, 2)

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.targets.label_filters import LabelFilters
+from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import (
     Alphabet,
     PseudoLabelSettings,

@@ -8,7 +8,7 @@ import torch
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets.bridge import bridge
-from asr_kd.targets.sanity import SanitySettings, measure_teacher_wer
+from asr_kd.targets.extraction_checks import SanitySettings, measure_teacher_wer
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.fake_teacher import FakeTeacher
 
@@ -46,8 +46,8 @@ def test_a_teacher_that_says_what_was_said_passes(spoken):
     assert len(report.examples) == 2
     lines = report.lines()
     assert "9 utterances, greedy: WER 0.0 %, CER 0.0 %" in lines[0]
-    assert "said:  AB AB" in lines[1]
-    assert "heard: AB AB" in lines[2]
+    assert "ref: AB AB" in lines[1]
+    assert "hyp: AB AB" in lines[2]
 
 
 def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):

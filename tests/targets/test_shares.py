@@ -76,7 +76,7 @@ def test_three_workers_one_of_them_killed_make_the_bytes_of_one(
     assert list(Store.open(place).ids()) == sorted(utterance.id for utterance in corpus)
     index = [json.loads((path / "store.json").read_text()) for path in (folder, tmp_path / "reference")]
     assert index[0] == index[1]
-    assert not [path for path in folder.iterdir() if "partial" in path.name or path.suffix == ".claim"]
+    assert not [path for path in folder.iterdir() if "partial" in path.name or path.suffix == ".lock"]
 
 
 def test_each_worker_says_what_is_done_by_all(tmp_path, corpus, settings, reference):
@@ -163,7 +163,7 @@ def test_a_stopped_worker_leaves_what_it_made_readable(tmp_path, corpus, setting
 def test_a_claim_of_a_machine_that_fell_silent_is_taken_over(tmp_path, corpus, settings, reference, shard_files):
     folder = tmp_path / "s"
     folder.mkdir()
-    claim = folder / "shard-00001.claim"
+    claim = folder / "shard-00001.lock"
     claim.write_text(json.dumps({"pid": 1, "host": "another-machine", "started": "1"}))
     assert extract(FakeTeacher(), corpus, settings, folder).busy
     os.utime(claim, (0, 0))

@@ -17,9 +17,9 @@ from asr_kd.files import json_text
 from asr_kd.posteriors import SparsePosteriors, keep_nucleus
 from asr_kd.posteriors.measures import sparse_kl
 from asr_kd.targets import Store, TargetSettings, blocks, collate, extract
-from asr_kd.targets.labelling import listen
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.fake_teacher import FakeTeacher
 
@@ -41,7 +41,7 @@ def test_every_utterance_and_variant_reads_as_its_teacher_says(folder, teacher, 
     assert list(store.ids()) == sorted(utterance.id for utterance in corpus)
     for utterance in random.Random(0).sample(corpus, len(corpus)):
         for variant, speed in (("speed-1.0", 1.0), ("speed-0.9", 0.9)):
-            dense = listen(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
+            dense, _ = run_teacher(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
             stored = store.read(utterance.id, variant, num_frames=int(dense.lens[0]))
             kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
             assert (kept.argmax() == dense.log_probs.argmax(-1)[:, : dense.lens[0]]).all()

@@ -6,12 +6,11 @@ import torch
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
-from asr_kd.posteriors.hidden import array_names
+from asr_kd.posteriors.types import array_names
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.bridge import BridgeSettings, bridge
 from asr_kd.targets.inspect import summarize
-from asr_kd.targets.labelling import listen
-from asr_kd.targets.layers import hear, layered, read_layer
+from asr_kd.targets.stored_arrays import layered, read_layer, run_teacher
 from asr_kd.teachers import LocalTeacher
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.text.vocabulary import Vocabulary
@@ -37,8 +36,8 @@ def test_what_is_read_is_what_was_heard_within_rounding(corpus, local, deep, tmp
     for utterance in corpus:
         for speed in deep.speeds:
             waveform = speed_perturb(read_audio(utterance.audio), speed)
-            dense, hidden = hear(local, [waveform], LAYERS)
-            torch.testing.assert_close(dense.log_probs, listen(local, [waveform]).log_probs)
+            dense, hidden = run_teacher(local, [waveform], LAYERS)
+            torch.testing.assert_close(dense.log_probs, run_teacher(local, [waveform])[0].log_probs)
             for layer in LAYERS:
                 stored = read_layer(store, layer, utterance.id, f"speed-{speed}")
                 heard = hidden[layer][0, : int(dense.lens[0])]

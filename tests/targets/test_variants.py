@@ -10,9 +10,9 @@ from asr_kd.features.augment import Augmentation, speed_perturb
 from asr_kd.features.waveform_augment import Sound
 from asr_kd.posteriors.measures import partition_log_probs
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.labelling import listen
-from asr_kd.targets.reading import read_batches
-from asr_kd.targets.variants import Variant, variant_of
+from asr_kd.targets.audio_batches import read_batches
+from asr_kd.targets.settings import Variant, variant_of
+from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.training.batch_sampler import SampledUtterance, plan_epoch
 from asr_kd.training.dataset import SpeechDataset
 from tests.helpers.fake_teacher import FakeTeacher
@@ -46,9 +46,9 @@ def test_every_version_is_stored_at_every_speed_and_is_of_what_the_teacher_heard
     names = ("speed-1.0", "speed-0.9", "speed-1.0-noisy", "speed-0.9-noisy", "speed-1.0-far", "speed-0.9-far")
     assert store.info.variants == names
     assert store.info.perturbed["far"]["room_share"] == 1.0
-    for variant in perturbed.heard:
+    for variant in perturbed.variants:
         waveform = variant.apply(read_utterance(corpus[4]), corpus[4].id)
-        dense = listen(teacher, [waveform])
+        dense, _ = run_teacher(teacher, [waveform])
         stored = store.read(corpus[4].id, variant.name, int(dense.lens[0]))
         kept, _ = partition_log_probs(dense.log_probs, type(stored)(*(part[None] for part in stored)))
         assert (kept[0].exp() - stored.probs).abs().masked_fill(stored.probs == 0, 0.0).max() < 0.05
@@ -71,10 +71,10 @@ def test_a_store_of_another_sound_is_refused(tmp_path, corpus, perturbed):
 
 
 def test_readers_give_every_variant(corpus, perturbed):
-    (items,) = read_batches([corpus[:2]], perturbed.heard, 2)
+    (items,) = read_batches([corpus[:2]], perturbed.variants, 2)
     for item in items:
         whole = read_utterance(item.utterance)
-        for waveform, variant in zip(item.waveforms, perturbed.heard, strict=True):
+        for waveform, variant in zip(item.waveforms, perturbed.variants, strict=True):
             assert torch.equal(waveform, variant.apply(whole, item.utterance.id))
 
 

@@ -9,7 +9,7 @@ from asr_kd.errors import TargetsError
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.pooled import spell_transcripts
+from asr_kd.targets.stored_arrays import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control

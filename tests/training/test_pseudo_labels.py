@@ -17,8 +17,8 @@ from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.batch import Batch
-from asr_kd.training.pseudo_labels import WeightedHypothesis, collate_hypotheses, select_pseudo_labels
+from asr_kd.training.batch import Batch, WeightedHypothesis, collate_hypotheses
+from asr_kd.training.selection import select_pseudo_labels
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of

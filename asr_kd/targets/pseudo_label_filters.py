@@ -1,4 +1,4 @@
-"""Filters of pseudo-labels: which of another system's transcripts are good enough to train on, and what each costs.
+"""Filters of pseudo-labels, with the yield of each.
 
 Training on unfiltered transcripts of another model can do harm (a noisy student of WeNet:
 4.85 → 5.52 % CER unfiltered, 4.31 % filtered over several rounds). Every filter has its threshold in the recipe, and
@@ -32,7 +32,7 @@ class LabelFilters(Settings):
     min_characters_per_second: float | None = Field(default=None, ge=0)
     """Fewer: most of the audio is missing from the text."""
     max_characters_per_second: float | None = Field(default=30.0, gt=0)
-    """More: nobody speaks so fast."""
+    """More is faster than anyone speaks."""
     min_language_prob: float | None = Field(default=None, ge=0, le=1)
     """Probability of the language, where it was detected."""
     max_disagreement: float | None = Field(default=None, ge=0)
@@ -47,7 +47,7 @@ class LabelFilters(Settings):
 
 @dataclass(frozen=True)
 class Label:
-    """A transcript as the filters see it."""
+    """A transcript with its measures."""
 
     text: str
     """Normalized, in the student's alphabet."""
@@ -69,7 +69,7 @@ class Label:
 
 @dataclass(frozen=True)
 class FilterStep:
-    """What one filter did."""
+    """Yield of one filter."""
 
     name: str
     threshold: float | int | None
@@ -91,7 +91,7 @@ class FilterReport:
     """Utterance id → the first filter that it fails."""
 
     def lines(self) -> list[str]:
-        """A table for people."""
+        """Return the lines of a table."""
         rows = [f"{'filter':<28} {'threshold':>9} {'utterances':>10} {'hours':>8} {'WER %':>7}"]
         for step in self.steps:
             wer = "–" if step.wer is None else f"{100 * step.wer:.2f}"

@@ -1,13 +1,10 @@
-"""Audio read ahead by several threads while the device computes, in an order that does not depend on them.
+"""Batches of audio for a teacher: by duration, by the teacher assigned to each utterance, read ahead by threads.
 
-What cannot be read travels on with the reason.
-
-Threads, not processes: libsndfile decodes without Python's lock, so two threads read twice as much as one, and there
-is no reader that could be killed alone.
+Threads suffice for reading: libsndfile decodes without Python's global lock.
 """
 
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -16,7 +13,9 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.targets.variants import Variant
+from asr_kd.targets.settings import Variant
+from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.ensemble import OutOfFold
 
 BATCHES_AHEAD = 3
 """Batches that are read, or being read, beside the one that is worked on."""
@@ -24,7 +23,7 @@ BATCHES_AHEAD = 3
 
 @dataclass(frozen=True)
 class Reading:
-    """What came of reading an utterance."""
+    """Waveforms of an utterance, or why it cannot be read."""
 
     utterance: Utterance
     waveforms: tuple[Tensor, ...]
@@ -43,7 +42,7 @@ def read_batches(
         readers: threads; 0 reads in between, in the caller's own.
 
     Raises:
-        Exception: whatever a reader meets beyond audio that cannot be used.
+        Exception: any error of a reader other than unusable audio.
     """
     if readers == 0:
         for batch in batches:
@@ -68,3 +67,26 @@ def _read(utterance: Utterance, variants: Sequence[Variant]) -> Reading:
     except AudioError as error:
         return Reading(utterance, (), str(error))
     return Reading(utterance, tuple(variant.apply(waveform, utterance.id) for variant in variants))
+
+
+def plan_batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
+    """Batches of similar lengths, padding counted; an utterance longer than `batch_seconds` is one of its own."""
+    batches: list[list[Utterance]] = []
+    for utterance in sorted(utterances, key=lambda item: (item.duration, item.id)):
+        # Sorted by rising duration: the newest is the longest, and all are padded to it.
+        if batches and (len(batches[-1]) + 1) * utterance.duration <= batch_seconds:
+            batches[-1].append(utterance)
+        else:
+            batches.append([utterance])
+    return batches
+
+
+def batches_by_teacher(
+    teacher: Teacher, utterances: Iterable[Utterance], batch_seconds: float
+) -> list[tuple[Teacher, list[Utterance]]]:
+    """Return batches as of `plan_batches`, each with the one teacher that labels it."""
+    groups: dict[int, tuple[Teacher, list[Utterance]]] = {}
+    for utterance in utterances:
+        chosen = teacher.member_for(utterance.id) if isinstance(teacher, OutOfFold) else teacher
+        groups.setdefault(id(chosen), (chosen, []))[1].append(utterance)
+    return [(chosen, batch) for chosen, members in groups.values() for batch in plan_batches(members, batch_seconds)]

@@ -1,9 +1,10 @@
-"""A teacher's posteriors pooled over each token of the transcript: made while extracting, read with their transcript.
+"""What a store holds beside frame posteriors: hidden layers of the teacher, and posteriors pooled over tokens.
 
-They are packed as frames are, so they cost as little. Beside them lies a fingerprint of the tokens that they are pooled
-over: with another transcript they would mean nothing, and are refused.
+Only teachers that this project trains expose layers; they are stored with 8 bits a channel. Pooled posteriors are
+packed as frames are. A fingerprint of the transcript's tokens is stored beside them; reading with another transcript
+is an error.
 
-Shapes: B utterances, U tokens, K most entries of a token.
+Shapes: B utterances, S samples, T frames, D' width of the teacher, U tokens, K most entries of a token.
 """
 
 import zlib
@@ -19,11 +20,82 @@ from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.posteriors.types import array_names, dequantise, quantise
 from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.shard import Array
 from asr_kd.targets.store import EXTRACT_AGAIN, Store
+from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
+
+
+def layered(teacher: Teacher, layers: Sequence[int]) -> LayeredTeacher:
+    """Return the teacher, checked to have these layers.
+
+    Raises:
+        TargetsError: it exposes no layers, or has fewer.
+    """
+    if not isinstance(teacher, LayeredTeacher):
+        raise TargetsError(
+            f"the teacher {teacher.name!r} does not expose its hidden layers",
+            where="targets.layers",
+            expected="a teacher that was trained by this project, in its students' vocabulary",
+            remedy="Remove targets.layers and the objective `representation`, or train the teacher with this project",
+        )
+    unknown = [layer for layer in layers if not 1 <= layer <= teacher.num_layers]
+    if unknown:
+        raise TargetsError(
+            f"the teacher {teacher.name!r} has no layer {unknown[0]}",
+            where="targets.layers",
+            expected=f"1 to {teacher.num_layers}",
+        )
+    return teacher
+
+
+def layer_widths(teacher: Teacher, layers: Sequence[int]) -> dict[int, int]:
+    """Each of these layers with its width.
+
+    Raises:
+        TargetsError: the teacher does not have them.
+    """
+    return dict.fromkeys(layers, layered(teacher, layers).width) if layers else {}
+
+
+def run_teacher(
+    teacher: Teacher, waveforms: Sequence[Tensor], layers: Sequence[int] = ()
+) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+    """The teacher's posteriors of waveforms [S] each, and the outputs of its layers, [B, T, D'] each.
+
+    Raises:
+        TargetsError: the teacher does not have these layers.
+    """
+    lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
+    padded = pad_sequence(list(waveforms), batch_first=True)
+    if not layers:
+        return teacher.log_probs(padded, lens), {}
+    return layered(teacher, layers).with_layers(padded, lens, layers)
+
+
+def layer_arrays(layers: Mapping[int, Tensor], row: int, num_frames: int) -> dict[str, Array]:
+    """Return the arrays to store of one utterance's layers [B, T, D'], by name."""
+    arrays: dict[str, Array] = {}
+    for layer, hidden in layers.items():
+        codes, scale = quantise(hidden[row, :num_frames])
+        arrays |= dict(zip(array_names(layer), (codes.cpu().numpy(), scale.cpu().numpy()), strict=True))
+    return arrays
+
+
+def read_layer(store: Store, layer: int, utterance_id: str, variant: str = "speed-1.0") -> Tensor:
+    """A stored layer of an utterance, [T, D'] float32.
+
+    Raises:
+        TargetsError: it is not stored.
+    """
+    codes, scale = (
+        torch.from_numpy(store.read_array(name, utterance_id, variant).copy()) for name in array_names(layer)
+    )
+    return dequantise(codes, scale)
+
 
 FINGERPRINT = "pooled_over"
 """Name of the array beside the pooled posteriors: the CRC-32 of the transcript's tokens, 4 bytes."""
@@ -107,5 +179,5 @@ def read_pooled(store: Store, utterance_id: str, variant: str, tokens: Sequence[
 
 
 def fingerprint_of(tokens: Sequence[int]) -> Array:
-    """Four bytes that another transcript would not have."""
+    """Return the CRC-32 of the tokens, 4 bytes."""
     return np.frombuffer(zlib.crc32(np.asarray(tokens, "<i4").tobytes()).to_bytes(4, "little"), np.uint8)
