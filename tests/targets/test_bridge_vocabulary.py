@@ -72,13 +72,13 @@ def test_two_letters_become_one_only_when_the_recipe_says_so():
     assert not symbols.exact
     log_probs = random_log_probs(2, 4)
     torch.testing.assert_close(symbols.apply(log_probs)[..., 2], log_probs[..., 2:].logsumexp(-1))
-    with pytest.raises(VocabularyError, match="nothing for the teacher's 'a'"):
+    with pytest.raises(VocabularyError, match="no counterpart of the teacher's 'a'"):
         map_symbols(vocabulary("▁Aa"), student)
 
 
 @pytest.mark.parametrize(("symbol", "other"), [("ı", "I"), ("ς", "Σ"), ("ß", "S")])
 def test_letters_whose_case_does_not_come_back_need_a_word(symbol, other):
-    with pytest.raises(VocabularyError, match=f"nothing for the teacher's '{symbol}'"):
+    with pytest.raises(VocabularyError, match=f"no counterpart of the teacher's '{symbol}'"):
         map_symbols(vocabulary("▁" + symbol), vocabulary("▁" + other))
     assert map_symbols(vocabulary("▁" + symbol), vocabulary("▁" + other), {symbol: other}).exact
 
@@ -103,8 +103,8 @@ def test_letters_that_one_side_lacks_are_named_with_what_to_do():
     with pytest.raises(VocabularyError) as caught:
         map_symbols(vocabulary("▁abñ"), vocabulary("▁ABÉ"))
     message = str(caught.value)
-    assert "the student has nothing for the teacher's 'ñ'" in message
-    assert "the teacher never says the student's 'É'" in message
+    assert "the student has no counterpart of the teacher's 'ñ'" in message
+    assert "the teacher never emits the student's 'É'" in message
     assert "bridge.symbols" in message
     assert "bridge.ignore" in message
 
@@ -126,9 +126,9 @@ def test_the_same_subwords_in_another_order_are_fine():
 @pytest.mark.parametrize(
     ("symbols", "ignore", "message"),
     [
-        ({"Z": "A"}, (), "'Z' in neither place"),
-        ({"a": "Z"}, (), "'Z' in neither place"),
-        ({}, ("Z",), "'Z' in neither place"),
+        ({"Z": "A"}, (), "'Z': not in the vocabulary"),
+        ({"a": "Z"}, (), "'Z': not in the vocabulary"),
+        ({}, ("Z",), "'Z': not in the vocabulary"),
         ({"<blk>": "A"}, (), "name <blk>"),
         ({}, ("<blk>",), "name <blk>"),
     ],

@@ -220,7 +220,7 @@ def test_posteriors_that_are_not_numbers_are_quarantined(tmp_path, corpus, setti
     longest = max(round(utterance.duration * 16_000) for utterance in corpus)
     settings = settings.model_copy(update={"max_quarantine_share": 0.3})
     report = extract(Broken(), corpus, settings, tmp_path / "s")
-    assert [entry.reason for entry in report.quarantine] == ["the teacher's posteriors are not numbers at speed 1"]
+    assert [entry.reason for entry in report.quarantine] == ["the teacher's posteriors are not finite at speed 1"]
 
 
 def test_too_many_unusable_utterances_stop_it(tmp_path, teacher, corpus, settings):

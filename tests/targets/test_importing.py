@@ -49,7 +49,7 @@ def test_nbest_come_normalized_sorted_and_compared_with_transcripts(tmp_path):
     assert store["an4-1"] == [Hypothesis("HELLO WORLD", -0.5), Hypothesis("HELLO WORD", -2.0)]
     assert store["an4-2"] == [Hypothesis("TWO", None)]
     assert store["an4-3"] == []
-    assert (report.found, report.silent, report.hypotheses, report.unknown) == (3, 1, 3, ())
+    assert (report.found, report.without_words, report.hypotheses, report.unknown) == (3, 1, 3, ())
     assert (report.compared, report.wer) == (2, pytest.approx(1 / 3))
     assert any("WER of the best against 2 transcripts: 33.3 %" in line for line in report.lines())
 

@@ -54,7 +54,7 @@ def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
     with pytest.raises(TargetsError) as caught:
         measure_teacher_wer(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
     message = str(caught.value)
-    for words in ("100.0 % of the words", "said 'AB AB', heard 'BC BC'", "at most 80 %", "label map", "sample rate"):
+    for words in ("100.0 % of the words", "reference 'AB AB', hypothesis 'BC BC'", "at most 80 %", "label map", "sample rate"):
         assert words in message
     assert "another language" in message
     assert "raise sanity.max_wer" in message
@@ -120,7 +120,7 @@ def test_what_a_bridge_takes_away_is_said(spoken):
     assert report.wer == 0.0
     assert report.unmapped_mass == pytest.approx(0.002, rel=0.02)
     assert report.lines()[-1].startswith("  0.19")
-    assert "look at the symbols" in report.lines()[-1]
+    assert "check the symbols" in report.lines()[-1]
 
 
 class Long(Parrot):

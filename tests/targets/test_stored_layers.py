@@ -82,7 +82,7 @@ def test_a_store_without_a_layer_says_which_it_has(corpus, local, deep, tmp_path
 
 
 def test_only_our_own_teachers_have_layers(corpus, local, teacher, deep, tmp_path):
-    with pytest.raises(TargetsError, match=r"does not show its hidden layers.*trained by this project"):
+    with pytest.raises(TargetsError, match=r"does not expose its hidden layers.*trained by this project"):
         extract(teacher, corpus, deep, tmp_path / "store")
     assert not (tmp_path / "store").exists()
     letters = Vocabulary((*VOCABULARY.symbols, "Z"))
@@ -105,7 +105,7 @@ def test_layers_that_are_not_numbers_are_quarantined(corpus, local, deep, tmp_pa
         return dense, {layer: part * torch.inf for layer, part in hidden.items()}
 
     monkeypatch.setattr(LocalTeacher, "with_layers", spoilt)
-    with pytest.raises(TargetsError, match="posteriors or layers are not numbers"):
+    with pytest.raises(TargetsError, match="posteriors or layers are not finite"):
         extract(local, corpus, deep, tmp_path / "store")
 
 
