@@ -44,7 +44,7 @@ def test_a_teacher_from_elsewhere_teaches_and_is_scored_like_one_trained_here(co
     source = f"teachers={{friend: {{source: 'local:{model}'}}}}"
     outcome = copy.command("run", source, student_of("taught", "{kd_weight: 0.5}"), EXPORTED, *QUICK)
     assert outcome.code == 0, outcome.err
-    assert "teacher heard on 4 utterances" in outcome.out
+    assert "teacher checked on 4 utterances" in outcome.out
     assert copy.file("teachers", "friend", "teacher.json").is_file()
     assert read_info(copy.file("targets", "friend")).teacher.sha256 == load_model(model).sha256
     after = results(copy)

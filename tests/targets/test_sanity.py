@@ -54,7 +54,13 @@ def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
     with pytest.raises(TargetsError) as caught:
         measure_teacher_wer(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
     message = str(caught.value)
-    for words in ("100.0 % of the words", "reference 'AB AB', hypothesis 'BC BC'", "at most 80 %", "label map", "sample rate"):
+    for words in (
+        "100.0 % of the words",
+        "reference 'AB AB', hypothesis 'BC BC'",
+        "at most 80 %",
+        "label map",
+        "sample rate",
+    ):
         assert words in message
     assert "another language" in message
     assert "raise sanity.max_wer" in message

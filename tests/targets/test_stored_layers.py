@@ -91,7 +91,7 @@ def test_only_our_own_teachers_have_layers(corpus, local, teacher, deep, tmp_pat
         Ensemble([local, local], [1.0, 1.0], "probabilities"),
     ]
     for other in others:
-        with pytest.raises(TargetsError, match="does not show its hidden layers"):
+        with pytest.raises(TargetsError, match="does not expose its hidden layers"):
             layered(other, (1,))
     with pytest.raises(TargetsError, match=r"has no layer 3.*1 to 2"):
         extract(local, corpus, deep.model_copy(update={"layers": (1, 3)}), tmp_path / "store")
