@@ -93,7 +93,7 @@ def noise() -> np.ndarray:
 def take_turns(task: dict[str, Any], who: list[str], turns: int) -> dict[str, Any]:
     """What the script above says in a process of its own."""
     request = json.dumps({**task, "who": who, "turns": turns})
-    done = subprocess.run([sys.executable, "-c", TURNS, request], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-P", "-c", TURNS, request], capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(done.stderr)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

@@ -85,8 +85,9 @@ def alone(bundle: Path, audio: list[bytes]) -> list[str]:
 
 def start(arguments: argparse.Namespace) -> tuple["subprocess.Popen[str]", str]:
     """The server, in a session of its own, and where it listens."""
-    command = [sys.executable, "-m", "asr_kd", "serve", str(arguments.bundle), "--port", "0", "--max-clients", "1000"]
-    command += ["--threads", str(arguments.threads), "--limit", "busy_load=1000"]
+    command = [sys.executable, "-P", "-m", "asr_kd", "serve", str(arguments.bundle), "--port", "0"]
+    command += ["--threads", str(arguments.threads), "--max-clients", "1000", "--limit", "busy_load=1000"]
+    command += ["--limit", "max_clients_per_address=1000"]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     line = server.stdout.readline() if server.stdout else ""
     if arguments.boost is not None:

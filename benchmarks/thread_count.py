@@ -17,7 +17,7 @@ BATCH, FEATURE_FRAMES, TOKENS = 6, 240, 30
 
 def milliseconds(size: str, threads: int, steps: int) -> float:
     """Median time of a step, measured in a fresh process: the thread count is read when torch starts."""
-    command = [sys.executable, __file__, "--one", size, "--threads", str(threads), "--steps", str(steps)]
+    command = [sys.executable, "-P", __file__, "--one", size, "--threads", str(threads), "--steps", str(steps)]
     environment = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": str(threads)}
     return float(subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout)
 

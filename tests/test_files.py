@@ -169,7 +169,7 @@ except AsrKdError as error:
 """
     path = tmp_path / "model.safetensors"
     path.write_text("old")
-    done = subprocess.run([sys.executable, "-c", script, path], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-P", "-c", script, path], capture_output=True, text=True, check=True)
     assert done.stdout.startswith(f"{path}: cannot be written (")
     assert "File too large" in done.stdout
     assert path.read_text() == "old"

@@ -128,7 +128,7 @@ def layers() -> list[str]:
 
 
 def test_imports_go_down_only():
-    command = [sys.executable, "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
+    command = [sys.executable, "-P", "-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"]
     done = subprocess.run([*command, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     analyzed = re.search(r"Analyzed (\d+) files", done.stdout)

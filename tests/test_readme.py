@@ -171,7 +171,7 @@ def test_the_transcribe_command_of_the_readme_runs(demo_folder):
     command = next(words for page, words in OURS if page == "README.md" and words[0] == "transcribe")
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "asr_kd", *command],
+        [sys.executable, "-P", "-m", "asr_kd", *command],
         cwd=demo_folder, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

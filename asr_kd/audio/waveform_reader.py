@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from asr_kd.audio.decoder import BLOCK_SECONDS, DURATION_TOLERANCE_SECONDS, decode, read_headers, require_file
+from asr_kd.audio.stream_resampler import StreamResampler
 from asr_kd.errors import AudioError
 
 SAMPLE_RATE = 16_000
@@ -159,26 +160,19 @@ def read_blocks(
     Yields:
         float32 [S] at 16 kHz in [-1, 1]; together what `read_audio` returns, with its errors.
     """
-    import soxr  # librosa's resampler, which librosa itself only runs over whole signals
-
     info = probe(path)
     if info.channels > 1 and channels == "refuse":
         raise _several_channels(path, info.channels)
     _report_resampled(info.sample_rate, path)
-    resampler = soxr.ResampleStream(info.sample_rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-    read = given = 0
+    resampler = StreamResampler(info.sample_rate, SAMPLE_RATE)
+    read = 0
     size = max(round(block_seconds * info.sample_rate), 1)
     for block in _with_end(decode(path, str(path), block_samples=size)):
         samples = np.zeros(0, dtype=np.float32) if block is None else _mix(block, channels)
         read += len(samples)
         if block is not None or not read:
             _check_samples(samples, str(path))
-        samples = np.clip(samples, -1.0, 1.0)
-        if info.sample_rate != SAMPLE_RATE:
-            whole = math.ceil(read * SAMPLE_RATE / info.sample_rate)  # as librosa counts
-            samples = np.clip(resampler.resample_chunk(samples, last=block is None), -1.0, 1.0)[: whole - given]
-            samples = np.pad(samples, (0, (whole - given - len(samples)) * (block is None)))
-        given += len(samples)
+        samples = resampler.push(samples, last=block is None)
         if len(samples):
             yield torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))
 

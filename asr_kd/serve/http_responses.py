@@ -48,9 +48,9 @@ class HttpResponse(NamedTuple):
     headers: Mapping[str, str] = SAFE
 
 
-def plain_text(status: int, text: str) -> HttpResponse:
-    """Return a response of one line of text."""
-    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode())
+def plain_text(status: int, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return a response of one line of text, with further headers."""
+    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode(), {**SAFE, **(headers or {})})
 
 
 def page_file(path: str) -> HttpResponse | None:

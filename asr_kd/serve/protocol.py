@@ -3,52 +3,17 @@
 import json
 from typing import Any, Literal
 
-import numpy as np
 from pydantic import ValidationError
 
 from asr_kd.config import Settings
-from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.runtime.streaming import EndedUtterance, check_samples
+from asr_kd.runtime.streaming import EndedUtterance
+from asr_kd.serve.incoming_audio import SAMPLE_RATES, Encoding
+from asr_kd.serve.refusals import Refusal
 
 PROTOCOL = 1
 LONGEST_TEXT = 4_096
 """Longest text message, in bytes; audio is sent in binary messages."""
-
-CLOSE_CODES = {
-    "malformed": 1007,
-    "sample-rate": 1003,
-    "too-large": 1009,
-    "unauthorized": 1008,
-    "rate": 1008,
-    "too-long": 1008,
-    "idle": 1008,
-    "not-reading": 1008,
-    "stopping": 1001,
-    "too-many-clients": 1013,
-    "busy": 1013,
-    "internal": 1011,
-}
-"""Reason of a refusal or end → code (RFC 6455) with which the connection is closed."""
-
-
-class Refusal(Exception):
-    """The server ends a stream.
-
-    Args:
-        code: a key of `CLOSE_CODES`.
-        message: what was found and what is expected.
-        finishes: whether audio sent so far is still decoded and its results are sent.
-    """
-
-    def __init__(self, code: str, message: str, *, finishes: bool = False) -> None:
-        self.code, self.message, self.finishes = code, message, finishes
-        super().__init__(f"{code}: {message}")
-
-    @property
-    def close_code(self) -> int:
-        """Code with which the connection is closed."""
-        return CLOSE_CODES[self.code]
 
 
 class Start(Settings):
@@ -57,7 +22,7 @@ class Start(Settings):
     type: Literal["start"]
     protocol: Literal[1] = 1
     sample_rate: int
-    encoding: Literal["s16le", "f32le"] = "s16le"
+    encoding: Encoding = "s16le"
     token: str | None = None
 
 
@@ -74,8 +39,9 @@ def parse_start(message: str | bytes) -> Start:
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
         raise Refusal("malformed", f"start: {problems[:300]}") from error
-    if start.sample_rate != SAMPLE_RATE:
-        message = f"sample_rate is {start.sample_rate}; expected {SAMPLE_RATE}: resample before sending"
+    if start.sample_rate not in SAMPLE_RATES:
+        rates = " or ".join(map(str, SAMPLE_RATES))
+        message = f"sample_rate is {start.sample_rate}; expected {rates}: resample before sending"
         raise Refusal("sample-rate", message)
     return start
 
@@ -100,25 +66,6 @@ def _parse_object(message: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise Refusal("malformed", f"a text message holds {type(data).__name__}; expected a JSON object")
     return data
-
-
-def samples_of(message: bytes, encoding: str) -> np.ndarray:
-    """Return binary audio as float32 [S] in [−1, 1]; little-endian, one channel.
-
-    Raises:
-        Refusal: not a whole number of samples, or floats that are not audio.
-    """
-    width = 2 if encoding == "s16le" else 4
-    if len(message) % width:
-        raise Refusal("malformed", f"a message of {len(message)} bytes; expected whole samples of {width}")
-    if encoding == "s16le":
-        return np.frombuffer(message, dtype="<i2").astype(np.float32) / 32_768
-    samples = np.frombuffer(message, dtype="<f4").astype(np.float32)
-    try:
-        check_samples(samples)
-    except AudioError as error:
-        raise Refusal("malformed", str(error)) from error
-    return samples
 
 
 def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:

@@ -1,20 +1,19 @@
 """The server: sockets, TLS, admission, and an orderly stop. The only file that imports websockets."""
 
 import asyncio
-import contextlib
-import errno
 import importlib
 import json
-import socket
+import resource
 import ssl
-import struct
 from collections.abc import Callable
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 from typing import Any, Self
-from urllib.parse import urlsplit
 
 from asr_kd.errors import MissingExtraError, ServeError
 from asr_kd.runtime.recognizer import Recognizer
+from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Place
+from asr_kd.serve.connections import Websocket, bound_socket, connection_class, library_logger
+from asr_kd.serve.http_requests import HttpRequest
 from asr_kd.serve.http_responses import (
     HEALTH,
     METRICS,
@@ -25,19 +24,14 @@ from asr_kd.serve.http_responses import (
     page_file,
     plain_text,
 )
-from asr_kd.serve.protocol import Refusal, stopping_message
+from asr_kd.serve.protocol import stopping_message
+from asr_kd.serve.refusals import Refusal
 from asr_kd.serve.scheduler import Scheduler
-from asr_kd.serve.session import Session, same_secret
+from asr_kd.serve.session import Session
 from asr_kd.serve.settings import ServeSettings
 
 QUEUED_FRAMES = 4
 """Messages that the library reads ahead; then it stops reading, and TCP slows the client down."""
-
-SEND_BUFFER_BYTES = 65_536
-"""Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""
-
-LINGER_NOT = struct.pack("ii", 1, 0)
-"""To close a socket at once, with a reset."""
 
 GOODBYE_SECONDS = 2.0
 """For the other side to confirm the end."""
@@ -61,9 +55,8 @@ class Server:
         self.settings, self.metrics, self._name = settings, Metrics(), name
         self._tls = _tls_context(settings)
         self._scheduler = Scheduler(recognizer, settings, self.metrics)
+        self._admission = Admission(settings, self.metrics)
         self._sessions: set[Session] = set()
-        self._connections = 0
-        self._stopping = False
         self.metrics.clients.set_function(lambda: self._scheduler.num_streams)
         self.metrics.load.set_function(lambda: self._scheduler.load)
 
@@ -81,6 +74,10 @@ class Server:
             ServeError: the address is taken, or not ours.
         """
         settings = self.settings
+        _raise_open_files(settings.max_clients + settings.max_waiting + MOST_HANDSHAKES + 64)
+        connections = connection_class(
+            self._library.ServerConnection, self._admission, self._http_response, settings.send_seconds
+        )
         self._work = asyncio.create_task(self._scheduler.run())
         try:
             self._listener = await self._library.serve(
@@ -88,7 +85,9 @@ class Server:
                 settings.host,
                 settings.port,
                 ssl=self._tls,
-                process_request=self._requested,
+                create_connection=connections,
+                logger=library_logger(),
+                open_timeout=settings.start_seconds,
                 compression=None,  # audio hardly shrinks, and each client's window would cost memory
                 max_size=settings.frame_bytes,
                 max_queue=QUEUED_FRAMES,
@@ -118,172 +117,69 @@ class Server:
 
     async def stop(self, grace_seconds: float) -> None:
         """Accept no new streams, let open ones continue for a while, then finish them and send all results."""
-        self._stopping = True
+        self._admission.stopping = True
         for session in self._sessions:
             session.announce(stopping_message(grace_seconds))
         await self._until_empty(grace_seconds)
         for session in self._sessions:
             session.finish()
         await self._until_empty(self.settings.send_seconds + GOODBYE_SECONDS)
+        for session in self._sessions:
+            session.abandon()
         self._listener.close()
+        self._admission.close()
         self._work.cancel()
         await asyncio.gather(self._work, self._listener.wait_closed(), return_exceptions=True)
 
     async def _until_empty(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
-        while self._sessions and asyncio.get_running_loop().time() < end and not self._work.done():
+        while self._admission.num_streams and asyncio.get_running_loop().time() < end and not self._work.done():
             await asyncio.sleep(0.02)
 
-    # -- admission --------------------------------------------------------------------------------------
+    # -- requests and clients -----------------------------------------------------------------------------
 
-    def _requested(self, connection: Any, request: Any) -> Any:
-        """Respond to plain HTTP; None continues to a websocket."""
-        result = self._http_response(connection, request)
-        if result is None:
-            return None
-        response = connection.respond(result.status, "")
-        del response.headers["Content-Type"], response.headers["Content-Length"]
-        for name, value in {"Content-Type": result.content_type, **result.headers}.items():
-            response.headers[name] = value
-        response.headers["Content-Length"] = str(len(result.body))
-        response.body = result.body
-        return response
-
-    def _http_response(self, connection: Any, request: Any) -> HttpResponse | None:
-        path = urlsplit(request.path).path
-        if path == HEALTH:
+    def _http_response(self, request: HttpRequest, connection: Any) -> HttpResponse | None:
+        """Respond to plain HTTP; None opens a websocket."""
+        if request.path == HEALTH:
             return self._health()
-        if path == METRICS:
-            if not self._has_token(request):
-                return plain_text(401, "unauthorized: Authorization: Bearer TOKEN is missing or wrong")
+        if request.path not in (METRICS, STREAM):
+            return page_file(request.path) or plain_text(404, "there is nothing here")
+        place: Place = connection.place
+        if request.path == STREAM:
+            if not request.wants_websocket:
+                return plain_text(426, "a websocket is expected here", {"Upgrade": "websocket"})
+            origin, local = request.headers.get("origin"), connection.local_address[:2]
+            if not allowed_origin(origin, local, self._tls is not None, self.settings.origins):
+                place.refused("origin")
+                return plain_text(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
+        try:
+            if "authorization" in request.headers or request.path == METRICS:
+                place.check_token(request.headers.get("authorization", "").removeprefix("Bearer "))
+        except Refusal as refused:
+            place.refused(refused.code)
+            if refused.code == "throttled":
+                return plain_text(429, str(refused), {"Retry-After": "60"})
+            return plain_text(401, str(refused), {"WWW-Authenticate": "Bearer"})
+        if request.path == METRICS:
             return HttpResponse(200, self.metrics.content_type, self.metrics.text())
-        if path != STREAM:
-            return page_file(path) or plain_text(404, "there is nothing here")
-        return self._rejected(connection, request)
+        return None
 
     def _health(self) -> HttpResponse:
-        state = "stopping" if self._stopping else "failed" if self._work.done() else "ok"
+        state = "stopping" if self._admission.stopping else "failed" if self._work.done() else "ok"
         report = {"status": state, "model": self._name, "clients": self._scheduler.num_streams}
         report |= {"max_clients": self.settings.max_clients, "load": round(self._scheduler.load, 3)}
         return HttpResponse(200 if state == "ok" else 503, "application/json", json.dumps(report).encode())
 
-    def _rejected(self, connection: Any, request: Any) -> HttpResponse | None:
-        """Refuse before a websocket is opened: other origins, wrong tokens, too many connections."""
-        origin = request.headers.get("Origin")
-        if not allowed_origin(origin, connection.local_address[:2], self._tls is not None, self.settings.origins):
-            self.metrics.refusals.labels("origin").inc()
-            return plain_text(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
-        if "Authorization" in request.headers and not self._has_token(request):
-            self.metrics.refusals.labels("unauthorized").inc()
-            return plain_text(401, "unauthorized: the token is wrong")
-        if self._connections >= 2 * self.settings.max_clients + 8:  # too many to open a websocket for a refusal
-            self.metrics.refusals.labels("too-many-clients").inc()
-            return plain_text(503, "too many clients")
-        return None
-
-    def _has_token(self, request: Any) -> bool:
-        if self.settings.token is None:
-            return True
-        return same_secret(request.headers.get("Authorization", ""), f"Bearer {self.settings.token}")
-
     async def _connected(self, connection: Any) -> None:
-        _bound(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)
-        websocket = Websocket(connection, self._library)
-        session = Session(websocket, self._scheduler, self.settings, self.metrics, self._name)
-        refusal = self._refusal()
-        if refusal is None:
-            self._sessions.add(session)
-        self._connections += 1
+        bound_socket(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)
+        websocket = Websocket(connection, self._library.ConnectionClosed)
+        session = Session(websocket, connection.place, self._scheduler, self.settings, self.metrics, self._name)
+        self._sessions.add(session)
         try:
-            authorized = "Authorization" in connection.request.headers and self._has_token(connection.request)
-            await session.run(authorized, refusal)
+            await session.run(authorized="authorization" in connection.http_request.headers)
         finally:
-            self._connections -= 1
+            connection.place.give_slot_back()
             self._sessions.discard(session)
-
-    def _refusal(self) -> Refusal | None:
-        settings = self.settings
-        if self._stopping:
-            return Refusal("stopping", "the server stops")
-        if len(self._sessions) >= settings.max_clients:
-            return Refusal(
-                "too-many-clients",
-                f"as many streams as there may be ({settings.max_clients}) are open; try again later",
-            )
-        if self._scheduler.load > settings.busy_load:
-            return Refusal("busy", "the model is busy with the streams that are open; try again later")
-        return None
-
-
-def _bound(client: socket.socket, seconds: float) -> None:
-    """Bound what the operating system keeps for a client that does not take it, and for how long.
-
-    The library notices such a client by a ping, after `seconds` at the latest, and closes the socket. The system would
-    retry for minutes, and the client might not notice that it was dropped.
-    """
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
-    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1_000 * seconds))
-
-
-class Websocket:
-    """A client's websocket, as a `Connection` of sessions.
-
-    Args:
-        connection: the library's.
-        library: the library.
-    """
-
-    def __init__(self, connection: Any, library: Any) -> None:
-        self._connection, self._closed = connection, library.ConnectionClosed
-
-    async def receive(self) -> str | bytes | None:
-        """The next message; None when the client has gone.
-
-        Raises:
-            Refusal: the library has ended the connection because of what the client sent.
-        """
-        try:
-            message: str | bytes = await self._connection.recv()
-        except self._closed as closed:
-            code = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
-            if code == 1009:
-                raise Refusal("too-large", closed.sent.reason) from closed
-            if code in (1002, 1007):
-                raise Refusal("malformed", closed.sent.reason) from closed
-            if code == 1011:  # no reply to a ping
-                raise Refusal("not-reading", closed.sent.reason) from closed
-            self._raise_if_not_read(closed)
-            return None
-        return message
-
-    async def send(self, message: str) -> bool:
-        """Send; False when the client has gone.
-
-        Raises:
-            Refusal: the system has given up sending.
-        """
-        try:
-            await self._connection.send(message)
-        except self._closed as closed:
-            self._raise_if_not_read(closed)
-            return False
-        return True
-
-    def _raise_if_not_read(self, closed: Exception) -> None:
-        if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.ETIMEDOUT:
-            raise Refusal("not-reading", "what was sent did not arrive in time") from closed
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close with a reason of at most 123 bytes."""
-        await self._connection.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
-
-    def abort(self) -> None:
-        """Drop it, and what was not sent yet: the system would try for minutes to send it to one that does not read."""
-        transport = self._connection.transport
-        with contextlib.suppress(OSError):  # it is closed already
-            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
-        transport.abort()
 
 
 async def serve_forever(server: Server, stop: asyncio.Event, on_start: Callable[[str], None]) -> None:
@@ -310,19 +206,24 @@ async def serve_forever(server: Server, stop: asyncio.Event, on_start: Callable[
             failed.cancel()
 
 
+def _raise_open_files(needed: int) -> None:
+    """Raise the process' limit of open files, as far as the system allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
 def _websockets() -> Any:
-    """The library: its asynchronous server, and the exception for connections that have ended."""
+    """Return the library's asynchronous server, its connection, and the exception for connections that have ended."""
     try:
         library = importlib.import_module("websockets.asyncio.server")
-        importlib.import_module("websockets.exceptions")
+        exceptions = importlib.import_module("websockets.exceptions")
     except ImportError as error:
         raise MissingExtraError("websockets", "serve") from error
-    return _Library(library.serve, importlib.import_module("websockets.exceptions").ConnectionClosed)
-
-
-class _Library:
-    def __init__(self, serve: Any, connection_closed: Any) -> None:
-        self.serve, self.ConnectionClosed = serve, connection_closed
+    return SimpleNamespace(
+        serve=library.serve, ServerConnection=library.ServerConnection, ConnectionClosed=exceptions.ConnectionClosed
+    )
 
 
 def _tls_context(settings: ServeSettings) -> ssl.SSLContext | None:

@@ -1,7 +1,6 @@
 """The session of one client, from its first message to its last. A connection is an object of `Connection`."""
 
 import asyncio
-import hmac
 import time
 from collections import deque
 from collections.abc import Coroutine
@@ -10,8 +9,10 @@ from typing import Any, Protocol
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
+from asr_kd.serve.admission import Place
 from asr_kd.serve.http_responses import Metrics
-from asr_kd.serve.protocol import Refusal
+from asr_kd.serve.incoming_audio import IncomingAudio
+from asr_kd.serve.refusals import Refusal
 from asr_kd.serve.scheduler import LiveStream, Scheduler, StreamProgress
 from asr_kd.serve.settings import ServeSettings
 
@@ -91,10 +92,11 @@ class Outbox:
 
 
 class Session:
-    """Session of an accepted client.
+    """Session of a client.
 
     Args:
         connection: its websocket.
+        place: its place among the connections; takes a slot once the start message is accepted.
         scheduler: runs the model.
         settings: its limits.
         metrics: of the server.
@@ -102,32 +104,35 @@ class Session:
     """
 
     def __init__(
-        self, connection: Connection, scheduler: Scheduler, settings: ServeSettings, metrics: Metrics, model: str
+        self,
+        connection: Connection,
+        place: Place,
+        scheduler: Scheduler,
+        settings: ServeSettings,
+        metrics: Metrics,
+        model: str,
     ) -> None:
-        self._connection, self._scheduler, self._settings = connection, scheduler, settings
+        self._connection, self._place, self._scheduler, self._settings = connection, place, scheduler, settings
         self._metrics, self._model = metrics, model
         self._outbox = Outbox()
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._stopping = asyncio.Event()
-        self._encoding = "s16le"
         self._allowed, self._counted_at = settings.messages_per_second * BURST_SECONDS, time.monotonic()
 
-    async def run(self, authorized: bool, refusal: Refusal | None) -> None:
+    async def run(self, authorized: bool) -> None:
         """Run the session.
 
         Args:
             authorized: whether the token was given in the request.
-            refusal: why the client is refused at once.
         """
         live = None
         try:
-            if refusal is not None:
-                raise refusal
             await self._start(authorized)
+            self._place.take_slot(self._scheduler.load)
             live = self._scheduler.open(self._forward)
             await self._run_stream(live)
         except Refusal as refused:
-            self._metrics.refusals.labels(refused.code).inc()
+            self._place.refused(refused.code)
             await self._refuse(refused)
         except Gone:
             self._metrics.refusals.labels("disconnected").inc()
@@ -138,6 +143,11 @@ class Session:
     def finish(self) -> None:
         """Finish because the server stops; results of audio sent so far are still delivered."""
         self._stopping.set()
+
+    def abandon(self) -> None:
+        """End a stream whose results will not come: the model does not run any more."""
+        if self._place.streams and not self._ended.done():
+            self._ended.set_exception(Refusal("internal", "the server has ended"))
 
     def announce(self, message: str) -> None:
         """Queue a message to the client."""
@@ -151,10 +161,9 @@ class Session:
         except TimeoutError:
             raise Refusal("idle", f"no start message within {self._settings.start_seconds:g} seconds") from None
         start = protocol.parse_start(message)
-        token = self._settings.token
-        if token is not None and not authorized and not same_secret(start.token or "", token):
-            raise Refusal("unauthorized", "this server requires a token, in start or as Authorization: Bearer TOKEN")
-        self._encoding = start.encoding
+        if not authorized:
+            self._place.check_token(start.token or "")
+        self._audio = IncomingAudio(start.encoding, start.sample_rate)
 
     async def _run_stream(self, live: LiveStream) -> None:
         """Receive audio and send results until the stream has ended.
@@ -169,6 +178,9 @@ class Session:
             early = await self._first_of(self._receive_audio(live), writer)
             if early is not None and not early.finishes:
                 raise early
+            rest = self._audio.finish()
+            if len(rest):
+                await self._scheduler.put(live, rest)
             self._scheduler.end(live)
             await _either(self._send_results(live), writer)
             if early is not None:
@@ -200,7 +212,7 @@ class Session:
             if isinstance(message, str):
                 protocol.parse_end(message)
                 return
-            samples = protocol.samples_of(message, self._encoding)
+            samples = self._audio.decode(message)
             if live.received_samples + len(samples) > longest * SAMPLE_RATE:
                 raise Refusal("too-long", f"the stream is longer than {longest:g} seconds", finishes=True)
             if len(samples):
@@ -279,8 +291,3 @@ async def _either(main: Coroutine[Any, Any, Any], *others: Any) -> None:
                 waiting.cancel()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-
-
-def same_secret(given: str, expected: str) -> bool:
-    """Compare in constant time."""
-    return hmac.compare_digest(given.encode("utf-8", "replace"), expected.encode("utf-8", "replace"))

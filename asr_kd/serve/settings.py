@@ -26,6 +26,15 @@ class ServeSettings(Settings):
 
     max_clients: int = Field(64, ge=1, le=10_000)
     """Simultaneous streams."""
+    max_clients_per_address: int = Field(16, ge=1, le=10_000)
+    """Simultaneous streams of one address, or of one IPv6 network of /64."""
+    max_waiting: int = Field(256, ge=4, le=10_000)
+    """Connections without a stream: requests for the page, and websockets before their start message. Of more, the
+    oldest one of the address that has most of them is closed."""
+    wrong_tokens_per_minute: float = Field(10.0, ge=1)
+    """Wrong tokens of one address; of more, none of its tokens is compared for a while."""
+    proxies: tuple[str, ...] = ()
+    """Addresses of reverse proxies, whose X-Forwarded-For states the client's address."""
     max_batch: int = Field(64, ge=1, le=1_024)
     """Streams that share a step."""
     busy_load: float = Field(1.0, gt=0)

@@ -49,7 +49,7 @@ def run(words: list[str], folder: Path) -> str:
 @pytest.fixture(scope="module")
 def built(forms, tmp_path_factory) -> Path:
     """The C++ example, by the very lines of the bundle's README."""
-    headers = Path(run([sys.executable, "-c", "import sherpa_onnx; print(sherpa_onnx.__file__)"], forms).strip())
+    headers = Path(run([sys.executable, "-P", "-c", "import sherpa_onnx; print(sherpa_onnx.__file__)"], forms).strip())
     if not (headers.parent / "include" / "sherpa-onnx" / "c-api" / "c-api.h").is_file():
         pytest.skip("this build of sherpa-onnx brings no headers")
     folder = Path(shutil.copytree(forms, tmp_path_factory.mktemp("c++") / "a bundle"))

@@ -230,7 +230,9 @@ def test_opening_a_damaged_bundle_ends_in_a_message_and_no_crash(damaged, damage
         "import sys\nfrom asr_kd.errors import BundleError\nfrom asr_kd.runtime.recognizer import open_recognizer\n"
         "try:\n    open_recognizer(sys.argv[1])\nexcept BundleError as error:\n    print(error)\n    sys.exit(17)\n"
     )
-    done = subprocess.run([sys.executable, "-c", script, str(damaged)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, str(damaged)], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 17, done.stderr
     assert str(damaged / (TOKENS if damage == "blank" else MODEL)) in done.stdout
 

@@ -81,7 +81,7 @@ def start(words: list[str], **options: object) -> "subprocess.Popen[str]":
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     environment.pop("SB_LOG_LEVEL", None)  # speechbrain leaves it behind where it was imported, as in this process
     return subprocess.Popen(
-        [sys.executable, "-m", "asr_kd", *words],
+        [sys.executable, "-P", "-m", "asr_kd", *words],
         env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -64,7 +64,7 @@ def test_a_recipe_that_is_not_there_or_not_one(tmp_path, verb):
 
 def test_the_console_script_itself_says_one_line_and_no_traceback(work_dir):
     done = subprocess.run(
-        [sys.executable, "-m", "asr_kd", "run", str(RECIPE), f"work_dir={work_dir}", "sed=2"],
+        [sys.executable, "-P", "-m", "asr_kd", "run", str(RECIPE), f"work_dir={work_dir}", "sed=2"],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -90,7 +90,9 @@ def test_a_disk_that_is_full_is_one_line_and_the_same_command_goes_on(copy):
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
     script = f"{limited}from asr_kd.cli import main; main()"
     words = copy.words("train", "--force")
-    done = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False
+    )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     line = done.stderr.splitlines()[-1]

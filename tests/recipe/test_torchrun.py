@@ -27,7 +27,7 @@ def start(words: list[str], *options: str) -> "subprocess.Popen[str]":
     """The command line under torchrun."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     environment.pop("SB_LOG_LEVEL", None)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
+    launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
     return subprocess.Popen(
         [*launcher, "-m", "asr_kd", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )

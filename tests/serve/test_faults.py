@@ -81,9 +81,9 @@ def test_too_many_clients_are_told_so_and_there_is_room_again_when_one_leaves(se
             for stream in (first, second):
                 await stream.send(json.dumps(START))
                 await stream.recv()
-            refused = await told(server)
+            refused = await told(server, START)
             await first.close()
-            while len(server._sessions) > 1:
+            while server._admission.num_streams > 1:
                 await asyncio.sleep(0.01)
             again = await speak(server, SPEECH[:6_400])
             await second.close()
@@ -99,7 +99,7 @@ def test_a_busy_model_takes_nobody_new(serving):
     async def run():
         async with serving(busy_load=0.5) as server:
             server._scheduler._load, server._scheduler._measured_at = 9.0, time.monotonic()
-            return await told(server)
+            return await told(server, START)
 
     assert asyncio.run(run())[:2] == ("busy", 1013)
 
@@ -201,7 +201,7 @@ def frame(opcode, payload):
 
 def test_a_client_that_does_not_take_what_it_is_sent_is_refused():
     """What is sent is bounded too: a newer partial replaces an older one, and after a while the client is given up."""
-    from asr_kd.serve.protocol import Refusal
+    from asr_kd.serve.refusals import Refusal
     from asr_kd.serve.session import Outbox
 
     class Deaf:
@@ -275,7 +275,7 @@ def test_stopping_takes_nobody_new_and_lets_streams_end_themselves(serving, reco
             await stream.recv()
             stopping = asyncio.create_task(server.stop(20.0))
             await asyncio.sleep(0.05)
-            refused = await told(server)
+            refused = await told(server, START)
             await stream.send(SPEECH[32_000:64_000])
             await stream.send(json.dumps({"type": "end"}))
             said = await receive_all(stream)

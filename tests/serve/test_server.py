@@ -236,7 +236,20 @@ def test_the_verb_serves_and_ends_in_order(tmp_path):
     from websockets.asyncio.client import connect
 
     folder = save_tiny_model(tmp_path / "student")
-    command = [sys.executable, "-m", "asr_kd", "serve", str(folder), "--port", "0", "--grace", "0", "--pause", "0.3"]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "asr_kd",
+        "serve",
+        str(folder),
+        "--port",
+        "0",
+        "--grace",
+        "0",
+        "--pause",
+        "0.3",
+    ]
 
     async def run(process):
         line = (await process.stdout.readline()).decode()

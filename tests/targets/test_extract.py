@@ -45,7 +45,7 @@ settings = TargetSettings(speeds=(1.0, 0.9), shard_seconds=4.0, batch_seconds=2.
 extract(teacher, write_corpus(Path({str(corpus[0].audio.parent)!r})), settings, Path({str(folder)!r}))
 """
     pipe = subprocess.PIPE
-    return subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen([sys.executable, "-P", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_reports_what_there_is(tmp_path, teacher, corpus, settings):

@@ -34,7 +34,16 @@ def folder(tmp_path_factory) -> Path:
     (folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heard))
     import_hypotheses(folder / "heard.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
     program = ROOT / "tests" / "helpers" / "in_ranks.py"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(program)]
+    command = [
+        sys.executable,
+        "-P",
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc_per_node",
+        "2",
+        str(program),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
         [*command, str(folder)], env=environment, capture_output=True, text=True, timeout=600, check=False

@@ -1,0 +1,181 @@
+"""Connections of the websockets library: HTTP is handled before it, and a session sees a `Websocket`."""
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from typing import Any
+
+from asr_kd.serve.admission import LOG_SECONDS, Admission
+from asr_kd.serve.http_requests import BadRequest, HttpRequest, parse_request, response_bytes
+from asr_kd.serve.http_responses import HttpResponse, plain_text
+from asr_kd.serve.refusals import Refusal
+
+SEND_BUFFER_BYTES = 65_536
+"""Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""
+
+LINGER_NOT = struct.pack("ii", 1, 0)
+"""To close a socket at once, with a reset."""
+
+RespondTo = Callable[[HttpRequest, Any], HttpResponse | None]
+"""Responds to a request on a connection; None opens a websocket."""
+
+
+def connection_class(library_class: Any, admission: Admission, respond_to: RespondTo, send_seconds: float) -> Any:
+    """Return the library's connection with our HTTP before it.
+
+    The library reads one request, and only for a websocket; HEAD, malformed requests and repeated headers are ours.
+
+    Args:
+        library_class: its `ServerConnection`.
+        admission: counts connections.
+        respond_to: responds to plain HTTP.
+        send_seconds: time in which a client must read a response.
+    """
+
+    class ClientConnection(library_class):
+        """A connection: its request is parsed here, then the library goes on or a response ends it."""
+
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            admission.begin_handshake()
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._received, self._answered = bytearray(), False
+            peer = transport.get_extra_info("peername")
+            self.place = admission.enter(str(peer[0]) if peer else "unknown", transport.abort)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            self.place.leave()
+            super().connection_lost(exc)
+
+        def data_received(self, data: bytes) -> None:
+            if self.place.opened:
+                super().data_received(data)
+            elif not self._answered:
+                self._received += data
+                self._read_request()
+
+        def _read_request(self) -> None:
+            method = "GET"
+            try:
+                request = parse_request(bytes(self._received))
+                if request is None:
+                    return
+                method = request.method
+                self.http_request = request
+                self.place.forwarded_for(request.headers.get("x-forwarded-for", ""))
+                answer = respond_to(request, self)
+            except BadRequest as bad:
+                self.place.refused("malformed-request")
+                answer = plain_text(bad.status, bad.reason, bad.headers)
+            if answer is None:
+                self.place.opened = True
+                super().data_received(bytes(self._received))
+                self._received.clear()
+                return
+            self._answered = True
+            self.transport.write(response_bytes(answer, with_body=method != "HEAD"))
+            if self.transport.can_write_eof():
+                self.transport.write_eof()  # the client closes: a close here could reset what it has not read yet
+                asyncio.get_running_loop().call_later(send_seconds, self.transport.abort)
+            else:
+                self.transport.close()
+
+    return ClientConnection
+
+
+def bound_socket(client: socket.socket, seconds: float) -> None:
+    """Bound what the operating system keeps for a client that does not take it, and for how long.
+
+    The library notices such a client by a ping, after `seconds` at the latest, and closes the socket. The system would
+    go on trying for minutes, and the client might not learn that it was dropped.
+    """
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(1_000 * seconds))
+
+
+def library_logger() -> logging.Logger:
+    """Return the library's logger: handlers that failed, at most one record a minute; not what clients do wrong."""
+    logger = logging.getLogger(f"{__name__}.library")
+    logger.filters = [_Failures()]
+    return logger
+
+
+class _Failures(logging.Filter):
+    """Passes records of failed handlers, at most one in `LOG_SECONDS`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = 0.0
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if "handler failed" not in record.getMessage() or record.created < self._next:
+            return False
+        self._next = record.created + LOG_SECONDS
+        return True
+
+
+class Websocket:
+    """A client's websocket as a session sees it.
+
+    Args:
+        connection: the library's.
+        closed: the library's exception for connections that have ended.
+    """
+
+    def __init__(self, connection: Any, closed: Any) -> None:
+        self._connection, self._closed = connection, closed
+
+    async def receive(self) -> str | bytes | None:
+        """The next message; None when the client has gone.
+
+        Raises:
+            Refusal: the library has ended the connection because of what the client sent.
+        """
+        try:
+            message: str | bytes = await self._connection.recv()
+        except self._closed as closed:
+            code = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
+            if code == 1009:
+                raise Refusal("too-large", closed.sent.reason) from closed
+            if code in (1002, 1007):
+                raise Refusal("malformed", closed.sent.reason) from closed
+            if code == 1011:  # no answer to a ping
+                raise Refusal("not-reading", closed.sent.reason) from closed
+            self._raise_if_not_read(closed)
+            return None
+        return message
+
+    async def send(self, message: str) -> bool:
+        """Send; False when the client has gone.
+
+        Raises:
+            Refusal: the system has given up sending.
+        """
+        try:
+            await self._connection.send(message)
+        except self._closed as closed:
+            self._raise_if_not_read(closed)
+            return False
+        return True
+
+    def _raise_if_not_read(self, closed: Exception) -> None:
+        if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.ETIMEDOUT:
+            raise Refusal("not-reading", "what was sent did not arrive in time") from closed
+
+    async def close(self, code: int, reason: str) -> None:
+        """Say goodbye, in the 123 bytes that a reason may have."""
+        await self._connection.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
+
+    def abort(self) -> None:
+        """Drop it, and what was not sent yet: the system would try for minutes to send it to one that does not read."""
+        transport = self._connection.transport
+        with contextlib.suppress(OSError):  # it is closed already
+            transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+        transport.abort()
