@@ -20,7 +20,7 @@ from asr_kd.export.export_bundle import ExportSettings, export_bundle, web_folde
 from asr_kd.export.web import write_web
 from asr_kd.features.fbank import fbank
 from asr_kd.runtime.recognizer import open_recognizer
-from asr_kd.serve.protocol import samples_of
+from asr_kd.serve.incoming_audio import samples_of
 from tests.helpers.browser import open_tab
 from tests.helpers.serve_client import SPEECH
 from tests.helpers.tiny_models import noise_speech, save_tiny_model

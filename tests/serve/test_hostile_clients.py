@@ -242,7 +242,7 @@ def test_unfinished_handshakes_of_tls_are_bounded(serving, tmp_path, monkeypatch
                 one.close()
             return kept, code
 
-    assert asyncio.run(run()) == (8, 1000)
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (8, 1000)
 
 
 def test_a_client_that_sends_everything_before_the_answer_is_served(serving):
