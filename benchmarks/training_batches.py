@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from asr_kd.corpora.manifest import Utterance, read_manifest
-from asr_kd.features.augment import Augmentation
+from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings, Streaming
@@ -38,7 +38,7 @@ def plan_batches(
     utterances: Sequence[Utterance], seconds: float, count: int, min_silence_frames: int = 0
 ) -> list[list[SampledUtterance]]:
     """So many batches of an epoch, the longest utterances to the shortest, without augmentation."""
-    batches = DurationBatchSampler([u.duration for u in utterances], Augmentation(), seconds, 1, min_silence_frames)
+    batches = DurationBatchSampler([u.duration for u in utterances], NO_AUGMENTATION, seconds, 1, min_silence_frames)
     ordered = sorted(batches, key=lambda batch: utterances[batch[0].row].duration)
     return [ordered[round((index + 0.5) * len(ordered) / count - 0.5)] for index in range(count)]
 
@@ -79,7 +79,7 @@ def make_stepper(
         folder=Path(),
         vocabulary=vocabulary,
         seed=1,
-        batches=DurationBatchSampler([1.0], Augmentation(), 1.0, 1),
+        batches=DurationBatchSampler([1.0], NO_AUGMENTATION, 1.0, 1),
         dev_references={},
         progress=SILENT,
         should_checkpoint=lambda: False,

@@ -24,7 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 from training_batches import MODELS, frames_of, load, make_dataset, make_stepper, plan_batches, read_corpus
 
-from asr_kd.features.augment import Augmentation
+from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import Batch
@@ -33,7 +33,7 @@ from asr_kd.training.settings import TrainSettings
 Step = Callable[[Batch], object]
 SIDE = 1024
 """Of the square matrices whose product is the machine's rate."""
-PLAIN = TrainSettings(augmentation=Augmentation(spec_augment=None))
+PLAIN = TrainSettings(augmentation=NO_AUGMENTATION)
 
 
 def our_step(model: ConformerSettings, vocabulary: Vocabulary, precision: str) -> tuple[Step, int]:

@@ -81,7 +81,6 @@ PLAIN = {
     "TrainSettings.augmentation": "What happens to an utterance each time it is seen.",
     "TrainSettings.checkpoint_minutes": "Minutes between checkpoints: what a crash can cost.",
     "Augmentation.spec_augment": "Masks over time and frequency; `null` for none.",
-    "Augmentation.silence_max_seconds": "The most silence that is appended.",
     "SpecAugment.frequency_masks": "Masks over frequency.",
     "SpecAugment.time_masks": "Masks over time.",
     "EvaluationSettings.bootstrap_samples": "Resamples of the intervals.",

@@ -1,7 +1,8 @@
 """Augmentation: settings, change of speed and SpecAugment.
 
-A change of speed moves frames, so soft targets must belong to the same speed; SpecAugment and the waveform augmentation
-keep time. All randomness comes from a generator that the caller seeds.
+A change of speed moves frames, so soft targets must belong to the same speed; silence in front moves them by whole
+encoder frames; SpecAugment and the waveform augmentation keep time. All randomness comes from a generator that the
+caller seeds.
 """
 
 from fractions import Fraction
@@ -34,14 +35,28 @@ class Augmentation(Settings):
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
-    silence_share: float = Field(0.0, ge=0, le=1)
-    """Share of utterances that get silence appended, which clients send and corpora lack."""
+    silence_share: float = Field(0.5, ge=0, le=1)
+    """Share of utterances that get silence in front, and share that get it behind, each drawn by itself: zeros, low
+    noise, or the recording's own background. Soft targets and stored layers move along. 0 is the default of teachers
+    with an `encoder`, whose outputs are kept in memory for each way an utterance is augmented."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
+    """The longest silence on either side."""
+    gain_share: float = Field(0.5, ge=0, le=1)
+    """Share of utterances at another level than recorded; 0 is the default of teachers with an `encoder`."""
+    gain_db: tuple[float, float] = (-30.0, 10.0)
+    """Their gain, decibels, from the least to the most."""
     perturb: Perturbation | None = None
     """Waveform augmentation with noise, rooms, telephones and levels, which keeps time; null: none."""
     augmented_copies: tuple[str, ...] = ()
     """Names of `targets.perturbed`: each epoch the recording or one of these copies is drawn for an utterance, all with
     equal probability; its soft targets are those that the teacher computed on that copy."""
+
+    @field_validator("gain_db")
+    @classmethod
+    def _gains_in_order(cls, gain_db: tuple[float, float]) -> tuple[float, float]:
+        if not -60 <= gain_db[0] <= gain_db[1] <= 60:
+            raise ValueError("gain_db must be two numbers of decibels, the lower first, from -60 to 60")
+        return gain_db
 
     @field_validator("speeds")
     @classmethod
@@ -49,6 +64,10 @@ class Augmentation(Settings):
         if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds must be numbers from 0.5 to 2, at least one")
         return speeds
+
+
+NO_AUGMENTATION = Augmentation(spec_augment=None, silence_share=0.0, gain_share=0.0)
+"""Every utterance as it was recorded."""
 
 
 def speed_perturb(waveform: Tensor, factor: float) -> Tensor:

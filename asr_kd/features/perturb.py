@@ -81,11 +81,16 @@ def stretch_of(recording: Tensor, num_samples: int, generator: torch.Generator) 
 
 def pink_noise(num_samples: int, generator: torch.Generator) -> Tensor:
     """Noise [S] whose power falls by 3 dB an octave from 20 Hz on, of power 1."""
+    return coloured_noise(num_samples, 1, generator)
+
+
+def coloured_noise(num_samples: int, slope: int, generator: torch.Generator) -> Tensor:
+    """Noise [S] whose power falls by `slope` · 3 dB an octave from 20 Hz on, of power 1: 0 white, 1 pink, 2 brown."""
     if num_samples == 0:
         return torch.zeros(0)
     spectrum = torch.fft.rfft(torch.randn(num_samples, generator=generator))
     frequencies = torch.fft.rfftfreq(num_samples, 1 / SAMPLE_RATE).clamp_min(PINK_FLAT_BELOW_HZ)
-    return _unit_power(torch.fft.irfft(spectrum / frequencies.sqrt(), n=num_samples))
+    return _unit_power(torch.fft.irfft(spectrum / frequencies.sqrt() ** slope, n=num_samples))
 
 
 def babble(voices: Sequence[Tensor], num_samples: int, generator: torch.Generator) -> Tensor:

@@ -51,6 +51,7 @@ class Supervision(NamedTuple):
     teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], as many frames as `targets` at most
     arrays: Mapping[str, Tensor] = {}  # named arrays of the store, [B, n, …], padded with zeros
     untranscribed: tuple[int, ...] = ()  # rows that have no transcript
+    lead_lens: Tensor | None = None  # [B] int64: first frames of `targets` that are silence in front; None: no frame
 
 
 class StudentOutput(NamedTuple):
@@ -183,6 +184,7 @@ def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed
         hypotheses_of(hypotheses, rows, _count(supervision)) if hypotheses is not None else None,
         {number: take(layer) for number, layer in supervision.teacher_layers.items()},
         {name: take(array) for name, array in supervision.arrays.items()},
+        lead_lens=take(supervision.lead_lens) if supervision.lead_lens is not None else None,
     )
 
 

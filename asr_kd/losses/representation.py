@@ -41,7 +41,7 @@ class Representation(Term):
     h is the student's layer, z the teacher's, P the number of pairs, and d the mean of the squared differences over D'
     (mse), the same with each channel divided by its standard deviation over the teacher's frames of the batch
     (channels), or 1 − cos. Without a projection h is layer-normalised instead, as layers of public encoders are. Every
-    frame of the teacher counts, blanks too.
+    frame of the teacher counts, blanks too, but not silence in front.
 
     Args:
         pairs: layers.
@@ -89,6 +89,8 @@ class Representation(Term):
         check_lengths(student.lens, targets.lens, student.log_probs.shape[1], self.delay_frames)
         frames = int(targets.lens.max()) if targets.lens.numel() else 0
         valid = frame_mask(targets.lens, frames, student.log_probs.device)
+        if supervision.lead_lens is not None:
+            valid = valid & ~frame_mask(supervision.lead_lens, frames, student.log_probs.device)
         apart = [
             self._distance(
                 self._projected(projection, student.layers[pair.student], frames),

@@ -104,6 +104,11 @@ def array_names(layer: int) -> tuple[str, str]:
     return f"layer-{layer}", f"layer-{layer}-scale"
 
 
+def is_layer(name: str) -> bool:
+    """Return whether an array of a store is a layer's codes, which have a row for each frame."""
+    return name.startswith("layer-") and not name.endswith("-scale")
+
+
 def quantise(hidden: Tensor) -> tuple[Tensor, Tensor]:
     """Codes [T, D'] int8 and scales [1, D'] float32 of hidden states [T, D'] that are finite."""
     hidden = hidden.float()

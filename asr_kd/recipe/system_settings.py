@@ -57,6 +57,17 @@ class EncoderTeacherSettings(TrainedTeacher):
         """Encoder and head."""
         return EncoderCtcSettings(encoder=self.encoder, head=self.head)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _augments_only_on_request(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or not isinstance(given.get("train", {}), dict):
+            return given
+        train = given.get("train", {})
+        augmentation = train.get("augmentation", {})
+        if isinstance(augmentation, dict):
+            augmentation = {"silence_share": 0.0, "gain_share": 0.0, **augmentation}
+        return {**given, "train": {**train, "augmentation": augmentation}}
+
     @model_validator(mode="after")
     def _trains_as_an_encoder_can(self) -> "EncoderTeacherSettings":
         train = self.train

@@ -21,6 +21,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
+from asr_kd.features.silence import FrameFeatures, quietest
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
@@ -53,6 +54,20 @@ def waveform_blocks(waveform: Tensor) -> Tensor:
     frames = num_frames(waveform.shape[0])
     length = frames * FRAME_SHIFT_SAMPLES
     return F.pad(waveform[:length], (0, max(length - waveform.shape[0], 0))).view(frames, FRAME_SHIFT_SAMPLES)
+
+
+def _amplify(blocks: Tensor, gain_db: float) -> Tensor:
+    return (blocks * 10 ** (gain_db / 20)).clamp(-1, 1)
+
+
+def _background(blocks: Tensor, frames: int, generator: torch.Generator) -> Tensor:
+    """White noise as loud as the quietest blocks: blocks in random order would click."""
+    level = blocks[quietest(blocks.square().mean(1))].square().mean().sqrt() if len(blocks) else torch.zeros(())
+    return level * torch.randn(frames, FRAME_SHIFT_SAMPLES, generator=generator)
+
+
+WAVEFORM_BLOCKS = FrameFeatures(waveform_blocks, _amplify, torch.add, 0.0, _background)
+"""Samples themselves, in blocks of 10 ms."""
 
 
 class ResidualConvolution(nn.Module):

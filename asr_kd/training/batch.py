@@ -40,11 +40,12 @@ class Example:
 
     id: str
     features: Tensor  # [T, F]
-    audio_frames: int  # feature frames before appended silence
+    audio_frames: int  # feature frames of the utterance itself
     tokens: list[int] | None  # None: no transcript, the utterance has teacher targets only
     targets: SparsePosteriors | None
     hypotheses: Sequence[WeightedHypothesis] = ()  # pseudo-labels
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
+    lead_frames: int = 0  # feature frames of silence in front, a multiple of 4; targets and arrays include them
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,14 @@ class Batch:
     ids: list[str]
     features: Tensor  # [B, T, F], padded with zeros
     feature_lens: Tensor  # [B] int64
-    audio_lens: Tensor  # [B] int64: feature frames that are not appended silence
+    audio_lens: Tensor  # [B] int64: feature frames of the utterances themselves, without silence on either side
     references: References
     targets: SoftTargets | None
     unreadable: list[Unreadable] = field(default_factory=list)
     hypotheses: Hypotheses | None = None
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
     untranscribed: tuple[int, ...] = ()  # rows without a transcript
+    lead_lens: Tensor | None = None  # [B] int64: feature frames of silence in front; None: no utterance has any
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; copies from pinned memory are asynchronous.
@@ -75,6 +77,7 @@ class Batch:
             moved,
             feature_lens=self.feature_lens,
             audio_lens=self.audio_lens,
+            lead_lens=self.lead_lens,
             references=moved.references._replace(lens=self.references.lens),
             targets=self.targets and moved.targets and moved.targets._replace(lens=self.targets.lens),
             hypotheses=hypotheses,
@@ -108,6 +111,7 @@ class Batch:
             features=change(self.features),
             feature_lens=change(self.feature_lens),
             audio_lens=change(self.audio_lens),
+            lead_lens=None if self.lead_lens is None else change(self.lead_lens),
             references=References(*(change(part) for part in self.references)),
             targets=targets,
             hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
@@ -152,6 +156,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         if good
         else {},
         untranscribed=tuple(row for row, item in enumerate(good) if item.tokens is None),
+        lead_lens=torch.tensor([item.lead_frames for item in good]) if any(e.lead_frames for e in good) else None,
     )
 
 

@@ -5,17 +5,22 @@ composed before they are divided among processes, so any number of processes has
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from asr_kd.features.augment import Augmentation
+from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS
+
+Drawn = NDArray[Any]
 
 JITTER = 0.2
 """Durations are stretched at random by up to this share before sorting: little padding, other batches each epoch."""
 
-AUGMENTATION_STREAM, COPY_STREAM = 1, 2
-"""Appended to seed and epoch: independent random streams for waveform augmentation and for augmented copies."""
+AUGMENTATION_STREAM, COPY_STREAM, LEVEL_STREAM = 1, 2, 3
+"""Appended to seed and epoch: independent random streams for waveform augmentation, for augmented copies, and for
+silence in front and gain."""
 
 
 class SampledUtterance(NamedTuple):
@@ -30,6 +35,16 @@ class SampledUtterance(NamedTuple):
     """Seed of the waveform augmentation; None: no augmentation."""
     augmented_copy: str = ""
     """Name of a stored augmented copy (`targets.perturbed`); empty: the recording itself."""
+    lead_frames: int = 0
+    """Feature frames of silence in front, a multiple of 4: soft targets move by whole encoder frames."""
+    gain_db: float = 0.0
+    silence_seed: int | None = None
+    """Seed of the kind and the noise of the silence; None: zeros."""
+
+    @property
+    def extra_frames(self) -> int:
+        """Feature frames of silence on both sides."""
+        return self.lead_frames + self.silence_frames
 
 
 def plan_epoch(
@@ -50,7 +65,8 @@ def plan_epoch(
     with_silence = generator.random(count) < augmentation.silence_share
     extra = np.floor(generator.random(count) * augmentation.silence_max_seconds * 100).astype(int)
     silence = np.maximum(np.where(with_silence, extra, 0), min_silence_frames)
-    seconds = np.asarray(durations) / speeds + silence / 100
+    lead, gains, silence_seeds = _levels(augmentation, count, seed, epoch)
+    seconds = np.asarray(durations) / speeds + (silence + lead) / 100
     augmentation_seeds = _augmentation_seeds(augmentation, count, seed, epoch)
     copies = _augmented_copies(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
@@ -63,11 +79,32 @@ def plan_epoch(
             widened = float(seconds[index])
         batches[-1].append(
             SampledUtterance(
-                int(index), float(speeds[index]), int(silence[index]), augmentation_seeds[index], copies[index]
+                int(index),
+                float(speeds[index]),
+                int(silence[index]),
+                augmentation_seeds[index],
+                copies[index],
+                int(lead[index]),
+                float(gains[index]),
+                int(silence_seeds[index])
+                if with_silence[index] or lead[index]
+                else None,  # frames for a delay are zeros
             )
         )
         longest = widened
     return [batches[position] for position in generator.permutation(len(batches))]
+
+
+def _levels(augmentation: Augmentation, count: int, seed: int, epoch: int) -> tuple[Drawn, Drawn, Drawn]:
+    """Return for each utterance the silence in front, the gain and a seed of the silence, from their own stream."""
+    generator = np.random.default_rng([seed, epoch, LEVEL_STREAM])
+    in_front = generator.random(count) < augmentation.silence_share
+    most = augmentation.silence_max_seconds * 1000 // FRAME_SHIFT_MS  # encoder frames
+    lead = FACTOR * np.ceil(generator.random(count) * most).astype(int)
+    changed = generator.random(count) < augmentation.gain_share
+    gains = generator.uniform(*augmentation.gain_db, count)
+    seeds = generator.integers(1 << 62, size=count)
+    return np.where(in_front, lead, 0), np.where(changed, gains, 0.0), seeds
 
 
 def _augmentation_seeds(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
@@ -144,4 +181,4 @@ class DurationBatchSampler:
         return (share_of(batch, self._seconds, self._rank, self._count) for batch in self._batches[first:])
 
     def _seconds(self, draw: SampledUtterance) -> float:
-        return self._arguments[0][draw.row] / draw.speed + draw.silence_frames / 100
+        return self._arguments[0][draw.row] / draw.speed + draw.extra_frames / 100

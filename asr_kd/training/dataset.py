@@ -12,9 +12,11 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, fbank, num_frames
+from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
+from asr_kd.features.silence import LOG_MEL, FrameFeatures
 from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augment_waveform
-from asr_kd.models.subsampling import output_len
+from asr_kd.models.subsampling import FACTOR, output_len
+from asr_kd.posteriors.lead import after_blanks, after_zeros
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.targets.settings import variant_name, variant_of
@@ -60,14 +62,14 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     Args:
         utterances: what to read.
         tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
-        max_silence_seconds: the longest silence that any sample appends.
+        max_silence_seconds: the longest silence behind any sample.
         cache_mb: memory for features, and for what is read from the store.
         store: soft targets, when the objective needs them from there.
         hypotheses: pseudo-labels of each utterance, when the objective needs them.
         arrays: names of further arrays of the store that the objective needs.
         perturb: settings of the waveform augmentation, for samples with an `augmentation_seed`.
         augmented_copies: settings of the stored augmented copies by name.
-        features: feature extractor, waveform [S] → [T, F] with T = `num_frames(S)`.
+        features: kind of features.
     """
 
     def __init__(
@@ -81,11 +83,11 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         arrays: Sequence[str] = (),
         perturb: Perturbation | None = None,
         augmented_copies: Mapping[str, Sound] | None = None,
-        features: Callable[[Tensor], Tensor] = fbank,
+        features: FrameFeatures = LOG_MEL,
     ) -> None:
         self.utterances, self.tokens, self.store, self.hypotheses = utterances, tokens, store, hypotheses
         self._arrays, self._perturb, self._augmented_copies = arrays, perturb, augmented_copies or {}
-        self._compute_features = features
+        self._kind = features
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = MemoryCache(cache_mb)
 
@@ -95,7 +97,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def __getitem__(self, sample: SampledUtterance) -> Example | Unreadable:
         utterance = self.utterances[sample.row]
         try:
-            features, audio_frames = self._features(sample)
+            features, audio_frames = self._surrounded(sample)
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets, arrays = None, {}
@@ -103,10 +105,13 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             variant = variant_name(sample.speed, sample.augmented_copy)
             targets = self._targets(sample.row, variant, audio_frames, self.store)
             arrays = {name: self._array(name, sample.row, variant, self.store) for name in self._arrays}
-        # Appended silence is cut from the features of audio followed by silence, as a streaming client computes them.
-        cropped = features[: audio_frames + sample.silence_frames]
+            if sample.lead_frames:
+                lead = sample.lead_frames // FACTOR
+                targets = after_blanks(targets, lead, self.store.info.vocabulary.blank_id)
+                arrays = {name: after_zeros(name, array, lead) for name, array in arrays.items()}
         hypotheses = self.hypotheses[sample.row] if self.hypotheses is not None else ()
-        return Example(utterance.id, cropped, audio_frames, self.tokens[sample.row], targets, hypotheses, arrays)
+        tokens = self.tokens[sample.row]
+        return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, sample.lead_frames)
 
     def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SparsePosteriors:
         """Return the targets of an utterance with `audio_frames` feature frames of audio."""
@@ -127,24 +132,37 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
         return self._cache.get((name, utterance_id, variant), read)[0]
 
-    def _features(self, sample: SampledUtterance) -> tuple[Tensor, int]:
-        """Return features with appended silence, and the number of frames before it. Augmented ones are not cached."""
-        if sample.augmentation_seed is None:
-            return self._cache.get((sample.row, sample.speed, sample.augmented_copy), lambda: self._unaugmented(sample))
+    def _surrounded(self, sample: SampledUtterance) -> tuple[Tensor, int]:
+        """Return the features of a sample at its level, with its silence, and the frames of the utterance itself."""
+        if sample.augmentation_seed is not None:
+            features, audio_frames = self._augmented(sample, sample.augmentation_seed)
+            return self._kind.amplify(features, sample.gain_db) if sample.gain_db else features, audio_frames
+        key = (sample.row, sample.speed, sample.augmented_copy)
+        features, audio_frames, front = self._cache.get(key, lambda: self._unaugmented(sample))
+        # Silence behind is cut from the features of audio followed by zeros, as a streaming client computes them.
+        cropped = features[: audio_frames + sample.silence_frames]
+        seed = sample.silence_seed
+        generator = None if seed is None else torch.Generator().manual_seed(seed)
+        found = self._kind.surround(cropped, audio_frames, front, sample.lead_frames, sample.gain_db, generator)
+        return found, audio_frames
+
+    def _augmented(self, sample: SampledUtterance, seed: int) -> tuple[Tensor, int]:
+        """Return features after waveform augmentation, which covers the silence too; they are not cached."""
         if self._perturb is None:
             raise ValueError("the sample has an augmentation_seed, but the dataset has no `perturb` settings")
         waveform = self._waveform(sample)
         # Pad by this sample's silence, not by the longest: the noise level depends on the length.
         silence = sample.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
-        generator = torch.Generator().manual_seed(sample.augmentation_seed)
-        padded = torch.nn.functional.pad(waveform, (0, silence))
+        generator = torch.Generator().manual_seed(seed)
+        padded = torch.nn.functional.pad(waveform, (sample.lead_frames * FRAME_SHIFT_SAMPLES, silence))
         augmented = augment_waveform(padded, self._perturb, generator, lambda drawn: self._voices(sample.row, drawn))
-        return self._compute_features(augmented), num_frames(waveform.shape[0])
+        audio_frames = num_frames(waveform.shape[0])
+        return self._kind.compute(augmented)[: audio_frames + sample.extra_frames], audio_frames
 
-    def _unaugmented(self, sample: SampledUtterance) -> tuple[Tensor, int]:
+    def _unaugmented(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor]:
         waveform = self._waveform(sample)
         padded = torch.nn.functional.pad(waveform, (0, self._silence_samples))
-        return self._compute_features(padded), num_frames(waveform.shape[0])
+        return self._kind.compute(padded), num_frames(waveform.shape[0]), self._kind.front(waveform)
 
     def _waveform(self, sample: SampledUtterance) -> Tensor:
         utterance = self.utterances[sample.row]

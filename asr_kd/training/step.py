@@ -19,6 +19,8 @@ from asr_kd.losses.base import Pass
 from asr_kd.models.acoustic_model import FULL_CONTEXT, EncoderOutput
 from asr_kd.models.architectures import Model
 from asr_kd.models.settings import Context
+from asr_kd.models.subsampling import FACTOR
+from asr_kd.posteriors.lead import dense_after_blanks, layers_after_zeros, without_lead
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.averaging import Ema
@@ -176,19 +178,26 @@ class Stepper:
         return terms._replace(total=(1 - weight) * terms.total + weight * inner)
 
     def _supervision(self, batch: Batch, longest: int) -> Supervision:
-        """Return all supervision of a batch; a dense teacher runs on the same, unmasked features."""
+        """Return all supervision of a batch; a dense teacher runs on the same features, unmasked and without
+        the silence on either side."""
+        lead = batch.lead_lens // FACTOR if batch.lead_lens is not None else None
         supervision = Supervision(
-            batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed
+            batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed, lead
         )
         if self.run.dense_teacher is None:
             return supervision
+        features = batch.features[:, :longest]
+        if batch.lead_lens is not None:
+            features = without_lead(batch.features, batch.lead_lens, longest)
         with torch.no_grad(), self.autocast:
             output = self.run.dense_teacher(
-                batch.features[:, :longest], batch.audio_lens, wanted_layers=self.objective.needs_teacher_layers
+                features, batch.audio_lens, wanted_layers=self.objective.needs_teacher_layers
             )
-        return supervision._replace(
-            targets=DensePosteriors(output.log_probs, output.lens), teacher_layers=output.layers
-        )
+        targets, layers = DensePosteriors(output.log_probs, output.lens), output.layers
+        if lead is not None:
+            targets = dense_after_blanks(targets, lead, self.run.vocabulary.blank_id)
+            layers = {number: layers_after_zeros(layer, lead) for number, layer in layers.items()}
+        return supervision._replace(targets=targets, teacher_layers=layers)
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
         """Draw a context of a dynamic-chunk student; None is the model's own."""

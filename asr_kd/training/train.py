@@ -17,8 +17,9 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
 from asr_kd.errors import AudioError, TrainingError
-from asr_kd.features.augment import Augmentation
+from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.features.fbank import NUM_MEL_BINS, fbank
+from asr_kd.features.silence import LOG_MEL
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
 from asr_kd.models.architectures import Model, build_model
@@ -26,7 +27,7 @@ from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress
-from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
+from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
 from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
@@ -236,7 +237,7 @@ def _loaders(
     job: TrainingJob, objective: Objective, selection: Selection, control: Control
 ) -> tuple[DataLoader[Any], DataLoader[Any], DurationBatchSampler, dict[str, str]]:
     settings, ranks = job.train, control.ranks
-    features = waveform_blocks if isinstance(job.model, EncoderCtcSettings) else fbank
+    features = WAVEFORM_BLOCKS if isinstance(job.model, EncoderCtcSettings) else LOG_MEL
     share = {"rank": ranks.rank, "count": ranks.count}
     pinned = control.device.type == "cuda"
     min_silence = objective.delay_frames * FRAME_SHIFT_MS // 10
@@ -283,9 +284,7 @@ def _loaders(
     references = {u.id: normalize(u.text or "", job.normalizer) for u in known}
     dev_tokens = [job.vocabulary.encode(references[u.id]) for u in known]
     dev = SpeechDataset(known, dev_tokens, DEV_SILENCE_FRAMES / 100, settings.feature_cache_mb, features=features)
-    plain = DurationBatchSampler(
-        [u.duration for u in known], Augmentation(spec_augment=None), 60.0, 0, DEV_SILENCE_FRAMES, **share
-    )
+    plain = DurationBatchSampler([u.duration for u in known], NO_AUGMENTATION, 60.0, 0, DEV_SILENCE_FRAMES, **share)
     dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch, pin_memory=pinned)
     return train_loader, dev_loader, batches, references
 

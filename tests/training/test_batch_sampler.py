@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.features.augment import Augmentation
+from asr_kd.features.augment import NO_AUGMENTATION, Augmentation
 from asr_kd.training.batch_sampler import DurationBatchSampler, plan_epoch, share_of
 
 AUGMENTATION = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, silence_max_seconds=1.0)
@@ -11,7 +11,7 @@ durations = st.lists(st.floats(0.1, 20.0), min_size=1, max_size=60)
 
 
 def padded_seconds(batch, lengths):
-    return max(lengths[d.row] / d.speed + d.silence_frames / 100 for d in batch) * len(batch)
+    return max(lengths[d.row] / d.speed + d.extra_frames / 100 for d in batch) * len(batch)
 
 
 @given(lengths=durations, epoch=st.integers(1, 5))
@@ -30,8 +30,24 @@ def test_seed_and_epoch_decide(lengths):
 
 
 def test_delay_always_gets_its_silence():
-    batches = plan_epoch([1.0] * 20, Augmentation(), 10.0, 0, 1, min_silence_frames=12)
+    batches = plan_epoch([1.0] * 20, NO_AUGMENTATION, 10.0, 0, 1, min_silence_frames=12)
     assert all(draw.silence_frames == 12 for batch in batches for draw in batch)
+
+
+def test_silence_in_front_is_whole_encoder_frames_and_gain_stays_in_its_range():
+    settings = Augmentation(silence_share=0.5, silence_max_seconds=0.5, gain_share=0.25, gain_db=(-20, 6))
+    plan = [draw for batch in plan_epoch([1.0] * 1000, settings, 20.0, 1, 1) for draw in batch]
+    leads = [draw.lead_frames for draw in plan]
+    assert set(leads) == {4 * frames for frames in range(13)}  # up to 480 ms, what of 500 ms is whole frames
+    assert 420 <= sum(lead > 0 for lead in leads) <= 580
+    gains = [draw.gain_db for draw in plan if draw.gain_db]
+    assert 200 <= len(gains) <= 300
+    assert -20 <= min(gains) < -15
+    assert 3 < max(gains) <= 6
+    assert all(draw.silence_seed is not None for draw in plan if draw.extra_frames)
+    assert sum(draw.silence_seed is None for draw in plan) > 200  # neither in front nor behind
+    later = [draw for batch in plan_epoch([1.0] * 1000, settings, 20.0, 1, 2) for draw in batch]
+    assert sorted(plan) != sorted(later)
 
 
 def test_a_skipped_beginning_is_skipped_once():
@@ -57,7 +73,7 @@ def test_shares_of_any_number_of_processes_are_the_same_batches(lengths, count):
 
 @given(lengths=durations, count=st.integers(2, 4))
 def test_shares_have_nearly_as_much_audio(lengths, count):
-    batch = plan_epoch(lengths, Augmentation(), 1e9, 0, 1)[0]
+    batch = plan_epoch(lengths, NO_AUGMENTATION, 1e9, 0, 1)[0]
     audio = [sum(lengths[d.row] for d in share_of(batch, lambda d: lengths[d.row], r, count)) for r in range(count)]
     assert max(audio) - min(audio) <= max(lengths) + 1e-6
 
@@ -74,5 +90,5 @@ def test_in_the_first_epochs_batches_grow_longer_and_later_they_do_not(lengths):
         if epoch == 3:
             assert list(plain) == list(sorted_first)
             continue
-        longest = [max(lengths[d.row] / d.speed + d.silence_frames / 100 for d in batch) for batch in sorted_first]
+        longest = [max(lengths[d.row] / d.speed + d.extra_frames / 100 for d in batch) for batch in sorted_first]
         assert longest == sorted(longest)

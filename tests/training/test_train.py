@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
-from asr_kd.features.augment import Augmentation
+from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
@@ -111,7 +111,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_computed_in_pieces(make_job, t
     """The same curve within rounding; what does not fit even one by one is left out and named."""
     from asr_kd.models.conformer import Conformer
 
-    quiet = {"augmentation": Augmentation(spec_augment=None), "epochs": 2}
+    quiet = {"augmentation": NO_AUGMENTATION, "epochs": 2}
     job, recorder, largest = make_job(settings=quiet, model={"dropout": 0.0}), Recorder(), 2
     train(job, tmp_path / "large", Control())
     real = Conformer.forward
