@@ -7,7 +7,7 @@ import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -20,6 +20,16 @@ class Settings(BaseModel):
     """Base of every settings class: immutable, an unknown key is an error, and numbers are finite."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=(), allow_inf_nan=False)
+
+    no_effect: ClassVar[frozenset[str]] = frozenset()
+    """Names of settings that change no result, such as caps and memory: raising one must not repeat finished work."""
+
+    def key_settings(self) -> dict[str, Any]:
+        """Return plain data for a cache key: settings without effect on the result stand there at their default."""
+        defaults = {name: type(self).model_fields[name].default for name in self.no_effect}
+        plain = self.model_copy(update=defaults).model_dump(mode="json")
+        inner = {name: getattr(self, name) for name in type(self).model_fields}
+        return plain | {name: value.key_settings() for name, value in inner.items() if isinstance(value, Settings)}
 
 
 S = TypeVar("S", bound=Settings)

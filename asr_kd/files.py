@@ -141,6 +141,20 @@ def register_files(folder: Path, names: Iterable[str]) -> None:
             raise _write_error(folder / WRITTEN, error) from error
 
 
+def release_files(folder: Path, names: Iterable[str]) -> None:
+    """Delete files that asr-kd wrote into a folder, and take them off its list: others may have these names later.
+
+    Raises:
+        AsrKdError: the folder cannot be written.
+    """
+    known = written_files(folder)
+    gone = known & set(names)
+    for name in gone:
+        (folder / name).unlink(missing_ok=True)
+    if gone:
+        write_text(folder / WRITTEN, "".join(f"{name}\n" for name in sorted(known - gone)))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, in UTF-8."""
     with atomic_path(path) as partial:

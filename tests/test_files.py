@@ -16,10 +16,12 @@ from asr_kd.files import (
     atomic_path,
     read_json,
     register_files,
+    release_files,
     sha256_of,
     sha256_of_file,
     write_json,
     write_text,
+    written_files,
 )
 
 
@@ -192,3 +194,16 @@ def test_hashes_have_known_values(tmp_path):
     assert sha256_of_file(tmp_path / "abc") == known
     assert sha256_of({"b": 1, "a": Path("x")}) == hashlib.sha256(b'{"a": "x", "b": 1}').hexdigest()
     assert sha256_of([1, 2]) != sha256_of([2, 1])
+
+
+def test_a_released_name_is_free_for_others(tmp_path):
+    register_files(tmp_path, ["a", "b"])
+    (tmp_path / "a").write_text("ours")
+    (tmp_path / "b").write_text("ours")
+    release_files(tmp_path, ["a", "c"])
+    assert (written_files(tmp_path), (tmp_path / "a").exists()) == ({"b"}, False)
+    (tmp_path / "a").write_text("a user's")
+    with pytest.raises(AsrKdError, match="asr-kd did not write it"):
+        register_files(tmp_path, ["a"])
+    release_files(tmp_path, ["a"])
+    assert (tmp_path / "a").read_text() == "a user's"

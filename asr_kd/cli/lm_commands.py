@@ -25,7 +25,8 @@ def build(
     sources: Annotated[
         list[Path],
         typer.Argument(
-            metavar="TEXT…", help="Text (.txt, .gz), a manifest, a prepared recipe, or a folder of LibriSpeech."
+            metavar="TEXT…",
+            help="Text (.txt, .gz), a manifest, a prepared recipe or run (its training set), a LibriSpeech folder.",
         ),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE.arpa[.gz]", help="The model.")],

@@ -9,7 +9,7 @@ from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manif
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import CorpusError
-from asr_kd.files import read_json, register_files, sha256_of_file, write_json, written_files
+from asr_kd.files import read_json, register_files, release_files, sha256_of_file, write_json, written_files
 
 FORMAT = 2
 """Version of corpus.json; another one is refused."""
@@ -69,12 +69,11 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str]
     extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
     sets = {"train": corpus.train, **corpus.sets, **extra}
     manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
-    earlier = {folder / name for name in written_files(folder) if name.endswith(".jsonl")}
     register_files(folder, [*(path.name for path in manifests), "corpus.json"])
     for path, members in manifests.items():
         write_manifest(path, members)
-    for stale in earlier - manifests.keys():  # sets of an earlier prepare, such as another fold
-        stale.unlink(missing_ok=True)
+    earlier = {name for name in written_files(folder) if name.endswith(".jsonl")}
+    release_files(folder, earlier - {path.name for path in manifests})  # sets of an earlier prepare
     description = {
         "format": FORMAT,
         "name": corpus.name,

@@ -17,6 +17,7 @@ from asr_kd.corpora.settings import (
     UNTRANSCRIBED,
     An4Settings,
     AnyCorpus,
+    AudioFolders,
     FolderSettings,
     LibriSpeechSettings,
     ManifestSettings,
@@ -146,8 +147,9 @@ def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_s
         listing.parts["train"] += list_folder(folder, settings)
     _add_evaluation_sets(listing, settings, progress)
     corpus = _prepared(listing, max_excluded_share)
-    train, too_short = cut_utterances(corpus.train, settings, progress)
-    excluded = [*corpus.excluded, *too_short]
+    train, unusable = cut_utterances(corpus.train, settings, progress)
+    excluded = [*corpus.excluded, *unusable]
+    _refuse_damaged(unusable, corpus.train, settings, max_excluded_share, listing)
     check_sets({"train": train, **corpus.sets}, excluded, listing.folder)  # pieces have new ids
     return replace(corpus, train=train, excluded=excluded)
 
@@ -174,9 +176,23 @@ def add_untranscribed(
     known = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() in own]
     excluded += [Exclusion(u.id, u.audio, "is audio of the corpus itself") for u in known]
     extra, unusable = cut_utterances(others, settings, progress)
+    _refuse_damaged(unusable, others, settings, share, listing)
     excluded += unusable
     check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.folder)
     return replace(corpus, untranscribed=extra, excluded=[*corpus.excluded, *excluded])
+
+
+def _refuse_damaged(
+    unusable: Sequence[Exclusion],
+    utterances: Sequence[Utterance],
+    settings: AudioFolders,
+    max_excluded_share: float,
+    listing: Listing,
+) -> None:
+    """Refuse too many files that are damaged where a cut was searched; short ones are left out on purpose."""
+    short = {utterance.id for utterance in utterances if utterance.duration < settings.min_seconds}
+    damaged = [item for item in unusable if item.id not in short]
+    refuse_too_many(damaged, len(utterances), max_excluded_share, listing.folder, listing.remedy)
 
 
 def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Progress) -> None:

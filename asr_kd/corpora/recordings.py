@@ -104,6 +104,7 @@ def refuse_too_many(
     max_share: float,
     where: Path,
     remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them",
+    expected: str = "missing or unreadable",
 ) -> None:
     """Refuse a corpus of which more than a share is unusable.
 
@@ -118,6 +119,6 @@ def refuse_too_many(
     raise CorpusError(
         f"{len(problems)} of {listed} utterances cannot be used: {named}{more}",
         where=where,
-        expected=f"at most a share of {max_share:g} missing or unreadable",
+        expected=f"at most a share of {max_share:g} {expected}",
         remedy=remedy,
     )

@@ -4,7 +4,7 @@ import os
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
@@ -37,8 +37,11 @@ Paths = Annotated[list[Path], BeforeValidator(_one_or_several), Field(min_length
 class FileSettings(Settings):
     """Settings of every corpus of files."""
 
+    no_effect: ClassVar[frozenset[str]] = frozenset({"max_excluded_share"})
+
     max_excluded_share: float = Field(0.01, ge=0, le=1)
-    """Share of utterances that may be excluded (listed) for missing or unreadable files before prepare stops."""
+    """Share of utterances that may be excluded (listed) before prepare stops: for missing or unreadable files, and for
+    transcripts that the vocabulary cannot spell or CTC cannot emit."""
     channels: ChannelPolicy = "refuse"
     """Files of several channels: refuse them, take the first, or average."""
 

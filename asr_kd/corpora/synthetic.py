@@ -85,7 +85,7 @@ def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progres
     if _is_complete(folder, key):
         return
     library, data = _find_espeak()
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, guard=True) as partial:
         speakers = make_speakers(settings)
         sentences = make_sentences(settings)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:

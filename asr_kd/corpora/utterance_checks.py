@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +20,9 @@ THREADS = 4
 
 NOTES = frozenset({"other sample rate", "no transcript", "audio used twice", "letters of another script"})
 """Kinds that do no harm; every other kind is a problem."""
+
+FRAME_SHIFT_MS = 40.0
+"""Duration of the models' output frames."""
 
 LOOKAHEAD_MS = 30
 """Audio that the models' two unpadded convolutions read beyond an encoder frame."""
@@ -95,7 +98,7 @@ def check_utterances(
     vocabulary: Vocabulary | None,
     normalizer: Normalizer,
     *,
-    frame_shift_ms: float = 40,
+    frame_shift_ms: float = FRAME_SHIFT_MS,
     read: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
@@ -135,6 +138,14 @@ def frames_available(duration: float, frame_shift_ms: float) -> int:
 def frames_needed(symbols: Sequence[object]) -> int:
     """Frames that CTC needs: one per symbol, and a blank between equal neighbours (Graves et al. 2006)."""
     return len(symbols) + sum(first == second for first, second in itertools.pairwise(symbols))
+
+
+def untrainable(utterances: Iterable[Utterance], vocabulary: Vocabulary, normalizer: Normalizer) -> list[Exclusion]:
+    """Return the transcribed utterances that training would leave out for their transcript, with the reason."""
+    transcribed = [utterance for utterance in utterances if utterance.text is not None]
+    rows = [row for each in transcribed for row in _text_rows(each, vocabulary, normalizer, FRAME_SHIFT_MS)]
+    problems = {row.id: row for row in reversed(rows) if row.problem not in NOTES}
+    return [Exclusion(row.id, row.path, f"{row.problem}: {row.detail}") for row in reversed(problems.values())]
 
 
 def _repeated(utterances: Sequence[Utterance]) -> Iterator[CheckRow]:

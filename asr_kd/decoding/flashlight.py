@@ -8,7 +8,7 @@ Shapes: B utterances, T frames, V vocabulary.
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from asr_kd.decoding.lexicon import Hotwords, Lexicon
 from asr_kd.errors import LanguageModelError, MissingExtraError
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.kneser_ney import UNKNOWN
+from asr_kd.text.vocabulary import WORD_SEPARATOR
 
 NO_SUCH_WORD = "<no-such-word>"
 """Stands for every word outside a language model."""
@@ -83,9 +84,11 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
         raise LanguageModelError(
             f"KenLM cannot read it ({reason})", where=path, expected="ARPA, .arpa.gz or KenLM's binary format"
         ) from error
-    if not _contains_any(lm, len(entries)):
+    # Letters alone may be words of a model over words, "A" and "I": symbols are told from words by the separator.
+    telling = [index for index, entry in enumerate(entries) if entry.startswith(WORD_SEPARATOR)] or range(len(entries))
+    if not _contains_any(lm, telling, len(entries)):
         raise LanguageModelError(
-            f"it holds none of {', '.join(map(repr, entries[:5]))} …",
+            f"it holds none of {', '.join(repr(entries[index]) for index in telling[:5])} …",
             where=path,
             expected="words of the lexicon with one, symbols of tokens.txt without",
             remedy="Name a lexicon for a model over words; build one over tokens with `asr-kd lm build --unit token`",
@@ -93,11 +96,11 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
     return lm
 
 
-def _contains_any(lm: Any, entries: int) -> bool:
-    """Whether any entry scores other than a word outside the model."""
+def _contains_any(lm: Any, entries: Iterable[int], count: int) -> bool:
+    """Whether any of these entries, of `count` in all, scores other than a word outside the model."""
     start = lm.start(False)
-    unknown = lm.score(start, entries + 1)[1]
-    return any(lm.score(start, index)[1] != unknown for index in range(entries))
+    unknown = lm.score(start, count + 1)[1]
+    return any(lm.score(start, index)[1] != unknown for index in entries)
 
 
 def with_hotwords(lm: Any, weight: float, hotwords: Hotwords, texts: Sequence[str]) -> Any:

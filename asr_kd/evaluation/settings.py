@@ -1,6 +1,7 @@
 """Settings of an evaluation and of its page."""
 
 from pathlib import Path
+from typing import ClassVar
 
 from pydantic import Field, field_validator
 
@@ -24,6 +25,8 @@ class ReportSettings(Settings):
 
 class EvaluationSettings(Settings):
     """How systems are scored and timed, and what else is measured; the matrix and robustness only on request."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"max_excluded_share"})
 
     sample_utterances: int = Field(50, ge=0)
     """Utterances of each set, from the shortest to the longest, on which emission latency, stability of partial

@@ -86,10 +86,10 @@ class Origin:
     name: str | None = None
     """Name of the model; None: that of the bundle's folder."""
     wer: Mapping[str, float] = field(default_factory=dict)
-    """Test set → word error rate (a fraction) of the model as measured, with its own chunks: a bundle with others does
-    not state it."""
+    """Test set → word error rate (a fraction) of the model as measured with its own chunks and greedy decoding, as
+    bundles decode; a bundle with other chunks does not state it."""
     card: str | None = None
-    """A model card, Markdown; None: a short one is written."""
+    """A model card, Markdown, with these rates; None, or a bundle that does not state them: a short one is written."""
     held_out: Sequence[Utterance] = ()
     """Utterances with references, on which the error rate of 8-bit weights is measured; empty: not measured."""
 
@@ -124,7 +124,13 @@ def export_bundle(
     settings, origin = settings or ExportSettings(), origin or Origin()
     source, streaming, own = _streaming_model(model_folder, settings)
     latency, measured = _latency(streaming, settings.tail_ms), origin.wer if streaming == own else {}
-    trace = Trace(model_sha256=source.sha256, recipe=origin.recipe, wer=dict(measured), card=source.card)
+    trace = Trace(
+        model_sha256=source.sha256,
+        recipe=origin.recipe,
+        wer=dict(measured),
+        trained=streaming.context in (own.train_contexts or (own.context,)),
+        card=source.card,
+    )
     with atomic_folder(destination, guard=True) as partial:
         _write_files(partial, source, settings)
         info = _describe(partial, origin.name or destination.name, source, latency, trace)
@@ -135,7 +141,7 @@ def export_bundle(
         if settings.int8 and origin.held_out:
             info = info.model_copy(update={"int8_wer": compare_int8(partial, origin.held_out, progress)})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
-        write_readme(partial, info, origin.card, own)
+        write_readme(partial, info, origin.card if measured else None, own)
     if "web" in settings.formats:
         write_web(destination, web_folder(destination))
     return info

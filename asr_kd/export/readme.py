@@ -140,7 +140,7 @@ def _described(info: BundleInfo) -> str:
     text = f"A streaming Conformer CTC model, {info.num_parameters / 1e6:.2f} million parameters."
     if info.trace.wer:
         return text
-    return f"{text} It was exported without an evaluation beside it: its error rates were not measured."
+    return f"{text} Its error rates with these chunks and greedy decoding, which clients use, were not measured."
 
 
 def _files(info: BundleInfo) -> str:
@@ -186,7 +186,7 @@ def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
     trained = "it was trained on these too" if context in own.train_contexts else "it was not trained on these"
     return [
         f"The model's own chunks are of {FRAME_SHIFT_MS * own.chunk_frames} ms and look back "
-        f"{FRAME_SHIFT_MS * own.left_context_frames} ms; {trained}. Word error rates in its card are with its own."
+        f"{FRAME_SHIFT_MS * own.left_context_frames} ms; {trained}."
     ]
 
 

@@ -41,7 +41,7 @@ def save_model(
     folder: Path, model: Model, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> str:
     """Write a model folder and return the SHA-256 of its weights."""
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, guard=True) as partial:
         weights = {
             name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous()
             for name, tensor in model.state_dict().items()

@@ -112,16 +112,23 @@ def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Uttera
     recipe = load_model(folder).card.get("recipe")
     if run is None or not (run / "report" / RESULTS).is_file():
         return Origin(recipe=recipe, name=name, held_out=held_out)
-    results = read_results(run / "report")
-    keys = [key for key, model in results["models"].items() if model.get("name", key) == name]
+    rates, card = greedy_rates(run / "report", name)
+    return Origin(recipe=recipe, name=name, wer=rates, card=card, held_out=held_out)
+
+
+def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]:
+    """Return a model's word error rate by test set and its card; nothing where it was decoded by a beam search.
+
+    Args:
+        report: folder of an evaluation; there may be none.
+        name: of the model.
+    """
+    if not (report / RESULTS).is_file():
+        return {}, None
+    results, card = read_results(report), report / CARDS / f"{name}.md"
+    models = results["models"].items()
+    keys = [key for key, model in models if model.get("name", key) == name and "decoding" not in model]
     rates = {
         test_set: rows[key]["wer"] for test_set, rows in results["test_sets"].items() for key in keys if key in rows
     }
-    card = run / "report" / CARDS / f"{name}.md"
-    return Origin(
-        recipe=recipe,
-        name=name,
-        wer=rates,
-        card=card.read_text(encoding="utf-8") if card.is_file() else None,
-        held_out=held_out,
-    )
+    return rates, card.read_text(encoding="utf-8") if rates and card.is_file() else None

@@ -59,7 +59,8 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
 
     plain = {
-        **settings.model_dump(mode="json", exclude={"readers"}),  # the number of threads changes nothing
+        # The number of threads changes nothing.
+        **{key: value for key, value in settings.key_settings().items() if key != "readers"},
         **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
         **_bridge_settings(context, teacher),
     }
@@ -209,7 +210,9 @@ def check_teacher(context: RunContext, teacher: Teacher) -> None:
     if context.recipe.sanity.utterances == 0 or teacher.features.get("kind") == LAYERS_ONLY:
         return
     corpus, _ = read_corpus(context)
-    report = measure_teacher_wer(teacher, corpus.train, context.recipe.vocabulary.normalizer, context.recipe.sanity)
+    transcribed = any(utterance.text for utterance in corpus.train)
+    sample = corpus.train if transcribed else corpus.dev  # a folder of audio has no transcripts
+    report = measure_teacher_wer(teacher, sample, context.recipe.vocabulary.normalizer, context.recipe.sanity)
     if context.ranks.first:
         for line in report.lines():
             context.progress.message(f"  {line}")

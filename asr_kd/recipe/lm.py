@@ -1,6 +1,7 @@
 """`asr-kd lm build`: an n-gram language model from a recipe's training transcripts, or from any text."""
 
 import gzip
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,9 +10,13 @@ from asr_kd.errors import LanguageModelError
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.recipe.layout import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.tune import RESOLVED
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
-from asr_kd.text.normalize import Normalizer
+from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
+
+EVALUATION = re.compile(r"(dev|test|eval)([-_.].*)?$", re.IGNORECASE)
+"""Names of folders that hold evaluation sets."""
 
 
 def build_lm(
@@ -25,7 +30,8 @@ def build_lm(
     """Estimate a model and write it; return the report's lines.
 
     Args:
-        sources: recipes whose corpus is prepared (their training transcripts), manifests, transcripts or text.
+        sources: recipes whose corpus is prepared, or folders of runs (their training transcripts), manifests,
+            transcripts or text.
         out: the ARPA file, packed with gzip when named .gz; over words, a list of them is written beside it.
         order: longest n-gram.
         prune: see `kneser_ney.estimate`.
@@ -73,13 +79,37 @@ def write_arpa(model: NgramModel, path: Path) -> None:
 
 
 def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
-    if source.suffix not in (".yaml", ".yml"):
+    resolved = source / RESOLVED
+    if source.suffix in (".yaml", ".yml"):
+        recipe = load_recipe(source, [])
+    elif resolved.is_file():
+        recipe = load_recipe(resolved, [f"work_dir={source}"])  # the run may have been moved
+    else:
+        _refuse_evaluation_sets(source)
         return read_sentences(source, normalizer)
-    recipe = load_recipe(source, [])
     if not (manifests_folder(recipe.work_dir) / VOCABULARY).is_file():
         raise LanguageModelError("its corpus is not prepared", where=source, remedy="Run asr-kd prepare with it first")
-    # Prepared transcripts are normalized already.
-    return (utterance.text for utterance in read_prepared(recipe.work_dir).train if utterance.text)
+    own = recipe.vocabulary.normalizer
+    texts = (normalize(utterance.text or "", own) for utterance in read_prepared(recipe.work_dir).train)
+    return (text for text in texts if text.strip())
+
+
+def _refuse_evaluation_sets(folder: Path) -> None:
+    """Refuse a folder of transcripts that holds evaluation sets: a model of what it is tested on proves nothing.
+
+    Raises:
+        LanguageModelError: a folder named dev… or test… with transcripts lies in it.
+    """
+    found = folder.rglob("*.trans.txt") if folder.is_dir() else []
+    parts = sorted({part for path in found for part in path.relative_to(folder).parts[:-1]})
+    held_out = [part for part in parts if EVALUATION.match(part)]
+    if held_out:
+        raise LanguageModelError(
+            f"holds evaluation sets: {', '.join(held_out[:5])}",
+            where=folder,
+            expected="training text only",
+            remedy="Name the training folders, or a run's folder, of which train alone is read",
+        )
 
 
 def _spelled(sentences: Iterator[str], vocabulary: Vocabulary) -> Iterator[str]:

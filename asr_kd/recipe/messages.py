@@ -68,7 +68,17 @@ def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
     wer = info.int8_wer
     cost = f"; WER {percent(wer['wer_int8'])} % with 8-bit weights, {percent(wer['wer_fp32'])} % without" if wer else ""
-    progress.message(f"  {folder}: verified, chunks of {info.streaming.chunk_ms} ms, {forms}{cost}; see its README.md")
+    progress.message(
+        f"  {folder}: computes what its model computes, chunks of {info.streaming.chunk_ms} ms, {forms}{cost}; see its "
+        "README.md"
+    )
+    if not info.trace.trained:
+        progress.message(
+            f"  its model was not trained with chunks of {info.streaming.chunk_ms} ms: words may be wrong. Measure it "
+            "with evaluate.matrix before use"
+        )
+    elif not info.trace.wer:
+        progress.message("  its error rates with these chunks and greedy decoding were not measured")
 
 
 def print_summary(context: RunContext, command: Sequence[str], last: str, console: Console) -> None:

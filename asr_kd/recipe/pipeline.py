@@ -7,23 +7,25 @@ from typing import Any
 
 import torch
 
-from asr_kd.corpora.corpus import is_prepared, manifests_folder, write_prepared
+from asr_kd.corpora.corpus import PreparedCorpus, is_prepared, manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
 from asr_kd.corpora.prepare import add_untranscribed, prepare
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.recordings import read_utterance, refuse_too_many
 from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
+from asr_kd.corpora.utterance_checks import untrainable
 from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
-from asr_kd.evaluation.report import CARDS, RESULTS, read_results
+from asr_kd.evaluation.report import RESULTS
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
 from asr_kd.files import register_files, sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import RunContext, write_provenance
+from asr_kd.recipe.export_model import greedy_rates
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.layout import (
     VOCABULARY,
@@ -36,7 +38,7 @@ from asr_kd.recipe.layout import (
 )
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
-from asr_kd.recipe.stage import STAGES, StageTask, run_task
+from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
@@ -44,7 +46,6 @@ from asr_kd.recipe.systems import (
     decoding_inputs,
     facts_of_teachers,
     open_recipe_system,
-    role_of,
     seed_rows_of,
     seeds_of,
     system_sha256,
@@ -55,6 +56,7 @@ from asr_kd.recipe.training_tasks import student_task, trained_teacher_tasks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
+from asr_kd.text.vocabulary import Vocabulary
 
 
 def run_recipe(
@@ -148,6 +150,32 @@ def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[Stage
     return trained if is_one_model(settings) else [*trained, teacher_task(context, name, settings)]
 
 
+def _trained_tasks(context: RunContext) -> list[StageTask]:
+    """The tasks that train the models of the recipe."""
+    recipe = context.recipe
+    return [
+        *(task for name, settings in recipe.teachers.items() for task in _teacher(context, name, settings)),
+        *(student_task(context, name, settings) for name, settings in recipe.students.items()),
+    ]
+
+
+def _refuse_other_settings(trained: Sequence[StageTask], names: Sequence[str]) -> None:
+    """Refuse to evaluate or export models under settings that they were not trained with.
+
+    Raises:
+        RecipeError: names the first setting that differs.
+    """
+    for task in trained:
+        difference = settings_difference(task) if task.name in names or task.owner in names else None
+        if difference is not None:
+            raise RecipeError(
+                f"{task.name} was trained with other settings: {difference}",
+                where=task.folder,
+                expected="a model of this recipe with these overrides",
+                remedy=f"Give the overrides of its training, or train it with these: run from the stage {task.stage}",
+            )
+
+
 def _prepare(context: RunContext) -> StageTask:
     recipe, folder = context.recipe, manifests_folder(context.work_dir)
     extra = recipe.untranscribed
@@ -160,6 +188,7 @@ def _prepare(context: RunContext) -> StageTask:
         if extra is not None:
             corpus = add_untranscribed(corpus, extra, context.progress)
         vocabulary = build_vocabulary(recipe.vocabulary, [u.text for u in corpus.train if u.text])
+        _refuse_untrainable(context, corpus, vocabulary)
         files = [VOCABULARY, *([BPE] if vocabulary.bpe is not None else [])]
         register_files(folder, files)
         vocabulary.save(folder / VOCABULARY)
@@ -172,9 +201,9 @@ def _prepare(context: RunContext) -> StageTask:
         context.work_dir,
         folder,
         settings={
-            "corpus": recipe.corpus.model_dump(mode="json"),
+            "corpus": recipe.corpus.key_settings(),
             "vocabulary": recipe.vocabulary.model_dump(mode="json"),
-            **({"untranscribed": extra.model_dump(mode="json")} if extra is not None else {}),
+            **({"untranscribed": extra.key_settings()} if extra is not None else {}),
         },
         inputs=lambda: [
             fingerprint(recipe.corpus),
@@ -186,6 +215,33 @@ def _prepare(context: RunContext) -> StageTask:
         keep_previous=False,
         is_intact=lambda: is_prepared(context.work_dir),
     )
+
+
+def _refuse_untrainable(context: RunContext, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
+    """Refuse transcripts of which more than `max_excluded_share` cannot be trained on, where any model needs them.
+
+    Raises:
+        CorpusError: the vocabulary or the normalizer is another one than the transcripts need.
+    """
+    recipe = context.recipe
+    if not recipe.needs_transcripts:
+        return
+    transcribed = [utterance for utterance in corpus.train if utterance.text is not None]
+    found = untrainable(transcribed, vocabulary, recipe.vocabulary.normalizer)
+    refuse_too_many(
+        found,
+        len(transcribed),
+        getattr(recipe.corpus, "max_excluded_share", 0.0),
+        manifests_folder(context.work_dir),
+        "Correct vocabulary.path, vocabulary.normalizer or the transcripts (asr-kd check lists them), or raise "
+        "corpus.max_excluded_share to train without them",
+        "whose transcript the vocabulary cannot spell or CTC cannot emit",
+    )
+    if found:
+        context.progress.message(
+            f"  {len(found)} transcripts cannot be trained on, such as {found[0].id}: {found[0].reason}; asr-kd check "
+            "lists them"
+        )
 
 
 def _evaluate(context: RunContext) -> StageTask:
@@ -228,6 +284,7 @@ def _evaluate(context: RunContext) -> StageTask:
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
         if not present:
             existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
+        _refuse_other_settings(_trained_tasks(context), present)
         others = external_sha256(recipe.evaluate.others)
         models = [system_sha256(context, name) for name in present]
         return corpus_hashes(context) + models + others + decoding_inputs(context, present)
@@ -238,7 +295,7 @@ def _evaluate(context: RunContext) -> StageTask:
         context.work_dir,
         folder,
         settings={
-            "evaluate": recipe.evaluate.model_dump(mode="json"),
+            "evaluate": recipe.evaluate.key_settings(),
             "models": names,
             **({"pairs": stated} if stated else {}),
         },
@@ -253,19 +310,20 @@ def _export(context: RunContext, name: str) -> StageTask:
 
     def inputs() -> list[Any]:
         identity = [model_sha256(model), sha256_of_file(existing(model / DESCRIPTION, "student"))]
-        return [*identity, _word_error_rates(context, name)]  # the bundle states them
+        _refuse_other_settings(_trained_tasks(context), [name])
+        return [*identity, greedy_rates(context.folder("report"), name)[0]]  # the bundle states them
 
     places = bundle_places(recipe.export.contexts, folder)
 
     def run(folder: Path) -> None:
         corpus, _ = read_corpus(context)
         waveforms = [read_utterance(u) for u in spread(corpus.dev, recipe.export.verify_utterances)]
-        card = context.folder("report", CARDS, f"{name}.md")
+        rates, card = greedy_rates(context.folder("report"), name)
         origin = Origin(
             recipe=recipe.name,
             name=name,
-            wer=_word_error_rates(context, name),
-            card=card.read_text(encoding="utf-8") if card.is_file() else None,
+            wer=rates,
+            card=card,
             held_out=[utterance for members in corpus.sets.values() for utterance in members],
         )
         for place, chosen in places.items():
@@ -283,13 +341,3 @@ def _export(context: RunContext, name: str) -> StageTask:
         run=run,
         results=tuple(place / BUNDLE for place in places),
     )
-
-
-def _word_error_rates(context: RunContext, name: str) -> dict[str, float]:
-    """WER of a model by test set, from the report if there is one; written into the bundle."""
-    folder = context.folder("report")
-    if not (folder / RESULTS).is_file():
-        return {}
-    key = name if role_of(context, name) == "other" else role_of(context, name)
-    found = read_results(folder)["test_sets"]
-    return {test_set: row[key]["wer"] for test_set, row in found.items() if key in row}

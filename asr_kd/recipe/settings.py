@@ -273,6 +273,12 @@ class Recipe(Settings):
         """The name of a student's teacher: the one it names, or the only one."""
         return student.teacher or next(iter(self.teachers))
 
+    @property
+    def needs_transcripts(self) -> bool:
+        """Whether any model is trained on transcripts."""
+        trained = any(isinstance(teacher, TrainedTeacher) for teacher in self.teachers.values())
+        return trained or any(each.distill is None or each.distill.needs_references for each in self.students.values())
+
     def seed_of(self, trained: TrainedTeacher | StudentSettings) -> int:
         """The seed of a model's weights and training, and of a teacher's folds: its own, or the recipe's."""
         return self.seed if trained.seed is None else trained.seed

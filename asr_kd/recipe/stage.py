@@ -4,6 +4,7 @@ When settings change, the earlier result moves to `previous/`; when they change 
 several processes, the first one decides, moves and writes the status; the others join parallel tasks or wait.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable
@@ -118,6 +119,12 @@ def run_task(
             report(f"[{task.label}] " + (f"done in {seconds:.0f} s" if unfinished is None else unfinished))
         ranks.barrier()
     return True
+
+
+def settings_difference(task: StageTask) -> str | None:
+    """Return the first setting in which a task's present result differs from the task; None without a result."""
+    status = _read_status(task.status_path, force=False) if task.folder.exists() else {}
+    return _first_difference(status["settings"], json.loads(json.dumps(task.settings))) if status else None
 
 
 def _begin(task: StageTask, force: bool, report: Report, on_change: Callable[[], object]) -> dict[str, Any] | None:

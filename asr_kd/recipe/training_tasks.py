@@ -81,7 +81,7 @@ def _trained(
         settings={
             **({} if fold is None else {"fold": fold + 1}),
             # What a student is compared with changes the report, not the student.
-            **settings.model_dump(mode="json", exclude={"baseline"}),
+            **{key: value for key, value in settings.key_settings().items() if key != "baseline"},
             "seed": context.recipe.seed_of(settings),
             **_augmented_copies(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),

@@ -92,7 +92,10 @@ class Trace(Settings):
     """Hash of the source model's weights."""
     recipe: str | None = None
     wer: dict[str, float] = Field(default_factory=dict)
-    """Test set → word error rate (a fraction) of the source model, as measured."""
+    """Test set → word error rate (a fraction), measured with the bundle's chunks and greedy decoding; empty: not
+    measured so."""
+    trained: bool = True
+    """Whether the model was trained with the chunk and left context of the bundle."""
     card: dict[str, Any] = Field(default_factory=dict)
     """Description of the source model, written by training."""
 

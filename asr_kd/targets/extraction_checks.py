@@ -34,7 +34,8 @@ class SanitySettings(Settings):
     """Check of a teacher's WER before extraction."""
 
     utterances: int = Field(default=32, ge=0)
-    """Sample of the training set, spread evenly over its ids; 0 leaves the check out."""
+    """Sample of the training set, or of dev where the training set has no transcripts, spread evenly over its ids; 0
+    leaves the check out."""
     max_wer: float = Field(default=0.8, gt=0.0)
     """Greedy word error rate, a fraction, above which nothing is extracted."""
     batch_seconds: float = Field(default=60.0, gt=0.0)

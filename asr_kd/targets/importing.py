@@ -232,6 +232,7 @@ def _write(
 ) -> None:
     content = shard_content(texts, utterances)
     shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
+    place.claim((HYPOTHESES_INDEX, SHARD, QUARANTINE))
     with writing(place):
         place.write(SHARD, content)
         place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())

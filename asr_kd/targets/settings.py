@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 from torch import Tensor
@@ -63,6 +63,8 @@ class TargetSettings(Settings):
 
     The first eight decide what is stored and belong to the store's identity; the others only divide the work.
     """
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"max_quarantine_share"})
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""

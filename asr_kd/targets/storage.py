@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -18,7 +18,7 @@ import fsspec
 from fsspec.registry import known_implementations
 
 from asr_kd.errors import AsrKdError, TargetsError
-from asr_kd.files import atomic_path, json_text, parse_json, sha256_of_file
+from asr_kd.files import atomic_path, json_text, parse_json, register_files, sha256_of_file
 from asr_kd.targets import locks
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
@@ -84,6 +84,14 @@ class Storage(ABC):
     def release(self, name: str) -> None:
         """Release a lock that `acquire` gave to this process."""
 
+    @abstractmethod
+    def claim(self, names: Iterable[str]) -> None:
+        """Check that files may be written where others' files may be.
+
+        Raises:
+            AsrKdError: one of them is there, and asr-kd did not write it.
+        """
+
     def write_json(self, name: str, data: Mapping[str, Any]) -> None:
         """Write JSON with the hash of its content; see `asr_kd.files.json_text`."""
         self.write(name, json_text(data).encode())
@@ -137,6 +145,10 @@ class LocalStorage(Storage):
         """See `Storage`."""
         for leftover in self.folder.glob(f".{name}.*.partial"):
             leftover.unlink(missing_ok=True)
+
+    def claim(self, names: Iterable[str]) -> None:
+        """See `Storage`."""
+        register_files(self.folder, names)
 
     def guard(self) -> AbstractContextManager[None]:
         """See `Storage`."""
@@ -237,6 +249,9 @@ class RemoteStorage(Storage):
                 if found.startswith(f".{name}.") and found.endswith(".partial"):
                     with suppress(FileNotFoundError):
                         files.rm_file(f"{folder}/{found}")
+
+    def claim(self, names: Iterable[str]) -> None:
+        """Check nothing: remote storage keeps no list of written files."""
 
     def guard(self) -> AbstractContextManager[None]:
         """See `Storage`."""

@@ -37,7 +37,7 @@ def build_encoder_ctc(settings: EncoderCtcSettings, vocab_size: int) -> EncoderC
 
 def save_encoder_ctc(folder: Path, model: EncoderCtc, vocabulary: Vocabulary, card: Mapping[str, Any]) -> str:
     """Write a model folder and return the SHA-256 of its weights, which the encoder's SHA-256 is part of."""
-    with atomic_folder(folder) as partial:
+    with atomic_folder(folder, guard=True) as partial:
         write_tensors(
             partial / WEIGHTS, {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
         )

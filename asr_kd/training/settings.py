@@ -1,7 +1,7 @@
 """Settings of a training run."""
 
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -19,6 +19,10 @@ class EmaSettings(Settings):
 
 class TrainSettings(Settings):
     """How a model is trained. Defaults suit a few hours of speech."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset(
+        {"max_bad_share", "max_nonfinite_steps", "checkpoint_minutes", "feature_cache_mb"}
+    )
 
     epochs: int = Field(50, ge=1)
     batch_seconds: float = Field(16.0, gt=0)

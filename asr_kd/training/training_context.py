@@ -53,7 +53,7 @@ class TrainingJob:
         utterances = (*self.train_utterances, *self.dev_utterances)
         listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
         distill = self.distill.model_dump(mode="json") if self.distill else None
-        parts = [self.model.model_dump(mode="json"), self.train.model_dump(mode="json"), distill, self.seed]
+        parts = [self.model.model_dump(mode="json"), self.train.key_settings(), distill, self.seed]
         labels = [self.hypotheses.sha256] if self.hypotheses is not None else []
         used = {
             name: self.augmented_copies[name].model_dump(mode="json")

@@ -282,7 +282,10 @@ def test_damage_where_a_cut_is_sought_leaves_the_file_out(own):
     data = bytearray(path.read_bytes())
     data[len(data) // 3] ^= 4
     path.write_bytes(data)
-    corpus = prepare(folder_settings(folder, max_seconds=4.0, cut_window_seconds=3.0), folder)
+    cut = {"max_seconds": 4.0, "cut_window_seconds": 3.0}
+    with pytest.raises(CorpusError, match=r"1 of 2 utterances cannot be used.*long\.flac"):
+        prepare(folder_settings(folder, **cut), folder)
+    corpus = prepare(folder_settings(folder, **cut, max_excluded_share=0.5), folder)
     assert [u.id for u in corpus.train] == ["good"]
     assert "cannot be decoded" in corpus.excluded[0].reason
 

@@ -48,6 +48,7 @@ def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_fol
         "tail_ms": 320,
     }
     assert info["trace"] == {
+        "trained": True,
         "model_sha256": source.sha256,
         "recipe": "tests",
         "wer": {"dev": 0.25},

@@ -8,9 +8,10 @@ from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import json_text
 from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.lm import words_path
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import decoding_inputs, decoding_of
-from tests.helpers.tiny_run import RECIPE, command
+from tests.helpers.tiny_run import RECIPE, command, one_line
 
 
 @pytest.fixture
@@ -110,3 +111,26 @@ def test_a_model_over_tokens_and_of_a_recipe(copy, tmp_path):
     assert not out.with_name("tokens.words.txt").exists()
     unprepared = command("lm", "build", str(RECIPE), "--out", str(tmp_path / "y.arpa"))
     assert "not prepared" in unprepared.err
+
+
+def test_a_model_of_a_run_or_folder_holds_no_evaluation_sets(copy, tmp_path):
+    out = tmp_path / "run.arpa"
+    built = command("lm", "build", str(copy.work_dir), "--out", str(out))
+    assert built.code == 0, built.err
+    train = {word for u in read_manifest(copy.file("manifests", "train.jsonl")) for word in (u.text or "").split()}
+    assert set(words_path(out).read_text().split()) == train
+    corpus = copy.corpus_root / "synthetic"
+    message = one_line(command("lm", "build", str(corpus), "--out", str(tmp_path / "x.arpa")))
+    assert "holds evaluation sets: dev, test" in message
+    assert command("lm", "build", str(corpus / "train"), "--out", str(tmp_path / "train.arpa")).code == 0
+
+
+def test_a_model_over_words_is_refused_without_its_lexicon_although_letters_are_words(copy, tmp_path):
+    pytest.importorskip("flashlight.lib.text.decoder")
+    (tmp_path / "letters.txt").write_text("A B C\nI SEE A B\nA I B\n")
+    out = tmp_path / "letters.arpa"
+    assert command("lm", "build", str(tmp_path / "letters.txt"), "--out", str(out)).code == 0
+    beam = ["evaluate.decoding.kind=beam", f"evaluate.decoding.lm={out}", "evaluate.decoding.lm_weight=1"]
+    message = one_line(copy.command("evaluate", *beam, "evaluate.decoding.word_score=0"))
+    assert "it holds none of '▁'" in message
+    assert "Name a lexicon for a model over words" in message

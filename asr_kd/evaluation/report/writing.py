@@ -58,7 +58,10 @@ TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recogn
 
 
 def write_cards(report: Report, folder: Path) -> None:
-    """Write a card for every streaming system that this run trained, FOLDER/NAME.md; cards from before are replaced."""
+    """Write a card for every streaming system that this run trained, FOLDER/NAME.md; cards from before are replaced.
+
+    Cards go into bundles, whose clients decode greedily: after a beam search none are written.
+    """
     with atomic_folder(folder, guard=True) as partial:
         for key in report.summary["models"]:
             if _has_card(report, key):
@@ -98,7 +101,7 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
 
 def _has_card(report: Report, key: str) -> bool:
     model = report.summary["models"][key]
-    return bool(model.get("chunk_ms")) and not model.get("external")
+    return bool(model.get("chunk_ms")) and not model.get("external") and "decoding" not in model
 
 
 def _sections(report: Report, key: str) -> list[str]:
