@@ -26,22 +26,22 @@ def percent(fraction: float) -> str:
 
 def interval(low: float | None, high: float | None) -> str:
     """Two fractions in percent, or what stands for no interval."""
-    return UNKNOWN if low is None or high is None else f"[{100 * low:.2f}, {100 * high:.2f}]".replace("-", "−")
+    return UNKNOWN if low is None or high is None else signed(f"[{100 * low:.2f}, {100 * high:.2f}]")
 
 
 def rate_with_interval(rate: str, low: float | None, high: float | None) -> str:
     """A rate and its short interval, for narrow tables."""
-    return rate + ("" if low is None or high is None else f" [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−"))
+    return rate + ("" if low is None or high is None else signed(f" [{100 * low:.1f}, {100 * high:.1f}]"))
 
 
 def points(fraction: float) -> str:
     """A difference of rates in percentage points, signed, with a typographic minus."""
-    return f"{100 * fraction:+.2f}".replace("-", "−")
+    return signed(f"{100 * fraction:+.2f}")
 
 
 def millions(count: int | None) -> str:
     """A number of parameters."""
-    return UNKNOWN if count is None else f"{count / 1e6:.2f} M"
+    return optional(count, lambda number: f"{number / 1e6:.2f} M")
 
 
 def megabytes(size_bytes: int | None) -> str:
@@ -69,7 +69,7 @@ def gap(pair: Mapping[str, Any]) -> str:
     if pair["gap_recovered"] is None:
         return f"undefined ({pair['gap_recovered_reason']})"
     low, high = pair["gap_recovered_low"], pair["gap_recovered_high"]
-    return f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]".replace("-", "−")
+    return signed(f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]")
 
 
 def gap_of_system(found: Mapping[str, Any], key: str) -> str:
@@ -88,6 +88,27 @@ def set_size(found: Mapping[str, Any]) -> str:
         return size
     duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
     return f"{size}, {duration} of speech"
+
+
+COSTS = ("Parameters", "Size", "RTF")
+
+
+def cost_cells(model: Mapping[str, Any]) -> list[str]:
+    """The cells of `COSTS` of a system's entry among the `models` of results.json."""
+    return [millions(model["parameters"]), megabytes(model["size_bytes"]), short_factor(model["real_time_factor"])]
+
+
+def only_gap(found: Mapping[str, Any]) -> str | None:
+    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
+    pairs = found["comparisons"]
+    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
+        return None
+    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+
+
+def signed(text: str) -> str:
+    """Numbers with a typographic minus."""
+    return text.replace("-", "−")
 
 
 def escape(text: Any) -> str:

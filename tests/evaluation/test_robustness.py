@@ -92,7 +92,7 @@ def test_babble_is_of_other_speakers(utterances):
     assert len(around) == 4
     assert not any(torch.equal(voice, mine) for voice in around for mine in own if len(voice) == len(mine))
     assert [len(voice) for voice in babble.others_of(utterances[0], 2)] == [len(voice) for voice in around[:2]]
-    assert len(BabbleSource(utterances[:2]).around(utterances[0], 5)) == 1  # there is no other
+    assert len(BabbleSource(utterances[:2]).others_of(utterances[0], 5)) == 1  # there is no other
     with pytest.raises(EvaluationError, match="babble needs other utterances"):
-        BabbleSource(utterances[:1]).around(utterances[0], 5)
+        BabbleSource(utterances[:1]).others_of(utterances[0], 5)
     assert np.isfinite([float(voice.sum()) for voice in around]).all()

@@ -1,52 +1,53 @@
 """Assemble the report of an evaluation: headline, key figures, notices, sections and facts, in their order."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from typing import Any
 
-from asr_kd.evaluation.report.document import Document, KeyFigure, Notice, Section, Styles, styles_of
+from asr_kd.evaluation.cells import points, signed
+from asr_kd.evaluation.report.document import Document, Headline, KeyFigure, Notice
+from asr_kd.evaluation.report.error_sections import confusion_section, result_section, seed_section, speaker_section
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.main_systems import MainSystems, headline, main_systems
 from asr_kd.evaluation.report.measure_sections import (
     agreement_section,
-    cost_section,
     latency_section,
     matrix_section,
     robustness_section,
-    seed_section,
 )
-from asr_kd.evaluation.report.result_sections import (
-    confusion_section,
-    result_section,
-    speaker_section,
-    system_section,
-    teacher_section,
-    training_section,
-)
-from asr_kd.evaluation.report.utterance_views import View, views
+from asr_kd.evaluation.report.model_sections import cost_section, system_section, teacher_section, training_section
 
+SECTIONS = (
+    result_section,
+    cost_section,
+    latency_section,
+    matrix_section,
+    agreement_section,
+    robustness_section,
+    seed_section,
+    teacher_section,
+    speaker_section,
+    confusion_section,
+    training_section,
+    system_section,
+)
+"""Each builds its section, or None where results.json has nothing for it."""
 SYNTHETIC_NOTICE = "Synthetic speech: these results do not apply to real speech."
 
 
-def assemble(report: Report, found: Sequence[View] | None = None) -> Document:
-    """The whole report as data.
-
-    Args:
-        report: fresh or read again.
-        found: its utterances (`views`), where the caller has them already.
-    """
-    main, styles = main_systems(report), styles_of(report.summary["models"])
+def assemble(report: Report) -> Document:
+    """The whole report as data, fresh or read again."""
     facts = report.summary["provenance"]
-    found = (views(report, main) if main is not None else []) if found is None else found
+    sections = [build(report) for build in SECTIONS] if report.sets else []
     return Document(
         title=f"asr-kd report: {facts['recipe'] or ', '.join(report.sets) or 'nothing'}",
         kicker=" · ".join(part for part in (facts["recipe"], str(facts["date"])[:10]) if part),
-        headline=headline(report, main),
+        headline=headline(report),
         settings=f"{_decoding(report)} Normalizer: {facts['normalizer']}. {_seeds_notice(report)}".strip(),
-        figures=list(_key_figures(report, main, styles)) if main is not None else [],
+        figures=list(_key_figures(report)) if report.sets else [],
         notices=[Notice(text, text == SYNTHETIC_NOTICE) for text in notices(report.summary)],
-        sections=_sections(report, main, styles, found) if main is not None else [],
-        key=list(styles.values()),
+        sections=[section for section in sections if section is not None],
+        key=list(report.styles.values()),
         facts=_facts(report),
         footer="Written by asr-kd evaluate. This file loads nothing from elsewhere.",
     )
@@ -60,39 +61,92 @@ def notices(summary: Mapping[str, Any]) -> list[str]:
     return parts + [f"Not evaluated: {name} ({reason})." for name, reason in absent.items()]
 
 
-def _sections(report: Report, main: MainSystems, styles: Styles, found: Sequence[View]) -> list[Section]:
-    parts = [
-        result_section(report, styles, main),
-        cost_section(report, styles, main),
-        latency_section(report, styles, main),
-        matrix_section(report, styles, main),
-        agreement_section(report, styles, main),
-        robustness_section(report, styles, main),
-        seed_section(report),
-        teacher_section(report, styles),
-        speaker_section(report, styles, main),
-        confusion_section(styles, main, report, found),
-        training_section(report, styles),
-        system_section(report, styles),
-    ]
-    return [part for part in parts if part is not None]
-
-
-def _key_figures(report: Report, main: MainSystems, styles: Styles) -> Iterator[KeyFigure]:
-    found = report.sets[main.test_set]
-    for key in main.keys:
+def _key_figures(report: Report) -> Iterator[KeyFigure]:
+    found = report.sets[report.main.test_set]
+    for key in report.main.keys:
         low, high = found[key]["wer_low"], found[key]["wer_high"]
         under = "word error rate" if low is None else f"WER; 95 % interval {100 * low:.1f} to {100 * high:.1f}"
-        yield KeyFigure(styles[key], f"{100 * found[key]['wer']:.2f}", "%", under)
-    if main.baseline is not None:
+        yield KeyFigure(report.styles[key], f"{100 * found[key]['wer']:.2f}", "%", under)
+    if report.main.baseline is not None:
         pair = found["comparisons"][0]
         if pair["gap_recovered"] is None:
             yield KeyFigure("gap recovered", "–", "", "undefined, see above")
             return
-        value, low, high = (
-            f"{100 * pair[f'gap_recovered{end}']:.0f}".replace("-", "−") for end in ("", "_low", "_high")
-        )
+        value, low, high = (signed(f"{100 * pair[f'gap_recovered{end}']:.0f}") for end in ("", "_low", "_high"))
         yield KeyFigure("gap recovered", value, "%", f"95 % interval {low} to {high}")
+
+
+def headline(report: Report) -> Headline:
+    """The finding of the main set's first comparison; without a comparison, the student's error rate."""
+    if not report.sets:
+        return Headline("No set was evaluated", ["There was no test set. The notices below give the reasons."])
+    found = report.sets[report.main.test_set]
+    pairs = found["comparisons"]
+    if not pairs:
+        return _without_pair(report)
+    difference, pair = pairs[0]["difference"], pairs[0]
+    return Headline(_title(difference), [_rates(report), _difference(difference, found), _gap_sentence(pair)])
+
+
+def _title(difference: Mapping[str, Any]) -> str:
+    low, high, wer = difference["low"], difference["high"], 100 * difference["wer"]
+    if low is None or low <= 0 <= high:
+        return "Distillation made no significant difference on this test set"
+    if wer < 0:
+        return f"Distillation reduces the word error rate by {-wer:.1f} points"
+    return f"Distillation increases the word error rate by {wer:.1f} points"
+
+
+def _rates(report: Report) -> str:
+    main = report.main
+    found = report.sets[main.test_set]
+    sentence = f"On {main.test_set}, {report.name(main.student)} has a WER of {_rate(found, main.student)}"
+    if main.baseline is not None:
+        sentence += f", the same student without distillation ({report.name(main.baseline)}) "
+        sentence += _rate(found, main.baseline)
+    if main.teacher is not None:
+        sentence += f", and the teacher ({report.name(main.teacher)}) {_rate(found, main.teacher)}"
+    return f"{sentence}."
+
+
+def _difference(difference: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    low, high = difference["low"], difference["high"]
+    if low is None:
+        return f"The difference is {points(difference['wer'])} points; there is too little data for an interval."
+    spread = (
+        f"The difference is {points(difference['wer'])} points, 95 % interval {points(low)} to {points(high)} "
+        f"(paired bootstrap over {found['resampled_by']})"
+    )
+    if low <= 0 <= high:
+        return f"{spread}: it is compatible with chance."
+    return f"{spread}: its sign is significant on this set. Another training seed may still change it."
+
+
+def _gap_sentence(pair: Mapping[str, Any]) -> str:
+    if pair["gap_recovered"] is None:
+        reason = re.sub(r"-(?=\d)", "−", pair["gap_recovered_reason"])
+        return f"The share of the gap to the teacher that was recovered is undefined: {reason}."
+    value, low, high = (100 * pair[f"gap_recovered{end}"] for end in ("", "_low", "_high"))
+    sentence = (
+        f"Distillation recovers {value:.0f} % of the gap between the student without distillation and the teacher, "
+        f"95 % interval {low:.0f} to {high:.0f} %"
+    ).replace("-", "−")
+    return f"{sentence}: recovering nothing is not excluded." if low <= 0 else f"{sentence}."
+
+
+def _without_pair(report: Report) -> Headline:
+    main = report.main
+    found = report.sets[main.test_set]
+    name, rate = report.name(main.student), _rate(found, main.student)
+    sentences = [f"On {main.test_set}: {found['utterances']} utterances, {found[main.student]['words']} words."]
+    if main.teacher is not None:
+        sentences.append(f"Its teacher, {report.name(main.teacher)}, has {_rate(found, main.teacher)}.")
+        sentences.append(f"No gap recovered is computed: {found['gap_recovered_reason']}.")
+    return Headline(f"{name} has a word error rate of {rate}", sentences)
+
+
+def _rate(found: Mapping[str, Any], key: str) -> str:
+    return f"{100 * found[key]['wer']:.2f} %"
 
 
 def _decoding(report: Report) -> str:

@@ -1,6 +1,6 @@
 """The report as data: sections of text, tables and charts. One renderer each writes it as HTML, Markdown and LaTeX."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,22 @@ Styles = Mapping[str, SystemStyle]
 """By the systems' keys."""
 
 Cell = str | SystemStyle
+
+
+@dataclass(frozen=True)
+class MainSystems:
+    """The main test set, and the keys of the systems that the headline compares on it; empty without a test set."""
+
+    test_set: str = ""
+    student: str = ""
+    """The student under test; where there is none, the only system."""
+    baseline: str | None = None
+    teacher: str | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """Teacher, baseline and student, as far as there are any."""
+        return [key for key in (self.teacher, self.baseline, self.student) if key]
 
 
 @dataclass(frozen=True)
@@ -113,6 +129,16 @@ class ReportTable:
     """Shade of each cell behind the row's first, 0 to 6; empty shades nothing."""
     note: str = ""
     """How to read it, below."""
+
+
+Columns = Sequence[tuple[Cell, Callable[..., Cell]]]
+"""Heading of each column, and the function that makes its cell of the values of a row."""
+
+
+def table(columns: Columns, rows: Iterable[Sequence[Any]], **options: Any) -> ReportTable:
+    """A table with a row for each tuple of values; `options` are further fields of `ReportTable`."""
+    header = [heading for heading, _ in columns]
+    return ReportTable(header, [[show(*values) for _, show in columns] for values in rows], **options)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.evaluation.open_systems import posteriors_of
 from asr_kd.evaluation.report.loading import from_results
-from asr_kd.evaluation.report.main_systems import main_systems
-from asr_kd.evaluation.report.utterance_views import choose, views
+from asr_kd.evaluation.report.utterance_views import choose
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.settings import ReportSettings
@@ -77,13 +76,12 @@ def gather_evidence(
         AudioError: a file that could be read before no longer can.
     """
     report = from_results(results, summarize(results))
-    main = main_systems(report)
-    if main is None or not settings.utterances:
+    if not report.sets or not settings.utterances:
         return []
     known = {(name, item.id): item for name, items in sets.items() for item in items}
-    short = [view for view in views(report, main) if known[view.test_set, view.id].duration <= LONGEST_SECONDS]
+    short = [view for view in report.views if known[view.test_set, view.id].duration <= LONGEST_SECONDS]
     found = []
-    chosen = choose(short, main, settings.utterances)
+    chosen = choose(short, report.main, settings.utterances)
     for done, view in enumerate(chosen, start=1):
         waveform = read_utterance(known[view.test_set, view.id])
         found.append(evidence_of(view.test_set, view.id, waveform, systems, settings.audio))

@@ -4,12 +4,16 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import EvaluationError
+from asr_kd.evaluation.report.document import MainSystems, Point, SystemStyle, styles_of
+from asr_kd.evaluation.report.utterance_views import View, views
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
+from asr_kd.evaluation.system import ROLES
 from asr_kd.files import read_json
 
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
@@ -42,6 +46,57 @@ class Report:
     def skipped(self) -> dict[str, str]:
         """Test set → why it was not evaluated."""
         return {name: found["skipped"] for name, found in self.summary["test_sets"].items() if "skipped" in found}
+
+    @cached_property
+    def main(self) -> MainSystems:
+        """What is shown first: the systems of the main set's first comparison, or its first student and its teacher.
+
+        The main set is the first that training did not use to select epochs; where there is none, the first.
+        """
+        dev_sets = self.summary["provenance"]["dev_sets"]
+        name = next((name for name in self.sets if name not in dev_sets), next(iter(self.sets), None))
+        if name is None:
+            return MainSystems()
+        pairs = self.sets[name]["comparisons"]
+        if pairs:
+            return MainSystems(name, pairs[0]["distilled"], pairs[0]["baseline"], pairs[0]["teacher"])
+        keys = self.systems(name)
+        teacher = next((key for key in keys if self.summary["models"][key]["role"] == "teacher"), None)
+        students = [key for key in (*reversed(ROLES), *keys) if key in keys and key != teacher]
+        return MainSystems(name, students[0], None, teacher) if students else MainSystems(name, keys[0])
+
+    @property
+    def order(self) -> list[str]:
+        """The main set, then the others."""
+        return [self.main.test_set, *(name for name in self.sets if name != self.main.test_set)] if self.sets else []
+
+    @cached_property
+    def styles(self) -> dict[str, SystemStyle]:
+        """Name, colour and shape of every system, by its key."""
+        return styles_of(self.summary["models"])
+
+    @cached_property
+    def views(self) -> list[View]:
+        """All utterances with the outputs of all systems, those with most errors of the student first."""
+        return views(self.rows, self.main)
+
+    def fold(self, test_set: str, title: str) -> str:
+        """Title under which a set's tables are folded away; the main set's are not."""
+        return "" if test_set == self.main.test_set else f"{title} {test_set}"
+
+    def points(self, test_set: str, costs: Mapping[str, float | None] | None = None, note: str = "") -> list[Point]:
+        """The systems of a set as points of a chart, with their costs, or the note where they have none.
+
+        Args:
+            costs: system's key → value on the other axis; systems that are not in it are left out.
+        """
+        found = self.sets[test_set]
+        return [
+            Point(self.styles[key], found[key]["wer"], found[key]["wer_low"], found[key]["wer_high"],
+                  (costs or {}).get(key), note)
+            for key in self.systems(test_set)
+            if costs is None or key in costs
+        ]  # fmt: skip
 
     def systems(self, test_set: str) -> list[str]:
         """Keys of the systems of a set, in the report's order."""

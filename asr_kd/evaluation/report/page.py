@@ -19,11 +19,10 @@ from markupsafe import Markup
 
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.charts import draw, mark, markup
-from asr_kd.evaluation.report.document import Cell, Document, Styles, styles_of
+from asr_kd.evaluation.report.document import Cell, Document, MainSystems, Styles
 from asr_kd.evaluation.report.evidence import Evidence
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.main_systems import MainSystems, main_systems
-from asr_kd.evaluation.report.utterance_views import View, views
+from asr_kd.evaluation.report.utterance_views import View
 from asr_kd.evaluation.settings import ReportSettings
 
 CONTROLS_BYTES = 6_000
@@ -70,33 +69,24 @@ def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSett
         evidence: the most telling first; the page states how much does not fit into `settings.max_mb`.
     """
     settings = settings or ReportSettings()
-    main = main_systems(report)
-    found = views(report, main) if main is not None else []
-    document = assemble(report, found)
+    document = assemble(report)
     text = render(document)
-    if main is None or not found:
+    if not report.views:
         return text
     room = settings.max_mb * 1e6 - len(text.encode())
-    styles = styles_of(report.summary["models"])
-    return render(document, browser(found, main, styles, evidence, room, settings.max_mb))
+    return render(document, browser(report, evidence, room, settings.max_mb))
 
 
-def browser(
-    found: Sequence[View],
-    main: MainSystems,
-    styles: Styles,
-    evidence: Sequence[Evidence],
-    room: float,
-    max_mb: float,
-) -> dict[str, Any]:
+def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: float) -> dict[str, Any]:
     """The data that the template shows of the utterances.
 
     Args:
-        found: in the order in which they are kept when there is too little room.
+        report: its views are kept in their order when there is too little room.
         evidence: the most telling first; kept when all utterances have found room.
         room: bytes that are left for all of this.
         max_mb: of the whole page; stated where something is left out.
     """
+    found, main, styles = report.views, report.main, report.styles
     rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room - CONTROLS_BYTES)
     shown = {(view.test_set, view.id) for view, _ in rows}
     there = ((item, embedded(_plain(item))) for item in evidence if (item.test_set, item.id) in shown)

@@ -9,11 +9,11 @@ from rich.text import Text
 
 from asr_kd.evaluation.cells import (
     UNKNOWN,
+    cost_cells,
     escape,
     gap,
     interval,
-    megabytes,
-    millions,
+    only_gap,
     optional,
     percent,
     pipe_table,
@@ -21,12 +21,11 @@ from asr_kd.evaluation.cells import (
     probability,
     rate_with_interval,
     set_size,
-    short_factor,
 )
 from asr_kd.evaluation.report.assemble import notices
 from asr_kd.evaluation.report.document import Document, ReportTable, Section, SectionBlock
+from asr_kd.evaluation.report.error_sections import known_rates, speaker_rows
 from asr_kd.evaluation.report.loading import systems_of
-from asr_kd.evaluation.report.result_sections import known_rates, speaker_rows
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -166,11 +165,7 @@ def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) 
 
 
 def _set_table(found: Plain, models: Plain) -> RichTable:
-    costs = {
-        key: [millions(models[key]["parameters"]), megabytes(models[key]["size_bytes"]),
-              short_factor(models[key]["real_time_factor"])]
-        for key in systems_of(found)
-    }  # fmt: skip
+    costs = {key: cost_cells(models[key]) for key in systems_of(found)}
     any_cost = any(set(cells) != {UNKNOWN} for cells in costs.values())
     rows = [
         [
@@ -191,8 +186,9 @@ def _gap_lines(found: Plain) -> Iterator[str]:
     if len(pairs) > 1:
         for pair in pairs:
             yield f"Gap recovered by {found[pair['distilled']]['name']}: {gap(pair)}"
-    elif pairs or any(key in found for key in ("teacher", "student_hard", "student_kd")):
-        yield f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+    recovered = only_gap(found)
+    if recovered is not None:
+        yield recovered
 
 
 def _pair_lines(found: Plain) -> Iterator[str]:

@@ -4,10 +4,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Literal
+from typing import Any, Literal
 
-from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.main_systems import MainSystems
+from asr_kd.evaluation.report.document import MainSystems
 from asr_kd.scoring.alignment import Alignment, align_words
 
 LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
@@ -47,9 +46,13 @@ class View:
         return found.errors if found is not None else 0
 
 
-def views(report: Report, main: MainSystems) -> list[View]:
-    """All utterances of all sets, those with most errors of the student first."""
-    found = [view for name in report.rows for view in _views_of(report, name)]
+def views(rows: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], main: MainSystems) -> list[View]:
+    """All utterances of all sets, those with most errors of the student first.
+
+    Args:
+        rows: test set → system's key → its utterances (`loading.Report.rows`).
+    """
+    found = [view for name, by_system in rows.items() for view in _views_of(name, by_system)]
     return sorted(found, key=lambda view: (*worst_first(view, main), view.test_set, view.id))
 
 
@@ -105,8 +108,7 @@ def columns(reference: str, output: SystemOutput) -> Iterator[tuple[str, str, st
         yield edit, "" if edit == "i" else next(words), "" if edit == "d" else next(written)
 
 
-def _views_of(report: Report, name: str) -> Iterator[View]:
-    by_system = report.rows[name]
+def _views_of(name: str, by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[View]:
     outputs: dict[str, dict[str, SystemOutput]] = {}
     first: dict[str, tuple[str, str]] = {}
     for key, rows in by_system.items():

@@ -3,7 +3,7 @@
 import pytest
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.main_systems import headline, main_systems
+from asr_kd.evaluation.report.assemble import headline
 
 
 def headline_of(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), reason=None):
@@ -20,7 +20,7 @@ def headline_of(report, difference=(-0.02, -0.03, -0.01), gap=(0.5, 0.2, 0.8), r
         "gap_recovered_reason": reason,
     }
     changed = Report({**report.summary, "test_sets": {"test": {**found, "comparisons": [pair]}}})
-    return headline(changed, main_systems(changed))
+    return headline(changed)
 
 
 @pytest.mark.parametrize(
@@ -57,5 +57,5 @@ def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
 def test_without_a_pair_it_says_the_rate(report):
     found = {**report.sets["test"], "comparisons": []}
     alone = Report({**report.summary, "test_sets": {"test": found}})
-    assert headline(alone, main_systems(alone)).title.startswith("student-kd has a word error rate of ")
-    assert headline(Report({**report.summary, "test_sets": {}}), None).title == "No set was evaluated"
+    assert headline(alone).title.startswith("student-kd has a word error rate of ")
+    assert headline(Report({**report.summary, "test_sets": {}})).title == "No set was evaluated"

@@ -4,14 +4,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.main_systems import MainSystems, main_set, main_systems
+from asr_kd.evaluation.report.document import MainSystems
 from asr_kd.evaluation.report.utterance_views import choose, columns, confusions, views
 
 WORDS = st.lists(st.sampled_from(["ab", "cd", "e", "f"]), max_size=6).map(" ".join)
 
 
 def test_errors_are_marked_word_by_word(report):
-    found = {view.id: view for view in views(report, main_systems(report)) if view.test_set == "dev"}
+    found = {view.id: view for view in report.views if view.test_set == "dev"}
     assert found["eve-1"].outputs["student_kd"].edits == "s="
     assert found["ann-1"].outputs["student_kd"].edits == "d==="
     assert found["bob-2"].outputs["student_hard"].edits == "i"
@@ -20,8 +20,7 @@ def test_errors_are_marked_word_by_word(report):
 
 
 def test_the_worst_come_first_and_the_errors_are_those_of_the_rows(report):
-    main = main_systems(report)
-    found = views(report, main)
+    main, found = report.main, report.views
     wrong = [view.errors(main.student) for view in found]
     assert wrong == sorted(wrong, reverse=True)
     for view in found:
@@ -39,7 +38,7 @@ def test_columns_spell_both_texts_again(pairs):
         {"id": str(place), "reference": reference, "hypothesis": hypothesis, "errors": {}}
         for place, (reference, hypothesis) in enumerate(pairs)
     ]
-    for view in views(Report({}, {"set": {"system": rows}}), MainSystems("set", "system")):
+    for view in views({"set": {"system": rows}}, MainSystems("set", "system")):
         output = view.outputs["system"]
         spelt = list(columns(view.reference, output))
         assert " ".join(word for _, word, _ in spelt if word) == view.reference
@@ -48,7 +47,7 @@ def test_columns_spell_both_texts_again(pairs):
 
 
 def test_confusions_count_every_error_once(report):
-    found = [view for view in views(report, main_systems(report)) if view.test_set == "dev"]
+    found = [view for view in report.views if view.test_set == "dev"]
     counts = confusions(found, "student_hard")
     assert counts["substitutions"] == {("ONE", "WON"): 1}
     assert counts["deletions"] == {("ONE", ""): 1, ("FIVE", ""): 1, ("SEVEN", ""): 1}
@@ -59,7 +58,7 @@ def test_confusions_count_every_error_once(report):
 
 def test_utterances_of_every_kind_are_chosen(report):
     main = MainSystems("dev", "student_kd", "student_hard", "teacher")
-    found = [view for view in views(report, main) if view.test_set == "dev"]
+    found = [view for view in report.views if view.test_set == "dev"]
     chosen = [view.id for view in choose(found, main, 4)]
     assert chosen == [
         "eve-1",
@@ -72,22 +71,21 @@ def test_utterances_of_every_kind_are_chosen(report):
 
 
 def test_the_parts_are_those_of_the_first_comparison(report):
-    main = main_systems(report)
+    main = report.main
     assert (main.test_set, main.student, main.baseline, main.teacher) == (
         "test",
         "student_kd",
         "student_hard",
         "teacher",
     )
-    assert main_set(Report({**report.summary, "provenance": {"dev_sets": ["test"]}})) == "dev"
+    assert Report({**report.summary, "provenance": {"dev_sets": ["test"]}}).main.test_set == "dev"
 
 
 def test_without_a_comparison_there_is_a_student_all_the_same(report):
     found = {**report.sets["dev"], "comparisons": []}
     del found["student_hard"]
-    assert main_systems(Report({**report.summary, "test_sets": {"dev": found}})) == MainSystems(
-        "dev", "student_kd", None, "teacher"
-    )
-    del found["student_kd"]
-    assert main_systems(Report({**report.summary, "test_sets": {"dev": found}})) == MainSystems("dev", "teacher")
-    assert main_systems(Report({**report.summary, "test_sets": {}})) is None
+    alone = Report({**report.summary, "test_sets": {"dev": found}})
+    assert alone.main == MainSystems("dev", "student_kd", None, "teacher")
+    without = Report({**report.summary, "test_sets": {"dev": {k: v for k, v in found.items() if k != "student_kd"}}})
+    assert without.main == MainSystems("dev", "teacher")
+    assert Report({**report.summary, "test_sets": {}}).main == MainSystems()
