@@ -61,7 +61,6 @@ PLAIN = {
     "TeacherSettings.model": "Its shape.",
     "TeacherSettings.train": "How it is trained.",
     "StudentSettings.model": "Its shape.",
-    "StudentSettings.train": "How it is trained.",
     "StudentSettings.distill": "How it listens to a teacher; `null`: it learns from transcripts alone.",
     "ConformerSettings.size": "A named shape, which fills the keys below that are not given.",
     "ConformerSettings.width": "Width of the layers (D); a multiple of 4 × heads.",

@@ -7,7 +7,7 @@ Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder
 frames, L left-context frames, K convolution kernel, V vocabulary."""
 
 from collections.abc import Collection, Mapping
-from typing import NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,10 @@ class StreamState(NamedTuple):
 
 FULL_CONTEXT = Context(1 << 20, 1 << 20)
 """Attention over the whole utterance: one chunk that holds any."""
+
+
+Part = Literal["output", "layers", "adopted"]
+"""Parts of a model: the output layer, what is below it, and of that what was taken from another project's model."""
 
 
 class EncoderOutput(NamedTuple):
@@ -87,6 +91,9 @@ class AcousticModel(nn.Module):
     layer_drop: float = 0.0
     """Stochastic depth: how often the last layer is skipped for an utterance in training; not part of the model."""
 
+    frozen: bool = False
+    """Whether everything below the output layer is computed without gradients; not part of the model."""
+
     def __init__(self, settings: ModelShape, vocab_size: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
@@ -120,6 +127,20 @@ class AcousticModel(nn.Module):
         """
         if context is None and self._shape.streaming is not None:
             context = self._shape.streaming.context
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            hidden, lens, inner, layers = self._encode(features, feature_lens, context, inner_layers, wanted_layers)
+        heads = tuple(self._log_probs(each) for each in inner)
+        return EncoderOutput(self._log_probs(hidden), lens, heads, layers)
+
+    def _encode(
+        self,
+        features: Tensor,
+        feature_lens: Tensor,
+        context: Context | None,
+        inner_layers: Collection[int],
+        wanted_layers: Collection[int],
+    ) -> tuple[Tensor, Tensor, list[Tensor], dict[int, Tensor]]:
+        """The last layer [B, T', D], lengths [B], the inner layers, and the wanted layers as they are returned."""
         hidden = self._embed((features - self.mean) * self.inverse_std, None)
         lens = output_lens(feature_lens)
         frames = hidden.shape[1]
@@ -130,15 +151,20 @@ class AcousticModel(nn.Module):
         mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
         unpadded = valid.unsqueeze(-1).to(hidden.dtype)
         table = self._table(frames, hidden.device)
-        inner, layers = [], {}
+        inner: list[Tensor] = []
+        layers: dict[int, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
             deeper = layer(hidden, table, mask, unpadded)
             hidden = self._mix(hidden, deeper, number)
             if number in inner_layers:
-                inner.append(self._log_probs(hidden))
+                inner.append(hidden)
             if number in wanted_layers:
                 layers[number] = self._layer_output(hidden, number)
-        return EncoderOutput(self._log_probs(hidden), lens, tuple(inner), layers)
+        return hidden, lens, inner, layers
+
+    def part_of(self, parameter: str) -> Part:
+        """The part that a parameter belongs to, by its name: parts may have learning rates of their own."""
+        return "output" if parameter.startswith("output.") else "layers"
 
     def _mix(self, hidden: Tensor, deeper: Tensor, number: int) -> Tensor:
         """The output of layer `number`, counted from 1, or in training perhaps its input, by utterance.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.acoustic_model import AcousticModel, ModelLayer
+from asr_kd.models.acoustic_model import AcousticModel, ModelLayer, Part
 from asr_kd.models.layers import Dropout, RelativeSelfAttention, Table
 from asr_kd.models.whisper_settings import WhisperSettings
 
@@ -149,6 +149,13 @@ class StreamingWhisper(AcousticModel):
         self.layers = nn.ModuleList([WhisperLayer(settings) for _ in settings.layers])
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocab_size)
+
+    def part_of(self, parameter: str) -> Part:
+        """The map, the joining of frames and the added convolutions are new; the rest below the output is Whisper's."""
+        if parameter.startswith("output."):
+            return "output"
+        new = parameter.startswith(("stem.map.", "stem.join.")) or ".convolution" in parameter
+        return "layers" if new else "adopted"
 
     @torch.no_grad()
     def copy_encoder(self, weights: Mapping[str, Tensor]) -> None:

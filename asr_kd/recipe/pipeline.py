@@ -52,7 +52,7 @@ from asr_kd.recipe.systems import (
     teacher_of_student,
 )
 from asr_kd.recipe.teachers import teacher_task
-from asr_kd.recipe.training_tasks import student_task, trained_teacher_tasks
+from asr_kd.recipe.training_tasks import student_tasks, trained_teacher_tasks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.settings import build_vocabulary, vocabulary_fingerprint
@@ -134,7 +134,7 @@ def tasks_of(context: RunContext) -> list[StageTask]:
         *(extraction_task(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
         *(hypotheses_task(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(task for name, settings in recipe.hypotheses.items() for task in pseudo_label_tasks(context, name, settings)),
-        *(student_task(context, name, settings) for name, settings in recipe.students.items()),
+        *(task for name, settings in recipe.students.items() for task in student_tasks(context, name, settings)),
         _evaluate(context),
         *(_export(context, name) for name in exported(context)),
     ]
@@ -155,7 +155,7 @@ def _trained_tasks(context: RunContext) -> list[StageTask]:
     recipe = context.recipe
     return [
         *(task for name, settings in recipe.teachers.items() for task in _teacher(context, name, settings)),
-        *(student_task(context, name, settings) for name, settings in recipe.students.items()),
+        *(task for name, settings in recipe.students.items() for task in student_tasks(context, name, settings)),
     ]
 
 

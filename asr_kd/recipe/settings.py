@@ -112,9 +112,13 @@ class Recipe(Settings):
             self._check_unit_names(name)
             self._check_folds(name, teacher)
         for name, student in self.students.items():
+            taken = sorted(set(student.in_stages(name)) & {*self.teachers, *self.students} - {name})
+            if taken:
+                raise ValueError(f"{taken[0]!r} is the name of a stage of {name!r}; rename it")
+        for name, student in self.trainings.items():
             self._check_student(name, student)
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
-        for name, system in systems.items():
+        for name, system in {**systems, **self.trainings}.items():
             if not isinstance(system, ExistingTeacher):
                 check_inner_layers(name, system)
                 self._check_augmented_copies(name, system)
@@ -130,7 +134,7 @@ class Recipe(Settings):
 
     def _check_untranscribed(self) -> None:
         """Audio without transcripts needs students that learn from it, and they need some."""
-        trains_on_them = [name for name, student in self.students.items() if learns_untranscribed(student)]
+        trains_on_them = [name for name, student in self.trainings.items() if learns_untranscribed(student)]
         if self.untranscribed is not None and not trains_on_them:
             raise ValueError("untranscribed: no student has distill.untranscribed: true, so it would not be used")
         if trains_on_them and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
@@ -141,7 +145,7 @@ class Recipe(Settings):
 
     def labels_untranscribed(self, teacher: str) -> bool:
         """Whether a student is trained on this teacher's targets of the audio without transcripts."""
-        students = [each for each in self.students.values() if needs_teacher(each) and learns_untranscribed(each)]
+        students = [each for each in self.trainings.values() if needs_teacher(each) and learns_untranscribed(each)]
         return self.untranscribed is not None and any(self.teacher_of(each) == teacher for each in students)
 
     def _check_members(self, name: str, teacher: AnyTeacher) -> None:
@@ -277,7 +281,12 @@ class Recipe(Settings):
     def needs_transcripts(self) -> bool:
         """Whether any model is trained on transcripts."""
         trained = any(isinstance(teacher, TrainedTeacher) for teacher in self.teachers.values())
-        return trained or any(each.distill is None or each.distill.needs_references for each in self.students.values())
+        return trained or any(each.distill is None or each.distill.needs_references for each in self.trainings.values())
+
+    @property
+    def trainings(self) -> dict[str, StudentSettings]:
+        """All trainings of students by name: each student, and before it the earlier stages of its training."""
+        return {key: stage for name, student in self.students.items() for key, stage in student.in_stages(name).items()}
 
     def seed_of(self, trained: TrainedTeacher | StudentSettings) -> int:
         """The seed of a model's weights and training, and of a teacher's folds: its own, or the recipe's."""
@@ -287,7 +296,7 @@ class Recipe(Settings):
         """Speeds at which this teacher's soft targets are needed: those its students train at; none, no store."""
         speeds = {
             speed
-            for student in self.students.values()
+            for student in self.trainings.values()
             if reads_store(student) and self.teacher_of(student) == teacher
             for speed in student.train.augmentation.speeds
         }
@@ -297,7 +306,7 @@ class Recipe(Settings):
         """Whether a student learns from this teacher's posteriors pooled over the tokens of the transcript."""
         return any(
             reads_store(student) and POOLED in student.distill.needs_arrays
-            for student in self.students.values()
+            for student in self.trainings.values()
             if student.distill is not None and self.teacher_of(student) == teacher
         )
 
@@ -305,7 +314,7 @@ class Recipe(Settings):
         """Hidden layers of this teacher to store: those of the recipe, and those that its students match."""
         layers = {
             layer
-            for student in self.students.values()
+            for student in self.trainings.values()
             if student.distill is not None and reads_store(student) and self.teacher_of(student) == teacher
             for layer in student.distill.teacher_layers
         }
@@ -315,7 +324,7 @@ class Recipe(Settings):
         """Whether a student learns from this teacher's own hypotheses."""
         return any(
             reads_hypotheses(student) and student.hypotheses is None and self.teacher_of(student) == teacher
-            for student in self.students.values()
+            for student in self.trainings.values()
         )
 
 

@@ -119,35 +119,62 @@ def fold_names(name: str, teacher: TrainedTeacher | ExistingTeacher) -> list[str
     return [f"{name}-fold-{number}" for number in range(1, (folds or 0) + 1)]
 
 
-class StudentSettings(Settings):
-    """A student; without `distill` it learns from transcripts alone."""
+class StudentStage(Settings):
+    """An earlier stage of a student's training."""
 
-    model: ModelSettings
     train: TrainSettings = TrainSettings()
+    """How it is trained in this stage."""
     distill: DistillSettings | None = None
+    """What it learns from a teacher; `null`: it learns from transcripts alone. A stage may train hidden layers alone
+    (`kd_weight: 1`, `objectives: {representation: …}`); it ends with its last epochs."""
     teacher: str | None = None
-    """Whose soft targets or hypotheses it learns from; may be left out when there is one teacher."""
+    """Whose soft targets, hypotheses or hidden layers it learns from; may be left out when there is one teacher."""
     hypotheses: str | None = None
     """`distill.level: sequence`: pseudo-labels of the recipe by name, or a folder or URL that `asr-kd pseudo-label` or
     `asr-kd targets import` filled; None: the teacher's n-best."""
-    baseline: str | None = None
-    """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
-    seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its weights and its training; None: the recipe's."""
 
     @field_validator("hypotheses")
     @classmethod
     def _folder_as_written(cls, place: str | None) -> str | None:
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
+
+class StudentSettings(StudentStage):
+    """A student; without `distill` it learns from transcripts alone."""
+
+    model: ModelSettings
+    stages: tuple[StudentStage, ...] = ()
+    """Earlier stages of its training, in order: each goes on from the weights of the one before, and the student itself
+    from the last. The first may have `train.init_from`."""
+    baseline: str | None = None
+    """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
+    seed: int | None = Field(None, ge=0, lt=2**31)
+    """Of its weights and its training; None: the recipe's."""
+
     @model_validator(mode="after")
-    def _trains_its_head(self) -> "StudentSettings":
+    def _fits_together(self) -> "StudentSettings":
         if self.distill is not None and not self.distill.trains_head:
             raise ValueError(
                 "distill: kd_weight 1 with hidden layers alone would leave the output layer random; set kd_weight "
-                "below 1 or add an objective of posteriors or hypotheses"
+                "below 1, add an objective of posteriors or hypotheses, or make this one of its stages"
             )
+        if any(stage.train.init_from is not None for stage in [*self.stages, self][1:]):
+            raise ValueError("train.init_from: a stage goes on from the one before; only the first may have it")
         return self
+
+    def in_stages(self, name: str) -> "dict[str, StudentSettings]":
+        """The student by the name of each stage of its training, `NAME-stage-1` and so on, and the last by its own."""
+        earlier = {
+            f"{name}-stage-{number}": self.model_copy(
+                update={
+                    **{key: getattr(stage, key) for key in StudentStage.model_fields},
+                    "stages": (),
+                    "baseline": None,
+                }
+            )
+            for number, stage in enumerate(self.stages, start=1)
+        }
+        return {**earlier, name: self}
 
 
 def layers_and_width(teacher: AnyTeacher) -> tuple[int | None, int | None]:

@@ -56,9 +56,21 @@ def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeach
     return [replace(task, owner=name) for task in tasks]
 
 
-def student_task(context: RunContext, name: str, settings: StudentSettings) -> StageTask:
-    """Task that trains a student."""
-    return _trained(context, name, settings)
+def student_tasks(context: RunContext, name: str, settings: StudentSettings) -> list[StageTask]:
+    """Tasks that train a student: one for each stage of its training."""
+    tasks, before = [], None
+    for stage, chosen in settings.in_stages(name).items():
+        tasks.append(replace(_trained(context, stage, _going_on(context, chosen, before)), owner=name))
+        before = stage
+    return tasks
+
+
+def _going_on(context: RunContext, settings: StudentSettings, before: str | None) -> StudentSettings:
+    """Settings of a stage that begins from the model of the stage before it."""
+    if before is None:
+        return settings
+    train = settings.train.model_copy(update={"init_from": student_folder(context, before) / "model"})
+    return settings.model_copy(update={"train": train})
 
 
 def _trained(
@@ -81,7 +93,7 @@ def _trained(
         settings={
             **({} if fold is None else {"fold": fold + 1}),
             # What a student is compared with changes the report, not the student.
-            **{key: value for key, value in settings.key_settings().items() if key != "baseline"},
+            **{key: value for key, value in settings.key_settings().items() if key not in ("baseline", "stages")},
             "seed": context.recipe.seed_of(settings),
             **_augmented_copies(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),

@@ -35,9 +35,13 @@ class Ema(AveragedModel):
 
 
 def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
-    """Return the epochs with the lowest dev WER, then dev loss."""
-    rows = [row for row in curve if "dev_wer" in row]
-    return [row["epoch"] for row in sorted(rows, key=lambda row: (row["dev_wer"], row["dev_loss"]))[:count]]
+    """Return the epochs with the lowest dev WER, then dev loss; the last ones of a run without dev scores."""
+    rows = [row for row in curve if "dev_wer" in row or row.get("kept")]
+
+    def order(row: dict[str, Any]) -> tuple[float, float]:
+        return (row["dev_wer"], row["dev_loss"]) if "dev_wer" in row else (0.0, -row["epoch"])
+
+    return [row["epoch"] for row in sorted(rows, key=order)[:count]]
 
 
 def best_path(folder: Path, epoch: int) -> Path:

@@ -30,6 +30,7 @@ from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
 from asr_kd.training.gradients import learning_rate
+from asr_kd.training.rates import start_epoch
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
@@ -145,8 +146,7 @@ class Distiller(sb.Brain):
         if stage == sb.Stage.TRAIN:
             self.run.batches.set_epoch(self.state.epoch)
             for model in (self.model, self.stepper.evaluated_model):
-                if isinstance(model, EncoderCtc):
-                    model.start_epoch(self.state.epoch)
+                start_epoch(model, self.state.epoch, self.settings)
             self.run.batches.skip = self.state.batch
             self.step = self.state.batch
             self._epoch_batches = len(self.run.batches)
@@ -155,35 +155,41 @@ class Distiller(sb.Brain):
 
     def _fit_valid(self, valid_set: Any, epoch: int, enable: bool) -> None:
         every = self.settings.validate_every_epochs
-        if epoch % every == 0 or epoch == self.settings.epochs:
+        is_looked_at = epoch % every == 0 or epoch == self.settings.epochs
+        if is_looked_at and self.run.trains_head:
             super()._fit_valid(valid_set, epoch, enable)
         else:
-            self._end_epoch({})
+            self._end_epoch({}, keep=is_looked_at)
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Finish an epoch with the dev scores."""
         if stage == sb.Stage.VALID:
-            self._end_epoch(self.dev.row())
+            self._end_epoch(self.dev.row(), keep=True)
 
-    def _end_epoch(self, dev: dict[str, float]) -> None:
+    def _end_epoch(self, dev: dict[str, float], keep: bool) -> None:
+        """Add a row to the curve; keep the weights of epochs that may be averaged.
+
+        An output layer that learns nothing has no dev scores: the last epochs are then the best.
+        """
         run, state = self.run, self.state
         row = {
             "epoch": state.epoch,
             "step": state.step,
             "train_loss": state.loss_sum / max(self._epoch_batches, 1),
             **dev,
+            **({"kept": True} if keep and not dev else {}),
         }
         state.curve.append(row)
-        if dev:
+        if keep:
             if run.ranks.first:
                 with atomic_path(best_path(run.folder, state.epoch)) as partial:
                     weights = self.stepper.evaluated_model.state_dict()
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
-            shown = f"dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}"
+            shown = f", dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}" if dev else ""
             run.progress.message(
-                f"{run.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}, {shown}"
+                f"{run.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}{shown}"
             )
-        run.log_scalars({key: value for key, value in row.items() if key not in ("epoch", "step")}, state.epoch)
+        run.log_scalars({key: row[key] for key in ("train_loss", *dev)}, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()

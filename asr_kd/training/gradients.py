@@ -1,8 +1,7 @@
-"""Gradients reduced over processes, parameter groups of the optimizer, and the learning rate."""
+"""Gradients reduced over processes, and the learning rate."""
 
 import math
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -60,17 +59,3 @@ class Gradients:
         self._flat[-self.extra :] = numbers
         self.ranks.sum(self._flat)
         return self._flat[-self.extra :].clone()
-
-
-def parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return AdamW's groups: weight decay on matrices, none on biases and norms; unfrozen layers have their own."""
-    named = [*model.named_parameters(), *(("", parameter) for parameter in objective.parameters())]
-    groups: dict[tuple[str, bool], dict[str, Any]] = {}
-    for name, parameter in named:
-        layer = ".".join(name.split(".")[:2]) if name.startswith("unfrozen.") else ""
-        for decays in (True, False):
-            decay = weight_decay if decays else 0.0
-            group = groups.setdefault((layer, decays), {"params": [], "weight_decay": decay, "parameter": layer})
-            if decays == (parameter.ndim > 1):
-                group["params"].append(parameter)
-    return [group for group in groups.values() if group["params"] or not group["parameter"]]

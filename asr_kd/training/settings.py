@@ -32,6 +32,13 @@ class TrainSettings(Settings):
     warmup_epochs: float = Field(3.0, ge=0)
     final_rate_share: float = Field(0.02, ge=0, le=1)
     """The rate decays along a cosine to this share of the peak."""
+    layers_rate: float = Field(1.0, ge=0, le=1)
+    """Learning rate of everything below the output layer, as a share of `learning_rate`; 0 trains the output layer
+    alone."""
+    adopted_rate: float = Field(1.0, ge=0, le=1)
+    """Further share for what a model with `init` took from Whisper; its new parts have `layers_rate`."""
+    frozen_epochs: int = Field(0, ge=0)
+    """First epochs in which the output layer is trained alone."""
     weight_decay: float = Field(1e-2, ge=0)
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, over all parameters."""

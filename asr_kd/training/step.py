@@ -25,7 +25,8 @@ from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.averaging import Ema
 from asr_kd.training.batch import Batch
-from asr_kd.training.gradients import Gradients, parameter_groups
+from asr_kd.training.gradients import Gradients
+from asr_kd.training.rates import parameter_groups, rate_share
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.training_context import TrainingContext
 
@@ -90,7 +91,7 @@ class Stepper:
             rate: learning rate.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate * self._rate_share(group["parameter"])
+            group["lr"] = rate * rate_share(self.model, group["part"], self.settings)
         costs = self._gradients.sum(self._costs(batch, frames, step))
         gradients = self._gradients.parameters
         norm = nn.utils.get_total_norm([parameter.grad for parameter in gradients if parameter.grad is not None])
@@ -103,9 +104,6 @@ class Stepper:
         if self.ema is not None:
             self.ema.update(self.model)
         return StepResult(loss, dict(zip(self.names, parts, strict=True)))
-
-    def _rate_share(self, parameter: str) -> float:
-        return self.model.rate_share(parameter) if isinstance(self.model, EncoderCtc) else 1.0
 
     def _costs(self, batch: Batch, frames: int, step: int) -> Tensor:
         """Return loss and terms, [1 + terms], after the backward pass; in pieces when memory is short."""

@@ -123,6 +123,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
         ranks=ranks,
         own_progress=control.progress,
+        trains_head=job.distill is None or job.distill.trains_head,
     )
     distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, run, control.device)
     try:
@@ -222,7 +223,7 @@ def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
         "key": job.key(),
         "epochs": job.train.epochs,
         "steps": state.step,
-        "best_dev_wer": min(row["dev_wer"] for row in state.curve if "dev_wer" in row),
+        "best_dev_wer": min((row["dev_wer"] for row in state.curve if "dev_wer" in row), default=None),
         "nonfinite_steps": state.nonfinite_total,
     }
 

@@ -94,6 +94,7 @@ class TrainingContext:
     dense_teacher: Model | None = None
     ranks: Ranks = ALONE
     own_progress: Progress = SILENT  # for messages that concern one process only
+    trains_head: bool = True  # False: hidden layers alone are trained, so dev scores mean nothing
 
 
 def note_nonfinite(state: TrainingState, ids: Sequence[str], run: TrainingContext, most_in_a_row: int) -> None:
