@@ -91,6 +91,10 @@ class ServeError(AsrKdError):
     """A server cannot start: its address, its certificate, its page."""
 
 
+class HubError(AsrKdError):
+    """A repository of the hub cannot be read or written."""
+
+
 class MissingExtraError(AsrKdError):
     """An optional dependency is not installed."""
 

@@ -29,7 +29,7 @@ SAFE_LOADERS = {"SafeLoader", "CSafeLoader"}
 ONE_HOME = {
     "speechbrain": ("training/distiller.py", "teachers/speechbrain_ctc.py"),
     "transformers": "teachers/huggingface_ctc.py",
-    "huggingface_hub": "teachers/huggingface_ctc.py",
+    "huggingface_hub": "hub.py",
     "onnx": "export/onnx.py",
     "onnxruntime": ("runtime/onnx_backend.py", "export/quantize.py"),
     "sherpa_onnx": "export/sherpa_client.py",

@@ -176,3 +176,31 @@ async def _serve(server: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, on_signal)
     await serve_forever(server, stop, lambda address: typer.echo(f"listening on {address}"))
+
+
+@app.command("push")
+def push_folder(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="A bundle, a model folder, or soft targets.")],
+    repository: Annotated[str, typer.Argument(metavar="USER/NAME", help="The repository; it is made where needed.")],
+    card: Annotated[Path | None, typer.Option(metavar="FILE.md", help="Model card; else that of the report.")] = None,
+    revision: Annotated[str | None, typer.Option(metavar="BRANCH", help="Branch; main without it.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="Make a new repository public; else it is private.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Upload; without it the list is only printed.")] = False,
+) -> None:
+    """Upload a folder with its model card to the hub, in one commit; prints what would be uploaded without --yes.
+
+    \b
+    Example:
+      asr-kd push exp/an4/export/student-kd me/an4-student --yes
+    """
+    from asr_kd.hub import plan_push, push
+
+    upload = plan_push(folder, repository, card)
+    for line in upload.lines():
+        typer.echo(line)
+    if upload.card is None:
+        typer.echo("  no model card: asr-kd evaluate writes one, or name a file with --card")
+    if not yes:
+        typer.echo("nothing is uploaded without --yes")
+        return
+    typer.echo(push(upload, private=not public, revision=revision))

@@ -16,6 +16,7 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
+from asr_kd.hub import local_folder
 from asr_kd.models.architectures import Model, ModelDescription, build_model
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -62,12 +63,13 @@ def save_model(
     return sha256
 
 
-def load_model(folder: Path, device: torch.device | str = "cpu") -> LoadedModel:
-    """Open a model folder.
+def load_model(folder: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
+    """Open a model folder, or `hf:USER/NAME[@REVISION]`.
 
     Raises:
         CheckpointError: not such a folder, another version, damaged, or a pickle in place of safetensors.
     """
+    folder = local_folder(folder)
     description = _read_description(folder)
     weights_path = folder / WEIGHTS
     if not weights_path.is_file():

@@ -16,6 +16,7 @@ from asr_kd.config import Settings
 from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import read_json
+from asr_kd.hub import local_folder
 from asr_kd.models.architectures import ModelSettings
 from asr_kd.models.settings import Context
 from asr_kd.runtime.wire import WireFormat
@@ -179,7 +180,8 @@ def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
 
 
 def split_graph(path: Path) -> tuple[Path, str | None]:
-    """Split a path into a bundle's folder and a form of the model; None for the folder itself."""
+    """Split a path into a bundle's folder and a form of the model; None for the folder itself or a repository."""
+    path = local_folder(path)
     return (path.parent, path.name) if path.name in GRAPHS and path.is_file() else (path, None)
 
 

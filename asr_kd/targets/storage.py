@@ -19,6 +19,7 @@ from fsspec.registry import known_implementations
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import atomic_path, json_text, parse_json, register_files, sha256_of_file
+from asr_kd.hub import is_repository, local_folder
 from asr_kd.targets import locks
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
@@ -316,7 +317,7 @@ def _writes_whole(files: fsspec.AbstractFileSystem) -> bool:
 
 
 def open_storage(folder: Path | str | Storage) -> Storage:
-    """Return the storage of a path, or of a URL such as ``s3://bucket/folder``.
+    """Return the storage of a path, of a URL such as ``s3://bucket/folder``, or of ``hf:USER/NAME[@REVISION]``.
 
     A leading ``~`` is the home folder. ``file://`` is a folder used without locks, for shared disks whose locks do not
     work.
@@ -326,6 +327,8 @@ def open_storage(folder: Path | str | Storage) -> Storage:
     """
     if isinstance(folder, Storage):
         return folder
+    if is_repository(folder):
+        return LocalStorage(local_folder(folder, "dataset"))
     if isinstance(folder, str) and URL.match(folder):
         return RemoteStorage(folder)
     if BROKEN_URL.match(str(folder)):

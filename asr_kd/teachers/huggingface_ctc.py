@@ -16,8 +16,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.errors import CheckpointError, MissingExtraError, RecipeError
+from asr_kd.errors import CheckpointError, HubError, MissingExtraError, RecipeError
 from asr_kd.files import sha256_of, sha256_of_file
+from asr_kd.hub import snapshot
 from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
 from asr_kd.teachers.frame_geometry import FAMILIES, Family
 from asr_kd.teachers.settings import Precision
@@ -149,14 +150,12 @@ def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
 
 def _fetched(place: str, revision: str | None) -> Path:
     """The repository's snapshot in the hub's cache, completed where there is a network."""
-    import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError
-
     try:
-        return Path(huggingface_hub.snapshot_download(place, revision=revision, allow_patterns=list(WANTED)))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise _missing(f"{SINGLE} and {CONFIG} of {place}, {revision or 'main'}", place, revision, reason) from error
+        return snapshot(place, revision, WANTED)
+    except HubError as error:
+        raise _missing(
+            f"{SINGLE} and {CONFIG} of {place}, {revision or 'main'}", place, revision, error.found
+        ) from error
 
 
 def _missing(what: str, place: str, revision: str | None, reason: str) -> CheckpointError:

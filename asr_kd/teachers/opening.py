@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 
 from asr_kd.errors import RecipeError
+from asr_kd.hub import own_model
 from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_folder import EncoderTeacher, is_encoder_folder
 from asr_kd.teachers.ensemble import Ensemble
@@ -61,6 +62,8 @@ def _open_one(source: str, settings: TeacherSource, device: torch.device | str) 
 
         return open_torchaudio(place, device, settings.precision)
     if kind == "hf":
+        if (own := own_model(place, revision)) is not None:
+            return open_local(own, device, settings.precision)
         from asr_kd.teachers.huggingface_ctc import open_huggingface
 
         return open_huggingface(place, revision, device, settings.precision)

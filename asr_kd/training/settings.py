@@ -69,8 +69,8 @@ class TrainSettings(Settings):
     """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
     cache."""
     init_from: Path | None = None
-    """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, for example to adapt a student
-    to another domain. None starts from random weights."""
+    """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, or `hf:USER/NAME[@REVISION]`;
+    for example to adapt a student to another domain. None starts from random weights."""
     init_head: bool = True
     """Also copy the output layer; without it the vocabulary may differ."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from asr_kd.errors import CheckpointError
 from asr_kd.files import sha256_of_file
+from asr_kd.hub import local_folder
 from asr_kd.models.architectures import Model
 from asr_kd.models.weights import WEIGHTS, LoadedModel, load_model
 from asr_kd.models.whisper_settings import WhisperSettings
@@ -58,7 +59,7 @@ def warm_start_sha256(settings: TrainSettings) -> list[str]:
     """
     if settings.init_from is None:
         return []
-    path = settings.init_from / WEIGHTS
+    path = local_folder(settings.init_from) / WEIGHTS
     if not path.is_file():
         raise CheckpointError(
             "the weights for the warm start are missing",
