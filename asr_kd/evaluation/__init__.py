@@ -8,7 +8,7 @@
 3. `comparison`: test pairs of systems; compare students with their teacher; pool training seeds.
 4. `cost_report`: time all systems; `cost_measures`: arithmetic, size, energy and memory of each.
 5. `sample_measures`: emission latency and frame agreement (`frame_measures`), partial results, trailing silence.
-6. `sweeps`: chunk sizes (`evaluate.matrix`), and noise, rooms and codecs (`evaluate.robustness`, `conditions`).
+6. `sweeps`: chunk sizes (`evaluate.matrix`), and noise, rooms and codecs (`evaluate.robustness`).
 7. `results`: everything found, as frozen data; `results_json`: the same as plain data; `provenance`: its origin.
 8. `report/`: results.json, Markdown, LaTeX, the page, model cards and hypotheses (`report.write_report`).
 

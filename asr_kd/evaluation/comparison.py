@@ -7,7 +7,6 @@ runs of one system therefore form one row with mean, spread and an interval that
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.system import Named
@@ -306,30 +305,3 @@ def seed_rows(
             gap = gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling)
         found.append(SeedRow(name, tuple(runs), rate, own, gap))
     return found
-
-
-def plain_row(row: SeedRow, test_set: str) -> dict[str, Any]:
-    """A row as results.json holds it; rates are fractions."""
-    low, high = row.rate.interval or (None, None)
-    plain: dict[str, Any] = {
-        "set": test_set,
-        "runs": list(row.runs),
-        "rates": list(row.rate.rates),
-        "mean": row.rate.mean,
-        "deviation": row.rate.deviation,
-        "lowest": min(row.rate.rates),
-        "highest": max(row.rate.rates),
-        "low": low,
-        "high": high,
-    }
-    if row.pair is not None:
-        plain |= {"baseline": row.pair.baseline, "teacher": row.pair.teacher}
-    if row.gap is not None:
-        gap_low, gap_high = row.gap.interval or (None, None)
-        plain |= {
-            "gap_recovered": row.gap.value,
-            "gap_recovered_low": gap_low,
-            "gap_recovered_high": gap_high,
-            "gap_recovered_reason": row.gap.reason,
-        }
-    return plain

@@ -12,7 +12,7 @@ from asr_kd.evaluation.cost_report import cost_report, measure_costs
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report import write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
-from asr_kd.evaluation.results import UNKNOWN_COST, Excluded, Measurements, Results, RunFacts
+from asr_kd.evaluation.results import Cost, Excluded, Measurements, Results, RunFacts
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
@@ -25,21 +25,19 @@ from asr_kd.evaluation.system import (
     external_outputs,
     read_external,
 )
-from asr_kd.evaluation.system_outputs import OutputTexts, ReferenceSet, score_set, spread, transcribe_all
+from asr_kd.evaluation.system_outputs import (
+    OutputTexts,
+    ReferenceSet,
+    TranscribedSet,
+    score_set,
+    spread,
+    transcribe_all,
+)
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.bridge import BridgeSettings
 
 EXAMPLES = 3
 """Excluded utterances that an error message names."""
-
-
-class TranscribedUtterances(NamedTuple):
-    """The utterances of a test set that are scored, and what systems wrote of them."""
-
-    utterances: Sequence[Utterance]
-    texts: Mapping[str, Mapping[str, str]]
-    """System's key → utterance id → text."""
-    excluded: Sequence[Excluded] = ()
 
 
 class MeasuredSystems(NamedTuple):
@@ -109,7 +107,7 @@ def evaluate_systems(
         roles={system.key: system.role for system in shown},
         details={system.key: dict(system.details) for system in shown},
         sets=scored,
-        costs=costs | {system.key: UNKNOWN_COST for system in external},
+        costs=costs | {system.key: Cost() for system in external},
         settings=settings,
         facts=facts,
         provenance=provenance(facts.command),
@@ -124,7 +122,7 @@ def evaluate_systems(
 
 
 def measure_all(
-    measured: MeasuredSystems, sets: Mapping[str, TranscribedUtterances], costs: Mapping[str, dict[str, Any]]
+    measured: MeasuredSystems, sets: Mapping[str, TranscribedSet], costs: Mapping[str, dict[str, Any]]
 ) -> Measurements:
     """Measure on every set what the settings request.
 
@@ -176,7 +174,7 @@ def _transcribe(
     settings: EvaluationSettings,
     known: OutputTexts,
     progress: Progress,
-) -> TranscribedUtterances:
+) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
     found = transcribe_all(
@@ -190,10 +188,7 @@ def _transcribe(
     )
     excluded += found.excluded
     _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
-    missing = {item.id for item in excluded}
-    return TranscribedUtterances(
-        [utterance for utterance in left if utterance.id not in missing], found.texts, excluded
-    )
+    return found._replace(excluded=excluded)
 
 
 def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed: float) -> None:
@@ -208,7 +203,7 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
     )
 
 
-def _references(transcribed: TranscribedUtterances) -> ReferenceSet:
+def _references(transcribed: TranscribedSet) -> ReferenceSet:
     utterances = transcribed.utterances
     return ReferenceSet(
         {utterance.id: utterance.text or "" for utterance in utterances},

@@ -118,27 +118,16 @@ class SetResult:
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of running a system. None: not known or not measured."""
+    """Cost of running a system. None: not known or not measured; so are all of an external system's."""
 
-    parameters: int | None
-    size_bytes: int | None
-    real_time_factor: float | None
+    parameters: int | None = None
+    size_bytes: int | None = None
+    real_time_factor: float | None = None
     """Seconds of computing a second of audio, one thread, one utterance at a time; median over utterances."""
-    streaming_real_time_factor: float | None
+    streaming_real_time_factor: float | None = None
     """The same when the audio arrives in packets; None for a system that does not stream."""
-    rtf_utterances: int
-    device: str
-
-
-UNKNOWN_COST = Cost(
-    parameters=None,
-    size_bytes=None,
-    real_time_factor=None,
-    streaming_real_time_factor=None,
-    rtf_utterances=0,
-    device="–",
-)
-"""The cost of a system of which only the hypotheses are available."""
+    rtf_utterances: int = 0
+    device: str = "–"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ its reason.
 from dataclasses import asdict
 from typing import Any
 
-from asr_kd.evaluation.comparison import Compared, PairTest, plain_row
+from asr_kd.evaluation.comparison import Compared, PairTest, SeedRow
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.system import ROLES, report_order
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
@@ -58,6 +58,23 @@ def summarize(results: Results) -> dict[str, Any]:
     return results.measured.added_to(summary)
 
 
+def plain_row(row: SeedRow, test_set: str) -> dict[str, Any]:
+    """A row of several training runs as results.json holds it; rates are fractions."""
+    rate = row.rate
+    return {
+        "set": test_set,
+        "runs": list(row.runs),
+        "rates": list(rate.rates),
+        "mean": rate.mean,
+        "deviation": rate.deviation,
+        "lowest": min(rate.rates),
+        "highest": max(rate.rates),
+        **_ends(rate.interval),
+        **({} if row.pair is None else {"baseline": row.pair.baseline, "teacher": row.pair.teacher}),
+        **({} if row.gap is None else _recovered(row.gap)),
+    }
+
+
 def _seeds(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Row → its results on each test set."""
     found: dict[str, list[dict[str, Any]]] = {}
@@ -84,15 +101,11 @@ def _set(results: Results, found: SetResult) -> dict[str, Any]:
 
 
 def _system(name: str, result: SystemResult, seconds: float | None) -> dict[str, Any]:
-    low, high = _ends(result.interval)
-    speakers_low, speakers_high = _ends(result.speaker_interval)
     return {
         "name": name,
         "wer": result.score.words.wer,
-        "wer_low": low,
-        "wer_high": high,
-        "wer_low_speakers": speakers_low,
-        "wer_high_speakers": speakers_high,
+        **_ends(result.interval, "wer_low", "wer_high"),
+        **_ends(result.speaker_interval, "wer_low_speakers", "wer_high_speakers"),
         "cer": result.score.characters.cer,
         **_counts(result.score.words, result.score.characters),
         "utterances": len(result.score.utterances),
@@ -124,11 +137,13 @@ def _counts(words: WordErrors, characters: CharacterErrors) -> dict[str, int]:
 
 
 def _pair(test: PairTest) -> dict[str, Any]:
-    low, high = _ends(test.speaker_interval)
     return {
         "first": test.first,
         "second": test.second,
-        "difference": {**_difference(test.difference), "low_speakers": low, "high_speakers": high},
+        "difference": {
+            **_difference(test.difference),
+            **_ends(test.speaker_interval, "low_speakers", "high_speakers"),
+        },
         "mapsswe": asdict(test.matched),
     }
 
@@ -154,20 +169,16 @@ def _gap(gap: GapRecovered | None, without: str) -> dict[str, Any]:
     if gap is None:
         undefined = dict.fromkeys(("gap_recovered", "gap_recovered_low", "gap_recovered_high"))
         return {**undefined, "gap_recovered_reason": without}
-    low, high = _ends(gap.interval)
-    gap_low, gap_high = _ends(gap.gap_interval)
-    return {
-        "gap_recovered": gap.value,
-        "gap_recovered_low": low,
-        "gap_recovered_high": high,
-        "gap_recovered_reason": gap.reason,
-        "gap": {"wer": gap.gap, "low": gap_low, "high": gap_high},
-    }
+    return {**_recovered(gap), "gap": {"wer": gap.gap, **_ends(gap.gap_interval)}}
+
+
+def _recovered(gap: GapRecovered) -> dict[str, Any]:
+    ends = _ends(gap.interval, "gap_recovered_low", "gap_recovered_high")
+    return {"gap_recovered": gap.value, **ends, "gap_recovered_reason": gap.reason}
 
 
 def _difference(difference: Difference) -> dict[str, Any]:
-    low, high = _ends(difference.interval)
-    return {"wer": difference.value, "low": low, "high": high}
+    return {"wer": difference.value, **_ends(difference.interval)}
 
 
 def _model(results: Results, key: str) -> dict[str, Any]:
@@ -186,5 +197,6 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else round(seconds, 3)
 
 
-def _ends(interval: Interval | None) -> tuple[float | None, float | None]:
-    return (interval.low, interval.high) if interval is not None else (None, None)
+def _ends(interval: Interval | None, low: str = "low", high: str = "high") -> dict[str, float | None]:
+    """Both ends of an interval under these names."""
+    return dict(zip((low, high), interval or (None, None), strict=True))

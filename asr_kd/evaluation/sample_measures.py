@@ -26,6 +26,7 @@ from asr_kd.evaluation.system import PACKET_SAMPLES, Streams, System, Transcribe
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.scoring.alignment import align_words
+from asr_kd.scoring.wer import spaced
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.text.normalize import ScoringNormalizer, normalize
 
@@ -134,7 +135,7 @@ def silence(kind: Silence, seconds: float, number: int = 0) -> Tensor:
 def _compared(before: Sequence[str], after: Sequence[str]) -> dict[str, int]:
     lengths = {"insert": 0, "delete": 0, "substitute": 0}
     utterances = 0
-    for alignment in align_words([_spaced(text) for text in before], [_spaced(text) for text in after]):
+    for alignment in align_words([spaced(text) for text in before], [spaced(text) for text in after]):
         inserted = sum(edit.length for edit in alignment if edit.kind == "insert")
         utterances += inserted > 0
         for edit in alignment:
@@ -146,10 +147,6 @@ def _compared(before: Sequence[str], after: Sequence[str]) -> dict[str, int]:
         "changed_words": lengths["substitute"],
         "utterances_with_extra": utterances,
     }
-
-
-def _spaced(text: str) -> str:
-    return " ".join(text.split())
 
 
 NO_TEACHER = "no teacher is among the systems"

@@ -8,7 +8,7 @@ from typing import Any
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_comparisons
 from asr_kd.evaluation.provenance import provenance
-from asr_kd.evaluation.results import UNKNOWN_COST, Results, RunFacts
+from asr_kd.evaluation.results import Cost, Results, RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import ExternalSystem, Role, check_name, check_systems, read_external
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
@@ -21,6 +21,7 @@ from asr_kd.scoring.transcripts import (
     read_transcripts,
     write_transcripts,
 )
+from asr_kd.scoring.wer import examples
 
 PREFIX = "prefix"
 """As `speakers`: what stands before the first - or _ of an id, as in sclite's spu_id and LibriSpeech."""
@@ -82,7 +83,7 @@ def score_files(request: ScoringRequest) -> Results:
         roles={system.key: system.role for system in systems},
         details={system.key: system.details for system in systems},
         sets={test_set: found},
-        costs={system.key: UNKNOWN_COST for system in systems},
+        costs={system.key: Cost() for system in systems},
         settings=request.settings,
         facts=RunFacts(),
         provenance=provenance(),
@@ -135,7 +136,7 @@ def _texts_of(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapp
     unknown = [utterance_id for utterance_id in system.transcripts.texts if utterance_id not in texts]
     if unknown:
         raise EvaluationError(
-            f"{len(unknown)} of {len(system.transcripts.texts)} hypotheses lack a reference ({', '.join(unknown[:3])})",
+            f"{len(unknown)} of {len(system.transcripts.texts)} hypotheses lack a reference ({examples(unknown)})",
             where=system.transcripts.path,
             expected="the same utterance ids on both sides",
         )
@@ -153,7 +154,7 @@ def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str
     missing = [utterance_id for utterance_id in ids if utterance_id not in speakers]
     if missing:
         raise EvaluationError(
-            f"names no speaker for {len(missing)} of {len(ids)} utterances ({', '.join(missing[:3])})",
+            f"names no speaker for {len(missing)} of {len(ids)} utterances ({examples(missing)})",
             where=request.speakers,
             expected="every utterance",
         )

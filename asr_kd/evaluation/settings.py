@@ -1,15 +1,61 @@
-"""Settings of an evaluation and of its page."""
+"""Settings of an evaluation and of its page, and the conditions of the robustness evaluation, written KIND:VALUE."""
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.evaluation.conditions import STANDARD, Condition, parse_condition
 from asr_kd.models.settings import Context
 from asr_kd.text.normalize import ScoringNormalizer
+
+STANDARD = (
+    *("babble:20", "babble:10", "babble:5", "pink:20", "pink:10", "pink:5", "reverb:0.5"),
+    *("telephone:mu-law", "telephone:gsm", "codec:opus", "codec:mp3", "speed:0.9", "speed:1.1"),
+)
+"""What `robustness: true` stands for."""
+
+NUMBERS = {"babble": (-20, 60), "pink": (-20, 60), "reverb": (0.05, 5), "speed": (0.5, 2), "gain": (-60, 60)}
+"""Kinds with a number: babble and pink noise, decibels below the speech; a room, its RT60 in seconds; speed, a factor
+(tempo and pitch); gain, decibels."""
+NAMES = {"telephone": ("mu-law", "gsm"), "codec": ("mu-law", "gsm", "opus", "mp3")}
+"""Kinds with a name: 300 to 3,400 Hz at 8 kHz and then a coding; a coding alone."""
+
+
+class Condition(NamedTuple):
+    """One condition."""
+
+    kind: str
+    value: str
+
+    @property
+    def name(self) -> str:
+        """As a recipe writes it."""
+        return f"{self.kind}:{self.value}"
+
+
+def parse_condition(text: str) -> Condition:
+    """A condition by its name.
+
+    Raises:
+        ValueError: no such kind, or a value that does not fit it.
+    """
+    kind, _, value = text.partition(":")
+    if kind in NAMES and value in NAMES[kind]:
+        return Condition(kind, value)
+    if kind in NUMBERS:
+        low, high = NUMBERS[kind]
+        try:
+            if low <= float(value) <= high:
+                return Condition(kind, value)
+        except ValueError:
+            pass  # refused below, with the allowed range
+        raise ValueError(f"the condition {text!r} needs a number from {low} to {high} behind its colon")
+    written = [f"{name}:NUMBER" for name in NUMBERS] + [
+        f"{name}:{choice}" for name, choices in NAMES.items() for choice in choices
+    ]
+    raise ValueError(f"the condition {text!r} must be one of {', '.join(written)}")
 
 
 class ReportSettings(Settings):

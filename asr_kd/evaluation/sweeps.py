@@ -2,12 +2,13 @@
 
 The weights stay as they are. In the matrix of contexts only the frames that a model sees change: a model that was
 trained with several contexts serves them all, another one only its own well, so each row states whether the context
-was among those of training.
+was among those of training. What a condition does to an utterance depends on the utterance's id and the condition
+alone, so every system gets the same samples, in every run.
 
 Shapes: S samples.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -18,12 +19,22 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
-from asr_kd.evaluation.conditions import Condition, perturbed
 from asr_kd.evaluation.sample_measures import Sample
-from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import transcribe_all
-from asr_kd.features.perturb import generator_for
+from asr_kd.evaluation.system_outputs import OutputTexts, transcribe_all
+from asr_kd.features.augment import speed_perturb
+from asr_kd.features.perturb import (
+    add_noise,
+    babble,
+    change_gain,
+    generator_for,
+    pink_noise,
+    reverberate,
+    room_response,
+    telephone,
+    through_codec,
+)
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.progress import SILENT, Progress
@@ -106,6 +117,12 @@ def _name(context: Context) -> str:
     return f"{context.chunk_frames} frames after {context.left_context_frames}"
 
 
+BABBLE_UTTERANCES = 5
+"""Other utterances of the set that babble is made of."""
+
+OtherUtterances = Callable[[int], Sequence[Tensor]]
+"""Returns the given number of other utterances, [S] each."""
+
 CLEAN = "clean"
 """The row of the same utterances as they are."""
 
@@ -171,6 +188,30 @@ class BabbleSource:
         return [self._read(candidates[place]) for place in order[:count]]
 
 
+def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others: OtherUtterances) -> Tensor:
+    """A waveform [S] under a condition; as long as before, unless its speed changes.
+
+    Args:
+        utterance_id: with the condition it decides all that is drawn.
+        others: gives what babble is made of.
+    """
+    kind, value = condition
+    generator = generator_for("robustness", utterance_id, condition.name)
+    if kind == "babble":
+        return add_noise(waveform, babble(others(BABBLE_UTTERANCES), len(waveform), generator), float(value))
+    if kind == "pink":
+        return add_noise(waveform, pink_noise(len(waveform), generator), float(value))
+    if kind == "reverb":
+        return reverberate(waveform, room_response(float(value), generator))
+    if kind == "telephone":
+        return telephone(waveform, "gsm" if value == "gsm" else "mu-law")
+    if kind == "codec":
+        return through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
+    if kind == "speed":
+        return speed_perturb(waveform, float(value))
+    return change_gain(waveform, float(value))
+
+
 def _under(
     condition: Condition,
     systems: Sequence[System],
@@ -178,7 +219,7 @@ def _under(
     babble: BabbleSource,
     settings: EvaluationSettings,
     progress: Progress,
-) -> dict[str, dict[str, str]]:
+) -> OutputTexts:
     """System's key → utterance id → what it wrote under a condition."""
 
     def change(utterance: Utterance, waveform: Tensor) -> Tensor:

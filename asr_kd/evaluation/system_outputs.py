@@ -44,10 +44,11 @@ Report = Callable[[int], None]
 
 
 class TranscribedSet(NamedTuple):
-    """Transcripts of a set."""
+    """The utterances of a test set that are scored, and their transcripts."""
 
-    texts: dict[str, dict[str, str]]  # system's key → utterance id → text
-    excluded: list[Excluded]  # utterances whose audio is damaged
+    utterances: Sequence[Utterance]
+    texts: Mapping[str, Mapping[str, str]]  # system's key → utterance id → text
+    excluded: Sequence[Excluded] = ()  # utterances that are not scored, such as those whose audio is damaged
 
 
 def transcribe_all(
@@ -70,24 +71,26 @@ def transcribe_all(
     Raises:
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
-    found = TranscribedSet({key: {} for key in recognizers}, [])
+    texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
+    excluded: list[Excluded] = []
     done = 0
     for batch in _batches(utterances, batch_seconds):
-        waveforms = _read(batch, change, found.excluded)
+        waveforms = _read(batch, change, excluded)
         for key, recognizer in recognizers.items() if waveforms else ():
             before = (known or {}).get(key, {})
             if waveforms.keys() <= before.keys():
-                found.texts[key] |= {utterance_id: before[utterance_id] for utterance_id in waveforms}
+                texts[key] |= {utterance_id: before[utterance_id] for utterance_id in waveforms}
                 continue
-            texts = recognizer.transcribe(list(waveforms.values()))
-            if len(texts) != len(waveforms):
+            written = recognizer.transcribe(list(waveforms.values()))
+            if len(written) != len(waveforms):
                 raise EvaluationError(
-                    f"gave {len(texts)} transcripts for {len(waveforms)} waveforms", where=key, expected="one each"
+                    f"gave {len(written)} transcripts for {len(waveforms)} waveforms", where=key, expected="one each"
                 )
-            found.texts[key] |= dict(zip(waveforms, texts, strict=True))
+            texts[key] |= dict(zip(waveforms, written, strict=True))
         done += len(batch)
         report(done)
-    return found
+    damaged = {item.id for item in excluded}
+    return TranscribedSet([utterance for utterance in utterances if utterance.id not in damaged], texts, excluded)
 
 
 def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:

@@ -6,7 +6,7 @@ meant depends on what the file stands for.
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,12 +25,10 @@ from asr_kd.scoring.formats import (
     trn_line,
     trn_rows,
 )
+from asr_kd.scoring.wer import EXAMPLES, examples
 
 TextForm = Literal["jsonl", "kaldi", "trn", "ctm"]
 Side = Literal["reference", "hypothesis"]
-
-EXAMPLES = 3
-"""How many ids or rows an error message names."""
 
 _BY_SUFFIX: dict[str, TextForm] = {".jsonl": "jsonl", ".json": "jsonl", ".trn": "trn", ".ctm": "ctm", ".txt": "kaldi"}
 _TEXTS: dict[Side, tuple[str, ...]] = {
@@ -123,9 +121,9 @@ def hypotheses_for(transcripts: Transcripts, ids: Sequence[str]) -> tuple[dict[s
     missing = [utterance_id for utterance_id in ids if utterance_id not in transcripts.texts]
     if missing and (transcripts.form != "ctm" or len(missing) == len(ids)):
         raise EvaluationError(
-            f"{len(missing)} of {len(ids)} utterances are not in it ({_examples(missing)})",
+            f"{len(missing)} of {len(ids)} utterances are not in it ({examples(missing)})",
             where=transcripts.path,
-            expected=f"their ids; it has {_examples(list(transcripts.texts))}",
+            expected=f"their ids; it has {examples(list(transcripts.texts))}",
             remedy="Score hypotheses of exactly this test set; an empty hypothesis still needs its id",
         )
     return {utterance_id: transcripts.texts.get(utterance_id, "") for utterance_id in ids}, missing
@@ -164,7 +162,7 @@ def write_transcripts(
     untimed = [name for name, text in texts.items() if text and name not in timed]
     if form == "ctm" and untimed:
         raise EvaluationError(
-            f"{len(untimed)} of {len(texts)} texts have no times ({_examples(untimed)})",
+            f"{len(untimed)} of {len(texts)} texts have no times ({examples(untimed)})",
             where=path,
             expected="words with their times",
             remedy="Write trn, which needs none",
@@ -251,8 +249,3 @@ def _word(item: Any) -> TimedWord | None:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _examples(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:EXAMPLES]) + (", …" if len(listed) > EXAMPLES else "")

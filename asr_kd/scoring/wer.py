@@ -142,8 +142,8 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
     _check_ids(references, hypotheses)
     if normalizer == "whisper":
         _check_english(references)
-    reference_texts = [_spaced(normalize(text, normalizer)) for text in references.values()]
-    hypothesis_texts = [_spaced(normalize(hypotheses[utterance_id], normalizer)) for utterance_id in references]
+    reference_texts = [spaced(normalize(text, normalizer)) for text in references.values()]
+    hypothesis_texts = [spaced(normalize(hypotheses[utterance_id], normalizer)) for utterance_id in references]
     if not any(reference_texts):
         raise EvaluationError(
             f"all {len(references)} references are empty after the normalizer {normalizer!r}",
@@ -229,9 +229,9 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
     unknown = [utterance_id for utterance_id in hypotheses if utterance_id not in references]
     problems = []
     if missing:
-        problems.append(f"{len(missing)} of {len(references)} references lack a hypothesis ({_examples(missing)})")
+        problems.append(f"{len(missing)} of {len(references)} references lack a hypothesis ({examples(missing)})")
     if unknown:
-        problems.append(f"{len(unknown)} of {len(hypotheses)} hypotheses lack a reference ({_examples(unknown)})")
+        problems.append(f"{len(unknown)} of {len(hypotheses)} hypotheses lack a reference ({examples(unknown)})")
     if problems:
         raise EvaluationError(
             "; ".join(problems),
@@ -240,11 +240,12 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
         )
 
 
-def _examples(ids: Sequence[str]) -> str:
+def examples(ids: Sequence[str]) -> str:
+    """The first ids, for an error message."""
     return ", ".join(ids[:EXAMPLES]) + (", …" if len(ids) > EXAMPLES else "")
 
 
-def _spaced(text: str) -> str:
+def spaced(text: str) -> str:
     """Words separated by one space, so that white space can be no error."""
     return " ".join(text.split())
 

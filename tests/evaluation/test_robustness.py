@@ -9,9 +9,8 @@ from pydantic import ValidationError
 
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.conditions import STANDARD, parse_condition, perturbed
-from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.sweeps import BabbleSource, robustness_rows
+from asr_kd.evaluation.settings import STANDARD, EvaluationSettings, parse_condition
+from asr_kd.evaluation.sweeps import BabbleSource, perturbed, robustness_rows
 from asr_kd.evaluation.system import System
 from tests.helpers.tiny_models import noise_speech
 

@@ -1,21 +1,132 @@
-"""What is measured beside errors: on systems whose delay is known, in the places of results.json, and in a matrix."""
+"""Partial results, words in silence, and systems whose delay is known, in results.json and in a matrix."""
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.evaluate import MeasuredSystems, TranscribedUtterances, measure_all
+from asr_kd.evaluation.evaluate import MeasuredSystems, measure_all
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.results import Measurements
-from asr_kd.evaluation.sample_measures import IS_TEACHER, NO_TEACHER, Sample, measure_set
+from asr_kd.evaluation.sample_measures import (
+    IS_TEACHER,
+    NO_TEACHER,
+    ROOM_DBFS,
+    Sample,
+    Stability,
+    changes,
+    measure_set,
+    measure_stability,
+    measure_trailing_silence,
+    silence,
+)
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
 from asr_kd.evaluation.system import System
+from asr_kd.evaluation.system_outputs import TranscribedSet
 from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.scoring.wer import score
 from tests.helpers.spelled import SpellingTeacher
 from tests.helpers.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, save_tiny_model
+
+PARTIALS = st.lists(st.sampled_from("ab"), max_size=5).map(" ".join)
+
+
+class Scripted:
+    """A stream with given partial results, packet by packet."""
+
+    def __init__(self, partials, final):
+        self.partials, self.end = iter(partials), final
+        self.lengths = []
+
+    def stream(self):
+        return self
+
+    def accept(self, samples):
+        self.lengths.append(len(samples))
+        return next(self.partials)
+
+    def final(self):
+        return self.end
+
+
+def test_one_flip_of_four_words_is_a_quarter():
+    stream = Scripted(["", "for", "four five", "four six", "four six seven"], "four six seven eight")
+    found = measure_stability(stream, [torch.zeros(8_000)]).plain()
+    assert stream.lengths == [1_600] * 5
+    assert (found["words"], found["packet_ms"]) == (4, 100)
+    assert (found["revised_words"], found["revised_per_word"]) == (2, 0.5)  # for → four, five → six
+    assert (found["grown_words"], found["utterances_revised"]) == (0, 1)
+
+
+def test_letters_that_come_are_growth():
+    found = measure_stability(Scripted(["t", "thr", "three f"], "three four"), [torch.zeros(4_800)]).plain()
+    assert (found["revised_words"], found["grown_words"], found["grown_per_word"]) == (0, 3, 1.5)
+    assert found["utterances_revised"] == 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "expected"),
+    [
+        ("", "", (0, 0)),
+        ("", "a", (0, 0)),
+        ("a b", "a b c", (0, 0)),
+        ("a b", "a bc", (0, 1)),
+        ("a b", "a", (1, 0)),
+        ("a b c", "x b c", (3, 0)),
+        ("a b c", "a bb c", (2, 0)),  # what follows has to be read again
+    ],
+)
+def test_known_changes(before, after, expected):
+    assert changes(before.split(), after.split()) == expected
+
+
+@given(st.lists(PARTIALS, min_size=1, max_size=6))
+def test_what_only_gets_longer_is_never_revised(pieces):
+    partials = [" ".join(pieces[: end + 1]).split() for end in range(len(pieces))]
+    found = Stability()
+    found.add([" ".join(words) for words in partials])
+    assert found.revised == found.grown == 0
+
+
+def test_nothing_said_has_no_rate():
+    found = measure_stability(Scripted(["", ""], ""), [torch.zeros(3_200)]).plain()
+    assert (found["words"], found["revised_per_word"]) == (0, None)
+
+
+class Talkative:
+    """Writes a word for each second, and one more for digital silence."""
+
+    def transcribe(self, waveforms):
+        texts = []
+        for waveform in waveforms:
+            text = "One, two"
+            if len(waveform) > 16_000 and not waveform[-100:].any():
+                text += " uh uh"
+            elif len(waveform) > 16_000:
+                text = "one too"
+            texts.append(text)
+        return texts
+
+
+def test_extra_lost_and_changed_words():
+    found = measure_trailing_silence(Talkative(), [torch.ones(16_000)] * 3, 2.0, "librispeech")
+    assert (found["seconds"], found["utterances"]) == (2.0, 3)
+    assert found["digital"] == {"extra_words": 6, "lost_words": 0, "changed_words": 0, "utterances_with_extra": 3}
+    assert found["room"] == {"extra_words": 0, "lost_words": 0, "changed_words": 3, "utterances_with_extra": 0}
+
+
+def test_silence_is_silent():
+    assert not silence("digital", 2.0).any()
+    room = silence("room", 2.0)
+    assert len(room) == 32_000
+    assert 10 * torch.log10(room.square().mean()) == pytest.approx(ROOM_DBFS, abs=0.1)
+    assert torch.equal(room, silence("room", 2.0))
+    assert not torch.equal(room, silence("room", 2.0, 1))
+
 
 SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, silence_seconds=0.5)
 
@@ -138,12 +249,12 @@ def test_a_panel_measures_what_the_settings_ask_for(late, utterances):
         sweep_utterances=3,
     )  # fmt: skip
     measured = MeasuredSystems(late, {"student_kd": "teacher"}, settings, None, SILENT)
-    found = measure_all(measured, {"dev": TranscribedUtterances(utterances, texts)}, {"teacher": {"parameters": 1}})
+    found = measure_all(measured, {"dev": TranscribedSet(utterances, texts)}, {"teacher": {"parameters": 1}})
     assert found.systems["dev"]["student_kd"]["delay"]["utterances"] == 2
     assert found.matrix == {}  # none of the two is a chunked model
     assert [row["utterances"] for row in found.robustness["student_kd"]] == [3, 3]
     off = settings.model_copy(update={"sample_utterances": 0, "matrix": (), "robustness": False})
-    nothing = measure_all(measured._replace(settings=off), {"dev": TranscribedUtterances(utterances, texts)}, {})
+    nothing = measure_all(measured._replace(settings=off), {"dev": TranscribedSet(utterances, texts)}, {})
     assert (nothing.systems, nothing.agreement, nothing.matrix, nothing.robustness) == ({}, {}, {}, {})
 
 

@@ -27,7 +27,7 @@ C,"one","one":C,"two","two":C,"three","three":S,"four","for":C,"five","five":C,"
 </SPEAKER>
 </SYSTEM>
 """
-"""What sclite 2.10 writes of test_matched_pairs' first system, as it is laid out."""
+"""What sclite 2.10 writes of test_paired's first system, as it is laid out."""
 
 
 @pytest.fixture(scope="module")

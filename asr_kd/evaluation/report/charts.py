@@ -172,9 +172,7 @@ def _scatter(chart: Scatter, label: str) -> Element:
     right = WIDTH - (96.0 if edge else 14.0)
     root = picture(height, label)
     y_scale, marks = _rates(points, (bottom, top))
-    for value in marks:
-        line(root, (left, y_scale(value)), (WIDTH - 8, y_scale(value)), "grid")
-        write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
+    _rate_axis(root, y_scale, marks, left, WIDTH - 8)
     costs = [point.cost for point in known if point.cost is not None]
     low, high = (min(costs) / 1.7, max(costs) * 1.7) if logarithm else padded([*costs, 0.0], 0.15)
     x_scale = (logarithmic if logarithm else linear)((low, high), (left + 6, right))
@@ -197,9 +195,7 @@ def _curves(chart: Curves, label: str) -> Element:
     highest = min(max(rate for _, points in chart.series for _, rate in points), 1.0)
     root = picture(height, label)
     x_scale, y_scale = linear((0, last), (left, right)), linear((0, highest), (bottom, top))
-    for mark_at in ticks(0, highest, 4):
-        line(root, (left, y_scale(mark_at)), (right, y_scale(mark_at)), "grid")
-        write(root, left - 6, y_scale(mark_at) + 4, f"{100 * mark_at:g} %", "tick", "end")
+    _rate_axis(root, y_scale, ticks(0, highest, 4), left, right)
     for mark_at in ticks(0, last, 5):
         write(root, x_scale(mark_at), bottom + 17, f"{mark_at:g}", "tick", "middle")
     write(root, (left + right) / 2, height - 4, "epoch", "tick title", "middle")
@@ -217,9 +213,7 @@ def _steps(chart: Steps, label: str) -> Element:
     low, high = padded([rate for _, rates in found for rate in rates.values()])
     root = picture(height, label)
     x_scale, y_scale = linear((0, len(settings) - 1), (left + 24, right)), linear((low, high), (bottom, top))
-    for value in ticks(low, high, 4):
-        line(root, (left, y_scale(value)), (right + 20, y_scale(value)), "grid")
-        write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
+    _rate_axis(root, y_scale, ticks(low, high, 4), left, right + 20)
     for place, setting in enumerate(settings):
         write(root, x_scale(place), bottom + 17, str(setting), "tick", "middle")
     write(root, (left + right) / 2, height - 4, axis, "tick title", "middle")
@@ -265,6 +259,13 @@ def _scattered(root: Any, points: Sequence[Point], xs: Sequence[float], ys: Sequ
         place = max([x, *(other for other in spread_xs if abs(other - x) < 16)]) if onwards else x
         kind, side = f"label small {point.style.kind}", "start" if onwards else "end"
         write(root, place + 10 if onwards else x - 10, label_y, _cut(point.style.name, 24), kind, side)
+
+
+def _rate_axis(root: Element, y_scale: Scale, marks: Sequence[float], left: float, right: float) -> None:
+    """Horizontal grid lines with their rates in percent."""
+    for value in marks:
+        line(root, (left, y_scale(value)), (right, y_scale(value)), "grid")
+        write(root, left - 6, y_scale(value) + 4, f"{100 * value:g} %", "tick", "end")
 
 
 def _twins(xs: Sequence[float], index: int) -> float:

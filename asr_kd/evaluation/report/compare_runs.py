@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison, SeedRows, plain_row, seed_rows
+from asr_kd.evaluation.comparison import Comparison, SeedRows, seed_rows
 from asr_kd.evaluation.report.loading import RESULTS, Report, Row, open_report
+from asr_kd.evaluation.results_json import plain_row
 from asr_kd.scoring.significance import DEFAULT, Resampling, bootstrap_difference
 
 FORMAT, FORMAT_VERSION = "asr-kd comparison", 1

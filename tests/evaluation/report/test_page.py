@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
@@ -90,9 +90,12 @@ def test_hostile_text_stays_text_everywhere(report, hostile):
                 assert outputs[key][0] == row["hypothesis"]
 
 
+@settings(max_examples=30)
 @given(
     st.recursive(
-        st.text() | st.integers() | st.none(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+        st.text(max_size=8) | st.integers() | st.none(),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+        max_leaves=8,
     )
 )
 def test_embedded_data_is_the_data_and_ends_no_element(data):

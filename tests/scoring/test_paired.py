@@ -1,4 +1,4 @@
-"""MAPSSWE: a segment begins and ends where it should, and the test gives what can be computed by hand."""
+"""MAPSSWE and the agreement of words, at known answers."""
 
 import math
 import random
@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.scoring.paired import matched_pairs, segment_errors
+from asr_kd.errors import EvaluationError
+from asr_kd.scoring.paired import matched_pairs, segment_errors, word_agreement
 from asr_kd.scoring.wer import score
 
 REFERENCES = {
@@ -131,3 +132,40 @@ def test_every_error_is_in_one_segment_and_swapping_turns_the_sign(rows):
     assert (there.segments, there.p) == (back.segments, back.p)
     assert there.mean == -back.mean
     assert there.z is None or there.z == -back.z
+
+
+AGREED = {"1": "the cat sat on the mat", "2": "so it is", "3": ""}
+TEACHER = {"1": "the cat sat on a mat", "2": "so it was", "3": "uh"}
+STUDENT = {"1": "a cat sat on the mat", "2": "so it was", "3": ""}
+
+
+def test_known_answers():
+    found = word_agreement(score(AGREED, TEACHER, "none"), score(AGREED, STUDENT, "none"))
+    assert (found.only_teacher_words, found.only_student_words) == (1, 1)
+    assert (found.both_words, found.neither_words) == (6, 1)
+    assert (found.only_teacher_most, found.only_student_most) == ((("the", 1),), (("the", 1),))
+    assert found.wer_against_teacher == 3 / 10  # the→a, a→the, and the missing uh, of ten words of the teacher
+
+
+def test_a_student_that_says_what_its_teacher_says_agrees_whatever_was_said():
+    scored = score(AGREED, TEACHER, "none")
+    found = word_agreement(scored, scored)
+    assert (found.wer_against_teacher, found.only_teacher_words, found.only_student_words) == (0.0, 0, 0)
+    assert found.both_words + found.neither_words == scored.words.words
+
+
+def test_a_silent_teacher_leaves_no_rate_and_says_why():
+    empty = score(AGREED, dict.fromkeys(AGREED, ""), "none")
+    found = word_agreement(empty, score(AGREED, STUDENT, "none"))
+    assert (found.wer_against_teacher, found.wer_against_teacher_reason) == (None, "the teacher wrote no word")
+    assert found.only_student_words == 7
+
+
+def test_other_normalizers_utterances_or_references_are_refused():
+    teacher = score(AGREED, TEACHER, "none")
+    with pytest.raises(EvaluationError, match="under the normalizer 'none', the other under 'librispeech'"):
+        word_agreement(teacher, score(AGREED, STUDENT, "librispeech"))
+    with pytest.raises(EvaluationError, match="not of the same utterances"):
+        word_agreement(teacher, score({"1": "a"}, {"1": "a"}, "none"))
+    with pytest.raises(EvaluationError, match="2: the two scores have different references"):
+        word_agreement(teacher, score(AGREED | {"2": "so it be"}, STUDENT, "none"))
