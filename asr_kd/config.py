@@ -1,7 +1,4 @@
-"""Plain YAML into typed settings: loading, overriding, checking. Never code.
-
-Knows the mechanism only; each component's settings stand beside the component.
-"""
+"""Plain YAML into typed settings: loading, overriding, checking. Never code."""
 
 import difflib
 import types
@@ -10,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
 from asr_kd.errors import RecipeError
@@ -31,6 +28,9 @@ class Settings(BaseModel):
         inner = {name: getattr(self, name) for name in type(self).model_fields}
         return plain | {name: value.key_settings() for name, value in inner.items() if isinstance(value, Settings)}
 
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in which `~` is the home folder."""
 
 S = TypeVar("S", bound=Settings)
 

@@ -149,9 +149,8 @@ def compare_steps(arguments: argparse.Namespace, folder: Path) -> None:
     """A table: milliseconds of one step of one stream in onnxruntime, each change on top of those above it."""
     import onnxruntime
 
-    from asr_kd.export.onnx import write_onnx
-    from asr_kd.export.quantize import write_int8
-    from asr_kd.export.sherpa import SherpaWire
+    from asr_kd.export.graphs import SherpaWire, write_onnx
+    from asr_kd.export.int8 import write_int8
     from asr_kd.models.weights import load_model
     from asr_kd.runtime.wire import WireFormat
 

@@ -40,10 +40,9 @@ from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.decoding.greedy import greedy
-from asr_kd.features.waveform_augment import Sound
+from asr_kd.features.augment import Sound
 from asr_kd.posteriors.measures import dense_kl
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import read_corpus
+from asr_kd.recipe.context import RunContext, read_corpus
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems
 from asr_kd.recipe.teachers import bridged, open_teacher

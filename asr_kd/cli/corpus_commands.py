@@ -68,8 +68,7 @@ def download(
     Example:
       asr-kd download librispeech --splits train-clean-100,dev-clean --into corpora
     """
-    from asr_kd.corpora.download import download_librispeech, librispeech_folder, missing_splits
-    from asr_kd.corpora.librispeech import require_splits
+    from asr_kd.corpora.librispeech import download_librispeech, librispeech_folder, missing_splits, require_splits
     from asr_kd.corpora.settings import LibriSpeechSettings, corpora_root
 
     default = LibriSpeechSettings()

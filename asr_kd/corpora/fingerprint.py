@@ -39,8 +39,7 @@ def fingerprint(settings: AnyCorpus) -> Any:
     if isinstance(settings, SyntheticSettings):
         return settings_key(settings)
     if isinstance(settings, FolderSettings):
-        folders = [folder.expanduser() for folder in settings.train]
-        audio = [_sizes(audio_files(folder, settings.extensions)) for folder in folders]
+        audio = [_sizes(audio_files(folder, settings.extensions)) for folder in settings.train]
         return [audio, _manifests([*settings.dev, *settings.test.values()], settings)]
     if isinstance(settings, ManifestSettings):
         return _manifests([*settings.train, *settings.dev, *settings.test.values()], settings)
@@ -57,12 +56,12 @@ def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
     Raises:
         CorpusError: there is no such folder.
     """
-    return [_sizes(audio_files(folder.expanduser(), settings.extensions)) for folder in settings.folders]
+    return [_sizes(audio_files(folder, settings.extensions)) for folder in settings.folders]
 
 
 def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
     """Hashes of manifests, and sizes of the files that they name."""
-    tables = [read_table(path.expanduser(), settings.format, settings.data_root, settings.channels) for path in paths]
+    tables = [read_table(path, settings.format, settings.data_root, settings.channels) for path in paths]
     read = [[str(file.resolve()), sha256_of_file(file)] for table in tables for file in table.files]
     return [read, _sizes(recording.audio for table in tables for recording in table.recordings)]
 

@@ -1,14 +1,27 @@
-"""LibriSpeech's layout: SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside its audio files.
+"""LibriSpeech: its layout, SPLIT/SPEAKER/CHAPTER/SPEAKER-CHAPTER.trans.txt beside audio files, and its download.
 
-Any subset of splits, any audio format that the project reads.
-"""
+Any subset of splits, any audio format that the project reads. Splits are downloaded with torchaudio's downloader,
+addresses and checksums. A split appears whole or not at all; splits and archives that are present are not downloaded
+again, so an interrupted call can be repeated."""
 
-from collections.abc import Sequence
+import http.client
+import os
+import shutil
+import socket
+import sys
+import tarfile
+import urllib.error
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+
+from torchaudio.datasets import librispeech as publisher
 
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, corpora_root
 from asr_kd.errors import CorpusError
+from asr_kd.files import sha256_of_file
 
 AUDIO_SUFFIXES = (".flac", ".wav", ".ogg", ".opus", ".mp3")
 """Of several files with one name, the first of these is taken."""
@@ -117,3 +130,153 @@ def _read_transcripts(chapter: Path) -> dict[str, str]:
             if utterance_id:
                 texts[utterance_id] = " ".join(text.split())
     return texts
+
+
+LIBRISPEECH = "LibriSpeech"
+"""Folder inside the archives, and of the splits."""
+
+TIMEOUT_SECONDS = 60.0
+"""Time without data after which a download fails."""
+
+_SUFFIX = ".tar.gz"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """Archive of a split."""
+
+    split: str
+    url: str
+    sha256: str
+
+
+def archives(splits: Sequence[str]) -> list[Archive]:
+    """Return the archives of splits, from torchaudio's list.
+
+    Raises:
+        CorpusError: no such split.
+    """
+    known = {
+        url.rsplit("/", 1)[-1].removesuffix(_SUFFIX): (url, sha256) for url, sha256 in publisher._CHECKSUMS.items()
+    }
+    unknown = [split for split in splits if split not in known]
+    if unknown:
+        raise CorpusError(
+            f"LibriSpeech has no split {unknown[0]!r}", expected=f"some of {', '.join(LIBRISPEECH_SPLITS)}"
+        )
+    return [Archive(split, *known[split]) for split in dict.fromkeys(splits)]
+
+
+def librispeech_folder(into: Path) -> Path:
+    """Return the folder of the splits, below `into` or `into` itself; its future path if there is none yet."""
+    try:
+        return find_librispeech(into)
+    except CorpusError:
+        return into / LIBRISPEECH
+
+
+def missing_splits(splits: Sequence[str], into: Path) -> list[str]:
+    """Return the splits that are missing.
+
+    Raises:
+        CorpusError: no such split.
+    """
+    present = present_splits(librispeech_folder(into))
+    return [archive.split for archive in archives(splits) if archive.split not in present]
+
+
+def download_librispeech(splits: Sequence[str], into: Path, report: Callable[[str], None]) -> Path:
+    """Download, verify and unpack splits; return their folder.
+
+    Args:
+        splits: official names; splits that are present are skipped.
+        into: the parent of LibriSpeech/; archives are kept there while they are needed.
+        report: called with a line of text at every step.
+
+    Raises:
+        CorpusError: no such split, no network, or an archive that is not the publisher's.
+        OSError: the disk is full or cannot be written; finished splits stay.
+    """
+    folder, absent = librispeech_folder(into), missing_splits(splits, into)
+    for archive in archives(splits):
+        if archive.split not in absent:
+            report(f"{archive.split}: present")
+            continue
+        path = into / f"{archive.split}{_SUFFIX}"
+        if path.exists():
+            report(f"{archive.split}: archive present; comparing its checksum")
+            _verify(archive, path)
+        else:
+            report(f"{archive.split}: downloading {archive.url}")
+            _fetch(archive, path)
+        report(f"{archive.split}: unpacking")
+        _unpack(archive.split, path, folder)
+        path.unlink()
+    return folder
+
+
+def _fetch(archive: Archive, path: Path) -> None:
+    """Download with torchaudio, which compares the checksum before the archive gets its name."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _timeout(TIMEOUT_SECONDS):
+            publisher.download_url_to_file(archive.url, str(path), archive.sha256, progress=sys.stderr.isatty())
+    except RuntimeError as error:  # "invalid hash value" has no class of its own in torch
+        raise _wrong_checksum(archive, archive.url, str(error)) from error
+    except (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError) as error:
+        raise CorpusError(
+            f"cannot be downloaded ({getattr(error, 'reason', None) or error})",
+            where=archive.url,
+            expected="the publisher's archive",
+            remedy=(
+                f"Run the same command again with a network connection; or download it elsewhere "
+                f"(curl -LO {archive.url}), put it at {path} and run the same command"
+            ),
+        ) from error
+
+
+def _verify(archive: Archive, path: Path) -> None:
+    found = sha256_of_file(path)
+    if found != archive.sha256:
+        raise _wrong_checksum(archive, str(path), f"SHA-256 {found}")
+
+
+def _wrong_checksum(archive: Archive, where: str, found: str) -> CorpusError:
+    return CorpusError(
+        f"is not the publisher's archive, or not all of it ({found})",
+        where=where,
+        expected=f"SHA-256 {archive.sha256}",
+        remedy="Remove the file and download it again",
+    )
+
+
+def _unpack(split: str, path: Path, folder: Path) -> None:
+    """Unpack LibriSpeech/SPLIT into `folder`, with the tables of speakers beside it."""
+    unpacking = folder / f".{split}.unpacking"
+    shutil.rmtree(unpacking, ignore_errors=True)  # of an interrupted call
+    unpacking.mkdir(parents=True)
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(unpacking, filter="data")
+    except (tarfile.TarError, EOFError) as error:
+        raise CorpusError(f"cannot be unpacked ({error})", where=path, expected="a tar archive") from error
+    inside = unpacking / LIBRISPEECH
+    if not (inside / split).is_dir():
+        raise CorpusError(f"holds no {LIBRISPEECH}/{split}", where=path, expected="the publisher's archive")
+    os.sync()  # once, and not for each of 100,000 files
+    for table in inside.iterdir():
+        if table.is_file() and not (folder / table.name).exists():
+            table.rename(folder / table.name)
+    (inside / split).rename(folder / split)
+    shutil.rmtree(unpacking)
+
+
+@contextmanager
+def _timeout(seconds: float) -> Iterator[None]:
+    """Set a socket timeout: the downloader has none."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)

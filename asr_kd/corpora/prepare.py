@@ -56,7 +56,7 @@ class Listing:
 
     def add_manifest(self, part: str, path: Path, settings: OwnSettings) -> None:
         """Add a manifest to a set."""
-        table = read_table(path.expanduser(), settings.format, settings.data_root, settings.channels)
+        table = read_table(path, settings.format, settings.data_root, settings.channels)
         self.parts.setdefault(part, []).extend(table.recordings)
         self.unmatched += table.excluded
         self.dropped += table.dropped
@@ -141,9 +141,8 @@ def _list_manifests(settings: ManifestSettings, progress: Progress) -> Listing:
 
 
 def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_share: float) -> PreparedCorpus:
-    folders = [folder.expanduser() for folder in settings.train]
-    listing = Listing("folder", folders[0], {"train": []}, remedy=OWN_REMEDY)
-    for folder in folders:
+    listing = Listing("folder", settings.train[0], {"train": []}, remedy=OWN_REMEDY)
+    for folder in settings.train:
         listing.parts["train"] += list_folder(folder, settings)
     _add_evaluation_sets(listing, settings, progress)
     corpus = _prepared(listing, max_excluded_share)
@@ -166,7 +165,7 @@ def add_untranscribed(
     Raises:
         CorpusError: no such folder, no audio in it, or too much of it is unusable.
     """
-    folders = [folder.expanduser() for folder in settings.folders]
+    folders = settings.folders
     recordings = [recording for folder in folders for recording in list_folder(folder, settings)]
     listing = Listing("folder", folders[0], {UNTRANSCRIBED: recordings}, channels=settings.channels, remedy=OWN_REMEDY)
     share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share

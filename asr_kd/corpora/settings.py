@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asr_kd.audio import ChannelPolicy
-from asr_kd.config import Settings
+from asr_kd.config import Settings, UserPath
 from asr_kd.errors import CorpusError
 
 CORPORA_VARIABLE = "ASR_KD_CORPORA"
@@ -30,7 +30,7 @@ def _one_or_several(given: Any) -> Any:
     return [given] if isinstance(given, str | Path) else given
 
 
-Paths = Annotated[list[Path], BeforeValidator(_one_or_several), Field(min_length=1)]
+Paths = Annotated[list[UserPath], BeforeValidator(_one_or_several), Field(min_length=1)]
 """One path, or a list of them."""
 
 
@@ -49,7 +49,7 @@ class FileSettings(Settings):
 class CorpusFolderSettings(FileSettings):
     """Settings of every corpus in its publisher's layout."""
 
-    root: Path | None = None
+    root: UserPath | None = None
     """The corpus' own folder or its parent; None: the environment variable ASR_KD_CORPORA."""
 
 
@@ -57,6 +57,7 @@ class An4Settings(CorpusFolderSettings):
     """AN4 (CMU, 1991) in its publisher's layout."""
 
     kind: Literal["an4"] = "an4"
+    """This corpus."""
     fold: Literal[0, 1, 2, 3, "none"] = 0
     """The fold of speakers that is `devtest`; none: all speakers but those of `dev` are trained on."""
     seed: int = 0
@@ -67,8 +68,11 @@ class LibriSpeechSettings(CorpusFolderSettings):
     """Any subset of LibriSpeech's splits, by their own names."""
 
     kind: Literal["librispeech"] = "librispeech"
+    """This corpus."""
     train: list[TrainSplit] = Field(default=["train-clean-100"], min_length=1)
+    """Splits of the training set."""
     dev: list[DevSplit | TrainSplit] = Field(default=["dev-clean"], min_length=1)
+    """Splits for decisions during training; each is a set of the report."""
     test: list[TestSplit | DevSplit] = Field(default=["test-clean", "test-other"])
     """Missing splits are skipped and named, unlike those of train and dev."""
 
@@ -85,16 +89,16 @@ class OwnSettings(FileSettings):
 
     dev: Paths
     """Manifests of the dev set: a file, a Kaldi or lhotse folder, or several, as one set."""
-    test: dict[str, Path] = Field(default={})
+    test: dict[str, UserPath] = Field(default={})
     """Name → manifest of every test set."""
     format: ManifestFormat = "auto"
     """Format of all manifests; auto detects that of each."""
-    data_root: Path | None = None
+    data_root: UserPath | None = None
     """Folder that relative audio paths of manifests start at; None: each manifest's folder."""
 
     @field_validator("test")
     @classmethod
-    def _check_names(cls, test: dict[str, Path]) -> dict[str, Path]:
+    def _check_names(cls, test: dict[str, UserPath]) -> dict[str, Path]:
         for name in test:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev", UNTRANSCRIBED):
                 raise ValueError(f"the name {name!r} must be letters, digits, '.', '_', '-', and not train or dev")
@@ -105,6 +109,7 @@ class ManifestSettings(OwnSettings):
     """Speech listed by manifests of this project, lhotse, NeMo, SpeechBrain or Kaldi."""
 
     kind: Literal["manifest"] = "manifest"
+    """This corpus."""
     train: Paths
     """Manifests of the training set, as one set; rows without a transcript are usable for distillation only."""
 
@@ -144,6 +149,7 @@ class FolderSettings(AudioFolders, OwnSettings):
     """Untranscribed audio in folders, for distillation; dev and test sets have transcripts."""
 
     kind: Literal["folder"] = "folder"
+    """This corpus."""
     train: Paths
     """Folders that are searched for audio, at any depth."""
 
@@ -159,19 +165,27 @@ class SyntheticSettings(Settings):
     """A corpus synthesized by eSpeak NG: for demos and tests, no evidence about real speech."""
 
     kind: Literal["synthetic"] = "synthetic"
-    root: Path | None = None
+    """This corpus."""
+    root: UserPath | None = None
     """Parent of `synthetic/`; None: `corpus/` in the run's work_dir."""
     train_utterances: int = Field(1200, ge=1)
+    """Size of the training set."""
     dev_utterances: int = Field(100, ge=1)
+    """Size of the dev set."""
     test_utterances: int = Field(200, ge=1)
+    """Size of the test set."""
     train_speakers: int = Field(40, ge=1)
+    """Speakers of the training set; no voice is in two sets."""
     dev_speakers: int = Field(6, ge=1)
+    """Speakers of the dev set."""
     test_speakers: int = Field(10, ge=1)
+    """Speakers of the test set."""
     topics: tuple[str, ...] = ()
     """Topics of sentences, by their names in grammar.txt (home, digits, …); empty: all."""
     noise_db: tuple[float, float] = (-60.0, -35.0)
     """Range of the white noise's level relative to full scale, drawn per utterance."""
     seed: int = 0
+    """Seed of voices, sentences and noise."""
 
     @model_validator(mode="after")
     def _check_ranges(self) -> "SyntheticSettings":

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from asr_kd.config import Settings, load_yaml, parse_settings
+from asr_kd.config import Settings, UserPath, load_yaml, parse_settings
 
 DEFAULT_LM_WEIGHT = 1.0
 """Weight of a language model that was not tuned; log10, as in KenLM and torchaudio."""
@@ -17,9 +17,9 @@ class DecodingSettings(Settings):
 
     kind: Literal["greedy", "beam"] = "greedy"
     """Best path, or prefix beam search (extra `lm`), to which all further settings belong."""
-    lm: Path | None = None
+    lm: UserPath | None = None
     """KenLM n-gram, ARPA (may be .gz) or binary: over words with a lexicon, over tokens without one. beam only."""
-    lexicon: Path | None = None
+    lexicon: UserPath | None = None
     """Allowed words: the first column of each line (LibriSpeech's lexicon, torchaudio's, a list of words; may be .gz),
     spelled by the vocabulary. beam only."""
     lm_weight: float | None = Field(None, ge=0, le=20)
@@ -40,11 +40,6 @@ class DecodingSettings(Settings):
     """Of neighbouring frames whose blank is likelier than this, the search reads the first only; 1: it reads all."""
     nbest: int = Field(1, ge=1, le=10_000)
     """Hypotheses that are kept."""
-
-    @field_validator("lm", "lexicon")
-    @classmethod
-    def _expand_home(cls, path: Path | None) -> Path | None:
-        return None if path is None else path.expanduser()
 
     @field_validator("hotwords")
     @classmethod

@@ -93,7 +93,9 @@ class EvaluationSettings(Settings):
     decoding: DecodingSettings = DecodingSettings()
     """How every system's posteriors become text."""
     bootstrap_samples: int = Field(2_000, ge=200, le=100_000)
+    """Bootstrap resamples of the intervals."""
     bootstrap_seed: int = Field(0, ge=0)
+    """Seed of the bootstrap."""
     rtf_utterances: int = Field(20, ge=0)
     """Utterances that are timed one by one on one thread; 0 measures no real-time factor."""
     batch_seconds: float = Field(60.0, gt=0)

@@ -13,13 +13,10 @@ from torch import Tensor
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import BundleError
-from asr_kd.export.held_out import compare_int8
-from asr_kd.export.onnx import write_onnx
+from asr_kd.export.graphs import SherpaWire, write_onnx, write_pt2
+from asr_kd.export.int8 import compare_int8, write_int8
 from asr_kd.export.parity import verify_bundle
-from asr_kd.export.pt2 import write_pt2
-from asr_kd.export.quantize import write_int8
 from asr_kd.export.readme import write_readme
-from asr_kd.export.sherpa import SherpaWire
 from asr_kd.export.web import write_web
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, write_json

@@ -1,11 +1,14 @@
-"""Augmentation: settings, change of speed and SpecAugment.
+"""Augmentation: settings, change of speed, SpecAugment, and noise, rooms, telephones and levels of waveforms.
 
 A change of speed moves frames, so soft targets must belong to the same speed; silence in front moves them by whole
-encoder frames; SpecAugment and the waveform augmentation keep time. All randomness comes from a generator that the
-caller seeds.
-"""
+encoder frames. SpecAugment and the waveform augmentation keep time, so transcripts, alignments and a teacher's soft
+targets of the clean audio still fit. All randomness comes from a generator that the caller seeds.
 
+Shapes: B utterances, S samples, T frames, F mel bins."""
+
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from typing import ClassVar
 
 import torch
 import torchaudio.functional
@@ -13,16 +16,96 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.features.waveform_augment import Perturbation
+from asr_kd.features.perturb import (
+    add_noise,
+    babble,
+    change_gain,
+    pink_noise,
+    reverberate,
+    room_response,
+    telephone,
+)
+
+VOICES = 3
+"""Other utterances that babble is made of."""
+ROOM_SECONDS = (0.15, 0.6)
+"""RT60 of the rooms that are drawn: from a car to a meeting room."""
+
+Voices = Callable[[torch.Generator], Sequence[Tensor]]
+"""Draws utterances to make babble of, [S] each; maybe none."""
+
+
+class Sound(Settings):
+    """Noise, rooms, telephones and levels of a waveform."""
+
+    allowed_db: ClassVar[tuple[float, float]] = (-20.0, 60.0)
+
+    snr_db: tuple[float, float] | None = (5.0, 25.0)
+    """How far their energy is above that of noise, in decibels, from the least to the most. Half of them get pink
+    noise, half the babble of three other training utterances; null: no noise."""
+    room_share: float = Field(0.25, ge=0, le=1)
+    """Share of them in a room of 0.15 to 0.6 s RT60."""
+    telephone_share: float = Field(0.1, ge=0, le=1)
+    """Share of them over a telephone: 300 to 3,400 Hz, 8 kHz, mu-law."""
+    gain_db: float = Field(6.0, ge=0, le=60)
+    """Largest change of level."""
+
+    @field_validator("snr_db")
+    @classmethod
+    def _in_order(cls, snr_db: tuple[float, float] | None) -> tuple[float, float] | None:
+        low, high = cls.allowed_db
+        if snr_db is not None and not low <= snr_db[0] <= snr_db[1] <= high:
+            raise ValueError(f"snr_db must be two numbers of decibels, the lower first, from {low:g} to {high:g}")
+        return snr_db
+
+
+class Perturbation(Sound):
+    """Noise, rooms, telephones and levels in training. Soft targets from the store stay those of the clean audio."""
+
+    share: float = Field(0.5, gt=0, le=1)
+    """Share of the utterances that are augmented, drawn each epoch; their features are not cached."""
+
+
+def augment_waveform(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
+    """Augment a waveform [S]; its length does not change.
+
+    Args:
+        settings: how often and how much.
+        generator: draws everything.
+        voices: gives what babble is made of; where it gives none the noise is pink.
+    """
+    if _happens(settings.room_share, generator):
+        waveform = reverberate(waveform, room_response(_between(*ROOM_SECONDS, generator), generator))
+    if settings.snr_db is not None:
+        snr_db = _between(*settings.snr_db, generator)
+        waveform = add_noise(waveform, _noise(len(waveform), generator, voices), snr_db)
+    if _happens(settings.telephone_share, generator):
+        waveform = telephone(waveform)
+    return change_gain(waveform, _between(-settings.gain_db, settings.gain_db, generator))
+
+
+def _noise(num_samples: int, generator: torch.Generator, voices: Voices) -> Tensor:
+    chosen = voices(generator) if _happens(0.5, generator) else []
+    return babble(chosen, num_samples, generator) if chosen else pink_noise(num_samples, generator)
+
+
+def _happens(share: float, generator: torch.Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < share
+
+
+def _between(low: float, high: float, generator: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=generator))
 
 
 class SpecAugment(Settings):
     """Masks over time and frequency (Park et al. 2019, LibriSpeech-double by shape)."""
 
     frequency_masks: int = Field(2, ge=0, le=10)
+    """Number of frequency masks."""
     frequency_width: int = Field(27, ge=0, le=80)
     """Widest frequency mask, in mel bins."""
     time_masks: int = Field(5, ge=0, le=50)
+    """Number of time masks."""
     time_width_frames: int = Field(25, ge=0)
     """Widest time mask, in 10 ms frames."""
     time_share: float = Field(0.05, ge=0, le=1)
@@ -35,6 +118,7 @@ class Augmentation(Settings):
     speeds: tuple[float, ...] = (1.0,)
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
+    """Masks over time and frequency; None: no masks."""
     silence_share: float = Field(0.5, ge=0, le=1)
     """Share of utterances that get silence in front, and share that get it behind, each drawn by itself: zeros, low
     noise, or the recording's own background. Soft targets and stored layers move along. 0 is the default of teachers

@@ -42,7 +42,9 @@ class Streaming(Settings):
     """How a model streams. A frame is 40 ms."""
 
     chunk_frames: int = Field(8, ge=1, le=128)
+    """Frames of a chunk; 8 are 320 ms."""
     left_context_frames: int = Field(64, ge=1, le=1024)
+    """Frames before a chunk that its frames attend to."""
     train_contexts: tuple[Context, ...] = ()
     """Dynamic chunk: (chunk, left context) pairs, one drawn a training step; empty trains on the pair above."""
 
@@ -58,13 +60,21 @@ class ConformerSettings(Settings):
     tag: ClassVar[str] = "conformer"
 
     size: Size | None = None
+    """A named shape, which sets the keys below that are not given."""
     width: int = Field(ge=8, le=4096)
+    """Width of the layers (D); a multiple of 4 × heads."""
     layers: int = Field(ge=1, le=100)
+    """Conformer layers."""
     heads: int = Field(ge=1, le=64)
+    """Attention heads."""
     feed_forward: int = Field(ge=8)
+    """Inner width of the feed-forward parts."""
     kernel: int = Field(ge=3, le=63)
+    """Width of the depthwise convolution; odd."""
     subsampling_channels: int = Field(ge=1)
+    """Channels of the two convolutions that make one frame of four."""
     dropout: float = Field(0.1, ge=0, lt=1)
+    """Share of activations that training drops."""
     streaming: Streaming | None = None
     """Chunked attention and causal convolution; without it the model sees the whole utterance."""
 

@@ -3,16 +3,17 @@
 Written whole or not at all; opened only when its version, hashes and shapes are right.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from asr_kd.config import parse_settings
+from asr_kd.config import Settings, parse_settings
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
@@ -20,9 +21,11 @@ from asr_kd.hub import local_folder
 from asr_kd.models.architectures import Model, ModelDescription, build_model
 from asr_kd.text.vocabulary import Vocabulary
 
-FORMAT_VERSION = 1
+FORMAT, FORMAT_VERSION = "asr-kd model", 1
 NO_PICKLES = "pickled checkpoints (.pt, .bin, .ckpt) are refused because opening one can run code"
 DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
+
+AnySettings = TypeVar("AnySettings", bound=Settings)
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,20 @@ class LoadedModel:
     folder: Path
 
 
+class ModelFolder(NamedTuple):
+    """The verified content of a model folder, its weights aside."""
+
+    description: dict[str, Any]
+    vocabulary: Vocabulary
+    sha256: str
+    """Of the weights."""
+
+
 def save_model(
     folder: Path, model: Model, vocabulary: Vocabulary, card: dict[str, Any], dtype: torch.dtype = torch.float32
 ) -> str:
     """Write a model folder and return the SHA-256 of its weights."""
-    with atomic_folder(folder, guard=True) as partial:
-        weights = {
-            name: tensor.detach().cpu().to(_stored(tensor, dtype)).contiguous()
-            for name, tensor in model.state_dict().items()
-        }
-        write_tensors(partial / WEIGHTS, weights)
-        vocabulary.save(partial / TOKENS)
-        sha256 = sha256_of_file(partial / WEIGHTS)
-        description = {
-            "format": "asr-kd model",
-            "version": FORMAT_VERSION,
-            "model": model.settings.model_dump(mode="json"),
-            "vocabulary_sha256": vocabulary.sha256,
-            "weights_sha256": sha256,
-            "features": FEATURE_CONTRACT,
-            "card": card,
-        }
-        write_json(partial / DESCRIPTION, description)
-    return sha256
+    return write_model_folder(folder, FORMAT, model, vocabulary, {"features": FEATURE_CONTRACT, "card": card}, dtype)
 
 
 def load_model(folder: Path | str, device: torch.device | str = "cpu") -> LoadedModel:
@@ -70,16 +64,90 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
         CheckpointError: not such a folder, another version, damaged, or a pickle in place of safetensors.
     """
     folder = local_folder(folder)
-    description = _read_description(folder)
-    weights_path = folder / WEIGHTS
-    if not weights_path.is_file():
-        raise CheckpointError("the weights are missing", where=weights_path, remedy="Copy the whole folder again")
-    sha256 = sha256_of_file(weights_path)
+    description, vocabulary, sha256 = read_model_folder(folder, FORMAT)
+    if description.get("features") != FEATURE_CONTRACT:
+        raise CheckpointError(
+            "was trained on other features", expected=str(FEATURE_CONTRACT), where=folder / DESCRIPTION
+        )
+    settings = parse_model_settings(ModelDescription, {"model": description.get("model")}, folder).model
+    model = build_model(settings, len(vocabulary))
+    load_weights(model, folder / WEIGHTS)
+    return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
+
+
+def write_model_folder(
+    folder: Path,
+    kind: str,
+    model: nn.Module,
+    vocabulary: Vocabulary,
+    facts: Mapping[str, Any],
+    dtype: torch.dtype = torch.float32,
+) -> str:
+    """Write the folder of a model with `settings` and return the SHA-256 of its weights.
+
+    Args:
+        folder: replaced as a whole.
+        kind: the format that the description names.
+        model: its state is written.
+        vocabulary: of its outputs.
+        facts: further keys of the description, `card` among them.
+        dtype: of floating-point weights.
+    """
+    settings = cast(Settings, model.settings)
+    with atomic_folder(folder, guard=True) as partial:
+        weights = {
+            name: tensor.detach().cpu().to(dtype if tensor.is_floating_point() else tensor.dtype).contiguous()
+            for name, tensor in model.state_dict().items()
+        }
+        write_tensors(partial / WEIGHTS, weights)
+        vocabulary.save(partial / TOKENS)
+        sha256 = sha256_of_file(partial / WEIGHTS)
+        description = {
+            "format": kind,
+            "version": FORMAT_VERSION,
+            "model": settings.model_dump(mode="json"),
+            "vocabulary_sha256": vocabulary.sha256,
+            "weights_sha256": sha256,
+            **facts,
+        }
+        write_json(partial / DESCRIPTION, description)
+    return sha256
+
+
+def read_model_folder(folder: Path, kind: str) -> ModelFolder:
+    """Read a model folder and verify all of it but the content of the weights.
+
+    Raises:
+        CheckpointError: not such a folder, of another format or version, or damaged.
+    """
+    path, weights = folder / DESCRIPTION, folder / WEIGHTS
+    if not folder.is_dir() or not path.is_file():
+        raise CheckpointError(
+            "is not a model folder" if folder.exists() else "does not exist",
+            where=folder,
+            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}",
+        )
+    try:
+        description = read_json(path)
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
+    if description.get("format") != kind:
+        raise CheckpointError(f"does not describe an {kind}", where=path)
+    if description.get("version") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"format version {description.get('version')!r}",
+            expected=f"version {FORMAT_VERSION}",
+            where=path,
+            remedy="Use the release of asr-kd that wrote it, or train again",
+        )
+    if not weights.is_file():
+        raise CheckpointError("the weights are missing", where=weights, remedy="Copy the whole folder again")
+    sha256 = sha256_of_file(weights)
     if sha256 != description.get("weights_sha256"):
         raise CheckpointError(
             f"the weights' SHA-256 is {sha256[:12]}…",
             expected=f"{str(description.get('weights_sha256'))[:12]}… as in {DESCRIPTION}",
-            where=weights_path,
+            where=weights,
             remedy="The file is damaged or was replaced; copy it again or train again",
         )
     vocabulary = Vocabulary.load(folder / TOKENS)
@@ -89,15 +157,21 @@ def load_model(folder: Path | str, device: torch.device | str = "cpu") -> Loaded
             where=folder / TOKENS,
             remedy="Copy the whole folder again",
         )
+    return ModelFolder(description, vocabulary, sha256)
+
+
+def parse_model_settings(kind: type[AnySettings], data: Any, folder: Path) -> AnySettings:
+    """Parse the settings in a model folder's description.
+
+    Raises:
+        CheckpointError: they are not valid.
+    """
     try:
-        settings = parse_settings(ModelDescription, {"model": description.get("model")}, folder / DESCRIPTION).model
+        return parse_settings(kind, data, folder / DESCRIPTION)
     except RecipeError as error:
         raise CheckpointError(
             str(error), remedy="The folder was written by another release or changed by hand"
         ) from error
-    model = build_model(settings, len(vocabulary))
-    load_weights(model, weights_path)
-    return LoadedModel(model.to(device).eval(), vocabulary, description.get("card", {}), sha256, folder)
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -141,33 +215,3 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             where=path,
             expected=f"safetensors; {NO_PICKLES}",
         ) from error
-
-
-def _read_description(folder: Path) -> dict[str, Any]:
-    path = folder / DESCRIPTION
-    if not folder.is_dir() or not path.is_file():
-        raise CheckpointError(
-            "is not a model folder" if folder.exists() else "does not exist",
-            where=folder,
-            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}",
-        )
-    try:
-        description = read_json(path)
-    except (ValueError, OSError) as error:
-        raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
-    if description.get("format") != "asr-kd model":
-        raise CheckpointError("does not describe an asr-kd model", where=path)
-    if description.get("version") != FORMAT_VERSION:
-        raise CheckpointError(
-            f"format version {description.get('version')!r}",
-            expected=f"version {FORMAT_VERSION}",
-            where=path,
-            remedy="Use the release of asr-kd that wrote it, or train again",
-        )
-    if description.get("features") != FEATURE_CONTRACT:
-        raise CheckpointError("was trained on other features", expected=str(FEATURE_CONTRACT), where=path)
-    return description
-
-
-def _stored(tensor: Tensor, dtype: torch.dtype) -> torch.dtype:
-    return dtype if tensor.is_floating_point() else tensor.dtype

@@ -1,8 +1,8 @@
-"""The context of a run: recipe, device, processes, progress, and when to stop."""
+"""The context of a run (recipe, device, processes, progress, when to stop), and paths and hashes of its parts."""
 
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +11,22 @@ from typing import Any
 import torch
 import yaml
 
+from asr_kd.corpora.corpus import PreparedCorpus, manifests_folder, read_prepared
+from asr_kd.corpora.settings import SyntheticSettings
+from asr_kd.corpora.synthetic import settings_key
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import RecipeError
+from asr_kd.errors import AsrKdError, CheckpointError, RecipeError
 from asr_kd.evaluation.provenance import provenance
-from asr_kd.files import register_files, write_json, write_text
+from asr_kd.files import register_files, sha256_of_file, write_json, write_text
+from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.settings import Recipe
+from asr_kd.recipe.system_settings import is_one_model
 from asr_kd.targets.sharding import Share
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.store import INDEX, read_info
+from asr_kd.text.bpe import MODEL as BPE
+from asr_kd.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -126,3 +135,139 @@ def write_provenance(context: RunContext) -> None:
             "processes": context.ranks.count,
         },
     )
+
+
+VOCABULARY = "tokens.txt"
+
+
+def teacher_folder(context: RunContext, name: str) -> Path:
+    """Folder of a teacher's training."""
+    return context.folder("teachers", name)
+
+
+def student_folder(context: RunContext, name: str) -> Path:
+    """Folder of a student's training."""
+    return context.folder("students", name)
+
+
+def targets_folder(context: RunContext, teacher: str) -> Path:
+    """Folder of a teacher's soft targets, or of the note with their URL."""
+    return context.folder("targets", teacher)
+
+
+def hypotheses_folder(context: RunContext, teacher: str) -> Path:
+    """Folder of a teacher's n-best, or of the note with its URL."""
+    return context.folder("hypotheses", teacher)
+
+
+def named_hypotheses(context: RunContext, name: str) -> Path | str:
+    """Place of a student's `hypotheses`: the recipe's own of that name, or the folder or URL itself."""
+    return hypotheses_folder(context, name) if name in context.recipe.hypotheses else name
+
+
+def stored_at(context: RunContext, folder: Path) -> Path | str:
+    """The folder itself, or its counterpart below the recipe's `store_url`."""
+    url = context.recipe.store_url
+    return folder if url is None else f"{url.rstrip('/')}/{folder.relative_to(context.work_dir).as_posix()}"
+
+
+def model_folders(context: RunContext) -> dict[str, Path]:
+    """The model of every teacher that the recipe trains as one, then of every student."""
+    recipe = context.recipe
+    trained = [name for name, settings in recipe.teachers.items() if is_one_model(settings)]
+    return {name: teacher_folder(context, name) / "model" for name in trained} | {
+        name: student_folder(context, name) / "model" for name in recipe.students
+    }
+
+
+def exported(context: RunContext) -> list[str]:
+    """Names of the models that are exported: those the recipe names, or every streaming student."""
+    recipe = context.recipe
+    return list(recipe.export.models) or [n for n, s in recipe.students.items() if s.model.streaming is not None]
+
+
+def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
+    """Read the corpus and vocabulary that the prepare stage wrote.
+
+    Raises:
+        CorpusError: it has not run.
+    """
+    corpus = read_prepared(context.work_dir)
+    return corpus, Vocabulary.load(manifests_folder(context.work_dir) / VOCABULARY)
+
+
+def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> list[str]:
+    """Hashes of the vocabulary and of manifests, all of them when none is named; the audio's settings, if synthetic.
+
+    Without `spelling` the vocabulary is left out: for results that do not depend on the vocabulary.
+
+    Raises:
+        AsrKdError: prepare has not run.
+    """
+    folder = manifests_folder(context.work_dir)
+    paths = [folder / f"{name}.jsonl" for name in names] or sorted(folder.glob("*.jsonl"))
+    missing = [path for path in (*paths, folder / VOCABULARY) if not path.is_file()]
+    if missing or not paths:
+        raise AsrKdError(
+            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (asr-kd prepare)"
+        )
+    subwords = folder / BPE  # how text is cut is part of the vocabulary
+    files = [*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else [])] if spelling else paths
+    hashes = [sha256_of_file(path) for path in files]
+    # The same sentences may be spoken in other noise: nothing in a manifest would differ.
+    corpus = context.recipe.corpus
+    return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
+
+
+def training_hashes(context: RunContext, *further: str) -> list[str]:
+    """`corpus_hashes` of the training and dev sets, and of further manifests."""
+    return corpus_hashes(context, "train", *further, *read_prepared(context.work_dir).dev_sets)
+
+
+def model_sha256(folder: Path) -> str:
+    """The identity of a trained model: the hash of its weights.
+
+    Raises:
+        CheckpointError: it is missing.
+    """
+    return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
+
+
+def store_sha256(store: Path | str, index: str = INDEX) -> str:
+    """The identity of stored soft targets or hypotheses: the hash of their index.
+
+    Raises:
+        CheckpointError: they are missing.
+    """
+    place = open_storage(store)
+    found = place.sha256(index)
+    if found is None:
+        raise CheckpointError(
+            f"has no {index}", where=str(place), remedy="Run the extract stage first (start --from earlier)"
+        )
+    return found
+
+
+def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
+    """The identity of what a student reads of stored soft targets: frames, and the named arrays.
+
+    A store that was made again to keep more gives the same. Of one that does not say what is in it (earlier releases)
+    it is the identity of all.
+
+    Raises:
+        CheckpointError: they are missing.
+        TargetsError: their index is damaged.
+    """
+    whole = store_sha256(store)
+    return read_info(store).parts_identity(arrays) or whole
+
+
+def existing(path: Path, stage: str) -> Path:
+    """The path itself.
+
+    Raises:
+        CheckpointError: the file is missing; the message names the stage that writes it.
+    """
+    if not path.is_file():
+        raise CheckpointError("is missing", where=path, remedy=f"Run the {stage} stage first (start --from earlier)")
+    return path

@@ -15,8 +15,15 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import read_json, write_json
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import corpus_hashes, hypotheses_folder, read_corpus, store_sha256, stored_at, targets_folder
+from asr_kd.recipe.context import (
+    RunContext,
+    corpus_hashes,
+    hypotheses_folder,
+    read_corpus,
+    store_sha256,
+    stored_at,
+    targets_folder,
+)
 from asr_kd.recipe.messages import report_extraction
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name

@@ -8,7 +8,7 @@ from pathlib import Path
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import atomic_path, register_files, write_text
-from asr_kd.recipe.layout import VOCABULARY
+from asr_kd.recipe.context import VOCABULARY
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.tune import RESOLVED
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences

@@ -13,8 +13,7 @@ from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.report.text_renderers import terminal_table
 from asr_kd.export.export_bundle import bundle_places
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import exported
+from asr_kd.recipe.context import RunContext, exported
 from asr_kd.recipe.stage import STAGES
 from asr_kd.runtime.bundle import BundleInfo
 from asr_kd.targets.extract import ExtractionReport

@@ -24,18 +24,19 @@ from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
 from asr_kd.files import register_files, sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
-from asr_kd.recipe.context import RunContext, write_provenance
-from asr_kd.recipe.export_model import greedy_rates
-from asr_kd.recipe.extraction import extraction_task, hypotheses_task
-from asr_kd.recipe.layout import (
+from asr_kd.recipe.context import (
     VOCABULARY,
+    RunContext,
     corpus_hashes,
     existing,
     exported,
     model_folders,
     model_sha256,
     read_corpus,
+    write_provenance,
 )
+from asr_kd.recipe.export_model import greedy_rates
+from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference

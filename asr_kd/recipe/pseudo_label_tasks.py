@@ -17,9 +17,8 @@ from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.files import register_files
 from asr_kd.models.subsampling import output_len
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, hypotheses_folder, read_corpus
 from asr_kd.recipe.extraction import sharded_task
-from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, hypotheses_folder, read_corpus
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.stage import StageTask
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
-from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
+from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
@@ -60,35 +60,44 @@ class Recipe(Settings):
     """A whole run."""
 
     name: str
-    work_dir: Path
+    """Name of the run in reports and bundles."""
+    work_dir: UserPath
+    """Folder for everything the run writes; relative to the current folder."""
     seed: int = Field(1, ge=0, lt=2**31)
+    """Seed of everything random, together with the number of the training step."""
     device: str = Field("auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """`auto`, `cpu`, `cuda` or `cuda:N`; `auto` takes a GPU when there is one."""
     threads: int | None = Field(None, ge=1, le=256)
     """Threads of the numerical library; None leaves its own choice."""
     corpus: CorpusSettings
+    """The speech; `kind` selects the corpus."""
     untranscribed: UntranscribedSettings | None = None
     """Further audio for students with `distill.untranscribed`, without transcripts; null: none."""
     vocabulary: VocabularySettings = VocabularySettings()
+    """Tokens of the models."""
     teachers: dict[str, AnyTeacher] = Field(default={})
+    """Teachers by name: trained here (`model` or `encoder`) or existing (`source`)."""
     bridge: BridgeSettings = BridgeSettings()
+    """Conversion of existing teachers' frames and symbols to the students'."""
     sanity: SanitySettings = SanitySettings()
+    """Check of a teacher's WER before it labels the training set."""
     targets: TargetSettings = TargetSettings()
+    """Soft targets: what is stored of a teacher's posteriors."""
     nbest: NbestSettings = NbestSettings()
+    """Extraction of a teacher's n-best, for students with `distill.level: sequence`."""
     hypotheses: dict[str, PseudoLabelSettings] = Field(default={})
     """Pseudo-labels of the training set by name, made by Whisper in the stage extract; students name them in
     `hypotheses`."""
     store_url: str | None = None
     """Folder or fsspec URL (s3://…, gs://…) for soft targets and hypotheses; None: inside work_dir."""
     students: dict[str, StudentSettings] = Field(min_length=1)
+    """Students by name, at least one. The report compares `student-hard` with `student-kd`."""
     evaluate: EvaluationSettings = EvaluationSettings()
+    """Scoring and timing of systems."""
     export: RecipeExport = RecipeExport()
+    """Export of students."""
     extras: Any = None
     """Ignored: a place for YAML anchors that the rest of the file refers to."""
-
-    @field_validator("work_dir")
-    @classmethod
-    def _home_is_known(cls, work_dir: Path) -> Path:
-        return work_dir.expanduser()
 
     @field_validator("teachers", "students", "hypotheses")
     @classmethod

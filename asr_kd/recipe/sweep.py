@@ -19,8 +19,7 @@ from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import Results, RunFacts
 from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import corpus_hashes, model_folders, model_sha256, read_corpus
+from asr_kd.recipe.context import RunContext, corpus_hashes, model_folders, model_sha256, read_corpus
 from asr_kd.recipe.pipeline import run_recipe
 from asr_kd.recipe.sweep_grid import PlannedRow
 from asr_kd.recipe.system_settings import needs_teacher

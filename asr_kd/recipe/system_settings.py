@@ -40,6 +40,7 @@ class TeacherSettings(TrainedTeacher):
     tag: ClassVar[str] = "trained"
 
     model: ConformerSettings
+    """Shape of the model."""
 
 
 class EncoderTeacherSettings(TrainedTeacher):
@@ -143,6 +144,7 @@ class StudentSettings(StudentStage):
     """A student; without `distill` it learns from transcripts alone."""
 
     model: ModelSettings
+    """Shape of the model."""
     stages: tuple[StudentStage, ...] = ()
     """Earlier stages of its training, in order: each goes on from the weights of the one before, and the student itself
     from the last. The first may have `train.init_from`."""

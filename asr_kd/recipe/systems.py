@@ -12,13 +12,11 @@ from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import Role, System
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import model_folders, model_sha256, teacher_folder
+from asr_kd.recipe.context import RunContext, model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, has_layers_only, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, open_teacher, teacher_sha256
-from asr_kd.teachers.encoder_folder import is_encoder_folder, read_card
-from asr_kd.teachers.opening import open_local
+from asr_kd.teachers.local import is_encoder_folder, open_local, read_card
 
 CURVE = "curve.jsonl"
 """What training writes beside a model's folder."""

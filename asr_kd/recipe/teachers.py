@@ -19,14 +19,14 @@ from asr_kd.errors import CheckpointError
 from asr_kd.files import read_json, write_json
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.layout import VOCABULARY, corpus_hashes, existing, model_sha256, teacher_folder
+from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, existing, model_sha256, teacher_folder
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
-from asr_kd.teachers.opening import open_local, open_teacher_source
+from asr_kd.teachers.local import open_local
+from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 

@@ -10,9 +10,8 @@ from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
-from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.extraction import utterances_to_label
-from asr_kd.recipe.layout import (
+from asr_kd.recipe.context import (
+    RunContext,
     hypotheses_folder,
     named_hypotheses,
     read_corpus,
@@ -24,6 +23,7 @@ from asr_kd.recipe.layout import (
     teacher_folder,
     training_hashes,
 )
+from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.messages import report_fold
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (

@@ -13,8 +13,7 @@ from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.system import System
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, Tuning, tune
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import RunContext, choose_device
-from asr_kd.recipe.layout import read_corpus
+from asr_kd.recipe.context import RunContext, choose_device, read_corpus
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds

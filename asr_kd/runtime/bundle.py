@@ -121,7 +121,7 @@ class BundleInfo(Settings):
     parity: dict[str, Any] = Field(default_factory=dict)
     """Comparison with the source model; see ``export.parity``."""
     int8_wer: dict[str, Any] = Field(default_factory=dict)
-    """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.held_out``."""
+    """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.int8``."""
 
 
 @dataclass(frozen=True)

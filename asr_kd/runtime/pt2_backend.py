@@ -1,10 +1,18 @@
-"""Run a bundle's model.pt2 in torch, after validating it, in the wire format of the ONNX file.
+"""Run a bundle's model.pt2 in torch, in the wire format of the ONNX file, after validating the archive.
 
-Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
-"""
+torch's reader unpickles members that an archive declares as pickles, evaluates expressions and guards given as text,
+and calls any function of torch that a graph names. Our exporter writes raw tensors and a graph of known operators only.
+Everything else is refused, and the verified content is written to a new archive, which torch reads. Source: torch 2.14,
+``torch/export/pt2_archive`` and ``torch/_export/serde/serialize.py``.
+
+Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary."""
 
 import io
-from collections.abc import Sequence
+import json
+import re
+import zipfile
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,7 +22,113 @@ from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
 from asr_kd.runtime.bundle import COPY_AGAIN, Bundle
-from asr_kd.runtime.pt2_archive import UnsafeArchiveError, checked_archive
+
+MEMBERS = re.compile(
+    r"archive/(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|"
+    r"model_constants_config\.json)|data/sample_inputs/model\.pt|models/model\.json|archive_format|archive_version|"
+    r"byteorder|\.data/(version|serialization_id))"
+)
+PROGRAM = "archive/models/model.json"
+EXAMPLES = "archive/data/sample_inputs/model.pt"
+TENSOR_FILES = re.compile(r"(weight|tensor)_\d+")
+EXPRESSION = re.compile(
+    r"(Symbol\('s\d+', positive=True, integer=True\)|Integer\(-?\d+\)|(Add|Mul|FloorDiv)\(|\)|, |s\d+|-?\d+)+"
+)
+"""Sums and products of numbers and the batch size; torch evaluates these."""
+CONTAINERS = re.compile(r'"type": (?!null|"builtins\.(tuple|list|dict)")')
+
+OPERATORS = frozenset(
+    f"torch.ops.aten.{name}"
+    for name in (
+        *("_assert_tensor_metadata.default", "add.Tensor", "addcmul.default", "alias.default", "arange.default"),
+        *("arange.start_step", "bitwise_not.default", "cat.default", "chunk.default", "conv2d.default", "cos.default"),
+        *("div.Tensor", "flatten.using_ints", "ge.Tensor", "gelu.default", "glu.default", "index_put_.default"),
+        *("layer_norm.default", "lift_fresh_copy.default", "linear.default", "log_softmax.int", "masked_fill.Scalar"),
+        *("matmul.default", "mul.Tensor", "neg.default", "permute.default", "pow.Scalar", "relu.default"),
+        *("remainder.Scalar", "rsub.Scalar", "silu.default", "sin.default", "slice.Tensor", "softmax.int"),
+        *("split_with_sizes.default", "squeeze.dim", "sub.Tensor", "sym_size.int", "to.dtype", "transpose.int"),
+        *("unflatten.int", "unsqueeze.default", "zeros.default"),
+    )
+)
+"""Operators of a student's step; none reads a file or runs code."""
+VALUES = frozenset(
+    f"as_{name}"
+    for name in (
+        *("bool", "device", "expr", "float", "floats", "int", "ints", "layout", "name", "none", "scalar_type"),
+        *("sym_int", "sym_ints", "tensor", "tensors"),
+    )
+)
+"""Allowed kinds of arguments; subgraphs and custom objects are excluded."""
+EMPTY = ("metadata", "guards_code", "custom_obj_values", "treespec_namedtuple_fields")
+
+
+class UnsafeArchiveError(Exception):
+    """The archive is damaged, or holds something that our exporter does not write."""
+
+
+def checked_archive(content: bytes) -> bytes:
+    """Return a new archive of the same tensors and graph.
+
+    Raises:
+        UnsafeArchiveError: states what was found.
+    """
+    try:
+        members = _members(content)
+        plain = {name: json.loads(text) for name, text in members.items() if name.endswith(".json")}
+    except (zipfile.BadZipFile, ValueError, KeyError, EOFError, RecursionError, NotImplementedError) as error:
+        raise UnsafeArchiveError(f"is not such an archive ({error})") from error
+    if members.get(EXAMPLES):
+        raise UnsafeArchiveError("holds example inputs, which are pickled")
+    if PROGRAM not in plain:
+        raise UnsafeArchiveError(f"holds no {PROGRAM}")
+    for data in plain.values():
+        for key, value in _entries(data):
+            problem = _problem(key, value)
+            if problem:
+                raise UnsafeArchiveError(problem)
+    written = io.BytesIO()
+    with zipfile.ZipFile(written, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(zipfile.ZipInfo(name), json.dumps(plain[name]) if name in plain else data)
+    return written.getvalue()
+
+
+def _members(content: bytes) -> dict[str, bytes]:
+    members: dict[str, bytes] = {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for item in archive.infolist():
+            if not MEMBERS.fullmatch(item.filename) or item.filename in members:
+                raise UnsafeArchiveError(f"holds {item.filename[:80]!r}, which does not belong there")
+            if item.compress_type != zipfile.ZIP_STORED or item.file_size > len(content):
+                raise UnsafeArchiveError(f"{item.filename} is packed")
+            members[item.filename] = archive.read(item)
+    return members
+
+
+def _entries(data: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every key of every mapping with its value."""
+    waiting = [data]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            yield from item.items()
+            waiting += item.values()
+        elif isinstance(item, list):
+            waiting += item
+
+
+def _problem(key: str, value: Any) -> str | None:
+    """Why our exporter does not write an entry; None if it does."""
+    wrong = (
+        (key == "target" and value not in OPERATORS)
+        or (key == "use_pickle" and value is not False)
+        or (key == "path_name" and not TENSOR_FILES.fullmatch(str(value)))
+        or (key == "expr_str" and not EXPRESSION.fullmatch(str(value)))
+        or (key in ("in_spec", "out_spec") and bool(CONTAINERS.search(str(value)) or "__" in str(value)))
+        or (key in EMPTY and bool(value))
+        or (key.startswith("as_") and key not in VALUES)
+    )
+    return f"{key} is {str(value)[:80]!r}, which our exporter does not write" if wrong else None
 
 
 class Pt2Backend:

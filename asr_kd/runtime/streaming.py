@@ -234,7 +234,7 @@ def step_together(streams: Sequence[StreamingRecognizer]) -> dict[int, Checkpoin
     """Decode the next chunk of every stream in one step of the model; each stream keeps its own position.
 
     Rows of a batch do not influence one another, so every stream gives the text that it gives alone. The exception are
-    int8 bundles, whose activations share one scale per step; see `export.quantize`. sherpa-onnx batches the same way.
+    int8 bundles, whose activations share one scale per step; see `export.int8`. sherpa-onnx batches the same way.
 
     Args:
         streams: of one model, all of them ready (`StreamingRecognizer.is_ready`).

@@ -8,9 +8,8 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.features.augment import speed_perturb
+from asr_kd.features.augment import Sound, augment_waveform, speed_perturb
 from asr_kd.features.perturb import generator_for
-from asr_kd.features.waveform_augment import Sound, augment_waveform
 from asr_kd.targets.packing import Codec
 
 

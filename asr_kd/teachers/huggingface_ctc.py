@@ -55,24 +55,24 @@ def open_huggingface(
     _transformers()  # before anything is fetched
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
-    parts = _read(folder, name, fetch_command(place, revision))
-    if parts.extractor.sampling_rate != SAMPLE_RATE:
-        raise RecipeError(
-            f"was trained on {parts.extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz"
-        )
-    device = torch.device(device)
-    masks_padding = parts.family.masks_padding(parts.config)
+    config, extractor, model, tokenizer = _load(
+        folder, name, "AutoModelForCTC", "CTC model", fetch_command(place, revision)
+    )
+    if extractor.sampling_rate != SAMPLE_RATE:
+        raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
+    device, family = torch.device(device), _family(config, name)
+    masks_padding = family.masks_padding(config)
     return CtcTeacher(
         name=name,
         weights_sha256=_identity(folder),
-        vocabulary=_vocabulary(parts.tokenizer, parts.config, name),
-        geometry=parts.family.geometry(parts.config, parts.extractor),
+        vocabulary=_vocabulary(tokenizer, config, name),
+        geometry=family.geometry(config, extractor),
         features={
-            "kind": type(parts.extractor).__name__,
+            "kind": type(extractor).__name__,
             "sample_rate": SAMPLE_RATE,
-            "normalised": bool(getattr(parts.extractor, "do_normalize", True)),
+            "normalised": bool(getattr(extractor, "do_normalize", True)),
         },
-        forward=_forward(parts.model.to(device).eval(), parts.extractor, masks_padding, device),
+        forward=_forward(model.to(device).eval(), extractor, masks_padding, device),
         masks_padding=masks_padding,
         device=device,
         precision=precision,
@@ -97,30 +97,10 @@ def open_encoder_files(place: str, revision: str | None = None) -> EncoderFiles:
         MissingExtraError: transformers is not installed.
         CheckpointError: files are missing or damaged, or only a pickle is there.
     """
-    transformers = _transformers()
+    _transformers()  # before anything is downloaded
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS))
-    quiet = {"local_files_only": True, "trust_remote_code": False}
-    try:
-        config = transformers.AutoConfig.from_pretrained(folder, **quiet)
-        extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
-        model, report = transformers.AutoModel.from_pretrained(
-            folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
-        )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
-        raise CheckpointError(
-            f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
-            where=name,
-            expected="a speech model saved with save_pretrained",
-            remedy=f"If it is damaged, fetch it again: {fetch_command(place, revision)}",
-        ) from error
-    missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
-    if missing:
-        raise CheckpointError(
-            f"lacks {len(missing)} of the encoder's weights, {missing[0]} for one: they would be random",
-            where=name,
-            expected="all weights of the encoder",
-        )
+    config, extractor, model, _ = _load(folder, name, "AutoModel", "encoder", fetch_command(place, revision))
     return EncoderFiles(name, _identity(folder), config, extractor, model)
 
 
@@ -212,36 +192,34 @@ def _identity(folder: Path) -> str:
 # -- the model -------------------------------------------------------------------------------------------
 
 
-class _Parts(NamedTuple):
-    """What transformers makes of a folder."""
-
-    family: Family
-    config: Any
-    extractor: Any
-    tokenizer: Any
-    model: Any
-
-
-def _read(folder: Path, name: str, command: str) -> _Parts:
+def _load(folder: Path, name: str, model_class: str, what: str, command: str) -> tuple[Any, Any, Any, Any]:
+    """Configuration, feature extractor, model, and the tokenizer of a CTC model."""
     transformers = _transformers()
     quiet = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **quiet)
-        family = _family(config, name)
+        if what == "CTC model":
+            _family(config, name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet)
-        model, report = transformers.AutoModelForCTC.from_pretrained(
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet) if what == "CTC model" else None
+        model, report = getattr(transformers, model_class).from_pretrained(
             folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
         raise CheckpointError(
             f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
             where=name,
-            expected="a CTC model saved with save_pretrained",
+            expected=f"a {what} saved with save_pretrained",
             remedy=f"If it is damaged, fetch it again: {command}",
         ) from error
-    _check_weights(report, name)
-    return _Parts(family, config, extractor, tokenizer, model)
+    missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
+    if missing:
+        raise CheckpointError(
+            f"lacks {len(missing)} of the {what}'s weights, {missing[0]} for one: they would be random",
+            where=name,
+            expected="all weights; those of a CTC model include a trained head",
+        )
+    return config, extractor, model, tokenizer
 
 
 def _transformers() -> Any:
@@ -261,16 +239,6 @@ def _family(config: Any, name: str) -> Family:
             expected=f"a CTC model of one of the families {', '.join(sorted(FAMILIES))}",
         )
     return family
-
-
-def _check_weights(report: dict[str, Any], name: str) -> None:
-    missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
-    if missing:
-        raise CheckpointError(
-            f"lacks {len(missing)} of the model's weights, {missing[0]} for one: they would be random",
-            where=name,
-            expected="a model with a trained CTC head, not one that is only pre-trained",
-        )
 
 
 def _vocabulary(tokenizer: Any, config: Any, name: str) -> Vocabulary:

@@ -1,44 +1,87 @@
-"""Teachers that this project trained: model folders."""
+"""Teachers that this project trained: folders with a Conformer, or with a CTC head on a public encoder.
+
+The folder of a head holds model.json, tokens.txt (and bpe.model), and model.safetensors with the head and the unfrozen
+layers. The frozen layers stay where the encoder came from; model.json names that place and the SHA-256 of its files.
+
+Shapes: B utterances, S samples, T frames, V vocabulary.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
+from asr_kd.files import read_json
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
-from asr_kd.models.weights import load_model
+from asr_kd.models.weights import (
+    DESCRIPTION,
+    WEIGHTS,
+    load_model,
+    load_weights,
+    parse_model_settings,
+    read_model_folder,
+    write_model_folder,
+)
 from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.base import LayeredTeacher
 from asr_kd.teachers.ctc_teacher import arithmetic, with_precision
-from asr_kd.teachers.settings import Precision
+from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
+from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
+from asr_kd.teachers.settings import EncoderCtcSettings, Precision
 from asr_kd.text.vocabulary import Vocabulary
 
+ENCODER_FORMAT = "asr-kd encoder with a CTC head"
 
-class LocalTeacher:
-    """A model folder as a teacher; see `teachers.base.LayeredTeacher` for what its members mean.
 
-    Args:
-        folder: written by `save_model`.
-        device: where the model runs; posteriors stay there.
-        precision: arithmetic of the model's layers; the last softmax is taken in float32 by the model itself.
+def open_local(folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> LayeredTeacher:
+    """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
 
     Raises:
-        CheckpointError: not a model folder, or damaged.
+        CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
+        MissingExtraError: an encoder without transformers.
+    """
+    if is_encoder_folder(folder):
+        return EncoderTeacher(folder, device, precision)
+    return LocalTeacher(folder, device, precision)
+
+
+class _FolderTeacher:
+    """A model folder as a teacher; see `teachers.base.LayeredTeacher` for its members.
+
+    Args:
+        folder: of the model.
+        device: where the model runs; posteriors stay there.
+        precision: arithmetic of the model's layers; the last softmax is taken in float32.
+
+    Raises:
+        CheckpointError: not such a folder, or damaged.
     """
 
+    vocabulary: Vocabulary
+    features: Mapping[str, Any]
+    num_layers: int
+    width: int
+    frame_shift_ms = float(FRAME_SHIFT_MS)
+    frame_offset_ms = float(FRAME_OFFSET_MS)
+    _model: nn.Module
+
     def __init__(self, folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> None:
-        loaded = load_model(folder, device)
-        self.name = str(loaded.card.get("name", folder.name))
-        self.sha256 = with_precision(loaded.sha256, precision)
-        self.vocabulary: Vocabulary = loaded.vocabulary
-        self.frame_shift_ms = float(FRAME_SHIFT_MS)
-        self.frame_offset_ms = float(FRAME_OFFSET_MS)
-        self.features: Mapping[str, Any] = FEATURE_CONTRACT
-        self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
-        self._model = loaded.model
         self._device, self._precision = torch.device(device), precision
+        card, sha256 = self._open(folder)
+        self.name = str(card.get("name", folder.name))
+        self.sha256 = with_precision(sha256, precision)
+
+    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
+        """Load the model; return its card and the SHA-256 of its weights."""
+        raise NotImplementedError
+
+    def _inputs(self, waveform: Tensor) -> Tensor:
+        """Input of the model, [T, F], for a waveform [S]."""
+        raise NotImplementedError
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
         """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
@@ -47,12 +90,94 @@ class LocalTeacher:
     def with_layers(
         self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
     ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
-        """Posteriors as of `log_probs`, and the outputs of these layers, [B, T, D] each; T is the posteriors'."""
+        """Posteriors as of `log_probs`, and the outputs of these layers, [B, T, width] each."""
         rows = zip(waveforms, sample_lens.tolist(), strict=True)
-        features, lens = pad_batch([fbank(waveform[:length]) for waveform, length in rows])
-        missing = feature_frames_for(1) - features.shape[1]
+        inputs, lens = pad_batch([self._inputs(waveform[:length]) for waveform, length in rows])
+        missing = feature_frames_for(1) - inputs.shape[1]
         if missing > 0:  # the convolutions refuse input without a single output frame
-            features = torch.nn.functional.pad(features, (0, 0, 0, missing))
+            inputs = nn.functional.pad(inputs, (0, 0, 0, missing))
         with torch.inference_mode(), arithmetic(self._precision, self._device):
-            output = self._model(features.to(self._device), lens.to(self._device), wanted_layers=layers)
+            output = self._model(inputs.to(self._device), lens.to(self._device), wanted_layers=layers)
         return DensePosteriors(output.log_probs, output.lens), output.layers
+
+
+class LocalTeacher(_FolderTeacher):
+    """A Conformer's folder, written by `save_model`, as a teacher."""
+
+    features = FEATURE_CONTRACT
+
+    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
+        loaded = load_model(folder, self._device)
+        self._model, self.vocabulary = loaded.model, loaded.vocabulary
+        self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
+        return loaded.card, loaded.sha256
+
+    def _inputs(self, waveform: Tensor) -> Tensor:
+        return fbank(waveform)
+
+
+class EncoderTeacher(_FolderTeacher):
+    """The folder of an encoder with a CTC head, written by `save_encoder_ctc`, as a teacher.
+
+    Its layers are layer-normalised. Raises also when the encoder is missing or another one.
+    """
+
+    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
+        description, self.vocabulary, sha256 = read_model_folder(folder, ENCODER_FORMAT)
+        model = _open_encoder(folder, description, len(self.vocabulary)).to(self._device).eval()
+        encoder = model.encoder
+        self._model, self.num_parameters = model, model.num_parameters
+        self.features = {"kind": "encoder", "encoder": encoder.name, "encoder_sha256": encoder.sha256}
+        self.num_layers, self.width = encoder.num_layers, encoder.width
+        return description.get("card", {}), sha256
+
+    def _inputs(self, waveform: Tensor) -> Tensor:
+        return waveform_blocks(waveform)
+
+
+# -- the folder of an encoder with a head ----------------------------------------------------------------
+
+
+def build_encoder_ctc(settings: EncoderCtcSettings, vocab_size: int) -> EncoderCtc:
+    """Open the encoder that the settings name and put a new head on it.
+
+    Raises:
+        AsrKdError: see `HuggingfaceEncoder` and `EncoderCtc`.
+    """
+    return EncoderCtc(settings, vocab_size, HuggingfaceEncoder(settings.encoder))
+
+
+def save_encoder_ctc(folder: Path, model: EncoderCtc, vocabulary: Vocabulary, card: Mapping[str, Any]) -> str:
+    """Write a model folder and return the SHA-256 of its weights, which the encoder's SHA-256 is part of."""
+    encoder = {"name": model.encoder.name, "sha256": model.encoder.sha256}
+    return write_model_folder(folder, ENCODER_FORMAT, model, vocabulary, {"encoder": encoder, "card": dict(card)})
+
+
+def is_encoder_folder(folder: Path) -> bool:
+    """Whether a model folder holds an encoder with a CTC head rather than a Conformer."""
+    try:
+        return read_json(folder / DESCRIPTION).get("format") == ENCODER_FORMAT
+    except (OSError, ValueError):
+        return False  # opening it as a Conformer names what is wrong
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """Facts of the training in model.json: recipe, epochs, dev WER."""
+    card: dict[str, Any] = read_json(folder / DESCRIPTION).get("card", {})
+    return card
+
+
+def _open_encoder(folder: Path, description: Mapping[str, Any], vocab_size: int) -> EncoderCtc:
+    settings = parse_model_settings(EncoderCtcSettings, description.get("model"), folder)
+    model = build_encoder_ctc(settings, vocab_size)
+    expected = description.get("encoder", {}).get("sha256")
+    if model.encoder.sha256 != expected:
+        raise CheckpointError(
+            f"the encoder {settings.encoder.source} has the SHA-256 {model.encoder.sha256[:12]}…",
+            expected=f"{str(expected)[:12]}…, that of the encoder this head was trained on",
+            where=folder / DESCRIPTION,
+            remedy="Put that encoder back in its place, or train the head again",
+        )
+    load_weights(model, folder / WEIGHTS)
+    model.start_epoch(settings.encoder.frozen_epochs + 1)
+    return model

@@ -6,11 +6,10 @@ import torch
 
 from asr_kd.errors import RecipeError
 from asr_kd.hub import own_model
-from asr_kd.teachers.base import LayeredTeacher, Teacher
-from asr_kd.teachers.encoder_folder import EncoderTeacher, is_encoder_folder
+from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import Ensemble
-from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.settings import EncoderSettings, Precision, TeacherSource, parse_source
+from asr_kd.teachers.local import open_local
+from asr_kd.teachers.settings import EncoderSettings, TeacherSource, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
 
 
@@ -29,18 +28,6 @@ def open_teacher_source(settings: TeacherSource, device: torch.device | str = "c
     if settings.window_seconds is None:
         return teacher
     return WindowedTeacher(teacher, settings.window_seconds, settings.overlap_seconds)
-
-
-def open_local(folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> LayeredTeacher:
-    """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
-
-    Raises:
-        CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
-        MissingExtraError: an encoder without transformers.
-    """
-    if is_encoder_folder(folder):
-        return EncoderTeacher(folder, device, precision)
-    return LocalTeacher(folder, device, precision)
 
 
 def _open_encoder(settings: TeacherSource, device: torch.device | str) -> Teacher:

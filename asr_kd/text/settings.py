@@ -5,9 +5,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-from asr_kd.config import Settings
+from asr_kd.config import Settings, UserPath
 from asr_kd.errors import VocabularyError
 from asr_kd.files import sha256_of_file
 from asr_kd.text.bpe import MODEL
@@ -30,13 +30,8 @@ class VocabularySettings(Settings):
     """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours."""
     alphabet: str | None = None
     """`characters`: the letters themselves, for a corpus without transcripts ("ABC…Z'"); white space is ignored."""
-    path: Path | None = None
+    path: UserPath | None = None
     """`file`: a tokens.txt, with its bpe.model beside it where it has subwords, or the folder of a model or bundle."""
-
-    @field_validator("path")
-    @classmethod
-    def _expand_home(cls, path: Path | None) -> Path | None:
-        return path.expanduser() if path else None
 
     @model_validator(mode="after")
     def _check_kind(self) -> "VocabularySettings":

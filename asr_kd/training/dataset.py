@@ -12,9 +12,9 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
+from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
-from asr_kd.features.waveform_augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.models.subsampling import FACTOR, output_len
 from asr_kd.posteriors.lead import after_blanks, after_zeros
 from asr_kd.posteriors.occupancy import POOLED

@@ -1,11 +1,10 @@
 """Settings of a training run."""
 
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from asr_kd.config import Settings
+from asr_kd.config import Settings, UserPath
 from asr_kd.features.augment import Augmentation
 
 
@@ -25,11 +24,13 @@ class TrainSettings(Settings):
     )
 
     epochs: int = Field(50, ge=1)
+    """Epochs of training."""
     batch_seconds: float = Field(16.0, gt=0)
     """Audio in a batch, padding counted, over all processes. Small batches leave CTC's blank plateau sooner."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak, reached after the warm-up."""
     warmup_epochs: float = Field(3.0, ge=0)
+    """Epochs in which the learning rate rises to its peak."""
     final_rate_share: float = Field(0.02, ge=0, le=1)
     """The rate decays along a cosine to this share of the peak."""
     layers_rate: float = Field(1.0, ge=0, le=1)
@@ -40,6 +41,7 @@ class TrainSettings(Settings):
     frozen_epochs: int = Field(0, ge=0)
     """First epochs in which the output layer is trained alone."""
     weight_decay: float = Field(1e-2, ge=0)
+    """Weight decay of AdamW, on matrices only."""
     clip_norm: float = Field(5.0, gt=0)
     """Longest gradient, over all parameters."""
     inner_layers: tuple[int, ...] = ()
@@ -47,7 +49,9 @@ class TrainSettings(Settings):
     inner_weight: float = Field(0.3, ge=0, lt=1)
     """Share of the inner layers' mean in the loss, when there are any."""
     precision: Literal["fp32", "bf16"] = "bf16"
+    """Arithmetic of the forward pass: bfloat16 where that is safe, or float32 throughout."""
     augmentation: Augmentation = Augmentation()
+    """Augmentation of training utterances."""
     average_best: int = Field(5, ge=1, le=100)
     """The final weights are the mean of so many best epochs on the dev set."""
     ema: EmaSettings | None = None
@@ -58,17 +62,19 @@ class TrainSettings(Settings):
     curriculum_epochs: int = Field(0, ge=0)
     """Number of first epochs whose batches are sorted by length (SortaGrad, Amodei et al. 2016)."""
     validate_every_epochs: int = Field(1, ge=1)
+    """Epochs between two evaluations on the dev set."""
     max_nonfinite_steps: int = Field(5, ge=0)
     """Steps in a row whose loss or gradient is not finite, before training stops."""
     max_bad_share: float = Field(0.01, ge=0, le=1)
     """Share of the training utterances that may turn out unreadable before training stops."""
     checkpoint_minutes: float = Field(5.0, ge=0)
+    """Minutes between checkpoints."""
     feature_cache_mb: int = Field(2048, ge=0)
     """Memory per process for features and decoded soft targets; the rest is computed again each epoch."""
     workers: int = Field(0, ge=0, le=64)
     """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
     cache."""
-    init_from: Path | None = None
+    init_from: UserPath | None = None
     """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, or `hf:USER/NAME[@REVISION]`;
     for example to adapt a student to another domain. None starts from random weights."""
     init_head: bool = True
@@ -90,8 +96,3 @@ class TrainSettings(Settings):
         if self.init_layers and self.init_from is None:
             raise ValueError("init_layers are layers of the model that init_from names")
         return self
-
-    @field_validator("init_from")
-    @classmethod
-    def _home_is_known(cls, folder: Path | None) -> Path | None:
-        return folder.expanduser() if folder else None

@@ -28,7 +28,7 @@ from asr_kd.models.weights import save_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress
 from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
-from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
+from asr_kd.teachers.local import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
 from asr_kd.training.averaging import best_epochs, best_path, load_average

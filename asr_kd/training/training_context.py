@@ -10,7 +10,7 @@ import torch
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
-from asr_kd.features.waveform_augment import Sound
+from asr_kd.features.augment import Sound
 from asr_kd.files import sha256_of
 from asr_kd.losses import DistillSettings
 from asr_kd.models.architectures import Model

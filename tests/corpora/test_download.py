@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora import download
-from asr_kd.corpora.download import archives, download_librispeech, librispeech_folder, missing_splits
-from asr_kd.corpora.librispeech import read_split
+from asr_kd.corpora import librispeech
+from asr_kd.corpora.librispeech import archives, download_librispeech, librispeech_folder, missing_splits, read_split
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS
 from asr_kd.errors import CorpusError
 from tests.helpers.corpus_layouts import write_chapter
@@ -53,7 +52,7 @@ def server(tmp_path, monkeypatch):
             served[f"/12/{split}.tar.gz"] = data
             url = f"http://127.0.0.1:{running.server_port}/12/{split}.tar.gz"
             checksums[url] = hashlib.sha256(data).hexdigest()
-        monkeypatch.setattr(download.publisher, "_CHECKSUMS", checksums)
+        monkeypatch.setattr(librispeech.publisher, "_CHECKSUMS", checksums)
         yield served, asked
         running.shutdown()
 
@@ -113,9 +112,9 @@ def test_a_call_that_was_cut_off_while_unpacking_is_done_again(server, tmp_path,
     monkeypatch.undo()
     assert missing_splits([], into) == []
     assert not (into / "LibriSpeech" / "dev-clean").exists()
-    monkeypatch.setattr(download, "_fetch", lambda *arguments: pytest.fail("fetched again"))
+    monkeypatch.setattr(librispeech, "_fetch", lambda *arguments: pytest.fail("fetched again"))
     monkeypatch.setattr(
-        download.publisher,
+        librispeech.publisher,
         "_CHECKSUMS",
         {"http://x/dev-clean.tar.gz": hashlib.sha256((into / "dev-clean.tar.gz").read_bytes()).hexdigest()},
     )
@@ -129,7 +128,7 @@ def test_without_a_network_the_other_way_is_named(server, tmp_path, monkeypatch)
     del served["/12/dev-clean.tar.gz"]
     with pytest.raises(CorpusError, match=r"cannot be downloaded \(Not Found\)"):
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
-    monkeypatch.setattr(download.publisher, "_CHECKSUMS", {"http://no-such-host.invalid/dev-clean.tar.gz": "0"})
+    monkeypatch.setattr(librispeech.publisher, "_CHECKSUMS", {"http://no-such-host.invalid/dev-clean.tar.gz": "0"})
     with pytest.raises(CorpusError, match=r"cannot be downloaded .*curl -LO http://no-such-host\.invalid") as caught:
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
     assert str(tmp_path / "dev-clean.tar.gz") in str(caught.value)
@@ -144,7 +143,7 @@ def test_an_archive_of_something_else_is_refused(server, tmp_path, monkeypatch):
     for data, message in ((file.getvalue(), "holds no LibriSpeech/dev-clean"), (b"no tar", "cannot be unpacked")):
         (into / "dev-clean.tar.gz").write_bytes(data)
         monkeypatch.setattr(
-            download.publisher, "_CHECKSUMS", {"http://x/dev-clean.tar.gz": hashlib.sha256(data).hexdigest()}
+            librispeech.publisher, "_CHECKSUMS", {"http://x/dev-clean.tar.gz": hashlib.sha256(data).hexdigest()}
         )
         with pytest.raises(CorpusError, match=message):
             download_librispeech(["dev-clean"], into, lambda line: None)

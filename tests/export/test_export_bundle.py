@@ -195,7 +195,7 @@ def test_a_graph_that_differs_from_its_model_gets_no_name(model_folder, tmp_path
     monkeypatch.setattr(
         asr_kd.export.export_bundle,
         "SherpaWire",
-        lambda model, unprintable: asr_kd.export.sherpa.SherpaWire(tiny_model(seed=5)),
+        lambda model, unprintable: asr_kd.export.graphs.SherpaWire(tiny_model(seed=5)),
     )
     with pytest.raises(BundleError, match="differ from its model"):
         export_bundle(model_folder, destination, waveforms, settings=ExportSettings(client=False))

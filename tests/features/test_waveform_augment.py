@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.features.waveform_augment import Perturbation, augment_waveform
+from asr_kd.features.augment import Perturbation, augment_waveform
 from tests.helpers.tiny_models import noise_speech
 
 STILL = {"snr_db": None, "room_share": 0.0, "telephone_share": 0.0, "gain_db": 0.0}

@@ -14,8 +14,7 @@ import torch
 
 from asr_kd.distributed import Ranks, open_ranks
 from asr_kd.errors import AsrKdError
-from asr_kd.features.augment import Augmentation
-from asr_kd.features.waveform_augment import Perturbation
+from asr_kd.features.augment import Augmentation, Perturbation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.errors import AsrKdError
-from asr_kd.recipe.work_dir_lock import hold_lock
+from asr_kd.recipe.stage import hold_lock
 
 
 def _hold(path: Path, pipe: Connection) -> None:

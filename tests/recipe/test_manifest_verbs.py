@@ -3,7 +3,7 @@
 import pytest
 import soundfile
 
-from asr_kd.corpora import download
+from asr_kd.corpora import librispeech
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from tests.helpers.tiny_models import noise_speech
 from tests.helpers.tiny_run import RECIPE, command, one_line
@@ -136,11 +136,11 @@ def test_download_checks_what_exists_and_fetches_the_rest(tmp_path, monkeypatch)
     assert "without --check" in one_line(command(*words, "--check"))
     fetched = []
 
-    def fetch(archive: download.Archive, path: object) -> None:
+    def fetch(archive: librispeech.Archive, path: object) -> None:
         fetched.append(archive.split)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(download, "_fetch", fetch)
+    monkeypatch.setattr(librispeech, "_fetch", fetch)
     assert command(*words).code == 130
     assert fetched == ["test-clean"]
     (tmp_path / "LibriSpeech" / "test-clean").mkdir()

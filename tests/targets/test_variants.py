@@ -6,8 +6,7 @@ import torch
 from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.features.augment import Augmentation, speed_perturb
-from asr_kd.features.waveform_augment import Sound
+from asr_kd.features.augment import Augmentation, Sound, speed_perturb
 from asr_kd.posteriors.measures import partition_log_probs
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.audio_batches import read_batches

@@ -11,8 +11,7 @@ from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.subsampling import output_len
 from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
-from asr_kd.teachers.encoder_folder import build_encoder_ctc, save_encoder_ctc
-from asr_kd.teachers.opening import open_local
+from asr_kd.teachers.local import build_encoder_ctc, open_local, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 from tests.helpers.tiny_encoders import save_encoder

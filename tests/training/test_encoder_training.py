@@ -7,7 +7,7 @@ import torch
 
 from asr_kd.errors import StoppedEarly
 from asr_kd.models.weights import read_tensors
-from asr_kd.teachers.opening import open_local
+from asr_kd.teachers.local import open_local
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control

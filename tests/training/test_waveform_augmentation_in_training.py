@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from asr_kd.errors import StoppedEarly
-from asr_kd.features.augment import Augmentation
-from asr_kd.features.waveform_augment import Perturbation
+from asr_kd.features.augment import Augmentation, Perturbation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.subsampling import output_lens
 from asr_kd.targets import Store, TargetSettings, extract
