@@ -137,6 +137,7 @@ def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
         RecipeError: lists every problem: unknown keys with the nearest known one, wrong types, and values
             out of range with the allowed range.
     """
+    _refuse_nul(data, where)
     try:
         return kind.model_validate(data)
     except ValidationError as error:
@@ -146,6 +147,15 @@ def parse_settings(kind: type[S], data: Any, where: str | Path) -> S:
             where=where,
             remedy="Correct the key in the recipe or in the override; nothing has run yet",
         ) from error
+
+
+def _refuse_nul(data: Any, where: str | Path, path: str = "") -> None:
+    """Refuse a NUL character, which no path and no text may hold."""
+    if isinstance(data, str) and "\0" in data:
+        raise RecipeError(f"{path}: a NUL character in {data!r}", where=where, expected="text without it")
+    items = data.items() if isinstance(data, Mapping) else enumerate(data) if isinstance(data, list | tuple) else ()
+    for key, value in items:
+        _refuse_nul(value, where, f"{path}.{key}" if path else str(key))
 
 
 # -- messages --------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ files into, lists the files written there in `WRITTEN`; other files in it are no
 hash of its own content, so that a flipped bit is an error and never another value.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -18,6 +19,9 @@ from asr_kd.errors import AsrKdError
 
 WRITTEN = ".asr-kd-files"
 """Lists the files in a folder that asr-kd wrote: relative paths, one a line."""
+
+FEW_BYTES = 1_000_000
+"""A folder with less free space counts as full."""
 
 CONTENT_SHA256 = "content_sha256"
 """Key of a JSON object that holds the hash of all others."""
@@ -189,6 +193,18 @@ def json_text(data: Mapping[str, Any]) -> str:
     return json.dumps(hashed(data), indent=2, ensure_ascii=False) + "\n"
 
 
+def loads_json(text: str | bytes) -> Any:
+    """Parse JSON as `json.loads` does; also nesting that exceeds the interpreter's recursion limit is its error.
+
+    Raises:
+        json.JSONDecodeError: not JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise json.JSONDecodeError("is nested too deeply", "", 0) from None
+
+
 def parse_json(text: str | bytes) -> dict[str, Any]:
     """Parse JSON of `json_text`, verify its hash and return it without it.
 
@@ -196,8 +212,8 @@ def parse_json(text: str | bytes) -> dict[str, Any]:
         ValueError: not JSON, not an object, or damaged.
     """
     try:
-        data = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        data = loads_json(text)
+    except ValueError as error:
         raise ValueError(f"is not JSON: {error}") from error
     return unhashed(data)
 
@@ -235,7 +251,27 @@ def _make_parent(path: Path) -> None:
         raise _write_error(path.parent, error) from error
 
 
+def full_folder(named: Path) -> Path:
+    """Return the folder without space after an ENOSPC: that of temporary files ($TMPDIR), or the one named."""
+    temporary = Path(os.environ.get("TMPDIR", "/tmp"))
+    try:
+        spare, other = shutil.disk_usage(temporary).free, shutil.disk_usage(named).free
+    except OSError:
+        return named
+    return temporary if spare < FEW_BYTES <= other else named
+
+
 def _write_error(path: Path, error: OSError) -> AsrKdError:
+    where = Path(error.filename) if isinstance(error.filename, str) else path
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) and full_folder(where.parent) != where.parent:
+        where = full_folder(where.parent)
+    if not where.is_relative_to(path.parent):
+        return AsrKdError(
+            f"cannot be written ({error.strerror or error}) while {path} was made",
+            where=where,
+            expected="a folder for temporary files that can be written, with space left",
+            remedy="Free some space, or set TMPDIR to another folder, then run the same command",
+        )
     return AsrKdError(
         f"cannot be written ({error.strerror or error})",
         where=path,

@@ -13,7 +13,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+import asr_kd
 from asr_kd.errors import AsrKdError
+from asr_kd.files import full_folder
 from asr_kd.progress import ConsoleProgress
 
 app = typer.Typer(
@@ -65,8 +67,28 @@ def console() -> Iterator[ConsoleProgress]:
 
 SYSTEM_ERRORS = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.EMFILE}
+    | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ESTALE}
 )
-"""Errors of the system anywhere: full disk, missing permission, too many open files."""
+"""Errors of the system anywhere: full disk, missing permission, a folder that was removed, too many open files."""
+
+
+INTERRUPT_CODE = 130
+INTERRUPTED = "interrupted. Finished work is kept: run the same command again to resume from the last checkpoint"
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"asr-kd {asr_kd.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
+    """Distil a large acoustic model into a compact streaming one, and prove what it cost."""
 
 
 def main() -> None:
@@ -87,11 +109,17 @@ def main() -> None:
         if error.errno not in SYSTEM_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
+        if not where and error.errno == errno.ENOSPC:
+            where = f"{full_folder(Path.cwd())}: "
         _print_error(f"{where}{error.strerror}. Finished work is kept: fix the cause and run the same command again")
         sys.exit(1)
     except KeyboardInterrupt:
-        _print_error("interrupted; run the same command again to resume from the last checkpoint")
-        sys.exit(130)
+        _print_error(INTERRUPTED)
+        sys.exit(INTERRUPT_CODE)
+    except SystemExit as end:
+        if end.code == INTERRUPT_CODE:  # typer turns Ctrl-C into this exit code, without a message
+            _print_error(INTERRUPTED)
+        raise
 
 
 def _print_error(message: str) -> None:

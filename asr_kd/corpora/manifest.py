@@ -11,7 +11,7 @@ from typing import Any, get_args
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
-from asr_kd.files import atomic_path
+from asr_kd.files import atomic_path, loads_json
 
 MAX_ID_LENGTH = 200
 """Longest utterance id; ids become parts of file names, of which file systems allow 255 bytes."""
@@ -156,7 +156,7 @@ def _row_of(utterance: Utterance) -> dict[str, Any]:
 def _parse_row(line: str) -> dict[str, Any] | str:
     """The row as a mapping, or what is wrong with its JSON."""
     try:
-        row = json.loads(line)
+        row = loads_json(line)
     except ValueError as error:
         return f"not JSON ({error})"
     return row if isinstance(row, dict) else f"{type(row).__name__} instead of a mapping"

@@ -80,6 +80,9 @@ class CheckReport:
         for kind, count in sorted(self.counts.items(), key=lambda item: (item[0] in NOTES, -item[1], item[0])):
             lines.append(f"{'note' if kind in NOTES else 'PROBLEM'}: {kind}: {count}")
             of_kind = [row for row in self.rows if row.problem == kind]
+            if count > 1 and count >= self.utterances and len({row.detail for row in of_kind}) == 1:
+                lines[-1] += f", every utterance: {of_kind[0].detail}"
+                continue
             lines += [f"  {row.id}  {row.path}  {row.detail}" for row in of_kind[:limit]]
             if count > limit:
                 lines.append(f"  … and {count - limit} more")

@@ -18,6 +18,14 @@ from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcr
 
 Role = Literal["teacher", "student_hard", "student_kd", "other"]
 
+_FILES = {"student_hard": "student-hard", "student_kd": "student-kd"}
+
+
+def file_stem(key: str) -> str:
+    """Return the name of a system's file: its key, and of the students' roles the name that recipes give them."""
+    return _FILES.get(key, key)
+
+
 ROLES: tuple[Role, ...] = ("teacher", "student_hard", "student_kd")
 """Roles that stand in the report under their own name; each can be held by one system only."""
 

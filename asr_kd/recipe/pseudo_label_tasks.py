@@ -94,8 +94,9 @@ def open_target(
             raise RecipeError(
                 f"--normalizer {normalizer}", where=target, expected=f"the recipe's own, {recipe.vocabulary.normalizer}"
             )
+        train = read_prepared(recipe.work_dir).train
         vocabulary = Vocabulary.load(manifests_folder(recipe.work_dir) / VOCABULARY)
-        return read_prepared(recipe.work_dir).train, recipe.vocabulary.normalizer, vocabulary
+        return train, recipe.vocabulary.normalizer, vocabulary
     if target.suffix in (".jsonl", ".json"):
         return read_manifest(target), normalizer or "librispeech", None
     raise CorpusError("is neither a recipe nor a manifest", where=target, expected="a .yaml or a .jsonl file")

@@ -1,6 +1,5 @@
 """The teachers and students of a recipe as systems to evaluate: identities, roles, seeds and decoding."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from asr_kd.errors import LanguageModelError
 from asr_kd.evaluation.comparison import Comparison, SeedRows
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import Role, System
-from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
+from asr_kd.files import loads_json, read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext, model_folders, model_sha256, teacher_folder
 from asr_kd.recipe.settings import Recipe
@@ -85,7 +84,7 @@ def curves(context: RunContext) -> dict[str, list[dict[str, Any]]]:
 
 def _curve(path: Path) -> list[dict[str, Any]]:
     try:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = [loads_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
     except (OSError, ValueError):  # only a picture in the report: models that were copied here come without
         return []
     return [{key: row[key] for key in CURVE_KEYS if key in row} for row in rows if isinstance(row, dict)]

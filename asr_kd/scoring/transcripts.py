@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asr_kd.errors import EvaluationError
-from asr_kd.files import write_text
+from asr_kd.files import loads_json, write_text
 from asr_kd.scoring.formats import (
     Report,
     TimedWord,
@@ -193,7 +193,7 @@ def _rows(path: Path, side: Side, form: TextForm, report: Report) -> Iterator[tu
 def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     for where, line in numbered_lines(path):
         try:
-            facts = json.loads(line)
+            facts = loads_json(line)
         except ValueError as error:
             report(f"{where}: not JSON ({error})")
             continue

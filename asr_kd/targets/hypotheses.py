@@ -15,6 +15,7 @@ from asr_kd.config import Settings
 from asr_kd.corpora.audio_identity import audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
+from asr_kd.files import loads_json
 from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import MadeShard
@@ -167,7 +168,7 @@ class HypothesisStore:
         Raises:
             KeyError: the utterance is not stored.
         """
-        return [Hypothesis(item["text"], item["score"]) for item in json.loads(self._rows[utterance_id])["nbest"]]
+        return [Hypothesis(item["text"], item["score"]) for item in loads_json(self._rows[utterance_id])["nbest"]]
 
     def check_audio(self, utterances: Sequence[Utterance]) -> None:
         """Refuse hypotheses of other audio than is there now under the same ids.
@@ -179,7 +180,7 @@ class HypothesisStore:
             TargetsError: the audio of some has changed since.
         """
         now = audio_identities(utterance for utterance in utterances if utterance.id in self)
-        stated = {id_: json.loads(self._rows[id_]).get("audio") for id_ in now}
+        stated = {id_: loads_json(self._rows[id_]).get("audio") for id_ in now}
         changed = [id_ for id_, audio in now.items() if stated[id_] and audio and stated[id_] != audio]
         if changed:
             raise TargetsError(
@@ -233,7 +234,7 @@ def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
     """Id and line of each utterance, once the hash of every shard is verified."""
     for shard in info.shards:
         content = read_shard(place, shard, HYPOTHESES_INDEX)
-        yield from ((json.loads(line)["id"], line) for line in content.split(b"\n") if line)
+        yield from ((loads_json(line)["id"], line) for line in content.split(b"\n") if line)
 
 
 def _log_add(one: float, other: float) -> float:

@@ -3,7 +3,6 @@
 Readers return names and texts; `importing` matches names to utterances.
 """
 
-import json
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
+from asr_kd.files import loads_json
 from asr_kd.scoring.formats import Report, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
 from asr_kd.targets.hypotheses import Hypothesis
 
@@ -91,7 +91,7 @@ def _whisper(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
     """Whisper's output files, one for each audio file: `text`, or whisper.cpp's `transcription`."""
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
         try:
-            data = json.loads(file.read_text(encoding="utf-8"))
+            data = loads_json(file.read_text(encoding="utf-8"))
         except ValueError as error:
             report(f"{file}: not JSON ({error})")
             continue
@@ -118,7 +118,7 @@ def _whisper_text(data: Any) -> str | None:
 def _json_lines(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
     for where, line in numbered_lines(path):
         try:
-            row = json.loads(line)
+            row = loads_json(line)
         except ValueError as error:
             report(f"{where}: not JSON ({error})")
             continue

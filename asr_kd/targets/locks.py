@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import TargetsError
+from asr_kd.files import loads_json
 
 GUARD = ".guard"
 STALE_SECONDS = 1800.0
@@ -76,7 +77,7 @@ def acquire(path: Path) -> str | None:
 def _read(path: Path) -> dict[str, Any]:
     """Return the owner; empty when the writer was killed before it was written."""
     try:
-        owner = json.loads(path.read_text(encoding="utf-8"))
+        owner = loads_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return owner if isinstance(owner, dict) and {"pid", "host", "started"} <= owner.keys() else {}

@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import load, save
 
 from asr_kd.errors import TargetsError
+from asr_kd.files import loads_json
 from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.targets.blocks import Block, BlockCache, CompressedRows, compress_rows, read_block
 from asr_kd.targets.packing import Codec, Packed
@@ -106,7 +107,7 @@ class Shard:
         self._num_variants = num_variants
         try:
             self._file = safe_open(path, framework="np")
-            self.ids: list[str] = json.loads(zlib.decompress(self._file.get_tensor("ids").tobytes()))
+            self.ids: list[str] = loads_json(zlib.decompress(self._file.get_tensor("ids").tobytes()))
             self._frames = self._load("")
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error

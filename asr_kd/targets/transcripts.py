@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
+from asr_kd.files import loads_json
 from asr_kd.targets.audio_batches import Reading, read_batches
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.index import IndexForm, read_index
@@ -136,7 +137,7 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
     found: dict[str, Transcription] = {}
     for shard in info.shards:
         for line in read_shard(storage, shard, TRANSCRIPTS_INDEX).splitlines():
-            row = json.loads(line)
+            row = loads_json(line)
             id_ = row.pop("id")
             found[id_] = Transcription(**row)
     return info, found

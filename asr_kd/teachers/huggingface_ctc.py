@@ -4,7 +4,6 @@ Waveforms go through the repository's own feature extractor. What is known here 
 lie and whether padding leaves an utterance's posteriors alone; see `families`.
 """
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, HubError, MissingExtraError, RecipeError
-from asr_kd.files import sha256_of, sha256_of_file
+from asr_kd.files import loads_json, sha256_of, sha256_of_file
 from asr_kd.hub import snapshot
 from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
 from asr_kd.teachers.frame_geometry import FAMILIES, Family
@@ -54,6 +53,7 @@ def open_huggingface(
     """
     _transformers()  # before anything is fetched
     folder, name = _folder_of(place, revision)
+    _check_head(folder, place)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
     config, extractor, model, tokenizer = _load(
         folder, name, "AutoModelForCTC", "CTC model", fetch_command(place, revision)
@@ -149,6 +149,21 @@ def _missing(what: str, place: str, revision: str | None, reason: str) -> Checkp
     )
 
 
+def _check_head(folder: Path, place: str) -> None:
+    """Refuse a model whose configuration names another head than CTC, or none."""
+    try:
+        named = loads_json((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
+    except (OSError, ValueError, AttributeError):
+        return  # reported below
+    if named and not any("CTC" in str(name) for name in named):
+        raise CheckpointError(
+            f"is {', '.join(map(str, named))}, a model without a CTC head",
+            where=f"hf:{place}",
+            expected="a model that was fine-tuned with CTC (…ForCTC), with its tokenizer",
+            remedy="Choose such a model, or train a head on this one: source encoder:REPO_OR_FOLDER",
+        )
+
+
 def _check_files(folder: Path, place: str, revision: str | None, groups: Sequence[Sequence[str]]) -> None:
     """One file of each group is there, and so are all the weights."""
     weights = _weight_files(folder, place, revision)
@@ -177,7 +192,7 @@ def _weight_files(folder: Path, place: str, revision: str | None) -> list[Path]:
     if not (folder / INDEX).is_file():
         return []
     try:
-        names = sorted(set(json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(loads_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
     except (ValueError, KeyError, AttributeError) as error:
         raise _missing(f"{folder.name}/{INDEX} (readable)", place, revision, str(error)) from error
     return [folder / Path(name).name for name in names]

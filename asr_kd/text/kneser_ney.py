@@ -7,7 +7,6 @@ Memory: about 100 bytes per running word.
 """
 
 import gzip
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_kd.errors import LanguageModelError
+from asr_kd.files import loads_json
 from asr_kd.text.normalize import Normalizer, normalize
 
 UNKNOWN, BEGIN, END = "<unk>", "<s>", "</s>"
@@ -266,7 +266,7 @@ def _text(line: str, path: Path, number: int) -> str:
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
         try:
-            return str(json.loads(line)["text"] or "") if line.strip() else ""
+            return str(loads_json(line)["text"] or "") if line.strip() else ""
         except (ValueError, KeyError, TypeError) as error:
             raise LanguageModelError(
                 f"row {line.strip()[:60]!r}", where=f"{path}:{number}", expected='an object with "text"'

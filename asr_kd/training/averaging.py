@@ -44,6 +44,23 @@ def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
     return [row["epoch"] for row in sorted(rows, key=order)[:count]]
 
 
+def still_falling(curve: list[dict[str, Any]], averaged: Sequence[int]) -> str | None:
+    """Return a message when the dev WER still fell at the end, so that the average may be worse than the last epoch.
+
+    Args:
+        curve: rows of all epochs.
+        averaged: the epochs whose weights are averaged, the best first.
+    """
+    rates = {row["epoch"]: row["dev_wer"] for row in curve if "dev_wer" in row}
+    worst, best = max(rates[epoch] for epoch in averaged), rates[averaged[0]]
+    if len(averaged) < 2 or averaged[0] != max(rates) or worst <= 1.1 * best:
+        return None
+    return (
+        f"the dev WER still falls at the last epoch, from {100 * worst:.1f} to {100 * best:.1f} % over the "
+        f"{len(averaged)} epochs that are averaged: train longer (train.epochs), or set train.average_best to 1"
+    )
+
+
 def best_path(folder: Path, epoch: int) -> Path:
     """Return the path of an epoch's weights."""
     return folder / "best" / f"epoch-{epoch:05d}.safetensors"

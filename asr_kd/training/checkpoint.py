@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.errors import CheckpointError
-from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
+from asr_kd.files import atomic_folder, loads_json, read_json, sha256_of_file, write_json
 from asr_kd.models.weights import read_tensors, write_tensors
 from asr_kd.progress import Progress
 
@@ -63,7 +63,7 @@ def load_newest(
     for path in found:
         try:
             _verify(path)
-            state = TrainingState(**json.loads((path / FILES[2]).read_text(encoding="utf-8")))
+            state = TrainingState(**loads_json((path / FILES[2]).read_text(encoding="utf-8")))
             weights, moments = read_tensors(path / FILES[0]), read_tensors(path / FILES[1])
         except (CheckpointError, OSError, ValueError, TypeError) as error:
             progress.message(f"checkpoint skipped: {error}")

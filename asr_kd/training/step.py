@@ -115,8 +115,9 @@ class Stepper:
                 for number, piece in enumerate(batch.pieces(pieces) if batch.ids else []):
                     costs = costs + self._backward(piece, frames, step, number)
                 return costs
-            except torch.OutOfMemoryError:
-                pass  # handled below, after the tensors of the attempt are released
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise  # otherwise handled below, after the tensors of the attempt are released
             if pieces >= len(batch.ids):
                 self._report_skipped(step, batch, "even one by one; the step is skipped")
                 return torch.full_like(costs, math.nan)
@@ -207,5 +208,10 @@ class Stepper:
     def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
         self.run.own_progress.message(
-            f"{self.run.name}: step {step} does not fit into the GPU's memory (utterances {named}): {then}"
+            f"{self.run.name}: step {step} does not fit into memory (utterances {named}): {then}"
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, of a GPU or of the CPU, whose allocator raises a plain RuntimeError."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)

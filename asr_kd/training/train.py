@@ -1,6 +1,7 @@
 """Train one model: select the data, run the loop, average the weights and write the model folder."""
 
 import json
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -31,7 +32,7 @@ from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
-from asr_kd.training.averaging import best_epochs, best_path, load_average
+from asr_kd.training.averaging import best_epochs, best_path, load_average, still_falling
 from asr_kd.training.batch import collate_batch
 from asr_kd.training.batch_sampler import DurationBatchSampler
 from asr_kd.training.checkpoint import TrainingState, has_checkpoint
@@ -44,6 +45,8 @@ from asr_kd.training.whisper_start import start_from_whisper
 
 NORMALISATION_SAMPLE = 1000
 """Utterances in the sample: more would not change the statistics noticeably."""
+
+_log = logging.getLogger(__name__)
 
 
 def measure_normalisation(utterances: Sequence[Utterance], seed: int) -> tuple[Tensor, Tensor]:
@@ -207,6 +210,9 @@ def _write_model(
     _write_rows(folder / "excluded.jsonl", excluded)
     averaged = best_epochs(state.curve, job.train.average_best)
     load_average(model, [best_path(folder, epoch) for epoch in averaged])
+    falling = still_falling(state.curve, averaged)
+    if falling:
+        _log.warning("%s: %s", job.name, falling)
     counts = {"training_utterances": num_trained, "excluded_utterances": len(excluded)}
     card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
     if isinstance(model, EncoderCtc):

@@ -77,9 +77,9 @@ def test_results_json_says_where_it_comes_from(folder):
 
 def test_hypotheses_are_written_as_they_were_scored(folder):
     assert sorted(path.name for path in (folder / "hypotheses" / "dev").iterdir()) == [
-        "own.jsonl", "student_hard.jsonl", "student_kd.jsonl", "teacher.jsonl",
+        "own.jsonl", "student-hard.jsonl", "student-kd.jsonl", "teacher.jsonl",
     ]  # fmt: skip
-    lines = (folder / "hypotheses" / "dev" / "student_kd.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (folder / "hypotheses" / "dev" / "student-kd.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     assert [row["id"] for row in rows] == ["ann-1", "ann-2", "bob-1", "bob-2", "eve-1", "eve-2"]
     assert rows[0] == {

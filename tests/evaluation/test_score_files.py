@@ -109,7 +109,7 @@ def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(f
         "cer": 4 / 26, "characters": 26, "character_substitutions": 0, "character_deletions": 4,
         "character_insertions": 0,
     }  # fmt: skip
-    again = files / "report" / "hypotheses" / "test" / "student_kd.jsonl"
+    again = files / "report" / "hypotheses" / "test" / "student-kd.jsonl"
     (found,) = score_files(ScoringRequest(again, [(None, again)], FEW)).sets.values()
     assert found.systems["student_kd"].score.words.errors == 3
 

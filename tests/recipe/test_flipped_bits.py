@@ -32,7 +32,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "teachers/teacher/model/model.json": lambda path: load_model(path.parent),
     "students/student-kd/model/model.json": lambda path: load_model(path.parent),
     "report/results.json": lambda path: read_results(path.parent),
-    "report/hypotheses/test/student_kd.jsonl": lambda path: open_report(path.parents[2]),
+    "report/hypotheses/test/student-kd.jsonl": lambda path: open_report(path.parents[2]),
     "export/student-kd/bundle.json": lambda path: read_bundle(path.parent),
 }
 

@@ -72,12 +72,12 @@ def test_what_cannot_be_converted_is_one_line(own):
     )
     assert (folder / "full" / "feats.scp").exists()
     assert "is not a manifest" in one_line(
-        command("manifest", "convert", str(RECIPE), str(folder / "x"), "--to", "nemo")
+        command("manifest", "convert", str(RECIPE), str(folder / "x.jsonl"), "--to", "nemo")
     )
     assert command("manifest", "convert", own_manifest, "x", "--to", "wav").code == 2
     empty = folder / "empty.jsonl"
     empty.write_text("")
-    said = one_line(command("manifest", "convert", str(empty), str(folder / "x"), "--to", "nemo"))
+    said = one_line(command("manifest", "convert", str(empty), str(folder / "x.jsonl"), "--to", "nemo"))
     assert "no utterances to write" in said
 
 

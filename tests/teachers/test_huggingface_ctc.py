@@ -202,7 +202,7 @@ def test_damaged_weights_are_refused(copied):
 def test_a_model_without_a_trained_head_is_refused(copied):
     torch.manual_seed(0)
     transformers.Wav2Vec2Model(transformers.Wav2Vec2Config(**MODELS["wav2vec2-base"][1])).save_pretrained(copied)
-    with pytest.raises(CheckpointError, match=r"lm_head.*would be random"):
+    with pytest.raises(CheckpointError, match="without a CTC head"):
         open_huggingface(str(copied))
 
 

@@ -133,6 +133,14 @@ def convert(
     Raises:
         CorpusError: `target` exists, too many rows cannot be converted, or as `read_table`.
     """
+    suffixes = (".csv",) if target_format == "speechbrain" else _JSON_SUFFIXES
+    if target_format != "kaldi" and not target.name.endswith(suffixes):
+        raise CorpusError(
+            f"is no name of a manifest of {target_format}",
+            where=target,
+            expected=f"a name that ends in {', '.join(suffixes)}",
+            remedy="Choose such a name: formats are detected by it",
+        )
     if target.is_dir() and not any(target.iterdir()):
         target.rmdir()
     if target.exists():

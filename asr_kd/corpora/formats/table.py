@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 from asr_kd.corpora.manifest import Utterance, id_problem, raise_wrong_rows, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording
+from asr_kd.files import loads_json
 
 UNKNOWN_SPEAKER = "unknown"
 """Speaker of rows that name none."""
@@ -113,7 +114,7 @@ def json_object(line: str) -> dict[str, Any]:
         Malformed: not JSON, or not a mapping.
     """
     try:
-        row = json.loads(line)
+        row = loads_json(line)
     except (ValueError, RecursionError) as error:
         raise Malformed(f"not JSON ({error})") from error
     if not isinstance(row, dict):

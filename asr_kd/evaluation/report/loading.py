@@ -13,8 +13,8 @@ from asr_kd.evaluation.report.document import MainSystems, Point, SystemStyle, s
 from asr_kd.evaluation.report.utterance_views import View, views
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
-from asr_kd.evaluation.system import ROLES
-from asr_kd.files import read_json
+from asr_kd.evaluation.system import ROLES, file_stem
+from asr_kd.files import loads_json, read_json
 
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
 _FOLDER = "report"
@@ -167,7 +167,7 @@ def open_report(path: Path) -> Report:
     rows: dict[str, dict[str, list[Row]]] = {}
     for name, found in summary["test_sets"].items():
         if "skipped" not in found:
-            files = {key: folder / HYPOTHESES / name / f"{key}.jsonl" for key in systems_of(found)}
+            files = {key: folder / HYPOTHESES / name / f"{file_stem(key)}.jsonl" for key in systems_of(found)}
             stated = found.get("hypotheses_sha256", {})
             rows[name] = {key: _read_rows(file, stated.get(key)) for key, file in files.items() if file.is_file()}
     return Report(summary, rows)
@@ -224,7 +224,7 @@ def _read_rows(path: Path, sha256: str | None) -> list[Row]:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:
             raise ValueError(f"has another SHA-256 than {RESULTS} states: it is damaged, or was changed by hand")
-        rows = [json.loads(line) for line in content.decode().split("\n") if line]
+        rows = [loads_json(line) for line in content.decode().split("\n") if line]
     except (OSError, ValueError) as error:
         raise EvaluationError(
             f"cannot be read ({error})", where=path, expected="rows of JSON", remedy=_REMEDY

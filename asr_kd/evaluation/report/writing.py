@@ -18,6 +18,7 @@ from asr_kd.evaluation.report.page import page
 from asr_kd.evaluation.report.text_renderers import latex, markdown
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
+from asr_kd.evaluation.system import file_stem
 from asr_kd.files import atomic_folder, register_files, write_json, write_text
 
 READABLE, LATEX, PAGE, CARDS = "results.md", "results.tex", "index.html", "cards"
@@ -51,7 +52,7 @@ def _write_hypotheses(report: Report, folder: Path) -> None:
         for name, systems in report.rows.items():
             (partial / name).mkdir()
             for key, rows in systems.items():
-                (partial / name / f"{key}.jsonl").write_text(rows_text(rows), encoding="utf-8")
+                (partial / name / f"{file_stem(key)}.jsonl").write_text(rows_text(rows), encoding="utf-8")
 
 
 TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}

@@ -92,9 +92,7 @@ def test_recordings_alone_are_untranscribed(tmp_path, speech, recordings):
     assert [(r.id, r.text, r.whole, r.duration) for r in table.recordings] == [
         (name, None, True, 4.0) for name in ("one", "two", "eight")
     ]
-    assert rows.reasons(table) == {
-        "stereo": "row 4: channels [0, 1] at once: say which to use with channels: first or mean"
-    }
+    assert rows.reasons(table) == {"stereo": "row 4: channels [0, 1] at once: set channels: first or mean"}
     assert len(read_table(tmp_path, "auto", channels="mean").recordings) == 4
 
 

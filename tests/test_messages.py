@@ -1,0 +1,197 @@
+"""Inputs that once ended in a traceback or a misleading message: one line that states what to do."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+import asr_kd
+from asr_kd.cli import main
+from asr_kd.config import parse_settings
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.corpora.settings import FolderSettings
+from asr_kd.errors import AsrKdError, CheckpointError, RecipeError
+from asr_kd.files import atomic_path, loads_json
+from asr_kd.training.averaging import still_falling
+from asr_kd.training.step import is_out_of_memory
+from tests.helpers.tiny_run import RECIPE, ROOT, command, one_line
+
+DEEP = ("[" * 200_000, '{"id": ' + "[" * 200_000)
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    """Six files of two seconds at 8 kHz, and their manifest."""
+    noise = np.random.default_rng(1).standard_normal(16_000) * 0.05
+    utterances = []
+    for number in range(6):
+        path = tmp_path / "audio" / f"a{number}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, noise, 8_000)
+        utterances.append(Utterance(f"a{number}", path, 2.0, "YES", "speaker"))
+    write_manifest(tmp_path / "m.jsonl", utterances)
+    return tmp_path
+
+
+def test_version():
+    assert command("--version").out == f"asr-kd {asr_kd.__version__}\n"
+
+
+@pytest.mark.parametrize("content", DEEP)
+@pytest.mark.parametrize("words", [("check",), ("score",), ("manifest", "convert"), ("targets", "import")])
+def test_deep_json_is_an_error_of_its_row(tmp_path, recordings, content, words):
+    path = tmp_path / "deep.jsonl"
+    path.write_text(content + "\n", encoding="utf-8")
+    more = {"score": (str(path),), "manifest": ("out.jsonl", "--to", "nemo")}
+    more["targets"] = (str(recordings / "m.jsonl"), "--into", str(tmp_path / "into"))
+    assert "JSON" in one_line(command(*words, str(path), *more.get(words[0], ())))
+
+
+def test_deep_json_in_our_own_files():
+    for content in DEEP:
+        with pytest.raises(json.JSONDecodeError, match="nested too deeply"):
+            loads_json(content)
+
+
+def test_nul_in_a_setting():
+    with pytest.raises(RecipeError, match=r"train\.0: a NUL character"):
+        parse_settings(FolderSettings, {"train": ["a\0b"], "dev": ["c"]}, "recipe.yaml")
+
+
+def test_a_binary_arpa_is_named(tmp_path):
+    from asr_kd.decoding.flashlight import open_kenlm
+    from asr_kd.decoding.graph import read_arpa
+
+    path = tmp_path / "lm.arpa"
+    for content in (
+        bytes(range(256)) * 50,
+        b"\0" * 5_000,
+        b"\\1-grams:\n\xff\xfe\n",
+        b"mmap lm http://kheafield.com/code",
+    ):
+        path.write_bytes(content)
+        with pytest.raises(AsrKdError, match=r"lm\.arpa"):
+            read_arpa(path)
+        pytest.importorskip("flashlight")
+        with pytest.raises(AsrKdError, match=r"lm\.arpa"):
+            open_kenlm(path, ["YES", "NO"])
+
+
+def test_one_fact_about_a_whole_corpus_is_one_line(recordings):
+    lines = command("check", str(recordings / "m.jsonl"), "--help").out and command(
+        "check", str(recordings / "m.jsonl")
+    )
+    assert [line for line in lines.out.splitlines() if "8000 Hz" in line] == [
+        "note: other sample rate: 6, every utterance: 8000 Hz, will be resampled to 16000 Hz"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("form", "wrong", "right"), [("lhotse", "cuts", "c.jsonl.gz"), ("speechbrain", "c.jsonl", "c.csv")]
+)
+def test_a_conversion_writes_a_name_that_check_accepts(recordings, form, wrong, right):
+    source = str(recordings / "m.jsonl")
+    assert "no name of a manifest" in one_line(
+        command("manifest", "convert", source, str(recordings / wrong), "--to", form)
+    )
+    assert command("manifest", "convert", source, str(recordings / right), "--to", form).code == 0
+    assert command("check", str(recordings / right)).code == 0
+
+
+def test_import_before_prepare(tmp_path, recordings):
+    (tmp_path / "recipe.yaml").write_text(
+        RECIPE.read_text(encoding="utf-8").replace("exp/tiny", str(tmp_path / "exp")), encoding="utf-8"
+    )
+    words = (
+        "targets",
+        "import",
+        str(recordings / "m.jsonl"),
+        str(tmp_path / "recipe.yaml"),
+        "--into",
+        str(tmp_path / "h"),
+    )
+    assert "prepare" in one_line(command(*words))
+
+
+def test_a_model_of_transformers_without_a_ctc_head_is_named(tmp_path):
+    pytest.importorskip("transformers")
+    from asr_kd.teachers.huggingface_ctc import open_huggingface
+
+    (tmp_path / "config.json").write_text('{"architectures": ["Wav2Vec2Model"]}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match="without a CTC head") as refused:
+        open_huggingface(str(tmp_path))
+    assert "Copy the whole folder" not in str(refused.value)
+
+
+def test_a_full_folder_of_temporary_files_is_blamed(tmp_path, monkeypatch):
+    """Not the folder that is written, which has space."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
+    usage = {"free": 10_000_000}
+    monkeypatch.setattr(
+        "asr_kd.files.shutil.disk_usage",
+        lambda path: type("Usage", (), {"free": 0 if path == scratch else usage["free"]}),
+    )
+
+    def write():
+        with pytest.raises(AsrKdError) as failed, atomic_path(tmp_path / "work" / "model.onnx"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return str(failed.value)
+
+    assert str(scratch) in write()
+    assert "TMPDIR" in write()
+    usage["free"] = 0
+    assert "choose another work_dir" in write()
+
+
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.ENOSPC, errno.EIO])
+def test_a_system_error_is_one_line(monkeypatch, capsys, number):
+    def fail():
+        raise OSError(number, os.strerror(number), "exp/students/student-kd/curve.jsonl")
+
+    monkeypatch.setattr(sys.modules["asr_kd.cli.app"], "app", fail)
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 1
+    assert "exp/students/student-kd/curve.jsonl: " in capsys.readouterr().err
+
+
+def test_ctrl_c_prints_one_line(tmp_path):
+    os.mkfifo(tmp_path / "fifo.yaml")
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-m", "asr_kd", "prepare", str(tmp_path / "fifo.yaml")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with (tmp_path / "fifo.yaml").open("w"):  # once it reads the recipe, which does not end
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert err.startswith("asr-kd: interrupted. ")
+    assert len(err.splitlines()) == 1
+
+
+def test_lack_of_memory_on_a_cpu_is_recognised():
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RuntimeError) as failed:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert is_out_of_memory(failed.value)
+    assert is_out_of_memory(MemoryError())
+    assert not is_out_of_memory(RuntimeError("shapes differ"))
+
+
+def test_an_average_over_a_curve_that_still_falls_is_reported():
+    def curve(*rates):
+        return [{"epoch": number, "dev_wer": rate, "dev_loss": 1.0} for number, rate in enumerate(rates, start=1)]
+
+    assert "from 50.0 to 30.0 %" in still_falling(curve(0.9, 0.5, 0.4, 0.3), [4, 3, 2])
+    assert still_falling(curve(0.9, 0.31, 0.31, 0.3), [4, 3, 2]) is None
+    assert still_falling(curve(0.9, 0.3, 0.4, 0.5), [2, 3, 4]) is None
+    assert still_falling(curve(0.9, 0.3), [2]) is None
