@@ -37,6 +37,7 @@ class SearchOptions(NamedTuple):
     lm_weight: float
     word_score: float
     log_add: bool
+    """Whether alignments of one prefix add up; otherwise only the best one counts."""
 
 
 def open_factory() -> Callable[..., Any]:
@@ -233,18 +234,9 @@ class NbestDecoder:
         beam_size: int = 20,
         beam_threshold: float = 25.0,
     ) -> None:
-        names = [str(token) for token in range(vocab_size)]
-        self._decoder = open_factory()(
-            lexicon=None,
-            tokens=names,
-            blank_token=names[blank_id],
-            sil_token=names[blank_id if separator_id is None else separator_id],
-            nbest=beam_size,
-            beam_size=beam_size,
-            beam_size_token=min(vocab_size, TOKENS_A_FRAME),
-            beam_threshold=beam_threshold,
-            log_add=True,  # alignments of one prefix add up; without it only the best one would count
-        )
+        silence_id = blank_id if separator_id is None else separator_id
+        options = SearchOptions(beam_size, beam_threshold, min(vocab_size, TOKENS_A_FRAME), 0.0, 0.0, log_add=True)
+        self._decoder = open_search(vocab_size, blank_id, silence_id, options, None, None)
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[ScoredTokens]]:
         """Return at most `beam_size` hypotheses of each utterance, the best first; none where posteriors are NaN.

@@ -44,23 +44,14 @@ INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")
 FLOAT_BYTES = 4
 
 
-class Arithmetic(NamedTuple):
-    """Multiply-accumulate operations a second of speech."""
+class Measured(NamedTuple):
+    """A quantity, and what it is of, or why there is none."""
 
-    macs_per_second: float | None
-    of: str
-    """What was counted, or why nothing was."""
-
-
-_NO_UTTERANCE = Arithmetic(None, "not counted: no utterance is timed (evaluate.rtf_utterances)")
+    value: float | None
+    note: str | None = None
 
 
-class Int8(NamedTuple):
-    """Size with 8-bit weights."""
-
-    size_bytes: int | None
-    of: str
-    """The file, or how it was estimated."""
+NO_UTTERANCE = "no utterance is timed (evaluate.rtf_utterances)"
 
 
 def count_macs(job: Callable[[], object]) -> int:
@@ -90,7 +81,7 @@ def _unfused_layers() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(before)
 
 
-def arithmetic(system: System, waveform: Tensor | None) -> Arithmetic:
+def arithmetic(system: System, waveform: Tensor | None) -> Measured:
     """MACs a second of speech.
 
     A streaming model's are those of one chunk, whose left context is always full, divided by the chunk's length.
@@ -103,39 +94,39 @@ def arithmetic(system: System, waveform: Tensor | None) -> Arithmetic:
     if isinstance(recognizer, Recognizer) and isinstance(recognizer.backend, TorchBackend):
         return _of_model(recognizer, recognizer.backend, waveform)
     if not isinstance(recognizer, TeacherRecognizer):
-        return Arithmetic(None, "not counted: it does not run in torch")
+        return Measured(None, "not counted: it does not run in torch")
     if waveform is None:
-        return _NO_UTTERANCE
+        return Measured(None, f"not counted: {NO_UTTERANCE}")
     teacher, lens = recognizer.teacher, torch.tensor([len(waveform)])
     return _over(count_macs(lambda: teacher.log_probs(waveform.unsqueeze(0), lens)), waveform)
 
 
-def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | None) -> Arithmetic:
+def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | None) -> Measured:
     if backend.context is not None:
         chunk_frames = backend.context.chunk_frames
         chunk = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
         macs = count_macs(lambda: backend.step(chunk, backend.initial_state(1)))
         chunk_ms = chunk_frames * FRAME_SHIFT_MS
-        return Arithmetic(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")
+        return Measured(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")
     if waveform is None:
-        return _NO_UTTERANCE
+        return Measured(None, f"not counted: {NO_UTTERANCE}")
     features = recognizer.features(waveform).unsqueeze(0)
     return _over(count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]]))), waveform)
 
 
-def int8_size(system: System) -> Int8:
-    """Bytes of the weights as 8-bit integers: of the file where there is one, else an estimate; `of` states which."""
+def int8_size(system: System) -> Measured:
+    """Bytes of the weights as 8-bit integers, of a file or estimated; the note states which."""
     folders = [folder for folder in (system.weights, _bundle_of(system)) if folder is not None and folder.is_dir()]
     for path in (folder / name for folder in folders for name in INT8_FILES):
         if path.is_file():
-            return Int8(path.stat().st_size, f"file {path.name}")
+            return Measured(path.stat().st_size, f"file {path.name}")
     weights = _weights(system)
     if weights is not None:
         of = "estimate: matrices as int8 with a float32 scale for each output, the rest float32"
-        return Int8(quantised_bytes(weights), of)
+        return Measured(quantised_bytes(weights), of)
     if system.parameters is not None:
-        return Int8(system.parameters, "estimate: a byte for each parameter")
-    return Int8(None, "not known: neither weights nor their number")
+        return Measured(system.parameters, "estimate: a byte for each parameter")
+    return Measured(None, "not known: neither weights nor their number")
 
 
 def _bundle_of(system: System) -> Path | None:
@@ -158,9 +149,9 @@ def quantised_bytes(weights: Iterable[Tensor]) -> int:
     )
 
 
-def _over(macs: int, waveform: Tensor) -> Arithmetic:
+def _over(macs: int, waveform: Tensor) -> Measured:
     seconds = len(waveform) / SAMPLE_RATE
-    return Arithmetic(macs / seconds, f"an utterance of {seconds:.3g} s")
+    return Measured(macs / seconds, f"an utterance of {seconds:.3g} s")
 
 
 def _weights(system: System) -> list[Tensor] | None:
@@ -170,14 +161,6 @@ def _weights(system: System) -> list[Tensor] | None:
 
 POWERCAP = Path("/sys/class/powercap")
 MICRO = 1e-6
-
-
-class Energy(NamedTuple):
-    """Energy of a job."""
-
-    joules: float | None
-    reason: str | None
-    """Why there is no number."""
 
 
 class Counter(NamedTuple):
@@ -208,19 +191,19 @@ def counters(root: Path = POWERCAP) -> list[Counter]:
     return found
 
 
-def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Energy:
+def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Measured:
     """Run `job` and measure the energy that the packages use; without counters it is not run.
 
     One wrap of a counter is corrected; a job must be shorter than its period (minutes to hours).
     """
     readable = counters(root)
     if not readable:
-        return Energy(None, f"not readable here: no energy counter under {root} that this user may read")
+        return Measured(None, f"not readable here: no energy counter under {root} that this user may read")
     before = [counter.read() for counter in readable]
     job()
     after = [counter.read() for counter in readable]
     used = [(end - start) % (counter.wraps_at + 1) for counter, start, end in zip(readable, before, after, strict=True)]
-    return Energy(sum(used) * MICRO, None)
+    return Measured(sum(used) * MICRO)
 
 
 STATUS = Path("/proc/self/status")

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.cost_measures import Memory, arithmetic, int8_size, measure_energy, measure_memory
+from asr_kd.evaluation.cost_measures import NO_UTTERANCE, Memory, arithmetic, int8_size, measure_energy, measure_memory
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.system import Job, System, can_stream, streamed, whole
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
@@ -174,9 +174,9 @@ def _cost(system: System, timed: Cost, waveforms: Sequence[Tensor], memory: bool
     macs, int8 = arithmetic(system, middle), int8_size(system)
     return {
         "parameters": timed.parameters,
-        "macs_per_second": macs.macs_per_second,
-        "macs_of": macs.of,
-        "size_bytes": {"fp32": timed.size_bytes, "int8": int8.size_bytes, "int8_of": int8.of},
+        "macs_per_second": macs.value,
+        "macs_of": macs.note,
+        "size_bytes": {"fp32": timed.size_bytes, "int8": int8.value, "int8_of": int8.note},
         "rtf": {"whole": timed.real_time_factor, "streamed": timed.streaming_real_time_factor},
         "rtf_utterances": timed.rtf_utterances,
         "rtf_threads": 1,
@@ -189,7 +189,7 @@ def _cost(system: System, timed: Cost, waveforms: Sequence[Tensor], memory: bool
 def _memory(system: System, waveforms: Sequence[Tensor], wanted: bool) -> dict[str, Any]:
     found = Memory(None, None, "not measured: evaluate.memory is off")
     if wanted and not waveforms:
-        found = Memory(None, None, "not measured: no utterance is timed (evaluate.rtf_utterances)")
+        found = Memory(None, None, f"not measured: {NO_UTTERANCE}")
     elif wanted:
         found = measure_memory(system, [len(waveform) for waveform in waveforms])
     return {"rss_bytes": found.peak_bytes, "rss_before_bytes": found.before_bytes, "rss_reason": found.reason}
@@ -207,7 +207,7 @@ def _chunks(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
 
 def _energy(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
     if not waveforms:
-        return {"energy_j_per_hour": None, "energy_reason": "no utterance is timed (evaluate.rtf_utterances)"}
+        return {"energy_j_per_hour": None, "energy_reason": NO_UTTERANCE}
     if system.device != "cpu":
         return {"energy_j_per_hour": None, "energy_reason": f"not readable here for {system.device}"}
     job = streamed(system.recognizer) if can_stream(system.recognizer) else whole(system.recognizer)
@@ -219,6 +219,6 @@ def _energy(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
     used = measure_energy(transcribe_all)
     hours = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE / 3600
     return {
-        "energy_j_per_hour": None if used.joules is None else used.joules / hours,
-        "energy_reason": used.reason,
+        "energy_j_per_hour": None if used.value is None else used.value / hours,
+        "energy_reason": used.note,
     }

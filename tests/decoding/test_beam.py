@@ -375,7 +375,7 @@ def test_subwords_may_fill_several_frames_at_the_end_of_a_word():
     assert words[1].end_seconds == pytest.approx(0.04 * len(path))
 
 
-def test_what_does_not_fit_is_said(lm, tmp_path):
+def test_what_does_not_fit_is_refused_with_a_reason(lm, tmp_path):
     bad = tmp_path / "bad.arpa"
     bad.write_text("no model\n")
     lower = tmp_path / "lower.txt"

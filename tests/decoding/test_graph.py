@@ -80,7 +80,7 @@ def cost(graph, frames: list[int]) -> tuple[float, list[int]] | None:
 
 
 @given(st.lists(st.sampled_from(WORDS), min_size=1, max_size=5))
-def test_a_sentence_costs_what_the_model_says(weighted, sentence):
+def test_a_sentence_costs_what_the_model_gives(weighted, sentence):
     frames = [t for token in VOCABULARY.encode(" ".join(sentence)) for t in (token, token, VOCABULARY.blank_id)]
     found = cost(weighted, frames)
     assert found is not None

@@ -39,7 +39,7 @@ def test_a_text_earns_the_score_of_each_occurrence(text, given_phrases, by_words
     assert total(hotwords, symbols) == pytest.approx(expected, abs=1e-9)
 
 
-def test_a_phrase_is_not_heard_inside_a_word():
+def test_a_phrase_does_not_match_inside_a_word():
     hotwords = Hotwords(["CAT"], SCORE)
     assert total(hotwords, list("CATALOG")) == pytest.approx(0)
     assert total(hotwords, list("A▁BOBCAT")) == pytest.approx(0)

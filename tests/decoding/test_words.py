@@ -47,7 +47,7 @@ def test_subwords_begin_words_and_a_lone_separator_belongs_to_none():
     assert text_of(hypothesis, PIECES) == "AB BAB"
 
 
-def test_nothing_was_said():
+def test_no_tokens_are_no_words():
     assert words_of(NOTHING, LETTERS, 40.0) == []
     assert text_of(NOTHING, LETTERS) == ""
     only_separator = Hypothesis([1], [3], [3], [-0.1], 0.0)

@@ -1,9 +1,6 @@
-"""Several pairs of students in one report: each against its like, and what cannot be compared."""
-
-import io
+"""Several pairs of students in one report: each with its own gap, and what cannot be compared."""
 
 import pytest
-from rich.console import Console
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison, resolve_comparisons, without_absent
@@ -12,12 +9,10 @@ from asr_kd.evaluation.report import Report, read_results
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.text_renderers import markdown, terminal_table
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
+from tests.helpers.evaluations import QUICK, printed
 
-SETTINGS = EvaluationSettings(
-    normalizer="none", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
-)
+SETTINGS = QUICK
 PAIRS = (Comparison("5m-kd", "5m-hard", "big"), Comparison("10m-kd", "10m-hard", "big"))
 
 
@@ -54,7 +49,7 @@ def test_every_pair_has_its_own_gap_and_difference(summary):
     assert set(found) >= {"teacher", "5m-hard", "5m-kd", "10m-hard", "10m-kd"}
 
 
-def test_the_keys_of_the_default_pair_say_that_there_is_none(summary):
+def test_the_keys_of_the_default_pair_state_that_there_is_none(summary):
     found = summary["test_sets"]["dev"]
     assert found["gap_recovered"] is None
     reason = "not among the systems: student_hard, student_kd; comparisons: 5m-kd, 10m-kd"
@@ -74,10 +69,9 @@ def test_results_md_has_a_row_for_every_pair(summary):
 
 
 def test_the_terminal_names_the_students(summary):
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(summary))
-    assert "Gap recovered by 5m-kd: 50 % [" in console.file.getvalue()
-    assert "Gap recovered by 10m-kd: 100 % [100, 100]" in console.file.getvalue()
+    shown = printed(terminal_table(summary))
+    assert "Gap recovered by 5m-kd: 50 % [" in shown
+    assert "Gap recovered by 10m-kd: 100 % [100, 100]" in shown
 
 
 def test_the_roles_make_a_pair_unasked_and_come_first(systems, stored):
@@ -130,9 +124,8 @@ def test_systems_that_are_not_there_yet_are_named_and_their_pairs_left_out(syste
     assert summary["absent_systems"] == {"10m-kd": "not trained yet"}
     assert [pair["distilled"] for pair in summary["test_sets"]["dev"]["comparisons"]] == ["5m-kd"]
     assert "Not evaluated: 10m-kd (not trained yet)." in markdown(assemble(Report(summary)))
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(summary))
-    assert "Not evaluated: 10m-kd (not trained yet)." in console.file.getvalue()
+    shown = printed(terminal_table(summary))
+    assert "Not evaluated: 10m-kd (not trained yet)." in shown
 
 
 def test_an_absent_teacher_leaves_the_difference():

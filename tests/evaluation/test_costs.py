@@ -148,11 +148,11 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path):
     assert measure_energy(job, tmp_path) == (pytest.approx(3.0 + 0.002), None)
 
 
-def test_without_counters_nothing_runs_and_the_reason_is_said(tmp_path):
+def test_without_counters_nothing_runs_and_the_reason_is_given(tmp_path):
     (tmp_path / "intel-rapl:0").mkdir()  # one that may not be read
     found = measure_energy(lambda: pytest.fail("it ran"), tmp_path)
-    assert found.joules is None
-    assert found.reason.startswith("not readable here: no energy counter")
+    assert found.value is None
+    assert found.note.startswith("not readable here: no energy counter")
 
 
 class Chunked:
@@ -189,7 +189,7 @@ def test_a_model_is_opened_in_a_process_of_its_own(tmp_path):
     assert found.peak_bytes > found.before_bytes > 20_000_000
 
 
-def test_what_cannot_be_opened_again_says_so(tmp_path, monkeypatch):
+def test_what_cannot_be_opened_again_has_a_reason(tmp_path, monkeypatch):
     assert measure_memory(System("x", "other", object()), [1]).reason.startswith("not measured: it cannot be opened")
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     assert how_to_open(system) == {"folder": str(tmp_path / "model")}
@@ -272,24 +272,24 @@ def test_a_streaming_model_costs_what_its_chunks_cost(tmp_path):
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     found = arithmetic(system, None)
     assert len(VOCABULARY) == 13
-    assert found.macs_per_second == pytest.approx(by_hand(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES) / 0.16)
-    assert found.of == "one chunk of 160 ms with its left context"
+    assert found.value == pytest.approx(by_hand(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES) / 0.16)
+    assert found.note == "one chunk of 160 ms with its left context"
     assert arithmetic(system, noise_speech(1.0)) == found
 
 
-def test_a_full_context_model_costs_more_the_longer_it_hears(tmp_path):
+def test_a_full_context_model_costs_more_on_longer_audio(tmp_path):
     system = open_system("t", "teacher", save_tiny_model(tmp_path / "model", streaming=False))
     short, long = arithmetic(system, noise_speech(2.0)), arithmetic(system, noise_speech(20.0))
-    assert long.macs_per_second > 1.2 * short.macs_per_second
-    assert short.of == "an utterance of 2 s"
-    assert arithmetic(system, None).of.startswith("not counted: no utterance is timed")
+    assert long.value > 1.2 * short.value
+    assert short.note == "an utterance of 2 s"
+    assert arithmetic(system, None).note.startswith("not counted: no utterance is timed")
 
 
 def test_what_torch_does_not_run_is_not_counted():
     found = arithmetic(System("x", "other", object()), None)
-    assert (found.macs_per_second, found.of) == (None, "not counted: it does not run in torch")
+    assert (found.value, found.note) == (None, "not counted: it does not run in torch")
     teacher = open_teacher_system("spelling", SpellingTeacher({}))
-    assert arithmetic(teacher, noise_speech(1.0)).macs_per_second == 0  # it computes nothing
+    assert arithmetic(teacher, noise_speech(1.0)).value == 0  # it computes nothing
 
 
 def test_bytes_of_eight_bits():
@@ -302,9 +302,9 @@ def test_a_file_is_taken_before_an_estimate(tmp_path):
     system = open_system("s", "student_kd", folder)
     estimate = int8_size(system)
     float_bytes = (folder / "model.safetensors").stat().st_size
-    assert float_bytes / 4 < estimate.size_bytes < float_bytes / 2
-    assert estimate.of.startswith("estimate: ")
+    assert float_bytes / 4 < estimate.value < float_bytes / 2
+    assert estimate.note.startswith("estimate: ")
     (folder / "model.int8.onnx").write_bytes(b"x" * 77)
     assert int8_size(system) == (77, "file model.int8.onnx")
     assert int8_size(System("x", "other", object(), parameters=12)) == (12, "estimate: a byte for each parameter")
-    assert int8_size(System("x", "other", object())).size_bytes is None
+    assert int8_size(System("x", "other", object())).value is None

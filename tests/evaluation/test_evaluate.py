@@ -9,13 +9,11 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
 from asr_kd.scoring.wer import WordErrors
+from tests.helpers.evaluations import QUICK
 
-SETTINGS = EvaluationSettings(
-    normalizer="none", bootstrap_samples=200, rtf_utterances=2, sample_utterances=0, memory=False
-)
+SETTINGS = QUICK.model_copy(update={"rtf_utterances": 2})
 
 
 class Recorder:

@@ -7,18 +7,11 @@ from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report, read_results
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.text_renderers import markdown
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System, external_sha256
 from asr_kd.scoring.transcripts import write_transcripts
+from tests.helpers.evaluations import QUICK
 
-SETTINGS = EvaluationSettings(
-    normalizer="librispeech",
-    bootstrap_samples=200,
-    rtf_utterances=0,
-    sample_utterances=0,
-    memory=False,
-    report={"utterances": 0},
-)
+SETTINGS = QUICK.model_copy(update={"normalizer": "librispeech"})
 
 
 def with_others(**others):
@@ -53,7 +46,7 @@ def test_what_was_left_out_for_ours_is_left_out_for_them(theirs, utterances, sto
     assert (found["whisper"]["wer"], found["whisper"]["words"]) == (0, 14)
 
 
-def test_a_set_that_they_do_not_know_is_without_them(theirs, utterances, stored, tmp_path):
+def test_a_set_that_their_files_do_not_cover_is_without_them(theirs, utterances, stored, tmp_path):
     write_transcripts(tmp_path / "theirs.trn", "trn", {item.id: "x" for item in utterances[:3]})
     sets = {"one": utterances[:3], "two": utterances[3:]}
     evaluate_systems([System("big", "teacher", stored())], sets, with_others(whisper=theirs), tmp_path / "report")

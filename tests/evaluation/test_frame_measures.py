@@ -156,7 +156,7 @@ def test_known_divergence_and_shares():
     assert found["spoken_agreement"] == pytest.approx(1 / 2)
 
 
-def test_blank_alone_does_not_count_as_spoken_agreement():
+def test_blank_alone_does_not_count_as_agreement_of_tokens():
     teacher, student = spelled([3, 4], [5, 9], 20), spelled([], [], 20)
     found = frame_agreement([(teacher, student)], 0)
     assert found["argmax_agreement"] == pytest.approx(18 / 20)

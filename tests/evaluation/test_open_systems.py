@@ -19,6 +19,7 @@ from asr_kd.models.weights import save_model
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.evaluations import QUICK
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
 
 SHAPE = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, "kernel": 3, "subsampling_channels": 4}
@@ -26,7 +27,7 @@ SHAPE = {"width": 16, "layers": 1, "heads": 2, "feed_forward": 16, "kernel": 3, 
 
 @pytest.fixture
 def folders(tmp_path):
-    """A full-context teacher and a chunked student, as they were born."""
+    """A full-context teacher and a chunked student, with their first weights."""
     vocabulary = Vocabulary.characters(["one two three four five six seven eight nine ten"])
     torch.manual_seed(0)
     for name, streaming in (("teacher", None), ("student", Streaming(chunk_frames=4, left_context_frames=8))):
@@ -59,9 +60,7 @@ def test_a_folder_that_is_no_model_is_refused(folders):
 
 
 FRAME = 160  # samples: 10 ms, so that half a second can be spelt
-SETTINGS = EvaluationSettings(
-    normalizer="librispeech", bootstrap_samples=200, rtf_utterances=2, sample_utterances=0, memory=False
-)
+SETTINGS = QUICK.model_copy(update={"normalizer": "librispeech", "rtf_utterances": 2})
 
 
 class Spelling:
@@ -125,7 +124,7 @@ def test_batches_are_bounded_and_do_not_change_a_text(teacher, utterances):
         assert all(rows == 1 or rows * samples <= seconds * 16_000 for rows, samples in teacher.calls)
 
 
-def test_a_model_folder_says_the_same_as_a_teacher_and_as_a_system(tmp_path):
+def test_a_model_folder_writes_the_same_as_a_teacher_and_as_a_system(tmp_path):
     folder = save_tiny_model(tmp_path / "model", streaming=False)
     waveforms = [noise_speech(1.0 + 0.37 * number, seed=number) for number in range(5)]
     texts = open_system("model", "teacher", folder).recognizer.transcribe(waveforms)
@@ -150,7 +149,7 @@ def test_a_teacher_that_gives_nan_is_refused_by_name(teacher):
         TeacherRecognizer(Broken({8_000: "a"})).transcribe([torch.rand(8_000)])
 
 
-def test_what_the_protocol_does_not_ask_for_may_be_missing(teacher):
+def test_what_the_protocol_does_not_require_may_be_missing(teacher):
     class Bare(Spelling):
         num_parameters = num_bytes = None
 

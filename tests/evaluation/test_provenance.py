@@ -17,7 +17,7 @@ def test_the_checkout_of_another_project_is_not_ours(monkeypatch, tmp_path):
     assert provenance.git_commit() is None
 
 
-def test_a_checkout_gives_its_commit_and_says_when_it_was_changed(monkeypatch, tmp_path):
+def test_a_checkout_gives_its_commit_and_whether_it_was_changed(monkeypatch, tmp_path):
     package = tmp_path / "asr_kd" / "__init__.py"
     package.parent.mkdir()
     package.write_text("")

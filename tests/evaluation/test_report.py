@@ -1,10 +1,8 @@
 """What the report's files hold, on recognizers whose errors are known."""
 
-import io
 import json
 
 import pytest
-from rich.console import Console
 
 from asr_kd.errors import AsrKdError, EvaluationError
 from asr_kd.evaluation.evaluate import evaluate_systems
@@ -12,12 +10,10 @@ from asr_kd.evaluation.report import Report, open_report, read_results
 from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, assemble
 from asr_kd.evaluation.report.text_renderers import markdown, terminal_table
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
+from tests.helpers.evaluations import QUICK, printed
 
-SETTINGS = EvaluationSettings(
-    normalizer="librispeech", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
-)
+SETTINGS = QUICK.model_copy(update={"normalizer": "librispeech"})
 FACTS = RunFacts(
     synthetic=True, seeds=(7,), absent_sets={"test": "its files are not here"}, command="asr-kd evaluate recipe.yaml"
 )
@@ -63,7 +59,7 @@ def test_results_json_has_the_agreed_form(folder):
     assert set(results["models"]) == {"teacher", "student_hard", "student_kd", "own"}
 
 
-def test_results_json_says_where_it_comes_from(folder):
+def test_results_json_has_its_provenance(folder):
     facts = read_results(folder)["provenance"]
     assert (facts["normalizer"], facts["synthetic"], facts["seeds"]) == ("librispeech", True, [7])
     assert facts["command"] == "asr-kd evaluate recipe.yaml"
@@ -131,9 +127,7 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(folder):
 
 
 def test_the_terminal_table_prints_from_the_stored_results(folder):
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(read_results(folder)))
-    text = console.file.getvalue()
+    text = printed(terminal_table(read_results(folder)))
     assert "dev: 6 utterances, 3 speakers, 0.1 min of speech" in text
     line = next(line for line in text.splitlines() if "student-hard" in line)
     assert "37.50 [" in line
@@ -161,15 +155,14 @@ def test_real_speech_carries_no_synthetic_notice(tmp_path, utterances, stored):
     )
 
 
-def test_an_undefined_gap_says_why(tmp_path, utterances, stored):
+def test_an_undefined_gap_has_a_reason(tmp_path, utterances, stored):
     systems = [System(role, role, stored()) for role in ("teacher", "student_hard", "student_kd")]
     evaluate_systems(systems, {"dev": utterances}, SETTINGS, tmp_path / "report")
     summary = read_results(tmp_path / "report")
     assert summary["test_sets"]["dev"]["gap_recovered"] is None
     assert "undefined (the teacher's lead of 0.00 points has the 95 % interval" in markdown(assemble(Report(summary)))
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(summary))
-    assert "Gap recovered: undefined (the teacher's lead" in console.file.getvalue()
+    shown = printed(terminal_table(summary))
+    assert "Gap recovered: undefined (the teacher's lead" in shown
 
 
 def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utterances, stored):
@@ -182,9 +175,8 @@ def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utt
     assert (
         "1 of 6 utterances left out, for every system alike:\n\n- ann-1: &lt;b&gt;bold&lt;/b&gt; \\| [red] next" in text
     )
-    console = Console(width=80, file=io.StringIO(), color_system=None)
-    console.print(terminal_table(summary))
-    assert "1 of 6 utterances left out, listed in results.md" in console.file.getvalue()
+    shown = printed(terminal_table(summary))
+    assert "1 of 6 utterances left out, listed in results.md" in shown
 
 
 def test_a_second_evaluation_replaces_the_first_whole(folder, tmp_path, utterances, stored):

@@ -36,7 +36,7 @@ def test_a_condition_is_a_function_of_utterance_and_name(name):
 
 
 @pytest.mark.parametrize(("name", "expected"), [("pink:10", 10.0), ("babble:5", 5.0), ("babble:20", 20.0)])
-def test_noise_has_the_level_that_the_name_says(name, expected):
+def test_noise_has_the_level_of_its_name(name, expected):
     waveform = noise_speech(1.0)
     noise = perturbed(waveform, parse_condition(name), "u1", others).double() - waveform
     ratio = 10 * math.log10(float(waveform.double().square().sum() / noise.square().sum()))
@@ -49,7 +49,7 @@ def test_other_conditions_are_refused_with_the_recipe(name):
         EvaluationSettings(robustness=(name,))
 
 
-def test_what_a_recipe_may_say():
+def test_conditions_of_a_recipe():
     assert EvaluationSettings().conditions == []
     assert [condition.name for condition in EvaluationSettings(robustness=True).conditions] == list(STANDARD)
     assert EvaluationSettings(robustness=["speed:1.1"]).conditions == [("speed", "1.1")]

@@ -92,12 +92,12 @@ def test_what_only_gets_longer_is_never_revised(pieces):
     assert found.revised == found.grown == 0
 
 
-def test_nothing_said_has_no_rate():
+def test_no_words_have_no_rate():
     found = measure_stability(Scripted(["", ""], ""), [torch.zeros(3_200)]).plain()
     assert (found["words"], found["revised_per_word"]) == (0, None)
 
 
-class Talkative:
+class ExtraWords:
     """Writes a word for each second, and one more for digital silence."""
 
     def transcribe(self, waveforms):
@@ -113,7 +113,7 @@ class Talkative:
 
 
 def test_extra_lost_and_changed_words():
-    found = measure_trailing_silence(Talkative(), [torch.ones(16_000)] * 3, 2.0, "librispeech")
+    found = measure_trailing_silence(ExtraWords(), [torch.ones(16_000)] * 3, 2.0, "librispeech")
     assert (found["seconds"], found["utterances"]) == (2.0, 3)
     assert found["digital"] == {"extra_words": 6, "lost_words": 0, "changed_words": 0, "utterances_with_extra": 3}
     assert found["room"] == {"extra_words": 0, "lost_words": 0, "changed_words": 3, "utterances_with_extra": 0}
@@ -160,7 +160,7 @@ def test_three_frames_later_is_120_ms_and_the_best_shift(late, utterances):
     assert set(agreement) == {"student_kd"}
 
 
-def test_the_teacher_is_heard_once_for_all_its_students(late, utterances):
+def test_the_teacher_runs_once_for_all_its_students(late, utterances):
     sample = Sample(utterances, SETTINGS)
     calls = []
     teacher = late[0].recognizer.teacher
@@ -171,7 +171,7 @@ def test_the_teacher_is_heard_once_for_all_its_students(late, utterances):
     assert len(calls) == len(utterances)
 
 
-def test_what_cannot_be_measured_says_why(late, utterances, stored):
+def test_what_cannot_be_measured_has_a_reason(late, utterances, stored):
     sample = Sample(utterances, SETTINGS.model_copy(update={"silence_seconds": 0.0}))
     text_only = System("text", "student_hard", stored())
     delay, frames = sample.against(late[0], text_only)
@@ -183,7 +183,7 @@ def test_what_cannot_be_measured_says_why(late, utterances, stored):
     assert (found["student_hard"]["delay_reason"], agreement) == (NO_TEACHER, {})
 
 
-def test_a_teacher_with_other_symbols_is_bridged_or_says_why(late, utterances, tmp_path):
+def test_a_teacher_with_other_symbols_is_bridged_or_has_a_reason(late, utterances, tmp_path):
     student = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     delay, frames = Sample(utterances, SETTINGS).against(late[0], student)
     assert "cannot be mapped" in delay["delay_reason"]
@@ -242,7 +242,7 @@ def test_who_can_stand_in_the_matrix(words_of_the_model, tmp_path, late):
         in_context(late[0], Context(2, 4))
 
 
-def test_a_panel_measures_what_the_settings_ask_for(late, utterances):
+def test_what_the_settings_request_is_measured(late, utterances):
     texts = {system.key: {u.id: u.text for u in utterances} for system in late}
     settings = EvaluationSettings(
         normalizer="none", sample_utterances=2, silence_seconds=0, matrix=[[2, 4]], robustness=["gain:-6"],

@@ -66,7 +66,7 @@ def test_systems_in_different_forms_are_scored_beside_each_other(files):
     assert found.systems["student_hard"].by_speaker["bob"].words.errors == 2
 
 
-def test_a_ctm_that_leaves_an_utterance_out_is_silent_there_and_says_so(files):
+def test_a_ctm_that_leaves_an_utterance_out_is_empty_there_and_listed(files):
     (files / "other.ctm").write_text("".join(
         f"{name} 1 {place} 0.5 {word}\n"
         for name, text in REFERENCES.items() if name != "eve-1"

@@ -15,21 +15,14 @@ from asr_kd.evaluation.report.loading import open_report
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.score_files import ScoringRequest, score_files
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
 from asr_kd.files import json_text
 from asr_kd.scoring.significance import Resampling
 from asr_kd.scoring.transcripts import write_transcripts
+from tests.helpers.evaluations import QUICK
 
 FEW = Resampling(400, 3)
-SETTINGS = EvaluationSettings(
-    normalizer="none",
-    bootstrap_samples=200,
-    rtf_utterances=0,
-    sample_utterances=0,
-    memory=False,
-    report={"utterances": 0},
-)
+SETTINGS = QUICK
 WORDS = [10] * 40
 SPEAKERS = [f"s{n % 8}" for n in range(40)]
 

@@ -236,7 +236,7 @@ def test_the_cost_table_reads_the_size_of_the_exported_weights(forms, model_fold
     system = replace(open_system("student-kd", "student_kd", model_folder), bundle=forms)
     assert int8_size(system) == ((forms / INT8).stat().st_size, "file model.int8.onnx")
     other = replace(open_system("x", "other", save_tiny_model(tmp_path / "x", seed=9)), bundle=forms)
-    assert int8_size(other).of.startswith("estimate"), "a bundle of other weights"
+    assert int8_size(other).note.startswith("estimate"), "a bundle of other weights"
     assert open_system("int8", "other", forms / INT8).parameters == system.parameters
 
 

@@ -91,7 +91,7 @@ def test_equal_systems_do_not_differ():
     assert matched_pairs(*right, lengths).segments == 0
 
 
-def test_without_a_spread_it_is_undefined_and_says_why():
+def test_without_a_spread_it_is_undefined_with_a_reason():
     systems, lengths = aligned({"1": "a b c"}, {"1": "x b c"}, {"1": "a b c"})
     found = matched_pairs(*systems, lengths)
     assert (found.z, found.p, found.segments, found.mean) == (None, None, 1, 1.0)
@@ -105,7 +105,7 @@ def test_other_lengths_are_a_programming_error():
         segment_errors([()], [], [0])
 
 
-def test_between_equal_systems_it_is_sure_about_as_often_as_it_says():
+def test_between_equal_systems_p_has_its_level():
     rng = random.Random(1)
     reference = " ".join(f"w{n}" for n in range(20))
     sure = 0
@@ -139,7 +139,7 @@ TEACHER = {"1": "the cat sat on a mat", "2": "so it was", "3": "uh"}
 STUDENT = {"1": "a cat sat on the mat", "2": "so it was", "3": ""}
 
 
-def test_known_answers():
+def test_agreement_computed_by_hand():
     found = word_agreement(score(AGREED, TEACHER, "none"), score(AGREED, STUDENT, "none"))
     assert (found.only_teacher_words, found.only_student_words) == (1, 1)
     assert (found.both_words, found.neither_words) == (6, 1)
@@ -147,14 +147,14 @@ def test_known_answers():
     assert found.wer_against_teacher == 3 / 10  # the→a, a→the, and the missing uh, of ten words of the teacher
 
 
-def test_a_student_that_says_what_its_teacher_says_agrees_whatever_was_said():
+def test_a_student_that_writes_what_its_teacher_writes_agrees():
     scored = score(AGREED, TEACHER, "none")
     found = word_agreement(scored, scored)
     assert (found.wer_against_teacher, found.only_teacher_words, found.only_student_words) == (0.0, 0, 0)
     assert found.both_words + found.neither_words == scored.words.words
 
 
-def test_a_silent_teacher_leaves_no_rate_and_says_why():
+def test_a_teacher_without_words_leaves_no_rate_with_a_reason():
     empty = score(AGREED, dict.fromkeys(AGREED, ""), "none")
     found = word_agreement(empty, score(AGREED, STUDENT, "none"))
     assert (found.wer_against_teacher, found.wer_against_teacher_reason) == (None, "the teacher wrote no word")

@@ -51,7 +51,7 @@ def test_drawing_in_pieces_changes_nothing(monkeypatch):
     assert bootstrap_wer(errors, words, resampling=FEW) == whole
 
 
-def test_intervals_hold_the_truth_about_as_often_as_they_say():
+def test_intervals_have_their_coverage():
     held = 0
     for seed in range(200):
         words, (errors,) = a_test_set(80, seed=seed, rates=(0.2,))

@@ -84,7 +84,7 @@ def test_a_row_holds_the_text_of_each_side(row, reference, hypothesis, tmp_path)
     assert read_transcripts(tmp_path / "x.jsonl", "hypothesis").texts == {"u": hypothesis}
 
 
-def test_a_manifest_says_speakers_and_durations(tmp_path):
+def test_a_manifest_has_speakers_and_durations(tmp_path):
     row = {"id": "u", "audio": "u.wav", "duration": 1.5, "text": "a", "speaker": "ann"}
     (tmp_path / "m.jsonl").write_text(json.dumps(row) + "\n")
     found = read_transcripts(tmp_path / "m.jsonl", "reference")
@@ -140,7 +140,7 @@ def test_no_file_and_no_text_are_one_message(tmp_path):
         ("ctm", "a", "untimed"),
     ],
 )
-def test_what_a_form_cannot_say_is_refused(form, name, text, tmp_path):
+def test_what_a_form_cannot_hold_is_refused(form, name, text, tmp_path):
     with pytest.raises(EvaluationError, match=r"cannot be written|have no times"):
         write_transcripts(tmp_path / "out", form, {name: text})
     assert not (tmp_path / "out").exists()

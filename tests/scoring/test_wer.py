@@ -6,9 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.errors import EvaluationError
+from asr_kd.scoring.alignment import align_words
 from asr_kd.scoring.wer import CharacterErrors, WordErrors, score
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "see", "dee"]), max_size=8).map(" ".join)
+LISTS = st.lists(st.sampled_from(["a", "b", "see", "dee", "e"]), max_size=12)
 
 
 def test_counts_of_a_known_pair():
@@ -104,3 +106,35 @@ def test_swapping_the_sides_swaps_deletions_and_insertions(reference, hypothesis
 def test_a_text_has_no_errors_against_itself(text):
     scored = score({"u": text}, {"u": text}, "none")
     assert (scored.wer, scored.cer) == (0, 0)
+
+
+@settings(deadline=None)  # no test asserts a time
+@given(reference=LISTS, hypothesis=LISTS)
+def test_errors_are_those_of_jiwer_and_kaldialign(reference, hypothesis):
+    kaldialign = pytest.importorskip("kaldialign")
+    scored = score({"u": " ".join(reference), "x": "x"}, {"u": " ".join(hypothesis), "x": "x"}, "none")
+    ours = scored.utterances["u"].words
+    theirs = kaldialign.edit_distance(reference, hypothesis)
+    assert ours.errors == theirs["total"]
+    # Which of two equally short ways is taken may differ; how much longer one side is cannot.
+    assert ours.insertions - ours.deletions == theirs["ins"] - theirs["del"] == len(hypothesis) - len(reference)
+    if reference:
+        jiwers = jiwer.process_words(" ".join(reference), " ".join(hypothesis))
+        assert (ours.substitutions, ours.deletions, ours.insertions) == (
+            jiwers.substitutions,
+            jiwers.deletions,
+            jiwers.insertions,
+        )
+
+
+@settings(deadline=None)  # no test asserts a time
+@given(reference=LISTS, hypothesis=LISTS)
+def test_an_alignment_covers_both_texts_and_its_equal_words_are_equal(reference, hypothesis):
+    (alignment,) = align_words([" ".join(reference)], [" ".join(hypothesis)])
+    here = there = 0
+    for edit in alignment:
+        assert (edit.reference_start, edit.hypothesis_start) == (here, there)
+        here, there = edit.reference_end, edit.hypothesis_end
+        same = reference[edit.reference_start : here] == hypothesis[edit.hypothesis_start : there]
+        assert same == (edit.kind == "equal")
+    assert (here, there) == (len(reference), len(hypothesis))

@@ -11,8 +11,9 @@ from asr_kd.evaluation.report import Report, open_report
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import System
+from tests.helpers.evaluations import QUICK
 
-SETTINGS = EvaluationSettings(bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False)
+SETTINGS = QUICK.model_copy(update={"normalizer": "librispeech"})
 FACTS = RunFacts(
     seeds=(7,),
     command="asr-kd evaluate recipe.yaml",

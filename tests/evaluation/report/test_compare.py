@@ -72,7 +72,7 @@ def test_runs_without_a_set_in_common_are_refused(report):
         compare_runs(dict(zip(("one", "two"), only, strict=True)))
 
 
-def test_names_tell_runs_apart(folder, other, tmp_path):
+def test_names_of_runs_are_unique(folder, other, tmp_path):
     shutil.copytree(folder, tmp_path / "elsewhere" / "run")
     runs = open_runs([folder, tmp_path / "elsewhere" / "run" / "report"])
     assert list(runs) == [f"{tmp_path.name}/run", "elsewhere/run"]

@@ -57,7 +57,7 @@ def test_the_envelope_reaches_its_loudest(samples):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_posteriors_say_what_the_system_decodes(tmp_path, streaming):
+def test_posteriors_spell_what_the_system_decodes(tmp_path, streaming):
     system = open_system("s", "other", save_tiny_model(tmp_path / "m", streaming=streaming))
     waveform = noise_speech(2.0)
     found = token_posteriors(system, waveform)
@@ -82,7 +82,7 @@ def test_a_system_that_writes_text_only_is_shown_without_posteriors(stored):
     assert (found.posteriors, found.audio, found.seconds) == ({}, None, 0.5)
 
 
-def test_as_many_are_gathered_as_the_settings_ask_for(tmp_path, utterances, stored, settings):
+def test_the_number_gathered_is_that_of_the_settings(tmp_path, utterances, stored, settings):
     system = System("t", "teacher", stored({"ann-1": "one"}))
     settings = settings.model_copy(update={"report": ReportSettings(utterances=2)})
     results = evaluate_systems([system], {"dev": utterances}, settings, tmp_path / "report")

@@ -46,7 +46,7 @@ def test_sentences_give_rates_difference_and_gap(report):
     assert sentences[2].endswith("95 % interval 20 to 80 %.")
 
 
-def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
+def test_a_gap_that_may_be_nothing_or_is_undefined_is_stated(report):
     assert "recovering nothing is not excluded" in headline_of(report, gap=(0.5, -0.2, 0.8)).sentences[2]
     undefined = headline_of(
         report, gap=(None, None, None), reason="the teacher's lead of -1.00 points holds 0"
@@ -54,7 +54,7 @@ def test_a_gap_that_may_be_nothing_or_is_undefined_is_said(report):
     assert undefined.endswith("is undefined: the teacher's lead of −1.00 points holds 0.")
 
 
-def test_without_a_pair_it_says_the_rate(report):
+def test_without_a_pair_it_states_the_rate(report):
     found = {**report.sets["test"], "comparisons": []}
     alone = Report({**report.summary, "test_sets": {"test": found}})
     assert headline(alone).title.startswith("student-kd has a word error rate of ")

@@ -121,7 +121,7 @@ def test_sections_stand_there_when_there_is_something_to_show(report):
     ]
 
 
-def test_nothing_evaluated_is_said(report):
+def test_nothing_evaluated_is_stated(report):
     summary = {**report.summary, "test_sets": {"test": {"skipped": "its files are not here"}}}
     text = Parsed(page(Report(summary))).text
     assert "No set was evaluated" in text
@@ -131,7 +131,7 @@ def test_nothing_evaluated_is_said(report):
 @pytest.mark.parametrize(
     ("more", "shown_count", "rows"), [(10**7, 3, 10), (250_000, 2, 10), (50_000, 0, 10), (-2_800, 0, 6)]
 )
-def test_what_does_not_fit_is_left_out_and_that_is_said(report, more, shown_count, rows):
+def test_what_does_not_fit_is_left_out_and_counted(report, more, shown_count, rows):
     shown = [evidence("dev", name, 100_000) for name in ("ann-1", "ann-2", "bob-1")]
     max_mb = (len(page(report).encode()) + CONTROLS_BYTES + more) / 1e6
     text = page(report, shown, ReportSettings(max_mb=max_mb))

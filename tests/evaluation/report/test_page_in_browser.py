@@ -108,7 +108,7 @@ def test_hostile_text_does_nothing_on_a_phone(browser, tmp_path, hostile):
     assert found["wide"] <= 0
 
 
-def test_filters_look_and_listen(browser, tmp_path, report):
+def test_filters_and_playback(browser, tmp_path, report):
     text = page(report, [evidence("dev", "eve-2")])
     found = probed(browser, tmp_path, text, LAPTOP, "only=teacher&theme=dark&set=dev")
     assert found["ids"] == ["eve-2"]

@@ -1,0 +1,19 @@
+"""What tests of evaluations share: settings that measure no time, and tables as a terminal prints them."""
+
+import io
+
+from rich.console import Console
+
+from asr_kd.evaluation.settings import EvaluationSettings
+
+QUICK = EvaluationSettings(
+    normalizer="none", bootstrap_samples=200, rtf_utterances=0, sample_utterances=0, memory=False
+)
+"""Errors only."""
+
+
+def printed(table, width=80):
+    """The text of a table in a terminal of 80 columns."""
+    console = Console(width=width, file=io.StringIO(), color_system=None)
+    console.print(table)
+    return console.file.getvalue()
