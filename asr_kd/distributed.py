@@ -1,11 +1,10 @@
-"""The processes of one run, as torchrun starts them: which one we are, and how they agree. Trivial without torchrun.
+"""The processes of a run that torchrun started, and their collective communication; trivial without torchrun.
 
-Plain data and a few numbers travel over gloo, with a timeout so long that one process may evaluate for hours while
-the others wait; gradients on GPUs travel over NCCL. Data travels as JSON: nothing that is received can run code.
+Objects and a few numbers are sent over gloo, with a timeout so long that the first process may evaluate for hours;
+gradients on GPUs are reduced over NCCL.
 """
 
 import importlib
-import json
 import logging
 import os
 import time
@@ -23,27 +22,27 @@ from torch import Tensor
 from asr_kd.errors import AsrKdError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun tells a process through its environment."""
-TELLING = NAMES[:3]
-"""Those that nobody sets for another reason: without any of them we are alone."""
+"""Environment variables that torchrun sets."""
+TORCHRUN_NAMES = NAMES[:3]
+"""Those that only torchrun sets: without any of them there is one process."""
 WAIT = timedelta(days=30)
-"""How long a process waits for the others: the first may evaluate for hours, and torchrun ends us if one dies."""
+"""Timeout of collectives: the first process may evaluate for hours, and torchrun ends all when one dies."""
 JOIN = timedelta(minutes=30)
-"""How long a process waits for the others to start."""
-FIRST_SPEAKS = timedelta(seconds=2)
-"""How long the others let the first process say what went wrong, where all meet the same trouble."""
+"""Timeout for the other processes to start."""
+FIRST_REPORTS = timedelta(seconds=2)
+"""Time in which the first process may report an error that all of them have, before another one does."""
 LINGER_SECONDS = 3.0
-"""How long the first process, which may keep the notes, waits for the others to read that something went wrong."""
+"""Time in which the first process, which may hold the key-value store, lets the others read about a failure."""
 
 
 class Ranks:
-    """The processes of this run, and our place among them. Every method but the properties is called by all of them.
+    """The processes of a run. All processes call every method except the properties.
 
     Args:
-        rank: ours among all, from 0; the first one prints, decides and writes.
-        count: of all.
-        local_rank: ours on this machine, which is also the number of our GPU.
-        store: where processes leave each other notes; None when we are alone.
+        rank: of this process, from 0; the first one prints, decides and writes.
+        count: number of processes.
+        local_rank: rank on this machine, also the number of its GPU.
+        store: key-value store of all processes; None for a single process.
     """
 
     def __init__(self, rank: int = 0, count: int = 1, local_rank: int = 0, store: Any = None) -> None:
@@ -53,70 +52,63 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether we print, decide and write."""
+        """Whether this process prints, decides and writes."""
         return self.rank == 0
 
     @property
     def name(self) -> str:
-        """How messages call us."""
+        """Name in messages."""
         return f"process {self.rank} of {self.count}"
 
     def use(self, device: torch.device) -> None:
-        """Open NCCL where tensors will lie on GPUs."""
+        """Open NCCL for tensors on GPUs."""
         if device.type == "cuda" and self.count > 1:
             torch.cuda.set_device(device)
             self._gpu_group = dist.new_group(backend="nccl")
 
     def barrier(self) -> None:
-        """Wait until all are here."""
+        """Wait for all processes."""
         self.gather(None)
 
     def sum(self, tensor: Tensor) -> None:
-        """Replace a tensor, of the same shape everywhere, by the sum over all processes."""
+        """All-reduce a tensor of the same shape in all processes to its sum, in place."""
         if self.count > 1:
             with _together():
                 dist.all_reduce(tensor, group=self._gpu_group if tensor.is_cuda else None)
 
     def broadcast(self, value: Any) -> Any:
-        """The first process' plain data, everywhere; what the others give is not looked at."""
+        """Return the first process's value in all processes."""
         if self.count == 1:
             return value
-        content = _pack(value) if self.first else torch.zeros(0, dtype=torch.uint8)
-        size = torch.tensor([len(content)])
+        values = [value]
         with _together():
-            dist.broadcast(size, 0)
-            content = content if self.first else torch.zeros(int(size), dtype=torch.uint8)
-            dist.broadcast(content, 0)
-        return value if self.first else _unpack(content)
+            dist.broadcast_object_list(values, 0)
+        return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """Everyone's plain data in the order of ranks, everywhere."""
+        """Return the values of all processes in the order of ranks, in all processes."""
         if self.count == 1:
             return [value]
-        content = _pack(value)
-        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
+        values: list[Any] = [None] * self.count
         with _together():
-            dist.all_gather(sizes, torch.tensor([len(content)]))
-            widest = max(int(size) for size in sizes)
-            rows = [torch.zeros(widest, dtype=torch.uint8) for _ in range(self.count)]
-            dist.all_gather(rows, torch.nn.functional.pad(content, (0, widest - len(content))))
-        return [_unpack(row[: int(size)]) for row, size in zip(rows, sizes, strict=True)]
+            dist.all_gather_object(values, value)
+        return values
 
     def earlier_failure(self, exit_code: int) -> int | None:
-        """Note that we fail; the exit code of whoever failed before and has said why, or None when we are to say it."""
+        """Record a failure of this process; return the exit code of an earlier one, else None."""
         if self._store is None:
             return None
-        with suppress(RuntimeError):  # the notes are gone with the process that kept them: then everyone speaks
+        with suppress(RuntimeError):  # the store is gone with its process: then every process reports
             if not self.first:
-                with suppress(dist.DistStoreError):  # time is up: it is our trouble alone
-                    self._store.wait(["exit_code"], FIRST_SPEAKS)
+                with suppress(dist.DistStoreError):  # timeout: only this process has failed
+                    self._store.wait(["exit_code"], FIRST_REPORTS)
             if self._store.add("failures", 1) > 1:
                 return int(self._store.get("exit_code"))
             self._store.set("exit_code", str(exit_code))
         return None
 
     def leave(self) -> None:
-        """End the talk after a failure, so that the others notice."""
+        """Close the process group after a failure, so that the others notice."""
         dist.destroy_process_group()
         until = time.monotonic() + LINGER_SECONDS
         with suppress(RuntimeError):
@@ -129,27 +121,27 @@ ALONE = Ranks()
 
 @contextmanager
 def open_ranks() -> Iterator[Ranks]:
-    """Join the processes that torchrun started, for the time of the block; alone, when it started none.
+    """Join the processes that torchrun started, for the time of the block; a single process without torchrun.
 
-    An error that leaves the block is said once: by the first process if it has it too, else by one that has it, with
-    its rank; the others leave silently, with the same exit code.
+    An error that leaves the block is reported once: by the first process if it has it too, else by one that has it,
+    with its rank; the others exit without a message, with the same exit code.
 
     Raises:
-        AsrKdError: torchrun's environment is half there or makes no sense.
-        SystemExit: another process has failed and said why.
+        AsrKdError: torchrun's environment is incomplete or invalid.
+        SystemExit: another process has failed and reported it.
     """
     place = local_rank()
     if place is None:
         yield Ranks()
         return
-    _import_what_would_keep_the_group()
+    _import_before_the_group_exists()
     with _together():
         store, rank, count = next(iter(dist.rendezvous("env://")))
-        store = dist.PrefixStore(_meeting(store, rank, count), store)
+        store = dist.PrefixStore(_run_name(store, rank, count), store)
         dist.init_process_group("gloo", store=store, rank=rank, world_size=count, timeout=WAIT)
-    ranks = Ranks(rank, count, place, dist.PrefixStore("notes", store))
+    ranks = Ranks(rank, count, place, dist.PrefixStore("failures", store))
     if not ranks.first:
-        _sign_warnings(ranks.name)
+        _prefix_warnings(ranks.name)
     try:
         yield ranks
     except BaseException as error:
@@ -165,22 +157,22 @@ def open_ranks() -> Iterator[Ranks]:
 
 
 def local_rank() -> int | None:
-    """Our number on this machine, from torchrun's environment; None when torchrun has not started us.
+    """Return the rank on this machine from torchrun's environment; None without torchrun.
 
     Raises:
-        AsrKdError: that environment is half there or makes no sense.
+        AsrKdError: that environment is incomplete or invalid.
     """
-    if not any(name in os.environ for name in TELLING):
+    if not any(name in os.environ for name in TORCHRUN_NAMES):
         return None
     missing = [name for name in NAMES if not os.environ.get(name)]
     if missing:
         there = [name for name in NAMES if name not in missing]
         raise AsrKdError(
             f"the environment has {', '.join(there)} but not {', '.join(missing)}",
-            expected="all that torchrun sets, or none of it",
+            expected="all variables that torchrun sets, or none",
             remedy="Start with `torchrun --nproc_per_node N -m asr_kd …`, or unset them to run one process",
         )
-    numbers = {name: os.environ[name] for name in (*TELLING, "MASTER_PORT")}
+    numbers = {name: os.environ[name] for name in (*TORCHRUN_NAMES, "MASTER_PORT")}
     wrong = next((name for name, text in numbers.items() if not text.isdecimal()), None)
     if wrong is None and int(numbers["RANK"]) >= int(numbers["WORLD_SIZE"]):
         wrong = "RANK"
@@ -193,12 +185,12 @@ def local_rank() -> int | None:
     return int(numbers["LOCAL_RANK"])
 
 
-def _meeting(store: Any, rank: int, count: int) -> str:
-    """A name for these processes' meeting that no earlier one had.
+def _run_name(store: Any, rank: int, count: int) -> str:
+    """Agree on a prefix of the store's keys that no earlier start used.
 
-    On one machine torchrun keeps the store when it starts its processes again (torch 2.14, whose comment says
-    otherwise), with the addresses of those that are dead; whoever read one of them would wait for ever. So each says
-    that it is here under a name of its own, and the first one goes on calling until all have answered to its name.
+    On one machine torchrun keeps the store when it restarts its processes (torch 2.14, whose comment states the
+    contrary), with the addresses of dead ones; a process that reads one of them waits for ever. So each process writes
+    a unique name, and the first one repeats its own name to all until each has answered.
     """
     mine = uuid.uuid4().hex
     store.set(f"here/{rank}", mine)
@@ -219,18 +211,18 @@ def _meeting(store: Any, rank: int, count: int) -> str:
     return mine
 
 
-def _import_what_would_keep_the_group() -> None:
-    """Import torch's functions whose default argument is the processes' group, while there is none.
+def _import_before_the_group_exists() -> None:
+    """Import torch's functions whose default argument is the process group, while there is none.
 
     The first optimizer imports them otherwise (torch 2.14: through torch._dynamo). Their defaults then hold the group,
-    `destroy_process_group` cannot end its threads, and the interpreter now and then aborts at its end, when all is
-    done ("terminate called without an active exception": 4 of 240 processes).
+    `destroy_process_group` cannot end its threads, and the interpreter sometimes aborts at exit ("terminate called
+    without an active exception": 4 of 240 processes).
     """
     importlib.import_module("torch.distributed.nn.functional")
 
 
 def _forget_locals(error: BaseException | None) -> None:
-    """Let go of what the calls that failed still hold, the group among it, for the same reason."""
+    """Release the locals of failed calls, the process group among them, for the same reason."""
     while error is not None:
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
@@ -238,7 +230,7 @@ def _forget_locals(error: BaseException | None) -> None:
 
 @contextmanager
 def _together() -> Iterator[None]:
-    """What the processes do with each other; it fails when one of them is gone."""
+    """Convert errors of collectives, which fail when a process is gone."""
     try:
         yield
     except RuntimeError as error:
@@ -250,12 +242,12 @@ def _together() -> Iterator[None]:
 
 
 def _first_sentence(error: Exception) -> str:
-    """torch's messages carry C++ traces."""
+    """Return a message without torch's C++ traces."""
     return str(error).strip().split("\n", 1)[0].split(". ", 1)[0]
 
 
-def _sign_warnings(name: str) -> None:
-    """Warnings of this process reach the user with its name."""
+def _prefix_warnings(name: str) -> None:
+    """Prefix warnings of this process with its name."""
     logging.captureWarnings(True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(logging.Formatter(f"{name}: %(message)s"))
@@ -267,11 +259,3 @@ def _exit_code(error: BaseException) -> int:
     if isinstance(error, SystemExit) and isinstance(error.code, int):
         return error.code
     return 130 if isinstance(error, KeyboardInterrupt) else 1
-
-
-def _pack(value: Any) -> Tensor:
-    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
-
-
-def _unpack(content: Tensor) -> Any:
-    return json.loads(content.numpy().tobytes())

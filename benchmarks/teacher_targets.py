@@ -51,7 +51,7 @@ from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.settings import Variant
-from asr_kd.targets.store import INDEX
+from asr_kd.targets.store_index import INDEX
 from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble

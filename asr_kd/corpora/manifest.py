@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
@@ -18,6 +18,8 @@ MAX_ID_LENGTH = 200
 
 LISTED_AT_MOST = 20
 """Rows or files that one message lists; the rest is counted."""
+
+T = TypeVar("T")
 
 _KEYS = ("id", "audio", "duration", "text", "speaker")
 
@@ -216,3 +218,9 @@ def raise_wrong_rows(
     listed = "; ".join(f"{path}:{row}: {problem}" for row, problem in problems[:LISTED_AT_MOST])
     more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
     raise CorpusError(f"{len(problems)} wrong rows: {listed}{more}", expected=expected, remedy=remedy)
+
+
+def even_sample(items: Sequence[T], count: int) -> list[T]:
+    """Return at most `count` items at even distances, in their order."""
+    count = min(count, len(items))
+    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]

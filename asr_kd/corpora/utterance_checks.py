@@ -1,6 +1,5 @@
 """Check the utterances of a corpus: ids, transcripts and audio. Problems are listed; nothing is repaired."""
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,7 +12,7 @@ from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
 from asr_kd.text.normalize import Normalizer, letters_beyond_english, normalize
-from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
+from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary, min_ctc_frames
 
 THREADS = 4
 """Files decoded at a time; libsndfile releases the interpreter lock."""
@@ -138,11 +137,6 @@ def frames_available(duration: float, frame_shift_ms: float) -> int:
     return max(math.floor((10 * feature_frames - LOOKAHEAD_MS) / frame_shift_ms), 0)
 
 
-def frames_needed(symbols: Sequence[object]) -> int:
-    """Frames that CTC needs: one per symbol, and a blank between equal neighbours (Graves et al. 2006)."""
-    return len(symbols) + sum(first == second for first, second in itertools.pairwise(symbols))
-
-
 def untrainable(utterances: Iterable[Utterance], vocabulary: Vocabulary, normalizer: Normalizer) -> list[Exclusion]:
     """Return the transcribed utterances that training would leave out for their transcript, with the reason."""
     transcribed = [utterance for utterance in utterances if utterance.text is not None]
@@ -240,7 +234,7 @@ def _text_rows(
     if vocabulary is not None and not unknown:
         symbols = vocabulary.encode(text)
     if math.isfinite(utterance.duration):
-        needed, available = frames_needed(symbols), frames_available(utterance.duration, frame_shift_ms)
+        needed, available = min_ctc_frames(symbols), frames_available(utterance.duration, frame_shift_ms)
         if needed > available:
             yield row(
                 "transcript too long for CTC",

@@ -13,7 +13,6 @@ The alignment is CTC's: a token lies where the teacher would emit it, not where 
 Shapes: T frames, V vocabulary, U tokens.
 """
 
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -32,6 +31,7 @@ from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_f
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.scoring.alignment import align_words
 from asr_kd.text.normalize import normalize
+from asr_kd.text.vocabulary import min_ctc_frames
 
 PARTS = ("tokens", "first_token", "end_of_speech")
 """Every token that both got right; the first of an utterance; the last, from the end of its span."""
@@ -124,8 +124,7 @@ def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) ->
         tokens: [U], without blanks.
         blank_id: the CTC blank.
     """
-    repeats = sum(first == second for first, second in itertools.pairwise(tokens))
-    if not tokens or len(log_probs) < len(tokens) + repeats:
+    if not tokens or len(log_probs) < min_ctc_frames(tokens):
         return None
     targets = torch.tensor([list(tokens)], dtype=torch.int32)
     path, scores = torchaudio.functional.forced_align(log_probs.unsqueeze(0).contiguous(), targets, blank=blank_id)

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.decoding.base import Decoder, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.greedy import Alignment, greedy_alignments
@@ -25,7 +27,7 @@ from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.runtime.backend import TorchBackend, check_numbers
 from asr_kd.runtime.bundle import read_bundle, split_graph
-from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds, open_recognizer
+from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.targets.bridge import STUDENT_GRID, BridgeSettings, bridge, grid_of
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
@@ -135,7 +137,7 @@ class TeacherRecognizer:
             CheckpointError: the teacher gives NaN.
         """
         texts = [""] * len(waveforms)
-        for batch in batches_by_seconds([len(waveform) for waveform in waveforms], self.batch_seconds):
+        for batch in batches_by_duration([len(waveform) for waveform in waveforms], self.batch_seconds * SAMPLE_RATE):
             dense = self.log_probs([waveforms[index] for index in batch])
             for index, nbest in zip(batch, self.decoder.decode(dense.log_probs, dense.lens), strict=True):
                 texts[index] = text_of(nbest[0], self.teacher.vocabulary)

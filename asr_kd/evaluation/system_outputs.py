@@ -6,12 +6,13 @@ read from files are scored by the same function.
 Shapes: S samples.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
@@ -114,16 +115,11 @@ def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Excl
     return waveforms
 
 
-def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> Iterator[list[Utterance]]:
-    """Utterances of similar length, longest first, up to `batch_seconds` with their padding."""
-    batch: list[Utterance] = []
-    for utterance in sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id)):
-        if batch and (len(batch) + 1) * batch[0].duration > batch_seconds:
-            yield batch
-            batch = []
-        batch.append(utterance)
-    if batch:
-        yield batch
+def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
+    """Return batches of similar durations, from long to short."""
+    ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))
+    batches = batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered)))
+    return [[ordered[index] for index in batch] for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -56,11 +56,6 @@ def num_frames(num_samples: int) -> int:
     return (num_samples + FRAME_SHIFT_SAMPLES // 2) // FRAME_SHIFT_SAMPLES
 
 
-def num_samples_for(frames: int) -> int:
-    """The shortest waveform that has `frames` feature frames."""
-    return max(frames * FRAME_SHIFT_SAMPLES - FRAME_SHIFT_SAMPLES // 2, 0)
-
-
 def fbank(waveform: Tensor) -> Tensor:
     """Features of one waveform, [S] → [T, 80] float32 with T = `num_frames(S)`."""
     if num_frames(waveform.shape[0]) == 0:

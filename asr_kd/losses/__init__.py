@@ -1,7 +1,10 @@
-"""What a student is trained on: one objective a file, and their weighted sum.
+"""Training objectives: each a sum over the batch; `objective` adds them up and divides by the student's frames.
 
-Every term is a sum over the batch; the weighted sum divides
-once, by the global batch's number of student frames.
+- `ctc`: CTC against transcripts or a teacher's hypotheses.
+- `frame_kl`, `delayed_kl`, `guided_ctc`: a teacher's posteriors, frame by frame; `pooled_kl`: token by token.
+- `representation`: a teacher's hidden layers; `auxiliary`: posteriors on an extra full-context layer.
+- `self_distillation`: consistency of two views, dual mode.
+- `base`: inputs and base classes; `settings`: the recipe's keys.
 """
 
 from asr_kd.losses.base import Hypotheses, References, Shape, StudentOutput, Supervision

@@ -22,7 +22,6 @@ from asr_kd.losses.base import (
     TermSettings,
     Untranscribed,
 )
-from asr_kd.posteriors.measures import frame_mask
 
 
 def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:
@@ -33,8 +32,8 @@ def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: 
 def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:
     """−log P(reference | log_probs) of each utterance, in float32.
 
-    A reference that needs more frames than there are gives infinity, on purpose: see `unalignable`. Utterances without
-    transcripts cost nothing.
+    A reference that needs more frames than there are gives infinity; such utterances are excluded before training.
+    Utterances without transcripts cost nothing.
 
     Args:
         log_probs: [B, T, V], any float type.
@@ -56,18 +55,6 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
         reduction="none",
         zero_infinity=False,
     )
-
-
-def required_frames(references: References) -> Tensor:
-    """The fewest frames in which CTC can emit each reference, [B] int64: its tokens, and a blank between repeats."""
-    tokens, lens = references
-    repeats = (tokens[:, 1:] == tokens[:, :-1]) & frame_mask(lens - 1, max(tokens.shape[1] - 1, 0), tokens.device)
-    return lens.long().to(tokens.device) + repeats.sum(1)
-
-
-def unalignable(lens: Tensor, references: References) -> Tensor:
-    """Which utterances have too few frames for their reference, [B] bool; their CTC loss is infinite."""
-    return required_frames(references).to(lens.device) > lens
 
 
 class Ctc(Term):

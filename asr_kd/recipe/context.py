@@ -24,7 +24,7 @@ from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import is_one_model
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store import INDEX, read_info
+from asr_kd.targets.store_index import INDEX, read_info
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.vocabulary import Vocabulary
 

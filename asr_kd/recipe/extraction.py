@@ -38,7 +38,7 @@ from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audi
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store import INDEX
+from asr_kd.targets.store_index import INDEX
 from asr_kd.targets.stored_arrays import Transcripts, spell_transcripts
 from asr_kd.teachers.base import LAYERS_ONLY, Teacher
 from asr_kd.text.vocabulary import Vocabulary

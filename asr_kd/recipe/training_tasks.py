@@ -77,7 +77,7 @@ def _trained(
     context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None = None
 ) -> StageTask:
     def run(folder: Path) -> None:
-        job = _training_job(context, name, settings, fold)
+        job = _training_job(context, name, settings, fold, task.cache_key())
         if fold is not None:
             report_fold(context.progress, job.train_utterances, read_corpus(context)[0].train)
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
@@ -85,7 +85,7 @@ def _trained(
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
     folder = student_folder(context, name) if is_student else teacher_folder(context, name)
-    return StageTask(
+    task = StageTask(
         "student" if is_student else "teacher",
         name,
         context.work_dir,
@@ -108,6 +108,7 @@ def _trained(
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
     )
+    return task
 
 
 def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _teacher_hashes(context: RunContext, settings: TrainedTeacher | StudentSetti
 
 
 def _training_job(
-    context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None
+    context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None, key: str
 ) -> TrainingJob:
     corpus, vocabulary = read_corpus(context)
     recipe, seed = context.recipe, context.recipe.seed_of(settings)
@@ -159,6 +160,7 @@ def _training_job(
         card |= {"left_out_fold": [fold + 1, settings.folds]}
     return TrainingJob(
         name=name,
+        key=key,
         model=read_sizes(settings.model, settings.train.init_from),
         train=settings.train,
         vocabulary=vocabulary,

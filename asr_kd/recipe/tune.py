@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from asr_kd.audio import SAMPLE_RATE
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
@@ -16,7 +18,7 @@ from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, choose_device, read_corpus
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
-from asr_kd.runtime.recognizer import Recognizer, batches_by_seconds
+from asr_kd.runtime.recognizer import Recognizer
 
 RESOLVED = "recipe.resolved.yaml"
 
@@ -140,7 +142,8 @@ def _compute_posteriors(context: RunContext, system: System, dev: Sequence[Utter
     posteriors = {}
     ids = list(waveforms)
     done = 0
-    for batch in batches_by_seconds([len(waveforms[key]) for key in ids], context.recipe.evaluate.batch_seconds):
+    limit = context.recipe.evaluate.batch_seconds * SAMPLE_RATE
+    for batch in batches_by_duration([len(waveforms[key]) for key in ids], limit):
         output = recognizer.log_probs([waveforms[ids[index]] for index in batch])
         for row, index in enumerate(batch):
             posteriors[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()

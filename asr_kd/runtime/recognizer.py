@@ -5,7 +5,7 @@ Whole utterances in batches, or live streams; a chunked model gives the same tex
 Shapes: B utterances, S samples, T feature frames, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.endpoint import EndpointSettings
@@ -122,7 +123,7 @@ class Recognizer:
     ) -> list[list[Hypothesis]]:
         """As `transcribe`, returning the n-best hypotheses of each, at least one; a frame is 40 ms."""
         found = [[NOTHING]] * len(waveforms)
-        for batch in batches_by_seconds([len(waveform) for waveform in waveforms], batch_seconds):
+        for batch in batches_by_duration([len(waveform) for waveform in waveforms], batch_seconds * SAMPLE_RATE):
             output = self.log_probs([waveforms[index] for index in batch])
             for index, nbest in zip(batch, self.decoder.decode(output.log_probs, output.lens), strict=True):
                 found[index] = nbest
@@ -232,18 +233,6 @@ def _in_context(model: Model, context: Context, name: str) -> Model:
     other = build_model(settings, model.vocab_size).to(model.mean.device).eval()
     other.load_state_dict(model.state_dict())
     return other
-
-
-def batches_by_seconds(lengths: Sequence[int], batch_seconds: float) -> Iterator[list[int]]:
-    """Yield indices of utterances of similar length whose padded sum stays within `batch_seconds`."""
-    batch: list[int] = []
-    for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        if batch and (len(batch) + 1) * lengths[index] > batch_seconds * SAMPLE_RATE:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def open_backend(bundle: Bundle, num_threads: int = 1) -> OnnxBackend | Pt2Backend:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
@@ -69,16 +70,11 @@ def _read(utterance: Utterance, variants: Sequence[Variant]) -> Reading:
     return Reading(utterance, tuple(variant.apply(waveform, utterance.id) for variant in variants))
 
 
-def plan_batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
-    """Batches of similar lengths, padding counted; an utterance longer than `batch_seconds` is one of its own."""
-    batches: list[list[Utterance]] = []
-    for utterance in sorted(utterances, key=lambda item: (item.duration, item.id)):
-        # Sorted by rising duration: the newest is the longest, and all are padded to it.
-        if batches and (len(batches[-1]) + 1) * utterance.duration <= batch_seconds:
-            batches[-1].append(utterance)
-        else:
-            batches.append([utterance])
-    return batches
+def plan_batches(utterances: Iterable[Utterance], batch_seconds: float) -> list[list[Utterance]]:
+    """Return batches of similar durations, from short to long; see `batches_by_duration`."""
+    ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
+    batches = batches_by_duration([item.duration for item in ordered], batch_seconds)
+    return [[ordered[index] for index in batch] for batch in batches]
 
 
 def batches_by_teacher(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.corpora.audio_identity import audio_sha256
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import label
@@ -19,17 +19,17 @@ from asr_kd.targets.shard_manifest import ShardManifest, StoreKind, writing
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store import (
+from asr_kd.targets.store import Store
+from asr_kd.targets.store_index import (
     EXTRACT_AGAIN,
     INDEX,
     PosteriorShardEntry,
-    Store,
     StoreInfo,
     TeacherIdentity,
     VocabularyIdentity,
     read_info,
+    write_vocabulary,
 )
-from asr_kd.targets.store_vocabulary import write_vocabulary
 from asr_kd.targets.stored_arrays import Transcripts, layer_widths, transcripts_sha256
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
@@ -85,7 +85,7 @@ def extract(
         raise TargetsError("no utterances to extract", expected="a manifest with at least one", where=str(folder))
     if settings.pooled and transcripts is None:
         raise ValueError("settings.pooled needs transcripts")
-    place, transcripts = open_storage(folder), transcripts or {}
+    storage, transcripts = open_storage(folder), transcripts or {}
     info = _describe(teacher, utterances, settings, transcripts)
     codec = info.codec
 
@@ -102,18 +102,18 @@ def extract(
         return MadeShard(content, entry_of(shard, content, labels.rows), labels.quarantine)
 
     def begin() -> None:
-        with writing(place):
-            write_vocabulary(place, teacher.vocabulary)
+        with writing(storage):
+            write_vocabulary(storage, teacher.vocabulary)
 
     plan = plan_shards(utterances, settings)
-    manifest = ShardManifest(SOFT_TARGETS, place, info.model_copy(update={"planned_shards": len(plan)}), plan)
+    manifest = ShardManifest(SOFT_TARGETS, storage, info.model_copy(update={"planned_shards": len(plan)}), plan)
     engine = ShardedExtraction(
         manifest, plan, share, make, len(utterances), settings.max_quarantine_share, should_stop, progress
     )
     report, info = engine.run(begin)
     fidelity = None
     if info.complete:
-        fidelity = _fidelity(teacher, utterances, settings, Store(place, info), report)
+        fidelity = _fidelity(teacher, utterances, settings, Store(storage, info), report)
     return ExtractionReport(
         **vars(report),
         frames=info.frames,
@@ -126,19 +126,19 @@ def extract(
 def _fidelity(
     teacher: Teacher, utterances: Sequence[Utterance], settings: TargetSettings, store: Store, report: ShardReport
 ) -> Fidelity:
-    place = store.place
-    if not report.made and FIDELITY in place.sizes():
+    storage = store.storage
+    if not report.made and FIDELITY in storage.sizes():
         try:
-            return Fidelity.model_validate(place.read_json(FIDELITY))
+            return Fidelity.model_validate(storage.read_json(FIDELITY))
         except ValueError:
             pass  # measured again below
     # The sample is drawn here: a look-up of all utterances would open every shard.
     left_out = {entry.id for entry in report.quarantine}
     stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]
-    sample = stored[:: max(1, len(stored) // settings.fidelity_utterances)]
+    sample = even_sample(stored, settings.fidelity_utterances)
     fidelity = measure_fidelity(teacher, store, sample, settings)
-    with writing(place):
-        place.write_json(FIDELITY, fidelity.model_dump())
+    with writing(storage):
+        storage.write_json(FIDELITY, fidelity.model_dump())
     return fidelity
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pydantic import Field
 
 from asr_kd.config import Settings
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import AudioError, TargetsError
@@ -121,8 +121,7 @@ def _transcribed_sample(utterances: Sequence[Utterance], normalizer: Normalizer,
     """Evenly spread over the sorted ids."""
     transcribed = [utterance for utterance in utterances if normalize(utterance.text or "", normalizer).strip()]
     transcribed.sort(key=lambda utterance: utterance.id)
-    count = min(count, len(transcribed))
-    return [transcribed[index * len(transcribed) // count] for index in range(count)]
+    return even_sample(transcribed, count)
 
 
 def _decode(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
@@ -284,5 +283,4 @@ def _sample_of_lengths(utterances: Sequence[Utterance], settings: TargetSettings
     """Return a sample with the corpus's distribution of lengths, so that batches are equally full and padded."""
     ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
     mean = sum(variant_seconds(item, settings) for item in ordered) / len(ordered)
-    count = max(1, min(len(ordered), round(seconds / mean)))
-    return [ordered[(2 * index + 1) * len(ordered) // (2 * count)] for index in range(count)]
+    return even_sample(ordered, max(1, round(seconds / mean)))

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import torch
 
 from asr_kd.config import Settings
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SparsePosteriors
@@ -46,8 +46,7 @@ def measure_fidelity(
     """Compare the store with the teacher on an even sample of its utterances, unperturbed where that is stored."""
     speed = 1.0 if 1.0 in settings.speeds else settings.speeds[0]
     stored = [utterance for utterance in sorted(utterances, key=lambda item: item.id) if utterance.id in store]
-    stride = max(1, len(stored) // settings.fidelity_utterances)
-    sample = stored[::stride][: settings.fidelity_utterances]
+    sample = even_sample(stored, settings.fidelity_utterances)
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for assigned, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]

@@ -16,11 +16,11 @@ from asr_kd.corpora.audio_identity import audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.targets.index import IndexForm, read_index
+from asr_kd.targets.base import Storage
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import MadeShard
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import IndexForm, open_storage, read_index
 from asr_kd.text.normalize import Normalizer
 
 FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 2
@@ -82,7 +82,7 @@ class HypothesesInfo(StoreIndex):
     """How they were made; plain data."""
 
 
-def read_hypotheses_info(place: Storage) -> HypothesesInfo:
+def read_hypotheses_info(storage: Storage) -> HypothesesInfo:
     """Read the index of a hypothesis store.
 
     Raises:
@@ -97,7 +97,7 @@ def read_hypotheses_info(place: Storage) -> HypothesesInfo:
         made_by="`asr-kd extract` or `asr-kd targets import`",
         make_again=MAKE_AGAIN,
     )
-    return read_index(place, form)
+    return read_index(storage, form)
 
 
 HYPOTHESES = StoreKind(HYPOTHESES_INDEX, ".jsonl", ShardEntry, read_hypotheses_info, "hypotheses", MAKE_AGAIN)
@@ -106,8 +106,8 @@ HYPOTHESES = StoreKind(HYPOTHESES_INDEX, ".jsonl", ShardEntry, read_hypotheses_i
 class HypothesisStore:
     """Hypotheses by utterance; made by `HypothesisStore.open`. They fit into memory: text is small."""
 
-    def __init__(self, place: Storage, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
-        self.place, self.info = place, info
+    def __init__(self, storage: Storage, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
+        self.storage, self.info = storage, info
         self._rows = rows
 
     @classmethod
@@ -124,29 +124,29 @@ class HypothesisStore:
         Raises:
             TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
         """
-        place = open_storage(folder)
-        info = read_hypotheses_info(place)
+        storage = open_storage(folder)
+        info = read_hypotheses_info(storage)
         if normalizer is not None and normalizer != info.normalizer:
             raise TargetsError(
                 f"hypotheses under the normalizer {info.normalizer!r}",
                 expected=f"{normalizer!r}, as the recipe's transcripts",
-                where=str(place),
+                where=str(storage),
                 remedy=f"{MAKE_AGAIN}, with the recipe's normalizer",
             )
         if source_sha256 is not None and source_sha256 != info.source.sha256:
             raise TargetsError(
                 f"hypotheses of {info.source.name!r} with weights {info.source.sha256[:12]}…",
                 expected=f"weights {source_sha256[:12]}…: the teacher has changed since, or is another one",
-                where=str(place),
+                where=str(storage),
                 remedy=MAKE_AGAIN,
             )
         if not info.complete:
             raise TargetsError(
                 f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
-                where=str(place),
+                where=str(storage),
                 remedy="Run the same command again; it resumes where it stopped",
             )
-        return cls(place, info, dict(_rows(place, info)))
+        return cls(storage, info, dict(_rows(storage, info)))
 
     @property
     def sha256(self) -> str:
@@ -186,7 +186,7 @@ class HypothesisStore:
             raise TargetsError(
                 f"hypotheses of other audio than the corpus holds now under {len(changed)} of the same ids, such as "
                 f"{changed[0]!r}",
-                where=str(self.place),
+                where=str(self.storage),
                 expected="the audio that was transcribed",
                 remedy="Run the extract stage first (leave --from out), or import them again",
             )
@@ -230,10 +230,10 @@ def text_entry(shard: PlannedShard, content: bytes, rows: int) -> ShardEntry:
     )
 
 
-def _rows(place: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
+def _rows(storage: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
     """Id and line of each utterance, once the hash of every shard is verified."""
     for shard in info.shards:
-        content = read_shard(place, shard, HYPOTHESES_INDEX)
+        content = read_shard(storage, shard, HYPOTHESES_INDEX)
         yield from ((loads_json(line)["id"], line) for line in content.split(b"\n") if line)
 
 

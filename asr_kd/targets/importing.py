@@ -10,6 +10,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.scoring.wer import Score, score
+from asr_kd.targets.base import Storage
 from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
@@ -22,7 +23,7 @@ from asr_kd.targets.hypotheses import (
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
 from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import open_storage
 from asr_kd.text.normalize import Normalizer, normalize
 
 SHARD = "shard-00000.jsonl"
@@ -88,8 +89,8 @@ def import_hypotheses(
     Raises:
         TargetsError: the source cannot be read, its names do not fit the manifest, or the folder holds something else.
     """
-    place = open_storage(folder)
-    _refuse_a_teachers(place)
+    storage = open_storage(folder)
+    _refuse_a_teachers(storage)
     imported = read_hypotheses(source, form or form_of(source))
     found, unknown = _match(imported, utterances, source)
     missing = [utterance for utterance in utterances if utterance.id not in found]
@@ -101,10 +102,10 @@ def import_hypotheses(
     left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
     left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
     info = _info(source, imported, utterances, normalizer)
-    _write(place, info, texts, left_out, utterances)
+    _write(storage, info, texts, left_out, utterances)
     scored = _compare(texts, utterances, normalizer)
     return ImportReport(
-        folder=str(place),
+        folder=str(storage),
         utterances=len(utterances),
         found=len(found),
         without_words=sum(not hypotheses for hypotheses in texts.values()),
@@ -196,10 +197,10 @@ def store_labels(
     Raises:
         TargetsError: the folder holds hypotheses of another kind, or cannot be written.
     """
-    place = open_storage(folder)
-    if HYPOTHESES_INDEX in place.sizes() and read_hypotheses_info(place).source.kind != "pseudo-labels":
+    storage = open_storage(folder)
+    if HYPOTHESES_INDEX in storage.sizes() and read_hypotheses_info(storage).source.kind != "pseudo-labels":
         raise TargetsError(
-            "holds other hypotheses", where=str(place), expected="another folder", remedy="Choose another --into"
+            "holds other hypotheses", where=str(storage), expected="another folder", remedy="Choose another --into"
         )
     plain = settings.model_dump(mode="json")
     info = HypothesesInfo(
@@ -213,18 +214,21 @@ def store_labels(
     left_out = [
         QuarantineEntry(id=u.id, path=str(u.audio), reason="no pseudo-label passed the filters") for u in missing
     ]
-    _write(place, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
+    _write(storage, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
 
 
-def _refuse_a_teachers(place: Storage) -> None:
-    if HYPOTHESES_INDEX in place.sizes() and read_hypotheses_info(place).source.kind != "imported":
+def _refuse_a_teachers(storage: Storage) -> None:
+    if HYPOTHESES_INDEX in storage.sizes() and read_hypotheses_info(storage).source.kind != "imported":
         raise TargetsError(
-            "holds hypotheses of a teacher", where=str(place), expected="another folder", remedy="Choose another --into"
+            "holds hypotheses of a teacher",
+            where=str(storage),
+            expected="another folder",
+            remedy="Choose another --into",
         )
 
 
 def _write(
-    place: Storage,
+    storage: Storage,
     info: HypothesesInfo,
     texts: Mapping[str, Sequence[Hypothesis]],
     left_out: Sequence[QuarantineEntry],
@@ -232,11 +236,11 @@ def _write(
 ) -> None:
     content = shard_content(texts, utterances)
     shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
-    place.claim((HYPOTHESES_INDEX, SHARD, QUARANTINE))
-    with writing(place):
-        place.write(SHARD, content)
-        place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        place.write_json(HYPOTHESES_INDEX, info.model_copy(update={"shards": (shard,)}).model_dump(mode="json"))
+    storage.register((HYPOTHESES_INDEX, SHARD, QUARANTINE))
+    with writing(storage):
+        storage.write(SHARD, content)
+        storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
+        storage.write_json(HYPOTHESES_INDEX, info.model_copy(update={"shards": (shard,)}).model_dump(mode="json"))
 
 
 def _compare(

@@ -10,13 +10,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from asr_kd.corpora.manifest import even_sample
 from asr_kd.errors import TargetsError, VocabularyError
 from asr_kd.posteriors.types import SparsePosteriors
 from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.base import Storage
 from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
-from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store import Store, StoreInfo, read_info
-from asr_kd.targets.store_vocabulary import read_vocabulary
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.store import Store
+from asr_kd.targets.store_index import StoreInfo, read_info, read_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
 
 SAMPLED_SHARDS = 16
@@ -40,7 +42,7 @@ class Measures:
 class StoreSummary:
     """What `asr-kd targets info` prints."""
 
-    place: str
+    storage: str
     info: StoreInfo
     total_bytes: int
     """All files: shards, marks, index, lists."""
@@ -58,7 +60,7 @@ class StoreSummary:
         certain = sum(shard.certain_frames for shard in info.shards) / frames
         vocabulary = info.vocabulary
         return [
-            f"{self.place}",
+            f"{self.storage}",
             f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{_folds(info)}",
             f"  vocabulary: {vocabulary.size} symbols, blank {vocabulary.blank_id}, {vocabulary.sha256[:12]}…",
             f"  kept: ε {info.epsilon:g}, at most {info.max_entries} entries, certain blank δ {info.certain_blank:g}",
@@ -95,9 +97,9 @@ def summarize(folder: Path | str) -> StoreSummary:
         TargetsError: not a store, or damaged.
     """
     store = Store.open(folder, partial=True)
-    sizes = store.place.sizes()
-    listed = store.place.read(QUARANTINE).decode().splitlines() if QUARANTINE in sizes else []
-    return StoreSummary(str(store.place), store.info, sum(sizes.values()), len(listed), measure(store))
+    sizes = store.storage.sizes()
+    listed = store.storage.read(QUARANTINE).decode().splitlines() if QUARANTINE in sizes else []
+    return StoreSummary(str(store.storage), store.info, sum(sizes.values()), len(listed), measure(store))
 
 
 def measure(store: Store) -> Measures:
@@ -113,15 +115,8 @@ def measure(store: Store) -> Measures:
 
 
 def _sample(store: Store) -> Iterator[str]:
-    for shard in _spread(len(store.info.shards), SAMPLED_SHARDS):
-        ids = store.ids_in(shard)
-        yield from (ids[index] for index in _spread(len(ids), SAMPLED_IN_A_SHARD))
-
-
-def _spread(available: int, wanted: int) -> list[int]:
-    """At most `wanted` different indices, even from the first to the last."""
-    count = min(available, wanted)
-    return [round(index * (available - 1) / max(count - 1, 1)) for index in range(count)]
+    for shard in even_sample(range(len(store.info.shards)), SAMPLED_SHARDS):
+        yield from even_sample(store.ids_in(shard), SAMPLED_IN_A_SHARD)
 
 
 def _sums(targets: SparsePosteriors, blank_id: int) -> Tensor:
@@ -164,23 +159,25 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
     Raises:
         TargetsError: not a store, or its index is damaged.
     """
-    place = open_storage(folder)
-    info = read_info(place)
+    storage = open_storage(folder)
+    info = read_info(storage)
     damage = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
-        hashes = pool.map(place.sha256, [entry.file for entry in info.shards])
+        hashes = pool.map(storage.sha256, [entry.file for entry in info.shards])
         for number, (entry, found) in enumerate(zip(info.shards, hashes, strict=True), start=1):
             if found is None:
-                damage.append(f"{place}/{entry.file}: is missing")
+                damage.append(f"{storage}/{entry.file}: is missing")
             elif found != entry.sha256:
-                damage.append(f"{place}/{entry.file}: is damaged: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…")
+                damage.append(
+                    f"{storage}/{entry.file}: is damaged: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…"
+                )
             progress.update("verify", number, len(info.shards), "shards")
-    return Verification(info, (*damage, *_vocabulary_damage(place, info)))
+    return Verification(info, (*damage, *_vocabulary_damage(storage, info)))
 
 
-def _vocabulary_damage(place: Storage, info: StoreInfo) -> list[str]:
+def _vocabulary_damage(storage: Storage, info: StoreInfo) -> list[str]:
     try:
-        read_vocabulary(place, info)
+        read_vocabulary(storage, info)
     except (TargetsError, VocabularyError) as error:
         return [str(error)]
     return []
@@ -216,7 +213,7 @@ def sample_lines(
         TargetsError: not a store, damaged, empty, or without this utterance or variant.
     """
     store = Store.open(folder, partial=True)
-    vocabulary = read_vocabulary(store.place, store.info)
+    vocabulary = read_vocabulary(store.storage, store.info)
     return lattice(store, vocabulary, utterance_id or _drawn(store, seed), variant or store.info.variants[0])
 
 
@@ -252,7 +249,7 @@ def _drawn(store: Store, seed: int | None) -> str:
     """Any stored utterance with the same chance."""
     counts = [shard.utterances for shard in store.info.shards]
     if not sum(counts):
-        raise TargetsError("no utterance is stored yet", where=str(store.place), remedy="Run `asr-kd extract`")
+        raise TargetsError("no utterance is stored yet", where=str(store.storage), remedy="Run `asr-kd extract`")
     generator = random.Random(seed)
     (shard,) = generator.choices(range(len(counts)), weights=counts)
     return generator.choice(store.ids_in(shard))

@@ -99,7 +99,7 @@ def extract_hypotheses(
         raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
     # Hypotheses are text: they hold at every speed at which the audio is played.
     plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=settings.shard_seconds))
-    place = open_storage(folder)
+    storage = open_storage(folder)
     info = HypothesesInfo(
         source=HypothesesSource(kind="teacher", name=teacher.name, sha256=teacher.sha256),
         normalizer=normalizer,
@@ -109,7 +109,7 @@ def extract_hypotheses(
     )
     search = _Search(teacher, settings, normalizer)
     engine = ShardedExtraction(
-        ShardManifest(HYPOTHESES, place, info, plan),
+        ShardManifest(HYPOTHESES, storage, info, plan),
         plan,
         share,
         search.make,

@@ -7,9 +7,8 @@ pseudo-labels share it; `StoreKind` holds what differs.
 import bisect
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -18,9 +17,10 @@ from pydantic import Field
 from asr_kd.config import Settings
 from asr_kd.corpora.audio_identity import audio_sha256
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import AsrKdError, TargetsError
+from asr_kd.errors import TargetsError
+from asr_kd.targets.base import Storage
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import open_storage, writing
 
 QUARANTINE = "quarantine.jsonl"
 LOOK_SECONDS = 30.0
@@ -94,15 +94,15 @@ class ShardManifest(Generic[Index, Entry]):
 
     Args:
         kind: of store.
-        place: where the store is.
+        storage: where the store is.
         info: the index without its shards.
         plan: all shards, of all workers.
     """
 
     def __init__(
-        self, kind: StoreKind[Index, Entry], place: Storage, info: Index, plan: Sequence[PlannedShard]
+        self, kind: StoreKind[Index, Entry], storage: Storage, info: Index, plan: Sequence[PlannedShard]
     ) -> None:
-        self.kind, self.place, self.info = kind, place, info
+        self.kind, self.storage, self.info = kind, storage, info
         self.marks: dict[int, DoneMark[Entry]] = {}
         """By number of the shard, as last read."""
         self._mark_type: type[DoneMark[Entry]] = DoneMark[kind.entry]  # type: ignore[name-defined]
@@ -115,11 +115,11 @@ class ShardManifest(Generic[Index, Entry]):
         Raises:
             TargetsError: it holds another teacher's, data's or settings' targets, or cannot be written.
         """
-        with writing(self.place), self.place.guard():
-            if self.kind.index in self.place.sizes():
+        with writing(self.storage), self.storage.guard():
+            if self.kind.index in self.storage.sizes():
                 self._refuse_another()
             else:
-                self.place.write_json(self.kind.index, self.info.model_dump(mode="json"))
+                self.storage.write_json(self.kind.index, self.info.model_dump(mode="json"))
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
@@ -127,7 +127,7 @@ class ShardManifest(Generic[Index, Entry]):
         mark = self._read(shard)
         done = (
             mark is not None
-            and self.place.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
+            and self.storage.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
             and mark.entry.audio_sha256 in (None, audio_sha256(shard.utterances))
         )
         if mark is not None and done:
@@ -148,9 +148,9 @@ class ShardManifest(Generic[Index, Entry]):
             TargetsError: it cannot be written; what was finished before stays usable.
         """
         mark = self._mark_type(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
-        with writing(self.place):
-            self.place.write(entry.file, content)
-            self.place.write_json(f"{shard.name}.json", mark.model_dump(mode="json"))
+        with writing(self.storage):
+            self.storage.write(entry.file, content)
+            self.storage.write_json(f"{shard.name}.json", mark.model_dump(mode="json"))
         self.marks[shard.index] = mark
         if time.monotonic() - self._gathered > LOOK_SECONDS:  # not each time: there may be thousands
             self.gather()
@@ -159,7 +159,7 @@ class ShardManifest(Generic[Index, Entry]):
         """Read the marks that are new, at most every `LOOK_SECONDS`."""
         if not at_once and time.monotonic() - self._looked <= LOOK_SECONDS:
             return
-        there = self.place.sizes()
+        there = self.storage.sizes()
         marked = [shard for shard in self._plan if f"{shard.name}.json" in there]
         new = [shard for shard in marked if shard.index not in self.marks]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
@@ -181,14 +181,14 @@ class ShardManifest(Generic[Index, Entry]):
         Raises:
             TargetsError: it cannot be written, or another extraction has begun there.
         """
-        with writing(self.place), self.place.guard():
+        with writing(self.storage), self.storage.guard():
             self.look(at_once=True)
             while True:
                 written = self.marks
                 info, quarantine = self._summary(unfinished)
                 self._refuse_another()
-                self.place.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
-                self.place.write_json(self.kind.index, info.model_dump(mode="json"))
+                self.storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
+                self.storage.write_json(self.kind.index, info.model_dump(mode="json"))
                 self.look(at_once=True)
                 if self.marks.keys() == written.keys():
                     break
@@ -202,18 +202,18 @@ class ShardManifest(Generic[Index, Entry]):
 
     def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
         try:
-            return self._mark_type.model_validate(self.place.read_json(f"{shard.name}.json"))
+            return self._mark_type.model_validate(self.storage.read_json(f"{shard.name}.json"))
         except (FileNotFoundError, ValueError):
             return None  # not done, or damaged: it is made again
 
     def _refuse_another(self) -> None:
-        found, ours = (info.model_dump(mode="json") for info in (self.kind.read_info(self.place), self.info))
+        found, ours = (info.model_dump(mode="json") for info in (self.kind.read_info(self.storage), self.info))
         differing = [name for name in ours if name != "shards" and found[name] != ours[name]]
         if differing:
             raise TargetsError(
                 f"holds {self.kind.contents} that differ in "
                 + ", ".join(f"{name} ({found[name]!r} there, {ours[name]!r} here)" for name in differing),
-                where=str(self.place),
+                where=str(self.storage),
                 expected="the same teacher, manifest and settings as the extraction that began it",
                 remedy=self.kind.extract_again,
             )
@@ -260,19 +260,3 @@ def read_shard(storage: Storage, shard: ShardEntry, index: str) -> bytes:
             remedy="Run the command that made it again",
         )
     return content
-
-
-@contextmanager
-def writing(place: Storage) -> Iterator[None]:
-    """Convert errors of writing to `TargetsError` with a remedy."""
-    try:
-        yield
-    except (OSError, AsrKdError) as error:
-        if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
-            raise  # more specific
-        raise TargetsError(
-            error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
-            where=(error.where if isinstance(error, AsrKdError) else "") or str(place),
-            expected="a folder that can be written, with space left",
-            remedy="Free some space, then run the same command again: finished shards are kept and usable",
-        ) from error

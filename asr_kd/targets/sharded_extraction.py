@@ -96,7 +96,7 @@ class ShardedExtraction(Generic[Index, Entry]):
                 written; finished shards stay usable.
             StoppedEarly: `should_stop` returned true; finished shards are kept.
         """
-        self.place = self.manifest.place
+        self.storage = self.manifest.storage
         self.total_seconds = sum(shard.seconds for shard in self.plan)
         self.manifest.begin()
         begin()
@@ -125,8 +125,8 @@ class ShardedExtraction(Generic[Index, Entry]):
 
     def _make_or_skip(self, shard: PlannedShard) -> bool:
         """Whether the shard was made here and now."""
-        with writing(self.place):
-            owner = self.place.acquire(shard.name)
+        with writing(self.storage):
+            owner = self.storage.acquire(shard.name)
         if owner is not None:
             self.busy[shard.index] = f"{shard.name}: {owner}"
             return False
@@ -135,12 +135,12 @@ class ShardedExtraction(Generic[Index, Entry]):
             if made:
                 self._make(shard)
         finally:
-            self.place.release(shard.name)
+            self.storage.release(shard.name)
         self.finished.add(shard.index)
         return made
 
     def _make(self, shard: PlannedShard) -> None:
-        self.place.clear(shard.name)  # left by a killed process: the shard is locked by this one now
+        self.storage.clear(shard.name)  # left by a killed process: the shard is locked by this one now
         self.shard = shard
         try:
             content, entry, quarantine = self.make(shard, BatchHooks(self._before_batch, self._after_batch))
@@ -153,12 +153,12 @@ class ShardedExtraction(Generic[Index, Entry]):
             self.manifest.gather()
             raise StoppedEarly(
                 f"extraction stopped after {self._done_seconds():.0f} of {self.total_seconds:.0f} s of audio",
-                where=str(self.place),
+                where=str(self.storage),
                 remedy="Run the same command again; finished shards are kept",
             )
 
     def _after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
-        self.place.hold(self.shard.name)
+        self.storage.hold(self.shard.name)
         self.manifest.look()
         self.under_way += seconds
         self._report_progress()
@@ -175,7 +175,7 @@ class ShardedExtraction(Generic[Index, Entry]):
         raise TargetsError(
             f"{count} of {self.num_utterances} utterances cannot be used, among them {worst}",
             expected=f"at most {allowed} (max_quarantine_share {self.max_quarantine_share:g})",
-            where=f"{self.place}/{QUARANTINE}",
+            where=f"{self.storage}/{QUARANTINE}",
             remedy="Run `asr-kd check`, repair or remove the listed utterances, or raise max_quarantine_share",
         )
 

@@ -1,319 +1,26 @@
-"""Storage of targets: a folder on a local disk, or any location that fsspec reaches (s3://, gs://, memory://).
+"""Open the storage of targets by path or URL, read the index of a store, report errors of writing.
 
-Files appear whole or not at all. What is read at random from a remote location is cached on the local disk by the
-hash of its content, so the cache never holds outdated files.
+Files appear whole or not at all.
 """
 
-import hashlib
 import os
 import re
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from pathlib import Path, PurePosixPath
-from typing import Any
-from uuid import uuid4
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic
 
-import fsspec
-from fsspec.registry import known_implementations
-
-from asr_kd.errors import AsrKdError, TargetsError
-from asr_kd.files import atomic_path, json_text, parse_json, register_files, sha256_of_file
+from asr_kd.config import S, parse_settings
+from asr_kd.errors import AsrKdError, RecipeError, TargetsError
 from asr_kd.hub import is_repository, local_folder
-from asr_kd.targets import locks
+from asr_kd.targets.base import Storage
+from asr_kd.targets.local_storage import LocalStorage
+from asr_kd.targets.s3_storage import RemoteStorage
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
 BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
 """A URL that was converted to a path: two slashes have become one."""
-CACHE_VARIABLE = "ASR_KD_CACHE"
-WRITES_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
-"""Object stores: an object appears when its upload is complete, and moving it would copy it."""
-
-
-class Storage(ABC):
-    """Interface to a flat folder of named files."""
-
-    @abstractmethod
-    def __str__(self) -> str:
-        """Return the location for messages, without a password."""
-
-    @abstractmethod
-    def sizes(self) -> dict[str, int]:
-        """Return name → bytes of all files; empty when the folder does not exist."""
-
-    @abstractmethod
-    def read(self, name: str) -> bytes:
-        """Return a file's content.
-
-        Raises:
-            FileNotFoundError: there is none.
-        """
-
-    @abstractmethod
-    def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole or not at all; the folder is created when missing.
-
-        Raises:
-            AsrKdError: the disk is full, or the location cannot be written.
-        """
-
-    @abstractmethod
-    def sha256(self, name: str) -> str | None:
-        """Return the hash of a file as it is now; None when it does not exist."""
-
-    @abstractmethod
-    def checked(self, name: str, sha256: str) -> Path | None:
-        """Return a local file with exactly this content; None when the stored file differs or is missing."""
-
-    @abstractmethod
-    def clear(self, name: str) -> None:
-        """Remove temporary files that interrupted writers of a file have left."""
-
-    @abstractmethod
-    def guard(self) -> AbstractContextManager[None]:
-        """Admit one process at a time; without effect where the storage has no locks."""
-
-    @abstractmethod
-    def acquire(self, name: str) -> str | None:
-        """Lock a shard; return None on success, else a description of the owner. Always succeeds without locks."""
-
-    @abstractmethod
-    def hold(self, name: str) -> None:
-        """Refresh a lock that `acquire` gave to this process."""
-
-    @abstractmethod
-    def release(self, name: str) -> None:
-        """Release a lock that `acquire` gave to this process."""
-
-    @abstractmethod
-    def claim(self, names: Iterable[str]) -> None:
-        """Check that files may be written where others' files may be.
-
-        Raises:
-            AsrKdError: one of them is there, and asr-kd did not write it.
-        """
-
-    def write_json(self, name: str, data: Mapping[str, Any]) -> None:
-        """Write JSON with the hash of its content; see `asr_kd.files.json_text`."""
-        self.write(name, json_text(data).encode())
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Read JSON of `write_json` and verify its hash.
-
-        Raises:
-            FileNotFoundError: there is none.
-            ValueError: not JSON, not an object, or damaged.
-        """
-        return parse_json(self.read(name))
-
-
-class LocalStorage(Storage):
-    """Folder on a local or network disk whose file locks work."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def __str__(self) -> str:
-        return str(self.folder)
-
-    def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
-        if not self.folder.is_dir():
-            return {}
-        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
-
-    def read(self, name: str) -> bytes:
-        """See `Storage`."""
-        return (self.folder / name).read_bytes()
-
-    def write(self, name: str, content: bytes) -> None:
-        """See `Storage`."""
-        with atomic_path(self.folder / name) as partial:
-            partial.write_bytes(content)
-
-    def sha256(self, name: str) -> str | None:
-        """See `Storage`."""
-        try:
-            return sha256_of_file(self.folder / name)
-        except (FileNotFoundError, IsADirectoryError):
-            return None
-
-    def checked(self, name: str, sha256: str) -> Path | None:
-        """See `Storage`."""
-        return self.folder / name if self.sha256(name) == sha256 else None
-
-    def clear(self, name: str) -> None:
-        """See `Storage`."""
-        for leftover in self.folder.glob(f".{name}.*.partial"):
-            leftover.unlink(missing_ok=True)
-
-    def claim(self, names: Iterable[str]) -> None:
-        """See `Storage`."""
-        register_files(self.folder, names)
-
-    def guard(self) -> AbstractContextManager[None]:
-        """See `Storage`."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return locks.guard(self.folder)
-
-    def acquire(self, name: str) -> str | None:
-        """See `Storage`."""
-        return locks.acquire(self.folder / f"{name}.lock")
-
-    def hold(self, name: str) -> None:
-        """See `Storage`."""
-        locks.hold(self.folder / f"{name}.lock")
-
-    def release(self, name: str) -> None:
-        """See `Storage`."""
-        locks.release(self.folder / f"{name}.lock")
-
-
-class RemoteStorage(Storage):
-    """Folder behind a URL.
-
-    There are no locks: a shard is written by the worker whose share contains it. Two workers with the same share write
-    the same bytes.
-
-    Args:
-        url: as fsspec takes it; the file system's driver finds the credentials.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
-
-    def __str__(self) -> str:
-        return re.sub(r"//[^/@]*@", "//", self.url)
-
-    def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
-        with self._connected() as (files, folder):
-            files.invalidate_cache(folder)  # other processes write there
-            try:
-                rows = files.ls(folder, detail=True)
-            except FileNotFoundError:
-                return {}
-        return {PurePosixPath(row["name"]).name: int(row["size"]) for row in rows if row["type"] == "file"}
-
-    def read(self, name: str) -> bytes:
-        """See `Storage`."""
-        with self._connected() as (files, folder):
-            content: bytes = files.cat_file(f"{folder}/{name}")
-        return content
-
-    def write(self, name: str, content: bytes) -> None:
-        """See `Storage`."""
-        with self._connected(to_write=True) as (files, folder):
-            if _writes_whole(files):
-                files.pipe_file(f"{folder}/{name}", content)
-                return
-            partial = f"{folder}/.{name}.{uuid4().hex[:12]}.partial"
-            files.makedirs(folder, exist_ok=True)
-            try:
-                files.pipe_file(partial, content)
-                files.mv(partial, f"{folder}/{name}")
-            finally:
-                with suppress(OSError):  # moved away, or never there
-                    files.rm_file(partial)
-
-    def sha256(self, name: str) -> str | None:
-        """See `Storage`."""
-        try:
-            return hashlib.sha256(self.read(name)).hexdigest()
-        except FileNotFoundError:
-            return None
-
-    def checked(self, name: str, sha256: str) -> Path | None:
-        """See `Storage`."""
-        with self._connected() as (files, folder):
-            if getattr(files, "local_file", False):
-                return Path(folder) / name if self.sha256(name) == sha256 else None
-        cached = cache_folder() / f"{sha256}{PurePosixPath(name).suffix}"
-        if cached.is_file() and sha256_of_file(cached) == sha256:
-            return cached
-        try:
-            content = self.read(name)
-        except FileNotFoundError:
-            return None
-        if hashlib.sha256(content).hexdigest() != sha256:
-            return None
-        with atomic_path(cached) as partial:
-            partial.write_bytes(content)
-        return cached
-
-    def clear(self, name: str) -> None:
-        """See `Storage`."""
-        with self._connected() as (files, folder):
-            if _writes_whole(files):
-                return
-            for found in self.sizes():
-                if found.startswith(f".{name}.") and found.endswith(".partial"):
-                    with suppress(FileNotFoundError):
-                        files.rm_file(f"{folder}/{found}")
-
-    def claim(self, names: Iterable[str]) -> None:
-        """Check nothing: remote storage keeps no list of written files."""
-
-    def guard(self) -> AbstractContextManager[None]:
-        """See `Storage`."""
-        return nullcontext()
-
-    def acquire(self, name: str) -> str | None:
-        """See `Storage`."""
-        return None
-
-    def hold(self, name: str) -> None:
-        """See `Storage`."""
-
-    def release(self, name: str) -> None:
-        """See `Storage`."""
-
-    @contextmanager
-    def _connected(self, to_write: bool = False) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:
-        """Return the file system and the folder's path in it; convert a driver's errors to `TargetsError`.
-
-        A missing file stays a `FileNotFoundError`, except on writing, where it means a missing bucket. fsspec keeps
-        one connection for each process and thread, so this is called for each operation.
-        """
-        try:
-            yield fsspec.core.url_to_fs(self.url)
-        except AsrKdError:
-            raise
-        except FileNotFoundError as error:
-            if not to_write:
-                raise
-            raise self._access_error(error) from error
-        except ImportError as error:
-            raise self._missing_driver(error) from error
-        except Exception as error:  # drivers raise classes of their own
-            raise self._access_error(error) from error
-
-    def _access_error(self, error: Exception) -> TargetsError:
-        return TargetsError(
-            f"cannot be read or written ({type(error).__name__}: {error})",
-            where=str(self),
-            expected="a URL scheme of fsspec, a bucket that exists, and credentials that may read and write there",
-            remedy="Correct the cause, then run the same command again: finished shards are kept and usable",
-        )
-
-    def _missing_driver(self, error: ImportError) -> TargetsError:
-        protocol = re.split(r"::|://", self.url)[0]
-        package = known_implementations.get(protocol, {}).get("class", "fsspec").split(".")[0]
-        install = f"pip install {package}" if package != "fsspec" else "Install it"
-        return TargetsError(
-            f"the file system driver of {protocol}:// is not installed ({error})", where=str(self), remedy=install
-        )
-
-
-def cache_folder() -> Path:
-    """Return the folder of cached remote shards; it may be deleted at any time."""
-    parent = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get(CACHE_VARIABLE) or Path(parent) / "asr-kd" / "shards")
-
-
-def _writes_whole(files: fsspec.AbstractFileSystem) -> bool:
-    protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
-    return not WRITES_WHOLE.isdisjoint(protocols)
 
 
 def open_storage(folder: Path | str | Storage) -> Storage:
@@ -338,3 +45,67 @@ def open_storage(folder: Path | str | Storage) -> Storage:
             remedy="Pass the URL as text, not as a path",
         )
     return LocalStorage(Path(os.path.expanduser(folder)))
+
+
+@dataclass(frozen=True)
+class IndexForm(Generic[S]):
+    """What an index must look like, and the words for what it describes."""
+
+    file: str
+    format: str
+    version: int
+    kind: type[S]
+    what: str
+    made_by: str  # the command that makes such a folder
+    make_again: str  # what to do about a damaged one
+
+
+def read_index(storage: Storage, form: IndexForm[S]) -> S:
+    """Read the index of a folder.
+
+    Raises:
+        TargetsError: not such a folder, of another version, or its index is damaged.
+    """
+    where = f"{storage}/{form.file}"
+    try:
+        data = storage.read_json(form.file)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise TargetsError(
+            f"no {form.what} here",
+            where=str(storage),
+            expected=f"a folder with {form.file}",
+            remedy=f"Run {form.made_by} first",
+        ) from error
+    except (OSError, ValueError) as error:
+        raise TargetsError(
+            f"cannot be read ({error})", where=where, expected="what was written", remedy=form.make_again
+        ) from error
+    if data.get("format") != form.format:
+        raise TargetsError(f"does not describe {form.what}", where=where, remedy=form.make_again)
+    if data.get("version") != form.version:
+        raise TargetsError(
+            f"format version {data.get('version')!r}",
+            expected=f"version {form.version}",
+            where=where,
+            remedy=form.make_again,
+        )
+    try:
+        return parse_settings(form.kind, data, where)
+    except RecipeError as error:
+        raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=form.make_again) from error
+
+
+@contextmanager
+def writing(storage: Storage) -> Iterator[None]:
+    """Convert errors of writing to `TargetsError` with a remedy."""
+    try:
+        yield
+    except (OSError, AsrKdError) as error:
+        if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
+            raise  # more specific
+        raise TargetsError(
+            error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
+            where=(error.where if isinstance(error, AsrKdError) else "") or str(storage),
+            expected="a folder that can be written, with space left",
+            remedy="Free some space, then run the same command again: finished shards are kept and usable",
+        ) from error

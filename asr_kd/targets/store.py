@@ -1,145 +1,21 @@
 """Soft-target store: random access by utterance and variant, checked against teacher, vocabulary and frames."""
 
 import bisect
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
-from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.targets.base import Storage
 from asr_kd.targets.blocks import BlockCache
-from asr_kd.targets.index import IndexForm, read_index
-from asr_kd.targets.packing import Codec
-from asr_kd.targets.shard import FRAMES, Array, Shard
-from asr_kd.targets.shard_manifest import QUARANTINE, ShardEntry, StoreIndex, of_other_audio
+from asr_kd.targets.shard import Array, Shard
+from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, StoreInfo, read_info
 from asr_kd.text.vocabulary import Vocabulary
-
-FORMAT = "asr-kd soft targets"
-FORMAT_VERSION = 3
-INDEX, VOCABULARY = "store.json", "tokens.txt"
-EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
-
-
-class TeacherIdentity(Settings):
-    """Teacher of a store."""
-
-    name: str
-    sha256: str
-    """Of its weights."""
-    folds: tuple[str, ...] = ()
-    """Weights of the teachers of folds, each of which labelled the speakers outside its training set; none: one
-    labelled all."""
-
-
-class VocabularyIdentity(Settings):
-    """Vocabulary of a store."""
-
-    size: int
-    sha256: str
-    blank_id: int
-
-
-class PosteriorShardEntry(ShardEntry):
-    """One shard in the index."""
-
-    num_bytes: int
-    first_id: str
-    frames: int
-    """Of all variants."""
-    entries: int
-    """Kept entries of all frames; a collapsed blank counts as one."""
-    certain_frames: int
-    """Frames inside runs of certain blanks."""
-    parts: dict[str, str]
-    """Hashes of what is in it, see `shard.parts_sha256`."""
-
-
-class StoreInfo(StoreIndex):
-    """Content of `store.json`."""
-
-    format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
-    version: Literal[3] = 3
-    teacher: TeacherIdentity
-    vocabulary: VocabularyIdentity
-    frame_shift_ms: float
-    frame_offset_ms: float
-    """Centre of frame 0, from the start of the audio."""
-    features: dict[str, Any]
-    """The teacher's feature extraction; plain data."""
-    epsilon: float
-    max_entries: int
-    certain_blank: float
-    levels: int
-    """Steps of an angle in which probabilities are kept; see `packing`."""
-    variants: tuple[str, ...]
-    perturbed: dict[str, dict[str, Any]] = Field(default={})
-    """Augmentation of the variants that are not as recorded, by name; plain data."""
-    manifest_sha256: str
-    """Of ids and durations, see `sharding.manifest_sha256`."""
-    transcripts_sha256: str | None = None
-    """Of the tokens that posteriors are pooled over as well; None: none are."""
-    layers: dict[int, int] = Field(default={})
-    """Hidden layers of the teacher that are stored as well, counted from 1, and the width of each."""
-    planned_shards: int
-    shards: tuple[PosteriorShardEntry, ...] = ()
-    """Those that are done."""
-
-    @property
-    def codec(self) -> Codec:
-        """How frames are packed."""
-        return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
-
-    def parts_identity(self, names: Collection[str]) -> str | None:
-        """Hash of the frames and the named arrays and posteriors, independent of other parts of the store.
-
-        None where a shard lacks one of them.
-        """
-        wanted = sorted({FRAMES, *names})
-        if not all(name in shard.parts for shard in self.shards for name in wanted):
-            return None
-        others = {"shards", "transcripts_sha256", "layers"}  # the hashes of parts cover them
-        parts = [[shard.first_id, *(shard.parts[name] for name in wanted)] for shard in self.shards]
-        return sha256_of([self.model_dump(mode="json", exclude=others), wanted, parts])
-
-    @property
-    def complete(self) -> bool:
-        """Whether every planned shard is done."""
-        return len(self.shards) == self.planned_shards
-
-    @property
-    def frames(self) -> int:
-        """Stored frames of all variants."""
-        return sum(shard.frames for shard in self.shards)
-
-    @property
-    def bytes_per_frame(self) -> float:
-        """All bytes of the shards by all their frames; 0 of an empty store."""
-        return sum(shard.num_bytes for shard in self.shards) / max(self.frames, 1)
-
-    @property
-    def layer_bytes_per_frame(self) -> float:
-        """Of these, what hidden layers take: a byte a channel, and 4 for its scale in each utterance and variant."""
-        rows = sum(shard.utterances for shard in self.shards) * len(self.variants)
-        return sum(self.layers.values()) * (1 + 4 * rows / max(self.frames, 1))
-
-
-def read_info(folder: Path | str | Storage) -> StoreInfo:
-    """Read the index of a store.
-
-    Raises:
-        TargetsError: not a store, of another version, or its index is damaged.
-    """
-    form = IndexForm(
-        INDEX, FORMAT, FORMAT_VERSION, StoreInfo, "soft targets", made_by="`asr-kd extract`", make_again=EXTRACT_AGAIN
-    )
-    return read_index(open_storage(folder), form)
 
 
 class Store:
@@ -150,8 +26,8 @@ class Store:
     """
 
     def __init__(self, folder: Path | str | Storage, info: StoreInfo) -> None:
-        self.place = open_storage(folder)
-        self.folder = str(self.place)
+        self.storage = open_storage(folder)
+        self.folder = str(self.storage)
         self.info = info
         self._open: dict[int, Shard] = {}
         self._blocks = BlockCache()
@@ -182,44 +58,15 @@ class Store:
             TargetsError: another version, vocabulary, teacher or frames, unfinished, or shards missing or of
                 another size. Their hashes are checked at first use; see `verify`.
         """
-        place = open_storage(folder)
-        info = read_info(place)
-        if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
-            raise TargetsError(
-                f"targets over another vocabulary: {info.vocabulary.size} symbols, blank {info.vocabulary.blank_id}, "
-                f"SHA-256 {info.vocabulary.sha256[:12]}…",
-                expected=f"the student's {len(vocabulary)} symbols, blank {vocabulary.blank_id}, "
-                f"SHA-256 {vocabulary.sha256[:12]}…",
-                where=str(place),
-                remedy="Give the student the teacher's vocabulary, or extract with a teacher that has the student's",
-            )
-        if teacher_sha256 is not None and teacher_sha256 != info.teacher.sha256:
-            raise TargetsError(
-                f"targets of teacher {info.teacher.name!r} with weights {info.teacher.sha256[:12]}…",
-                expected=f"weights {teacher_sha256[:12]}…: the teacher has changed since, or is another one",
-                where=str(place),
-                remedy=EXTRACT_AGAIN,
-            )
-        if frame_shift_ms is not None and frame_shift_ms != info.frame_shift_ms:
-            raise TargetsError(
-                f"targets of {info.frame_shift_ms:g} ms a frame",
-                expected=f"the student's {frame_shift_ms:g} ms",
-                where=str(place),
-                remedy="Give the student the teacher's frame shift, or extract with a teacher that has the student's",
-            )
-        if frame_offset_ms is not None and frame_offset_ms != info.frame_offset_ms:
-            raise TargetsError(
-                f"targets whose first frame has its centre at {info.frame_offset_ms:g} ms",
-                expected=f"the student's {frame_offset_ms:g} ms",
-                where=str(place),
-                remedy=EXTRACT_AGAIN,
-            )
-        store = cls(place, info)
+        storage = open_storage(folder)
+        info = read_info(storage)
+        _compare(info, str(storage), vocabulary, teacher_sha256, frame_shift_ms, frame_offset_ms)
+        store = cls(storage, info)
         store._check_files()
         if not info.complete and not partial:
             raise TargetsError(
                 f"extraction is unfinished: {len(info.shards)} of {info.planned_shards} shards",
-                where=str(place),
+                where=str(storage),
                 remedy="Run the same `asr-kd extract` again; it resumes where it stopped",
             )
         return store
@@ -288,7 +135,7 @@ class Store:
         Raises:
             TargetsError: names all damaged shards.
         """
-        damaged = [entry.file for entry in self.info.shards if self.place.sha256(entry.file) != entry.sha256]
+        damaged = [entry.file for entry in self.info.shards if self.storage.sha256(entry.file) != entry.sha256]
         if damaged:
             raise self._damaged(damaged)
 
@@ -318,7 +165,7 @@ class Store:
         return {**self.__dict__, "_open": {}, "_blocks": BlockCache()}
 
     def _check_files(self) -> None:
-        sizes = self.place.sizes()
+        sizes = self.storage.sizes()
         missing = [entry.file for entry in self.info.shards if entry.file not in sizes]
         if missing:
             raise TargetsError(f"missing shards: {', '.join(missing)}", where=self.folder, remedy=self._repair())
@@ -344,7 +191,7 @@ class Store:
     def _shard(self, index: int) -> Shard:
         if index not in self._open:
             entry = self.info.shards[index]
-            path = self.place.checked(entry.file, entry.sha256)
+            path = self.storage.checked(entry.file, entry.sha256)
             if path is None:
                 raise self._damaged([entry.file])
             self._open[index] = Shard(path, self.info.codec, len(self.info.variants), self._blocks)
@@ -370,3 +217,45 @@ class Store:
 
     def _repair(self) -> str:
         return "Run the same `asr-kd extract` again; it makes missing and damaged shards again and keeps the others"
+
+
+def _compare(
+    info: StoreInfo,
+    where: str,
+    vocabulary: Vocabulary | None,
+    teacher_sha256: str | None,
+    frame_shift_ms: float | None,
+    frame_offset_ms: float | None,
+) -> None:
+    """Raise an error when a store is not what its reader expects; None is not compared."""
+    other = "or extract with a teacher that has the student's"
+    if vocabulary is not None and vocabulary.sha256 != info.vocabulary.sha256:
+        raise TargetsError(
+            f"targets over another vocabulary: {info.vocabulary.size} symbols, blank {info.vocabulary.blank_id}, "
+            f"SHA-256 {info.vocabulary.sha256[:12]}…",
+            expected=f"the student's {len(vocabulary)} symbols, blank {vocabulary.blank_id}, "
+            f"SHA-256 {vocabulary.sha256[:12]}…",
+            where=where,
+            remedy=f"Give the student the teacher's vocabulary, {other}",
+        )
+    if teacher_sha256 not in (None, info.teacher.sha256):
+        raise TargetsError(
+            f"targets of teacher {info.teacher.name!r} with weights {info.teacher.sha256[:12]}…",
+            expected=f"weights {str(teacher_sha256)[:12]}…: the teacher has changed since, or is another one",
+            where=where,
+            remedy=EXTRACT_AGAIN,
+        )
+    if frame_shift_ms not in (None, info.frame_shift_ms):
+        raise TargetsError(
+            f"targets of {info.frame_shift_ms:g} ms a frame",
+            expected=f"the student's {frame_shift_ms:g} ms",
+            where=where,
+            remedy=f"Give the student the teacher's frame shift, {other}",
+        )
+    if frame_offset_ms not in (None, info.frame_offset_ms):
+        raise TargetsError(
+            f"targets whose first frame has its centre at {info.frame_offset_ms:g} ms",
+            expected=f"the student's {frame_offset_ms:g} ms",
+            where=where,
+            remedy=EXTRACT_AGAIN,
+        )

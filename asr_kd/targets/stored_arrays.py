@@ -23,7 +23,8 @@ from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
 from asr_kd.posteriors.types import array_names, dequantise, quantise
 from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.shard import Array
-from asr_kd.targets.store import EXTRACT_AGAIN, Store
+from asr_kd.targets.store import Store
+from asr_kd.targets.store_index import EXTRACT_AGAIN
 from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary

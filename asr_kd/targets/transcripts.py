@@ -15,13 +15,13 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.targets.audio_batches import Reading, read_batches
+from asr_kd.targets.base import Storage
 from asr_kd.targets.hypotheses import text_entry
-from asr_kd.targets.index import IndexForm, read_index
 from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import IndexForm, open_storage, read_index
 from asr_kd.teachers.whisper_transcriber import Transcription, WhisperTranscriber
 
 TRANSCRIPTS_INDEX = "transcripts.json"

@@ -23,7 +23,7 @@ WORD_SEPARATOR = "▁"
 """U+2581, which the client prints as a space."""
 
 
-def min_ctc_frames(tokens: Sequence[int]) -> int:
+def min_ctc_frames(tokens: Sequence[object]) -> int:
     """Frames that CTC needs at least to emit these tokens: one each, and a blank between equal neighbours."""
     return len(tokens) + sum(first == second for first, second in pairwise(tokens))
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.distributed import Ranks
-from asr_kd.features.fbank import NUM_MEL_BINS, pad_batch
+from asr_kd.features.fbank import pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.subsampling import output_lens
@@ -137,7 +137,8 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
     """Pad examples into a batch; unreadable utterances are listed in `Batch.unreadable`."""
     good = [item for item in examples if isinstance(item, Example)]
     unreadable = [item for item in examples if isinstance(item, Unreadable)]
-    features, lens = pad_batch([item.features for item in good] or [torch.zeros(0, NUM_MEL_BINS)])
+    nothing = torch.zeros(0, 0, 0), torch.zeros(0, dtype=torch.int64)
+    features, lens = pad_batch([item.features for item in good]) if good else nothing
     token_rows = [torch.tensor(item.tokens or [], dtype=torch.int64) for item in good]
     token_lens = torch.tensor([len(row) for row in token_rows], dtype=torch.int64)
     tokens = pad_sequence(token_rows, batch_first=True) if token_rows else torch.zeros(0, 0, dtype=torch.int64)
@@ -146,7 +147,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
     return Batch(
         ids=[item.id for item in good],
         features=features,
-        feature_lens=lens if good else lens[:0],
+        feature_lens=lens,
         audio_lens=torch.tensor([item.audio_frames for item in good], dtype=torch.int64),
         references=References(tokens, token_lens),
         targets=collate(targets) if targets else None,

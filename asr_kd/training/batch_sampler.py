@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.features.augment import Augmentation
 from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS
 
@@ -70,29 +71,21 @@ def plan_epoch(
     augmentation_seeds = _augmentation_seeds(augmentation, count, seed, epoch)
     copies = _augmented_copies(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
-    batches: list[list[SampledUtterance]] = []
-    longest = 0.0
-    for index in order:
-        widened = max(longest, float(seconds[index]))
-        if not batches or widened * (len(batches[-1]) + 1) > batch_seconds:
-            batches.append([])
-            widened = float(seconds[index])
-        batches[-1].append(
-            SampledUtterance(
-                int(index),
-                float(speeds[index]),
-                int(silence[index]),
-                augmentation_seeds[index],
-                copies[index],
-                int(lead[index]),
-                float(gains[index]),
-                int(silence_seeds[index])
-                if with_silence[index] or lead[index]
-                else None,  # frames for a delay are zeros
-            )
+    drawn = [
+        SampledUtterance(
+            row,
+            float(speeds[row]),
+            int(silence[row]),
+            augmentation_seeds[row],
+            copies[row],
+            int(lead[row]),
+            float(gains[row]),
+            int(silence_seeds[row]) if with_silence[row] or lead[row] else None,  # frames for a delay are zeros
         )
-        longest = widened
-    return [batches[position] for position in generator.permutation(len(batches))]
+        for row in range(count)
+    ]
+    batches = batches_by_duration(seconds.tolist(), batch_seconds, order.tolist())
+    return [[drawn[row] for row in batches[position]] for position in generator.permutation(len(batches))]
 
 
 def _levels(augmentation: Augmentation, count: int, seed: int, epoch: int) -> tuple[Drawn, Drawn, Drawn]:

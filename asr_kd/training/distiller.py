@@ -29,8 +29,7 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
-from asr_kd.training.gradients import learning_rate
-from asr_kd.training.rates import start_epoch
+from asr_kd.training.rates import learning_rate, start_epoch
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable

@@ -1,23 +1,11 @@
-"""Gradients reduced over processes, and the learning rate."""
+"""Gradients reduced over processes."""
 
-import math
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from asr_kd.distributed import Ranks
-
-
-def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final_share: float) -> float:
-    """Return the rate of step `step` (from 0): linear warm-up, then half a cosine (Loshchilov & Hutter 2017).
-
-    It is peak / warmup_steps at the first step and final_share · peak at the last.
-    """
-    if step < warmup_steps:
-        return peak * (step + 1) / warmup_steps
-    done = min((step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1), 1.0)
-    return peak * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 class Gradients:

@@ -1,5 +1,6 @@
-"""Learning rates of a model's parts, and which of them are frozen."""
+"""The learning rate of each step, its share for each part of a model, and which parts are frozen."""
 
+import math
 from typing import Any
 
 from torch import nn
@@ -10,6 +11,17 @@ from asr_kd.training.settings import TrainSettings
 
 UNFROZEN = "unfrozen."
 """Parameters of an encoder teacher's layers, before the layer's number."""
+
+
+def learning_rate(step: int, total_steps: int, warmup_steps: int, peak: float, final_share: float) -> float:
+    """Return the rate of step `step` (from 0): linear warm-up, then half a cosine (Loshchilov & Hutter 2017).
+
+    It is peak / warmup_steps at the first step and final_share · peak at the last.
+    """
+    if step < warmup_steps:
+        return peak * (step + 1) / warmup_steps
+    done = min((step - warmup_steps) / max(total_steps - 1 - warmup_steps, 1), 1.0)
+    return peak * (final_share + (1 - final_share) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -7,7 +7,6 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TrainingError
@@ -17,7 +16,7 @@ from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
 from asr_kd.scoring.wer import score
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore, weights_of
 from asr_kd.text.normalize import Normalizer, normalize
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 from asr_kd.training.batch import WeightedHypothesis
 from asr_kd.training.training_context import TrainingJob
 
@@ -92,7 +91,7 @@ def select_trainable(
 def _too_long(tokens: Sequence[int], seconds: float) -> str | None:
     """Return why CTC cannot emit `tokens` in so much audio; None when it can."""
     frames = output_len(num_frames(int(seconds * SAMPLE_RATE)))
-    needed = len(tokens) + sum(a == b for a, b in pairwise(tokens))
+    needed = min_ctc_frames(tokens)
     if needed <= frames:
         return None
     return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"

@@ -19,7 +19,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
 from asr_kd.errors import AudioError, TrainingError
 from asr_kd.features.augment import NO_AUGMENTATION
-from asr_kd.features.fbank import NUM_MEL_BINS, fbank
+from asr_kd.features.fbank import fbank
 from asr_kd.features.silence import LOG_MEL
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
@@ -58,15 +58,15 @@ def measure_normalisation(utterances: Sequence[Utterance], seed: int) -> tuple[T
         TrainingError: none of them can be read.
     """
     order = np.random.default_rng(seed).permutation(len(utterances))[:NORMALISATION_SAMPLE]
-    count, total, squares = 0, *torch.zeros(2, NUM_MEL_BINS, dtype=torch.float64)
+    count, total, squares = 0, *torch.zeros(2, dtype=torch.float64)
     for index in order:
         try:
             features = fbank(read_utterance(utterances[index])).double()
         except AudioError:
             continue
         count += features.shape[0]
-        total += features.sum(0)
-        squares += features.square().sum(0)
+        total = total + features.sum(0)
+        squares = squares + features.square().sum(0)
     if count == 0:
         raise TrainingError(
             "none of the training utterances can be read", remedy="Look at the corpus with `asr-kd check`"
@@ -113,7 +113,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
     run = TrainingContext(
         name=job.name,
-        key=job.key(),
+        key=job.key,
         folder=folder,
         vocabulary=job.vocabulary,
         seed=job.seed,
@@ -226,7 +226,7 @@ def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
     return {
         **job.card,
         "name": job.name,
-        "key": job.key(),
+        "key": job.key,
         "epochs": job.train.epochs,
         "steps": state.step,
         "best_dev_wer": min((row["dev_wer"] for row in state.curve if "dev_wer" in row), default=None),

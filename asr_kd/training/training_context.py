@@ -11,7 +11,6 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Sound
-from asr_kd.files import sha256_of
 from asr_kd.losses import DistillSettings
 from asr_kd.models.architectures import Model
 from asr_kd.models.settings import ConformerSettings
@@ -26,7 +25,6 @@ from asr_kd.training.batch import Unreadable
 from asr_kd.training.batch_sampler import DurationBatchSampler
 from asr_kd.training.checkpoint import TrainingState
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.warm_start import warm_start_sha256
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,8 @@ class TrainingJob:
     """Everything that decides the result of a training run."""
 
     name: str
+    key: str
+    """Cache key of the run: a checkpoint with another key is refused. Of a recipe that of the stage's task."""
     model: ConformerSettings | WhisperSettings | EncoderCtcSettings
     train: TrainSettings
     distill: DistillSettings | None
@@ -47,20 +47,6 @@ class TrainingJob:
     hypotheses: HypothesisStore | None = None
     card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
     augmented_copies: Mapping[str, Sound] = field(default_factory=dict)  # settings by name (`targets.perturbed`)
-
-    def key(self) -> str:
-        """Return the cache key of the run: a checkpoint with another key is refused."""
-        utterances = (*self.train_utterances, *self.dev_utterances)
-        listed = [(u.id, str(u.audio), u.duration, u.text, *([u.start] if u.start else [])) for u in utterances]
-        distill = self.distill.model_dump(mode="json") if self.distill else None
-        parts = [self.model.model_dump(mode="json"), self.train.key_settings(), distill, self.seed]
-        labels = [self.hypotheses.sha256] if self.hypotheses is not None else []
-        used = {
-            name: self.augmented_copies[name].model_dump(mode="json")
-            for name in self.train.augmentation.augmented_copies
-        }
-        further = [*labels, *warm_start_sha256(self.train), *([used] if used else [])]
-        return sha256_of([parts, self.normalizer, self.vocabulary.sha256, listed, *further])
 
 
 CPU = torch.device("cpu")

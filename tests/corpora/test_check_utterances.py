@@ -14,9 +14,9 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings
-from asr_kd.corpora.utterance_checks import check_utterances, frames_available, frames_needed
+from asr_kd.corpora.utterance_checks import check_utterances, frames_available
 from asr_kd.models.subsampling import output_lens
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 from tests.helpers.corpus_layouts import audio_bytes, write_audio
 
 VOCABULARY = Vocabulary.characters(["ABCDEFGHIJKLMNOPQRSTUVWXYZ'"])
@@ -132,7 +132,7 @@ def test_frames_available_are_the_models_own(feature_frames):
 
 @pytest.mark.parametrize(("symbols", "expected"), [("", 0), ("A", 1), ("AB", 2), ("AA", 3), ("AABBA", 7)])
 def test_frames_needed(symbols, expected):
-    assert frames_needed(symbols) == expected
+    assert min_ctc_frames(symbols) == expected
 
 
 @pytest.mark.parametrize("duration", [0.97, 1.03, 10.0, 0.0, -1.0, math.nan, math.inf])

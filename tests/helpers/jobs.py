@@ -73,6 +73,7 @@ def job_on(utterances: list[Utterance], train: list[Utterance] | None = None, **
     }
     fields = {
         "name": "student",
+        "key": "of the test",
         "model": ConformerSettings(**model),
         "train": TrainSettings(**settings),
         "distill": None,

@@ -1,4 +1,4 @@
-"""What a tiny student says in one pass and in further ones; shared by the tests of objectives that look at several."""
+"""Outputs of a tiny student in one pass and in further ones, for tests of objectives."""
 
 import torch
 
@@ -17,7 +17,7 @@ def random_log_probs(seed: int, *shape: int) -> torch.Tensor:
     return random_logits(seed, *shape).log_softmax(-1)
 
 
-def heard(log_probs: torch.Tensor, lens: torch.Tensor = LENS, **passes: torch.Tensor) -> StudentOutput:
+def student_output(log_probs: torch.Tensor, lens: torch.Tensor = LENS, **passes: torch.Tensor) -> StudentOutput:
     """A pass with these further ones, of the same lengths."""
     return StudentOutput(log_probs, lens, passes={name: StudentOutput(other, lens) for name, other in passes.items()})
 

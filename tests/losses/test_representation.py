@@ -1,4 +1,4 @@
-"""Representation: known answers, stored = heard within rounding, delay, who learns, padding, halves, extremes."""
+"""Representation: known answers, stored layers equal computed ones, delay, gradients, padding, pieces, extremes."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def output_of(frames: int = 6, lens: torch.Tensor = LENS) -> StudentOutput:
     return StudentOutput(random_log_probs(1, 3, frames, 5), lens, layers)
 
 
-def heard(chosen: slice = slice(None), lens: torch.Tensor = LENS) -> Supervision:
+def student_output(chosen: slice = slice(None), lens: torch.Tensor = LENS) -> Supervision:
     """A teacher that runs along."""
     layers = {layer: hidden(10 + layer, 6)[chosen] for layer in (2, 8)}
     targets = DensePosteriors(random_log_probs(2, 3, 6, 5)[chosen], lens[chosen])
@@ -46,7 +46,7 @@ def stored() -> Supervision:
         for row, length in enumerate(LENS.tolist()):
             codes[row, :length], scales[row] = quantise(hidden(10 + layer, 6)[row, :length])
         arrays |= dict(zip(array_names(layer), (codes, scales), strict=True))
-    return heard()._replace(teacher_layers={}, arrays=arrays)
+    return student_output()._replace(teacher_layers={}, arrays=arrays)
 
 
 def by_definition(term: Representation, output: StudentOutput, delay: int) -> torch.Tensor:
@@ -71,7 +71,7 @@ def by_definition(term: Representation, output: StudentOutput, delay: int) -> to
 def test_equals_the_definition_computed_frame_by_frame(distance, delay):
     term = term_of(distance=distance, delay_frames=delay)
     output = output_of(6 + delay, LENS + delay)
-    torch.testing.assert_close(term(output, heard()), by_definition(term, output, delay))
+    torch.testing.assert_close(term(output, student_output()), by_definition(term, output, delay))
     assert term.delay_frames == delay
 
 
@@ -82,16 +82,16 @@ def test_a_student_whose_projection_is_the_teacher_costs_nothing(distance):
         teacher: projection(output.layers[student]).detach()
         for (student, teacher), projection in zip(PAIRS, term.projections, strict=True)
     }
-    loss = term(output, heard()._replace(teacher_layers=layers))
+    loss = term(output, student_output()._replace(teacher_layers=layers))
     torch.testing.assert_close(loss, torch.zeros(()), atol=1e-5, rtol=0)
-    scaled = term(output, heard()._replace(teacher_layers={layer: 3 * part for layer, part in layers.items()}))
+    scaled = term(output, student_output()._replace(teacher_layers={layer: 3 * part for layer, part in layers.items()}))
     assert (float(scaled.detach()) < 1e-5) == (distance == "cosine")
 
 
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_stored_layers_teach_as_heard_ones_do(distance):
     term = term_of(distance=distance)
-    torch.testing.assert_close(term(output_of(), stored()), term(output_of(), heard()), rtol=0.02, atol=0.0)
+    torch.testing.assert_close(term(output_of(), stored()), term(output_of(), student_output()), rtol=0.02, atol=0.0)
 
 
 def test_a_known_answer_for_a_student_without_a_projection():
@@ -132,7 +132,7 @@ def test_nothing_stays_nothing():
 
 
 def test_the_gradient_reaches_layers_and_projections_and_not_the_teacher():
-    term, output, supervision = term_of(), output_of(), heard()
+    term, output, supervision = term_of(), output_of(), student_output()
     leaves = [*output.layers.values(), *supervision.teacher_layers.values()]
     for leaf in leaves:
         leaf.requires_grad_()
@@ -148,10 +148,13 @@ def test_the_gradient_reaches_layers_and_projections_and_not_the_teacher():
 @pytest.mark.parametrize("distance", ["mse", "cosine"])
 def test_padding_changes_nothing_and_halves_add_up(distance):
     term, output = term_of(distance=distance), output_of()
-    whole = term(output, heard())
-    longer = {layer: torch.cat([part, torch.full((3, 2, 6), 9.0)], 1) for layer, part in heard().teacher_layers.items()}
-    torch.testing.assert_close(term(padded(output, 3), heard()._replace(teacher_layers=longer)), whole)
-    parts = [term(rows(output, half), heard(half)) for half in (slice(0, 1), slice(1, 2), slice(2, 3))]
+    whole = term(output, student_output())
+    longer = {
+        layer: torch.cat([part, torch.full((3, 2, 6), 9.0)], 1)
+        for layer, part in student_output().teacher_layers.items()
+    }
+    torch.testing.assert_close(term(padded(output, 3), student_output()._replace(teacher_layers=longer)), whole)
+    parts = [term(rows(output, half), student_output(half)) for half in (slice(0, 1), slice(1, 2), slice(2, 3))]
     torch.testing.assert_close(sum(parts), whole)
 
 
@@ -163,7 +166,7 @@ def test_vectors_of_zeros_large_ones_and_empty_utterances_stay_finite(distance, 
     layers = {number: layer.requires_grad_() for number, layer in layers.items()}
     for projection in term.projections:
         torch.nn.init.zeros_(projection.bias)
-    loss = term(StudentOutput(random_log_probs(1, 3, 6, 5), lens, layers), heard(lens=lens))
+    loss = term(StudentOutput(random_log_probs(1, 3, 6, 5), lens, layers), student_output(lens=lens))
     loss.backward()
     assert loss.isfinite()
     assert loss.dtype == torch.float32
@@ -183,9 +186,9 @@ def test_what_it_needs_follows_from_its_pairs():
     assert objective.needs_teacher_layers == (2, 8)
     assert objective.inner == ["ctc"]
     with pytest.raises(ValueError, match="teacher's layer 2"):
-        term(output_of(), heard()._replace(teacher_layers={}))
+        term(output_of(), student_output()._replace(teacher_layers={}))
     with pytest.raises(TrainingError, match="a delay of 1"):
-        term_of(delay_frames=1)(output_of(), heard())
+        term_of(delay_frames=1)(output_of(), student_output())
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from asr_kd.models.weights import load_model, save_model
-from asr_kd.targets.store import Store, read_info
+from asr_kd.targets.store import Store
+from asr_kd.targets.store_index import read_info
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_run import Run, one_line
 

@@ -19,7 +19,7 @@ from asr_kd.recipe.sweep import append_row, read_rows
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.importing import import_hypotheses
-from asr_kd.targets.store import read_info
+from asr_kd.targets.store_index import read_info
 from asr_kd.training.checkpoint import _verify
 from tests.helpers.tiny_run import Run, command, one_line
 

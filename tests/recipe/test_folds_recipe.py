@@ -12,7 +12,7 @@ from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.targets.store import read_info
+from asr_kd.targets.store_index import read_info
 from tests.helpers.tiny_run import Run, one_line
 
 FOLDS = "teachers.teacher.folds=2"

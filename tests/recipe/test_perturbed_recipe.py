@@ -9,7 +9,7 @@ from asr_kd.errors import RecipeError
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.targets.store import read_info
+from asr_kd.targets.store_index import read_info
 from tests.helpers.tiny_run import one_line
 
 NOISY = "targets.perturbed={noisy: {snr_db: [5, 10]}}"

@@ -25,7 +25,7 @@ STUDENT = Vocabulary.characters(["ABCD"])
 
 
 class Wav2Vec2Like:
-    """Says "a|bb" at set times on wav2vec2's frames, whatever it hears; the first b lasts."""
+    """Emits "a|bb" at set times on wav2vec2's frames for any audio; the first b lasts."""
 
     def __init__(self) -> None:
         self.name, self.sha256, self.vocabulary = "like-wav2vec2", "b" * 64, WAV2VEC2
@@ -42,7 +42,7 @@ class Wav2Vec2Like:
         return DensePosteriors(probs.log(), lens)
 
 
-def hear(teacher, seconds: list[float]) -> DensePosteriors:
+def compute(teacher, seconds: list[float]) -> DensePosteriors:
     lens = torch.tensor([round(16_000 * item) for item in seconds])
     return teacher.log_probs(torch.zeros(len(lens), int(lens.max())), lens)
 
@@ -54,17 +54,17 @@ def test_a_teacher_that_fits_is_left_alone():
     assert bridge(teacher, teacher.vocabulary) is not teacher, "its frames are centred elsewhere"
 
 
-def test_a_bridged_teacher_speaks_in_the_students_way():
+def test_posteriors_are_in_the_students_vocabulary_and_frames():
     bridged = bridge(Wav2Vec2Like(), STUDENT)
-    heard = hear(bridged, [0.6, 1.0])
-    assert heard.lens.tolist() == [14, 24]
+    computed = compute(bridged, [0.6, 1.0])
+    assert computed.lens.tolist() == [14, 24]
     assert bridged.vocabulary == STUDENT
     assert (bridged.frame_shift_ms, bridged.frame_offset_ms) == (40.0, 35.0)
-    best = heard.log_probs[1].argmax(-1).tolist()
+    best = computed.log_probs[1].argmax(-1).tolist()
     # Centres 72.5, 172.5, 292.5 and 312.5, 452.5 ms, in cells that begin at 15, 55, 95 …
-    said = {frame: STUDENT.symbols[token] for frame, token in enumerate(best) if token != STUDENT.blank_id}
-    assert said == {1: "A", 3: "▁", 6: "B", 7: "B", 10: "B"}
-    torch.testing.assert_close(heard.log_probs.exp().sum(-1), torch.ones(2, 24))
+    emitted = {frame: STUDENT.symbols[token] for frame, token in enumerate(best) if token != STUDENT.blank_id}
+    assert emitted == {1: "A", 3: "▁", 6: "B", 7: "B", 10: "B"}
+    torch.testing.assert_close(computed.log_probs.exp().sum(-1), torch.ones(2, 24))
     assert bridged.unmapped_mass == pytest.approx(0.01), "of <s>"
 
 
@@ -77,11 +77,11 @@ def test_lengths_are_the_students_own_rule_to_the_frame():
         assert int(student_frames(torch.tensor([samples]))) == int(given[0])
 
 
-def test_a_teacher_that_hears_other_audio_is_refused():
+def test_a_teacher_of_other_audio_is_refused():
     teacher = Wav2Vec2Like()
     teacher.count = lambda samples: samples // 160  # declares 20 ms and gives one every 10
     with pytest.raises(TargetsError, match=r"100 frames .* and the student's 24 of the same audio"):
-        hear(bridge(teacher, STUDENT), [1.0])
+        compute(bridge(teacher, STUDENT), [1.0])
 
 
 def test_the_identity_covers_teacher_vocabulary_frames_and_strategy():
@@ -102,7 +102,7 @@ def test_the_identity_covers_teacher_vocabulary_frames_and_strategy():
     assert bridge(Wav2Vec2Like(), STUDENT).sha256 == made[0].sha256
 
 
-def test_the_bridge_is_recorded_beside_what_the_teacher_hears():
+def test_the_bridge_is_recorded_beside_the_teachers_features():
     features = bridge(Wav2Vec2Like(), STUDENT).features
     assert features["sample_rate"] == 16_000
     record = features["bridge"]
@@ -114,7 +114,7 @@ def test_the_bridge_is_recorded_beside_what_the_teacher_hears():
     assert record["symbols"]["to_blank"] == ["<s>"]
 
 
-def test_a_real_model_with_its_letters_renamed_says_the_same(tmp_path):
+def test_a_real_model_with_its_letters_renamed_gives_the_same(tmp_path):
     """The same frames, another spelling: posteriors are permuted and nothing else."""
     teacher = LocalTeacher(save_tiny_model(tmp_path / "model", streaming=False))
     student = Vocabulary(tuple(sorted(teacher.vocabulary.symbols)))

@@ -36,7 +36,7 @@ def random_posteriors(seed: int, lens: list[int]) -> DensePosteriors:
     return DensePosteriors(logits.log_softmax(-1), torch.tensor(lens))
 
 
-def said(posteriors: DensePosteriors) -> list[int]:
+def best_path(posteriors: DensePosteriors) -> list[int]:
     return greedy(posteriors.log_probs, posteriors.lens, BLANK)[0]
 
 
@@ -100,8 +100,8 @@ def test_two_tokens_in_a_cell_move_apart_and_a_doubled_letter_keeps_its_blank():
     both = [0, 1, 0, 1, 0, 0, 0, 0, 2, 0, 2, 3, 0, 0, 0, 0, 0]
     for path, tokens in [(meeting, [1, 2]), (doubled, [1, 1]), (both, [1, 1, 2, 2, 3])]:
         num_frames = frames_that_fit(WAV2VEC2, STUDENT_GRID, len(path))
-        assert len(said(one(spikes(path), num_frames, "blank_aware"))) < len(tokens)
-        assert said(one(spikes(path), num_frames, "spikes_apart")) == tokens
+        assert len(best_path(one(spikes(path), num_frames, "blank_aware"))) < len(tokens)
+        assert best_path(one(spikes(path), num_frames, "spikes_apart")) == tokens
 
 
 def test_a_tokens_time_is_the_middle_of_its_frames():
@@ -109,14 +109,14 @@ def test_a_tokens_time_is_the_middle_of_its_frames():
     path = [0, 0, 1, 1, 2, 2, 0, 0, 0]
     bridged = one(spikes(path), 4, "spikes_apart")
     assert bridged.log_probs.argmax(-1)[0].tolist() == [1, 1, 2, 0]
-    assert said(bridged) == [1, 2]
+    assert best_path(bridged) == [1, 2]
 
 
 def test_a_token_moves_by_a_frame_at_most():
     crowd = [0, 0, 0, 0, 0, 1, 2, 3, 4, 1, 2, 3, 4, 0, 0, 0, 0, 0, 0]
     bridged = one(spikes(crowd), 9, "spikes_apart")
     tokens = bridged.log_probs.argmax(-1)[0].tolist()
-    assert len(said(bridged)) < 8, "eight tokens in four cells cannot all be said"
+    assert len(best_path(bridged)) < 8, "eight tokens in four cells cannot all be kept"
     for cell, token in enumerate(tokens):
         if token != BLANK:
             by_time = STUDENT_GRID.cells_of(WAV2VEC2, len(crowd)).tolist()
@@ -147,7 +147,7 @@ def test_a_teacher_that_begins_late_is_filled_up_to_one_frame_too():
 def test_frames_beyond_the_last_cell_are_merged_and_not_cropped():
     path = [0, 0, 0, 0, 0, 0, 2]  # centre 132.5; two cells end at 95
     for strategy in KEEPS_SPIKES:
-        assert said(one(spikes(path), 2, strategy)) == [2]
+        assert best_path(one(spikes(path), 2, strategy)) == [2]
     with pytest.raises(TargetsError, match=r"9 frames .* student's 1 of the same audio"):
         one(spikes([0] * 9), 1)
 
@@ -245,10 +245,10 @@ def test_onto_a_grid_that_is_no_coarser_every_token_survives(path, ratio):
     source_ms, target_ms = ratio
     assume(target_ms <= source_ms)
     source, target = FrameGrid(source_ms, 20.0), FrameGrid(target_ms, 20.0)
-    expected = said(spikes(path))
+    expected = best_path(spikes(path))
     for strategy in STRATEGIES:
         length = torch.tensor([frames_that_fit(source, target, len(path))])
-        assert said(resample(spikes(path), source, target, length, BLANK, strategy)) == expected
+        assert best_path(resample(spikes(path), source, target, length, BLANK, strategy)) == expected
 
 
 @given(
@@ -267,7 +267,7 @@ def test_spikes_a_frame_apart_survive_the_way_to_coarser_frames(tokens, further,
     source, target = FrameGrid(ratio[0], offset_ms), FrameGrid(ratio[1], 35.0)
     length = torch.tensor([frames_that_fit(source, target, len(path))])
     for strategy in KEEPS_SPIKES:
-        assert said(resample(spikes(path), source, target, length, BLANK, strategy)) == tokens
+        assert best_path(resample(spikes(path), source, target, length, BLANK, strategy)) == tokens
 
 
 @given(
@@ -281,7 +281,7 @@ def test_pairs_in_one_cell_survive_when_kept_apart(pairs, pauses):
         path += [first, *[0] * max(gap, first == second), second, *[0] * pause]
         expected += [first, second]
     bridged = one(spikes(path), frames_that_fit(WAV2VEC2, STUDENT_GRID, len(path)), "spikes_apart")
-    assert said(bridged) == expected
+    assert best_path(bridged) == expected
 
 
 @given(path=st.lists(st.sampled_from([0, 0, 0, 0, 0, 0, 1, 2, 3]), min_size=6, max_size=40))

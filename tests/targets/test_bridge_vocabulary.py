@@ -60,13 +60,13 @@ def test_what_has_no_counterpart_becomes_blank():
     assert symbols.describe()["to_blank"] == [",", "<s>"]
 
 
-def test_what_the_teacher_never_says_has_no_probability():
+def test_symbols_that_the_teacher_never_emits_have_no_probability():
     symbols = map_symbols(vocabulary("▁AB"), vocabulary("▁ABÉ"), ignore=("É",))
     assert symbols.never_emitted == ("É",)
     assert symbols.apply(random_log_probs(1, 4))[..., 4].eq(-torch.inf).all()
 
 
-def test_two_letters_become_one_only_when_the_recipe_says_so():
+def test_two_letters_become_one_only_where_the_recipe_maps_them():
     teacher, student = vocabulary("▁AE"), vocabulary("▁A")
     symbols = map_symbols(teacher, student, {"E": "A"})
     assert not symbols.exact

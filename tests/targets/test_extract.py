@@ -1,4 +1,4 @@
-"""Extraction: resumable, parallel without talk, and clear about what it could not use or write."""
+"""Extraction: resumable, parallel without communication, errors of audio and of writing."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_killed_in_the_middle_of_a_shard_only_that_one_is_made_again(
     assert process.returncode == -9
     before = shard_files(folder)
     assert 0 < len(before) < len(reference)
-    assert list(folder.glob("*.lock")), "the killed process must have left its claim"
+    assert list(folder.glob("*.lock")), "the killed process must have left its lock"
     (folder / f".shard-{len(before):05d}.safetensors.1.partial").write_bytes(b"half a shard")
     assert Store.open(folder, partial=True).info.frames > 0
 
@@ -138,12 +138,12 @@ def test_two_writers_share_the_work_and_one_wins_each_shard(
     [
         ({"pid": 2**22 + 1, "host": socket.gethostname(), "started": "1"}, False),  # no such process
         ({"pid": os.getpid(), "host": socket.gethostname(), "started": "1"}, False),  # its number was given away again
-        ({"pid": 1, "host": "another-machine", "started": "1"}, True),  # nobody can know from here
-        (None, False),  # killed before it could say who it is
+        ({"pid": 1, "host": "another-machine", "started": "1"}, True),  # cannot be checked from here
+        (None, False),  # killed before the owner was written
     ],
 )
 def test_claims_of_the_dead_are_taken_over(tmp_path, teacher, corpus, settings, owner, busy):
-    folder = tmp_path / "claims"
+    folder = tmp_path / "locks"
     folder.mkdir()
     (folder / "shard-00001.lock").write_text(json.dumps(owner) if owner else "")
     report = extract(teacher, corpus, settings, folder)

@@ -78,8 +78,8 @@ def test_each_form_is_read_and_known_by_its_name(tmp_path, form):
     assert found["an4-1"] == "HELLO WORLD"
     assert found.get("an4-2", "TWO") == "TWO"
     other = written(tmp_path / "other", text)
-    import_hypotheses(other, UTTERANCES, tmp_path / "said", "librispeech", form, min_coverage=0.3)
-    assert best(tmp_path / "said") == found
+    import_hypotheses(other, UTTERANCES, tmp_path / "imported", "librispeech", form, min_coverage=0.3)
+    assert best(tmp_path / "imported") == found
 
 
 def test_whispers_folder_is_matched_by_the_audio_files_names(tmp_path):
@@ -177,7 +177,7 @@ def test_an_import_is_replaced_but_a_teachers_hypotheses_are_not(tmp_path):
         import_hypotheses(source, UTTERANCES, into, "librispeech")
 
 
-def test_the_verb_imports_for_a_manifest_and_says_what_came(tmp_path):
+def test_the_verb_imports_for_a_manifest_and_reports_what_came(tmp_path):
     manifest = tmp_path / "train.jsonl"
     write_manifest(manifest, UTTERANCES)
     source = json_lines(tmp_path / "hyps.jsonl", ROWS)

@@ -17,11 +17,11 @@ from asr_kd.targets.extraction_checks import plan_report
 from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, sample_lines, summarize, verify
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store_vocabulary import read_vocabulary
+from asr_kd.targets.store_index import read_vocabulary
 from tests.helpers.fake_teacher import FakeTeacher
 
 FRAMES = ["blank", "blank", "blank", "a", "a", "blank", "torn", "b", "blank"]
-"""What the teacher below says, frame by frame."""
+"""Best path of the teacher below."""
 
 
 class SpellingTeacher(FakeTeacher):
@@ -74,7 +74,7 @@ def test_the_sample_of_a_summary_is_bounded_and_even(tmp_path, corpus):
     assert summarize(tmp_path / "s").measures.utterances == len(store.info.shards) * SAMPLED_IN_A_SHARD < len(many)
 
 
-def test_an_unfinished_store_with_quarantine_says_so(tmp_path, corpus, settings):
+def test_an_unfinished_store_with_quarantine_is_reported(tmp_path, corpus, settings):
     corpus[0].audio.unlink()
     settings = settings.model_copy(update={"max_quarantine_share": 0.2})
     extract(SpellingTeacher(), corpus, settings, tmp_path / "s", Share(0, 2))
@@ -205,7 +205,7 @@ def test_a_plan_of_a_part_scales_up(corpus, settings):
     assert part.device_hours == pytest.approx(part.took_seconds / 3600 * whole.labelled_seconds / part.sampled_seconds)
 
 
-def test_a_plan_says_what_cannot_be_used(corpus, settings):
+def test_a_plan_counts_what_cannot_be_used(corpus, settings):
     corpus[0].audio.unlink()
     report = plan_report(FakeTeacher(), corpus, settings)
     assert report.unusable == 1

@@ -1,4 +1,4 @@
-"""Several teachers fill one store, each with what it never heard; everything that listens asks the right one."""
+"""Several teachers of folds fill one store: each labels the speakers outside its training set."""
 
 import pytest
 import torch
@@ -16,7 +16,7 @@ from tests.helpers.fake_teacher import FakeTeacher
 
 
 class Partial(FakeTeacher):
-    """Prefers one letter, so that what it said can be told from what another said."""
+    """Prefers one letter, so that its posteriors differ from others'."""
 
     def __init__(self, number: int) -> None:
         super().__init__(sha256=str(number) * 64)
@@ -39,7 +39,7 @@ def together(members, corpus) -> OutOfFold:
     return OutOfFold(members, {utterance.id: row % 3 for row, utterance in enumerate(corpus)}, "teacher of 3 folds")
 
 
-def test_each_utterance_is_labelled_by_the_one_that_never_heard_it(tmp_path, together, members, corpus, settings):
+def test_each_utterance_is_labelled_by_the_teacher_of_its_fold(tmp_path, together, members, corpus, settings):
     extract(together, corpus, settings, tmp_path / "s")
     store = Store.open(tmp_path / "s", teacher_sha256=together.sha256)
     for member in members:
@@ -58,7 +58,7 @@ def test_each_utterance_is_labelled_by_the_one_that_never_heard_it(tmp_path, tog
             assert same == [number == row % 3 for number in range(3)]
 
 
-def test_the_store_says_who_labelled_it(tmp_path, together, members, corpus, settings):
+def test_the_store_names_the_teachers(tmp_path, together, members, corpus, settings):
     extract(together, corpus, settings, tmp_path / "s")
     assert Store.open(tmp_path / "s").info.teacher.folds == tuple(member.sha256 for member in members)
     line = next(line for line in summarize(tmp_path / "s").lines() if "teacher:" in line)
@@ -93,7 +93,7 @@ def test_shares_make_the_same_store(tmp_path, together, corpus, settings, shard_
     assert shard_files(tmp_path / "whole") == shard_files(tmp_path / "shared")
 
 
-def test_fidelity_and_sanity_ask_the_one_that_never_heard_it(tmp_path, together, members, corpus, settings):
+def test_fidelity_and_checks_use_the_teacher_that_was_not_trained_on_it(tmp_path, together, members, corpus, settings):
     extract(together, corpus, settings, tmp_path / "s")
     store = Store.open(tmp_path / "s")
     everything = settings.model_copy(update={"fidelity_utterances": len(corpus)})
@@ -103,11 +103,11 @@ def test_fidelity_and_sanity_ask_the_one_that_never_heard_it(tmp_path, together,
     calls = [member.calls for member in members]
     measure_teacher_wer(together, corpus, "none", SanitySettings(utterances=len(corpus), max_wer=100.0))
     transcribed = {together.fold_of[utterance.id] for utterance in corpus if utterance.text}
-    heard = [member.calls > before for member, before in zip(members, calls, strict=True)]
-    assert heard == [number in transcribed for number in range(3)]
+    used = [member.calls > before for member, before in zip(members, calls, strict=True)]
+    assert used == [number in transcribed for number in range(3)]
 
 
-def test_audio_that_none_was_trained_on_is_heard_by_all(together, members):
+def test_audio_that_none_was_trained_on_uses_all(together, members):
     waveforms, lens = torch.randn(1, 16_000), torch.tensor([16_000])
     mean = torch.stack([member.log_probs(waveforms, lens).log_probs.exp() for member in members]).mean(0)
     assert together.member_for("somebody else's") is together

@@ -4,13 +4,13 @@ import pytest
 
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.targets import Store, extract
-from asr_kd.targets.store import StoreInfo
+from asr_kd.targets.store_index import StoreInfo
 from tests.helpers.fake_teacher import FakeTeacher
 
 
 @pytest.fixture
 def info(tmp_path, corpus, settings):
-    """Extracts with these settings and transcripts, and gives what the store says of itself."""
+    """Extracts with these settings and transcripts, and returns the store's index."""
 
     def made(token: int = 1, **changes) -> StoreInfo:
         transcripts = {utterance.id: [token] for utterance in corpus} if changes.get("pooled") else None
@@ -36,7 +36,7 @@ def test_each_part_has_its_own(info):
 
 
 @pytest.mark.parametrize("change", [{"epsilon": 0.2}, {"levels": 5}, {"speeds": (1.0,)}])
-def test_other_frames_are_told_apart(info, change):
+def test_other_frames_are_distinguished(info, change):
     assert info().parts_identity(()) != info(**change).parts_identity(())
 
 

@@ -1,4 +1,4 @@
-"""Posteriors pooled over transcripts in a store: what was heard comes back; another transcript is refused by name."""
+"""Posteriors pooled over transcripts in a store: equal to the teacher's; another transcript is refused."""
 
 import json
 from dataclasses import replace
@@ -42,7 +42,7 @@ def folder(tmp_path, teacher, corpus, pooling, transcripts):
     return tmp_path / "store"
 
 
-def test_what_comes_out_is_what_the_teacher_says_of_each_token(folder, teacher, corpus, transcripts):
+def test_stored_posteriors_are_the_teachers_of_each_token(folder, teacher, corpus, transcripts):
     store = Store.open(folder, teacher.vocabulary, teacher.sha256)
     blank_id, seen = teacher.vocabulary.blank_id, 0
     for utterance in corpus:
@@ -54,11 +54,11 @@ def test_what_comes_out_is_what_the_teacher_says_of_each_token(folder, teacher, 
             if not gamma.any():
                 assert found.shape == (0, 8, 2)
                 continue
-            said = pooled_log_probs(dense.log_probs, gamma)
+            expected = pooled_log_probs(dense.log_probs, gamma)
             stored = SparsePosteriors(found[None, ..., 0].long(), found[None, ..., 1])
             assert found.shape == (len(tokens), 8, 2)
-            assert float(sparse_kl(stored, said).max()) < 0.01
-            assert float(dense_kl(said, said).max()) < 1e-6
+            assert float(sparse_kl(stored, expected).max()) < 0.01
+            assert float(dense_kl(expected, expected).max()) < 1e-6
             seen += 1
     assert seen >= 8, "there must be something to look at"
 
@@ -79,7 +79,7 @@ def test_another_transcript_is_refused_by_the_utterances_name(folder, corpus, tr
             read_pooled(store, name, "speed-1.0", other)
 
 
-def test_a_store_without_says_so(tmp_path, teacher, corpus, settings):
+def test_a_store_without_pooled_posteriors_is_refused(tmp_path, teacher, corpus, settings):
     extract(teacher, corpus, settings, tmp_path / "plain")
     with pytest.raises(TargetsError, match=r"targets\.pooled: true"):
         read_pooled(Store.open(tmp_path / "plain"), corpus[0].id, "speed-1.0", [1, 2])

@@ -1,4 +1,4 @@
-"""Several workers that do not talk: each makes its share, whoever comes last completes the store."""
+"""Several workers without communication: each makes its share, the last one completes the store."""
 
 import json
 import multiprocessing
@@ -79,7 +79,7 @@ def test_three_workers_one_of_them_killed_make_the_bytes_of_one(
     assert not [path for path in folder.iterdir() if "partial" in path.name or path.suffix == ".lock"]
 
 
-def test_each_worker_says_what_is_done_by_all(tmp_path, corpus, settings, reference):
+def test_each_worker_reports_what_is_done_by_all(tmp_path, corpus, settings, reference):
     folder, seen = tmp_path / "s", []
     first = extract(FakeTeacher(), corpus, settings, folder, Share(0, 2))
     assert (first.complete, first.fidelity, first.busy, str(first.share)) == (False, None, (), "1/2")
@@ -160,13 +160,13 @@ def test_a_stopped_worker_leaves_what_it_made_readable(tmp_path, corpus, setting
     assert len(Store.open(folder, partial=True).info.shards) == 1
 
 
-def test_a_claim_of_a_machine_that_fell_silent_is_taken_over(tmp_path, corpus, settings, reference, shard_files):
+def test_a_stale_lock_of_another_machine_is_taken_over(tmp_path, corpus, settings, reference, shard_files):
     folder = tmp_path / "s"
     folder.mkdir()
-    claim = folder / "shard-00001.lock"
-    claim.write_text(json.dumps({"pid": 1, "host": "another-machine", "started": "1"}))
+    lock = folder / "shard-00001.lock"
+    lock.write_text(json.dumps({"pid": 1, "host": "another-machine", "started": "1"}))
     assert extract(FakeTeacher(), corpus, settings, folder).busy
-    os.utime(claim, (0, 0))
+    os.utime(lock, (0, 0))
     assert extract(FakeTeacher(), corpus, settings, folder).complete
     assert shard_files(folder) == reference
 

@@ -1,4 +1,4 @@
-"""Places: a folder, a disk without locks and an object store do the same; what cannot be reached is said."""
+"""Storage: a folder, a disk without locks and an object store behave alike; errors of access."""
 
 import hashlib
 import pickle
@@ -11,9 +11,11 @@ import torch
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import json_text, sha256_of_file
-from asr_kd.targets import Store, extract, locks, storage
+from asr_kd.targets import Store, extract, local_storage, s3_storage
+from asr_kd.targets.local_storage import LocalStorage
+from asr_kd.targets.s3_storage import RemoteStorage, cache_folder
 from asr_kd.targets.shard_manifest import done_shards
-from asr_kd.targets.storage import LocalStorage, RemoteStorage, cache_folder, open_storage
+from asr_kd.targets.storage import open_storage
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -27,7 +29,7 @@ def cache(tmp_path, monkeypatch):
 def url(request, tmp_path, monkeypatch):
     """A place that is not there yet."""
     if request.param == "memory that moves":  # as on servers where a file appears while it is written
-        monkeypatch.setattr(storage, "WRITES_WHOLE", frozenset())
+        monkeypatch.setattr(s3_storage, "WRITES_WHOLE", frozenset())
     base = {"folder": str(tmp_path), "file": f"file://{tmp_path}"}.get(request.param, f"memory://{uuid4().hex}")
     return f"{base}/deep/store"
 
@@ -70,7 +72,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
         monkeypatch.setattr(Path, "replace", full)
     else:
         files = fsspec.core.url_to_fs(url)[0]
-        monkeypatch.setattr(type(files), "pipe_file" if storage._writes_whole(files) else "mv", full)
+        monkeypatch.setattr(type(files), "pipe_file" if s3_storage._writes_whole(files) else "mv", full)
     with pytest.raises(AsrKdError, match="No space left"):
         place.write("a.json", b"later")
     monkeypatch.undo()
@@ -81,7 +83,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
 def test_leftovers_of_the_killed_are_cleared(url):
     place = open_storage(url)
     place.write("shard-00001.safetensors", b"whole")
-    if isinstance(place, LocalStorage) or not storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
+    if isinstance(place, LocalStorage) or not s3_storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
         place.write(".shard-00001.safetensors.77.partial", b"half")
         place.write(".shard-00002.safetensors.77.partial", b"another's")
         place.clear("shard-00001")
@@ -144,14 +146,14 @@ def test_no_store_behind_a_url():
         ("nonsense://bucket/store", r"nonsense://bucket/store: cannot be read or written .*nonsense"),
     ],
 )
-def test_what_cannot_be_reached_is_said(url, message, corpus, settings):
+def test_what_cannot_be_reached_is_an_error(url, message, corpus, settings):
     with pytest.raises(TargetsError, match=message):
         Store.open(url)
     with pytest.raises(TargetsError, match=message):
         extract(FakeTeacher(), corpus, settings, url)
 
 
-def test_trouble_of_a_driver_is_said(monkeypatch):
+def test_errors_of_a_driver_are_converted(monkeypatch):
     class Refused(Exception):
         """As drivers have their own."""
 
@@ -163,7 +165,7 @@ def test_trouble_of_a_driver_is_said(monkeypatch):
         Store.open("memory://somewhere")
 
 
-def test_a_bucket_that_is_not_there_is_said(monkeypatch, corpus, settings):
+def test_a_missing_bucket_is_an_error(monkeypatch, corpus, settings):
     def missing(*arguments, **names):
         raise FileNotFoundError(2, "The specified bucket does not exist")
 
@@ -172,11 +174,11 @@ def test_a_bucket_that_is_not_there_is_said(monkeypatch, corpus, settings):
         extract(FakeTeacher(), corpus, settings, "memory://bucket")
 
 
-def test_a_disk_without_locks_is_said_and_can_be_used_without(monkeypatch, tmp_path, corpus, settings):
+def test_a_disk_without_locks_is_an_error_and_usable_as_a_url(monkeypatch, tmp_path, corpus, settings):
     def unlocked(*arguments):
         raise OSError(38, "Function not implemented")
 
-    monkeypatch.setattr(locks.fcntl, "flock", unlocked)
+    monkeypatch.setattr(local_storage.fcntl, "flock", unlocked)
     with pytest.raises(TargetsError, match=f"does not lock files.*file://{tmp_path}/store"):
         extract(FakeTeacher(), corpus, settings, tmp_path / "store")
     assert extract(FakeTeacher(), corpus, settings, f"file://{tmp_path}/store").complete
@@ -196,7 +198,7 @@ def test_a_url_that_was_taken_for_a_path_is_refused():
     assert isinstance(open_storage(Path("targets/teacher")), LocalStorage)
 
 
-def test_the_cache_lies_where_it_is_told(monkeypatch, tmp_path, cache):
+def test_the_cache_is_where_the_variable_names(monkeypatch, tmp_path, cache):
     assert cache_folder() == cache
     monkeypatch.delenv("ASR_KD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))

@@ -35,7 +35,7 @@ def edit_index(folder, **changes):
     path.write_text(json_text(json.loads(path.read_text()) | changes))
 
 
-def test_every_utterance_and_variant_reads_as_its_teacher_says(folder, teacher, corpus):
+def test_every_utterance_and_variant_reads_as_the_teachers_posteriors(folder, teacher, corpus):
     store = Store.open(folder, teacher.vocabulary, teacher.sha256)
     assert len(store.info.shards) > 2, "the test must cross shards"
     assert list(store.ids()) == sorted(utterance.id for utterance in corpus)
@@ -268,7 +268,7 @@ def test_a_shard_path_out_of_the_folder_is_refused(folder):
         Store.open(folder)
 
 
-def test_an_unfinished_store_opens_only_when_asked(folder):
+def test_an_unfinished_store_opens_only_on_request(folder):
     edit_index(folder, planned_shards=99)
     with pytest.raises(TargetsError, match=r"unfinished: \d of 99 shards"):
         Store.open(folder)
@@ -299,7 +299,7 @@ def test_another_number_of_frames_is_refused_never_cropped(folder):
         store.read(known, num_frames=frames + 1)
 
 
-def test_the_index_says_where_the_targets_come_from(folder, teacher: FakeTeacher):
+def test_the_index_states_where_the_targets_come_from(folder, teacher: FakeTeacher):
     info = Store.open(folder).info
     assert (info.teacher.sha256, info.vocabulary.sha256) == (teacher.sha256, teacher.vocabulary.sha256)
     assert info.features == teacher.features

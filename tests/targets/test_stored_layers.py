@@ -1,4 +1,4 @@
-"""A teacher's hidden layers in the store: what is read is what was heard, its cost, who has none to give."""
+"""A teacher's hidden layers in the store: values, cost, teachers without layers."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def deep(settings) -> TargetSettings:
     return settings.model_copy(update={"layers": LAYERS, "max_entries": 4})
 
 
-def test_what_is_read_is_what_was_heard_within_rounding(corpus, local, deep, tmp_path):
+def test_stored_layers_are_the_computed_ones_within_rounding(corpus, local, deep, tmp_path):
     extract(local, corpus, deep, tmp_path / "store")
     store = Store.open(tmp_path / "store")
     assert store.info.layers == {1: 32, 2: 32}
@@ -40,13 +40,13 @@ def test_what_is_read_is_what_was_heard_within_rounding(corpus, local, deep, tmp
             torch.testing.assert_close(dense.log_probs, run_teacher(local, [waveform])[0].log_probs)
             for layer in LAYERS:
                 stored = read_layer(store, layer, utterance.id, f"speed-{speed}")
-                heard = hidden[layer][0, : int(dense.lens[0])]
+                computed = hidden[layer][0, : int(dense.lens[0])]
                 assert stored.shape == (len(store.read(utterance.id, f"speed-{speed}").tokens), 32)
                 # Half a step of each channel, and what another batch changes.
-                assert ((stored - heard).abs() <= heard.abs().amax(0) / 254 + 1e-4).all()
+                assert ((stored - computed).abs() <= computed.abs().amax(0) / 254 + 1e-4).all()
 
 
-def test_what_they_cost_is_measured_and_said(corpus, local, deep, tmp_path):
+def test_their_cost_is_measured_and_reported(corpus, local, deep, tmp_path):
     plain = extract(local, corpus, deep.model_copy(update={"layers": ()}), tmp_path / "plain")
     report = extract(local, corpus, deep, tmp_path / "store")
     assert plain.layer_bytes_per_frame == 0.0
@@ -73,7 +73,7 @@ def test_going_on_with_other_layers_is_refused_and_the_same_gives_the_same_bytes
         extract(local, corpus, deep.model_copy(update={"layers": (1,)}), tmp_path / "store")
 
 
-def test_a_store_without_a_layer_says_which_it_has(corpus, local, deep, tmp_path):
+def test_a_store_without_a_layer_names_those_it_has(corpus, local, deep, tmp_path):
     extract(local, corpus, deep.model_copy(update={"layers": (2,)}), tmp_path / "store")
     with pytest.raises(TargetsError, match=r"has no array 'layer-1'.*layer-2"):
         read_layer(Store.open(tmp_path / "store"), 1, corpus[0].id)

@@ -38,7 +38,7 @@ def test_the_best_hypothesis_is_the_best_path_of_a_certain_teacher(corpus, tmp_p
     assert report.made > 2
     assert report.utterances == len(corpus)
     store = HypothesisStore.open(tmp_path / "nbest", normalizer="none", source_sha256=teacher.sha256)
-    said = 0
+    spoken = 0
     for utterance in corpus:
         waveform = read_utterance(utterance)
         dense = teacher.log_probs(waveform[None], torch.tensor([len(waveform)]))
@@ -46,9 +46,9 @@ def test_the_best_hypothesis_is_the_best_path_of_a_certain_teacher(corpus, tmp_p
         text, found = teacher.vocabulary.decode(tokens), store[utterance.id]
         assert len(found) <= 3
         if text:
-            said += 1
+            spoken += 1
             assert found[0].text == text
-    assert said >= 3
+    assert spoken >= 3
 
 
 def test_texts_are_under_the_normalizer_and_different(teacher, corpus, tmp_path):
@@ -63,12 +63,12 @@ def test_texts_are_under_the_normalizer_and_different(teacher, corpus, tmp_path)
 def test_interrupted_it_goes_on_and_the_parts_are_the_same(corpus, tmp_path):
     whole = FakeTeacher()
     extract_hypotheses(whole, corpus, SETTINGS, tmp_path / "whole", "none")
-    asked = 0
+    calls = 0
 
     def stop() -> bool:
-        nonlocal asked
-        asked += 1
-        return asked % 4 == 0
+        nonlocal calls
+        calls += 1
+        return calls % 4 == 0
 
     resumed, stopped = FakeTeacher(), 0
     while True:

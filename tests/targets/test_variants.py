@@ -38,7 +38,7 @@ def test_a_variant_depends_on_utterance_and_name_alone_and_keeps_its_length(corp
     assert torch.equal(Variant(0.9).apply(waveform, "u0"), speed_perturb(waveform, 0.9))
 
 
-def test_every_version_is_stored_at_every_speed_and_is_of_what_the_teacher_heard(tmp_path, corpus, perturbed):
+def test_every_augmented_copy_is_stored_at_every_speed(tmp_path, corpus, perturbed):
     teacher = FakeTeacher()
     extract(teacher, corpus, perturbed, tmp_path / "s")
     store = Store.open(tmp_path / "s")
@@ -92,22 +92,22 @@ def test_training_draws_each_version_as_often_and_the_rest_stays_as_it_was():
     assert min(counts) > 150
 
 
-def test_a_student_hears_what_the_teacher_heard_and_reads_what_it_said_of_it(tmp_path, corpus, perturbed):
+def test_a_student_trains_on_the_teachers_audio_and_targets(tmp_path, corpus, perturbed):
     extract(FakeTeacher(), corpus, perturbed, tmp_path / "s")
     store = Store.open(tmp_path / "s")
     tokens = [[1]] * len(corpus)
     dataset = SpeechDataset(corpus, tokens, 0.0, 100, augmented_copies=SOUNDS)
-    heard = {
+    features = {
         copy: dataset[SampledUtterance(8, 0.9, 0, augmented_copy=copy)].features
         for copy in ("", "noisy", "far", "noisy")
     }
-    assert not torch.allclose(heard[""], heard["noisy"])
-    assert not torch.allclose(heard["far"], heard["noisy"])
-    assert len(heard["noisy"]) == len(heard[""])
+    assert not torch.allclose(features[""], features["noisy"])
+    assert not torch.allclose(features["far"], features["noisy"])
+    assert len(features["noisy"]) == len(features[""])
     read = {version: store.read(corpus[8].id, variant_of(0.9, version, SOUNDS).name) for version in ("", "noisy")}
-    taught = SpeechDataset(corpus, tokens, 0.0, 100, store=Reading(store), augmented_copies=SOUNDS)
+    dataset = SpeechDataset(corpus, tokens, 0.0, 100, store=Reading(store), augmented_copies=SOUNDS)
     for copy, expected in read.items():
-        assert torch.equal(taught[SampledUtterance(8, 0.9, 0, augmented_copy=copy)].targets.probs, expected.probs)
+        assert torch.equal(dataset[SampledUtterance(8, 0.9, 0, augmented_copy=copy)].targets.probs, expected.probs)
 
 
 class Reading:

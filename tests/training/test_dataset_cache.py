@@ -11,20 +11,20 @@ from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
 def test_what_fits_is_made_once():
-    cache, asked = MemoryCache(1), []
+    cache, made = MemoryCache(1), []
 
     def make(name: str, numbers: int):
-        def made():
-            asked.append(name)
+        def compute():
+            made.append(name)
             return torch.zeros(numbers), name
 
-        return made
+        return compute
 
     for _ in range(3):
         assert cache.get("a", make("a", 200_000))[1] == "a"  # 0.8 MB
         assert cache.get("b", make("b", 100_000))[1] == "b"  # does not fit beside it
         assert cache.get("c", make("c", 50_000))[1] == "c"  # does
-    assert asked == ["a", "b", "c", "b", "b"]
+    assert made == ["a", "b", "c", "b", "b"]
 
 
 def test_targets_are_read_once_where_there_is_room(utterances, tmp_path, monkeypatch):

@@ -30,9 +30,9 @@ def folder(tmp_path_factory) -> Path:
     utterances = noises(folder)
     teacher = LocalTeacher(train(job_on(utterances, settings={"epochs": 1}), folder / "teacher", Control()))
     extract(teacher, utterances[:9], TargetSettings(speeds=(0.9, 1.0, 1.1), layers=(2,)), folder / "targets")
-    heard = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
-    (folder / "heard.jsonl").write_text("".join(json.dumps(row) + "\n" for row in heard))
-    import_hypotheses(folder / "heard.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
+    rows = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_hypotheses(folder / "rows.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
     program = ROOT / "tests" / "helpers" / "in_ranks.py"
     command = [
         sys.executable,
@@ -53,7 +53,7 @@ def folder(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def said(folder) -> list[dict[str, list[str]]]:
+def messages(folder) -> list[dict[str, list[str]]]:
     """By process: job → its messages."""
     return [json.loads((folder / f"rank-{rank}.json").read_text()) for rank in range(2)]
 
@@ -81,44 +81,44 @@ def assert_same(run: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_the_curve_is_that_of_one_process(folder, said, name):
+def test_the_curve_is_that_of_one_process(folder, messages, name):
     train(JOBS[name](folder), folder / "one" / name, Control())
     assert_same(folder / "two" / name, folder / "one" / name)
-    assert not any("Error" in line for line in said[0][name])
+    assert not any("Error" in line for line in messages[0][name])
 
 
-def test_what_cannot_be_read_is_told_once_by_the_first_and_listed(folder, said):
-    lines = [line for line in said[0]["unreadable"] if "left out cut-off" in line]
+def test_what_cannot_be_read_is_reported_once_by_the_first_process_and_listed(folder, messages):
+    lines = [line for line in messages[0]["unreadable"] if "left out cut-off" in line]
     assert len(lines) == 2
-    assert said[1]["unreadable"] == []
+    assert messages[1]["unreadable"] == []
     rows = [json.loads(line) for line in (folder / "two" / "unreadable" / "excluded.jsonl").read_text().splitlines()]
     assert sorted(row["id"] for row in rows) == ["cut-off-0", "cut-off-1"]
-    for lines in (said[0]["too much"], said[1]["too much"]):
+    for lines in (messages[0]["too much"], messages[1]["too much"]):
         assert "max_bad_share" in lines[-1]
 
 
-def test_whoever_wants_to_stop_all_stop_and_going_on_gives_the_same_bytes(folder, said):
-    stops = [[line for line in lines["random in pieces"] if "StoppedEarly" in line] for lines in said]
+def test_all_stop_together_and_resuming_gives_the_same_bytes(folder, messages):
+    stops = [[line for line in lines["random in pieces"] if "StoppedEarly" in line] for lines in messages]
     assert stops[0] == stops[1]
     assert ["step 3;" in stops[0][0], "step 6;" in stops[0][1]] == [True, True]
     assert weights_of(folder / "two" / "random in pieces") == weights_of(folder / "two" / "random")
     assert curve(folder / "two" / "random in pieces") == curve(folder / "two" / "random")
 
 
-def test_another_number_of_processes_goes_on_where_the_first_stopped(folder, said):
+def test_another_number_of_processes_resumes_where_the_first_stopped(folder, messages):
     assert_same(folder / "two" / "two, one, two", folder / "two" / "labels")
-    assert sum("StoppedEarly" in line for line in said[0]["two, one, two"]) == 2
-    assert sum("resumes at epoch" in line for line in said[0]["two, one, two"]) == 2
+    assert sum("StoppedEarly" in line for line in messages[0]["two, one, two"]) == 2
+    assert sum("resumes at epoch" in line for line in messages[0]["two, one, two"]) == 2
 
 
-def test_processes_that_do_not_see_the_same_files_are_refused(said):
-    for lines in said:
+def test_processes_that_do_not_see_the_same_files_are_refused(messages):
+    for lines in messages:
         assert "StoppedEarly" in lines["not shared"][0]
         assert "different steps (3, 0)" in lines["not shared"][-1]
         assert "storage that the machines share" in lines["not shared"][-1]
 
 
-def test_a_step_that_one_process_finds_not_finite_is_left_out_by_all(folder, said, monkeypatch):
+def test_a_step_that_one_process_finds_not_finite_is_left_out_by_all(folder, messages, monkeypatch):
     real = Stepper.take
 
     def take(self, batch, frames, step, rate):
@@ -127,15 +127,15 @@ def test_a_step_that_one_process_finds_not_finite_is_left_out_by_all(folder, sai
     monkeypatch.setattr(Stepper, "take", take)
     train(quiet(folder), folder / "one" / "not finite", Control())
     assert_same(folder / "two" / "not finite", folder / "one" / "not finite")
-    lines = [line for line in said[0]["not finite"] if "is not finite" in line]
+    lines = [line for line in messages[0]["not finite"] if "is not finite" in line]
     assert len(lines) == 2
     assert lines[0].count("noise-") > 1  # both processes' utterances
-    assert said[1]["not finite"] == []
+    assert messages[1]["not finite"] == []
 
 
-def test_processes_talk(said):
-    gathered, broadcast, summed = (json.loads(line) for line in said[1]["talk"])
+def test_collectives_of_objects(messages):
+    gathered, broadcast, summed = (json.loads(line) for line in messages[1]["talk"])
     assert gathered == [[0, "ä"], [1, "ä"]]
     assert broadcast == {"from": 0}
     assert summed == [2.0, 1.0]
-    assert said[0]["talk"] == said[1]["talk"]
+    assert messages[0]["talk"] == messages[1]["talk"]

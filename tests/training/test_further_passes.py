@@ -25,11 +25,11 @@ REPRESENTATION = {"pairs": [[1, 1], [2, 2]], "delay_frames": 1}
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("taught")
+    return tmp_path_factory.mktemp("distilled")
 
 
 @pytest.fixture
-def lessons(make_job, utterances, folder):
+def supervised(make_job, utterances, folder):
     """A job that learns by all objectives that see further passes or layers, from a store."""
     place = folder / "targets"
     if not place.exists():
@@ -45,12 +45,12 @@ def lessons(make_job, utterances, folder):
     return make
 
 
-@pytest.mark.parametrize("kind", ["self-taught", "all"])
-def test_interrupted_equals_uninterrupted(make_job, lessons, tmp_path, kind):
+@pytest.mark.parametrize("kind", ["self-distilled", "all"])
+def test_interrupted_equals_uninterrupted(make_job, supervised, tmp_path, kind):
     """Masks, dropout and silence of all passes, and the parameters of the objectives, are drawn again as they were."""
     distill = DistillSettings.model_validate({"objectives": SELF_TAUGHT})
     settings = {"epochs": 2}
-    job = lessons(settings=settings) if kind == "all" else make_job(distill=distill, settings=settings)
+    job = supervised(settings=settings) if kind == "all" else make_job(distill=distill, settings=settings)
     train(job, tmp_path / "whole", Control())
     with pytest.raises(StoppedEarly):
         train(job, tmp_path / "pieces", Control(should_stop=stop_after(3)))
@@ -63,9 +63,9 @@ def test_interrupted_equals_uninterrupted(make_job, lessons, tmp_path, kind):
     assert curves[0] == curves[1]
 
 
-def test_nothing_of_an_objective_is_in_the_model(make_job, lessons, tmp_path):
+def test_nothing_of_an_objective_is_in_the_model(make_job, supervised, tmp_path):
     settings = {"epochs": 1}
-    taught = train(lessons(settings=settings), tmp_path / "taught", Control())
+    taught = train(supervised(settings=settings), tmp_path / "taught", Control())
     plain = train(make_job(settings=settings), tmp_path / "plain", Control())
     tensors = [load_file(model / "model.safetensors") for model in (taught, plain)]
     shapes = [{name: tensor.shape for name, tensor in part.items()} for part in tensors]
@@ -74,10 +74,10 @@ def test_nothing_of_an_objective_is_in_the_model(make_job, lessons, tmp_path):
     assert not any(tensors[0][name].equal(tensors[1][name]) for name in ("output.weight", "layers.0.norm.weight"))
 
 
-def test_further_passes_fit_into_memory_in_pieces(lessons, tmp_path, monkeypatch):
+def test_further_passes_fit_into_memory_in_pieces(supervised, tmp_path, monkeypatch):
     """A batch in pieces has the gradient of the whole, in all passes; dropout would differ, and is off."""
     quiet = {"augmentation": NO_AUGMENTATION, "epochs": 1}
-    job = lessons(auxiliary_dropout=0.0, settings=quiet, model={"dropout": 0.0})
+    job = supervised(auxiliary_dropout=0.0, settings=quiet, model={"dropout": 0.0})
     train(job, tmp_path / "large", Control())
     real = Conformer.forward
 
@@ -113,12 +113,12 @@ def test_a_second_view_is_another_one_and_a_full_context_pass_sees_more(make_job
     assert not any(torch.allclose(passes["second_view"], output, atol=1e-3) for output, passes in seen)
 
 
-def test_bf16_trains(lessons, tmp_path):
-    model = train(lessons(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
+def test_bf16_trains(supervised, tmp_path):
+    model = train(supervised(settings={"epochs": 1, "precision": "bf16"}), tmp_path / "run", Control())
     assert all(parameter.isfinite().all() for parameter in load_model(model).model.parameters())
 
 
-def test_layers_teach_from_the_store_as_they_do_on_the_fly(make_job, lessons, folder, tmp_path):
+def test_layers_teach_from_the_store_as_they_do_on_the_fly(make_job, supervised, folder, tmp_path):
     """The same curve within what 8 bits change; nothing is random here but the plan."""
     quiet = {"augmentation": NO_AUGMENTATION, "epochs": 2}
     given = {"targets": "dense", "objectives": {"representation": REPRESENTATION}}

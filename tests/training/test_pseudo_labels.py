@@ -142,9 +142,7 @@ def test_one_hypothesis_that_is_the_transcript_teaches_what_the_transcript_does(
     assert curves[0] == pytest.approx(curves[1], rel=1e-5)
 
 
-def test_hypotheses_are_part_of_the_job_and_their_absence_is_named(make_job, imported, tmp_path):
-    job = make_job(distill=SEQUENCE, hypotheses=imported)
-    assert job.key() != make_job(distill=SEQUENCE).key()
+def test_the_absence_of_hypotheses_is_named(make_job, tmp_path):
     with pytest.raises(TrainingError, match="targets import"):
         train(make_job(distill=SEQUENCE), tmp_path / "run", Control())
 

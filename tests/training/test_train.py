@@ -55,7 +55,7 @@ def test_checkpoints_all_damaged_or_of_another_job_are_refused(make_job, tmp_pat
     with pytest.raises(StoppedEarly):
         train(make_job(), folder, Control(should_stop=stop_after(2)))
     with pytest.raises(CheckpointError, match="other settings or data"):
-        train(make_job(seed=4), folder, Control())
+        train(make_job(key="of another run"), folder, Control())
     for path in (folder / "checkpoints").rglob("progress.json"):
         path.write_text("{}")
     with pytest.raises(CheckpointError, match="none of 1 checkpoints is intact"):

@@ -16,15 +16,15 @@ VOCABULARY = Vocabulary(("<blk>", "<s>", "▁", *"ABC"))
 EVERYTHING = SanitySettings(utterances=100)
 
 
-class Parrot(FakeTeacher):
-    """Says the same text whatever it hears, a token a second frame; `<s>` always has a little probability."""
+class ConstantTeacher(FakeTeacher):
+    """Emits the same text for any audio, a token a second frame; `<s>` always has a little probability."""
 
     def __init__(self, text: str, vocabulary: Vocabulary = VOCABULARY) -> None:
         super().__init__()
-        self.vocabulary, self.text, self.heard = vocabulary, text, 0
+        self.vocabulary, self.text, self.computed = vocabulary, text, 0
 
     def log_probs(self, waveforms: torch.Tensor, sample_lens: torch.Tensor) -> DensePosteriors:
-        self.heard += len(sample_lens)
+        self.computed += len(sample_lens)
         tokens = self.vocabulary.encode(self.text)
         probs = torch.full((len(sample_lens), 2 * len(tokens) + 1, len(self.vocabulary)), 0.002)
         probs[..., 0] = 1.0
@@ -36,12 +36,12 @@ class Parrot(FakeTeacher):
 
 @pytest.fixture
 def spoken(corpus):
-    """All say "ab ab"."""
+    """All have the transcript "ab ab"."""
     return [replace(utterance, text="ab ab") for utterance in corpus]
 
 
-def test_a_teacher_that_says_what_was_said_passes(spoken):
-    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+def test_a_teacher_that_emits_the_transcript_passes(spoken):
+    report = measure_teacher_wer(ConstantTeacher("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer, report.cer) == (9, 0, 0.0, 0.0)
     assert len(report.examples) == 2
     lines = report.lines()
@@ -52,7 +52,7 @@ def test_a_teacher_that_says_what_was_said_passes(spoken):
 
 def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
     with pytest.raises(TargetsError) as caught:
-        measure_teacher_wer(Parrot("BC BC"), spoken, "librispeech", EVERYTHING)
+        measure_teacher_wer(ConstantTeacher("BC BC"), spoken, "librispeech", EVERYTHING)
     message = str(caught.value)
     for words in (
         "100.0 % of the words",
@@ -67,57 +67,57 @@ def test_a_wrong_label_map_stops_the_run_with_what_it_may_be(spoken):
 
 
 def test_the_threshold_is_a_setting(spoken):
-    half_wrong = Parrot("AB BB")
+    half_wrong = ConstantTeacher("AB BB")
     assert measure_teacher_wer(half_wrong, spoken, "librispeech", EVERYTHING).wer == 0.5
     with pytest.raises(TargetsError, match="at most 40 %"):
         measure_teacher_wer(half_wrong, spoken, "librispeech", SanitySettings(max_wer=0.4))
-    silent = Parrot("")
-    assert measure_teacher_wer(silent, spoken, "librispeech", SanitySettings(max_wer=1.0)).wer == 1.0
+    empty = ConstantTeacher("")
+    assert measure_teacher_wer(empty, spoken, "librispeech", SanitySettings(max_wer=1.0)).wer == 1.0
 
 
 def test_the_normalizer_is_that_of_the_evaluation(spoken):
     """Without one the transcripts stay in lower case, which this teacher does not write."""
     with pytest.raises(TargetsError, match=r"100\.0 % of the words"):
-        measure_teacher_wer(Parrot("AB AB"), spoken, "none", EVERYTHING)
+        measure_teacher_wer(ConstantTeacher("AB AB"), spoken, "none", EVERYTHING)
 
 
-def test_without_transcripts_it_says_that_nothing_was_checked(corpus):
+def test_without_transcripts_the_report_states_that_nothing_was_checked(corpus):
     untold = [replace(utterance, text=None if index % 2 else " . ") for index, utterance in enumerate(corpus)]
-    teacher = Parrot("AB")
+    teacher = ConstantTeacher("AB")
     report = measure_teacher_wer(teacher, untold, "librispeech", EVERYTHING)
     assert (report.utterances, report.wer) == (0, None)
     assert report.lines() == ["teacher not checked: no transcribed utterance that could be read in the sample"]
-    assert teacher.heard == 0
+    assert teacher.computed == 0
     assert measure_teacher_wer(teacher, corpus, "librispeech", SanitySettings(utterances=0)).wer is None
 
 
 def test_the_sample_is_spread_evenly_over_the_ids(spoken):
-    heard = []
-    teacher = Parrot("AB AB")
+    computed = []
+    teacher = ConstantTeacher("AB AB")
     original = teacher.log_probs
 
-    def listen(waveforms, sample_lens):
-        heard.extend(sample_lens.tolist())
+    def log_probs(waveforms, sample_lens):
+        computed.extend(sample_lens.tolist())
         return original(waveforms, sample_lens)
 
-    teacher.log_probs = listen
+    teacher.log_probs = log_probs
     assert measure_teacher_wer(teacher, spoken[::-1], "librispeech", SanitySettings(utterances=3)).utterances == 3
     by_id = sorted(spoken, key=lambda utterance: utterance.id)
-    assert sorted(heard) == sorted(round(by_id[index].duration * 16_000) for index in (0, 3, 6))
+    assert sorted(computed) == sorted(round(by_id[index].duration * 16_000) for index in (1, 4, 7))
 
 
 def test_unreadable_audio_is_counted_and_left_to_extraction(spoken):
     spoken[0].audio.write_bytes(b"not audio")
-    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(ConstantTeacher("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer) == (8, 1, 0.0)
     assert "(1 unreadable ones left out)" in report.lines()[0]
     for utterance in spoken:
         utterance.audio.write_bytes(b"not audio")
-    report = measure_teacher_wer(Parrot("AB AB"), spoken, "librispeech", EVERYTHING)
+    report = measure_teacher_wer(ConstantTeacher("AB AB"), spoken, "librispeech", EVERYTHING)
     assert (report.utterances, report.unreadable, report.wer) == (0, 9, None)
 
 
-def test_what_a_bridge_takes_away_is_said(spoken):
+def test_the_mass_that_a_bridge_drops_is_reported(spoken):
     """As a bridged teacher is checked: its words in the student's letters, and the probability that found no place."""
     spoken = [replace(utterance, audio=spoken[-1].audio, duration=spoken[-1].duration) for utterance in spoken]
     student = Vocabulary.characters(["ABC"])
@@ -129,11 +129,11 @@ def test_what_a_bridge_takes_away_is_said(spoken):
     assert "check the symbols" in report.lines()[-1]
 
 
-class Long(Parrot):
+class Long(ConstantTeacher):
     """As many frames as its audio has."""
 
     def log_probs(self, waveforms: torch.Tensor, sample_lens: torch.Tensor) -> DensePosteriors:
-        said, _ = super().log_probs(waveforms, sample_lens)
+        dense, _ = super().log_probs(waveforms, sample_lens)
         lens = sample_lens // 640
-        rest = said[:, -1:].expand(-1, int(lens.max()) - said.shape[1], -1)
-        return DensePosteriors(torch.cat([said, rest], 1), lens)
+        rest = dense[:, -1:].expand(-1, int(lens.max()) - dense.shape[1], -1)
+        return DensePosteriors(torch.cat([dense, rest], 1), lens)

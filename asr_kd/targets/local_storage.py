@@ -1,4 +1,4 @@
-"""File locks for shards, shared by processes on one or several machines.
+"""Storage in a folder of a local or network disk, with file locks.
 
 A lock file names its owner. A lock is taken over when its owner has died on this machine, or has not refreshed it for
 long on another.
@@ -8,13 +8,14 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import TargetsError
-from asr_kd.files import loads_json
+from asr_kd.files import atomic_path, loads_json, register_files, sha256_of_file
+from asr_kd.targets.base import Storage
 
 GUARD = ".guard"
 STALE_SECONDS = 1800.0
@@ -22,8 +23,70 @@ STALE_SECONDS = 1800.0
 made twice, with the same bytes."""
 
 
+class LocalStorage(Storage):
+    """Folder on a local or network disk whose file locks work."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __str__(self) -> str:
+        return str(self.folder)
+
+    def sizes(self) -> dict[str, int]:
+        """See `Storage`."""
+        if not self.folder.is_dir():
+            return {}
+        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
+
+    def read(self, name: str) -> bytes:
+        """See `Storage`."""
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, content: bytes) -> None:
+        """See `Storage`."""
+        with atomic_path(self.folder / name) as partial:
+            partial.write_bytes(content)
+
+    def sha256(self, name: str) -> str | None:
+        """See `Storage`."""
+        try:
+            return sha256_of_file(self.folder / name)
+        except (FileNotFoundError, IsADirectoryError):
+            return None
+
+    def checked(self, name: str, sha256: str) -> Path | None:
+        """See `Storage`."""
+        return self.folder / name if self.sha256(name) == sha256 else None
+
+    def clear(self, name: str) -> None:
+        """See `Storage`."""
+        for leftover in self.folder.glob(f".{name}.*.partial"):
+            leftover.unlink(missing_ok=True)
+
+    def register(self, names: Iterable[str]) -> None:
+        """See `Storage`."""
+        register_files(self.folder, names)
+
+    def guard(self) -> AbstractContextManager[None]:
+        """See `Storage`."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return exclusive(self.folder)
+
+    def acquire(self, name: str) -> str | None:
+        """See `Storage`."""
+        return acquire_lock(self.folder / f"{name}.lock")
+
+    def hold(self, name: str) -> None:
+        """See `Storage`."""
+        refresh_lock(self.folder / f"{name}.lock")
+
+    def release(self, name: str) -> None:
+        """See `Storage`."""
+        release_lock(self.folder / f"{name}.lock")
+
+
 @contextmanager
-def guard(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Admit one process at a time; the system releases the lock when a process dies.
 
     Raises:
@@ -43,25 +106,25 @@ def guard(folder: Path) -> Iterator[None]:
         yield
 
 
-def hold(path: Path) -> None:
+def refresh_lock(path: Path) -> None:
     """Refresh a lock that this process holds."""
     with suppress(FileNotFoundError):  # another process took it over
         os.utime(path)
 
 
-def release(path: Path) -> None:
+def release_lock(path: Path) -> None:
     """Release a lock that this process holds."""
     path.unlink(missing_ok=True)
 
 
-def acquire(path: Path) -> str | None:
+def acquire_lock(path: Path) -> str | None:
     """Acquire the lock `path`.
 
     Returns:
         None on success, else a description of the owner ("process 12 on host").
     """
     # The guard makes check, removal of a stale lock and creation one step.
-    with guard(path.parent):
+    with exclusive(path.parent):
         if path.exists():
             owner = _read(path)
             if not _is_dead(owner, path):

@@ -1,4 +1,4 @@
-"""Readers: whatever their number, the same comes out in the same order; what fails is said; nothing piles up."""
+"""Reading ahead: equal results in the same order for any number of threads, errors, bounded look-ahead."""
 
 import threading
 
