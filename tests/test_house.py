@@ -37,6 +37,7 @@ ONE_HOME = {
     "kaldi_native_fbank": "features/fbank.py",
     "jiwer": "scoring/alignment.py",
     "soxr": "audio/stream_resampler.py",
+    "kaldifst": "decoding/graph.py",
     "flashlight": "decoding/flashlight.py",
     "librosa": ("audio/waveform_reader.py", "evaluation/report/evidence.py"),
     "PIL": "evaluation/report/evidence.py",
