@@ -22,8 +22,8 @@ from asr_kd.errors import AudioError
 SAMPLE_RATE = 16_000
 """Samples a second of every waveform inside the project."""
 
-ChannelPolicy = Literal["refuse", "first", "mean"]
-"""What to do with more than one channel: refuse the file, keep the first, or average them."""
+ChannelPolicy = Literal["refuse", "first", "second", "mean"]
+"""What to do with more than one channel: refuse the file, keep the first or the second, or average them."""
 
 SAMPLE_RATES = range(4_000, 384_001)
 """Sample rates that are read, Hz."""
@@ -210,6 +210,8 @@ def _segment(where: str, info: AudioInfo, start: float, duration: float | None) 
 
 def _mix(samples: np.ndarray, channels: ChannelPolicy) -> np.ndarray:
     """[S, channels] → [S]."""
+    if channels == "second" and samples.shape[1] > 1:
+        return samples[:, 1]
     return samples[:, 0] if channels == "first" or samples.shape[1] == 1 else samples.mean(axis=1)
 
 
@@ -233,7 +235,7 @@ def _several_channels(path: Path, count: int) -> AudioError:
         problem="several channels",
         where=path,
         expected="one",
-        remedy="State which to use with channels: first or mean",
+        remedy="State which to use with channels: first, second or mean; of calls with a side a channel, see split",
     )
 
 

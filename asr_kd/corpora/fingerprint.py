@@ -61,7 +61,7 @@ def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
 
 def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
     """Hashes of manifests, and sizes of the files that they name."""
-    tables = [read_table(path, settings.format, settings.data_root, settings.channels) for path in paths]
+    tables = [read_table(path, settings.format, settings.data_root, settings.row_channels) for path in paths]
     read = [[str(file.resolve()), sha256_of_file(file)] for table in tables for file in table.files]
     return [read, _sizes(recording.audio for table in tables for recording in table.recordings)]
 

@@ -9,16 +9,19 @@ from pathlib import Path
 
 import numpy as np
 
-from asr_kd.audio import SAMPLE_RATE, read_audio
+from asr_kd.audio import SAMPLE_RATE, ChannelPolicy, read_audio
 from asr_kd.corpora.formats.table import name_of, segment_name
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import Exclusion, Recording
+from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.corpora.settings import AudioFolders
 from asr_kd.errors import AudioError, CorpusError
 from asr_kd.progress import SILENT, Progress
 
 THREADS = 4
 """Files cut at a time; libsndfile releases the interpreter lock."""
+
+SIDES: tuple[ChannelPolicy, ChannelPolicy] = ("first", "second")
+"""Channels of a call, one a side."""
 
 GRID_SECONDS = 0.01
 """Pieces begin and end on this grid: the features' frames."""
@@ -40,7 +43,7 @@ def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
 
 
 def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:
-    """Return a recording per file; its id is the path below the folder, its speaker the first sub-folder.
+    """Return a recording per file, or per side of a call; its id is the path, its speaker the first sub-folder.
 
     Raises:
         CorpusError: no such folder, or no audio in it.
@@ -54,7 +57,22 @@ def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:
         in_folder = settings.speakers == "folders" and len(relative.parts) > 1
         speaker = relative.parts[0] if in_folder else folder.absolute().name
         recordings.append(Recording(name_of(relative), path, None, speaker))
-    return recordings
+    return split_sides(recordings) if settings.channels == "split" else recordings
+
+
+def split_sides(recordings: Sequence[Recording]) -> list[Recording]:
+    """Return a recording for each channel of files with two: -ch1 and -ch2 are added to its id and its speaker."""
+    infos = probe_all(recording.audio for recording in recordings)
+    found: list[Recording] = []
+    for recording in recordings:
+        info = infos[recording.audio]
+        if isinstance(info, AudioError) or info.channels != 2:
+            found.append(recording)  # of one channel, or excluded when it is measured
+            continue
+        for number, side in enumerate(SIDES, start=1):
+            name, speaker = f"{recording.id}-ch{number}", f"{recording.speaker}-ch{number}"
+            found.append(replace(recording, id=name, speaker=speaker, channels=side))
+    return found
 
 
 def cut_utterances(

@@ -56,7 +56,7 @@ class Listing:
 
     def add_manifest(self, part: str, path: Path, settings: OwnSettings) -> None:
         """Add a manifest to a set."""
-        table = read_table(path, settings.format, settings.data_root, settings.channels)
+        table = read_table(path, settings.format, settings.data_root, settings.row_channels)
         self.parts.setdefault(part, []).extend(table.recordings)
         self.unmatched += table.excluded
         self.dropped += table.dropped
@@ -89,7 +89,7 @@ def prepare(
     if isinstance(settings, ManifestSettings):
         return _prepared(_list_manifests(settings, progress), share)
     listing = _list_an4(settings) if isinstance(settings, An4Settings) else _list_librispeech(settings)
-    listing.channels = settings.channels
+    listing.channels = settings.row_channels
     return _prepared(listing, share)
 
 
@@ -167,7 +167,9 @@ def add_untranscribed(
     """
     folders = settings.folders
     recordings = [recording for folder in folders for recording in list_folder(folder, settings)]
-    listing = Listing("folder", folders[0], {UNTRANSCRIBED: recordings}, channels=settings.channels, remedy=OWN_REMEDY)
+    listing = Listing(
+        "folder", folders[0], {UNTRANSCRIBED: recordings}, channels=settings.row_channels, remedy=OWN_REMEDY
+    )
     share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share
     measured, excluded = measure_listing(listing, share)
     own = {utterance.audio.resolve() for utterance in corpus.utterances}
@@ -195,7 +197,7 @@ def _refuse_damaged(
 
 
 def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Progress) -> None:
-    listing.channels = settings.channels
+    listing.channels = settings.row_channels
     for path in settings.dev:
         listing.add_manifest("dev", path, settings)
     for name, path in settings.test.items():

@@ -78,6 +78,11 @@ def _measure_one(recording: Recording, info: AudioInfo | AudioError, channels: C
         return Exclusion(recording.id, recording.audio, info.found)
     if info.duration <= 0:
         return Exclusion(recording.id, recording.audio, "holds no samples")
+    if info.channels > 1 and (recording.channels or channels) == "refuse":
+        reason = (
+            f"has {info.channels} channels: set corpus.channels to first, second, mean or, for folders of calls, split"
+        )
+        return Exclusion(recording.id, recording.audio, reason)
     duration = info.duration - recording.start if recording.duration is None else recording.duration
     whole = recording.whole and recording.start == 0
     problem = length_problem(info, duration, None if whole else recording.start)

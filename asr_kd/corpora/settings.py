@@ -15,6 +15,9 @@ from asr_kd.errors import CorpusError
 CORPORA_VARIABLE = "ASR_KD_CORPORA"
 """Environment variable of the folder that holds the corpora, for settings without `root`."""
 
+FolderChannels = ChannelPolicy | Literal["split"]
+"""Policy for folders of audio; split: each of two channels, such as a side of a call, is utterances of its own."""
+
 UNTRANSCRIBED = "untranscribed"
 """Name of the manifest of untranscribed audio."""
 
@@ -42,8 +45,20 @@ class FileSettings(Settings):
     max_excluded_share: float = Field(0.01, ge=0, le=1)
     """Share of utterances that may be excluded (listed) before prepare stops: for missing or unreadable files, and for
     transcripts that the vocabulary cannot spell or CTC cannot emit."""
-    channels: ChannelPolicy = "refuse"
-    """Files of several channels: refuse them, take the first, or average."""
+    channels: FolderChannels = "refuse"
+    """Files of several channels: refuse them, take the first or the second, average, or, of folders of audio, split:
+    each of two channels, such as the two sides of a call, becomes utterances of its own."""
+
+    @property
+    def row_channels(self) -> ChannelPolicy:
+        """Policy for rows of manifests, which name a channel of their own where sides are split."""
+        return "refuse" if self.channels == "split" else self.channels
+
+    @model_validator(mode="after")
+    def _check_split(self) -> "FileSettings":
+        if self.channels == "split" and not isinstance(self, AudioFolders):
+            raise ValueError("channels: split needs kind: folder; rows of manifests have channels: first or second")
+        return self
 
 
 class CorpusFolderSettings(FileSettings):

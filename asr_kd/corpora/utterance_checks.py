@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, length_problem, probe, read_audio
+from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, ChannelPolicy, length_problem, probe, read_audio
 from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
@@ -158,9 +158,9 @@ def _repeated(utterances: Sequence[Utterance]) -> Iterator[CheckRow]:
 
 def _overlapping(utterances: Sequence[Utterance]) -> dict[int, int]:
     """Row → an earlier row that shares its audio, or some of it; rows are counted from 1."""
-    of_file: dict[Path, list[int]] = {}
+    of_file: dict[tuple[Path, bool], list[int]] = {}
     for number, utterance in enumerate(utterances, start=1):
-        of_file.setdefault(utterance.audio, []).append(number)
+        of_file.setdefault((utterance.audio, utterance.channels == "second"), []).append(number)
     found: dict[int, int] = {}
     for rows in of_file.values():
         furthest = 0  # the row that reaches furthest into the file
@@ -206,7 +206,8 @@ def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
     elif start is None or not wrong_duration:  # decoding also finds whether a file is empty or cut off near its start
         try:
             duration = None if start is None else utterance.duration
-            read_audio(utterance.audio, channels="first", start=start, duration=duration)
+            side: ChannelPolicy = "second" if utterance.channels == "second" else "first"
+            read_audio(utterance.audio, channels=side, start=start, duration=duration)
         except AudioError as error:
             yield row(error.problem, error.found)
 

@@ -15,7 +15,7 @@ from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.corpora.utterance_checks import untrainable
-from asr_kd.errors import RecipeError, StoppedEarly
+from asr_kd.errors import CorpusError, RecipeError, StoppedEarly
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.report import RESULTS
@@ -228,6 +228,15 @@ def _refuse_untrainable(context: RunContext, corpus: PreparedCorpus, vocabulary:
     if not recipe.needs_transcripts:
         return
     transcribed = [utterance for utterance in corpus.train if utterance.text is not None]
+    if not transcribed:
+        names = ", ".join(recipe.trained_on_transcripts)
+        raise CorpusError(
+            f"no utterance of the training set has a transcript, which the training of {names} needs",
+            where=manifests_folder(context.work_dir),
+            expected="transcripts, or models that are trained on a teacher's posteriors or pseudo-labels alone",
+            remedy="Set distill.kd_weight to 1 for these students and leave out those without distill; or make "
+            "pseudo-labels (asr-kd pseudo-label)",
+        )
     found = untrainable(transcribed, vocabulary, recipe.vocabulary.normalizer)
     refuse_too_many(
         found,

@@ -289,8 +289,14 @@ class Recipe(Settings):
     @property
     def needs_transcripts(self) -> bool:
         """Whether any model is trained on transcripts."""
-        trained = any(isinstance(teacher, TrainedTeacher) for teacher in self.teachers.values())
-        return trained or any(each.distill is None or each.distill.needs_references for each in self.trainings.values())
+        return bool(self.trained_on_transcripts)
+
+    @property
+    def trained_on_transcripts(self) -> list[str]:
+        """Names of the models that are trained on transcripts."""
+        trained = [name for name, teacher in self.teachers.items() if isinstance(teacher, TrainedTeacher)]
+        students = self.trainings.items()
+        return trained + [name for name, each in students if each.distill is None or each.distill.needs_references]
 
     @property
     def trainings(self) -> dict[str, StudentSettings]:

@@ -4,7 +4,7 @@ import pytest
 import soundfile
 import torch
 
-from asr_kd.corpora.manifest import read_manifest, write_manifest
+from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import LibriSpeechSettings
@@ -27,22 +27,32 @@ def stereo(tmp_path):
 
 def test_the_policy_of_the_corpus_reaches_every_reader(stereo):
     folder, left, right = stereo
-    for policy, expected in (("first", left), ("mean", (left + right) / 2), ("refuse", None)):
-        corpus = prepare(LibriSpeechSettings(root=folder, channels=policy), folder / "run")
+    with pytest.raises(CorpusError, match=r"has 2 channels: set corpus\.channels"):
+        prepare(LibriSpeechSettings(root=folder), folder / "run")
+    for policy, expected in (("first", left), ("second", right), ("mean", (left + right) / 2), ("refuse", None)):
+        corpus = prepare(LibriSpeechSettings(root=folder, channels=policy, max_excluded_share=0.5), folder / "run")
+        if expected is None:
+            assert [exclusion.id for exclusion in corpus.excluded] == ["19-7-0000"]
+            continue
         manifest = folder / f"{policy}.jsonl"
         write_manifest(manifest, corpus.train)
         train = read_manifest(manifest)
         assert train == corpus.train
         assert [utterance.channels for utterance in train] == [policy, policy]
-        assert ("channels" in manifest.read_text()) == (policy != "refuse")
-        checked = [row.problem for row in check_utterances(train, None, "none", frame_shift_ms=10).rows]
-        if expected is None:
-            with pytest.raises(AudioError, match="has 2 channels"):
-                read_utterance(train[0])
-            assert checked == ["several channels"]
-        else:
-            torch.testing.assert_close(read_utterance(train[0]), expected, atol=1e-6, rtol=0)
-            assert checked == []
+        assert "channels" in manifest.read_text()
+        torch.testing.assert_close(read_utterance(train[0]), expected, atol=1e-6, rtol=0)
+        assert check_utterances(train, None, "none", frame_shift_ms=10).rows == []
+
+
+def test_a_row_without_a_policy_is_refused_by_every_reader(stereo):
+    folder, *_ = stereo
+    path = folder / "train-clean-100" / "19" / "7" / "19-7-0000.flac"
+    utterance = Utterance("u", path, 0.5, "YES", "s")
+    with pytest.raises(AudioError, match="has 2 channels"):
+        read_utterance(utterance)
+    assert [row.problem for row in check_utterances([utterance], None, "none", frame_shift_ms=10).rows] == [
+        "several channels"
+    ]
 
 
 def test_another_word_in_a_manifest_is_refused(stereo):
@@ -51,5 +61,5 @@ def test_another_word_in_a_manifest_is_refused(stereo):
     write_manifest(folder / "set.jsonl", corpus.train)
     text = (folder / "set.jsonl").read_text()
     (folder / "set.jsonl").write_text(text.replace('"mean"', '"left"', 1))
-    with pytest.raises(CorpusError, match="channels is 'left', none of refuse, first, mean"):
+    with pytest.raises(CorpusError, match="channels is 'left', none of refuse, first, second, mean"):
         read_manifest(folder / "set.jsonl")

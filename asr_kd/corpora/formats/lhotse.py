@@ -216,9 +216,12 @@ def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: s
         return None
     if used == channel_ids[:1]:
         return "first"
+    if used == channel_ids[1:2]:
+        return "second"
     if used != channel_ids:
         raise Unfit(
-            f"channel {channel} of {channel_ids}: only the first of a file, or their average, can be read", name
+            f"channel {channel} of {channel_ids}: only the first or second of a file, or their average, can be read",
+            name,
         )
     if policy == "refuse":
         raise Unfit(f"channels {used} at once: set channels: first or mean", name)
@@ -239,7 +242,8 @@ def _within(utterance: Utterance, info: AudioInfo) -> float:
 def _cut_row(utterance: Utterance, info: AudioInfo, recording: str) -> dict[str, Any]:
     duration = info.duration if utterance.whole else _within(utterance, info)
     every = list(range(info.channels))
-    channel: int | list[int] = 0 if info.channels == 1 or utterance.channels == "first" else every
+    sides: dict[str, int] = {"first": 0, "second": 1}
+    channel: int | list[int] = 0 if info.channels == 1 else sides.get(utterance.channels, every)
     supervision: dict[str, Any] = {
         "id": utterance.id,
         "recording_id": recording,
