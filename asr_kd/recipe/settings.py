@@ -16,7 +16,6 @@ from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.recipe.packaged_recipes import find_recipe
 from asr_kd.recipe.system_settings import (
     AnyTeacher,
-    EncoderTeacherSettings,
     ExistingTeacher,
     StudentSettings,
     TrainedTeacher,
@@ -254,10 +253,10 @@ class Recipe(Settings):
                     f"students.{name}.distill, {others[0]}: the teacher {self.teacher_of(student)!r} is an encoder "
                     "without a head and has hidden layers only; use the objective `representation`, or another teacher"
                 )
-        if reads_teacher(student) and (not is_one_model(teacher) or isinstance(teacher, EncoderTeacherSettings)):
+        if reads_teacher(student) and fold_names(self.teacher_of(student), teacher):
             raise ValueError(
-                f"students.{name}.distill.targets: dense needs a teacher that this recipe trains, as one Conformer; "
-                "for an existing teacher, an encoder or a teacher of folds use stored targets"
+                f"students.{name}.distill.targets: dense needs a teacher that is one model; for a teacher of folds use "
+                "stored targets"
             )
 
     def _shape(self, student: StudentSettings) -> Shape:

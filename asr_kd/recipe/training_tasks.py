@@ -8,6 +8,7 @@ from typing import Any
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
+from asr_kd.models.architectures import Model
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import (
@@ -28,6 +29,7 @@ from asr_kd.recipe.messages import report_fold
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     StudentSettings,
+    TeacherSettings,
     TrainedTeacher,
     fold_names,
     learns_from_teacher,
@@ -37,9 +39,10 @@ from asr_kd.recipe.system_settings import (
     reads_store,
     reads_teacher,
 )
-from asr_kd.recipe.teachers import bridged_sha256, teacher_sha256, utterances_of_fold
+from asr_kd.recipe.teachers import bridged, bridged_sha256, open_teacher, teacher_sha256, utterances_of_fold
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
+from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control, TrainingJob
@@ -188,8 +191,15 @@ def _teacher_data(
         data["store"].check_audio(utterances_to_label(context, teacher, corpus))
         _check_augmented_copies(data["store"], _augmented_copies(context, student)["augmented_copies"])
     if reads_teacher(student):
-        data["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
+        data["dense_teacher"] = _running_teacher(context, teacher, vocabulary)
     return data
+
+
+def _running_teacher(context: RunContext, name: str, vocabulary: Vocabulary) -> Model | Teacher:
+    """A teacher that runs while its student trains: a model of this recipe on features, any other on waveforms."""
+    if isinstance(context.recipe.teachers[name], TeacherSettings):
+        return load_model(teacher_folder(context, name) / "model", context.device).model
+    return bridged(context, open_teacher(context, name), vocabulary)
 
 
 def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:

@@ -46,6 +46,7 @@ class Example:
     hypotheses: Sequence[WeightedHypothesis] = ()  # pseudo-labels
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
     lead_frames: int = 0  # feature frames of silence in front, a multiple of 4; targets and arrays include them
+    waveform: Tensor | None = None  # [S] as the teacher that runs along reads it: without silence on either side
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,8 @@ class Batch:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
     untranscribed: tuple[int, ...] = ()  # rows without a transcript
     lead_lens: Tensor | None = None  # [B] int64: feature frames of silence in front; None: no utterance has any
+    waveforms: Tensor | None = None  # [B, S], for a teacher that runs along
+    sample_lens: Tensor | None = None  # [B] int64, of the waveforms
 
     def to(self, device: torch.device) -> "Batch":
         """Return the batch on a device; copies from pinned memory are asynchronous.
@@ -78,6 +81,7 @@ class Batch:
             feature_lens=self.feature_lens,
             audio_lens=self.audio_lens,
             lead_lens=self.lead_lens,
+            sample_lens=self.sample_lens,
             references=moved.references._replace(lens=self.references.lens),
             targets=self.targets and moved.targets and moved.targets._replace(lens=self.targets.lens),
             hypotheses=hypotheses,
@@ -112,6 +116,8 @@ class Batch:
             feature_lens=change(self.feature_lens),
             audio_lens=change(self.audio_lens),
             lead_lens=None if self.lead_lens is None else change(self.lead_lens),
+            waveforms=None if self.waveforms is None else change(self.waveforms),
+            sample_lens=None if self.sample_lens is None else change(self.sample_lens),
             references=References(*(change(part) for part in self.references)),
             targets=targets,
             hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
@@ -144,6 +150,7 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
     tokens = pad_sequence(token_rows, batch_first=True) if token_rows else torch.zeros(0, 0, dtype=torch.int64)
     targets = [item.targets for item in good if item.targets is not None]
     hypotheses = [item.hypotheses for item in good]
+    waveforms = [item.waveform for item in good if item.waveform is not None]
     return Batch(
         ids=[item.id for item in good],
         features=features,
@@ -158,6 +165,8 @@ def collate_batch(examples: Sequence[Example | Unreadable]) -> Batch:
         else {},
         untranscribed=tuple(row for row, item in enumerate(good) if item.tokens is None),
         lead_lens=torch.tensor([item.lead_frames for item in good]) if any(e.lead_frames for e in good) else None,
+        waveforms=pad_sequence(waveforms, batch_first=True) if waveforms else None,
+        sample_lens=torch.tensor([len(waveform) for waveform in waveforms]) if waveforms else None,
     )
 
 

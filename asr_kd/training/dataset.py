@@ -70,6 +70,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         perturb: settings of the waveform augmentation, for samples with an `augmentation_seed`.
         augmented_copies: settings of the stored augmented copies by name.
         features: kind of features.
+        with_waveforms: also return the waveform, for a teacher that runs along; it is read again, not cached.
     """
 
     def __init__(
@@ -84,10 +85,11 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         perturb: Perturbation | None = None,
         augmented_copies: Mapping[str, Sound] | None = None,
         features: FrameFeatures = LOG_MEL,
+        with_waveforms: bool = False,
     ) -> None:
         self.utterances, self.tokens, self.store, self.hypotheses = utterances, tokens, store, hypotheses
         self._arrays, self._perturb, self._augmented_copies = arrays, perturb, augmented_copies or {}
-        self._kind = features
+        self._kind, self._with_waveforms = features, with_waveforms
         self._silence_samples = round(max_silence_seconds * SAMPLE_RATE) + FRAME_SHIFT_SAMPLES
         self._cache = MemoryCache(cache_mb)
 
@@ -110,8 +112,17 @@ class SpeechDataset(Dataset[Example | Unreadable]):
                 targets = after_blanks(targets, lead, self.store.info.vocabulary.blank_id)
                 arrays = {name: after_zeros(name, array, lead) for name, array in arrays.items()}
         hypotheses = self.hypotheses[sample.row] if self.hypotheses is not None else ()
-        tokens = self.tokens[sample.row]
-        return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, sample.lead_frames)
+        tokens, lead = self.tokens[sample.row], sample.lead_frames
+        waveform = self._same_view(sample) if self._with_waveforms else None
+        return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, lead, waveform)
+
+    def _same_view(self, sample: SampledUtterance) -> Tensor:
+        """Return the waveform of a sample as its features are of: augmented and at its level, without its silence."""
+        waveform = self._waveform(sample)
+        if sample.augmentation_seed is not None:
+            lead = sample.lead_frames * FRAME_SHIFT_SAMPLES
+            waveform = self._augmented_waveform(sample, sample.augmentation_seed)[lead : lead + len(waveform)]
+        return (waveform * 10 ** (sample.gain_db / 20)).clamp(-1, 1) if sample.gain_db else waveform
 
     def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SparsePosteriors:
         """Return the targets of an utterance with `audio_frames` feature frames of audio."""
@@ -148,6 +159,15 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
     def _augmented(self, sample: SampledUtterance, seed: int) -> tuple[Tensor, int]:
         """Return features after waveform augmentation, which covers the silence too; they are not cached."""
+        augmented = self._augmented_waveform(sample, seed)
+        audio_frames = num_frames(len(augmented) - self._silence_around(sample))
+        return self._kind.compute(augmented)[: audio_frames + sample.extra_frames], audio_frames
+
+    def _silence_around(self, sample: SampledUtterance) -> int:
+        """Samples that are added to an utterance before it is augmented."""
+        return (sample.lead_frames + sample.silence_frames + 1) * FRAME_SHIFT_SAMPLES
+
+    def _augmented_waveform(self, sample: SampledUtterance, seed: int) -> Tensor:
         if self._perturb is None:
             raise ValueError("the sample has an augmentation_seed, but the dataset has no `perturb` settings")
         waveform = self._waveform(sample)
@@ -155,9 +175,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         silence = sample.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
         generator = torch.Generator().manual_seed(seed)
         padded = torch.nn.functional.pad(waveform, (sample.lead_frames * FRAME_SHIFT_SAMPLES, silence))
-        augmented = augment_waveform(padded, self._perturb, generator, lambda drawn: self._voices(sample.row, drawn))
-        audio_frames = num_frames(waveform.shape[0])
-        return self._kind.compute(augmented)[: audio_frames + sample.extra_frames], audio_frames
+        return augment_waveform(padded, self._perturb, generator, lambda drawn: self._voices(sample.row, drawn))
 
     def _unaugmented(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor]:
         waveform = self._waveform(sample)

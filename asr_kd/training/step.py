@@ -22,6 +22,7 @@ from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FACTOR
 from asr_kd.posteriors.lead import dense_after_blanks, layers_after_zeros, without_lead
 from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.averaging import Ema
 from asr_kd.training.batch import Batch
@@ -177,26 +178,40 @@ class Stepper:
         return terms._replace(total=(1 - weight) * terms.total + weight * inner)
 
     def _supervision(self, batch: Batch, longest: int) -> Supervision:
-        """Return all supervision of a batch; a dense teacher runs on the same features, unmasked and without
-        the silence on either side."""
+        """Return all supervision of a batch; a dense teacher runs on the same view, unmasked and without the silence
+        on either side."""
         lead = batch.lead_lens // FACTOR if batch.lead_lens is not None else None
         supervision = Supervision(
             batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed, lead
         )
         if self.run.dense_teacher is None:
             return supervision
-        features = batch.features[:, :longest]
-        if batch.lead_lens is not None:
-            features = without_lead(batch.features, batch.lead_lens, longest)
-        with torch.no_grad(), self.autocast:
-            output = self.run.dense_teacher(
-                features, batch.audio_lens, wanted_layers=self.objective.needs_teacher_layers
-            )
-        targets, layers = DensePosteriors(output.log_probs, output.lens), output.layers
+        targets, layers = self._teacher_output(self.run.dense_teacher, batch, longest)
         if lead is not None:
             targets = dense_after_blanks(targets, lead, self.run.vocabulary.blank_id)
             layers = {number: layers_after_zeros(layer, lead) for number, layer in layers.items()}
         return supervision._replace(targets=targets, teacher_layers=layers)
+
+    def _teacher_output(
+        self, teacher: Model | Teacher, batch: Batch, longest: int
+    ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+        """Posteriors and wanted layers of a model of this project, on features, or of another teacher, on waveforms."""
+        wanted = self.objective.needs_teacher_layers
+        if isinstance(teacher, Model):
+            features = batch.features[:, :longest]
+            if batch.lead_lens is not None:
+                features = without_lead(batch.features, batch.lead_lens, longest)
+            with torch.no_grad(), self.autocast:
+                output = teacher(features, batch.audio_lens, wanted_layers=wanted)
+            return DensePosteriors(output.log_probs, output.lens), output.layers
+        if batch.waveforms is None or batch.sample_lens is None:
+            raise ValueError("a teacher that runs along needs waveforms")
+        if wanted and isinstance(teacher, LayeredTeacher):
+            dense, layers = teacher.with_layers(batch.waveforms, batch.sample_lens, wanted)
+        else:
+            dense, layers = teacher.log_probs(batch.waveforms, batch.sample_lens), {}
+        moved = {number: layer.to(self.device) for number, layer in layers.items()}
+        return DensePosteriors(dense.log_probs.to(self.device), dense.lens), moved
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
         """Draw a context of a dynamic-chunk student; None is the model's own."""

@@ -28,6 +28,7 @@ from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import save_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress
+from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
@@ -123,7 +124,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         should_checkpoint=_every(job.train.checkpoint_minutes),
         should_stop=control.should_stop,
         log_scalars=partial(_log_scalars, writer),
-        dense_teacher=job.dense_teacher.to(control.device).eval() if job.dense_teacher is not None else None,
+        dense_teacher=_on_device(job.dense_teacher, control.device),
         ranks=ranks,
         own_progress=control.progress,
         trains_head=job.distill is None or job.distill.trains_head,
@@ -147,6 +148,11 @@ def _new_model(job: TrainingJob) -> Model | EncoderCtc:
     return build_model(job.model, len(job.vocabulary))
 
 
+def _on_device(teacher: Model | Teacher | None, device: torch.device) -> Model | Teacher | None:
+    """A teacher that runs along; those that read waveforms are opened where they run."""
+    return teacher.to(device).eval() if isinstance(teacher, Model) else teacher
+
+
 def _shape(job: TrainingJob) -> Shape:
     """Return the shapes of student and teacher that the objective depends on."""
     width, layers = _layers_of_teacher(job)
@@ -163,8 +169,10 @@ def _shape(job: TrainingJob) -> Shape:
 
 def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
     """Return width and number of layers of the teacher (dense or stored layers); None where there is none."""
-    if job.dense_teacher is not None:
+    if isinstance(job.dense_teacher, Model):
         return job.dense_teacher.settings.width, job.dense_teacher.settings.num_layers
+    if isinstance(job.dense_teacher, LayeredTeacher):
+        return job.dense_teacher.width, job.dense_teacher.num_layers
     if job.store is not None and job.store.info.layers:
         return next(iter(job.store.info.layers.values())), max(job.store.info.layers)
     return None, None
@@ -262,6 +270,7 @@ def _loaders(
         augmentation.perturb,
         job.augmented_copies,
         features,
+        with_waveforms=job.dense_teacher is not None and not isinstance(job.dense_teacher, Model),
     )
     batches = DurationBatchSampler(
         [u.duration for u in usable],

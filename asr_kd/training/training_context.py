@@ -18,6 +18,7 @@ from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
+from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
@@ -43,7 +44,7 @@ class TrainingJob:
     train_utterances: Sequence[Utterance]
     dev_utterances: Sequence[Utterance]
     store: Store | None = None
-    dense_teacher: Model | None = None
+    dense_teacher: Model | Teacher | None = None
     hypotheses: HypothesisStore | None = None
     card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
     augmented_copies: Mapping[str, Sound] = field(default_factory=dict)  # settings by name (`targets.perturbed`)
@@ -77,7 +78,7 @@ class TrainingContext:
     should_checkpoint: Callable[[], bool]
     should_stop: Callable[[], str | None]  # the reason to stop, or None
     log_scalars: Callable[[dict[str, float], int], None]
-    dense_teacher: Model | None = None
+    dense_teacher: Model | Teacher | None = None
     ranks: Ranks = ALONE
     own_progress: Progress = SILENT  # for messages that concern one process only
     trains_head: bool = True  # False: hidden layers alone are trained, so dev scores mean nothing

@@ -7,7 +7,7 @@ import yaml
 
 from asr_kd.recipe.settings import load_recipe
 from tests.helpers.tiny_encoders import save_encoder
-from tests.helpers.tiny_run import RECIPE, command, one_line
+from tests.helpers.tiny_run import RECIPE, command
 
 pytest.importorskip("transformers")
 
@@ -59,8 +59,19 @@ def test_what_encoder_teachers_do_not_have_is_refused(written):
     assert "rising order" in outcome.err
 
 
-def test_a_teacher_that_runs_along_must_be_a_conformer(written):
-    assert "as one Conformer" in one_line(command("run", str(written(student={"targets": "dense"})), "--to", "prepare"))
+@pytest.mark.slow
+def test_it_runs_along_with_its_student(written, tmp_path):
+    """On the same augmented view: speed, noise and level."""
+    recipe = written(student={"targets": "dense"})
+    plain = yaml.safe_load(recipe.read_text(encoding="utf-8"))
+    student = plain["students"]["student-kd"]
+    plain["students"] = {"student-kd": student}
+    student["train"]["augmentation"] = {"speeds": [0.9, 1.1], "perturb": {"share": 1.0}}
+    recipe.write_text(yaml.safe_dump(plain), encoding="utf-8")
+    outcome = command("run", str(recipe), "--to", "student")
+    assert outcome.code == 0, outcome.err
+    assert not (tmp_path / "run" / "targets").exists()
+    assert (tmp_path / "run" / "students" / "student-kd" / "model" / "model.safetensors").is_file()
 
 
 def test_the_recipe_of_the_repository_is_valid():
