@@ -2,7 +2,7 @@
 
     python benchmarks/bridge_strategies.py TEACHER_MODEL MANIFEST.jsonl
 
-Audio that the teacher has not heard in training; TEACHER_MODEL is a folder `…/model` of a run (40 ms frames).
+Audio outside the teacher's training data; TEACHER_MODEL is a folder `…/model` of a run (40 ms frames).
 
 - "20 -> 40 ms (made)": NOT the posteriors of a 20 ms model. The 40 ms teacher hears the audio twice, the second time
   20 ms later, and the frames of the two are interleaved on wav2vec2's grid (12.5 + 20 j ms). Its two halves do not
@@ -66,7 +66,7 @@ def main() -> None:
     torch.set_num_threads(1)
     teacher = LocalTeacher(arguments.teacher)
     utterances = [utterance for utterance in read_manifest(arguments.manifest) if utterance.text]
-    own, interleaved = hear(teacher, utterances)
+    own, interleaved = compute_posteriors(teacher, utterances)
     passages = [Passage("20 -> 40 ms (made)", WAV2VEC2_GRID, STUDENT_GRID, interleaved, [len(x) for x in own], own)]
     for shift_ms, offset_ms in ((60.0, 45.0), (80.0, 55.0)):
         lens = [int(len(frames) * STUDENT_GRID.shift_ms / shift_ms) for frames in own]
@@ -77,7 +77,7 @@ def main() -> None:
         report(passage, utterances, teacher.vocabulary)
 
 
-def hear(teacher: LocalTeacher, utterances: Sequence[Utterance]) -> tuple[list[Tensor], list[Tensor]]:
+def compute_posteriors(teacher: LocalTeacher, utterances: Sequence[Utterance]) -> tuple[list[Tensor], list[Tensor]]:
     """The teacher's own frames, and 20 ms frames made by listening twice."""
     own: list[Tensor] = []
     interleaved: list[Tensor] = []
@@ -85,12 +85,12 @@ def hear(teacher: LocalTeacher, utterances: Sequence[Utterance]) -> tuple[list[T
     silences = [0, *(samples(STUDENT_GRID.offset_ms - WAV2VEC2_GRID.centre_ms(frame)) for frame in (0, 1))]
     for begin in range(0, len(utterances), BATCH):
         waveforms = [read_utterance(utterance) for utterance in utterances[begin : begin + BATCH]]
-        heard = [
+        outputs = [
             run_teacher(teacher, [torch.nn.functional.pad(waveform, (silence, 0)) for waveform in waveforms])[0]
             for silence in silences
         ]
         for row in range(len(waveforms)):
-            plain, first, second = (posteriors.log_probs[row, : int(posteriors.lens[row])] for posteriors in heard)
+            plain, first, second = (posteriors.log_probs[row, : int(posteriors.lens[row])] for posteriors in outputs)
             own.append(plain)
             both = min(len(first), len(second))
             pairs = torch.stack([first[:both], second[:both]], dim=1).flatten(0, 1)

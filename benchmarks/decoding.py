@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    vocabulary, heard, references = hear(arguments.model, arguments.manifest)
+    vocabulary, posteriors, references = compute_posteriors(arguments.model, arguments.manifest)
     settings = DecodingSettings(
         kind="beam",
         lm=arguments.lm,
@@ -140,23 +140,23 @@ def main() -> None:
             decoders[name] = build()
         except ImportError as error:
             print(f"{name}: not here ({error})")
-    seconds, texts = measure(decoders, heard, arguments.rounds)
+    seconds, texts = measure(decoders, posteriors, arguments.rounds)
     report(seconds, texts, references)
 
 
-def hear(model: Path, manifest: Path) -> tuple[Vocabulary, dict[str, Tensor], dict[str, str]]:
+def compute_posteriors(model: Path, manifest: Path) -> tuple[Vocabulary, dict[str, Tensor], dict[str, str]]:
     """Posteriors [T, V] of each utterance, and what it says."""
     recognizer = open_recognizer(model)
-    heard, references = {}, {}
+    posteriors, references = {}, {}
     for utterance in read_manifest(manifest):
         output = recognizer.log_probs([read_utterance(utterance)])
-        heard[utterance.id] = output.log_probs[0].contiguous()
+        posteriors[utterance.id] = output.log_probs[0].contiguous()
         references[utterance.id] = utterance.text or ""
-    return recognizer.vocabulary, heard, references
+    return recognizer.vocabulary, posteriors, references
 
 
 def measure(
-    decoders: dict[str, Decode], heard: dict[str, Tensor], rounds: int
+    decoders: dict[str, Decode], posteriors: dict[str, Tensor], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
     """CPU seconds of each decoder in each round, and what it said; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in decoders}
@@ -164,7 +164,7 @@ def measure(
     for turn in range(rounds + 1):
         for name in random.Random(turn).sample(list(decoders), len(decoders)):
             begin = time.process_time()
-            texts[name] = {key: decoders[name](frames) for key, frames in heard.items()}
+            texts[name] = {key: decoders[name](frames) for key, frames in posteriors.items()}
             seconds[name] += [time.process_time() - begin] if turn else []
     return seconds, texts
 

@@ -2,10 +2,10 @@
 
     python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--chunks 2 4 8 16]
 
-Measurements as in the report (asr_kd/evaluation/delay.py): against forced alignment of the reference with the teacher's
-posteriors, over tokens that both got right. The first table counts tokens by their delay in frames of 40 ms and says at
-which shift the posteriors are most alike; the second has a row for each chunk size. A model is a folder `…/model` of a
-run.
+Measurements as in the report (asr_kd/evaluation/frame_measures.py): against forced alignment of the reference with the
+teacher's posteriors, over tokens that both got right. The first table counts tokens by their delay in frames of 40 ms,
+with the shift at which the posteriors are most alike; the second has a row for each chunk size. A model is a folder
+`…/model` of a run.
 """
 
 import argparse
@@ -37,26 +37,28 @@ def main() -> None:
     waveforms = [read_utterance(utterance) for utterance in utterances]
     references = [utterance.text or "" for utterance in utterances]
     student = open_system("student", "other", arguments.student)
-    heard_student = heard(posteriors_of(student))
-    teacher = bridged_to(heard(posteriors_of(open_system("teacher", "teacher", arguments.teacher))), heard_student)
+    student_posteriors = required(posteriors_of(student))
+    teacher = bridged_to(
+        required(posteriors_of(open_system("teacher", "teacher", arguments.teacher))), student_posteriors
+    )
     by_teacher = [teacher.log_probs(waveform) for waveform in waveforms]
-    pairs = list(zip(by_teacher, map(heard_student.log_probs, waveforms), strict=True))
-    print_counts(measure_delay(references, teacher, heard_student, pairs))
-    best = frame_agreement(pairs, heard_student.vocabulary.blank_id)["at_best_shift"]
+    pairs = list(zip(by_teacher, map(student_posteriors.log_probs, waveforms), strict=True))
+    print_counts(measure_delay(references, teacher, student_posteriors, pairs))
+    best = frame_agreement(pairs, student_posteriors.vocabulary.blank_id)["at_best_shift"]
     print(f"most alike at a shift of {best['shift_frames']} frames: KL {best['frame_kl']:.3f} nats a frame")
     for chunk_frames in arguments.chunks:
-        if heard_student.context is None:
+        if student_posteriors.context is None:
             raise SystemExit("the student is a full-context model: it has no chunks")
-        context = Context(chunk_frames, heard_student.context.left_context_frames)
-        variant = heard(posteriors_of(in_context(student, context)))
+        context = Context(chunk_frames, student_posteriors.context.left_context_frames)
+        variant = required(posteriors_of(in_context(student, context)))
         pairs = list(zip(by_teacher, map(variant.log_probs, waveforms), strict=True))
         print_chunk(chunk_frames, measure_delay(references, teacher, variant, pairs))
 
 
-def heard(hearing: SystemPosteriors | None) -> SystemPosteriors:
-    if hearing is None:
+def required(posteriors: SystemPosteriors | None) -> SystemPosteriors:
+    if posteriors is None:
         raise SystemExit("a system that gives text only has no frames")
-    return hearing
+    return posteriors
 
 
 def print_counts(delays: Delays) -> None:

@@ -2,7 +2,7 @@
 
     python benchmarks/export_speed.py [--sizes tiny 5m] [--chunks 8 16] [--model MODEL_FOLDER] [--steps]
 
-One thread. Client (its Python interface) and our loop hear the same ten seconds in one process, turn by turn, in
+One thread. Client (its Python interface) and our loop run the same ten seconds in one process, turn by turn, in
 packets of 100 ms, features included and as many chunks each: the ratio is the median over the turns, with its
 quartiles. Times are of the process' own processor time, so other work on the machine counts less, though it empties
 caches. `--steps` times one step in onnxruntime instead, turn by turn, each change on top of those above it. Untrained
@@ -33,11 +33,11 @@ import numpy as np
 task = json.loads(sys.argv[1])
 samples, tail = (np.load(task[name], allow_pickle=False) for name in ("samples", "tail"))
 packets = [samples[start:start + task["packet"]] for start in range(0, len(samples), task["packet"])]
-hearers = {}
+runs = {}
 if "client" in task["who"]:
     import sherpa_onnx
     client = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(tokens=task["tokens"], model=task["model"], num_threads=1)
-    def hear():
+    def run():
         stream, chunks = client.create_stream(), 0
         for packet in [*packets, tail]:
             stream.accept_waveform(16_000, packet)
@@ -45,24 +45,24 @@ if "client" in task["who"]:
                 client.decode_stream(stream)
                 chunks += 1
         return chunks
-    hearers["client"] = hear
+    runs["client"] = run
 if "ours" in task["who"]:
     import torch
     torch.set_num_threads(1)
     from asr_kd.runtime.recognizer import open_recognizer
     ours = open_recognizer(task["model"])
-    def hear():
+    def run():
         stream = ours.stream()
         for packet in packets:
             stream.feed(packet)
         stream.final()
         return round(stream.decoded_seconds * 25 / ours.context.chunk_frames)
-    hearers["ours"] = hear
-chunks, seconds = {who: hear() for who, hear in hearers.items()}, {who: [] for who in hearers}
+    runs["ours"] = run
+chunks, seconds = {who: run() for who, run in runs.items()}, {who: [] for who in runs}
 for turn in range(task["turns"]):
-    for who in sorted(hearers, reverse=bool(turn % 2)):
+    for who in sorted(runs, reverse=bool(turn % 2)):
         begin = time.process_time()
-        hearers[who]()
+        runs[who]()
         seconds[who].append(time.process_time() - begin)
 print(json.dumps({"chunks": chunks, "seconds": seconds,
                   "rss": 1024 * int(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])}))

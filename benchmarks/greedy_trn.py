@@ -29,10 +29,12 @@ def main() -> None:
     utterances = read_manifest(arguments.manifest)
     names = [f"({utterance.speaker}-{utterance.id})" for utterance in utterances]
     write(arguments.out / "reference.trn", [utterance.text or "" for utterance in utterances], names)
-    heard = [read_utterance(utterance) for utterance in utterances]
+    waveforms = [read_utterance(utterance) for utterance in utterances]
     for folder in arguments.models:
         recognizer = open_recognizer(folder)
-        texts = [text for at in range(0, len(heard), BATCH) for text in recognizer.transcribe(heard[at : at + BATCH])]
+        texts = [
+            text for at in range(0, len(waveforms), BATCH) for text in recognizer.transcribe(waveforms[at : at + BATCH])
+        ]
         write(arguments.out / f"{folder.parent.name if folder.name == 'model' else folder.name}.trn", texts, names)
 
 

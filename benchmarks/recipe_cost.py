@@ -142,14 +142,14 @@ def estimates(arguments: argparse.Namespace, cost: dict[str, tuple[int, float]])
         print(
             f"\n{recipe}: {hours} h of speech; {epochs} epochs take {reading:.2g} h to read on {arguments.cores} cores"
         )
-        heard = hours * 3600 * SPEED_COST
-        jobs = [(f"{teacher_name}, three speeds", heard * cost[teacher_name][1], arguments.teacher_share)]
+        seconds = hours * 3600 * SPEED_COST
+        jobs = [(f"{teacher_name}, three speeds", seconds * cost[teacher_name][1], arguments.teacher_share)]
         for size in STUDENTS:  # a backward pass costs two forward ones
             jobs.append((f"{size} student", 3 * hours * 3600 * epochs * cost[size][1], arguments.student_share))
         for job, flops, share in jobs:
             full = flops / rate
             print(f"  {job}: {flops:.2g} FLOP, {full:.2g} h at the full rate, {full / share:.2g} h assumed")
-        print(f"  targets: {25e-6 * heard:.3g} M frames, {25e-6 * heard * arguments.bytes_per_frame:.3g} MB")
+        print(f"  targets: {25e-6 * seconds:.3g} M frames, {25e-6 * seconds * arguments.bytes_per_frame:.3g} MB")
 
 
 def main() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import jiwer
 import kaldialign
 
-from asr_kd.evaluation.comparison import agreements, errors_of, every_pair, words_of
+from asr_kd.evaluation.comparison import agreements, error_counts, every_pair, word_counts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.scoring.alignment import align_words
@@ -39,7 +39,7 @@ def lengths(rng: random.Random) -> list[int]:
     return found
 
 
-def heard(text: str, rate: float, vocabulary: list[str], rng: random.Random) -> str:
+def with_errors(text: str, rate: float, vocabulary: list[str], rng: random.Random) -> str:
     """A text with this share of its words wrong: mostly substituted."""
     words = []
     for word in text.split():
@@ -84,7 +84,7 @@ def main() -> None:
     references = {f"u{n}": " ".join(rng.choices(vocabulary, k=length)) for n, length in enumerate(lengths(rng))}
     speakers = {name: f"s{n % SPEAKERS}" for n, name in enumerate(references)}
     systems = {
-        key: {name: heard(text, rate, vocabulary, rng) for name, text in references.items()}
+        key: {name: with_errors(text, rate, vocabulary, rng) for name, text in references.items()}
         for key, rate in RATES.items()
     }
     told, written = list(references.values()), list(systems["student_kd"].values())
@@ -108,7 +108,7 @@ def main() -> None:
     resampling = Resampling()
     scores = {key: score(references, texts, "librispeech") for key, texts in systems.items()}
     groups = list(speakers.values())
-    counted, words = errors_of(ours), words_of(ours)
+    counted, words = error_counts(ours), word_counts(ours)
     jobs: dict[str, Callable[[], object]] = {
         "scores of three": lambda: [score(references, texts, "librispeech") for texts in systems.values()],
         "bootstrap over utterances, one system": lambda: bootstrap_wer(counted, words),

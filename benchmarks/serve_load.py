@@ -33,7 +33,7 @@ PACKET = 960
 LOOKAHEAD = 0.03
 
 
-class Heard(NamedTuple):
+class Measured(NamedTuple):
     """What clients of one process saw."""
 
     lags: list[float]
@@ -108,17 +108,17 @@ def row(
             for n, share in enumerate(shares)
             if share
         ]
-        heard = [job.result() for job in jobs]
+        measured = [job.result() for job in jobs]
     after = metrics(http)
     seconds = time.monotonic() - begun
-    lags, finals = [x for one in heard for x in one.lags], [x for one in heard for x in one.finals]
-    texts = [pair for one in heard for pair in one.texts]
+    lags, finals = [x for one in measured for x in one.lags], [x for one in measured for x in one.finals]
+    texts = [pair for one in measured for pair in one.texts]
     wrong = sum(text != expected[number] for number, text in texts)
     batch = (after["sum"] - before["sum"]) / max(after["count"] - before["count"], 1)
     late = float(np.mean(np.array(lags) > 0.32)) if lags else float("nan")
     figures = [f"{clients:7}", f"{len(texts):7}", *milliseconds(lags), *milliseconds(finals), f"{late:6.1%}"]
     figures += [f"{(cpu_seconds(pid) - used) / seconds:5.2f}", f"{batch:5.1f}"]
-    return " | ".join([*figures, f"{sum(len(one.refused) for one in heard):3}", f"{wrong:3}"])
+    return " | ".join([*figures, f"{sum(len(one.refused) for one in measured):3}", f"{wrong:3}"])
 
 
 def milliseconds(seconds: list[float]) -> list[str]:
@@ -141,27 +141,27 @@ def cpu_seconds(pid: int) -> float:
 # -- the clients, in processes of their own --------------------------------------------------------------
 
 
-def play(http: str, clients: int, seed: int, seconds: float, audio: list[bytes]) -> Heard:
+def play(http: str, clients: int, seed: int, seconds: float, audio: list[bytes]) -> Measured:
     """So many clients for so long; what they saw."""
-    heard = Heard([], [], [], [])
+    measured = Measured([], [], [], [])
 
     async def everyone() -> None:
         until = time.monotonic() + seconds
-        await asyncio.gather(*(person(http, seed + n, until, clients, audio, heard) for n in range(clients)))
+        await asyncio.gather(*(person(http, seed + n, until, clients, audio, measured) for n in range(clients)))
 
     asyncio.run(everyone())
-    return heard
+    return measured
 
 
-async def person(http: str, seed: int, until: float, clients: int, audio: list[bytes], heard: Heard) -> None:
+async def person(http: str, seed: int, until: float, clients: int, audio: list[bytes], measured: Measured) -> None:
     generator = np.random.default_rng(seed)
     await asyncio.sleep(float(generator.uniform(0, 2.0)))  # nobody speaks in step
     while time.monotonic() < until:
         number = int(generator.integers(len(audio)))
-        await utterance(http.replace("http", "ws", 1) + "stream", number, audio[number], heard)
+        await utterance(http.replace("http", "ws", 1) + "stream", number, audio[number], measured)
 
 
-async def utterance(address: str, number: int, audio: bytes, heard: Heard) -> None:
+async def utterance(address: str, number: int, audio: bytes, measured: Measured) -> None:
     from websockets.asyncio.client import connect
 
     sent: list[tuple[int, float]] = []
@@ -171,7 +171,7 @@ async def utterance(address: str, number: int, audio: bytes, heard: Heard) -> No
         await stream.send(json.dumps({"type": "start", "sample_rate": 16_000}))
         ready = json.loads(await stream.recv())
         if ready["type"] == "error":
-            heard.refused.append(ready["code"])
+            measured.refused.append(ready["code"])
             return
 
         async def speak() -> None:
@@ -192,15 +192,15 @@ async def utterance(address: str, number: int, audio: bytes, heard: Heard) -> No
                 needed = round((message["decoded"] + LOOKAHEAD) * 16_000)
                 at = next((when for samples, when in sent if samples >= needed), None)
                 if at is not None and message["type"] == "partial":
-                    heard.lags.append(now - at)
+                    measured.lags.append(now - at)
             if message["type"] == "final":
                 texts.append(message["text"])
             if message["type"] == "done":
-                heard.finals.append(now - ended)
+                measured.finals.append(now - ended)
             if message["type"] == "error":
-                heard.refused.append(message["code"])
+                measured.refused.append(message["code"])
         await speaking
-    heard.texts.append((number, " ".join(texts)))
+    measured.texts.append((number, " ".join(texts)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from torch import Tensor
 from asr_kd.decoding.base import Collapsed, Hypothesis, collapse_path
 
 
-class Alignment(NamedTuple):
+class EmittedTokens(NamedTuple):
     """Decoded tokens of one utterance and the frame in which each was first emitted."""
 
     tokens: list[int]  # [U]
@@ -133,7 +133,7 @@ def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[list[int]]:
     return [alignment.tokens for alignment in greedy_alignments(log_probs, lens, blank_id)]
 
 
-def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Alignment]:
+def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[EmittedTokens]:
     """As `greedy`, with the frame of each token."""
     if log_probs.ndim != 3 or lens.shape != log_probs.shape[:1]:
         raise ValueError(f"log_probs {tuple(log_probs.shape)} and lens {tuple(lens.shape)}; expected [B, T, V] and [B]")
@@ -141,7 +141,7 @@ def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Al
     if lens.numel() and not 0 <= int(lens.min()) <= int(lens.max()) <= num_frames:
         raise ValueError(f"lens reach from {int(lens.min())} to {int(lens.max())}; expected 0 to {num_frames}")
     if num_frames == 0:
-        return [Alignment([], []) for _ in range(len(lens))]
+        return [EmittedTokens([], []) for _ in range(len(lens))]
     if not 0 <= blank_id < vocab_size:
         raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab_size}")
     path = log_probs.argmax(dim=-1)  # [B, T]
@@ -151,7 +151,7 @@ def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Al
     frames = emitted.nonzero()[:, 1].cpu()  # row by row: the utterances follow one another
     tokens = path[emitted].cpu()
     return [
-        Alignment(utterance_tokens.tolist(), utterance_frames.tolist())
+        EmittedTokens(utterance_tokens.tolist(), utterance_frames.tolist())
         for utterance_tokens, utterance_frames in zip(tokens.split(counts), frames.split(counts), strict=True)
     ]
 

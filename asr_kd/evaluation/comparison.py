@@ -119,15 +119,15 @@ def compare(
         for key in pair.names[1:]:
             check_comparable(scores[pair.distilled], scores[key])
         distilled, baseline = scores[pair.distilled], scores[pair.baseline]
-        words = words_of(baseline)
+        words = word_counts(baseline)
         difference = bootstrap_difference(
-            errors_of(distilled), errors_of(baseline), words, groups=groups, resampling=resampling
+            error_counts(distilled), error_counts(baseline), words, groups=groups, resampling=resampling
         )
         gap = None
         if pair.teacher is not None:
-            teacher = errors_of(scores[pair.teacher])
+            teacher = error_counts(scores[pair.teacher])
             gap = gap_recovered(
-                errors_of(baseline), errors_of(distilled), teacher, words, groups=groups, resampling=resampling
+                error_counts(baseline), error_counts(distilled), teacher, words, groups=groups, resampling=resampling
             )
         found.append(Compared(pair, difference, gap))
     return found
@@ -146,7 +146,7 @@ def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resamp
     for second, first in combinations(scores, 2):
         one, other = scores[first], scores[second]
         check_comparable(one, other)
-        errors, words = (errors_of(one), errors_of(other)), words_of(one)
+        errors, words = (error_counts(one), error_counts(other)), word_counts(one)
         speaker_interval = None
         if groups is not None:
             speaker_interval = bootstrap_difference(*errors, words, groups=groups, resampling=resampling).interval
@@ -181,12 +181,12 @@ def teachers_of(keys: Collection[str], pairs: Sequence[Comparison]) -> dict[str,
     }
 
 
-def errors_of(scored: Score) -> list[int]:
+def error_counts(scored: Score) -> list[int]:
     """Word errors of each utterance, [N]."""
     return [utterance.words.errors for utterance in scored.utterances.values()]
 
 
-def words_of(scored: Score) -> list[int]:
+def word_counts(scored: Score) -> list[int]:
     """Reference words of each utterance, [N]."""
     return [utterance.words.words for utterance in scored.utterances.values()]
 

@@ -163,7 +163,7 @@ POWERCAP = Path("/sys/class/powercap")
 MICRO = 1e-6
 
 
-class Counter(NamedTuple):
+class EnergyCounter(NamedTuple):
     """One package's counter."""
 
     path: Path
@@ -175,7 +175,7 @@ class Counter(NamedTuple):
         return int((self.path / "energy_uj").read_text(encoding="ascii"))
 
 
-def counters(root: Path = POWERCAP) -> list[Counter]:
+def counters(root: Path = POWERCAP) -> list[EnergyCounter]:
     """The packages' counters that this process may read; their parts (cores, memory), which lie below, are not counted
     again."""
     found = []
@@ -183,7 +183,7 @@ def counters(root: Path = POWERCAP) -> list[Counter]:
         if path.name.count(":") != 1:
             continue
         try:
-            counter = Counter(path, int((path / "max_energy_range_uj").read_text(encoding="ascii")))
+            counter = EnergyCounter(path, int((path / "max_energy_range_uj").read_text(encoding="ascii")))
             counter.read()
         except (OSError, ValueError):
             continue

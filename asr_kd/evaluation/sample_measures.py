@@ -94,10 +94,10 @@ def measure_stability(recognizer: Streams, waveforms: Iterable[Tensor]) -> Stabi
     return found
 
 
-Silence = Literal["digital", "room"]
+SilenceKind = Literal["digital", "room"]
 """Zeros, or pink noise at −60 dBFS, which is what a quiet room's microphone sends."""
 
-KINDS: tuple[Silence, ...] = ("digital", "room")
+KINDS: tuple[SilenceKind, ...] = ("digital", "room")
 ROOM_DBFS = -60.0
 
 
@@ -124,7 +124,7 @@ def measure_trailing_silence(
     return found
 
 
-def silence(kind: Silence, seconds: float, number: int = 0) -> Tensor:
+def silence(kind: SilenceKind, seconds: float, number: int = 0) -> Tensor:
     """Silence [S]; `number` selects the room noise."""
     samples = round(seconds * SAMPLE_RATE)
     if kind == "digital":

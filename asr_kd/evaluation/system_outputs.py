@@ -22,10 +22,10 @@ from asr_kd.evaluation.comparison import (
     SeedRows,
     agreements,
     compare,
-    errors_of,
+    error_counts,
     every_pair,
     seed_rows,
-    words_of,
+    word_counts,
 )
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.settings import EvaluationSettings
@@ -40,7 +40,7 @@ Change = Callable[[Utterance, Tensor], Tensor]
 OutputTexts = Mapping[str, Mapping[str, str]]
 """System's key → utterance id → text."""
 
-Report = Callable[[int], None]
+OnProgress = Callable[[int], None]
 """Called with the number of utterances that are done."""
 
 
@@ -59,7 +59,7 @@ def transcribe_all(
     *,
     change: Change | None = None,
     known: OutputTexts | None = None,
-    report: Report = lambda done: None,
+    report: OnProgress = lambda done: None,
 ) -> TranscribedSet:
     """Transcribe every utterance with every system.
 
@@ -186,7 +186,7 @@ def _system(
 ) -> SystemResult:
     own = {utterance_id: texts[utterance_id] for utterance_id in reference_set.references if utterance_id in texts}
     scored = score(reference_set.references, own, normalizer)
-    errors, words = errors_of(scored), words_of(scored)
+    errors, words = error_counts(scored), word_counts(scored)
     return SystemResult(
         score=scored,
         hypotheses=own,
@@ -199,5 +199,5 @@ def _system(
 def _seeds(
     seeds: SeedRows, scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
 ) -> list[SeedRow]:
-    errors = {key: errors_of(scored) for key, scored in scores.items()}
-    return seed_rows(seeds.among(scores), errors, words_of(next(iter(scores.values()))), groups, resampling)
+    errors = {key: error_counts(scored) for key, scored in scores.items()}
+    return seed_rows(seeds.among(scores), errors, word_counts(next(iter(scores.values()))), groups, resampling)

@@ -9,7 +9,7 @@ from importlib.metadata import version
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.greedy import Alignment
+from asr_kd.decoding.greedy import EmittedTokens
 from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.sherpa_client import ClientFailure, ClientResult, client_is_installed, run_client
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES
@@ -33,7 +33,7 @@ def client_version() -> str:
     return f"sherpa-onnx {version('sherpa-onnx')}"
 
 
-def client_agrees(bundle: Bundle, waveforms: Sequence[Tensor], alignments: Sequence[Alignment]) -> list[bool]:
+def client_agrees(bundle: Bundle, waveforms: Sequence[Tensor], alignments: Sequence[EmittedTokens]) -> list[bool]:
     """Return, per utterance, whether the client's tokens, times and text equal ours.
 
     Raises:
@@ -78,7 +78,7 @@ def client_input(bundle: Bundle, waveform: Tensor, spare_frames: int = 1) -> Ten
     return torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
 
 
-def _same(vocabulary: Vocabulary, result: ClientResult, alignment: Alignment) -> bool:
+def _same(vocabulary: Vocabulary, result: ClientResult, alignment: EmittedTokens) -> bool:
     printed = _printed(vocabulary, alignment.tokens)
     seconds = torch.tensor(alignment.frames, dtype=torch.float64) * FRAME_SHIFT_MS / 1000
     times_agree = len(result.seconds) == len(seconds) and torch.allclose(

@@ -15,7 +15,7 @@ from typing import Any
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import MissingExtraError
-from asr_kd.evaluation.comparison import errors_of, words_of
+from asr_kd.evaluation.comparison import error_counts, word_counts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import INT8, MODEL
@@ -94,7 +94,7 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
     speakers = [utterance.speaker for utterance in transcribed.values()]
     several = len(set(speakers)) > 1
     found = bootstrap_difference(
-        errors_of(small), errors_of(full), words_of(full), groups=speakers if several else None
+        error_counts(small), error_counts(full), word_counts(full), groups=speakers if several else None
     )
     return {
         "wer_fp32": full.wer,

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.decoding.greedy import Alignment, greedy
+from asr_kd.decoding.greedy import EmittedTokens, greedy
 from asr_kd.errors import BundleError
 from asr_kd.export.client_parity import client_agrees, client_resets_agree, client_version
 from asr_kd.features.fbank import SAMPLE_RATE
@@ -130,7 +130,7 @@ class _Original:
 
     waveforms: Sequence[Tensor]
     log_probs: list[Tensor]
-    alignments: list[Alignment]
+    alignments: list[EmittedTokens]
 
     @classmethod
     def of(cls, source: LoadedModel, waveforms: Sequence[Tensor], tail_ms: int) -> "_Original":
@@ -221,18 +221,18 @@ def _opened(bundle: Bundle, source: LoadedModel) -> Recognizer:
     return Recognizer(open_backend(bundle), bundle.vocabulary, tail_ms=tail_ms, name=str(bundle.folder))
 
 
-def reset_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Alignment]:
+def reset_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[EmittedTokens]:
     """As `stream_alignments`, with one stream that is reset after each utterance, the last one first."""
     stream, alignments = recognizer.stream(), []
     for waveform in (waveforms[-1], *waveforms):
         stream.reset()
         stream.feed(waveform)
         stream.final()
-        alignments.append(Alignment(stream.tokens, stream.token_frames))
+        alignments.append(EmittedTokens(stream.tokens, stream.token_frames))
     return alignments[1:]
 
 
-def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[Alignment]:
+def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[EmittedTokens]:
     """Return tokens and frames of each utterance, streamed packet by packet."""
     alignments = []
     for waveform in waveforms:
@@ -240,7 +240,7 @@ def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> li
         for packet in waveform.split(PACKET_SAMPLES):
             stream.accept(packet)
         stream.final()
-        alignments.append(Alignment(stream.tokens, stream.token_frames))
+        alignments.append(EmittedTokens(stream.tokens, stream.token_frames))
     return alignments
 
 

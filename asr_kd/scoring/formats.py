@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from asr_kd.errors import EvaluationError
 
-Report = Callable[[str], None]
+ReportProblem = Callable[[str], None]
 """Called with a description of a wrong row."""
 
 CHANNEL = "1"
@@ -52,14 +52,14 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def kaldi_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
+def kaldi_rows(path: Path, report: ReportProblem) -> Iterator[TranscriptRow]:
     """`id words …`, which is also what many call a text file with ids; every line that is not blank is one."""
     for where, line in numbered_lines(path):
         name, *words = line.split(maxsplit=1)
         yield TranscriptRow(name, where, "".join(words).strip())
 
 
-def trn_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
+def trn_rows(path: Path, report: ReportProblem) -> Iterator[TranscriptRow]:
     """`words … (id)`; lines that begin with ;; are comments. Alternatives `{ a / b }` are reported, not read."""
     for where, line in _not_comments(path):
         found = _TRN.fullmatch(line.strip())
@@ -71,7 +71,7 @@ def trn_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
             yield TranscriptRow(found[2], where, found[1])
 
 
-def ctm_rows(path: Path, report: Report) -> Iterator[TranscriptRow]:
+def ctm_rows(path: Path, report: ReportProblem) -> Iterator[TranscriptRow]:
     """A line a word: name, channel, start, duration, word, and maybe a confidence and more.
 
     The words of a name need not be in order. A name without a word does not stand in such a file at all.

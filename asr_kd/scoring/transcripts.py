@@ -14,7 +14,7 @@ from typing import Any, Literal
 from asr_kd.errors import EvaluationError
 from asr_kd.files import loads_json, write_text
 from asr_kd.scoring.formats import (
-    Report,
+    ReportProblem,
     TimedWord,
     TranscriptRow,
     ctm_lines,
@@ -183,14 +183,16 @@ def _written(form: TextForm, name: str, text: str, words: Sequence[TimedWord]) -
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
-def _rows(path: Path, side: Side, form: TextForm, report: Report) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
+def _rows(
+    path: Path, side: Side, form: TextForm, report: ReportProblem
+) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     if form == "jsonl":
         return _json_rows(path, side, report)
     plain = {"kaldi": kaldi_rows, "trn": trn_rows, "ctm": ctm_rows}[form]
     return ((row, {}) for row in plain(path, report))
 
 
-def _json_rows(path: Path, side: Side, report: Report) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
+def _json_rows(path: Path, side: Side, report: ReportProblem) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     for where, line in numbered_lines(path):
         try:
             facts = loads_json(line)

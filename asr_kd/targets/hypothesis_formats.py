@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, get_args
 from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.scoring.formats import Report, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
+from asr_kd.scoring.formats import ReportProblem, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
 from asr_kd.targets.hypotheses import Hypothesis
 
 Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
@@ -87,7 +87,7 @@ def read_hypotheses(path: Path, form: Form) -> list[ImportedHypothesis]:
     return found
 
 
-def _whisper(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
+def _whisper(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     """Whisper's output files, one for each audio file: `text`, or whisper.cpp's `transcription`."""
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
         try:
@@ -115,7 +115,7 @@ def _whisper_text(data: Any) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def _json_lines(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
+def _json_lines(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     for where, line in numbered_lines(path):
         try:
             row = loads_json(line)
@@ -158,8 +158,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _plain(
-    rows: Callable[[Path, Report], Iterator[TranscriptRow]],
-) -> Callable[[Path, Report], Iterator[ImportedHypothesis]]:
+    rows: Callable[[Path, ReportProblem], Iterator[TranscriptRow]],
+) -> Callable[[Path, ReportProblem], Iterator[ImportedHypothesis]]:
     """A form that scoring reads as well, which has one hypothesis a name."""
     return lambda path, report: (
         ImportedHypothesis(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report)

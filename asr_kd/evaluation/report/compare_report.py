@@ -1,8 +1,7 @@
 """A comparison of runs as a report: for the terminal, as Markdown, and as a page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -14,6 +13,7 @@ from asr_kd.evaluation.report.document import (
     Figure,
     Forest,
     Headline,
+    Plain,
     Point,
     ReportTable,
     Scatter,
@@ -25,8 +25,6 @@ from asr_kd.evaluation.report.document import (
 from asr_kd.evaluation.report.page import render
 from asr_kd.evaluation.report.text_renderers import markdown, rich_table
 from asr_kd.files import register_files, write_json, write_text
-
-Plain = Mapping[str, Any]
 
 _HEADER = (
     "Run", "System", "WER %", "95 % interval", "against the first", "95 % interval", "CER %", "Parameters", "RTF"

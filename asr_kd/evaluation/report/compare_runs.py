@@ -1,6 +1,6 @@
 """Compare the reports of several runs: check that they are comparable, and compute what differs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -143,16 +143,22 @@ def _difference(name: str, key: str, base: Report, report: Report, resampling: R
     if not before or before.keys() != after.keys():
         reason = "hypotheses were not kept: no interval"
         return {"difference": {"wer": wer, "low": None, "high": None}, "difference_reason": reason}
-    speakers = [str(row.get("speaker", "")) for row in before.values()]
     found = bootstrap_difference(
         [_errors(after[utterance_id]) for utterance_id in before],
         [_errors(row) for row in before.values()],
         [row["errors"]["words"] for row in before.values()],
-        groups=speakers if len(set(speakers)) > 1 else None,
+        groups=_speakers(before.values()),
         resampling=resampling,
     )
     low, high = found.interval or (None, None)
     return {"difference": {"wer": found.value, "low": low, "high": high}, "difference_reason": None}
+
+
+def _speakers(rows: Iterable[Row]) -> list[str] | None:
+    """The speaker of each utterance; None where they are not known, or there is one only."""
+    speakers = [row.get("speaker") for row in rows]
+    known = [speaker for speaker in speakers if speaker is not None]
+    return known if len(known) == len(speakers) and len(set(known)) > 1 else None
 
 
 def _errors(row: Row) -> int:
@@ -226,12 +232,9 @@ def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resa
             texts.add(outputs)
             rows.setdefault(key, []).append(f"{run}/{key}")
             errors[f"{run}/{key}"] = [_errors(row) for row in own]
-    speakers = [row.get("speaker") for row in utterances.values()]
-    known = [speaker for speaker in speakers if speaker is not None]
     pairs = [pair for pair in _pairs(next(iter(reports.values())).sets[name]) if set(pair.names) <= rows.keys()]
     words = [row["errors"]["words"] for row in utterances.values()]
-    groups = known if len(known) == len(speakers) and len(set(known)) > 1 else None
-    found = seed_rows(SeedRows(rows, pairs), errors, words, groups, resampling)
+    found = seed_rows(SeedRows(rows, pairs), errors, words, _speakers(utterances.values()), resampling)
     return {row.name: plain_row(row, name) for row in found}
 
 

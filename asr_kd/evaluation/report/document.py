@@ -4,6 +4,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+Plain = Mapping[str, Any]
+"""A part of results.json."""
+
 _COLOURS = {"teacher": "c-teacher", "student_hard": "c-hard", "student_kd": "c-kd"}
 """Role → class of its colour in the page's style sheet; further systems take c-3 to c-7 in turn."""
 _SHAPES = {"teacher": "square", "student_hard": "ring", "student_kd": "dot"}

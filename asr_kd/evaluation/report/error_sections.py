@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
-from typing import Any
 
 from asr_kd.evaluation.cells import (
     COSTS,
@@ -26,6 +25,7 @@ from asr_kd.evaluation.report.document import (
     Dumbbells,
     Figure,
     Forest,
+    Plain,
     ReportTable,
     Section,
     SectionBlock,
@@ -35,8 +35,6 @@ from asr_kd.evaluation.report.document import (
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.utterance_views import Kind, confusions
 from asr_kd.scoring.paired import ENOUGH_SEGMENTS
-
-Plain = Mapping[str, Any]
 
 MOST_SPEAKERS = 40
 """Speakers in a chart; of more, those with most errors."""

@@ -4,13 +4,13 @@ Each is there when results.json has its numbers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, optional, percent, signed
 from asr_kd.evaluation.report.document import (
     Cell,
     Columns,
     Figure,
+    Plain,
     ReportTable,
     Scatter,
     Section,
@@ -21,8 +21,6 @@ from asr_kd.evaluation.report.document import (
 )
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
-
-Plain = Mapping[str, Any]
 
 WORDS_SHOWN = 5
 _PARTS = {"": "tokens", "first token": "first_token", "end of speech": "end_of_speech"}

@@ -1,7 +1,6 @@
 """Sections of the report on the systems themselves: cost, distillation, training, and their settings."""
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from asr_kd.evaluation.cells import (
     COSTS,
@@ -13,10 +12,8 @@ from asr_kd.evaluation.cells import (
     plain,
     short_factor,
 )
-from asr_kd.evaluation.report.document import Columns, Curves, Figure, Scatter, Section, SectionBlock, table
+from asr_kd.evaluation.report.document import Columns, Curves, Figure, Plain, Scatter, Section, SectionBlock, table
 from asr_kd.evaluation.report.loading import Report
-
-Plain = Mapping[str, Any]
 
 SHORT_HASH = 12
 _COST_NOTE = (

@@ -1,6 +1,6 @@
 """Write a report as Markdown, its result tables as LaTeX, and its results as tables for the terminal."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from rich import box
@@ -23,7 +23,7 @@ from asr_kd.evaluation.cells import (
     set_size,
 )
 from asr_kd.evaluation.report.assemble import notices
-from asr_kd.evaluation.report.document import Document, ReportTable, Section, SectionBlock
+from asr_kd.evaluation.report.document import Document, Plain, ReportTable, Section, SectionBlock
 from asr_kd.evaluation.report.error_sections import known_rates, speaker_rows
 from asr_kd.evaluation.report.loading import systems_of
 
@@ -112,8 +112,6 @@ def _latex_row(cells: Sequence[Any], columns: int) -> str:
     padded = [*(latex_escape(cell) for cell in cells), *[""] * (columns - len(cells))]
     return " & ".join(padded) + r" \\"
 
-
-Plain = Mapping[str, Any]
 
 PAIRS_SHOWN = 6
 """Pairs of systems; results.json has all."""
