@@ -25,9 +25,14 @@ from asr_kd.corpora.settings import (
     SyntheticSettings,
     UntranscribedSettings,
 )
+from asr_kd.corpora.speaker_folds import shuffled
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
 from asr_kd.progress import SILENT, Progress
+
+LEAST_GROUPS = 3
+"""Speakers, or recordings, from which whole ones are held out."""
+MOST_HELD_OUT_SECONDS = 3600.0
 
 OWN_REMEDY = (
     "Correct the manifest, corpus.data_root or the files, or raise corpus.max_excluded_share to go on without them"
@@ -147,10 +152,38 @@ def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_s
     _add_evaluation_sets(listing, settings, progress)
     corpus = _prepared(listing, max_excluded_share)
     train, unusable = cut_utterances(corpus.train, settings, progress)
-    excluded = [*corpus.excluded, *unusable]
+    sets, excluded = corpus.sets, [*corpus.excluded, *unusable]
     _refuse_damaged(unusable, corpus.train, settings, max_excluded_share, listing)
-    check_sets({"train": train, **corpus.sets}, excluded, listing.folder)  # pieces have new ids
-    return replace(corpus, train=train, excluded=excluded)
+    if not settings.dev:
+        train, dev = hold_out(train, settings.held_out_share)
+        sets = {"dev": dev, **sets}
+    check_sets({"train": train, **sets}, excluded, listing.folder)  # pieces have new ids
+    return replace(corpus, train=train, sets=sets, excluded=excluded)
+
+
+def hold_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Utterance], list[Utterance]]:
+    """Divide utterances into a training set and a dev set of a share of the audio, at most `MOST_HELD_OUT_SECONDS`.
+
+    Whole speakers are held out where there are at least three, otherwise whole recordings, otherwise utterances; which
+    ones depends on their names alone.
+    """
+    by_speaker, by_file = ({u.id: u.speaker for u in utterances}, {u.id: str(u.audio) for u in utterances})
+    groups = next((names for names in (by_speaker, by_file) if len(set(names.values())) >= LEAST_GROUPS), None)
+    group = groups or {u.id: u.id for u in utterances}
+    seconds: Counter[str] = Counter()
+    for utterance in utterances:
+        seconds[group[utterance.id]] += utterance.duration  # type: ignore[assignment]  # a Counter adds any numbers
+    wanted = min(share * sum(seconds.values()), MOST_HELD_OUT_SECONDS)
+    held: set[str] = set()
+    total = 0.0
+    for name in sorted(seconds, key=lambda name: shuffled(name, 0)):
+        if not held or total + seconds[name] <= wanted:
+            held.add(name)
+            total += seconds[name]
+    return (
+        [utterance for utterance in utterances if group[utterance.id] not in held],
+        [utterance for utterance in utterances if group[utterance.id] in held],
+    )
 
 
 def add_untranscribed(

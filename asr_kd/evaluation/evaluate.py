@@ -83,7 +83,7 @@ def evaluate_systems(
         AsrKdError: the report cannot be written.
     """
     facts = facts or RunFacts()
-    external = [read_external(name, path) for name, path in settings.others.items()]
+    external = [read_external(name, path, facts.roles.get(name, "other")) for name, path in settings.others.items()]
     shown: list[Named] = [*systems, *external]
     check_systems(shown)
     _check_sets(sets)

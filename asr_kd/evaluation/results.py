@@ -158,6 +158,10 @@ class RunFacts:
     """Sets that training used to select epochs; the headline is of another one where there is one."""
     curves: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     """System → a row for each epoch of its training (epoch, dev_wer, …)."""
+    pseudo_labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Name of pseudo-labels → their source, the yield of every filter, the sets that they are the references of."""
+    roles: Mapping[str, Role] = field(default_factory=dict)
+    """External system → its role where it is not "other"."""
     bridge: BridgeSettings | None = None
     """How a teacher's frames and symbols become its students', to compare the two frame by frame; None: the default."""
 

@@ -25,8 +25,8 @@ def summarize(results: Results) -> dict[str, Any]:
     student_hard), ``pairs`` (every two systems, tested), ``agreement`` (every student beside its teacher) and facts of
     the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there; ``models`` → system → cost and
     details; ``seeds`` → row of several training runs → mean and spread on each set; ``matrix``,
-    ``robustness`` → system → rows; ``teachers`` → what is known of distilling from them; ``provenance`` → where the
-    numbers come from.
+    ``robustness`` → system → rows; ``teachers`` → what is known of distilling from them; ``pseudo_labels`` → yield of
+    their filters; ``provenance`` → where the numbers come from.
     """
     test_sets = {name: _set(results, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
@@ -39,6 +39,7 @@ def summarize(results: Results) -> dict[str, Any]:
         "models": {key: _model(results, key) for key in report_order(results.names)},
         "seeds": _seeds(results),
         "teachers": {name: dict(known) for name, known in results.facts.teachers.items()},
+        "pseudo_labels": {name: dict(known) for name, known in results.facts.pseudo_labels.items()},
         "curves": {name: [dict(row) for row in rows] for name, rows in results.facts.curves.items()},
         "provenance": {
             "normalizer": results.settings.normalizer,

@@ -162,7 +162,7 @@ def hypotheses_folder(context: RunContext, teacher: str) -> Path:
 
 def named_hypotheses(context: RunContext, name: str) -> Path | str:
     """Place of a student's `hypotheses`: the recipe's own of that name, or the folder or URL itself."""
-    return hypotheses_folder(context, name) if name in context.recipe.hypotheses else name
+    return stored_at(context, hypotheses_folder(context, name)) if name in context.recipe.hypotheses else name
 
 
 def stored_at(context: RunContext, folder: Path) -> Path | str:

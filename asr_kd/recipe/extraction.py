@@ -142,13 +142,12 @@ def _teacher_task(
         )
 
     def on_complete(found: Report) -> None:
-        if at_url:
-            write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})
+        note_place(context, folder, index)
         report(found)
 
     def check_files() -> bool:
         try:
-            return (not at_url or _is_at_url(folder, index)) and is_intact()
+            return (not at_url or is_at_url(folder, index)) and is_intact()
         except TargetsError:
             return False  # extraction repairs it, or names what is wrong
 
@@ -285,7 +284,14 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
     return should_stop
 
 
-def _is_at_url(folder: Path, index: str) -> bool:
+def note_place(context: RunContext, folder: Path, index: str) -> None:
+    """Write the URL and hash of a store into the run's folder, where the recipe has a `store_url`."""
+    if context.recipe.store_url is not None:
+        store = stored_at(context, folder)
+        write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})
+
+
+def is_at_url(folder: Path, index: str) -> bool:
     """Whether the store at the noted URL has the noted hash."""
     try:
         note = read_json(folder / PLACE)

@@ -32,15 +32,21 @@ from asr_kd.recipe.context import (
     exported,
     model_folders,
     model_sha256,
-    read_corpus,
     write_provenance,
 )
 from asr_kd.recipe.export_model import greedy_rates
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
+from asr_kd.recipe.labelled_sets import (
+    dev_label_hashes,
+    evaluated_corpus,
+    label_reports,
+    model_output_hashes,
+    model_outputs,
+)
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, TrainedTeacher, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
@@ -262,13 +268,14 @@ def _evaluate(context: RunContext) -> StageTask:
     }
 
     def run(folder: Path) -> None:
-        corpus, _ = read_corpus(context)
+        corpus = evaluated_corpus(context)
         absent = absent_systems(context)
+        outputs = model_outputs(context, folder / "models")
         systems = [
             open_recipe_system(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent
         ]
         pairs = [
-            Comparison(name, student.baseline, teacher_of_student(recipe, student))
+            Comparison(name, student.baseline, teacher_of_student(recipe, student) or _labelling(student, outputs))
             for name, student in recipe.students.items()
             if student.baseline is not None
         ]
@@ -286,8 +293,11 @@ def _evaluate(context: RunContext) -> StageTask:
             dev_sets=corpus.dev_sets,
             curves=curves(context),
             bridge=recipe.bridge,
+            pseudo_labels=label_reports(context),
+            roles={next(iter(outputs)): "teacher"} if outputs and not recipe.teachers else {},
         )
-        evaluate_systems(systems, corpus.sets, recipe.evaluate, folder, facts=facts, progress=context.progress)
+        settings = recipe.evaluate.model_copy(update={"others": {**recipe.evaluate.others, **outputs}})
+        evaluate_systems(systems, corpus.sets, settings, folder, facts=facts, progress=context.progress)
 
     def inputs() -> list[Any]:
         absent = absent_systems(context)
@@ -297,7 +307,8 @@ def _evaluate(context: RunContext) -> StageTask:
         _refuse_other_settings(_trained_tasks(context), present)
         others = external_sha256(recipe.evaluate.others)
         models = [system_sha256(context, name) for name in present]
-        return corpus_hashes(context) + models + others + decoding_inputs(context, present)
+        labels = [*dev_label_hashes(context), *model_output_hashes(context), *label_reports(context).items()]
+        return corpus_hashes(context) + models + others + decoding_inputs(context, present) + labels
 
     return StageTask(
         "evaluate",
@@ -315,6 +326,11 @@ def _evaluate(context: RunContext) -> StageTask:
     )
 
 
+def _labelling(student: StudentSettings, outputs: Mapping[str, Path]) -> str | None:
+    """The system that a student of pseudo-labels is compared with: the model that wrote them, where it is evaluated."""
+    return student.hypotheses if student.hypotheses in outputs else None
+
+
 def _export(context: RunContext, name: str) -> StageTask:
     recipe, folder, model = context.recipe, context.folder("export", name), model_folders(context)[name]
 
@@ -326,7 +342,7 @@ def _export(context: RunContext, name: str) -> StageTask:
     places = bundle_places(recipe.export.contexts, folder)
 
     def run(folder: Path) -> None:
-        corpus, _ = read_corpus(context)
+        corpus = evaluated_corpus(context)
         waveforms = [read_utterance(u) for u in spread(corpus.dev, recipe.export.verify_utterances)]
         rates, card = greedy_rates(context.folder("report"), name)
         origin = Origin(

@@ -6,19 +6,26 @@ steps are two tasks, so that another threshold makes new labels from the existin
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.corpora.manifest import Utterance, read_manifest
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.files import register_files
 from asr_kd.models.subsampling import output_len
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, hypotheses_folder, read_corpus
-from asr_kd.recipe.extraction import sharded_task
+from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, hypotheses_folder, read_corpus, stored_at
+from asr_kd.recipe.extraction import PLACE, is_at_url, note_place, sharded_task
+from asr_kd.recipe.labelled_sets import (
+    FILTERS,
+    labelled_sets,
+    reading_scorer,
+    utterances_to_label,
+    utterances_to_transcribe,
+)
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.stage import StageTask
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
@@ -29,16 +36,13 @@ from asr_kd.targets.pseudo_labelling import (
     Alphabet,
     PseudoLabelled,
     PseudoLabelSettings,
-    ScoreReadings,
-    ctc_reading_scorer,
     make_pseudo_labels,
 )
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
+from asr_kd.targets.storage import open_storage
 from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX, read_transcripts, transcribe_manifest
-from asr_kd.teachers.opening import open_teacher_source
-from asr_kd.teachers.settings import TeacherSource
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
@@ -107,9 +111,6 @@ def _count_unspellable(store: HypothesisStore, vocabulary: Vocabulary) -> int:
     return sum(bool(vocabulary.unknown_characters(item.text)) for id_ in store for item in store[id_])
 
 
-FILTERS = "filters.json"
-
-
 def pseudo_label(
     target: Path,
     settings: PseudoLabelSettings,
@@ -149,7 +150,7 @@ def pseudo_label(
 def transcribe_with(
     settings: PseudoLabelSettings,
     utterances: Sequence[Utterance],
-    folder: Path,
+    folder: Path | str,
     progress: Progress,
     share: Share = EVERYTHING,
     should_stop: Callable[[], bool] = lambda: False,
@@ -171,7 +172,7 @@ def transcribe_with(
         report = transcribe_manifest(
             transcriber,
             utterances,
-            folder / str(number),
+            f"{folder}/{number}",
             share,
             should_stop,
             lambda done, total, source=source: progress.update(source, done, total, "s of audio"),  # type: ignore[misc]
@@ -184,8 +185,8 @@ def transcribe_with(
 def label_from(
     settings: PseudoLabelSettings,
     utterances: Sequence[Utterance],
-    transcripts: Path,
-    folder: Path,
+    transcripts: Path | str,
+    folder: Path | str,
     normalizer: Normalizer,
     vocabulary: Vocabulary | None,
 ) -> list[str]:
@@ -194,21 +195,15 @@ def label_from(
     Raises:
         TargetsError: too much is filtered out, transcripts are missing or damaged, or `folder` holds something else.
     """
-    info, first = read_transcripts(transcripts / "1")
-    second = read_transcripts(transcripts / "2")[1] if settings.agree_with is not None else None
+    info, first = read_transcripts(f"{transcripts}/1")
+    second = read_transcripts(f"{transcripts}/2")[1] if settings.agree_with is not None else None
     alphabet = Alphabet(normalizer, vocabulary, _fits_ctc, settings.language or "en")
-    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, _scorer(settings, normalizer))
-    register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
+    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, reading_scorer(settings, normalizer))
+    if isinstance(folder, Path):
+        register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
     store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
-    (folder / FILTERS).write_text(_as_json(labelled), encoding="utf-8")
+    open_storage(folder).write(FILTERS, _as_json(labelled).encode())
     return _lines(labelled, folder)
-
-
-def _scorer(settings: PseudoLabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
-    if settings.reading_model is None:
-        return None
-    teacher = open_teacher_source(TeacherSource(source=settings.reading_model))
-    return ctc_reading_scorer(teacher, normalizer, read_utterance)
 
 
 def _fits_ctc(tokens: Sequence[int], utterance: Utterance) -> bool:
@@ -224,7 +219,7 @@ def _as_json(labelled: PseudoLabelled) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _lines(labelled: PseudoLabelled, folder: Path) -> list[str]:
+def _lines(labelled: PseudoLabelled, folder: Path | str) -> list[str]:
     lines = labelled.report.lines() if labelled.report.steps else []
     if labelled.from_transcripts:
         lines.append(f"{labelled.from_transcripts} utterances keep their own transcripts (transcript_share)")
@@ -237,70 +232,113 @@ DECODING = {"source", "agree_with", "language", "beam", "compute_type"}
 
 
 def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSettings) -> list[StageTask]:
-    """The tasks that make the pseudo-labels called `name`."""
-    return [_transcripts_task(context, name, settings), _labels_task(context, name, settings)]
+    """The tasks that make the pseudo-labels called `name`, and their model's outputs on the evaluation sets."""
+    train = _Transcribed(
+        f"{name}-transcripts",
+        _transcripts_folder(context, name),
+        lambda: utterances_to_label(context),
+        lambda: ["train", *labelled_sets(context.recipe)],
+    )
+    tasks = [_transcripts_task(context, name, settings, train), _labels_task(context, name, settings)]
+    corpus = context.recipe.corpus
+    if settings.evaluate and not (isinstance(corpus, FolderSettings) and not corpus.dev and not corpus.test):
+        evaluated = _Transcribed(
+            f"{name}-evaluation",
+            context.folder("transcripts", f"{name}-evaluation"),
+            lambda: utterances_to_transcribe(context),
+            lambda: [each for each in read_corpus(context)[0].sets if each not in labelled_sets(context.recipe)],
+        )
+        tasks.append(_transcripts_task(context, name, settings.model_copy(update={"agree_with": None}), evaluated))
+    return tasks
+
+
+@dataclass(frozen=True)
+class _Transcribed:
+    """The utterances that a task transcribes."""
+
+    task: str
+    folder: Path
+    utterances: Callable[[], Sequence[Utterance]]
+    sets: Callable[[], Sequence[str]]  # names of their manifests
 
 
 def _transcripts_folder(context: RunContext, name: str) -> Path:
     return context.folder("transcripts", name)
 
 
-def _transcripts_task(context: RunContext, name: str, settings: PseudoLabelSettings) -> StageTask:
-    folder = _transcripts_folder(context, name)
-    indices = [folder / number / TRANSCRIPTS_INDEX for number in ("1", *(["2"] if settings.agree_with else []))]
+def _transcripts_task(
+    context: RunContext, name: str, settings: PseudoLabelSettings, transcribed: _Transcribed
+) -> StageTask:
+    parts = [transcribed.folder / number for number in ("1", *(["2"] if settings.agree_with else []))]
+    at_url = context.recipe.store_url is not None
+    place = stored_at(context, transcribed.folder)
     stop = lambda: context.should_stop() is not None  # noqa: E731
     threads, device = context.recipe.threads or 1, context.device.type
 
     def compute(share: Share) -> ShardReport:
-        corpus, _ = read_corpus(context)
-        return transcribe_with(settings, corpus.train, folder, context.progress, share, stop, threads, device)
+        found = transcribed.utterances()
+        return transcribe_with(settings, found, place, context.progress, share, stop, threads, device)
+
+    def note_places(report: ShardReport) -> None:
+        for part in parts:
+            note_place(context, part, TRANSCRIPTS_INDEX)
 
     def is_intact() -> bool:
         try:
-            read = [read_transcripts(index.parent)[0] for index in indices]
+            if at_url and not all(is_at_url(part, TRANSCRIPTS_INDEX) for part in parts):
+                return False
+            read = [read_transcripts(stored_at(context, part))[0] for part in parts]
         except TargetsError:
             return False
-        return not any(of_other_audio(info.shards, read_corpus(context)[0].train) for info in read)
+        utterances = transcribed.utterances()
+        return not any(of_other_audio(info.shards, utterances) for info in read)
 
+    plain = settings.model_dump(mode="json", include=DECODING)
     return sharded_task(
         context,
-        f"{name}-transcripts",
+        transcribed.task,
         name,
-        folder,
+        transcribed.folder,
         compute,
-        settings=settings.model_dump(mode="json", include=DECODING),
-        inputs=lambda: corpus_hashes(context, "train", spelling=False),
-        results=tuple(indices),
+        note_places,
+        settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
+        inputs=lambda: corpus_hashes(context, *transcribed.sets(), spelling=False),
+        results=tuple(part / (PLACE if at_url else TRANSCRIPTS_INDEX) for part in parts),
         is_intact=is_intact,
     )
 
 
 def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) -> StageTask:
-    folder, transcripts = hypotheses_folder(context, name), _transcripts_folder(context, name)
+    folder, at_url = hypotheses_folder(context, name), context.recipe.store_url is not None
+    transcripts, store = stored_at(context, _transcripts_folder(context, name)), stored_at(context, folder)
     normalizer = context.recipe.vocabulary.normalizer
 
     def run(folder: Path) -> None:
-        corpus, vocabulary = read_corpus(context)
-        for line in label_from(settings, corpus.train, transcripts, folder, normalizer, vocabulary):
+        _, vocabulary = read_corpus(context)
+        for line in label_from(settings, utterances_to_label(context), transcripts, store, normalizer, vocabulary):
             context.progress.message(f"  {line}")
+        note_place(context, folder, HYPOTHESES_INDEX)
 
     def is_intact() -> bool:
         try:
-            store = HypothesisStore.open(folder)
-            store.check_audio(read_corpus(context)[0].train)
+            if at_url and not is_at_url(folder, HYPOTHESES_INDEX):
+                return False
+            labels = HypothesisStore.open(store)
+            labels.check_audio(utterances_to_label(context))
         except TargetsError:
             return False
-        return store.info.complete
+        return labels.info.complete
 
+    plain = {**settings.model_dump(mode="json", exclude={"evaluate"}), "normalizer": normalizer}
     return StageTask(
         "extract",
         name,
         context.work_dir,
         folder,
-        settings={**settings.model_dump(mode="json"), "normalizer": normalizer},
-        inputs=lambda: corpus_hashes(context, "train"),
+        settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
+        inputs=lambda: corpus_hashes(context, "train", *labelled_sets(context.recipe)),
         run=run,
-        results=(folder / HYPOTHESES_INDEX,),
+        results=(folder / (PLACE if at_url else HYPOTHESES_INDEX),),
         is_intact=is_intact,
         owner=name,
     )

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_settings
-from asr_kd.corpora.settings import CorpusSettings, OwnSettings, UntranscribedSettings
+from asr_kd.corpora.settings import CorpusSettings, FolderSettings, OwnSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
@@ -131,6 +131,8 @@ class Recipe(Settings):
                 check_inner_layers(name, system)
                 self._check_augmented_copies(name, system)
         self._check_untranscribed()
+        if isinstance(self.corpus, FolderSettings) and not self.corpus.dev:
+            self._check_held_out()
         unknown = [name for name in self.export.models if name not in systems]
         if unknown:
             raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join(systems)}")
@@ -139,6 +141,19 @@ class Recipe(Settings):
         if existing:
             raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train as one model")
         return self
+
+    def _check_held_out(self) -> None:
+        """A dev set without transcripts needs pseudo-labels, which are made after the teachers are trained."""
+        if not self.hypotheses:
+            raise ValueError(
+                "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
+                "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
+            )
+        trained = [name for name, teacher in self.teachers.items() if isinstance(teacher, TrainedTeacher)]
+        if trained:
+            raise ValueError(
+                f"teachers.{trained[0]} is trained on transcripts, and the corpus has none: give corpus.dev"
+            )
 
     def _check_untranscribed(self) -> None:
         """Audio without transcripts needs students that learn from it, and they need some."""

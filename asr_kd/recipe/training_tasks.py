@@ -25,6 +25,7 @@ from asr_kd.recipe.context import (
     training_hashes,
 )
 from asr_kd.recipe.extraction import utterances_to_label
+from asr_kd.recipe.labelled_sets import dev_label_hashes, evaluated_corpus
 from asr_kd.recipe.messages import report_fold
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
@@ -103,6 +104,7 @@ def _trained(
         },
         inputs=lambda: (
             training_hashes(context, *further)
+            + dev_label_hashes(context)
             + _teacher_hashes(context, settings)
             + warm_start_sha256(settings.train)
             + encoder_hashes(settings.model)
@@ -170,7 +172,7 @@ def _training_job(
         normalizer=recipe.vocabulary.normalizer,
         seed=seed,
         train_utterances=utterances,
-        dev_utterances=corpus.dev,
+        dev_utterances=evaluated_corpus(context).dev,
         card={**card, "seed": seed},
         augmented_copies=recipe.targets.perturbed,
         **distillation,

@@ -33,7 +33,8 @@ class PseudoLabelSettings(Settings):
     """Pseudo-labels of a Whisper model, for students that learn from them as from transcripts."""
 
     source: str
-    """`whisper:NAME` (base, small.en, …) or `whisper:FOLDER` with a model in CTranslate2's form."""
+    """`whisper:NAME` (base, openai/whisper-small.en, …), first looked for in the folder that ASR_KD_MODELS names, or
+    `whisper:FOLDER` with a model in CTranslate2's form."""
     language: str | None = None
     """Two letters; a multilingual model needs it."""
     beam: int = Field(default=5, ge=1)
@@ -48,6 +49,8 @@ class PseudoLabelSettings(Settings):
     """A CTC teacher (local:FOLDER, hf:…, torchaudio:…) that chooses among readings; null takes the most usual one."""
     transcript_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the utterances, chosen by their ids, whose own transcripts are used instead."""
+    evaluate: bool = False
+    """Whether the model also transcribes the evaluation sets that have transcripts, as a system of the report."""
     filters: LabelFilters = LabelFilters()
     """Which transcripts are good enough."""
 
@@ -162,6 +165,17 @@ def ctc_reading_scorer(
         return found
 
     return scores
+
+
+def read_out(
+    utterance: Utterance,
+    text: str,
+    settings: PseudoLabelSettings,
+    alphabet: Alphabet,
+    score_readings: ScoreReadings | None = None,
+) -> str:
+    """A system's text as it is spoken, normalized: the best reading, or the most usual one without a CTC model."""
+    return _choose(utterance, _readings(text, settings, alphabet), score_readings)[0]
 
 
 def _label(

@@ -6,6 +6,7 @@ converts it. No code from a model's folder runs.
 """
 
 import math
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from asr_kd.errors import MissingExtraError, TargetsError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.files import sha256_of_file
 
+MODELS_VARIABLE = "ASR_KD_MODELS"
+"""Names a folder of models that is looked at before the hub."""
 WEIGHTS = "model.bin"
 SILENT = -10.0
 """Average log-probability of a transcript without a segment."""
@@ -107,7 +110,7 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         from faster_whisper.utils import download_model
     except ImportError as error:
         raise MissingExtraError("faster-whisper", "whisper") from error
-    folder = Path(settings.source).expanduser()
+    folder = _local_copy(settings.source) or Path(settings.source).expanduser()
     looks_like_path = "/" in settings.source and not _is_repo(settings.source)
     if folder.is_dir():
         _check_form(folder)
@@ -122,7 +125,8 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
             raise TargetsError(
                 f"the Whisper model {settings.source!r} cannot be fetched ({error})",
                 expected="a model name of faster-whisper such as base or small.en, a network, or a folder",
-                remedy="Download it elsewhere, copy the folder here, and give its path: whisper:FOLDER",
+                remedy="Download it elsewhere, copy the folder here, and give its path: whisper:FOLDER, or put it into "
+                f"the folder that {MODELS_VARIABLE} names",
             ) from error
     try:
         model = WhisperModel(
@@ -143,6 +147,17 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
             remedy="Set the language in the recipe, or with --language",
         )
     return WhisperTranscriber(model, settings, sha256_of_file(folder / WEIGHTS))
+
+
+def _local_copy(source: str) -> Path | None:
+    """The folder in CTranslate2's form that ASR_KD_MODELS holds under a model's name, with or without `-ct2`."""
+    models = os.environ.get(MODELS_VARIABLE)
+    if not models or Path(source).expanduser().is_dir():
+        return None
+    name = source.removeprefix("openai/").removeprefix("whisper-")
+    names = [source, f"whisper-{name}", f"whisper-{name}-ct2"]
+    folders = [Path(models).expanduser() / each for each in names]
+    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
 
 
 def _is_repo(source: str) -> bool:

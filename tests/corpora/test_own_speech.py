@@ -15,7 +15,7 @@ from asr_kd.corpora.fingerprint import fingerprint
 from asr_kd.corpora.folder import audio_files, cut_points, list_folder
 from asr_kd.corpora.formats.catalogue import convert
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.corpora.prepare import prepare
+from asr_kd.corpora.prepare import hold_out, prepare
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings, ManifestSettings
 from asr_kd.corpora.utterance_checks import check_utterances
@@ -317,3 +317,17 @@ def test_the_fingerprint_sees_every_file_of_the_folder(heap):
     write_audio(root / "ann" / "deep" / "er" / "three.wav", 1.5)
     assert fingerprint(settings) != after
     assert len(audio_files(root, settings.extensions)) == len(list_folder(root, settings)) == 6
+
+
+@pytest.mark.parametrize(
+    ("speakers", "files", "held"),
+    [(4, 8, "speaker"), (1, 8, "audio"), (1, 1, "id")],
+)
+def test_a_part_is_held_out_by_speaker_then_by_recording_then_by_utterance(speakers, files, held):
+    utterances = [
+        Utterance(f"u{n}", Path(f"{n % files}.wav"), 10.0, None, f"s{n % speakers}", start=10.0 * n) for n in range(40)
+    ]
+    train, dev = hold_out(utterances, 0.25)
+    assert sorted(u.id for u in [*train, *dev]) == sorted(u.id for u in utterances)
+    assert not {getattr(u, held) for u in train} & {getattr(u, held) for u in dev}
+    assert 0 < len(dev) <= 10

@@ -8,6 +8,7 @@ from typing import Any
 from asr_kd.evaluation.cells import points, signed
 from asr_kd.evaluation.report.document import Document, Headline, KeyFigure, Notice
 from asr_kd.evaluation.report.error_sections import confusion_section, result_section, seed_section, speaker_section
+from asr_kd.evaluation.report.label_section import pseudo_label_section
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.measure_sections import (
     agreement_section,
@@ -26,6 +27,7 @@ SECTIONS = (
     robustness_section,
     seed_section,
     teacher_section,
+    pseudo_label_section,
     speaker_section,
     confusion_section,
     training_section,
@@ -58,6 +60,12 @@ def notices(summary: Mapping[str, Any]) -> list[str]:
     skipped = {name: found["skipped"] for name, found in summary["test_sets"].items() if "skipped" in found}
     absent = {**skipped, **summary["absent_systems"]}
     parts = [SYNTHETIC_NOTICE] if summary["provenance"]["synthetic"] else []
+    for name, found in summary.get("pseudo_labels", {}).items():
+        for test_set in found["references_of"]:
+            parts.append(
+                f"{test_set} has no transcripts: its references are the pseudo-labels {name!r} of {found['source']}, "
+                "and a WER on it is the distance to that model."
+            )
     return parts + [f"Not evaluated: {name} ({reason})." for name, reason in absent.items()]
 
 

@@ -1,0 +1,145 @@
+"""Evaluation sets and the models of a recipe's `hypotheses`: dev sets that they label, and their own outputs."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from asr_kd.corpora.corpus import PreparedCorpus
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.settings import FolderSettings
+from asr_kd.errors import CorpusError
+from asr_kd.files import write_text
+from asr_kd.recipe.context import RunContext, hypotheses_folder, read_corpus, store_sha256, stored_at
+from asr_kd.recipe.settings import Recipe
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
+from asr_kd.targets.pseudo_labelling import Alphabet, PseudoLabelSettings, ScoreReadings, ctc_reading_scorer, read_out
+from asr_kd.targets.storage import open_storage
+from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX, read_transcripts
+from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.settings import TeacherSource
+from asr_kd.text.normalize import Normalizer
+
+FILTERS = "filters.json"
+"""Beside stored pseudo-labels: the yield of every filter."""
+
+
+def labelled_sets(recipe: Recipe) -> tuple[str, ...]:
+    """Evaluation sets without transcripts, whose references are the recipe's first pseudo-labels."""
+    return ("dev",) if isinstance(recipe.corpus, FolderSettings) and not recipe.corpus.dev else ()
+
+
+def utterances_to_label(context: RunContext) -> list[Utterance]:
+    """The training set and the dev sets without transcripts."""
+    corpus, _ = read_corpus(context)
+    return [*corpus.train, *(u for name in labelled_sets(context.recipe) for u in corpus.sets[name])]
+
+
+def evaluated_corpus(context: RunContext) -> PreparedCorpus:
+    """The corpus, with pseudo-labels as the transcripts of dev sets that have none.
+
+    Raises:
+        CorpusError: none of the utterances of such a set has a pseudo-label.
+        AsrKdError: prepare or extract has not run.
+    """
+    corpus, _ = read_corpus(context)
+    names = labelled_sets(context.recipe)
+    if not names:
+        return corpus
+    store = HypothesisStore.open(stored_at(context, _first_labels(context)))
+    sets = dict(corpus.sets)
+    for name in names:
+        sets[name] = [replace(u, text=store[u.id][0].text) for u in corpus.sets[name] if store.get(u.id)]
+        if not sets[name]:
+            raise CorpusError(
+                f"no utterance of the set {name!r} has a pseudo-label that passed the filters",
+                where=str(stored_at(context, _first_labels(context))),
+                expected="at least one",
+                remedy="Raise corpus.held_out_share, loosen the filters, or name transcribed manifests: corpus.dev",
+            )
+    return replace(corpus, sets=sets)
+
+
+def dev_label_hashes(context: RunContext) -> list[str]:
+    """The identity of the pseudo-labels that dev sets have in place of transcripts; empty where they have some."""
+    if not labelled_sets(context.recipe):
+        return []
+    return [store_sha256(stored_at(context, _first_labels(context)), HYPOTHESES_INDEX)]
+
+
+def utterances_to_transcribe(context: RunContext) -> list[Utterance]:
+    """The evaluation utterances with transcripts."""
+    corpus, _ = read_corpus(context)
+    left_out = labelled_sets(context.recipe)
+    return [u for name, members in corpus.sets.items() if name not in left_out for u in members if u.text is not None]
+
+
+def evaluating_models(context: RunContext) -> list[str]:
+    """Names of the pseudo-labels whose models are systems of the report."""
+    chosen = [name for name, settings in context.recipe.hypotheses.items() if settings.evaluate]
+    return [name for name in chosen if TRANSCRIPTS_INDEX in open_storage(_outputs(context, name)).sizes()]
+
+
+def model_outputs(context: RunContext, folder: Path) -> dict[str, Path]:
+    """Write each evaluating model's transcripts, in the reading that its labels have, into `folder`; name → file."""
+    _, vocabulary = read_corpus(context)
+    normalizer = context.recipe.vocabulary.normalizer
+    utterances = utterances_to_transcribe(context)
+    files = {}
+    for name in evaluating_models(context):
+        settings = context.recipe.hypotheses[name]
+        alphabet = Alphabet(normalizer, vocabulary, None, settings.language or "en")
+        scorer = reading_scorer(settings, normalizer)
+        _, found = read_transcripts(_outputs(context, name))
+        rows = [
+            {"id": u.id, "text": read_out(u, found[u.id].text, settings, alphabet, scorer)}
+            for u in utterances
+            if u.id in found
+        ]
+        files[name] = folder / f"{name}.jsonl"
+        write_text(files[name], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return files
+
+
+def model_output_hashes(context: RunContext) -> list[Any]:
+    """The identity of what `model_outputs` writes."""
+    readings = {"verbalize", "reading_model", "language"}
+    return [
+        [
+            name,
+            context.recipe.hypotheses[name].model_dump(mode="json", include=readings),
+            store_sha256(_outputs(context, name), TRANSCRIPTS_INDEX),
+        ]
+        for name in evaluating_models(context)
+    ]
+
+
+def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
+    """Pseudo-labels by name: their source, the yield of every filter, and the sets that they are references of."""
+    found = {}
+    for number, (name, settings) in enumerate(context.recipe.hypotheses.items()):
+        place = open_storage(stored_at(context, hypotheses_folder(context, name)))
+        if FILTERS in place.sizes():
+            content = json.loads(place.read(FILTERS))
+            sets = labelled_sets(context.recipe) if number == 0 else ()
+            kept = {key: content[key] for key in ("steps", "from_transcripts")}
+            found[name] = {"source": settings.source, **kept, "references_of": list(sets)}
+    return found
+
+
+def _first_labels(context: RunContext) -> Path:
+    return hypotheses_folder(context, next(iter(context.recipe.hypotheses)))
+
+
+def _outputs(context: RunContext, name: str) -> str:
+    """Where the transcripts of the evaluation sets by the model of `hypotheses.NAME` lie."""
+    return f"{stored_at(context, context.folder('transcripts', f'{name}-evaluation'))}/1"
+
+
+def reading_scorer(settings: PseudoLabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
+    """The CTC model that chooses among readings, where the settings name one."""
+    if settings.reading_model is None:
+        return None
+    teacher = open_teacher_source(TeacherSource(source=settings.reading_model))
+    return ctc_reading_scorer(teacher, normalizer, read_utterance)

@@ -1,0 +1,107 @@
+"""recipes/Whisper/label-free.yaml: a folder of recordings becomes a bundle, with a random Whisper and a real one."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.recipe.settings import load_recipe
+from tests.helpers.corpus_layouts import write_audio
+from tests.helpers.tiny_run import ROOT, command, one_line
+from tests.helpers.tiny_whisper import save_whisper_ct2
+
+RECIPE = ROOT / "recipes" / "Whisper" / "label-free.yaml"
+SMALL = [
+    "device=cpu", "threads=1",
+    "students.student.model={width: 16, layers: 1, heads: 2, feed_forward: 16, kernel: 3, subsampling_channels: 2, "
+    "streaming: {chunk_frames: 4, left_context_frames: 8}}",
+    "students.student.train={epochs: 1, batch_seconds: 40, average_best: 1}",
+    "evaluate={bootstrap_samples: 200, rtf_utterances: 2, sample_utterances: 2, memory: false}",
+    "export.verify_utterances=2",
+]  # fmt: skip
+NO_FILTERS = (
+    "hypotheses.whisper.filters={min_avg_logprob: null, max_no_speech_prob: null, max_compression_ratio: null, "
+    "max_repeats: null, max_characters_per_second: null, max_filtered_share: 0.99}"
+)
+
+
+@pytest.fixture
+def whisper(tmp_path) -> Path:
+    pytest.importorskip("faster_whisper")
+    pytest.importorskip("transformers")
+    return save_whisper_ct2(tmp_path / "whisper")
+
+
+def recordings(folder: Path) -> Path:
+    for number in range(10):
+        path = folder / f"speaker{number % 5}" / f"{number}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_audio(path, 3.0)
+    return folder
+
+
+def test_a_folder_without_any_transcript_becomes_a_report_and_a_bundle(whisper, tmp_path):
+    run = ["run", str(RECIPE), f"work_dir={tmp_path}/run", f"corpus.train={recordings(tmp_path / 'recordings')}"]
+    run += ["hypotheses.whisper.language=null", f"hypotheses.whisper.source=whisper:{whisper}", NO_FILTERS, *SMALL]
+    run += [f"store_url=file://{tmp_path}/elsewhere"]
+    outcome = command(*run)
+    assert outcome.code == 0, outcome.err
+    sets = json.loads((tmp_path / "run" / "manifests" / "corpus.json").read_text())
+    assert (sets["train"]["speakers"], sets["sets"]["dev"]["speakers"]) == (4, 1)
+    results = json.loads((tmp_path / "run" / "report" / "results.json").read_text())
+    assert results["pseudo_labels"]["whisper"]["references_of"] == ["dev"]
+    assert results["pseudo_labels"]["whisper"]["steps"][0]["kept"] == 10
+    page = (tmp_path / "run" / "report" / "results.md").read_text()
+    assert "dev has no transcripts" in page
+    assert "alphabet and length for CTC" in page
+    assert (tmp_path / "run" / "export" / "student" / "bundle.json").is_file()
+    assert list((tmp_path / "elsewhere" / "transcripts" / "whisper" / "1").glob("*.jsonl"))
+    again = command(*run)
+    assert all(line.endswith("skipped") for line in again.did), again.out
+
+
+@pytest.mark.corpora
+@pytest.mark.slow
+def test_with_the_real_whisper_and_a_transcribed_test_set(tmp_path, monkeypatch):
+    pytest.importorskip("faster_whisper")
+    models, corpora = (os.environ.get(name) for name in ("ASR_KD_MODELS", "ASR_KD_CORPORA"))
+    chapters = sorted(Path(corpora or "").glob("LibriSpeech/dev-clean/*/*")) if corpora else []
+    if not models or not (Path(models) / "whisper-tiny.en-ct2").is_dir() or len(chapters) < 4:
+        pytest.skip("needs Whisper's weights (ASR_KD_MODELS) and real speech (ASR_KD_CORPORA)")
+    import soundfile
+
+    folder, test = tmp_path / "recordings", []
+    for chapter in chapters[:4]:
+        rows = [row.split(" ", 1) for row in next(chapter.glob("*.trans.txt")).read_text().splitlines()[:3]]
+        for name, text in rows:
+            path = folder / chapter.parent.name / f"{name}.flac"
+            if chapter is chapters[3]:
+                path = chapter / path.name
+                test.append(Utterance(name, path, soundfile.info(path).duration, text, chapter.parent.name))
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.symlink_to(chapter / path.name)
+    write_manifest(tmp_path / "test.jsonl", test)
+    run = ["run", str(RECIPE), f"work_dir={tmp_path}/run", f"corpus.train={folder}"]
+    run += [f"corpus.test={{real: {tmp_path}/test.jsonl}}", "hypotheses.whisper.source=whisper:openai/whisper-tiny.en"]
+    outcome = command(*run, "hypotheses.whisper.beam=1", *SMALL)
+    assert outcome.code == 0, outcome.err
+    results = json.loads((tmp_path / "run" / "report" / "results.json").read_text())
+    assert results["test_sets"]["real"]["teacher"]["wer"] < 0.3
+    assert "teacher" not in results["test_sets"]["dev"]
+
+
+def test_a_folder_without_dev_needs_pseudo_labels(tmp_path):
+    text = RECIPE.read_text(encoding="utf-8")
+    bare = tmp_path / "bare.yaml"
+    bare.write_text(text[: text.index("hypotheses:")] + "students: {student: {model: {size: tiny}}}\n")
+    assert "nothing under hypotheses transcribes" in one_line(command("run", str(bare), "--to", "prepare"))
+
+
+def test_the_demo_trains_on_pseudo_labels_alone():
+    recipe = load_recipe(RECIPE.with_name("demo.yaml"), [])
+    (student,) = recipe.students.values()
+    assert not student.distill.needs_references
+    assert recipe.hypotheses[student.hypotheses].transcript_share == 0
