@@ -1,4 +1,5 @@
 # make demo    set up and run the whole path on synthetic speech (under 8 minutes on two cores)
+# make demo-whisper   AN4 and Whisper tiny.en: a streaming student without transcripts (see recipes/Whisper/demo.yaml)
 # make test    set up and run every check: lint, types, layers, tests
 # make test-fast   the same without the tests that take over ten seconds
 # make docs    build the documentation in build/site; warnings are errors
@@ -11,7 +12,7 @@ SETUP_GB := 8
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-fast docs web lint clean
+.PHONY: setup demo demo-whisper test test-fast docs web lint clean
 
 setup: $(READY)
 
@@ -28,6 +29,9 @@ $(READY): pyproject.toml
 
 demo: $(READY)
 	$(BIN)/asr-kd run recipes/Synthetic/synthetic.yaml
+
+demo-whisper: $(READY)
+	$(BIN)/python recipes/Whisper/demo.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

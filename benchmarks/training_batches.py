@@ -13,6 +13,9 @@ from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings, Streaming
 from asr_kd.models.subsampling import output_lens
 from asr_kd.progress import SILENT
+from asr_kd.teachers.encoder_ctc import EncoderCtc
+from asr_kd.teachers.encoder_folder import build_encoder_ctc
+from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import Batch, collate_batch
 from asr_kd.training.batch_sampler import DurationBatchSampler, SampledUtterance
@@ -62,17 +65,23 @@ def frames_of(batch: Batch) -> int:
 
 
 def make_stepper(
-    model: ConformerSettings,
+    model: ConformerSettings | EncoderCtcSettings,
     vocabulary: Vocabulary,
     precision: str,
     distill: DistillSettings | None = None,
     settings: TrainSettings | None = None,
     teacher: ConformerSettings | None = None,
+    device: torch.device | str = "cpu",
 ) -> Stepper:
-    """A fresh model and everything that a training step needs, on the CPU; `teacher` is whose layers are matched."""
+    """A fresh model and everything that a training step needs; `teacher` is whose layers are matched."""
     torch.manual_seed(0)
-    student = Conformer(model, len(vocabulary)).train()
-    student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
+    device = torch.device(device)
+    if isinstance(model, EncoderCtcSettings):
+        student: Conformer | EncoderCtc = build_encoder_ctc(model, len(vocabulary)).train()
+    else:
+        student = Conformer(model, len(vocabulary)).train()
+        student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
+    student = student.to(device)
     run = TrainingContext(
         name="benchmark",
         key="benchmark",
@@ -86,10 +95,10 @@ def make_stepper(
         should_stop=lambda: None,
         log_scalars=lambda scalars, step: None,
     )
-    bf16 = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+    bf16 = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     teacher = MODELS["small"]
     layers = {"teacher_width": teacher.width, "teacher_layers": teacher.layers} if teacher is not None else {}
     streaming = model.streaming is not None
-    shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.layers, streaming=streaming, **layers)
-    objective = Objective.from_settings(distill, shape)
-    return Stepper(student, objective, settings or TrainSettings(), run, torch.device("cpu"), bf16)
+    shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.num_layers, streaming=streaming, **layers)
+    objective = Objective.from_settings(distill, shape).to(device)
+    return Stepper(student, objective, settings or TrainSettings(), run, device, bf16)

@@ -1,7 +1,9 @@
 """What `make` says before it begins."""
 
+import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -15,3 +17,21 @@ def test_setup_says_so_when_the_disk_is_too_full_for_it(tmp_path: Path) -> None:
     assert f"make setup: {tmp_path} has " in run.stderr
     assert "needs 99999999. Free some" in run.stderr
     assert not (tmp_path / ".venv").exists()
+
+
+def test_the_gpu_check_is_skipped_without_a_gpu() -> None:
+    hidden = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "PYTHON": sys.executable}
+    words = [ROOT / "benchmarks" / "gpu_check.sh"]
+    run = subprocess.run(words, capture_output=True, text=True, env=hidden)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("gpu_check: PyTorch finds no GPU here")
+
+
+def test_the_whisper_demo_without_data_ends_with_one_message(tmp_path: Path) -> None:
+    bare = {**os.environ, "ASR_KD_CORPORA": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "recipes/Whisper/demo.py"]
+    run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env=bare)
+    assert run.returncode == 1
+    assert run.stderr.startswith("demo-whisper: ")
+    assert "AN4 not found" in run.stderr
+    assert len(run.stderr.splitlines()) == 1
