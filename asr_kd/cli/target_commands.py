@@ -76,6 +76,7 @@ class Form(StrEnum):
 
     whisper = "whisper"
     jsonl = "jsonl"
+    csv = "csv"
     kaldi = "kaldi"
     trn = "trn"
     ctm = "ctm"
@@ -108,18 +109,31 @@ def import_(
     min_coverage: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the utterances that must have hypotheses.")
     ] = 0.95,
+    settings: Annotated[
+        Path | None, typer.Option(metavar="FILE.yaml", help="Readings and filters, as of pseudo-label.")
+    ] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="One of these, such as filters.min_avg_logprob=-0.5."),
+    ] = None,
 ) -> None:
     """Import 1-best or n-best of Whisper or any other system, for distillation at sequence level.
 
-    Rows of JSON Lines are {"id", "text"} or {"id", "nbest": [{"text", "score"}]}; Kaldi's text, sclite's trn and ctm
-    are read as well. A student learns from them with distill.level: sequence.
+    Rows of JSON Lines are {"id", "text"} or {"id", "nbest": [{"text", "score"}]}; CSV with a header, Kaldi's text,
+    sclite's trn and ctm are read as well. Numbers are written as words and the filters of pseudo-label are applied, to
+    Whisper's measures where they stand in the file. Times of Whisper's JSON assign the text of a long recording to its
+    utterances. A student learns from them with distill.level: sequence.
 
     \b
     Example:
       asr-kd targets import whisper-output recipes/AN4/an4.yaml --into exp/an4/hypotheses/whisper
     """
+    from asr_kd.config import apply_overrides, load_yaml, parse_settings
     from asr_kd.recipe.pseudo_label_tasks import import_for
+    from asr_kd.targets.pseudo_labelling import LabelSettings
 
+    data = load_yaml(settings) if settings is not None else {}
+    chosen = parse_settings(LabelSettings, apply_overrides(data, overrides or []), settings or "--set")
     with console() as progress:
         lines = import_for(
             hypotheses,
@@ -128,6 +142,7 @@ def import_(
             form.value if form else None,
             normalizer.value if normalizer else None,
             min_coverage,
+            chosen,
         )
         for line in lines:
             progress.message(line)

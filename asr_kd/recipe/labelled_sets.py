@@ -14,7 +14,7 @@ from asr_kd.files import write_text
 from asr_kd.recipe.context import RunContext, hypotheses_folder, read_corpus, store_sha256, stored_at
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
-from asr_kd.targets.pseudo_labelling import Alphabet, PseudoLabelSettings, ScoreReadings, ctc_reading_scorer, read_out
+from asr_kd.targets.pseudo_labelling import Alphabet, LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX, read_transcripts
 from asr_kd.teachers.opening import open_teacher_source
@@ -137,7 +137,7 @@ def _outputs(context: RunContext, name: str) -> str:
     return f"{stored_at(context, context.folder('transcripts', f'{name}-evaluation'))}/1"
 
 
-def reading_scorer(settings: PseudoLabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
+def reading_scorer(settings: LabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
     """The CTC model that chooses among readings, where the settings name one."""
     if settings.reading_model is None:
         return None

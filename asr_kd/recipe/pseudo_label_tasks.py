@@ -34,6 +34,7 @@ from asr_kd.targets.importing import SHARD, import_hypotheses, store_labels
 from asr_kd.targets.pseudo_labelling import (
     PREFIX,
     Alphabet,
+    LabelSettings,
     PseudoLabelled,
     PseudoLabelSettings,
     make_pseudo_labels,
@@ -55,6 +56,7 @@ def import_for(
     form: Form | None,
     normalizer: Normalizer | None,
     min_coverage: float,
+    settings: LabelSettings,
 ) -> list[str]:
     """Import hypotheses of another system; return the report's lines.
 
@@ -65,22 +67,18 @@ def import_for(
         form: of the source; None: detected from its name.
         normalizer: for a manifest; a recipe has its own.
         min_coverage: share of the utterances that must have hypotheses.
+        settings: readings and filters, as of pseudo-labels.
 
     Raises:
-        TargetsError: the source cannot be read, or its ids are not those of the utterances.
+        TargetsError: the source cannot be read, too much is filtered out, or its ids are not those of the utterances.
         CorpusError: the target is neither, or the recipe's corpus is not prepared.
     """
     utterances, written, vocabulary = open_target(target, normalizer)
-    report = import_hypotheses(source, utterances, folder, written, form, min_coverage)
-    lines = report.lines()
-    if vocabulary is not None:
-        unknown = _count_unspellable(HypothesisStore.open(folder), vocabulary)
-        if unknown:
-            lines.append(
-                f"{unknown} hypotheses hold characters outside the recipe's vocabulary and will not be used; a "
-                "normalizer in the other system (digits spelled out) may help"
-            )
-    return lines
+    alphabet = Alphabet(written, vocabulary, _fits_ctc if vocabulary is not None else None, settings.language or "en")
+    scorer = reading_scorer(settings, written)
+    return import_hypotheses(
+        source, utterances, folder, written, form, min_coverage, settings, alphabet, scorer
+    ).lines()
 
 
 def open_target(
@@ -104,11 +102,6 @@ def open_target(
     if target.suffix in (".jsonl", ".json"):
         return read_manifest(target), normalizer or "librispeech", None
     raise CorpusError("is neither a recipe nor a manifest", where=target, expected="a .yaml or a .jsonl file")
-
-
-def _count_unspellable(store: HypothesisStore, vocabulary: Vocabulary) -> int:
-    """Number of hypotheses with characters outside the vocabulary."""
-    return sum(bool(vocabulary.unknown_characters(item.text)) for id_ in store for item in store[id_])
 
 
 def pseudo_label(

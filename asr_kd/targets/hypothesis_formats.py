@@ -1,8 +1,9 @@
-"""Readers of other systems' hypotheses: Whisper's JSON, JSON Lines, Kaldi's text, sclite's trn and ctm.
+"""Readers of other systems' hypotheses: Whisper's JSON, JSON Lines, CSV, Kaldi's text, sclite's trn and ctm.
 
 Readers return names and texts; `importing` matches names to utterances.
 """
 
+import csv
 import math
 import re
 from collections.abc import Callable, Iterator
@@ -14,10 +15,14 @@ from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.scoring.formats import ReportProblem, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
 from asr_kd.targets.hypotheses import Hypothesis
+from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 
-Form = Literal["whisper", "jsonl", "kaldi", "trn", "ctm"]
+Form = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
 
-_BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".trn": "trn", ".ctm": "ctm"}
+MEASURES = ("avg_logprob", "no_speech_prob", "compression_ratio", "temperature", "language_prob")
+"""Names of Whisper's measures in rows and segments; the filters read them."""
+
+_BY_NAME: dict[str, Form] = {".json": "whisper", ".jsonl": "jsonl", ".csv": "csv", ".trn": "trn", ".ctm": "ctm"}
 
 
 class ImportedHypothesis(NamedTuple):
@@ -29,6 +34,10 @@ class ImportedHypothesis(NamedTuple):
     """File and row."""
     hypotheses: tuple[Hypothesis, ...]
     """The best first; at least one, which may be empty."""
+    measures: Transcription = Transcription("")
+    """Whisper's measures of the best, where the system wrote them; the text is not used."""
+    segments: tuple[TimedSegment, ...] = ()
+    """Segments, or words, with their times in the audio file."""
 
 
 def form_of(path: Path) -> Form:
@@ -61,6 +70,7 @@ def read_hypotheses(path: Path, form: Form) -> list[ImportedHypothesis]:
     read = {
         "whisper": _whisper,
         "jsonl": _json_lines,
+        "csv": _csv,
         "kaldi": _plain(kaldi_rows),
         "trn": _plain(trn_rows),
         "ctm": _plain(ctm_rows),
@@ -100,9 +110,44 @@ def _whisper(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
             report(f"{file}: neither `text` nor `transcription`, as Whisper writes")
         else:
             # whisper.cpp keeps the audio's suffix: a.wav.json
-            yield ImportedHypothesis(
-                re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem), str(file), (Hypothesis(text),)
-            )
+            name = re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem)
+            segments, words = _segments(data), _words(data)
+            measures = combine(segments) if segments else Transcription("")
+            yield ImportedHypothesis(name, str(file), (Hypothesis(text),), measures, words or segments)
+
+
+def _segments(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
+    """Segments with times; none where a segment has no times."""
+    found = []
+    for part in data.get("segments") or data.get("transcription") or []:
+        if not isinstance(part, dict) or not isinstance(part.get("text"), str):
+            return ()
+        offsets = part.get("offsets")  # whisper.cpp's, in milliseconds
+        if isinstance(offsets, dict) and _is_number(offsets.get("from")) and _is_number(offsets.get("to")):
+            start, end = offsets["from"] / 1000, offsets["to"] / 1000
+        elif _is_number(part.get("start")) and _is_number(part.get("end")):
+            start, end = part["start"], part["end"]
+        else:
+            return ()
+        values = {key: part[key] for key in MEASURES[:4] if _is_number(part.get(key))}
+        found.append(TimedSegment(part["text"], start, end, **values))
+    return tuple(found)
+
+
+def _words(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
+    """Words with times, each with the measures of its segment; none where a segment has none."""
+    found: list[TimedSegment] = []
+    for part in data.get("segments") or []:
+        words = part.get("words") if isinstance(part, dict) else None
+        if not isinstance(words, list) or not words:
+            return ()
+        values = {key: part[key] for key in MEASURES[:4] if _is_number(part.get(key))}
+        for word in words:
+            text = word.get("word", word.get("text")) if isinstance(word, dict) else None
+            if not isinstance(text, str) or not (_is_number(word.get("start")) and _is_number(word.get("end"))):
+                return ()
+            found.append(TimedSegment(text, word["start"], word["end"], **values))
+    return tuple(found)
 
 
 def _whisper_text(data: Any) -> str | None:
@@ -122,14 +167,36 @@ def _json_lines(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesi
         except ValueError as error:
             report(f"{where}: not JSON ({error})")
             continue
-        problem = _row_problem(row)
-        if problem:
-            report(f"{where}: {problem}")
-            continue
-        name = row["id"] if "id" in row else Path(row["audio_filepath"]).stem
-        listed = row.get("nbest") or [{"text": row.get("pred_text", row.get("text"))}]
-        hypotheses = [Hypothesis(item["text"], item.get("score")) for item in listed]
-        yield ImportedHypothesis(name, where, tuple(hypotheses))
+        yield from _of_row(row, where, report)
+
+
+def _csv(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
+    """A header with id or audio_filepath, text or pred_text, and measures where there are some."""
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, cells in enumerate(csv.DictReader(file), start=2):
+            row: dict[str, Any] = {key: value for key, value in cells.items() if key and value not in (None, "")}
+            row.setdefault("text", "")
+            where = f"{path}:{number}"
+            try:
+                row |= {key: float(row[key]) for key in MEASURES if key in row}
+            except ValueError as error:
+                report(f"{where}: a measure is no number ({error})")
+                continue
+            yield from _of_row(row, where, report)
+
+
+def _of_row(row: Any, where: str, report: Report) -> Iterator[ImportedHypothesis]:
+    problem = _row_problem(row)
+    if problem:
+        report(f"{where}: {problem}")
+        return
+    name = row["id"] if "id" in row else Path(row["audio_filepath"]).stem
+    listed = row.get("nbest") or [{"text": row.get("pred_text", row.get("text"))}]
+    hypotheses = [Hypothesis(item["text"], item.get("score")) for item in listed]
+    if hypotheses[0].score is not None:
+        hypotheses.sort(key=lambda item: -(item.score or 0.0))
+    values = {key: row[key] for key in MEASURES if _is_number(row.get(key))}
+    yield ImportedHypothesis(name, where, tuple(hypotheses), Transcription("", **values), _segments(row))
 
 
 def _row_problem(row: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from asr_kd.config import Settings
@@ -21,6 +21,16 @@ from asr_kd.targets.hypotheses import (
     shard_content,
 )
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
+from asr_kd.targets.pseudo_label_filters import FilterReport
+from asr_kd.targets.pseudo_labelling import (
+    Alphabet,
+    LabelSettings,
+    PseudoLabelled,
+    ScoreReadings,
+    make_pseudo_labels,
+    read_out,
+)
+from asr_kd.targets.segment_times import transcripts_of_pieces
 from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import open_storage
@@ -49,6 +59,8 @@ class ImportReport:
     """Utterances whose best hypothesis could be compared with a transcript."""
     wer: float | None
     """Of the best hypotheses against transcripts, where there are some: a fraction."""
+    filtered: FilterReport
+    """Yield of the filters."""
 
     def lines(self) -> list[str]:
         """Return lines to print."""
@@ -60,6 +72,8 @@ class ImportReport:
         if self.unknown:
             shown = ", ".join(self.unknown[:EXAMPLES]) + (", …" if len(self.unknown) > EXAMPLES else "")
             lines.append(f"{len(self.unknown)} names are not in the manifest: {shown}")
+        if self.filtered.removed:
+            lines += self.filtered.lines()
         if self.wer is not None:
             lines.append(f"WER of the best against {self.compared} transcripts: {100 * self.wer:.1f} %")
         return lines
@@ -72,11 +86,16 @@ def import_hypotheses(
     normalizer: Normalizer,
     form: Form | None = None,
     min_coverage: float = 0.95,
+    settings: LabelSettings | None = None,
+    alphabet: Alphabet | None = None,
+    score_readings: ScoreReadings | None = None,
 ) -> ImportReport:
     """Import another system's hypotheses of a manifest's utterances.
 
     A name is an utterance's id, or else its audio file without folder and suffix, where one utterance alone has it.
-    Utterances without hypotheses, and names without utterance, are listed in quarantine.jsonl.
+    Where a long recording was cut into several utterances, the times of its segments or words assign them. Readings and
+    filters are those of pseudo-labels. Utterances without hypotheses, and names without utterance, are listed in
+    quarantine.jsonl.
 
     Args:
         source: a file or, of Whisper, a folder.
@@ -85,23 +104,50 @@ def import_hypotheses(
         normalizer: of the student's transcripts.
         form: of the source; None infers it from the name.
         min_coverage: share of the utterances that must have hypotheses.
+        settings: readings and filters; None: the defaults.
+        alphabet: what a text must fit; None: any letters.
+        score_readings: a CTC model's score of readings; None takes the most usual reading.
 
     Raises:
-        TargetsError: the source cannot be read, its names do not fit the manifest, or the folder holds something else.
+        TargetsError: the source cannot be read, its names do not fit the manifest, too much is filtered out, or the
+            folder holds something else.
     """
+    settings = settings or LabelSettings()
+    alphabet = alphabet or Alphabet(normalizer, None, None, settings.language or "en")
     storage = open_storage(folder)
     _refuse_a_teachers(storage)
     imported = read_hypotheses(source, form or form_of(source))
     found, unknown = _match(imported, utterances, source)
     missing = [utterance for utterance in utterances if utterance.id not in found]
     _check_coverage(len(utterances) - len(missing), utterances, imported, source, min_coverage)
-    texts = {
-        id_: distinct(Hypothesis(normalize(text, normalizer), value) for text, value in item.hypotheses)
+    best = {
+        id_: replace(item.measures, text=item.hypotheses[0].text)
         for id_, item in found.items()
+        if item.hypotheses[0].text.strip()
     }
+    labelled = PseudoLabelled({}, FilterReport(()), frozenset())
+    if best:
+        labelled = make_pseudo_labels(best, utterances, settings, alphabet, score_readings=score_readings)
+    texts: dict[str, list[Hypothesis]] = {id_: [Hypothesis(text)] for id_, text in labelled.texts.items()}
+    for utterance in utterances:
+        item = found.get(utterance.id)
+        if item is None or utterance.id in labelled.report.removed:
+            continue
+        if utterance.id not in best:
+            texts[utterance.id] = []
+        elif utterance.id not in labelled.own_transcripts:
+            first, *others = item.hypotheses
+            further = [Hypothesis(read_out(utterance, text, settings, alphabet), value) for text, value in others]
+            texts[utterance.id] = distinct([Hypothesis(labelled.texts[utterance.id], first.score), *further])
+    removed = labelled.report.removed
     left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
+    left_out += [
+        QuarantineEntry(id=u.id, path=str(u.audio), reason=f"filtered out: {removed[u.id]}")
+        for u in utterances
+        if u.id in removed
+    ]
     left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
-    info = _info(source, imported, utterances, normalizer)
+    info = _info(source, imported, utterances, normalizer, settings)
     _write(storage, info, texts, left_out, utterances)
     scored = _compare(texts, utterances, normalizer)
     return ImportReport(
@@ -113,6 +159,7 @@ def import_hypotheses(
         unknown=tuple(item.name for item in unknown),
         compared=len(scored.utterances) if scored else 0,
         wer=scored.wer if scored else None,
+        filtered=labelled.report,
     )
 
 
@@ -122,6 +169,7 @@ def _match(
     """Hypotheses by utterance, and those that belong to none."""
     ids = {utterance.id for utterance in utterances}
     by_stem: dict[str, list[str]] = {}
+    by_id = {utterance.id: utterance for utterance in utterances}
     for utterance in utterances:
         by_stem.setdefault(utterance.audio.stem, []).append(utterance.id)
     found: dict[str, ImportedHypothesis] = {}
@@ -130,6 +178,12 @@ def _match(
         meant = [item.name] if item.name in ids else by_stem.get(item.name, [])
         if not meant:
             unknown.append(item)
+            continue
+        pieces = [by_id[id_] for id_ in meant]
+        if len(meant) > 1 and item.segments and len({piece.audio for piece in pieces}) == 1:
+            texts, _ = transcripts_of_pieces(item.segments, pieces)
+            for id_, transcription in texts.items():
+                found[id_] = ImportedHypothesis(id_, item.where, (Hypothesis(transcription.text),), transcription)
             continue
         if len(meant) > 1 or meant[0] in found:
             others = meant[:EXAMPLES] if len(meant) > 1 else [meant[0], found[meant[0]].where]
@@ -160,14 +214,18 @@ def _check_coverage(
 
 
 def _info(
-    source: Path, imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], normalizer: Normalizer
+    source: Path,
+    imported: Sequence[ImportedHypothesis],
+    utterances: Sequence[Utterance],
+    normalizer: Normalizer,
+    settings: LabelSettings,
 ) -> HypothesesInfo:
-    content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported)])
+    content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
     return HypothesesInfo(
         source=HypothesesSource(kind="imported", name=source.name, sha256=content),
         normalizer=normalizer,
         manifest_sha256=manifest_sha256(utterances),
-        settings={},
+        settings=settings.model_dump(mode="json"),
         planned_shards=1,
     )
 

@@ -29,30 +29,38 @@ FitsCtc = Callable[[Sequence[int], Utterance], bool]
 """Whether CTC can emit these tokens in the utterance's frames."""
 
 
-class PseudoLabelSettings(Settings):
-    """Pseudo-labels of a Whisper model, for students that learn from them as from transcripts."""
+class LabelSettings(Settings):
+    """Labels from another system's transcripts, transcribed here or imported: readings and filters."""
 
-    source: str
-    """`whisper:NAME` (base, openai/whisper-small.en, …), first looked for in the folder that ASR_KD_MODELS names, or
-    `whisper:FOLDER` with a model in CTranslate2's form."""
     language: str | None = None
-    """Two letters; a multilingual model needs it."""
-    beam: int = Field(default=5, ge=1)
-    """Hypotheses that Whisper's decoder keeps."""
-    compute_type: str = "int8"
-    """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
-    agree_with: str | None = None
-    """A second source; `filters.max_disagreement` compares the two transcripts."""
+    """Two letters; a multilingual Whisper needs it. It also selects how numbers are written as words."""
     verbalize: bool = True
     """Whether digits, spelled letters, abbreviations and symbols are rewritten as the words that are spoken."""
     reading_model: str | None = None
     """A CTC teacher (local:FOLDER, hf:…, torchaudio:…) that chooses among readings; null takes the most usual one."""
     transcript_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the utterances, chosen by their ids, whose own transcripts are used instead."""
-    evaluate: bool = False
-    """Whether the model also transcribes the evaluation sets that have transcripts, as a system of the report."""
     filters: LabelFilters = LabelFilters()
     """Which transcripts are good enough."""
+
+
+class PseudoLabelSettings(LabelSettings):
+    """Pseudo-labels of a Whisper model, for students that learn from them as from transcripts."""
+
+    source: str
+    """`whisper:NAME` (base, openai/whisper-small.en, …), first looked for in the folder that ASR_KD_MODELS names, or
+    `whisper:FOLDER` with a model in CTranslate2's form."""
+    beam: int = Field(default=5, ge=1)
+    """Hypotheses that Whisper's decoder keeps."""
+    batch: int = Field(default=1, ge=1)
+    """Utterances, or voiced parts of a long recording, that are decoded together. Above 1 is faster on a GPU; a part
+    that fails Whisper's own checks is then left to the filters instead of being decoded again at a temperature."""
+    compute_type: str = "int8"
+    """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
+    agree_with: str | None = None
+    """A second source; `filters.max_disagreement` compares the two transcripts."""
+    evaluate: bool = False
+    """Whether the model also transcribes the evaluation sets that have transcripts, as a system of the report."""
 
     @field_validator("source", "agree_with")
     @classmethod
@@ -70,8 +78,13 @@ class PseudoLabelled(NamedTuple):
     texts: dict[str, str]
     """Utterance id → the text to train on."""
     report: FilterReport
-    from_transcripts: int
-    """Utterances whose own transcript was used (`transcript_share`)."""
+    own_transcripts: frozenset[str]
+    """Ids of the utterances whose own transcript was used (`transcript_share`)."""
+
+    @property
+    def from_transcripts(self) -> int:
+        """Number of these."""
+        return len(self.own_transcripts)
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,7 @@ class Alphabet:
 def make_pseudo_labels(
     transcriptions: Mapping[str, Transcription],
     utterances: Sequence[Utterance],
-    settings: PseudoLabelSettings,
+    settings: LabelSettings,
     alphabet: Alphabet,
     second: Mapping[str, Transcription] | None = None,
     score_readings: ScoreReadings | None = None,
@@ -118,10 +131,10 @@ def make_pseudo_labels(
             found = transcriptions[utterance.id]
             labels[utterance.id] = _label(utterance, found, other, transcript, settings, alphabet, score_readings)
     if not labels and kept_transcripts:
-        return PseudoLabelled(kept_transcripts, FilterReport(()), len(kept_transcripts))
+        return PseudoLabelled(kept_transcripts, FilterReport(()), frozenset(kept_transcripts))
     report = apply_filters(labels, settings.filters)
     texts = {id_: label.text for id_, label in labels.items() if id_ not in report.removed}
-    return PseudoLabelled({**kept_transcripts, **texts}, report, len(kept_transcripts))
+    return PseudoLabelled({**kept_transcripts, **texts}, report, frozenset(kept_transcripts))
 
 
 def in_share(utterance_id: str, share: float) -> bool:
@@ -170,7 +183,7 @@ def ctc_reading_scorer(
 def read_out(
     utterance: Utterance,
     text: str,
-    settings: PseudoLabelSettings,
+    settings: LabelSettings,
     alphabet: Alphabet,
     score_readings: ScoreReadings | None = None,
 ) -> str:
@@ -183,7 +196,7 @@ def _label(
     found: Transcription,
     second: Transcription | None,
     transcript: str | None,
-    settings: PseudoLabelSettings,
+    settings: LabelSettings,
     alphabet: Alphabet,
     score_readings: ScoreReadings | None,
 ) -> Label:
@@ -207,7 +220,7 @@ def _label(
     )
 
 
-def _readings(text: str, settings: PseudoLabelSettings, alphabet: Alphabet) -> list[str]:
+def _readings(text: str, settings: LabelSettings, alphabet: Alphabet) -> list[str]:
     """Normalized readings, the most usual first."""
     written = verbalize(text, alphabet.language) if settings.verbalize else [strip_annotations(text)]
     return list(dict.fromkeys(normalize(reading, alphabet.normalizer) for reading in written))

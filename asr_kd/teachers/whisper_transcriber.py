@@ -7,7 +7,7 @@ converts it. No code from a model's folder runs.
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,25 @@ class Transcription:
     """A transcript of one utterance and what Whisper reports about it."""
 
     text: str
-    avg_logprob: float  # per token, the average over segments weighted by their length
-    no_speech_prob: float  # the largest of any segment
-    compression_ratio: float  # characters to compressed bytes, the largest of any segment
-    temperature: float  # the highest that any segment needed; above 0 its first decodings were rejected
-    language: str
-    language_prob: float
+    avg_logprob: float | None = None  # per token, the average over segments weighted by their length
+    no_speech_prob: float | None = None  # the largest of any segment
+    compression_ratio: float | None = None  # characters to compressed bytes, the largest of any segment
+    temperature: float | None = None  # the highest that any segment needed; above 0 its first decodings were rejected
+    language: str | None = None
+    language_prob: float | None = None
+
+
+@dataclass(frozen=True)
+class TimedSegment:
+    """A part of a transcript; times in seconds from the beginning of the file."""
+
+    text: str
+    start: float
+    end: float
+    avg_logprob: float | None = None
+    no_speech_prob: float | None = None
+    compression_ratio: float | None = None
+    temperature: float | None = None
 
 
 @dataclass(frozen=True)
@@ -83,18 +96,35 @@ class WhisperTranscriber:
 
 def _summary(segments: Iterable[Any], info: Any) -> Transcription:
     segments = [segment for segment in segments if segment.text.strip()]
+    language_prob = info.language_probability if math.isfinite(info.language_probability) else 0.0
+    if not segments:
+        return Transcription("", SILENT, 1.0, 0.0, 0.0, info.language, language_prob)
+    return combine(segments, info.language, language_prob)
+
+
+def combine(segments: Sequence[Any], language: str | None = None, language_prob: float | None = None) -> Transcription:
+    """Join segments (of Whisper, or `TimedSegment`) into one transcription.
+
+    The log-probability is the mean weighted by length, the other measures are the largest; a measure that a segment
+    does not have is None.
+    """
     lengths = [max(segment.end - segment.start, 0.01) for segment in segments]
-    total = sum(lengths)
-    weighted = sum(segment.avg_logprob * length for segment, length in zip(segments, lengths, strict=True))
+    logprobs = [segment.avg_logprob for segment in segments]
+    known = bool(logprobs) and None not in logprobs
+    weighted = sum(value * length for value, length in zip(logprobs, lengths, strict=True)) if known else 0.0
     return Transcription(
         text=" ".join("".join(segment.text for segment in segments).split()),
-        avg_logprob=weighted / total if segments else SILENT,
-        no_speech_prob=max((segment.no_speech_prob for segment in segments), default=1.0),
-        compression_ratio=max((segment.compression_ratio for segment in segments), default=0.0),
-        temperature=max((segment.temperature or 0.0 for segment in segments), default=0.0),
-        language=info.language,
-        language_prob=info.language_probability if math.isfinite(info.language_probability) else 0.0,
+        avg_logprob=weighted / sum(lengths) if known else None,
+        no_speech_prob=_largest(segment.no_speech_prob for segment in segments),
+        compression_ratio=_largest(segment.compression_ratio for segment in segments),
+        temperature=_largest(segment.temperature for segment in segments),
+        language=language,
+        language_prob=language_prob,
     )
+
+
+def _largest(values: Iterable[float | None]) -> float | None:
+    return max((value for value in values if value is not None), default=None)
 
 
 def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:

@@ -47,10 +47,12 @@ def save_whisper_ct2(folder: Path) -> Path:
     torch.manual_seed(0)
     plain = folder.with_name(f"{folder.name}-transformers")
     model = transformers.WhisperForConditionalGeneration(config)
+    ctranslate2.set_random_seed(0)
     with torch.no_grad():  # only a few letters, spaces and the end are likely
         model.model.decoder.layer_norm.bias.fill_(1.0)
         for letter in (*"eiotĠ", "<|endoftext|>"):
             model.model.decoder.embed_tokens.weight[tokenizer.token_to_id(letter)] += 0.3
+        model.model.decoder.embed_tokens.weight[names["<|endoftext|>"]] += 0.02
     model.save_pretrained(plain)
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|endoftext|>").save_pretrained(plain)
     ctranslate2.converters.TransformersConverter(str(plain), copy_files=["tokenizer.json"]).convert(str(folder))

@@ -38,7 +38,7 @@ def recordings(folder: Path) -> Path:
     for number in range(10):
         path = folder / f"speaker{number % 5}" / f"{number}.wav"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_audio(path, 3.0)
+        write_audio(path, 8.0)
     return folder
 
 

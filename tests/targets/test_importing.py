@@ -14,6 +14,8 @@ from asr_kd.files import read_json, write_json
 from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
 from asr_kd.targets.hypothesis_formats import form_of, read_hypotheses
 from asr_kd.targets.importing import import_hypotheses
+from asr_kd.targets.pseudo_label_filters import LabelFilters
+from asr_kd.targets.pseudo_labelling import LabelSettings
 
 UTTERANCES = [
     Utterance("an4-1", Path("audio/one.wav"), 1.0, "HELLO WORLD", "s"),
@@ -187,3 +189,56 @@ def test_the_verb_imports_for_a_manifest_and_reports_what_came(tmp_path):
     assert done.exit_code == 0, done.output
     assert "3 hypotheses for 3 of 3 utterances" in " ".join(done.output.split())
     assert best(tmp_path / "into")["an4-2"] == "TWO"
+
+
+PIECES = [
+    Utterance("talk-0", Path("audio/talk.wav"), 10.0, None, "s"),
+    Utterance("talk-1", Path("audio/talk.wav"), 8.0, None, "s", start=10.0),
+    Utterance("talk-2", Path("audio/talk.wav"), 9.0, None, "s", start=18.0),
+]
+
+
+def segment(text: str, start: float, end: float, **more) -> dict:
+    return {"text": text, "start": start, "end": end, "avg_logprob": -0.2, "no_speech_prob": 0.01, **more}
+
+
+def test_segments_of_a_long_recording_go_to_the_pieces_it_was_cut_into(tmp_path):
+    segments = [segment(" One.", 0.5, 4.0), segment(" Two,", 4.0, 10.2), segment(" three.", 10.2, 17.9)]
+    source = written(tmp_path / "talk.json", json.dumps({"text": " One. Two, three.", "segments": segments}))
+    report = import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
+    assert best(tmp_path / "into") == {"talk-0": "ONE TWO", "talk-1": "THREE", "talk-2": ""}
+    assert report.without_words == 1
+
+
+def test_a_segment_over_a_border_leaves_both_pieces_out_unless_words_have_times(tmp_path):
+    crossing = segment(" One two three", 8.0, 13.0)
+    source = written(tmp_path / "talk.json", json.dumps({"text": "One two three", "segments": [crossing]}))
+    import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
+    assert best(tmp_path / "into") == {"talk-2": ""}
+    words = [("One", 8.0, 9.0), (" two", 9.8, 10.3), (" three", 12.0, 13.0)]
+    timed = crossing | {"words": [{"word": word, "start": start, "end": end} for word, start, end in words]}
+    written(source, json.dumps({"text": "One two three", "segments": [timed]}))
+    import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
+    assert best(tmp_path / "into") == {"talk-0": "ONE", "talk-1": "TWO THREE", "talk-2": ""}
+
+
+def test_imported_texts_are_written_as_words_and_filtered_by_their_measures(tmp_path):
+    header = "id,text,avg_logprob,no_speech_prob\n"
+    rows = 'an4-1,Enter 42.,-0.3,0.1\nan4-2,(music),-0.2,0.1\nan4-3,"Thank you.",-1.7,0.2\n'
+    report = import_hypotheses(
+        written(tmp_path / "hyps.csv", header + rows), UTTERANCES, tmp_path / "into", "librispeech"
+    )
+    assert best(tmp_path / "into") == {"an4-1": "ENTER FORTY TWO"}
+    assert report.filtered.removed == {"an4-2": "empty", "an4-3": "min_avg_logprob"}
+    listed = (tmp_path / "into" / "quarantine.jsonl").read_text()
+    assert "filtered out: min_avg_logprob" in listed
+    loose = LabelSettings(verbalize=False, filters=LabelFilters(min_avg_logprob=None))
+    source = written(tmp_path / "hyps.csv", "id,text\nan4-1,Enter 42.\nan4-2,two\nan4-3,three\n")
+    import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech", settings=loose)
+    assert best(tmp_path / "into")["an4-1"] == "ENTER 42"
+
+
+def test_a_measure_that_is_no_number_is_named(tmp_path):
+    source = written(tmp_path / "hyps.csv", "id,text,avg_logprob\nan4-1,x,high\n")
+    with pytest.raises(TargetsError, match=r"hyps\.csv:2: a measure is no number"):
+        read_hypotheses(source, "csv")
