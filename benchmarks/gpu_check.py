@@ -25,7 +25,7 @@ from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.extract import extract
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.encoder_ctc import waveform_blocks
-from asr_kd.teachers.encoder_folder import EncoderTeacher, build_encoder_ctc, save_encoder_ctc
+from asr_kd.teachers.local import EncoderTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import collate_batch

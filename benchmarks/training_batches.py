@@ -14,7 +14,7 @@ from asr_kd.models.settings import ConformerSettings, Streaming
 from asr_kd.models.subsampling import output_lens
 from asr_kd.progress import SILENT
 from asr_kd.teachers.encoder_ctc import EncoderCtc
-from asr_kd.teachers.encoder_folder import build_encoder_ctc
+from asr_kd.teachers.local import build_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import Batch, collate_batch
