@@ -170,7 +170,7 @@ def _json_lines(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesi
         yield from _of_row(row, where, report)
 
 
-def _csv(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
+def _csv(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     """A header with id or audio_filepath, text or pred_text, and measures where there are some."""
     with path.open(encoding="utf-8", newline="") as file:
         for number, cells in enumerate(csv.DictReader(file), start=2):
@@ -185,7 +185,7 @@ def _csv(path: Path, report: Report) -> Iterator[ImportedHypothesis]:
             yield from _of_row(row, where, report)
 
 
-def _of_row(row: Any, where: str, report: Report) -> Iterator[ImportedHypothesis]:
+def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     problem = _row_problem(row)
     if problem:
         report(f"{where}: {problem}")
