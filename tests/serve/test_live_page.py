@@ -22,6 +22,9 @@ UNNAMED = """[...document.querySelectorAll('button, input, a')].filter((node) =>
 
 pytestmark = pytest.mark.slow
 
+FIGURES = ("delay", "answer", "most")
+"""The figures of the page, in milliseconds."""
+
 
 def write_wav(path, samples: bytes, rate: int = 16_000):
     with wave.open(str(path), "wb") as audio:
@@ -44,10 +47,12 @@ def test_press_speak_and_words_turn_final(serving, tmp_path):
     async def run():
         async with serving() as server, open_tab(tmp_path, server.address, *microphone(tmp_path / "speech.wav")) as tab:
             await tab.look(*LAPTOP)
+            await tab.until("document.getElementById('model').textContent === 'tiny'")  # before a stream is open
             await tab.value("document.getElementById('speak').click()")
             await tab.until(f"{SPOKEN}.length >= 2")
             listening = await tab.value("document.documentElement.dataset.state")
             await tab.until("/^\\d+ ms$/.test(document.getElementById('answer').textContent)")
+            delays = [await tab.value(f"parseInt(document.getElementById('{name}').textContent)") for name in FIGURES]
             await tab.picture(tmp_path / "listening.png")
             await tab.value("document.getElementById('speak').click()")
             await tab.until(IDLE)
@@ -57,10 +62,19 @@ def test_press_speak_and_words_turn_final(serving, tmp_path):
                 await tab.look(*size, scheme)
                 places.append((await tab.value(WIDE), await tab.value("getComputedStyle(document.body).color")))
                 await tab.picture(tmp_path / f"{size[0]}-{scheme}.png")
-            return listening, said, places, await tab.value(UNNAMED), tab.console, server.metrics.text().decode()
+            return (
+                listening,
+                delays,
+                said,
+                places,
+                await tab.value(UNNAMED),
+                tab.console,
+                server.metrics.text().decode(),
+            )
 
-    listening, said, places, unnamed, console, metrics = asyncio.run(run())
+    listening, delays, said, places, unnamed, console, metrics = asyncio.run(run())
     assert listening == "listening"
+    assert delays[1] + 30 < delays[0] < delays[2]  # the answer, and half a chunk with the lookahead; the most
     assert all(said)
     assert set("".join(said)) <= set("abcdefghijk ")
     assert [wide for wide, _ in places] == [0, 0, 0]

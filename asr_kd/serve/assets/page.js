@@ -1,6 +1,6 @@
 // Press, speak, and watch partial words turn final. The protocol is described in asr_kd/serve/README.md.
 
-import { connect } from "./transport.js";
+import * as transport from "./transport.js";
 
 const RATE = 16000;
 const FILE_PACKET = 16000; // samples: a second
@@ -19,7 +19,7 @@ class Stream {
     this.log = []; // [samples sent, when], for answer times
     this.answers = [];
     this.began = performance.now();
-    this.socket = connect();
+    this.socket = transport.connect();
     this.socket.binaryType = "arraybuffer";
     this.ready = new Promise((resolve, reject) => Object.assign(this, { resolve, reject }));
     this.closed = new Promise((resolve) => (this.socket.onclose = (event) => { this.end(event); resolve(); }));
@@ -44,6 +44,7 @@ class Stream {
   hear(message) {
     if (message.type === "ready") {
       this.lookahead = message.lookahead_ms / 1000;
+      this.chunk = message.chunk_ms / 1000;
       $("model").textContent = message.model;
       $("chunk").textContent = `${message.chunk_ms} + ${message.lookahead_ms} ms`;
       this.resolve();
@@ -73,7 +74,7 @@ class Stream {
       return;
     }
     $("heard").textContent = clock(decoded);
-    if (this.log.length && this.log[0][0] >= needed) answered(this.answers, performance.now() - this.log[0][1]);
+    if (this.log.length && this.log[0][0] >= needed) answered(this, performance.now() - this.log[0][1]);
   }
 
   end(event) {
@@ -132,11 +133,14 @@ function follow() {
   if (below < 240) scrollTo({ top: document.documentElement.scrollHeight });
 }
 
-function answered(answers, milliseconds) {
+function answered({ answers, chunk, lookahead }, milliseconds) {
   answers.push(milliseconds);
   if (answers.length > REMEMBERED) answers.shift();
   const sorted = [...answers].sort((a, b) => a - b), at = (share) => Math.round(sorted[Math.floor(share * (sorted.length - 1))]);
   $("answer").textContent = `${at(0.5)} ms`;
+  // A sound waits for the rest of its chunk, half of one in the mean, and for what the model looks ahead.
+  $("delay").textContent = `${Math.round(1000 * (chunk / 2 + lookahead)) + at(0.5)} ms`;
+  $("most").textContent = `${Math.round(1000 * (chunk + lookahead)) + at(0.95)} ms at most in 95 %`;
   $("spread").textContent = `${at(0.95)} ms at most in 95 %`;
   const top = Math.max(100, sorted.at(-1));
   const points = answers.map((value, index) => `${(200 * index) / (REMEMBERED - 1)},${(38 - (36 * value) / top).toFixed(1)}`);
@@ -288,3 +292,4 @@ if (given) {
 }
 state("ready");
 controls();
+transport.modelName?.().then((name) => ($("model").textContent ||= name), () => {});
