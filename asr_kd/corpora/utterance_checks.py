@@ -2,12 +2,13 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, ChannelPolicy, length_problem, probe, read_audio
+from asr_kd.corpora.levels import Level, level_lines, level_of, levels_by_set
 from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
@@ -46,6 +47,8 @@ class CheckReport:
     hours: float
     speakers: int
     decoded: bool
+    levels: Mapping[str, Sequence[Level]] = field(default_factory=dict)
+    """Set → levels of its recordings that could be decoded."""
 
     @property
     def problems(self) -> list[CheckRow]:
@@ -85,6 +88,7 @@ class CheckReport:
             lines += [f"  {row.id}  {row.path}  {row.detail}" for row in of_kind[:limit]]
             if count > limit:
                 lines.append(f"  … and {count - limit} more")
+        lines += level_lines(self.levels)
         if not self.utterances:
             lines.append("PROBLEM: there are no utterances")
         elif not self.problems:
@@ -102,6 +106,7 @@ def check_utterances(
     *,
     frame_shift_ms: float = FRAME_SHIFT_MS,
     read: bool = True,
+    sets: Mapping[str, Sequence[Utterance]] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> CheckReport:
     """Check the id, the transcript and the audio of every utterance.
@@ -112,14 +117,16 @@ def check_utterances(
         normalizer: applied to transcripts before training.
         frame_shift_ms: duration of a model's output frame.
         read: also decode the audio, which finds damage inside files.
+        sets: utterances by set, whose levels are compared with those of the first; None: one set.
         progress: called with (utterances done, utterances in all).
 
     Returns:
         The report.
     """
     rows = list(_repeated(utterances))
+    levels: dict[str, Level] = {}
     with ThreadPoolExecutor(THREADS) as pool:
-        found = pool.map(lambda utterance: list(_audio_rows(utterance, read)), utterances)
+        found = pool.map(lambda utterance: list(_audio_rows(utterance, read, levels)), utterances)
         for done, (utterance, audio_rows) in enumerate(zip(utterances, found, strict=True), start=1):
             rows += _id_rows(utterance)
             rows += audio_rows
@@ -128,7 +135,8 @@ def check_utterances(
                 progress(done, len(utterances))
     speakers = {utterance.speaker for utterance in utterances}
     total_hours = hours(utterance for utterance in utterances if math.isfinite(utterance.duration))
-    return CheckReport(rows, len(utterances), total_hours, len(speakers), read)
+    ids = {name: [utterance.id for utterance in found] for name, found in (sets or {"recordings": utterances}).items()}
+    return CheckReport(rows, len(utterances), total_hours, len(speakers), read, levels_by_set(ids, levels))
 
 
 def frames_available(duration: float, frame_shift_ms: float) -> int:
@@ -183,7 +191,7 @@ def _id_rows(utterance: Utterance) -> Iterator[CheckRow]:
         yield CheckRow(utterance.id[:60], utterance.audio, "unusable id", f"the id {problem}")
 
 
-def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
+def _audio_rows(utterance: Utterance, read: bool, levels: dict[str, Level]) -> Iterator[CheckRow]:
     def row(problem: str, detail: str) -> CheckRow:
         return CheckRow(utterance.id, utterance.audio, problem, detail)
 
@@ -207,7 +215,8 @@ def _audio_rows(utterance: Utterance, read: bool) -> Iterator[CheckRow]:
         try:
             duration = None if start is None else utterance.duration
             side: ChannelPolicy = "second" if utterance.channels == "second" else "first"
-            read_audio(utterance.audio, channels=side, start=start, duration=duration)
+            waveform = read_audio(utterance.audio, channels=side, start=start, duration=duration)
+            levels[utterance.id] = level_of(waveform)
         except AudioError as error:
             yield row(error.problem, error.found)
 

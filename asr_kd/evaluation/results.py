@@ -21,7 +21,7 @@ class Measurements:
     """Plain data by set and system's key."""
 
     systems: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
-    """Set → system → `delay`, `stability`, `trailing_silence`."""
+    """Set → system → `delay`, `stability`, `trailing_silence`, `silent_streams`."""
     agreement: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     """Set → system → `frame_kl`, `argmax_agreement` …, which stand beside the agreement in words."""
     costs: Mapping[str, Plain] = field(default_factory=dict)

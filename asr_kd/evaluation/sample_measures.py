@@ -124,6 +124,42 @@ def measure_trailing_silence(
     return found
 
 
+SILENT_STREAMS = 10
+"""Utterances whose streams are continued by silence: each costs as much compute as that silence."""
+
+
+def measure_silent_streams(
+    recognizer: Streams, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
+) -> dict[str, Any]:
+    """Count words inserted in streams that silence follows, as plain data for each kind of silence.
+
+    Every endpoint starts an utterance with new text and new state, as in a live stream, so the model also begins in
+    silence. The words of all utterances of a stream are compared with those of a stream that ends after the speech.
+
+    Args:
+        recognizer: one that streams.
+        waveforms: [S] each.
+        seconds: of silence, long enough for several endpoints.
+        normalizer: applied to both transcripts.
+    """
+    before = [normalize(_streamed(recognizer, waveform), normalizer) for waveform in waveforms]
+    found: dict[str, Any] = {"seconds": seconds, "utterances": len(waveforms)}
+    for kind in KINDS:
+        longer = [torch.cat([waveform, silence(kind, seconds, place)]) for place, waveform in enumerate(waveforms)]
+        after = [normalize(_streamed(recognizer, waveform), normalizer) for waveform in longer]
+        found[kind] = _compared(before, after)
+    return found
+
+
+def _streamed(recognizer: Any, waveform: Tensor) -> str:
+    """The text of all utterances of a stream that is cut at endpoints."""
+    stream = recognizer.stream(cut_at_endpoints=True)
+    for packet in waveform.split(PACKET_SAMPLES):
+        stream.accept(packet)
+    last = stream.final()
+    return " ".join([*(utterance.text for utterance in stream.take_utterances()), last])
+
+
 def silence(kind: SilenceKind, seconds: float, number: int = 0) -> Tensor:
     """Silence [S]; `number` selects the room noise."""
     samples = round(seconds * SAMPLE_RATE)
@@ -219,7 +255,18 @@ class Sample:
         if not seconds:
             return {"trailing_silence": None, "trailing_silence_reason": "evaluate.silence_seconds is 0"}
         found = measure_trailing_silence(system.recognizer, self.waveforms, seconds, self.settings.normalizer)
-        return {"trailing_silence": found}
+        return {"trailing_silence": found, **self._silent_streams(system)}
+
+    def _silent_streams(self, system: System) -> dict[str, Any]:
+        recognizer: Any = system.recognizer
+        if not can_stream(recognizer):
+            return {"silent_streams": None, "silent_streams_reason": "it does not stream"}
+        seconds = self.settings.stream_silence_seconds
+        if not seconds:
+            return {"silent_streams": None, "silent_streams_reason": "evaluate.stream_silence_seconds is 0"}
+        step = max(len(self.waveforms) // SILENT_STREAMS, 1)  # from the shortest to the longest
+        some = self.waveforms[::step][:SILENT_STREAMS]
+        return {"silent_streams": measure_silent_streams(recognizer, some, seconds, self.settings.normalizer)}
 
 
 def measure_set(

@@ -13,12 +13,16 @@ from asr_kd.text.normalize import ScoringNormalizer
 STANDARD = (
     *("babble:20", "babble:10", "babble:5", "pink:20", "pink:10", "pink:5", "reverb:0.5"),
     *("telephone:mu-law", "telephone:gsm", "codec:opus", "codec:mp3", "speed:0.9", "speed:1.1"),
+    *("lead:0.3", "lead:1", "gain:-20", "gain:-40", "gain:10", "rate:8000"),
 )
 """What `robustness: true` stands for."""
 
-NUMBERS = {"babble": (-20, 60), "pink": (-20, 60), "reverb": (0.05, 5), "speed": (0.5, 2), "gain": (-60, 60)}
+NUMBERS = {
+    **{"babble": (-20, 60), "pink": (-20, 60), "reverb": (0.05, 5), "speed": (0.5, 2)},
+    **{"gain": (-60, 60), "lead": (0, 10), "rate": (4_000, 16_000)},
+}
 """Kinds with a number: babble and pink noise, decibels below the speech; a room, its RT60 in seconds; speed, a factor
-(tempo and pitch); gain, decibels."""
+(tempo and pitch); gain, decibels; lead, seconds of zeros in front; rate, Hz of a recording at a lower sample rate."""
 NAMES = {"telephone": ("mu-law", "gsm"), "codec": ("mu-law", "gsm", "opus", "mp3")}
 """Kinds with a name: 300 to 3,400 Hz at 8 kHz and then a coding; a coding alone."""
 
@@ -79,13 +83,16 @@ class EvaluationSettings(Settings):
     results, trailing silence and agreement of frames are measured; 0 measures none of them."""
     silence_seconds: float = Field(2.0, ge=0, le=60)
     """Silence appended to an utterance to count the words that a system inserts in it; 0 skips the measurement."""
+    stream_silence_seconds: float = Field(8.0, ge=0, le=600)
+    """Silence after an utterance in a live stream, whose endpoints start new utterances, to count the words that a
+    system inserts in it, on ten utterances of the sample; 0 skips the measurement."""
     memory: bool = True
     """Whether each system is opened once more, in its own process, to measure its memory."""
     matrix: tuple[Context, ...] = ()
     """Chunk and left context, in frames of 40 ms, that every streaming model is evaluated with; empty: only its own."""
     robustness: bool | tuple[str, ...] = False
     """Conditions that every system is evaluated under, such as [pink:10, babble:5, reverb:0.5, telephone:mu-law,
-    codec:opus, speed:0.9]; true: a standard set of 13."""
+    codec:opus, speed:0.9]; lead:0.3, gain:-20]; true: a standard set of 19."""
     sweep_utterances: int = Field(0, ge=0)
     """Utterances of each set for the matrix and for robustness, from the shortest to the longest; 0: all."""
     normalizer: ScoringNormalizer = "librispeech"

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
@@ -26,6 +27,7 @@ from asr_kd.evaluation.system_outputs import OutputTexts, transcribe_all
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.perturb import (
     add_noise,
+    at_rate,
     babble,
     change_gain,
     generator_for,
@@ -189,7 +191,7 @@ class BabbleSource:
 
 
 def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others: OtherUtterances) -> Tensor:
-    """A waveform [S] under a condition; as long as before, unless its speed changes.
+    """A waveform [S] under a condition; as long as before, unless its speed changes or silence leads.
 
     Args:
         utterance_id: with the condition it decides all that is drawn.
@@ -209,6 +211,10 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others:
         return through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
     if kind == "speed":
         return speed_perturb(waveform, float(value))
+    if kind == "lead":
+        return torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform])
+    if kind == "rate":
+        return at_rate(waveform, round(float(value)))
     return change_gain(waveform, float(value))
 
 

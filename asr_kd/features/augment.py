@@ -119,16 +119,19 @@ class Augmentation(Settings):
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
     """Masks over time and frequency; None: no masks."""
-    silence_share: float = Field(0.5, ge=0, le=1)
+    silence_share: float = Field(0.4, ge=0, le=1)
     """Share of utterances that get silence in front, and share that get it behind, each drawn by itself: zeros, low
     noise, or the recording's own background. Soft targets and stored layers move along. 0 is the default of teachers
     with an `encoder`, whose outputs are kept in memory for each way an utterance is augmented."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
     """The longest silence on either side."""
-    gain_share: float = Field(0.5, ge=0, le=1)
+    gain_share: float = Field(0.3, ge=0, le=1)
     """Share of utterances at another level than recorded; 0 is the default of teachers with an `encoder`."""
-    gain_db: tuple[float, float] = (-30.0, 10.0)
+    gain_db: tuple[float, float] = (-25.0, 10.0)
     """Their gain, decibels, from the least to the most."""
+    ramp_share: float = Field(0.33, ge=0, le=1)
+    """Share of the epochs over which silence_share and gain_share rise from 0: a model finds where the tokens are
+    sooner without them. 0: both from the start."""
     perturb: Perturbation | None = None
     """Waveform augmentation with noise, rooms, telephones and levels, which keeps time; null: none."""
     augmented_copies: tuple[str, ...] = ()
@@ -148,6 +151,20 @@ class Augmentation(Settings):
         if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds must be numbers from 0.5 to 2, at least one")
         return speeds
+
+    def ramp_epochs(self, epochs: int) -> int:
+        """Return how many of so many epochs have smaller shares than the others."""
+        return round(self.ramp_share * epochs) if self.silence_share or self.gain_share else 0
+
+    def in_epoch(self, epoch: int, epochs: int) -> "Augmentation":
+        """Return the settings of an epoch, counted from 1: with the shares that it has."""
+        ramp = self.ramp_epochs(epochs)
+        if epoch > ramp:
+            return self
+        done = (epoch - 1) / ramp
+        return self.model_copy(
+            update={"silence_share": done * self.silence_share, "gain_share": done * self.gain_share}
+        )
 
 
 NO_AUGMENTATION = Augmentation(spec_augment=None, silence_share=0.0, gain_share=0.0)

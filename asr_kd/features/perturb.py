@@ -161,6 +161,14 @@ def through_codec(waveform: Tensor, coding: Coding) -> Tensor:
     return _as_long(resample(np.clip(decoded, -1.0, 1.0), rate, SAMPLE_RATE), len(waveform))
 
 
+def at_rate(waveform: Tensor, sample_rate: int) -> Tensor:
+    """A waveform [S] as recorded at a lower sample rate: the band above half of it is missing."""
+    if not len(waveform):
+        return waveform
+    low = resample(waveform.numpy(), SAMPLE_RATE, sample_rate)
+    return _as_long(resample(low, sample_rate, SAMPLE_RATE), len(waveform))
+
+
 def change_gain(waveform: Tensor, gain_db: float) -> Tensor:
     """A waveform [S] so many decibels louder, clipped to [-1, 1] as a recording would be."""
     return (waveform * 10 ** (gain_db / 20)).clamp(-1, 1)

@@ -1,6 +1,6 @@
 """`asr-kd check`: a recipe's whole corpus, a manifest of any format, or a folder of audio, through `corpora.check`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import Exclusion, measure
-from asr_kd.corpora.settings import FolderSettings
+from asr_kd.corpora.settings import UNTRANSCRIBED, FolderSettings
 from asr_kd.corpora.utterance_checks import CheckReport, check_utterances
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.progress import Progress
@@ -28,6 +28,7 @@ class _Target:
     normalizer: Normalizer = "librispeech"
     excluded: Sequence[Exclusion] = field(default_factory=list)
     why_excluded: str = "left out by prepare"
+    sets: Mapping[str, Sequence[Utterance]] | None = None
 
 
 def check_target(target: Path, overrides: list[str], read_audio: bool, progress: Progress) -> CheckReport:
@@ -47,7 +48,14 @@ def check_target(target: Path, overrides: list[str], read_audio: bool, progress:
     def report(done: int, total: int) -> None:
         progress.update("check", done, total, "utterances")
 
-    checked = check_utterances(found.utterances, found.vocabulary, found.normalizer, read=read_audio, progress=report)
+    checked = check_utterances(
+        found.utterances,
+        found.vocabulary,
+        found.normalizer,
+        read=read_audio,
+        sets=found.sets,
+        progress=report,
+    )
     return checked.including(found.excluded, found.why_excluded)
 
 
@@ -60,7 +68,9 @@ def _recipe(path: Path, overrides: list[str], progress: Progress) -> _Target:
     texts = [u.text for u in corpus.train if u.text]
     spelled = texts or recipe.vocabulary.alphabet or recipe.vocabulary.path
     vocabulary = build_vocabulary(recipe.vocabulary, texts) if spelled else None  # audio alone can be checked too
-    return _Target(corpus.utterances, vocabulary, normalizer, corpus.excluded)
+    more = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
+    sets = {"train": corpus.train, **more, **corpus.sets}
+    return _Target(corpus.utterances, vocabulary, normalizer, corpus.excluded, sets=sets)
 
 
 def _manifest_or_folder(path: Path) -> _Target:

@@ -93,7 +93,7 @@ def _levels(augmentation: Augmentation, count: int, seed: int, epoch: int) -> tu
     generator = np.random.default_rng([seed, epoch, LEVEL_STREAM])
     in_front = generator.random(count) < augmentation.silence_share
     most = augmentation.silence_max_seconds * 1000 // FRAME_SHIFT_MS  # encoder frames
-    lead = FACTOR * np.ceil(generator.random(count) * most).astype(int)
+    lead = FACTOR * np.ceil(generator.random(count) ** 2 * most).astype(int)  # mostly short: damage begins at 80 ms
     changed = generator.random(count) < augmentation.gain_share
     gains = generator.uniform(*augmentation.gain_db, count)
     seeds = generator.integers(1 << 62, size=count)
@@ -135,7 +135,8 @@ class DurationBatchSampler:
     """Batch sampler for a DataLoader over `plan_epoch`, which can begin in the middle of an epoch.
 
     Its length counts global batches; process `rank` of `count` gets its part of each (`share_of`). In the first
-    `curriculum_epochs` epochs the batches are sorted from the shortest to the longest.
+    `curriculum_epochs` epochs the batches are sorted from the shortest to the longest; over the first of `epochs` the
+    shares of silence and gain rise (`Augmentation.ramp_share`).
 
     Attributes:
         skip: batches that the next iteration leaves out.
@@ -149,11 +150,13 @@ class DurationBatchSampler:
         seed: int,
         min_silence_frames: int = 0,
         *,
+        epochs: int = 0,
         curriculum_epochs: int = 0,
         rank: int = 0,
         count: int = 1,
     ) -> None:
-        self._arguments = (durations, augmentation, batch_seconds, seed)
+        self._durations, self._augmentation, self._epochs = durations, augmentation, epochs
+        self._batch_seconds, self._seed = batch_seconds, seed
         self._min_silence_frames, self._curriculum_epochs = min_silence_frames, curriculum_epochs
         self._rank, self._count = rank, count
         self.num_utterances = len(durations)
@@ -162,9 +165,25 @@ class DurationBatchSampler:
 
     def set_epoch(self, epoch: int) -> None:
         """Plan this epoch."""
-        self._batches = plan_epoch(*self._arguments, epoch, self._min_silence_frames)
+        augmentation = self._augmentation.in_epoch(epoch, self._epochs)
+        self._batches = plan_epoch(
+            self._durations, augmentation, self._batch_seconds, self._seed, epoch, self._min_silence_frames
+        )
         if epoch <= self._curriculum_epochs:
             self._batches.sort(key=lambda batch: max(map(self._seconds, batch)))
+
+    def count_all(self, epochs: int) -> int:
+        """Return the number of batches of so many epochs, estimated from two of them, and plan the first.
+
+        While the share of silence rises, epochs have more and more batches.
+        """
+        self.set_epoch(epochs)
+        last = len(self)
+        self.set_epoch(1)
+        ramp = self._augmentation.ramp_epochs(epochs) if self._epochs else 0
+        if not ramp:
+            return len(self) * epochs
+        return epochs * last - (last - len(self)) * (ramp + 1) // 2
 
     def __len__(self) -> int:
         return len(self._batches)
@@ -174,4 +193,4 @@ class DurationBatchSampler:
         return (share_of(batch, self._seconds, self._rank, self._count) for batch in self._batches[first:])
 
     def _seconds(self, draw: SampledUtterance) -> float:
-        return self._arguments[0][draw.row] / draw.speed + draw.extra_frames / 100
+        return self._durations[draw.row] / draw.speed + draw.extra_frames / 100

@@ -131,8 +131,7 @@ class Distiller(sb.Brain):
 
     def _count_steps(self) -> int:
         """Batches differ a little between epochs; the schedule takes the first epoch's count for all."""
-        self.run.batches.set_epoch(1)
-        return len(self.run.batches) * self.settings.epochs
+        return self.run.batches.count_all(self.settings.epochs)
 
     def init_optimizers(self) -> None:
         """Do nothing: `Stepper` creates the optimizer before a checkpoint is restored into it."""

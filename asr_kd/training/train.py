@@ -278,6 +278,7 @@ def _loaders(
         settings.batch_seconds,
         job.seed,
         min_silence,
+        epochs=settings.epochs,
         curriculum_epochs=settings.curriculum_epochs,
         **share,
     )

@@ -30,6 +30,7 @@ def test_a_condition_is_a_function_of_utterance_and_name(name):
     assert condition.name == name
     assert torch.equal(once, again)
     length = len(waveform) / float(condition.value) if condition.kind == "speed" else len(waveform)
+    length += round(16_000 * float(condition.value)) if condition.kind == "lead" else 0
     assert abs(len(once) - length) <= 1
     if condition.kind in ("babble", "pink", "reverb"):
         assert not torch.equal(once, perturbed(waveform, condition, "u2", others))
@@ -41,6 +42,16 @@ def test_noise_has_the_level_of_its_name(name, expected):
     noise = perturbed(waveform, parse_condition(name), "u1", others).double() - waveform
     ratio = 10 * math.log10(float(waveform.double().square().sum() / noise.square().sum()))
     assert ratio == pytest.approx(expected, abs=0.01)
+
+
+def test_silence_leads_and_a_low_rate_has_no_high_band():
+    waveform = noise_speech(1.0) + 0.05 * torch.randn(16_000, generator=torch.Generator().manual_seed(0))
+    led = perturbed(waveform, parse_condition("lead:0.3"), "u1", others)
+    assert torch.equal(led, torch.cat([torch.zeros(4_800), waveform]))
+    narrow = perturbed(waveform, parse_condition("rate:8000"), "u1", others)
+    before, after = (torch.fft.rfft(samples).abs().square() for samples in (waveform, narrow))
+    assert after[4_200:].sum() < 1e-3 * before[4_200:].sum()
+    assert after[100:3_500].sum() == pytest.approx(float(before[100:3_500].sum()), rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["pink", "pink:loud", "pink:99", "codec:flac", "rain:3", "speed:0", "pink:nan"])

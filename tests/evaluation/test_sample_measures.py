@@ -17,6 +17,7 @@ from asr_kd.evaluation.sample_measures import (
     Stability,
     changes,
     measure_set,
+    measure_silent_streams,
     measure_stability,
     measure_trailing_silence,
     silence,
@@ -126,6 +127,38 @@ def test_silence_is_silent():
     assert 10 * torch.log10(room.square().mean()) == pytest.approx(ROOM_DBFS, abs=0.1)
     assert torch.equal(room, silence("room", 2.0))
     assert not torch.equal(room, silence("room", 2.0, 1))
+
+
+class Restarting:
+    """Streams that end an utterance after each second of silence and write a word at the start of each in zeros."""
+
+    class Ended:
+        def __init__(self, text):
+            self.text = text
+
+    def stream(self, *, cut_at_endpoints=False):
+        assert cut_at_endpoints
+        self.heard, self.ended = [], []
+        return self
+
+    def accept(self, samples):
+        self.heard.append(samples)
+
+    def final(self):
+        audio = torch.cat(self.heard)
+        seconds = int((~audio.bool()).sum()) // 16_000
+        self.ended = [self.Ended("yes no"), *(self.Ended("s") for _ in range(seconds))]
+        return ""
+
+    def take_utterances(self):
+        return self.ended
+
+
+def test_words_after_endpoints_in_silence_count():
+    found = measure_silent_streams(Restarting(), [torch.ones(16_000)] * 2, 5.0, "none")
+    assert (found["seconds"], found["utterances"]) == (5.0, 2)
+    assert found["digital"] == {"extra_words": 10, "lost_words": 0, "changed_words": 0, "utterances_with_extra": 2}
+    assert found["room"]["extra_words"] == 0
 
 
 SETTINGS = EvaluationSettings(normalizer="none", bootstrap_samples=200, silence_seconds=0.5)

@@ -1,5 +1,6 @@
 """Batches: every utterance once, within the budget, decided by seed and epoch alone."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,21 @@ def test_silence_in_front_is_whole_encoder_frames_and_gain_stays_in_its_range():
     assert sum(draw.silence_seed is None for draw in plan) > 200  # neither in front nor behind
     later = [draw for batch in plan_epoch([1.0] * 1000, settings, 20.0, 1, 2) for draw in batch]
     assert sorted(plan) != sorted(later)
+
+
+def test_the_shares_of_silence_and_gain_rise_over_the_first_third_of_the_epochs():
+    sampler = DurationBatchSampler([1.0] * 1000, Augmentation(silence_share=0.6), 20.0, seed=1, epochs=12)
+    shares, counts = [], []
+    for epoch in range(1, 13):
+        sampler.set_epoch(epoch)
+        draws = [draw for batch in sampler for draw in batch]
+        shares.append(sum(draw.lead_frames > 0 for draw in draws) / 1000)
+        counts.append(len(sampler))
+    assert sampler.count_all(12) == pytest.approx(sum(counts), rel=0.02)
+    assert len(sampler) == counts[0] < counts[-1]
+    assert shares[0] == 0.0
+    assert shares[1:4] == pytest.approx([0.15, 0.3, 0.45], abs=0.05)
+    assert shares[4:] == pytest.approx([0.6] * 8, abs=0.05)
 
 
 def test_a_skipped_beginning_is_skipped_once():

@@ -34,7 +34,8 @@ _LATENCY_NOTE = (
 _STABILITY_NOTE = (
     "Revised: words of partial results that a later one changed, for each final word; grown: last words that a later "
     "partial result lengthened. Extra words: words inserted when {seconds:g} s of digital silence, or of a quiet room "
-    "(pink noise, −60 dBFS), follow."
+    "(pink noise, −60 dBFS), follow. With endpoints: in {stream_seconds:g} s after ten of the utterances, in streams "
+    "that start anew at every endpoint."
 )
 _FRAMES_NOTE = (
     "KL(teacher ‖ student) in nats a frame. Same token: frames in which both have the same most likely token; not "
@@ -45,7 +46,8 @@ _CONDITIONS_NOTE = (
     "WER % of the same utterances under each condition, for every system alike, drawn by utterance id. babble, pink: "
     "five other utterances of the set, or pink noise, so many dB below the utterance; reverb: a room of that RT60 in "
     "seconds, direct and reverberant sound equally strong; telephone: 300–3,400 Hz at 8 kHz, coded; codec: encoded and "
-    "decoded by libsndfile at its default rate; speed: tempo and pitch; gain: dB."
+    "decoded by libsndfile at its default rate; speed: tempo and pitch; gain: dB; lead: seconds of "
+    "digital silence in front; rate: recorded at so many Hz."
 )
 
 
@@ -151,24 +153,31 @@ def _latency_table(report: Report, delays: Mapping[str, Plain]) -> Iterator[Repo
 
 def _stability_table(report: Report, name: str) -> Iterator[ReportTable]:
     found = report.sets[name]
-    rows = [
-        (key, found[key].get("stability") or {}, found[key].get("trailing_silence") or {})
+    rows: list[tuple[Any, ...]] = [
+        (
+            key,
+            *(found[key].get(part) or {} for part in ("stability", "trailing_silence", "silent_streams")),
+        )
         for key in report.systems(name)
         if found[key].get("stability") or found[key].get("trailing_silence")
     ]
     if rows:
         columns: Columns = [
             ("System", lambda key, *_: report.styles[key]),
-            ("Revised a word", lambda _, partial, __: optional(partial.get("revised_per_word"), "{:.2f}".format)),
-            ("Grown", lambda _, partial, __: optional(partial.get("grown_per_word"), "{:.2f}".format)),
+            ("Revised a word", lambda *row: optional(row[1].get("revised_per_word"), "{:.2f}".format)),
+            ("Grown", lambda *row: optional(row[1].get("grown_per_word"), "{:.2f}".format)),
             *(
                 (title, lambda *row, kind=kind: optional(row[2].get(kind, {}).get("extra_words"), str))
                 for title, kind in (("Extra words, digital silence", "digital"), ("quiet room", "room"))
             ),
-            ("Utterances", lambda _, partial, silence: str((silence or partial)["utterances"])),
+            ("Utterances", lambda *row: str({**row[1], **row[2]}["utterances"])),
+            *(
+                (title, lambda *row, kind=kind: optional(row[3].get(kind, {}).get("extra_words"), str))
+                for title, kind in (("With endpoints, digital silence", "digital"), ("quiet room", "room"))
+            ),
         ]
-        seconds = next((silence["seconds"] for *_, silence in rows if silence), 0)
-        yield table(columns, rows, note=_STABILITY_NOTE.format(seconds=seconds))
+        seconds, stream_seconds = (next((row[at]["seconds"] for row in rows if row[at]), 0) for at in (2, 3))
+        yield table(columns, rows, note=_STABILITY_NOTE.format(seconds=seconds, stream_seconds=stream_seconds))
 
 
 def _matrix_figures(report: Report, name: str, found: Mapping[str, Sequence[Plain]]) -> Iterator[Figure]:

@@ -64,6 +64,7 @@ def measured(report) -> Report:
         "trailing_silence": {
             "seconds": 2.0, "utterances": 5, "digital": {"extra_words": 3}, "room": {"extra_words": 41},
         },
+        "silent_streams": {"seconds": 8.0, "digital": {"extra_words": 6}, "room": {"extra_words": 7}},
     }  # fmt: skip
     sets = {"test": {**found, "student_kd": student, "agreement": {"student_kd": AGREEMENT}}}
     models = report.summary["models"]
@@ -92,7 +93,7 @@ def measured(report) -> Report:
 ROWS = {
     "delay": [
         "student-kd 320 ms 123 (234) −77 (234) – 345 (234) 123 (234) 123 (234)",
-        "student-kd 0.12 – 3 41 5",
+        "student-kd 0.12 – 3 41 5 6 7",
     ],
     "cost": ["student-kd 0.94 M 29.2 M 3.8 MB 1.0 MB* 0.019 – 580 MB (550) 7.2 ms 11.3 ms –"],
     "agreement": ["student-kd 23.46 17 19 3 4", "student-kd 5.432 34.7 – 120 0.250 90.0 79.9"],
@@ -122,6 +123,7 @@ def test_markdown_has_the_same_rows(measured):
         assert len({line.count(" | ") for line in table.splitlines()}) == 1
     assert "(pink noise, −60 dBFS), follow" in text
     assert "2 s of digital silence" in text
+    assert "in 8 s after ten of the utterances" in text
     assert "- Most frequent words that the teacher has right and student-kd has wrong: A\\|B (2)" in text
     assert "- student-kd: energy: no counters" in text
 
