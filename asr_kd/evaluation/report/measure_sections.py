@@ -4,6 +4,7 @@ Each is there when results.json has its numbers.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, optional, percent, signed
 from asr_kd.evaluation.report.document import (
