@@ -190,7 +190,7 @@ def _run_name(store: Any, rank: int, count: int) -> str:
 
     On one machine torchrun keeps the store when it restarts its processes (torch 2.14, whose comment states the
     contrary), with the addresses of dead ones; a process that reads one of them waits for ever. So each process writes
-    a unique name, and the first one repeats its own name to all until each has answered.
+    a unique name, and the first one repeats its own name to all until each has responded.
     """
     mine = uuid.uuid4().hex
     store.set(f"here/{rank}", mine)

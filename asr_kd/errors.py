@@ -1,6 +1,6 @@
-"""The errors a user can meet: one root, and one message that says what to do.
+"""Errors for users: one root, and one form of message.
 
-Knows nothing else of the project. Every message names what was found, what was expected, where, and
+Every message names what was found, what was expected, where, and
 what to do next; programming mistakes keep Python's own exceptions.
 """
 
@@ -34,7 +34,7 @@ class RecipeError(AsrKdError):
 
 
 class AudioError(AsrKdError):
-    """An audio file is missing, damaged or not what its manifest says.
+    """An audio file is missing, damaged or not as its manifest states.
 
     Args:
         found: what was found.

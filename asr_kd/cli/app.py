@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -25,6 +25,13 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+# Repeated from modules that import torch, for which `--help` should not wait; a test compares them.
+ChannelPolicy = Literal["refuse", "first", "second", "mean"]
+FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
+ManifestFormat = Literal["auto", "asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
+HypothesisForm = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
+WordForm = Literal["json", "ctm"]
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file.")]
 Overrides = Annotated[
@@ -76,8 +83,8 @@ INTERRUPT_CODE = 130
 INTERRUPTED = "interrupted. Finished work is kept: run the same command again to resume from the last checkpoint"
 
 
-def _print_version(asked: bool) -> None:
-    if asked:
+def _print_version(given: bool) -> None:
+    if given:
         typer.echo(f"asr-kd {asr_kd.__version__}")
         raise typer.Exit
 

@@ -1,20 +1,11 @@
 """Commands about corpora and manifests: check, download, manifest convert."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from asr_kd.cli.app import Overrides, app, console
-
-
-class Channels(StrEnum):
-    """See `asr_kd.audio.ChannelPolicy`."""
-
-    refuse = "refuse"
-    first = "first"
-    mean = "mean"
+from asr_kd.cli.app import ChannelPolicy, FormatName, ManifestFormat, Overrides, app, console
 
 
 @app.command()
@@ -45,15 +36,9 @@ def check(
         raise typer.Exit(1)
 
 
-class Corpus(StrEnum):
-    """Corpora that can be downloaded."""
-
-    librispeech = "librispeech"
-
-
 @app.command()
 def download(
-    corpus: Annotated[Corpus, typer.Argument(help="The corpus.")],
+    corpus: Annotated[Literal["librispeech"], typer.Argument(help="The corpus.")],
     splits: Annotated[
         list[str] | None, typer.Option("--splits", metavar="NAME,…", help="Which splits; may be repeated.")
     ] = None,
@@ -95,39 +80,18 @@ SHOWN = 20
 """Excluded rows that are printed."""
 
 
-class Format(StrEnum):
-    """See `asr_kd.corpora.formats.catalogue.FormatName`."""
-
-    asr_kd = "asr-kd"
-    lhotse = "lhotse"
-    nemo = "nemo"
-    speechbrain = "speechbrain"
-    kaldi = "kaldi"
-
-
-class SourceFormat(StrEnum):
-    """The same, or to be found out."""
-
-    auto = "auto"
-    asr_kd = "asr-kd"
-    lhotse = "lhotse"
-    nemo = "nemo"
-    speechbrain = "speechbrain"
-    kaldi = "kaldi"
-
-
 @manifest.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A manifest: a file, or of Kaldi or lhotse a folder.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The new file (gzipped if named .gz) or folder.")],
-    target_format: Annotated[Format, typer.Option("--to", help="The new one's format.")],
+    target_format: Annotated[FormatName, typer.Option("--to", help="The new one's format.")],
     source_format: Annotated[
-        SourceFormat, typer.Option("--from", help="The manifest's format; auto looks.")
-    ] = SourceFormat.auto,
+        ManifestFormat, typer.Option("--from", help="The manifest's format; auto looks.")
+    ] = "auto",
     data_root: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Where relative audio paths start, instead of IN's folder.")
     ] = None,
-    channels: Annotated[Channels, typer.Option(help="What rows of several channels mean.")] = Channels.refuse,
+    channels: Annotated[ChannelPolicy, typer.Option(help="What rows of several channels mean.")] = "refuse",
     max_excluded_share: Annotated[
         float, typer.Option(min=0.0, max=1.0, help="Share of the rows that may be left out (listed).")
     ] = 0.0,
@@ -143,10 +107,10 @@ def convert(
     done = convert_manifest(
         source,
         target,
-        source_format.value,
-        target_format.value,
+        source_format,
+        target_format,
         data_root=data_root,
-        channels=channels.value,
+        channels=channels,
         max_excluded_share=max_excluded_share,
     )
     with console() as progress:

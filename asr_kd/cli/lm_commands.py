@@ -1,23 +1,15 @@
 """Verbs about language models: lm build, tune."""
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from asr_kd.cli.app import Only, Overrides, app, console
-from asr_kd.cli.target_commands import Normalizer
+from asr_kd.text.normalize import Normalizer
 
 lm_app = typer.Typer(help="N-gram language models for the beam search.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lm_app, name="lm")
-
-
-class Unit(StrEnum):
-    """What an n-gram is made of."""
-
-    word = "word"
-    token = "token"
 
 
 @lm_app.command()
@@ -35,8 +27,10 @@ def build(
         str,
         typer.Option(metavar="N,N,…", help="Leave out n-grams of order 1, 2, … seen at most so often, such as 0,0,1."),
     ] = "",
-    normalizer: Annotated[Normalizer, typer.Option(help="Normalizer of the text.")] = Normalizer.librispeech,
-    unit: Annotated[Unit, typer.Option(help="Words, for a search with a lexicon; or tokens, without one.")] = Unit.word,
+    normalizer: Annotated[Normalizer, typer.Option(help="Normalizer of the text.")] = "librispeech",
+    unit: Annotated[
+        Literal["word", "token"], typer.Option(help="Words, for a search with a lexicon; or tokens, without one.")
+    ] = "word",
     tokens: Annotated[Path | None, typer.Option(metavar="tokens.txt", help="The vocabulary, for tokens.")] = None,
 ) -> None:
     """Build an n-gram language model from text: interpolated modified Kneser–Ney, as ARPA.
@@ -47,7 +41,7 @@ def build(
     """
     from asr_kd.recipe.lm import build_lm
 
-    if (unit is Unit.token) != (tokens is not None):
+    if (unit == "token") != (tokens is not None):
         raise typer.BadParameter(
             "a model over tokens needs their tokens.txt, and only such a model", param_hint="--tokens"
         )
@@ -56,7 +50,7 @@ def build(
     except ValueError:
         raise typer.BadParameter("expected numbers separated by commas, such as 0,0,1", param_hint="--prune") from None
     with console() as progress:
-        for line in build_lm(sources, out, order, thresholds, normalizer.value, tokens):
+        for line in build_lm(sources, out, order, thresholds, normalizer, tokens):
             progress.message(line)
 
 

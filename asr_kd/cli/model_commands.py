@@ -2,14 +2,12 @@
 
 import asyncio
 import signal
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from asr_kd.cli.app import Decoding, Hotwords, ModelPath, app, console
-from asr_kd.cli.corpus_commands import Channels
+from asr_kd.cli.app import ChannelPolicy, Decoding, Hotwords, ModelPath, WordForm, app, console
 
 if TYPE_CHECKING:
     from asr_kd.models.settings import Context
@@ -66,18 +64,11 @@ def _contexts(folder: Path, chunks: list[int], lefts: list[int]) -> "list[Contex
     return contexts_of(folder, *frames)
 
 
-class WordForm(StrEnum):
-    """How words are printed with their times."""
-
-    json = "json"
-    ctm = "ctm"
-
-
 @app.command()
 def transcribe(
     model: ModelPath,
     audio: Annotated[list[Path], typer.Argument(metavar="AUDIO", help="Audio files, of any length.")],
-    channels: Annotated[Channels, typer.Option(help="What to do with several channels.")] = Channels.refuse,
+    channels: Annotated[ChannelPolicy, typer.Option(help="What to do with several channels.")] = "refuse",
     decoding: Decoding = None,
     hotword: Hotwords = None,
     words: Annotated[
@@ -95,9 +86,9 @@ def transcribe(
 
     failed = False
     settings = read_decoding(decoding, hotword or [])
-    for transcript in transcribe_files(model, audio, channels.value, settings):
+    for transcript in transcribe_files(model, audio, channels, settings):
         if transcript.error is None:
-            typer.echo(transcript_lines(transcript, words.value if words else None), nl=False)
+            typer.echo(transcript_lines(transcript, words), nl=False)
         else:
             failed = True
             typer.echo(f"asr-kd: {transcript.error}", err=True)

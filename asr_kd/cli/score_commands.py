@@ -1,31 +1,14 @@
 """Commands that score and compare: score, compare."""
 
 import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from asr_kd.cli.app import app, console
-
-
-class ScoringNormalizerName(StrEnum):
-    """See `asr_kd.text.normalize.ScoringNormalizer`."""
-
-    none = "none"
-    librispeech = "librispeech"
-    unicode = "unicode"
-    whisper = "whisper"
-
-
-class TextForm(StrEnum):
-    """See `asr_kd.scoring.transcripts.TextForm`."""
-
-    trn = "trn"
-    ctm = "ctm"
-    kaldi = "kaldi"
-    jsonl = "jsonl"
+from asr_kd.scoring.transcripts import TextForm
+from asr_kd.text.normalize import ScoringNormalizer
 
 
 @app.command()
@@ -41,8 +24,8 @@ def score(
         ),
     ],
     normalizer: Annotated[
-        ScoringNormalizerName, typer.Option(help="Rewrites both sides; whisper needs the extra of that name.")
-    ] = ScoringNormalizerName.librispeech,
+        ScoringNormalizer, typer.Option(help="Rewrites both sides; whisper needs the extra of that name.")
+    ] = "librispeech",
     by_speaker: Annotated[bool, typer.Option("--by-speaker", help="Print every speaker's WER too.")] = False,
     speakers: Annotated[
         str | None,
@@ -83,14 +66,14 @@ def score(
         ScoringRequest(
             reference,
             [named_file(given) for given in hypotheses],
-            EvaluationSettings(normalizer=normalizer.value, bootstrap_samples=samples, bootstrap_seed=seed),
+            EvaluationSettings(normalizer=normalizer, bootstrap_samples=samples, bootstrap_seed=seed),
             speakers,
             [named_pair(given) for given in compare or []],
         )
     )
     summary = summarize(results) if out is None else write_report(results, out)
     if write is not None and out is not None:
-        write_texts(results, out / write.value, write.value)
+        write_texts(results, out / write, write)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return

@@ -1,12 +1,12 @@
 """Commands about soft targets and pseudo-labels: targets info, verify, sample and import; pseudo-label."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from asr_kd.cli.app import MaxMinutes, app, console
+from asr_kd.cli.app import HypothesisForm, MaxMinutes, app, console
+from asr_kd.text.normalize import Normalizer
 
 targets_app = typer.Typer(help="Inspect stored soft targets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(targets_app, name="targets")
@@ -71,25 +71,6 @@ def sample(
             progress.message(line)
 
 
-class Form(StrEnum):
-    """See `asr_kd.targets.hypothesis_formats.Form`."""
-
-    whisper = "whisper"
-    jsonl = "jsonl"
-    csv = "csv"
-    kaldi = "kaldi"
-    trn = "trn"
-    ctm = "ctm"
-
-
-class Normalizer(StrEnum):
-    """See `asr_kd.text.normalize.Normalizer`."""
-
-    none = "none"
-    librispeech = "librispeech"
-    unicode = "unicode"
-
-
 @targets_app.command("import")
 def import_(
     hypotheses: Annotated[
@@ -101,7 +82,7 @@ def import_(
     ],
     into: Annotated[str, typer.Option("--into", metavar="FOLDER", help="Where to put them; may be a URL.")],
     form: Annotated[
-        Form | None, typer.Option(help="The form of HYPS, when it cannot be detected from its name.")
+        HypothesisForm | None, typer.Option(help="The form of HYPS, when it cannot be detected from its name.")
     ] = None,
     normalizer: Annotated[
         Normalizer | None, typer.Option(help="For a manifest: what texts are rewritten to. A recipe has its own.")
@@ -139,8 +120,8 @@ def import_(
             hypotheses,
             target,
             into,
-            form.value if form else None,
-            normalizer.value if normalizer else None,
+            form,
+            normalizer,
             min_coverage,
             chosen,
         )

@@ -64,18 +64,20 @@ class RunContext:
         return self.work_dir.joinpath(*parts)
 
 
-def choose_device(wanted: str, ranks: Ranks = ALONE) -> torch.device:
+def choose_device(device_name: str, ranks: Ranks = ALONE) -> torch.device:
     """Return the device of this process; `auto` takes a GPU when there is one, one for each local process.
 
     Raises:
         RecipeError: a GPU that does not exist, or one GPU for several processes.
     """
     gpus = torch.cuda.device_count()
-    device = torch.device("cuda" if gpus else "cpu") if wanted == "auto" else torch.device(wanted)
+    device = torch.device("cuda" if gpus else "cpu") if device_name == "auto" else torch.device(device_name)
     if device.type == "cuda" and ranks.count > 1:
         if device.index is not None:
             raise RecipeError(
-                f"{wanted} for {ranks.count} processes", where="device", expected="auto, cuda (each its own) or cpu"
+                f"{device_name} for {ranks.count} processes",
+                where="device",
+                expected="auto, cuda (each its own) or cpu",
             )
         device = torch.device("cuda", ranks.local_rank)
     if device.type == "cuda" and (device.index or 0) >= gpus:
@@ -251,8 +253,7 @@ def store_sha256(store: Path | str, index: str = INDEX) -> str:
 def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
     """The identity of what a student reads of stored soft targets: frames, and the named arrays.
 
-    A store that was made again to keep more gives the same. Of one that does not say what is in it (earlier releases)
-    it is the identity of all.
+    A store that was made again to keep more gives the same.
 
     Raises:
         CheckpointError: they are missing.

@@ -43,7 +43,7 @@ from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.transcripts import TRANSCRIPTS_INDEX, read_transcripts, transcribe_manifest
+from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts, transcribe_manifest
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames

@@ -274,7 +274,7 @@ TIMEOUT_SECONDS = 5.0
 
 @contextmanager
 def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
-    """Hold the lock at `path` inside the block. File systems without locks exclude nobody.
+    """Hold the lock at `path` inside the block. File systems without locks exclude no run.
 
     Args:
         path: the lock file; created if missing, and not removed.

@@ -100,9 +100,7 @@ def _cells(entry: Line, first: Line, set_name: str) -> list[str]:
 
 
 def _passes(found: Sequence[Mapping[str, Any]]) -> str:
-    """Lines of earlier releases do not say."""
-    taken = [result["passes"] for result in found if result.get("passes") is not None]
-    return f"{mean(taken) / 1000:.1f}" if taken else UNKNOWN
+    return f"{mean(result['passes'] for result in found) / 1000:.1f}" if found else UNKNOWN
 
 
 def _difference(scores: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:

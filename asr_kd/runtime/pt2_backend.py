@@ -41,7 +41,15 @@ OPERATORS = frozenset(
     f"torch.ops.aten.{name}"
     for name in (
         *("_assert_tensor_metadata.default", "add.Tensor", "addcmul.default", "alias.default", "arange.default"),
-        *("arange.start_step", "bitwise_not.default", "cat.default", "chunk.default", "conv2d.default", "cos.default"),
+        *(
+            "arange.start_step",
+            "bitwise_not.default",
+            "cat.default",
+            "chunk.default",
+            "conv1d.default",
+            "conv2d.default",
+            "cos.default",
+        ),
         *("div.Tensor", "flatten.using_ints", "ge.Tensor", "gelu.default", "glu.default", "index_put_.default"),
         *("layer_norm.default", "lift_fresh_copy.default", "linear.default", "log_softmax.int", "masked_fill.Scalar"),
         *("matmul.default", "mul.Tensor", "neg.default", "permute.default", "pow.Scalar", "relu.default"),

@@ -1,7 +1,7 @@
 """Admission: connections and streams are counted by address, tokens are checked, and refusals are logged in bounds.
 
 A connection waits until its start message is accepted: only then does it take one of the slots for streams. Waiting
-connections are bounded too, and the address with most of them loses its oldest, so silent ones exclude nobody else.
+connections are bounded too, and the address with most of them loses its oldest, so silent ones exclude no others.
 """
 
 import hmac

@@ -45,7 +45,7 @@ def connection_class(library_class: Any, admission: Admission, respond_to: Respo
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._received, self._answered = bytearray(), False
+            self._received, self._responded = bytearray(), False
             peer = transport.get_extra_info("peername")
             self.place = admission.enter(str(peer[0]) if peer else "unknown", transport.abort)
 
@@ -56,7 +56,7 @@ def connection_class(library_class: Any, admission: Admission, respond_to: Respo
         def data_received(self, data: bytes) -> None:
             if self.place.opened:
                 super().data_received(data)
-            elif not self._answered:
+            elif not self._responded:
                 self._received += data
                 self._read_request()
 
@@ -69,17 +69,17 @@ def connection_class(library_class: Any, admission: Admission, respond_to: Respo
                 method = request.method
                 self.http_request = request
                 self.place.forwarded_for(request.headers.get("x-forwarded-for", ""))
-                answer = respond_to(request, self)
+                result = respond_to(request, self)
             except BadRequest as bad:
                 self.place.refused("malformed-request")
-                answer = plain_text(bad.status, bad.reason, bad.headers)
-            if answer is None:
+                result = plain_text(bad.status, bad.reason, bad.headers)
+            if result is None:
                 self.place.opened = True
                 super().data_received(bytes(self._received))
                 self._received.clear()
                 return
-            self._answered = True
-            self.transport.write(response_bytes(answer, with_body=method != "HEAD"))
+            self._responded = True
+            self.transport.write(response_bytes(result, with_body=method != "HEAD"))
             if self.transport.can_write_eof():
                 self.transport.write_eof()  # the client closes: a close here could reset what it has not read yet
                 asyncio.get_running_loop().call_later(send_seconds, self.transport.abort)
@@ -146,7 +146,7 @@ class Websocket:
                 raise Refusal("too-large", closed.sent.reason) from closed
             if code in (1002, 1007):
                 raise Refusal("malformed", closed.sent.reason) from closed
-            if code == 1011:  # no answer to a ping
+            if code == 1011:  # no result to a ping
                 raise Refusal("not-reading", closed.sent.reason) from closed
             self._raise_if_not_read(closed)
             return None
@@ -170,7 +170,7 @@ class Websocket:
             raise Refusal("not-reading", "what was sent did not arrive in time") from closed
 
     async def close(self, code: int, reason: str) -> None:
-        """Say goodbye, in the 123 bytes that a reason may have."""
+        """Close with a reason of at most 123 bytes."""
         await self._connection.close(code, reason.encode()[:120].decode("utf-8", "ignore"))
 
     def abort(self) -> None:

@@ -11,7 +11,7 @@ MOST_BYTES = 16_384
 """Longest head of a request: its first line and its headers."""
 
 METHODS = ("GET", "HEAD")
-"""Methods that are answered."""
+"""Methods with a response."""
 
 OTHER_METHODS = ("POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH")
 
@@ -49,8 +49,8 @@ class HttpRequest(NamedTuple):
     headers: Mapping[str, str]  # by name in lower case; the values of a repeated header are joined by ", "
 
     @property
-    def wants_websocket(self) -> bool:
-        """Whether it asks for a change to the websocket protocol."""
+    def is_upgrade(self) -> bool:
+        """Whether it requests a change to the websocket protocol."""
         upgrades = "websocket" in self.headers.get("upgrade", "").lower()
         return upgrades and self.method == "GET" and self.version == "1.1"
 
@@ -104,15 +104,15 @@ def _parse_headers(lines: list[str]) -> dict[str, str]:
     return headers
 
 
-def response_bytes(answer: HttpResponse, *, with_body: bool = True) -> bytes:
+def response_bytes(response: HttpResponse, *, with_body: bool = True) -> bytes:
     """Return a response; the connection is closed behind it.
 
     Args:
-        answer: its status, headers and body.
+        response: its status, headers and body.
         with_body: false for HEAD, whose headers are those of GET.
     """
-    status = HTTPStatus(answer.status)
-    headers = {"Content-Type": answer.content_type, "Content-Length": len(answer.body), "Connection": "close"}
+    status = HTTPStatus(response.status)
+    headers = {"Content-Type": response.content_type, "Content-Length": len(response.body), "Connection": "close"}
     lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
-    lines += [f"{name}: {value}" for name, value in {**headers, **answer.headers}.items()]
-    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (answer.body if with_body else b"")
+    lines += [f"{name}: {value}" for name, value in {**headers, **response.headers}.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1") + (response.body if with_body else b"")

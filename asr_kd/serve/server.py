@@ -33,7 +33,7 @@ from asr_kd.serve.settings import ServeSettings
 QUEUED_FRAMES = 4
 """Messages that the library reads ahead; then it stops reading, and TCP slows the client down."""
 
-GOODBYE_SECONDS = 2.0
+CLOSE_SECONDS = 2.0
 """For the other side to confirm the end."""
 
 
@@ -63,7 +63,7 @@ class Server:
     @property
     def address(self) -> str:
         """URL of the page."""
-        port = self._listener.sockets[0].getsockname()[1]
+        port = self._sockets.sockets[0].getsockname()[1]
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{'https' if self._tls else 'http'}://{host}:{port}/"
 
@@ -80,7 +80,7 @@ class Server:
         )
         self._work = asyncio.create_task(self._scheduler.run())
         try:
-            self._listener = await self._library.serve(
+            self._sockets = await self._library.serve(
                 self._connected,
                 settings.host,
                 settings.port,
@@ -93,7 +93,7 @@ class Server:
                 max_queue=QUEUED_FRAMES,
                 ping_interval=settings.ping_seconds,
                 ping_timeout=settings.ping_seconds,
-                close_timeout=GOODBYE_SECONDS,
+                close_timeout=CLOSE_SECONDS,
                 server_header=None,
             )
         except OSError as error:
@@ -123,13 +123,13 @@ class Server:
         await self._until_empty(grace_seconds)
         for session in self._sessions:
             session.finish()
-        await self._until_empty(self.settings.send_seconds + GOODBYE_SECONDS)
+        await self._until_empty(self.settings.send_seconds + CLOSE_SECONDS)
         for session in self._sessions:
             session.abandon()
-        self._listener.close()
+        self._sockets.close()
         self._admission.close()
         self._work.cancel()
-        await asyncio.gather(self._work, self._listener.wait_closed(), return_exceptions=True)
+        await asyncio.gather(self._work, self._sockets.wait_closed(), return_exceptions=True)
 
     async def _until_empty(self, seconds: float) -> None:
         end = asyncio.get_running_loop().time() + seconds
@@ -146,7 +146,7 @@ class Server:
             return page_file(request.path) or plain_text(404, "there is nothing here")
         place: Place = connection.place
         if request.path == STREAM:
-            if not request.wants_websocket:
+            if not request.is_upgrade:
                 return plain_text(426, "a websocket is expected here", {"Upgrade": "websocket"})
             origin, local = request.headers.get("origin"), connection.local_address[:2]
             if not allowed_origin(origin, local, self._tls is not None, self.settings.origins):

@@ -61,7 +61,7 @@ def bridge(
         frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
 
     Returns:
-        The teacher itself when nothing differs; a teacher without symbols says blank in all frames.
+        The teacher itself when nothing differs; a teacher without symbols gives the blank in all frames.
 
     Raises:
         VocabularyError: symbols that cannot be mapped: named, with what to do.

@@ -1,6 +1,6 @@
 """Extraction of soft targets: a teacher's posteriors of a manifest, kept in a store shard by shard.
 
-Hidden layers and posteriors pooled over the transcript's tokens are stored beside them where the settings ask for it.
+Hidden layers and posteriors pooled over the transcript's tokens are stored beside them where the settings request it.
 """
 
 import hashlib

@@ -28,7 +28,7 @@ HYPOTHESES_INDEX = "hypotheses.json"
 MAKE_AGAIN = "Extract or import them again into an empty folder"
 
 
-class Hypothesis(NamedTuple):
+class TextHypothesis(NamedTuple):
     """One transcript of a system."""
 
     text: str
@@ -36,19 +36,19 @@ class Hypothesis(NamedTuple):
     """A log-probability, or any number of which 1 more means e times as likely; None: only the order is known."""
 
 
-def distinct(hypotheses: Iterable[Hypothesis], most: int | None = None) -> list[Hypothesis]:
+def distinct(hypotheses: Iterable[TextHypothesis], most: int | None = None) -> list[TextHypothesis]:
     """The best `most` different texts that hold a word, the probabilities of equal ones added, best first."""
     merged: dict[str, float | None] = {}
     for text, score in hypotheses:
         before = merged.get(text)
         merged[text] = score if before is None or score is None else _log_add(before, score)
-    found = [Hypothesis(text, score) for text, score in merged.items() if text.strip()]
+    found = [TextHypothesis(text, score) for text, score in merged.items() if text.strip()]
     if all(item.score is not None for item in found):
         found.sort(key=lambda item: -(item.score or 0.0))  # stable: equals keep their order
     return found[:most]
 
 
-def weights_of(hypotheses: Sequence[Hypothesis], temperature: float = 1.0) -> list[float]:
+def weights_of(hypotheses: Sequence[TextHypothesis], temperature: float = 1.0) -> list[float]:
     """Weights that sum to 1: the softmax of the scores divided by `temperature`; all alike where there are none."""
     scores = [item.score for item in hypotheses if item.score is not None]
     if len(scores) != len(hypotheses):
@@ -162,13 +162,13 @@ class HypothesisStore:
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
-    def __getitem__(self, utterance_id: str) -> list[Hypothesis]:
+    def __getitem__(self, utterance_id: str) -> list[TextHypothesis]:
         """Return hypotheses, the best first; none when the system recognized no word.
 
         Raises:
             KeyError: the utterance is not stored.
         """
-        return [Hypothesis(item["text"], item["score"]) for item in loads_json(self._rows[utterance_id])["nbest"]]
+        return [TextHypothesis(item["text"], item["score"]) for item in loads_json(self._rows[utterance_id])["nbest"]]
 
     def check_audio(self, utterances: Sequence[Utterance]) -> None:
         """Refuse hypotheses of other audio than is there now under the same ids.
@@ -191,12 +191,12 @@ class HypothesisStore:
                 remedy="Run the extract stage first (leave --from out), or import them again",
             )
 
-    def get(self, utterance_id: str) -> list[Hypothesis] | None:
+    def get(self, utterance_id: str) -> list[TextHypothesis] | None:
         """Return the hypotheses, or None when the utterance is not stored."""
         return self[utterance_id] if utterance_id in self._rows else None
 
 
-def shard_content(found: Mapping[str, Sequence[Hypothesis]], utterances: Iterable[Utterance]) -> bytes:
+def shard_content(found: Mapping[str, Sequence[TextHypothesis]], utterances: Iterable[Utterance]) -> bytes:
     """The content of a shard: one utterance a line, with the identity of its audio.
 
     Args:
@@ -212,7 +212,7 @@ def shard_content(found: Mapping[str, Sequence[Hypothesis]], utterances: Iterabl
 
 
 def hypotheses_shard(
-    shard: PlannedShard, found: Mapping[str, Sequence[Hypothesis]], quarantine: Sequence[QuarantineEntry]
+    shard: PlannedShard, found: Mapping[str, Sequence[TextHypothesis]], quarantine: Sequence[QuarantineEntry]
 ) -> MadeShard:
     """A shard of hypotheses as the extraction engine writes it."""
     content = shard_content(found, shard.utterances)

@@ -14,7 +14,7 @@ from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.scoring.formats import ReportProblem, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
-from asr_kd.targets.hypotheses import Hypothesis
+from asr_kd.targets.hypotheses import TextHypothesis
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 
 Form = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
@@ -32,7 +32,7 @@ class ImportedHypothesis(NamedTuple):
     """An utterance's id, or its audio file without folder and suffix."""
     where: str
     """File and row."""
-    hypotheses: tuple[Hypothesis, ...]
+    hypotheses: tuple[TextHypothesis, ...]
     """The best first; at least one, which may be empty."""
     measures: Transcription = Transcription("")
     """Whisper's measures of the best, where the system wrote them; the text is not used."""
@@ -113,7 +113,7 @@ def _whisper(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
             name = re.sub(r"\.(wav|flac|mp3|ogg|opus|m4a)$", "", file.stem)
             segments, words = _segments(data), _words(data)
             measures = combine(segments) if segments else Transcription("")
-            yield ImportedHypothesis(name, str(file), (Hypothesis(text),), measures, words or segments)
+            yield ImportedHypothesis(name, str(file), (TextHypothesis(text),), measures, words or segments)
 
 
 def _segments(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
@@ -192,7 +192,7 @@ def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHyp
         return
     name = row["id"] if "id" in row else Path(row["audio_filepath"]).stem
     listed = row.get("nbest") or [{"text": row.get("pred_text", row.get("text"))}]
-    hypotheses = [Hypothesis(item["text"], item.get("score")) for item in listed]
+    hypotheses = [TextHypothesis(item["text"], item.get("score")) for item in listed]
     if hypotheses[0].score is not None:
         hypotheses.sort(key=lambda item: -(item.score or 0.0))
     values = {key: row[key] for key in MEASURES if _is_number(row.get(key))}
@@ -229,5 +229,5 @@ def _plain(
 ) -> Callable[[Path, ReportProblem], Iterator[ImportedHypothesis]]:
     """A form that scoring reads as well, which has one hypothesis a name."""
     return lambda path, report: (
-        ImportedHypothesis(row.name, row.where, (Hypothesis(row.text),)) for row in rows(path, report)
+        ImportedHypothesis(row.name, row.where, (TextHypothesis(row.text),)) for row in rows(path, report)
     )

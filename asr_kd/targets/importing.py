@@ -15,7 +15,7 @@ from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
     HypothesesSource,
-    Hypothesis,
+    TextHypothesis,
     distinct,
     read_hypotheses_info,
     shard_content,
@@ -128,7 +128,7 @@ def import_hypotheses(
     labelled = PseudoLabelled({}, FilterReport(()), frozenset())
     if best:
         labelled = make_pseudo_labels(best, utterances, settings, alphabet, score_readings=score_readings)
-    texts: dict[str, list[Hypothesis]] = {id_: [Hypothesis(text)] for id_, text in labelled.texts.items()}
+    texts: dict[str, list[TextHypothesis]] = {id_: [TextHypothesis(text)] for id_, text in labelled.texts.items()}
     for utterance in utterances:
         item = found.get(utterance.id)
         if item is None or utterance.id in labelled.report.removed:
@@ -137,8 +137,8 @@ def import_hypotheses(
             texts[utterance.id] = []
         elif utterance.id not in labelled.own_transcripts:
             first, *others = item.hypotheses
-            further = [Hypothesis(read_out(utterance, text, settings, alphabet), value) for text, value in others]
-            texts[utterance.id] = distinct([Hypothesis(labelled.texts[utterance.id], first.score), *further])
+            further = [TextHypothesis(read_out(utterance, text, settings, alphabet), value) for text, value in others]
+            texts[utterance.id] = distinct([TextHypothesis(labelled.texts[utterance.id], first.score), *further])
     removed = labelled.report.removed
     left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
     left_out += [
@@ -183,7 +183,7 @@ def _match(
         if len(meant) > 1 and item.segments and len({piece.audio for piece in pieces}) == 1:
             texts, _ = transcripts_of_pieces(item.segments, pieces)
             for id_, transcription in texts.items():
-                found[id_] = ImportedHypothesis(id_, item.where, (Hypothesis(transcription.text),), transcription)
+                found[id_] = ImportedHypothesis(id_, item.where, (TextHypothesis(transcription.text),), transcription)
             continue
         if len(meant) > 1 or meant[0] in found:
             others = meant[:EXAMPLES] if len(meant) > 1 else [meant[0], found[meant[0]].where]
@@ -272,7 +272,7 @@ def store_labels(
     left_out = [
         QuarantineEntry(id=u.id, path=str(u.audio), reason="no pseudo-label passed the filters") for u in missing
     ]
-    _write(storage, info, {id_: [Hypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
+    _write(storage, info, {id_: [TextHypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
 
 
 def _refuse_a_teachers(storage: Storage) -> None:
@@ -288,7 +288,7 @@ def _refuse_a_teachers(storage: Storage) -> None:
 def _write(
     storage: Storage,
     info: HypothesesInfo,
-    texts: Mapping[str, Sequence[Hypothesis]],
+    texts: Mapping[str, Sequence[TextHypothesis]],
     left_out: Sequence[QuarantineEntry],
     utterances: Sequence[Utterance],
 ) -> None:
@@ -302,7 +302,7 @@ def _write(
 
 
 def _compare(
-    texts: Mapping[str, Sequence[Hypothesis]], utterances: Sequence[Utterance], normalizer: Normalizer
+    texts: Mapping[str, Sequence[TextHypothesis]], utterances: Sequence[Utterance], normalizer: Normalizer
 ) -> Score | None:
     """The best hypotheses against the transcripts there are: a wrong file or normalizer shows at once."""
     references = {u.id: normalize(u.text, normalizer) for u in utterances if u.text and u.id in texts}

@@ -114,7 +114,7 @@ def _label_variant(
 def _further(
     dense: DensePosteriors, ids: Sequence[str], settings: TargetSettings, transcripts: Transcripts, codec: Codec
 ) -> Sequence[tuple[Mapping[str, Array], Mapping[str, Packed]]]:
-    """Return the pooled posteriors of each utterance, where the settings ask for them."""
+    """Return the pooled posteriors of each utterance, where the settings request them."""
     if not settings.pooled:
         return [({}, {}) for _ in ids]
     return pool(dense, [transcripts[name] for name in ids], codec, settings.epsilon)

@@ -19,7 +19,7 @@ from asr_kd.targets.hypotheses import (
     HYPOTHESES,
     HypothesesInfo,
     HypothesesSource,
-    Hypothesis,
+    TextHypothesis,
     distinct,
     hypotheses_shard,
 )
@@ -133,7 +133,7 @@ class _Search:
 
     def make(self, shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
         """Search the utterances of a shard."""
-        found: dict[str, list[Hypothesis]] = {}
+        found: dict[str, list[TextHypothesis]] = {}
         quarantine: list[QuarantineEntry] = []
         planned = batches_by_teacher(self.teacher, shard.utterances, self.settings.batch_seconds)
         batches = [batch for _, batch in planned]
@@ -148,7 +148,7 @@ class _Search:
         self,
         teacher: Teacher,
         batch: Sequence[Reading],
-        found: dict[str, list[Hypothesis]],
+        found: dict[str, list[TextHypothesis]],
         quarantine: list[QuarantineEntry],
     ) -> None:
         def leave_out(item: Reading, reason: str) -> None:
@@ -170,5 +170,5 @@ class _Search:
                 leave_out(item, "the teacher's posteriors are not finite")
             else:
                 decode = self.teacher.vocabulary.decode
-                texts = [Hypothesis(normalize(decode(tokens), self.normalizer), score) for tokens, score in nbest]
+                texts = [TextHypothesis(normalize(decode(tokens), self.normalizer), score) for tokens, score in nbest]
                 found[item.utterance.id] = distinct(texts, self.settings.count)

@@ -32,7 +32,7 @@ class LabelFilters(Settings):
     min_characters_per_second: float | None = Field(default=None, ge=0)
     """Fewer: most of the audio is missing from the text."""
     max_characters_per_second: float | None = Field(default=30.0, gt=0)
-    """More is faster than anyone speaks."""
+    """More is faster than speech."""
     min_language_prob: float | None = Field(default=None, ge=0, le=1)
     """Probability of the language, where it was detected."""
     max_disagreement: float | None = Field(default=None, ge=0)

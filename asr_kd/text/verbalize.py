@@ -199,7 +199,7 @@ class _Numbers:
         return _unique([*cardinals, *digits, *pairs])
 
     def grouped(self, token: str) -> list[str]:
-        """1,305: nobody writes digits that are read one by one like this."""
+        """1,305: a cardinal; digits read one by one are not grouped."""
         number = token.replace(",", "")
         return self.cardinals(int(number)) if len(number) <= LONGEST_CARDINAL else self.digits(number)
 

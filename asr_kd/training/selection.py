@@ -14,7 +14,7 @@ from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.losses import Objective, SequenceSettings
 from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
 from asr_kd.scoring.wer import score
-from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore, weights_of
+from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis, weights_of
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 from asr_kd.training.batch import WeightedHypothesis
@@ -153,15 +153,15 @@ def select_pseudo_labels(
 
 
 def _usable(
-    hypotheses: Sequence[Hypothesis],
+    hypotheses: Sequence[TextHypothesis],
     utterance: Utterance,
     settings: SequenceSettings,
     vocabulary: Vocabulary,
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
-) -> tuple[list[tuple[Hypothesis, Sequence[int]]], list[str]]:
+) -> tuple[list[tuple[TextHypothesis, Sequence[int]]], list[str]]:
     """Return the best usable hypotheses with tokens, and the reasons for those left out."""
-    usable: list[tuple[Hypothesis, Sequence[int]]] = []
+    usable: list[tuple[TextHypothesis, Sequence[int]]] = []
     reasons: list[str] = []
     errors = _word_error_rates(hypotheses, utterance, settings, normalizer)
     for hypothesis, wer in zip(hypotheses, errors, strict=True):
@@ -175,7 +175,7 @@ def _usable(
     return usable, reasons
 
 
-def _why_nothing(found: Sequence[Hypothesis] | None, reasons: Sequence[str]) -> str:
+def _why_nothing(found: Sequence[TextHypothesis] | None, reasons: Sequence[str]) -> str:
     if found is None:
         return "no hypotheses: see quarantine.jsonl beside them"
     if not found:
@@ -184,7 +184,7 @@ def _why_nothing(found: Sequence[Hypothesis] | None, reasons: Sequence[str]) -> 
 
 
 def _tokens(
-    hypothesis: Hypothesis, wer: float | None, settings: SequenceSettings, vocabulary: Vocabulary
+    hypothesis: TextHypothesis, wer: float | None, settings: SequenceSettings, vocabulary: Vocabulary
 ) -> tuple[Sequence[int], str | None]:
     """Return tokens of a hypothesis, or the reason why it is left out."""
     if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
@@ -195,7 +195,7 @@ def _tokens(
 
 
 def _word_error_rates(
-    hypotheses: Sequence[Hypothesis], utterance: Utterance, settings: SequenceSettings, normalizer: Normalizer
+    hypotheses: Sequence[TextHypothesis], utterance: Utterance, settings: SequenceSettings, normalizer: Normalizer
 ) -> list[float | None]:
     """Return the WER of each hypothesis against the transcript; None without a limit or a transcript."""
     reference = normalize(utterance.text or "", normalizer)

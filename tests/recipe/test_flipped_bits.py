@@ -17,7 +17,7 @@ from asr_kd.files import CONTENT_SHA256, hashed, json_text, parse_json, read_jso
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.sweep import append_row, read_rows
 from asr_kd.runtime.bundle import read_bundle
-from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
+from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.store_index import read_info
 from asr_kd.training.checkpoint import _verify
@@ -74,7 +74,7 @@ def test_a_flipped_bit_in_an_index_of_hypotheses_is_an_error(tmp_path):
     (tmp_path / "others.jsonl").write_text('{"id": "a", "text": "one"}\n')
     utterance = Utterance("a", tmp_path / "a.wav", 1.0, None, "s")
     import_hypotheses(tmp_path / "others.jsonl", [utterance], tmp_path / "in", "librispeech")
-    assert HypothesisStore.open(tmp_path / "in")["a"] == [Hypothesis("ONE")]
+    assert HypothesisStore.open(tmp_path / "in")["a"] == [TextHypothesis("ONE")]
     for name in ("hypotheses.json", "shard-00000.jsonl"):
         content = (tmp_path / "in" / name).read_bytes()
         for changed in flips(content, 2):

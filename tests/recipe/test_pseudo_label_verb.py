@@ -92,7 +92,7 @@ def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
 
 
 def test_a_stop_keeps_finished_shards_and_the_same_call_resumes(manifest, whisper, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.targets.transcripts.SHARD_SECONDS", 2.0)
+    monkeypatch.setattr("asr_kd.targets.whisper_transcripts.SHARD_SECONDS", 2.0)
     with pytest.raises(StoppedEarly):
         pseudo_label(
             manifest, SETTINGS, tmp_path / "labels", SILENT, should_stop=lambda: bool(whisper) and whisper[0].calls >= 2

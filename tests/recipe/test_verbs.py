@@ -1,20 +1,31 @@
 """Each verb: its help, and `check` and `transcribe`, which are not stages."""
 
+import importlib
 import shutil
+import subprocess
+import sys
+from typing import get_args
 
 import pytest
 import soundfile
 import typer
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.cli import app
+from asr_kd.corpora.formats.catalogue import FormatName
 from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.corpora.settings import ManifestFormat
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
+from asr_kd.runtime.transcribe import WordForm
+from asr_kd.targets.hypothesis_formats import Form
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
+app_module = importlib.import_module("asr_kd.cli.app")  # the name is that of the application too
+
 VERBS = (
     *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "sweep", "check", "download"),
-    *("pseudo-label", "tune", "export-model", "transcribe", "serve", "score", "compare", "init"),
+    *("pseudo-label", "tune", "export-model", "transcribe", "serve", "push", "score", "compare", "init"),
 )
 GROUPS = ("manifest", "targets", "lm", "recipe")
 
@@ -24,6 +35,25 @@ def test_these_are_the_verbs():
     outcome = command("--help")
     assert outcome.code == 0
     assert all(verb in outcome.out for verb in VERBS)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (app_module.ChannelPolicy, ChannelPolicy),
+        (app_module.FormatName, FormatName),
+        (app_module.ManifestFormat, ManifestFormat),
+        (app_module.HypothesisForm, Form),
+        (app_module.WordForm, WordForm),
+    ],
+)
+def test_choices_are_those_of_the_modules(ours, theirs):
+    assert get_args(ours) == get_args(theirs)
+
+
+def test_help_does_not_wait_for_torch():
+    program = "import sys; import asr_kd.cli; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("verb", VERBS)

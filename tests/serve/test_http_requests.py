@@ -16,8 +16,8 @@ def test_a_request_is_parsed_once_its_head_is_complete():
     assert all(parse_request(head[:end]) is None for end in range(len(head) - 1))
     request = parse_request(head + b"\x81\x80")
     assert (request.method, request.path, request.headers["via"]) == ("GET", "/stream", "a, b")
-    assert request.wants_websocket
-    assert not parse_request(head.replace(b"GET", b"HEAD")).wants_websocket
+    assert request.is_upgrade
+    assert not parse_request(head.replace(b"GET", b"HEAD")).is_upgrade
 
 
 @pytest.mark.parametrize(

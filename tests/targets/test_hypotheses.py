@@ -12,8 +12,8 @@ from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
     HypothesesSource,
-    Hypothesis,
     HypothesisStore,
+    TextHypothesis,
     distinct,
     shard_content,
     weights_of,
@@ -21,11 +21,13 @@ from asr_kd.targets.hypotheses import (
 from asr_kd.targets.shard_manifest import ShardEntry
 from asr_kd.targets.storage import open_storage
 
-scored = st.lists(st.builds(Hypothesis, st.sampled_from(["A", "B", "C D", "", " "]), st.floats(-20, 0)), max_size=8)
+scored = st.lists(st.builds(TextHypothesis, st.sampled_from(["A", "B", "C D", "", " "]), st.floats(-20, 0)), max_size=8)
 
 
 def test_equal_texts_become_one_with_their_probabilities_added():
-    found = distinct([Hypothesis("A", math.log(0.3)), Hypothesis("B", math.log(0.4)), Hypothesis("A", math.log(0.3))])
+    found = distinct(
+        [TextHypothesis("A", math.log(0.3)), TextHypothesis("B", math.log(0.4)), TextHypothesis("A", math.log(0.3))]
+    )
     assert [item.text for item in found] == ["A", "B"]
     assert found[0].score == pytest.approx(math.log(0.6))
     assert weights_of(found) == pytest.approx([0.6, 0.4])
@@ -42,22 +44,22 @@ def test_the_best_come_first_each_once_with_words(hypotheses, most):
 
 
 def test_temperature_flattens_and_sharpens():
-    hypotheses = [Hypothesis("A", -1.0), Hypothesis("B", -2.0)]
+    hypotheses = [TextHypothesis("A", -1.0), TextHypothesis("B", -2.0)]
     assert weights_of(hypotheses) == pytest.approx([1 / (1 + math.exp(-1)), 1 / (1 + math.exp(1))])
     assert weights_of(hypotheses, 1000.0) == pytest.approx([0.5, 0.5], abs=1e-3)
     assert weights_of(hypotheses, 0.01) == pytest.approx([1.0, 0.0])
-    assert weights_of([Hypothesis("A", -1e5), Hypothesis("B", -2e5)]) == [1.0, 0.0]
+    assert weights_of([TextHypothesis("A", -1e5), TextHypothesis("B", -2e5)]) == [1.0, 0.0]
 
 
 def test_without_scores_the_order_stays_and_all_weigh_the_same():
-    found = distinct([Hypothesis("B"), Hypothesis("A"), Hypothesis("B")])
+    found = distinct([TextHypothesis("B"), TextHypothesis("A"), TextHypothesis("B")])
     assert [item.text for item in found] == ["B", "A"]
     assert weights_of(found) == [0.5, 0.5]
 
 
 @pytest.fixture
 def folder(tmp_path):
-    content = shard_content({"u1": [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)], "u2": []}, [])
+    content = shard_content({"u1": [TextHypothesis("ÄB C", -0.5), TextHypothesis("D", -1.5)], "u2": []}, [])
     place = open_storage(tmp_path)
     place.write("shard-00000.jsonl", content)
     info = HypothesesInfo(
@@ -74,7 +76,7 @@ def folder(tmp_path):
 
 def test_what_was_written_is_read(folder):
     store = HypothesisStore.open(folder, normalizer="librispeech", source_sha256="0" * 64)
-    assert store["u1"] == [Hypothesis("ÄB C", -0.5), Hypothesis("D", -1.5)]
+    assert store["u1"] == [TextHypothesis("ÄB C", -0.5), TextHypothesis("D", -1.5)]
     assert store["u2"] == []
     assert list(store) == ["u1", "u2"]
     assert len(store) == 2

@@ -11,7 +11,7 @@ from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.errors import TargetsError
 from asr_kd.files import read_json, write_json
-from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
+from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.hypothesis_formats import form_of, read_hypotheses
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.pseudo_label_filters import LabelFilters
@@ -48,8 +48,8 @@ def test_nbest_come_normalized_sorted_and_compared_with_transcripts(tmp_path):
     source = json_lines(tmp_path / "hyps.jsonl", ROWS)
     report = import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech")
     store = HypothesisStore.open(tmp_path / "into", normalizer="librispeech")
-    assert store["an4-1"] == [Hypothesis("HELLO WORLD", -0.5), Hypothesis("HELLO WORD", -2.0)]
-    assert store["an4-2"] == [Hypothesis("TWO", None)]
+    assert store["an4-1"] == [TextHypothesis("HELLO WORLD", -0.5), TextHypothesis("HELLO WORD", -2.0)]
+    assert store["an4-2"] == [TextHypothesis("TWO", None)]
     assert store["an4-3"] == []
     assert (report.found, report.without_words, report.hypotheses, report.unknown) == (3, 1, 3, ())
     assert (report.compared, report.wer) == (2, pytest.approx(1 / 3))

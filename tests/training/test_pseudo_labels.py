@@ -12,7 +12,7 @@ from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.losses import DistillSettings, References
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.weights import load_model
-from asr_kd.targets.hypotheses import Hypothesis, HypothesisStore
+from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
@@ -43,7 +43,12 @@ def lessons_of(utterance, hypotheses, settings=SEQUENCE, most_tokens=100):
 def test_the_best_that_can_be_taught_are_taught_by_their_scores(utterances):
     found = lessons_of(
         utterances[0],
-        [Hypothesis("ABBA", -1.0), Hypothesis("XYZ", -1.5), Hypothesis("FACE", -2.0), Hypothesis("CAB", -3.0)],
+        [
+            TextHypothesis("ABBA", -1.0),
+            TextHypothesis("XYZ", -1.5),
+            TextHypothesis("FACE", -2.0),
+            TextHypothesis("CAB", -3.0),
+        ],
     )
     [[first, second]] = found.hypotheses
     assert list(first.tokens) == LETTERS.encode("ABBA")
@@ -57,7 +62,7 @@ def test_the_best_that_can_be_taught_are_taught_by_their_scores(utterances):
 def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(utterances):
     utterance = replace(utterances[0], text="BAD CAB")
     settings = SEQUENCE.model_copy(update={"max_hypothesis_wer": 0.5})
-    given = [Hypothesis("FACE FACE", -1.0), Hypothesis("BAD CAB", -2.0), Hypothesis("BAD CAFE", -3.0)]
+    given = [TextHypothesis("FACE FACE", -1.0), TextHypothesis("BAD CAB", -2.0), TextHypothesis("BAD CAFE", -3.0)]
     [taught] = lessons_of(utterance, given, settings).hypotheses
     assert [list(item.tokens) for item in taught] == [LETTERS.encode(text) for text in ("BAD CAB", "BAD CAFE")]
     [taught] = lessons_of(replace(utterance, text=None), given, settings).hypotheses
