@@ -137,7 +137,7 @@ def _short_program(info: BundleInfo) -> str:
 
 
 def _described(info: BundleInfo) -> str:
-    text = f"A streaming Conformer CTC model, {info.num_parameters / 1e6:.2f} million parameters."
+    text = f"A streaming {info.model.architecture} CTC model, {info.num_parameters / 1e6:.2f} million parameters."
     if info.trace.wer:
         return text
     return f"{text} Its error rates with these chunks and greedy decoding, which clients use, were not measured."

@@ -94,6 +94,11 @@ class ConformerSettings(Settings):
         return self
 
     @property
+    def architecture(self) -> str:
+        """Name for people."""
+        return "Conformer"
+
+    @property
     def num_layers(self) -> int:
         """Number of layers."""
         return self.layers

@@ -68,6 +68,11 @@ class WhisperSettings(Settings):
         return self.init if self.init.startswith(REPOSITORY) else REPOSITORY + self.init
 
     @property
+    def architecture(self) -> str:
+        """Name for people."""
+        return "Whisper-encoder"
+
+    @property
     def num_layers(self) -> int:
         """Layers that are kept."""
         return len(self.layers)

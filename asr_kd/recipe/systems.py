@@ -57,12 +57,14 @@ def open_recipe_system(context: RunContext, name: str) -> System:
             decoding=decoding,
         )
     folder = model_folders(context)[name]
-    card = read_card(folder) if is_encoder_folder(folder) else load_model(folder).card
+    loaded = None if is_encoder_folder(folder) else load_model(folder)
+    card = read_card(folder) if loaded is None else loaded.card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
-    if is_encoder_folder(folder):
+    if loaded is None:
         teacher = open_local(folder, context.device)
         details["external"] = False
         return open_teacher_system(name, teacher, role=role, device=device, details=details, decoding=decoding)
+    details["architecture"] = loaded.model.settings.architecture
     found = open_system(name, role, folder, device=device, details=details, decoding=decoding)
     return replace(found, bundle=context.folder("export", name))
 

@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from asr_kd.models.weights import read_tensors
+from asr_kd.recipe.settings import load_recipe
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
@@ -102,3 +103,9 @@ def test_it_is_trained_in_stages_first_without_labels(written, tmp_path):
 def test_a_later_stage_has_no_start_of_its_own(written):
     changed = {"stages": [{}], "train": {"init_from": "some/where"}}
     assert "only the first may have it" in one_line(command("run", str(written(**changed)), "--to", "prepare"))
+
+
+def test_the_recipe_of_the_repository_is_valid():
+    recipe = load_recipe(RECIPE.parents[2] / "recipes" / "Whisper" / "streaming.yaml", [])
+    assert list(recipe.trainings) == ["student-hard-stage-1", "student-hard-stage-2", "student-hard", "student-kd"]
+    assert (recipe.target_layers("own"), recipe.target_layers("whisper")) == ((2, 4), (6,))

@@ -90,7 +90,7 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
         for name, found in report.sets.items()
         if key in found
     ]
-    tags = ["asr-kd", "ctc", "conformer", "streaming", "sherpa-onnx"]
+    tags = ["asr-kd", "ctc", _architecture(report.summary["models"][key]).lower(), "streaming", "sherpa-onnx"]
     distilled = any(pair["distilled"] == key for found in report.sets.values() for pair in found["comparisons"])
     return {
         "library_name": "sherpa-onnx",
@@ -125,10 +125,14 @@ def _sections(report: Report, key: str) -> list[str]:
     return parts
 
 
+def _architecture(model: Mapping[str, Any]) -> str:
+    return str(model.get("architecture", "Conformer"))
+
+
 def _described(model: Mapping[str, Any]) -> str:
     size = f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size"
     return (
-        f"A streaming Conformer CTC model, {millions(model['parameters'])} parameters, {size}: chunks of "
+        f"A streaming {_architecture(model)} CTC model, {millions(model['parameters'])} parameters, {size}: chunks of "
         f"{model['chunk_ms']} ms with {model.get('left_context_ms')} ms of left context."
     )
 
