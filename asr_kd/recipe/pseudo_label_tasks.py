@@ -159,7 +159,13 @@ def transcribe_with(
     for number, source in enumerate(filter(None, (settings.source, settings.agree_with)), start=1):
         transcriber = open_transcriber(
             TranscriberSettings(
-                source.removeprefix(PREFIX), settings.language, settings.beam, settings.compute_type, threads, device
+                source.removeprefix(PREFIX),
+                settings.language,
+                settings.beam,
+                settings.compute_type,
+                threads,
+                device,
+                batch=settings.batch,
             )
         )
         report = transcribe_manifest(
@@ -220,7 +226,7 @@ def _lines(labelled: PseudoLabelled, folder: Path | str) -> list[str]:
     return lines
 
 
-DECODING = {"source", "agree_with", "language", "beam", "compute_type"}
+DECODING = {"source", "agree_with", "language", "beam", "batch", "compute_type"}
 """Settings that decide the transcripts; the others only decide what becomes of them."""
 
 

@@ -94,6 +94,7 @@ def transcribe_manifest(
         settings={
             "language": transcriber.settings.language,
             "beam": transcriber.settings.beam,
+            "batch": transcriber.settings.batch,
             "compute_type": transcriber.settings.compute_type,
         },
         manifest_sha256=manifest_sha256(utterances),

@@ -66,6 +66,8 @@ class TranscriberSettings:
     device: str = "cpu"
     long_seconds: float = 30.0
     """Longer recordings are cut by voice activity."""
+    batch: int = 1
+    """Voiced parts of a long recording that are decoded together."""
 
 
 class WhisperTranscriber:
@@ -83,15 +85,30 @@ class WhisperTranscriber:
             waveform: [S], 16 kHz, samples in [−1, 1].
         """
         samples = np.ascontiguousarray(waveform.numpy(), dtype=np.float32)
+        is_long = len(samples) > self.settings.long_seconds * SAMPLE_RATE
+        if is_long and self.settings.batch > 1:
+            return _summary(*self._in_batches(samples))
         found, info = self._model.transcribe(
             samples,
             language=self.settings.language,
             beam_size=self.settings.beam,
-            vad_filter=len(samples) > self.settings.long_seconds * SAMPLE_RATE,
+            vad_filter=is_long,
             # Text of the window before carries hallucinations on.
             condition_on_previous_text=False,
         )
         return _summary(list(found), info)
+
+    def _in_batches(self, samples: np.ndarray) -> tuple[list[Any], Any]:
+        from faster_whisper import BatchedInferencePipeline
+
+        found, info = BatchedInferencePipeline(self._model).transcribe(
+            samples,
+            language=self.settings.language,
+            beam_size=self.settings.beam,
+            batch_size=self.settings.batch,
+            vad_filter=True,
+        )
+        return list(found), info
 
 
 def _summary(segments: Iterable[Any], info: Any) -> Transcription:

@@ -9,6 +9,7 @@ import torch
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
+from tests.helpers.tiny_whisper import save_whisper_ct2
 
 pytest.importorskip("faster_whisper")
 
@@ -66,3 +67,21 @@ def test_real_speech_and_silence(tiny):
     assert found.language == "en"
     silence = transcriber.transcribe(torch.zeros(16_000 * 3))
     assert silence.no_speech_prob > found.no_speech_prob or not silence.text
+
+
+def test_long_recordings_are_decoded_in_batches_of_voiced_parts(tmp_path, monkeypatch):
+    import faster_whisper
+
+    calls = []
+
+    class Pipeline(faster_whisper.BatchedInferencePipeline):
+        def transcribe(self, audio, **options):
+            calls.append((len(audio), options["batch_size"], options["vad_filter"]))
+            return super().transcribe(audio, **options)
+
+    monkeypatch.setattr(faster_whisper, "BatchedInferencePipeline", Pipeline)
+    folder = save_whisper_ct2(tmp_path / "whisper")
+    transcriber = open_transcriber(TranscriberSettings(str(folder), beam=1, batch=4))
+    assert transcriber.transcribe(torch.zeros(16_000 * 31)).text == ""  # no voice
+    transcriber.transcribe(torch.zeros(16_000 * 2))
+    assert calls == [(16_000 * 31, 4, True)]
