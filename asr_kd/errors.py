@@ -109,3 +109,9 @@ class StoppedEarly(AsrKdError):
     """Work stopped on request (time limit or signal) with its state saved; running again goes on."""
 
     exit_code = 75  # EX_TEMPFAIL: what batch systems read as "requeue me"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error is a lack of memory, of a GPU or of the CPU, whose allocator raises a plain RuntimeError."""
+    named = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+    return named or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)

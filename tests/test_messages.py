@@ -16,10 +16,9 @@ from asr_kd.cli import main
 from asr_kd.config import parse_settings
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.corpora.settings import FolderSettings
-from asr_kd.errors import AsrKdError, CheckpointError, RecipeError
+from asr_kd.errors import AsrKdError, CheckpointError, RecipeError, TargetsError, is_out_of_memory
 from asr_kd.files import atomic_path, loads_json
 from asr_kd.training.averaging import still_falling
-from asr_kd.training.step import is_out_of_memory
 from tests.helpers.tiny_run import RECIPE, ROOT, command, one_line
 
 DEEP = ("[" * 200_000, '{"id": ' + "[" * 200_000)
@@ -195,3 +194,17 @@ def test_an_average_over_a_curve_that_still_falls_is_reported():
     assert still_falling(curve(0.9, 0.31, 0.31, 0.3), [4, 3, 2]) is None
     assert still_falling(curve(0.9, 0.3, 0.4, 0.5), [2, 3, 4]) is None
     assert still_falling(curve(0.9, 0.3), [2]) is None
+
+
+def test_an_utterance_too_long_for_a_teacher_on_a_cpu_is_an_error_with_its_length():
+    torch = pytest.importorskip("torch")
+    from asr_kd.targets.stored_arrays import run_teacher
+
+    class Large:
+        name = "large"
+
+        def log_probs(self, waveforms, sample_lens):
+            torch.empty(1 << 60, dtype=torch.uint8)
+
+    with pytest.raises(TargetsError, match=r"1 utterances of up to 3600\.0 s do not fit into memory.*window_seconds"):
+        run_teacher(Large(), [torch.zeros(3_600 * 16_000)])

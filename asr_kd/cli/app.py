@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import asr_kd
-from asr_kd.errors import AsrKdError
+from asr_kd.errors import AsrKdError, is_out_of_memory
 from asr_kd.files import full_folder
 from asr_kd.progress import ConsoleProgress
 
@@ -119,6 +119,13 @@ def main() -> None:
         if not where and error.errno == errno.ENOSPC:
             where = f"{full_folder(Path.cwd())}: "
         _print_error(f"{where}{error.strerror}. Finished work is kept: fix the cause and run the same command again")
+        sys.exit(1)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        _print_error(
+            f"out of memory ({' '.join(str(error).split())[:200]}). Shorten utterances or batches, and run again"
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         _print_error(INTERRUPTED)

@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import TargetsError
+from asr_kd.errors import TargetsError, is_out_of_memory
+from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.files import sha256_of
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
@@ -68,13 +69,23 @@ def run_teacher(
     """The teacher's posteriors of waveforms [S] each, and the outputs of its layers, [B, T, D'] each.
 
     Raises:
-        TargetsError: the teacher does not have these layers.
+        TargetsError: the teacher does not have these layers, or the batch does not fit into memory.
     """
     lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
     padded = pad_sequence(list(waveforms), batch_first=True)
-    if not layers:
-        return teacher.log_probs(padded, lens), {}
-    return layered(teacher, layers).with_layers(padded, lens, layers)
+    try:
+        if not layers:
+            return teacher.log_probs(padded, lens), {}
+        return layered(teacher, layers).with_layers(padded, lens, layers)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise TargetsError(
+            f"{len(waveforms)} utterances of up to {int(lens.max()) / SAMPLE_RATE:.1f} s do not fit into memory",
+            where=f"teacher {teacher.name}",
+            expected="batches that fit",
+            remedy="Set the teacher's window_seconds or a smaller targets.batch_seconds, or cut long recordings",
+        ) from error
 
 
 def layer_arrays(layers: Mapping[int, Tensor], row: int, num_frames: int) -> dict[str, Array]:

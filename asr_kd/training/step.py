@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
+from asr_kd.errors import is_out_of_memory
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
@@ -225,8 +226,3 @@ class Stepper:
         self.run.own_progress.message(
             f"{self.run.name}: step {step} does not fit into memory (utterances {named}): {then}"
         )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error is a lack of memory, of a GPU or of the CPU, whose allocator raises a plain RuntimeError."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
