@@ -119,7 +119,7 @@ class AuxiliarySettings(TermSettings):
         ctc_weight: of CTC on its head, beside the KL.
         selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: so many output frames after the teacher; with full context it needs none.
+        delay_frames: output frames by which it may be later than the teacher; with full context it needs none.
     """
 
     term: ClassVar[type[Term]] = Auxiliary

@@ -39,7 +39,7 @@ class DelayedKl(Term):
     - learned: Σ_t m_t · −log Σ_d π_d·exp(−K_td) with π = softmax(θ) learned: the delay of a frame is a hidden variable.
       No more than the KL expected under π, never negative, and 0 when every delay that π allows fits.
 
-    The delays of a frame need not follow each other in order; the smaller one is taken of two that fit alike.
+    The delays of a frame need not follow each other in order; of two that fit equally well the smaller one is taken.
 
     Args:
         blank_id: the blank's index in the vocabulary.
@@ -111,7 +111,7 @@ class DelayedKlSettings(TermSettings):
             distribution over delays, learned along, is what a frame's delay is drawn from.
         min_delay_frames: the least delay to choose from, in output frames.
         max_delay_frames: the largest delay to choose from; so much silence follows the audio.
-        sharpness: of `soft_minimum` (β): 0 weighs all delays alike, a large one is `minimum`.
+        sharpness: of `soft_minimum` (β): 0 weighs all delays equally, a large one is `minimum`.
         selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
     """

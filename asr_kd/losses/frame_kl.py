@@ -21,7 +21,7 @@ Selection = Literal["all", "nonblank"]
 
 
 def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Selection, dilation: int) -> Tensor:
-    """Which of the teacher's frames count.
+    """Return the mask of the teacher's frames that count.
 
     Args:
         argmax: the teacher's most probable tokens, [B, Q].

@@ -21,7 +21,7 @@ from asr_kd.posteriors.types import DensePosteriors, SparsePosteriors
 
 
 class PooledKl(Term):
-    """Σ_u KL(q̄_u ‖ p̄_u) with q̄_u = Σ_t γ_ut·q_t / Σ_t γ_ut, and p̄_u alike by the student's own γ.
+    """Σ_u KL(q̄_u ‖ p̄_u) with q̄_u = Σ_t γ_ut·q_t / Σ_t γ_ut, and p̄_u in the same way with the student's own γ.
 
     γ are constants in the gradient. A token that one of both cannot align adds nothing. Blanks between tokens are not
     compared, so it stands beside CTC or a KL that trains them.

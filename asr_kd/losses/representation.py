@@ -29,7 +29,7 @@ SMALLEST_LENGTH = 1e-4
 
 
 class LayerPair(NamedTuple):
-    """Which layer of the student is drawn to which of the teacher, both counted from 1."""
+    """A layer of the student and the layer of the teacher that it is compared with, counted from 1."""
 
     student: Annotated[int, Field(ge=1)]
     teacher: Annotated[int, Field(ge=1)]

@@ -150,7 +150,7 @@ def dense_kl(teacher_log_probs: Tensor, log_probs: Tensor) -> Tensor:
 
 
 def tail_divergence(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
-    """What is lost inside the tail: KL of `log_probs` to itself with a flat tail, a frame, in nats, [B, T].
+    """Loss inside the tail: KL of `log_probs` to itself with a flat tail, a frame, in nats, [B, T].
 
     By the chain rule, the KL to the stored frame read with a flat tail is the KL over the partition plus this.
     """
@@ -169,7 +169,7 @@ def entropy(log_probs: Tensor) -> Tensor:
 
 
 def argmax_agreement(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
-    """Whether both have the same most probable token, [B, T] bool."""
+    """Return where both have the same most probable token, [B, T] bool."""
     return log_probs.argmax(-1) == kept.argmax()
 
 

@@ -1,4 +1,4 @@
-"""Which frames a model gives to which token of a reference: CTC's forward–backward, and posteriors pooled by it.
+"""Occupancy: alignment of frames to the tokens of a reference by CTC's forward–backward, and posteriors pooled by it.
 
 Source: Graves 2006, section 4.1 (forward and backward variables). Exact for repeated tokens as well: every place in the
 reference has its own occupancy, unlike the gradient of a CTC loss, which adds up places with the same token.
@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB, frame_mask
 
 POOLED = "pooled"
-"""What posteriors pooled over the tokens of the transcript are called in a store."""
+"""Name of posteriors pooled over the tokens of the transcript in a store."""
 
 LEAST_LOG_PROB = -100.0
 """A probability of 0 counts as e to this, the end of float32: alignments that need it are unlikely, not impossible."""

@@ -100,7 +100,7 @@ STEPS = 127
 
 
 def array_names(layer: int) -> tuple[str, str]:
-    """What a layer's two arrays are called in a store: codes and scales."""
+    """Return the names of a layer's two arrays in a store: codes and scales."""
     return f"layer-{layer}", f"layer-{layer}-scale"
 
 

@@ -31,7 +31,7 @@ from asr_kd.targets.packing import Codec, Packed
 Array = NDArray[Any]
 
 BLOCK_FRAMES = 8192
-"""A block ends with the row that brings it to so many frames: larger ones compress better and take longer to open."""
+"""A block ends with the row that reaches this number of frames: larger ones compress better and take longer to open."""
 CACHED_BLOCKS = 64
 """Decompressed blocks that a store keeps in memory; with 8 entries a frame they take at most 64 bytes a frame."""
 NUM_COLUMNS = 7
@@ -117,7 +117,7 @@ def read_block(codec: Codec, data: bytes, column_bytes: Sequence[int], num_rows:
         num_rows: R.
 
     Raises:
-        ValueError: these are not the columns of so many rows.
+        ValueError: the columns do not hold this number of rows.
     """
     byte, token = np.dtype(np.uint8), _token_dtype(codec)
     dtypes: list[np.dtype[Any]] = [np.dtype("<u4"), byte, byte, token, byte, token, byte]

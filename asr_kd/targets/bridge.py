@@ -27,11 +27,11 @@ STUDENT_GRID = FrameGrid(float(FRAME_SHIFT_MS), float(FRAME_OFFSET_MS))
 
 
 class BridgeSettings(Settings):
-    """How a teacher's posteriors become its students', where frames or symbols differ."""
+    """Conversion of a teacher's posteriors where frames or symbols differ from the students'."""
 
     strategy: Strategy = "spikes_apart"
-    """How several of the teacher's frames become one: `spikes_apart` (blank only if all are; tokens that would meet in
-    a frame move to a neighbour), `blank_aware` (the same without moving), `max_nonblank` (the frame with the surest
+    """Merge of several of the teacher's frames into one: `spikes_apart` (blank only if all are; tokens that would meet
+    in a frame move to a neighbour), `blank_aware` (the same without moving), `max_nonblank` (the frame with the surest
     token) or `mean`. The default loses the fewest tokens: benchmarks/bridge_strategies.py."""
     symbols: dict[str, str] = Field(default_factory=dict)
     """The teacher's symbol: the student's, where name and case differ; two may become one."""
@@ -40,7 +40,7 @@ class BridgeSettings(Settings):
 
 
 def student_frames(sample_lens: Tensor) -> Tensor:
-    """Frames of this project's models for so many samples at 16 kHz, [B] → [B]."""
+    """Return the number of frames of this project's models from samples at 16 kHz, [B] → [B]."""
     return output_lens(sample_lens.new_tensor([num_frames(samples) for samples in sample_lens.tolist()]))
 
 

@@ -21,7 +21,7 @@ from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
 
 MOST_MOVED_FRAMES = 1
-"""How far from its time a token may be moved, in coarser frames."""
+"""Largest distance by which a token may be moved, in coarser frames."""
 
 
 def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target_lens: Tensor, blank_id: int) -> Tensor:
@@ -56,7 +56,7 @@ def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target
 
 @dataclass(frozen=True)
 class _Tokens:
-    """Where the tokens of best paths begin and end; all [B, T]."""
+    """First and last frames of the tokens of best paths; all [B, T]."""
 
     nonblank: Tensor  # frames whose best token is not blank
     emitted: Tensor  # first frames of tokens
@@ -133,7 +133,7 @@ def _cummin_from_behind(values: Tensor) -> Tensor:
 
 
 Strategy = Literal["spikes_apart", "blank_aware", "max_nonblank", "mean"]
-"""How several frames become one; see `MERGES`. `spikes_apart` merges as `blank_aware` does, after tokens that would
+"""Merge of several frames into one; see `MERGES`. `spikes_apart` merges as `blank_aware` does, after tokens that would
 meet in one frame have been moved apart (`bridge_spikes`)."""
 
 MOST_MISSING_FRAMES = 1

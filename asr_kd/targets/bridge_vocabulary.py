@@ -15,7 +15,7 @@ from asr_kd.errors import VocabularyError
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 
 SEPARATORS = ("|", WORD_SEPARATOR, "<space>", "[SPACE]")
-"""How models write the space between words; a lone one is the same symbol as another."""
+"""Symbols of the space between words in different models; they correspond to each other."""
 
 _SPECIAL = re.compile(r"<[^<>]+>|\[[A-Z]+\]")
 """Symbols that spell nothing: <s>, </s>, <unk>, <pad>, [UNK] …"""
@@ -23,7 +23,7 @@ _SPECIAL = re.compile(r"<[^<>]+>|\[[A-Z]+\]")
 
 @dataclass(frozen=True)
 class SymbolMap:
-    """Which of the student's tokens each of the teacher's becomes.
+    """Map from the teacher's tokens to the student's.
 
     A symbol without a counterpart becomes blank. Renormalising instead would raise the probability of noise.
     """
@@ -35,7 +35,7 @@ class SymbolMap:
 
     @property
     def identical(self) -> bool:
-        """Whether it changes nothing."""
+        """Whether both vocabularies are equal."""
         return self.teacher.symbols == self.student.symbols and self.table == tuple(range(len(self.student)))
 
     @property

@@ -15,19 +15,17 @@ from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.labelling import label
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import ShardRow, parts_sha256, shard_bytes
-from asr_kd.targets.shard_manifest import ShardManifest, StoreKind, writing
+from asr_kd.targets.shard_manifest import ShardManifest, writing
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import (
-    EXTRACT_AGAIN,
-    INDEX,
+    SOFT_TARGETS,
     PosteriorShardEntry,
     StoreInfo,
     TeacherIdentity,
     VocabularyIdentity,
-    read_info,
     write_vocabulary,
 )
 from asr_kd.targets.stored_arrays import Transcripts, layer_widths, transcripts_sha256
@@ -35,12 +33,11 @@ from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
 
 FIDELITY = "fidelity.json"
-SOFT_TARGETS = StoreKind(INDEX, ".safetensors", PosteriorShardEntry, read_info, "targets", EXTRACT_AGAIN)
 
 
 @dataclass(frozen=True)
 class ExtractionReport(ShardReport):
-    """What an extraction of soft targets did and what there is now."""
+    """Report of an extraction of soft targets."""
 
     frames: int
     bytes_per_frame: float

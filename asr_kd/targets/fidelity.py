@@ -74,7 +74,7 @@ def measure_fidelity(
 
 
 def compare(log_probs: torch.Tensor, stored: SparsePosteriors, blank_id: int) -> torch.Tensor:
-    """What a stored utterance lost of its dense posteriors.
+    """Compare a stored utterance with its dense posteriors.
 
     Args:
         log_probs: the teacher's, [T, V].

@@ -20,10 +20,9 @@ from asr_kd.targets.base import Storage
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import MadeShard
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import IndexForm, open_storage, read_index
+from asr_kd.targets.storage import open_storage
 from asr_kd.text.normalize import Normalizer
 
-FORMAT, FORMAT_VERSION = "asr-kd hypotheses", 2
 HYPOTHESES_INDEX = "hypotheses.json"
 MAKE_AGAIN = "Extract or import them again into an empty folder"
 
@@ -49,7 +48,7 @@ def distinct(hypotheses: Iterable[TextHypothesis], most: int | None = None) -> l
 
 
 def weights_of(hypotheses: Sequence[TextHypothesis], temperature: float = 1.0) -> list[float]:
-    """Weights that sum to 1: the softmax of the scores divided by `temperature`; all alike where there are none."""
+    """Weights that sum to 1: the softmax of the scores divided by `temperature`; equal where there are none."""
     scores = [item.score for item in hypotheses if item.score is not None]
     if len(scores) != len(hypotheses):
         return [1.0 / len(hypotheses)] * len(hypotheses)
@@ -79,28 +78,18 @@ class HypothesesInfo(StoreIndex):
     manifest_sha256: str
     """Of ids and durations, see `sharding.manifest_sha256`."""
     settings: dict[str, Any]
-    """How they were made; plain data."""
+    """Settings of their making; plain data."""
 
 
-def read_hypotheses_info(storage: Storage) -> HypothesesInfo:
-    """Read the index of a hypothesis store.
-
-    Raises:
-        TargetsError: not such a folder, of another version, or its index is damaged.
-    """
-    form = IndexForm(
-        HYPOTHESES_INDEX,
-        FORMAT,
-        FORMAT_VERSION,
-        HypothesesInfo,
-        "hypotheses",
-        made_by="`asr-kd extract` or `asr-kd targets import`",
-        make_again=MAKE_AGAIN,
-    )
-    return read_index(storage, form)
-
-
-HYPOTHESES = StoreKind(HYPOTHESES_INDEX, ".jsonl", ShardEntry, read_hypotheses_info, "hypotheses", MAKE_AGAIN)
+HYPOTHESES = StoreKind(
+    HYPOTHESES_INDEX,
+    ".jsonl",
+    HypothesesInfo,
+    ShardEntry,
+    "hypotheses",
+    "`asr-kd extract` or `asr-kd targets import`",
+    MAKE_AGAIN,
+)
 
 
 class HypothesisStore:
@@ -125,7 +114,7 @@ class HypothesisStore:
             TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
         """
         storage = open_storage(folder)
-        info = read_hypotheses_info(storage)
+        info = HYPOTHESES.read(storage)
         if normalizer is not None and normalizer != info.normalizer:
             raise TargetsError(
                 f"hypotheses under the normalizer {info.normalizer!r}",
@@ -220,7 +209,7 @@ def hypotheses_shard(
 
 
 def text_entry(shard: PlannedShard, content: bytes, rows: int) -> ShardEntry:
-    """What the index states of a shard of JSON Lines."""
+    """Return the index entry of a shard of JSON Lines."""
     return ShardEntry(
         file=f"{shard.name}.jsonl",
         sha256=hashlib.sha256(content).hexdigest(),

@@ -200,7 +200,7 @@ def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHyp
 
 
 def _row_problem(row: Any) -> str | None:
-    """What is wrong with a JSON row; `audio_filepath` and `pred_text` are NeMo's names."""
+    """Return the problem of a JSON row, or None; `audio_filepath` and `pred_text` are NeMo's names."""
     if not isinstance(row, dict):
         return f"{type(row).__name__} instead of a mapping"
     if not isinstance(row.get("id", row.get("audio_filepath")), str):

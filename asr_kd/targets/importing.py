@@ -12,12 +12,12 @@ from asr_kd.files import sha256_of
 from asr_kd.scoring.wer import Score, score
 from asr_kd.targets.base import Storage
 from asr_kd.targets.hypotheses import (
+    HYPOTHESES,
     HYPOTHESES_INDEX,
     HypothesesInfo,
     HypothesesSource,
     TextHypothesis,
     distinct,
-    read_hypotheses_info,
     shard_content,
 )
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
@@ -256,7 +256,7 @@ def store_labels(
         TargetsError: the folder holds hypotheses of another kind, or cannot be written.
     """
     storage = open_storage(folder)
-    if HYPOTHESES_INDEX in storage.sizes() and read_hypotheses_info(storage).source.kind != "pseudo-labels":
+    if HYPOTHESES_INDEX in storage.sizes() and HYPOTHESES.read(storage).source.kind != "pseudo-labels":
         raise TargetsError(
             "holds other hypotheses", where=str(storage), expected="another folder", remedy="Choose another --into"
         )
@@ -276,7 +276,7 @@ def store_labels(
 
 
 def _refuse_a_teachers(storage: Storage) -> None:
-    if HYPOTHESES_INDEX in storage.sizes() and read_hypotheses_info(storage).source.kind != "imported":
+    if HYPOTHESES_INDEX in storage.sizes() and HYPOTHESES.read(storage).source.kind != "imported":
         raise TargetsError(
             "holds hypotheses of a teacher",
             where=str(storage),

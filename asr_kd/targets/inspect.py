@@ -40,7 +40,7 @@ class Measures:
 
 @dataclass(frozen=True)
 class StoreSummary:
-    """What `asr-kd targets info` prints."""
+    """Summary of a store, as `asr-kd targets info` prints it."""
 
     storage: str
     info: StoreInfo
@@ -103,7 +103,7 @@ def summarize(folder: Path | str) -> StoreSummary:
 
 
 def measure(store: Store) -> Measures:
-    """Measures on an even sample: so many shards, so many utterances of each, the first variant."""
+    """Measure an even sample of utterances from an even sample of shards, in the first variant."""
     variant, blank_id = store.info.variants[0], store.info.vocabulary.blank_id
     utterances, sums = 0, torch.zeros(4, dtype=torch.float64)
     for utterance_id in _sample(store):
@@ -130,7 +130,7 @@ def _sums(targets: SparsePosteriors, blank_id: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Verification:
-    """What `asr-kd targets verify` found."""
+    """Result of `asr-kd targets verify`."""
 
     info: StoreInfo
     damage: tuple[str, ...]
@@ -193,7 +193,7 @@ class _Frame:
     entries: tuple[tuple[int, float], ...]
 
     def is_certain_blank(self, info: StoreInfo) -> bool:
-        """Whether it came out of a run: alone, the blank, and almost sure."""
+        """Whether it is from a run of certain blanks."""
         (token, probability), *others = self.entries
         return not others and token == info.vocabulary.blank_id and probability >= 1.0 - info.certain_blank
 

@@ -59,7 +59,7 @@ class NbestSettings(Settings):
 
 @dataclass(frozen=True)
 class NbestReport(ShardReport):
-    """What an extraction of n-best lists did and what there is now."""
+    """Report of an extraction of n-best lists."""
 
     utterances: int
     """With hypotheses, in all finished shards."""

@@ -59,7 +59,7 @@ class Codec:
 
     @property
     def certain_tail(self) -> float:
-        """What a collapsed blank leaves for the rest: δ/10.
+        """Tail of a collapsed blank: δ/10.
 
         The best constant is the mean, which on real posteriors lies near δ/24; this one costs 0.00005 nats more and
         stays harmless for a frame that leaves all of δ (0.007 nats at δ = 0.005).

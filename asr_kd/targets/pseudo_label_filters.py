@@ -28,7 +28,7 @@ class LabelFilters(Settings):
     max_compression_ratio: float | None = Field(default=2.4, gt=0)
     """Characters to compressed bytes: text that repeats itself compresses well."""
     max_repeats: int | None = Field(default=5, ge=1)
-    """How many times in a row a phrase of one to four words may stand: a hallucination repeats without end."""
+    """Most repetitions in a row of a phrase of one to four words: hallucinations repeat."""
     min_characters_per_second: float | None = Field(default=None, ge=0)
     """Fewer: most of the audio is missing from the text."""
     max_characters_per_second: float | None = Field(default=30.0, gt=0)
@@ -58,9 +58,9 @@ class Label:
     compression_ratio: float | None = None
     language_prob: float | None = None
     second_text: str | None = None
-    """Of the second model or decoding, normalized alike."""
+    """Of the second model or decoding, normalized in the same way."""
     transcript: str | None = None
-    """Of the corpus, normalized alike; None where there is none."""
+    """Of the corpus, normalized in the same way; None where there is none."""
     reading_margin: float | None = None
     """Nats between the best reading and the next; None where there was one reading only or no CTC model."""
     problem: str | None = None
@@ -134,7 +134,7 @@ def apply_filters(labels: Mapping[str, Label], filters: LabelFilters) -> FilterR
 
 
 def longest_repeat(text: str) -> int:
-    """How many times in a row the most repeated phrase of one to four words stands; 1 in ordinary text, 0 in none."""
+    """Return the most repetitions in a row of a phrase of one to four words; 1 in ordinary text, 0 in an empty one."""
     words = text.split()
     most = min(len(words), 1)
     for length in range(1, LONGEST_REPEAT + 1):

@@ -35,13 +35,13 @@ class LabelSettings(Settings):
     language: str | None = None
     """Two letters; a multilingual Whisper needs it. It also selects how numbers are written as words."""
     verbalize: bool = True
-    """Whether digits, spelled letters, abbreviations and symbols are rewritten as the words that are spoken."""
+    """Whether digits, spelled letters, abbreviations and symbols are rewritten as spoken words."""
     reading_model: str | None = None
     """A CTC teacher (local:FOLDER, hf:…, torchaudio:…) that chooses among readings; null takes the most usual one."""
     transcript_share: float = Field(default=0.0, ge=0, le=1)
     """Share of the utterances, chosen by their ids, whose own transcripts are used instead."""
     filters: LabelFilters = LabelFilters()
-    """Which transcripts are good enough."""
+    """Thresholds of the filters."""
 
 
 class PseudoLabelSettings(LabelSettings):
@@ -138,7 +138,7 @@ def make_pseudo_labels(
 
 
 def in_share(utterance_id: str, share: float) -> bool:
-    """Whether an utterance belongs to a fixed share of a corpus: by the hash of its id, so that shares are nested."""
+    """Return whether an utterance belongs to a share of a corpus: by the hash of its id, so that shares are nested."""
     number = int.from_bytes(hashlib.sha256(utterance_id.encode()).digest()[:8], "big")
     return number < share * 2**64
 
@@ -240,7 +240,7 @@ def _choose(
 
 
 def _problem(text: str, utterance: Utterance, alphabet: Alphabet) -> str | None:
-    """Why no student can be trained on this text."""
+    """Return why no student can be trained on this text, or None."""
     if alphabet.vocabulary is None:
         return None
     unknown = alphabet.vocabulary.unknown_characters(text)

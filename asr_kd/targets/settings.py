@@ -20,7 +20,7 @@ class Variant(NamedTuple):
     version: str = ""
     """Name of a perturbation; empty: as it was recorded."""
     sound: Sound | None = None
-    """What that is."""
+    """Its settings."""
 
     @property
     def name(self) -> str:
@@ -130,5 +130,5 @@ class TargetSettings(Settings):
         )
 
     def codec(self, vocab_size: int, blank_id: int) -> Codec:
-        """How frames of such a vocabulary are packed."""
+        """Return the codec of frames of such a vocabulary."""
         return Codec(vocab_size, blank_id, self.max_entries, self.certain_blank, self.levels)

@@ -29,7 +29,7 @@ FRAMES = "frames"
 
 
 class ShardRow(NamedTuple):
-    """What is stored of one utterance in one variant."""
+    """Stored data of one utterance in one variant."""
 
     packed: Packed
     arrays: Mapping[str, Array] = {}
@@ -60,7 +60,7 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
 
 
 def parts_sha256(content: bytes) -> dict[str, str]:
-    """What is in a shard file, hashed part by part: `FRAMES`, and each named array or posteriors.
+    """Return SHA-256 hashes of a shard's parts: `FRAMES`, and each named array or posteriors.
 
     A store that keeps more than another may hold the very same frames; its files differ, these hashes do not.
     """
@@ -206,7 +206,7 @@ def _blocks(codec: Codec, prefix: str, rows: Sequence[Packed]) -> dict[str, Arra
 
 
 def _offsets(lengths: Array) -> Array:
-    """Where each of consecutive pieces begins, and where the last one ends."""
+    """Return the start of each of consecutive pieces, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
 
 

@@ -7,24 +7,24 @@ pseudo-labels share it; `StoreKind` holds what differs.
 import bisect
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from pydantic import Field
 
-from asr_kd.config import Settings
+from asr_kd.config import Settings, parse_settings
 from asr_kd.corpora.audio_identity import audio_sha256
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import TargetsError
+from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.targets.base import Storage
 from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import open_storage, writing
 
 QUARANTINE = "quarantine.jsonl"
 LOOK_SECONDS = 30.0
-"""How often a worker reads the marks of the others, and writes the index in between."""
+"""Interval at which a worker reads the marks of the others and writes the index."""
 FILES_AT_ONCE = 8
 """Marks and shards are read in parallel: there may be thousands on remote storage."""
 
@@ -50,7 +50,7 @@ class ShardEntry(Settings):
 
 
 class StoreIndex(Settings):
-    """What the index of every kind of store has."""
+    """Base of the indices of all kinds of stores."""
 
     planned_shards: int
     shards: tuple[ShardEntry, ...] = ()
@@ -68,18 +68,53 @@ Index = TypeVar("Index", bound=StoreIndex)
 
 @dataclass(frozen=True)
 class StoreKind(Generic[Index, Entry]):
-    """What differs between stores."""
+    """A kind of store: its index and shards, and the words of its messages."""
 
     index: str
     """File name of the index."""
     suffix: str
     """Of a shard's file."""
+    info: type[Index]
+    """Content of the index; its fields `format` and `version` have one value each."""
     entry: type[Entry]
-    read_info: Callable[[Storage], Index]
     contents: str
-    """For messages: "targets", "hypotheses"."""
-    extract_again: str
-    """The remedy for a store of other settings."""
+    """What the store holds: "soft targets", "hypotheses"."""
+    made_by: str
+    """The command that makes such a store."""
+    make_again: str
+    """The remedy for a store that is damaged or of other settings."""
+
+    def read(self, storage: Storage) -> Index:
+        """Read the index of a store.
+
+        Raises:
+            TargetsError: not such a store, of another version, or its index is damaged.
+        """
+        where, again = f"{storage}/{self.index}", self.make_again
+        format_, version = (self.info.model_fields[name].default for name in ("format", "version"))
+        try:
+            data = storage.read_json(self.index)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise TargetsError(
+                f"no {self.contents} here",
+                where=str(storage),
+                expected=f"a folder with {self.index}",
+                remedy=f"Run {self.made_by} first",
+            ) from error
+        except (OSError, ValueError) as error:
+            raise TargetsError(
+                f"cannot be read ({error})", where=where, expected="what was written", remedy=again
+            ) from error
+        if data.get("format") != format_:
+            raise TargetsError(f"does not describe {self.contents}", where=where, remedy=again)
+        if data.get("version") != version:
+            raise TargetsError(
+                f"format version {data.get('version')!r}", expected=f"version {version}", where=where, remedy=again
+            )
+        try:
+            return parse_settings(self.info, data, where)
+        except RecipeError as error:
+            raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=again) from error
 
 
 class DoneMark(Settings, Generic[Entry]):
@@ -207,7 +242,7 @@ class ShardManifest(Generic[Index, Entry]):
             return None  # not done, or damaged: it is made again
 
     def _refuse_another(self) -> None:
-        found, ours = (info.model_dump(mode="json") for info in (self.kind.read_info(self.storage), self.info))
+        found, ours = (info.model_dump(mode="json") for info in (self.kind.read(self.storage), self.info))
         differing = [name for name in ours if name != "shards" and found[name] != ours[name]]
         if differing:
             raise TargetsError(
@@ -215,7 +250,7 @@ class ShardManifest(Generic[Index, Entry]):
                 + ", ".join(f"{name} ({found[name]!r} there, {ours[name]!r} here)" for name in differing),
                 where=str(self.storage),
                 expected="the same teacher, manifest and settings as the extraction that began it",
-                remedy=self.kind.extract_again,
+                remedy=self.kind.make_again,
             )
 
 

@@ -16,7 +16,7 @@ from asr_kd.targets.sharding import PlannedShard, Share
 
 
 class MadeShard(NamedTuple):
-    """What a worker computed for one shard."""
+    """Content of one shard."""
 
     content: bytes
     """Of the file."""
@@ -28,7 +28,7 @@ class MadeShard(NamedTuple):
 
 @dataclass(frozen=True)
 class BatchHooks:
-    """What the computation of a shard calls around each batch; both may raise to stop."""
+    """Callbacks around each batch of a shard; both may raise to stop."""
 
     before: Callable[[], None]
     after: Callable[[Sequence[QuarantineEntry], float], None]
@@ -40,7 +40,7 @@ MakeShard = Callable[[PlannedShard, BatchHooks], MadeShard]
 
 @dataclass(frozen=True)
 class ShardReport:
-    """What one call did and what there is now."""
+    """Report of one worker's call, and the state of the whole extraction."""
 
     complete: bool
     """Whether all shards are done, those of other workers too."""
@@ -59,7 +59,7 @@ class ShardReport:
     """Of all shards that are done."""
 
     def share_line(self) -> str:
-        """What this worker did and what is done by all, in a line."""
+        """Return a line with the shards of this worker and of all."""
         left = f", {len(self.busy)} left to others" if self.busy else ""
         return (
             f"share {self.share}: {self.made} shards made, {self.skipped} already complete{left}; "
@@ -124,7 +124,7 @@ class ShardedExtraction(Generic[Index, Entry]):
         return report, info
 
     def _make_or_skip(self, shard: PlannedShard) -> bool:
-        """Whether the shard was made here and now."""
+        """Make a shard unless another worker has locked or finished it; return whether it was made."""
         with writing(self.storage):
             owner = self.storage.acquire(shard.name)
         if owner is not None:
@@ -180,7 +180,7 @@ class ShardedExtraction(Generic[Index, Entry]):
         )
 
     def _done_seconds(self) -> float:
-        """What this worker has finished, what the marks of others hold, and the shard under way."""
+        """Return the seconds in finished shards, of all workers, and in the shard under way."""
         others = {i for i in self.manifest.marks if i not in self.share or i in self.busy}
         return sum(self.plan[index].seconds for index in self.finished | others) + self.under_way
 

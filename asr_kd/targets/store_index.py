@@ -13,12 +13,10 @@ from asr_kd.files import sha256_of
 from asr_kd.targets.base import Storage
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES
-from asr_kd.targets.shard_manifest import ShardEntry, StoreIndex
-from asr_kd.targets.storage import IndexForm, open_storage, read_index
+from asr_kd.targets.shard_manifest import ShardEntry, StoreIndex, StoreKind
+from asr_kd.targets.storage import open_storage
 from asr_kd.text.vocabulary import Vocabulary
 
-FORMAT = "asr-kd soft targets"
-FORMAT_VERSION = 3
 INDEX, VOCABULARY = "store.json", "tokens.txt"
 VOCABULARY_FILES = (VOCABULARY, "bpe.model")
 EXTRACT_AGAIN = "Extract again into an empty folder (`asr-kd extract … --force`)"
@@ -90,7 +88,7 @@ class StoreInfo(StoreIndex):
 
     @property
     def codec(self) -> Codec:
-        """How frames are packed."""
+        """The codec of its frames."""
         return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
 
     def parts_identity(self, names: Collection[str]) -> str | None:
@@ -122,16 +120,14 @@ class StoreInfo(StoreIndex):
         return sum(self.layers.values()) * (1 + 4 * rows / max(self.frames, 1))
 
 
-def read_info(folder: Path | str | Storage) -> StoreInfo:
-    """Read the index of a store.
+SOFT_TARGETS = StoreKind(
+    INDEX, ".safetensors", StoreInfo, PosteriorShardEntry, "soft targets", "`asr-kd extract`", EXTRACT_AGAIN
+)
 
-    Raises:
-        TargetsError: not a store, of another version, or its index is damaged.
-    """
-    form = IndexForm(
-        INDEX, FORMAT, FORMAT_VERSION, StoreInfo, "soft targets", made_by="`asr-kd extract`", make_again=EXTRACT_AGAIN
-    )
-    return read_index(open_storage(folder), form)
+
+def read_info(folder: Path | str | Storage) -> StoreInfo:
+    """Read the index of a store; see `StoreKind.read`."""
+    return SOFT_TARGETS.read(open_storage(folder))
 
 
 def write_vocabulary(storage: Storage, vocabulary: Vocabulary) -> None:

@@ -1,4 +1,4 @@
-"""What a store holds beside frame posteriors: hidden layers of the teacher, and posteriors pooled over tokens.
+"""Arrays stored beside frame posteriors: hidden layers of the teacher, and posteriors pooled over tokens.
 
 Only teachers that this project trains expose layers; they are stored with 8 bits a channel. Pooled posteriors are
 packed as frames are. A fingerprint of the transcript's tokens is stored beside them; reading with another transcript

@@ -15,17 +15,15 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.targets.audio_batches import Reading, read_batches
-from asr_kd.targets.base import Storage
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
-from asr_kd.targets.storage import IndexForm, open_storage, read_index
+from asr_kd.targets.storage import open_storage
 from asr_kd.teachers.whisper_transcriber import Transcription, WhisperTranscriber
 
 TRANSCRIPTS_INDEX = "transcripts.json"
-FORMAT, FORMAT_VERSION = "asr-kd transcripts", 1
 TRANSCRIBE_AGAIN = "Transcribe again into an empty folder"
 SHARD_SECONDS = 600.0
 """Audio in a shard: an interruption loses at most one shard."""
@@ -45,20 +43,15 @@ class TranscriptsInfo(StoreIndex):
     manifest_sha256: str
 
 
-def _read_info(storage: Storage) -> TranscriptsInfo:
-    form = IndexForm(
-        TRANSCRIPTS_INDEX,
-        FORMAT,
-        FORMAT_VERSION,
-        TranscriptsInfo,
-        "transcripts",
-        made_by="`asr-kd pseudo-label`",
-        make_again=TRANSCRIBE_AGAIN,
-    )
-    return read_index(storage, form)
-
-
-TRANSCRIPTS = StoreKind(TRANSCRIPTS_INDEX, ".jsonl", ShardEntry, _read_info, "transcripts", TRANSCRIBE_AGAIN)
+TRANSCRIPTS = StoreKind(
+    TRANSCRIPTS_INDEX,
+    ".jsonl",
+    TranscriptsInfo,
+    ShardEntry,
+    "transcripts",
+    "`asr-kd pseudo-label`",
+    TRANSCRIBE_AGAIN,
+)
 
 
 def transcribe_manifest(
@@ -128,7 +121,7 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
         TargetsError: not such a folder, unfinished, or a shard is missing or damaged.
     """
     storage = open_storage(folder)
-    info = _read_info(storage)
+    info = TRANSCRIPTS.read(storage)
     if not info.complete:
         raise TargetsError(
             f"unfinished: {len(info.shards)} of {info.planned_shards} shards",

@@ -17,7 +17,7 @@ class EmaSettings(Settings):
 
 
 class TrainSettings(Settings):
-    """How a model is trained. Defaults suit a few hours of speech."""
+    """Settings of training. Defaults suit a few hours of speech."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset(
         {"max_bad_share", "max_nonfinite_steps", "checkpoint_minutes", "feature_cache_mb"}

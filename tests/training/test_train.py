@@ -189,12 +189,12 @@ def test_distils_from_the_store_at_every_speed_with_a_delay(make_job, utterances
 
 
 def test_distils_without_transcripts(make_job, utterances, tmp_path):
-    silent = [replace(u, text=None) for u in utterances[:9]]
+    untranscribed = [replace(u, text=None) for u in utterances[:9]]
     teacher_job = make_job(name="teacher", settings={"epochs": 1})
     teacher = LocalTeacher(train(teacher_job, tmp_path / "teacher", Control()))
-    extract(teacher, silent, TargetSettings(speeds=(0.9, 1.0, 1.1)), tmp_path / "targets")
+    extract(teacher, untranscribed, TargetSettings(speeds=(0.9, 1.0, 1.1)), tmp_path / "targets")
     store = Store.open(tmp_path / "targets")
-    job = make_job(train=silent, distill=DistillSettings(kd_weight=1.0), store=store)
+    job = make_job(train=untranscribed, distill=DistillSettings(kd_weight=1.0), store=store)
     assert load_model(train(job, tmp_path / "student", Control())).card["training_utterances"] == 9
 
 
