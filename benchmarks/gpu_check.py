@@ -24,7 +24,7 @@ from asr_kd.features.augment import Augmentation
 from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.extract import extract
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.teachers.encoder_ctc import waveform_blocks
+from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS
 from asr_kd.teachers.local import EncoderTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import Vocabulary
@@ -165,8 +165,10 @@ def main() -> None:
         if time.monotonic() > end:
             print("MINUTES are over: the encoder teacher and extraction are left out")
             return
-        settings = EncoderCtcSettings.model_validate({"encoder": {"source": encoder_folder(folder / "encoder")}})
-        blocks = batches(utterances, vocabulary, features=waveform_blocks)
+        settings = EncoderCtcSettings.model_validate(
+            {"encoder": {"source": encoder_folder(folder / "encoder"), "cache_mb": 0}}
+        )
+        blocks = batches(utterances, vocabulary, features=WAVEFORM_BLOCKS)
         train("train encoder with head", settings, vocabulary, blocks, rate)
         if time.monotonic() > end:
             print("MINUTES are over: extraction is left out")

@@ -138,6 +138,7 @@ def test_a_recipe_makes_pseudo_labels_and_a_student_learns_from_them_alone(whisp
         "hypotheses.labels.source=whisper:base",
         "hypotheses.labels.filters.max_transcript_wer=null",
         "hypotheses.labels.filters.max_filtered_share=0.99",
+        "hypotheses.labels.transcript_share=0.3",  # a mixture of transcripts and pseudo-labels
     ]
     first = command("extract", str(RECIPE), "--only", "labels", *overrides)
     assert first.code != 0  # the corpus is not prepared
@@ -146,6 +147,7 @@ def test_a_recipe_makes_pseudo_labels_and_a_student_learns_from_them_alone(whisp
     done = command("extract", str(RECIPE), "--only", "labels", *overrides)
     assert done.code == 0, done.err
     assert "max_compression_ratio" in done.out
+    assert "keep their own transcripts (transcript_share)" in done.out
     calls = sum(model.calls for model in whisper)
     again = command("extract", str(RECIPE), "--only", "labels", *overrides, "hypotheses.labels.filters.max_repeats=9")
     assert again.code == 0, again.err
