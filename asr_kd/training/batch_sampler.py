@@ -93,7 +93,7 @@ def _levels(augmentation: Augmentation, count: int, seed: int, epoch: int) -> tu
     generator = np.random.default_rng([seed, epoch, LEVEL_STREAM])
     in_front = generator.random(count) < augmentation.silence_share
     most = augmentation.silence_max_seconds * 1000 // FRAME_SHIFT_MS  # encoder frames
-    lead = FACTOR * np.ceil(generator.random(count) ** 2 * most).astype(int)  # mostly short: damage begins at 80 ms
+    lead = FACTOR * np.ceil(generator.random(count) * most).astype(int)
     changed = generator.random(count) < augmentation.gain_share
     gains = generator.uniform(*augmentation.gain_db, count)
     seeds = generator.integers(1 << 62, size=count)
