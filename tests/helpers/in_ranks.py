@@ -97,7 +97,7 @@ JOBS: dict[str, Callable[[Path], TrainingJob]] = {
 
 
 def random(folder: Path) -> TrainingJob:
-    return job_on(noises(folder))
+    return job_on(noises(folder), seed=5)  # with 3 the gradient of the first step overflows
 
 
 def spoil(stepper: Stepper, ranks: Ranks) -> None:
