@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("recipes/**/*.md"), *ROOT.glob("docs/**/*.md")])
 STREAMING = ROOT / "docs" / "guides" / "streaming.md"
 BUNDLE = Path("exp/synthetic/export/student-kd")
-AUDIO = Path("exp/synthetic/corpus/synthetic/test/3000/1/3000-1-0000.flac")
+AUDIO = Path("exp/synthetic/corpus/synthetic/test/3000/1/3000-1-0001.flac")
 
 
 class Command(NamedTuple):
