@@ -113,5 +113,5 @@ class StoppedEarly(AsrKdError):
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error is a lack of memory, of a GPU or of the CPU, whose allocator raises a plain RuntimeError."""
-    named = type(error).__name__ == "OutOfMemoryError"  # torch's, which is not imported here
+    named = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)  # torch is not imported here
     return named or isinstance(error, MemoryError) or "DefaultCPUAllocator" in str(error)
