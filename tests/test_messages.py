@@ -171,7 +171,7 @@ def test_ctrl_c_prints_one_line(tmp_path):
     )  # fmt: skip
     with (tmp_path / "fifo.yaml").open("w"):  # once it reads the recipe, which does not end
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err.startswith("asr-kd: interrupted. ")
     assert len(err.splitlines()) == 1

@@ -52,8 +52,10 @@ def still_falling(curve: list[dict[str, Any]], averaged: Sequence[int]) -> str |
         averaged: the epochs whose weights are averaged, the best first.
     """
     rates = {row["epoch"]: row["dev_wer"] for row in curve if "dev_wer" in row}
+    if len(averaged) < 2 or any(epoch not in rates for epoch in averaged):  # a stage without dev scores
+        return None
     worst, best = max(rates[epoch] for epoch in averaged), rates[averaged[0]]
-    if len(averaged) < 2 or averaged[0] != max(rates) or worst <= 1.1 * best:
+    if averaged[0] != max(rates) or worst <= 1.1 * best:
         return None
     return (
         f"the dev WER still falls at the last epoch, from {100 * worst:.1f} to {100 * best:.1f} % over the "
