@@ -31,6 +31,6 @@ def test_the_child_that_measures_memory_ignores_a_module_in_the_working_folder(t
     command = [sys.executable, "-P", "-m", cost_measures.__name__]
     done = subprocess.run(command, input="{}", cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
     assert "of the working folder" not in done.stderr
-    unsafe = subprocess.run([sys.executable, "-m", cost_measures.__name__], input="{}", cwd=tmp_path, capture_output=True,
-                            text=True, timeout=600, check=False)  # fmt: skip
+    unsafe = subprocess.run([sys.executable, "-m", cost_measures.__name__], input="{}", cwd=tmp_path,
+                            capture_output=True, text=True, timeout=600, check=False)  # fmt: skip
     assert "of the working folder" in unsafe.stderr
