@@ -52,7 +52,7 @@ def test_everything_lies_where_it_should_and_nothing_half_written(finished):
     assert not [path for path in finished.work_dir.rglob("*") if path.name.endswith((".partial", ".replaced"))]
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
         files = {path.name for path in finished.file(name, "model").iterdir()}
-        assert files == {"model.json", "model.safetensors", "tokens.txt"}
+        assert files == {"model.json", "model.safetensors", "tokens.txt", WRITTEN}
         assert list(finished.file(name, "tensorboard").glob("events.out.tfevents.*"))
         assert len(finished.file(name, "curve.jsonl").read_text().splitlines()) == 1
 
@@ -85,7 +85,7 @@ def test_the_report_can_be_read_and_every_hypothesis_is_there(finished):
     corpus = read_prepared(finished.work_dir)
     for name, utterances in corpus.sets.items():
         for system in SYSTEMS:
-            lines = finished.file("report", "hypotheses", name, f"{system}.jsonl").read_text().splitlines()
+            lines = finished.file("report", "hypotheses", name, f"{system.replace('_', '-')}.jsonl").read_text().splitlines()
             rows = [json.loads(line) for line in lines]
             assert [row["id"] for row in rows] == [utterance.id for utterance in utterances]
             assert all({"reference", "hypothesis", "errors", "speaker"} <= row.keys() for row in rows)

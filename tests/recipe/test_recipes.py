@@ -42,7 +42,8 @@ def test_it_loads_and_compares_like_with_like(path):
         assert hard.distill is None
         assert kd.distill is not None
         assert needs_teacher(kd)
-        assert (hard.model, hard.train) == (kd.model, kd.train)
+        begun = {"init_from": kd.train.init_from} if hard.stages else {}  # from a stage of the other
+        assert (hard.model, hard.train.model_copy(update=begun)) == (kd.model, kd.train)
     for student in recipe.students.values():
         assert student.model.streaming is not None
         if student.hypotheses in recipe.hypotheses:
