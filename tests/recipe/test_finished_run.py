@@ -85,7 +85,11 @@ def test_the_report_can_be_read_and_every_hypothesis_is_there(finished):
     corpus = read_prepared(finished.work_dir)
     for name, utterances in corpus.sets.items():
         for system in SYSTEMS:
-            lines = finished.file("report", "hypotheses", name, f"{system.replace('_', '-')}.jsonl").read_text().splitlines()
+            lines = (
+                finished.file("report", "hypotheses", name, f"{system.replace('_', '-')}.jsonl")
+                .read_text()
+                .splitlines()
+            )
             rows = [json.loads(line) for line in lines]
             assert [row["id"] for row in rows] == [utterance.id for utterance in utterances]
             assert all({"reference", "hypothesis", "errors", "speaker"} <= row.keys() for row in rows)
