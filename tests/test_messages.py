@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -170,6 +171,7 @@ def test_ctrl_c_prints_one_line(tmp_path):
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     with (tmp_path / "fifo.yaml").open("w"):  # once it reads the recipe, which does not end
+        time.sleep(1)  # a signal between the call and the system's read would not end that
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
