@@ -16,7 +16,7 @@ peak=0
 while kill -0 "$process" 2>/dev/null; do
   now=$(sed -n 's/^VmHWM:[^0-9]*\([0-9]*\).*/\1/p' "/proc/$process/status" 2>/dev/null || true)
   [ -n "$now" ] && peak=$now
-  sleep 0.05
+  sleep 0.02
 done
 wait "$process" || { cat "$printed" >&2; echo "client_program.sh: $program failed on $bundle/$graph" >&2; exit 1; }
 factor=$(sed -n 's/.*[Rr]eal time factor (RTF)[^=]*=.*= *\([0-9.e-]*\).*/\1/p; s/.*RTF = .*= *\([0-9.e-]*\).*/\1/p' "$printed" | head -n 1)
