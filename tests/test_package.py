@@ -1,5 +1,6 @@
 """The wheel: what it contains, and that it works in an empty environment without a checkout."""
 
+import asyncio
 import os
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ import numpy as np
 import pytest
 import soundfile
 
+from asr_kd.export import web_runtime
+from tests.export.test_web import choose, served
+from tests.helpers.browser import open_tab
 from tests.helpers.tiny_run import ROOT
 
 PARTS = ("asr_kd", "recipes", "pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md")
@@ -91,8 +95,32 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
         "train.warmup_epochs": "0",
         "train.average_best": "1",
     }
+    page = web_runtime.FOLDER.is_dir()  # then it is in the wheel too
+    forms = ["export.formats=[sherpa, web]"] if page else []
     units = ("teachers.teacher", "students.student-hard", "students.student-kd")
     overrides = [f"{unit}.{key}={value}" for unit in units for key, value in fast.items()]
-    _run(environment, tmp_path, "run", "recordings.yaml", "sanity.max_wer=2", *overrides)
+    _run(
+        environment,
+        tmp_path,
+        "run",
+        "recordings.yaml",
+        "sanity.max_wer=2",
+        "teachers.teacher.model.size=tiny",
+        *forms,
+        *overrides,
+    )
     assert (tmp_path / "exp" / "recordings" / "export" / "student-kd" / "bundle.json").is_file()
     assert (tmp_path / "exp" / "recordings" / "report" / "index.html").is_file()
+    if not page:
+        pytest.skip("up to the bundle; onnxruntime-web has not been fetched (make web), so there is no page to open")
+
+    async def transcribed() -> bool:
+        with served(tmp_path / "exp" / "recordings" / "export" / "student-kd-web") as (_, address):
+            async with open_tab(tmp_path, address) as tab:
+                await choose(tab, tmp_path / "recordings" / "s0" / "0.wav")
+                await tab.until(
+                    "document.documentElement.dataset.state === 'ready' && !document.getElementById('file').disabled"
+                )
+                return await tab.value("document.getElementById('notice').hidden")
+
+    assert asyncio.run(transcribed())
