@@ -27,8 +27,12 @@ $(READY): pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $(READY)
 
+# With a page for the browser where npm can fetch onnxruntime-web.
+WEB := asr_kd/export/assets/onnxruntime-web
+
 demo: $(READY)
-	$(BIN)/asr-kd run recipes/Synthetic/synthetic.yaml
+	@test -d $(WEB) || ! command -v npm >/dev/null || $(BIN)/python -m asr_kd.export.web_runtime || true
+	$(BIN)/asr-kd run recipes/Synthetic/synthetic.yaml $$(test ! -d $(WEB) || echo 'export.formats=[sherpa,web]')
 
 demo-whisper: $(READY)
 	$(BIN)/python recipes/Whisper/demo.py

@@ -111,6 +111,7 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
     )
     assert (tmp_path / "exp" / "recordings" / "export" / "student-kd" / "bundle.json").is_file()
     assert (tmp_path / "exp" / "recordings" / "report" / "index.html").is_file()
+    assert ("page:    python -m http.server" in printed) == page
     if not page:
         pytest.skip("up to the bundle; onnxruntime-web has not been fetched (make web), so there is no page to open")
 

@@ -11,7 +11,7 @@ from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.evaluation.cells import percent
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.report.text_renderers import terminal_table
-from asr_kd.export.export_bundle import bundle_places
+from asr_kd.export.export_bundle import bundle_places, web_folder
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, exported
 from asr_kd.recipe.stage import STAGES
@@ -96,6 +96,11 @@ def print_summary(context: RunContext, command: Sequence[str], last: str, consol
         for bundle in done:
             console.print(f"export:  {bundle}", markup=False)
         favourite = next((bundle for bundle in done if "student-kd" in bundle.parts[-2:]), done[-1])
+        if "web" in context.recipe.export.formats:
+            folder = shlex.quote(str(web_folder(favourite)))
+            console.print(
+                f"page:    python -m http.server --directory {folder}  then open http://127.0.0.1:8000", markup=False
+            )
         console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
         return
     following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
