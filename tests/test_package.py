@@ -99,7 +99,7 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
     forms = ["export.formats=[sherpa, web]"] if page else []
     units = ("teachers.teacher", "students.student-hard", "students.student-kd")
     overrides = [f"{unit}.{key}={value}" for unit in units for key, value in fast.items()]
-    _run(
+    printed = _run(
         environment,
         tmp_path,
         "run",
