@@ -6,6 +6,10 @@ what to do next; programming mistakes keep Python's own exceptions.
 
 from pathlib import Path
 
+INTERRUPT_CODE = 130
+"""Exit code after Ctrl-C."""
+INTERRUPTED = "interrupted. Finished work is kept: run the same command again to resume from the last checkpoint"
+
 
 class AsrKdError(Exception):
     """Root of all errors that are about the user's data, files or settings.

@@ -17,7 +17,7 @@ from asr_kd.cli import main
 from asr_kd.config import parse_settings
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.corpora.settings import FolderSettings
-from asr_kd.errors import AsrKdError, CheckpointError, RecipeError, TargetsError, is_out_of_memory
+from asr_kd.errors import AsrKdError, CheckpointError, RecipeError, is_out_of_memory
 from asr_kd.files import atomic_path, loads_json
 from asr_kd.training.averaging import still_falling
 from tests.helpers.tiny_run import RECIPE, ROOT, command, one_line
@@ -163,21 +163,75 @@ def test_a_system_error_is_one_line(monkeypatch, capsys, number):
     assert "exp/students/student-kd/curve.jsonl: " in capsys.readouterr().err
 
 
-def test_ctrl_c_prints_one_line(tmp_path):
-    os.mkfifo(tmp_path / "fifo.yaml")
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-m", "asr_kd", "prepare", str(tmp_path / "fifo.yaml")],
+def started(*words, **more):
+    """The command line as a process that Ctrl-C reaches: a shell's background jobs ignore SIGINT."""
+    return subprocess.Popen(
+        [sys.executable, "-P", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more,
     )  # fmt: skip
-    with (tmp_path / "fifo.yaml").open("w"):  # once it reads the recipe, which does not end
-        time.sleep(1)  # a signal between the call and the system's read would not end that
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+
+
+def interrupted(process):
+    """One line after Ctrl-C."""
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
     assert (process.returncode, out) == (130, "")
     assert err.startswith("asr-kd: interrupted. ")
     assert len(err.splitlines()) == 1
+
+
+def test_ctrl_c_prints_one_line(tmp_path):
+    os.mkfifo(tmp_path / "fifo.yaml")
+    process = started("-m", "asr_kd", "prepare", str(tmp_path / "fifo.yaml"))
+    with (tmp_path / "fifo.yaml").open("w"):  # once it reads the recipe, which does not end
+        time.sleep(1)  # a signal between the call and the system's read would not end that
+        interrupted(process)
+
+
+@pytest.mark.parametrize("module", ["asr_kd.cli.app", "typer", "torch", "numpy", "soundfile"])
+def test_ctrl_c_during_imports_prints_one_line(tmp_path, module):
+    """In the middle of the import of `module`, which replaces any exception by its own, as numpy does."""
+    (tmp_path / "audio.wav").touch()
+    script = f"""
+import sys
+from importlib.machinery import PathFinder
+class Slow:
+    def find_spec(name, path=None, target=None):
+        if name == {module!r}:
+            print("importing", file=sys.stderr, flush=True)
+            try:
+                import time; time.sleep(100)
+            except BaseException as error:
+                raise ImportError("broken") from error
+sys.meta_path.insert(0, Slow)
+sys.argv = ["asr-kd", "transcribe", {str(tmp_path)!r}, {str(tmp_path / "audio.wav")!r}]
+from asr_kd.__main__ import main
+main()
+"""
+    process = started("-c", script)
+    assert process.stderr.readline() == "importing\n"
+    interrupted(process)
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_any_time_prints_one_line_or_comes_before_the_first_of_our_lines(tmp_path):
+    """Whenever it comes after the interpreter's own start."""
+    (tmp_path / "audio.wav").touch()
+    for wait in (0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0):
+        script = (
+            "import signal, sys; from asr_kd.__main__ import main; print('begun', file=sys.stderr, flush=True);"
+            f"sys.argv = ['asr-kd', 'transcribe', {str(tmp_path)!r}, {str(tmp_path / 'audio.wav')!r}]; main()"
+        )
+        process = started("-c", script)
+        assert process.stderr.readline() == "begun\n"
+        time.sleep(wait)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=120)
+        assert out == ""
+        assert len(err.splitlines()) == 1, (wait, err)
+        assert process.returncode == (130 if "interrupted" in err else 1)
 
 
 def test_lack_of_memory_on_a_cpu_is_recognised():
@@ -197,17 +251,3 @@ def test_an_average_over_a_curve_that_still_falls_is_reported():
     assert still_falling(curve(0.9, 0.31, 0.31, 0.3), [4, 3, 2]) is None
     assert still_falling(curve(0.9, 0.3, 0.4, 0.5), [2, 3, 4]) is None
     assert still_falling(curve(0.9, 0.3), [2]) is None
-
-
-def test_an_utterance_too_long_for_a_teacher_on_a_cpu_is_an_error_with_its_length():
-    torch = pytest.importorskip("torch")
-    from asr_kd.targets.stored_arrays import run_teacher
-
-    class Large:
-        name = "large"
-
-        def log_probs(self, waveforms, sample_lens):
-            torch.empty(1 << 60, dtype=torch.uint8)
-
-    with pytest.raises(TargetsError, match=r"1 utterances of up to 3600\.0 s do not fit into memory.*window_seconds"):
-        run_teacher(Large(), [torch.zeros(3_600 * 16_000)])

@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 import asr_kd
-from asr_kd.errors import AsrKdError, is_out_of_memory
+from asr_kd.errors import INTERRUPT_CODE, INTERRUPTED, AsrKdError, is_out_of_memory
 from asr_kd.files import full_folder
 from asr_kd.progress import ConsoleProgress
 
@@ -77,10 +77,6 @@ SYSTEM_ERRORS = frozenset(
     | {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EIO, errno.ESTALE}
 )
 """Errors of the system anywhere: full disk, missing permission, a folder that was removed, too many open files."""
-
-
-INTERRUPT_CODE = 130
-INTERRUPTED = "interrupted. Finished work is kept: run the same command again to resume from the last checkpoint"
 
 
 def _print_version(given: bool) -> None:

@@ -33,6 +33,9 @@ RESERVED = frozenset(
     {*ROLES, "excluded", "skipped", "speakers", "utterances", "seconds", "gap", "resampled_by"}
     | {"comparisons", "pairs", "agreement", "reference"}
 )
+FALLING_CURVE = "average_of_a_falling_curve"
+"""Detail of a model whose weights are the average of epochs over which the dev WER still fell: a message."""
+
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,99}")
 
 

@@ -8,7 +8,7 @@ from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import LanguageModelError
 from asr_kd.evaluation.comparison import Comparison, SeedRows
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.system import Role, System
+from asr_kd.evaluation.system import FALLING_CURVE, Role, System
 from asr_kd.files import loads_json, read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import RunContext, model_folders, model_sha256, teacher_folder
@@ -60,6 +60,8 @@ def open_recipe_system(context: RunContext, name: str) -> System:
     loaded = None if is_encoder_folder(folder) else load_model(folder)
     card = read_card(folder) if loaded is None else loaded.card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
+    if card.get(FALLING_CURVE):
+        details[FALLING_CURVE] = card[FALLING_CURVE]
     if loaded is None:
         teacher = open_local(folder, context.device)
         details["external"] = False

@@ -94,12 +94,13 @@ def _label_variant(
         return
     described, blank_id = settings.variants[variant].words, teacher.vocabulary.blank_id
     codec = settings.codec(len(teacher.vocabulary), blank_id)
-    dense, hidden = run_teacher(teacher, [item.waveforms[variant] for item in usable], settings.layers)
+    ids = [item.utterance.id for item in usable]
+    dense, hidden = run_teacher(teacher, [item.waveforms[variant] for item in usable], settings.layers, ids)
     nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)
     finite = dense.log_probs.isnan().any(-1).logical_not()  # −inf is the logarithm of 0, and fine
     finite = torch.stack([finite, *(layer.isfinite().all(-1) for layer in hidden.values())]).all(0).cpu()
     tokens, probs = (part.cpu().numpy() for part in nucleus)
-    further = _further(dense, [item.utterance.id for item in usable], settings, transcripts, codec)
+    further = _further(dense, ids, settings, transcripts, codec)
     for index, num_frames in enumerate(dense.lens.tolist()):
         if num_frames == 0:
             yield f"too short for the teacher {described}: no frame of {teacher.frame_shift_ms:g} ms"

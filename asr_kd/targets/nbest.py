@@ -161,7 +161,9 @@ class _Search:
                 leave_out(item, item.problem)
         if not usable:
             return
-        dense, _ = run_teacher(teacher, [item.waveforms[0] for item in usable])
+        dense, _ = run_teacher(
+            teacher, [item.waveforms[0] for item in usable], ids=[item.utterance.id for item in usable]
+        )
         searched = self.decoder.decode(dense.log_probs, dense.lens)
         for item, frames, nbest in zip(usable, dense.lens.tolist(), searched, strict=True):
             if frames == 0:

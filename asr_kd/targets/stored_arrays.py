@@ -63,16 +63,30 @@ def layer_widths(teacher: Teacher, layers: Sequence[int]) -> dict[int, int]:
     return dict.fromkeys(layers, layered(teacher, layers).width) if layers else {}
 
 
+Outputs = tuple[DensePosteriors, Mapping[int, Tensor]]
+"""Posteriors of a batch, and the outputs of layers, [B, T, D'] each."""
+
+
 def run_teacher(
-    teacher: Teacher, waveforms: Sequence[Tensor], layers: Sequence[int] = ()
-) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+    teacher: Teacher, waveforms: Sequence[Tensor], layers: Sequence[int] = (), ids: Sequence[str] = ()
+) -> Outputs:
     """The teacher's posteriors of waveforms [S] each, and the outputs of its layers, [B, T, D'] each.
 
+    A batch that does not fit into memory is computed in halves, down to single utterances; see also
+    `teachers.local.LocalTeacher` and `teachers.windows`, which split an utterance.
+
+    Args:
+        teacher: the model.
+        waveforms: one or more.
+        layers: counted from 1.
+        ids: of the utterances, for the error.
+
     Raises:
-        TargetsError: the teacher does not have these layers, or the batch does not fit into memory.
+        TargetsError: the teacher does not have these layers, or a single utterance does not fit into memory.
     """
     lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
     padded = pad_sequence(list(waveforms), batch_first=True)
+    problem: Exception
     try:
         if not layers:
             return teacher.log_probs(padded, lens), {}
@@ -80,12 +94,33 @@ def run_teacher(
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
+        problem = error.with_traceback(None)  # which keeps the tensors of the attempt
+    if len(waveforms) == 1:
+        named = f"utterance {ids[0]!r}" if ids else "an utterance"
         raise TargetsError(
-            f"{len(waveforms)} utterances of up to {int(lens.max()) / SAMPLE_RATE:.1f} s do not fit into memory",
+            f"{named} of {int(lens[0]) / SAMPLE_RATE:.1f} s does not fit into memory",
             where=f"teacher {teacher.name}",
-            expected="batches that fit",
-            remedy="Set the teacher's window_seconds or a smaller targets.batch_seconds, or cut long recordings",
-        ) from error
+            expected="an utterance that fits",
+            remedy="Set the teacher's window_seconds, cut the recording, or leave the utterance out of the manifest",
+        ) from problem
+    del padded
+    middle = len(waveforms) // 2
+    return _joined(
+        run_teacher(teacher, waveforms[:middle], layers, ids[:middle]),
+        run_teacher(teacher, waveforms[middle:], layers, ids[middle:]),
+    )
+
+
+def _joined(first: Outputs, second: Outputs) -> Outputs:
+    """Two batches as one."""
+
+    def stacked(parts: Sequence[Tensor]) -> Tensor:
+        return pad_sequence([row for part in parts for row in part], batch_first=True)
+
+    dense = DensePosteriors(
+        stacked([first[0].log_probs, second[0].log_probs]), torch.cat([first[0].lens, second[0].lens])
+    )
+    return dense, {layer: stacked([first[1][layer], second[1][layer]]) for layer in first[1]}
 
 
 def layer_arrays(layers: Mapping[int, Tensor], row: int, num_frames: int) -> dict[str, Array]:

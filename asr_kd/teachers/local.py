@@ -13,10 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr_kd.errors import CheckpointError
+from asr_kd.errors import CheckpointError, is_out_of_memory
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.files import read_json
-from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.acoustic_model import AcousticModel
+from asr_kd.models.subsampling import (
+    FRAME_OFFSET_MS,
+    FRAME_SHIFT_MS,
+    LOOKAHEAD_FEATURE_FRAMES,
+    feature_frames_for,
+    output_len,
+)
 from asr_kd.models.weights import (
     DESCRIPTION,
     WEIGHTS,
@@ -102,18 +109,45 @@ class _FolderTeacher:
 
 
 class LocalTeacher(_FolderTeacher):
-    """A Conformer's folder, written by `save_model`, as a teacher."""
+    """A Conformer's folder, written by `save_model`, as a teacher.
+
+    Utterances that do not fit into memory go through a streaming model chunk by chunk, to the same posteriors.
+    """
+
+    _model: AcousticModel
 
     features = FEATURE_CONTRACT
 
     def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
         loaded = load_model(folder, self._device)
         self._model, self.vocabulary = loaded.model, loaded.vocabulary
+        self._streaming = loaded.model.settings.streaming
         self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
         return loaded.card, loaded.sha256
 
     def _inputs(self, waveform: Tensor) -> Tensor:
         return fbank(waveform)
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
+        try:
+            return super().log_probs(waveforms, sample_lens)
+        except (RuntimeError, MemoryError) as error:
+            if self._streaming is None or len(waveforms) > 1 or not is_out_of_memory(error):
+                raise
+        return self._in_chunks(self._inputs(waveforms[0, : int(sample_lens[0])]), self._streaming.chunk_frames)
+
+    def _in_chunks(self, features: Tensor, chunk_frames: int) -> DensePosteriors:
+        """Posteriors [1, T', V] of features [T, F], of which a chunk at a time is on the device."""
+        frames = output_len(len(features))
+        state, pieces = self._model.initial_state(1), []
+        with torch.inference_mode(), arithmetic(self._precision, self._device):
+            for first in range(0, frames, chunk_frames):
+                stop = feature_frames_for(min(first + chunk_frames, frames))
+                window = features[feature_frames_for(first) - LOOKAHEAD_FEATURE_FRAMES : stop]
+                log_probs, state = self._model.stream_step(window.unsqueeze(0).to(self._device), state)
+                pieces.append(log_probs)
+        return DensePosteriors(torch.cat(pieces, 1), torch.tensor([frames], device=self._device))
 
 
 class EncoderTeacher(_FolderTeacher):

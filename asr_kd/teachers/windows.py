@@ -9,15 +9,15 @@ Shapes: B utterances, S samples, T frames, V vocabulary.
 """
 
 import math
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.errors import CheckpointError, RecipeError
+from asr_kd.errors import CheckpointError, RecipeError, is_out_of_memory
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import Teacher
@@ -51,6 +51,29 @@ def plan_windows(num_samples: int, window: int, overlap: int, grid: int) -> list
     count = math.ceil((num_samples - overlap) / (window - overlap))
     hop = math.ceil((num_samples - overlap) / count / grid) * grid
     return [Window(start, min(start + hop + overlap, num_samples)) for start in range(0, num_samples - overlap, hop)]
+
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_halves(compute: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
+    """Results of a batch, which is computed in halves, and these in halves, where memory does not suffice.
+
+    Args:
+        compute: the results of some items, in their order.
+        items: the batch.
+
+    Raises:
+        RuntimeError, MemoryError: a single item does not fit into memory.
+    """
+    try:
+        return compute(items)
+    except (RuntimeError, MemoryError) as error:
+        if len(items) < 2 or not is_out_of_memory(error):
+            raise
+    middle = len(items) // 2  # outside of the handler, which keeps the tensors of the failed attempt
+    return [*in_halves(compute, items[:middle]), *in_halves(compute, items[middle:])]
 
 
 class WindowedTeacher:
@@ -154,10 +177,14 @@ class WindowedTeacher:
     def _compute_windows(self, waveform: Tensor, windows: list[Window]) -> list[Tensor]:
         """The teacher's frames [T, V] of each window."""
         at_once = max(1, int(BATCH_SECONDS * SAMPLE_RATE // (windows[0].stop - windows[0].start)))
-        computed: list[Tensor] = []
-        for begin in range(0, len(windows), at_once):
-            cuts = [waveform[window.start : window.stop] for window in windows[begin : begin + at_once]]
+
+        def compute(some: Sequence[Window]) -> list[Tensor]:
+            cuts = [waveform[window.start : window.stop] for window in some]
             lens = torch.tensor([len(cut) for cut in cuts])
             dense = self.teacher.log_probs(pad_sequence(cuts, batch_first=True), lens)
-            computed += [frames[:count] for frames, count in zip(dense.log_probs, dense.lens.tolist(), strict=True)]
+            return [frames[:count] for frames, count in zip(dense.log_probs, dense.lens.tolist(), strict=True)]
+
+        computed: list[Tensor] = []
+        for begin in range(0, len(windows), at_once):
+            computed += in_halves(compute, windows[begin : begin + at_once])
         return computed

@@ -18,6 +18,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
 from asr_kd.errors import AudioError, TrainingError
+from asr_kd.evaluation.system import FALLING_CURVE
 from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.features.fbank import fbank
 from asr_kd.features.silence import LOG_MEL
@@ -223,6 +224,7 @@ def _write_model(
         _log.warning("%s: %s", job.name, falling)
     counts = {"training_utterances": num_trained, "excluded_utterances": len(excluded)}
     card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
+    card[FALLING_CURVE] = falling
     if isinstance(model, EncoderCtc):
         save_encoder_ctc(folder / "model", model, job.vocabulary, card)
     else:

@@ -14,6 +14,7 @@ from asr_kd.evaluation.cells import (
 )
 from asr_kd.evaluation.report.document import Columns, Curves, Figure, Plain, Scatter, Section, SectionBlock, table
 from asr_kd.evaluation.report.loading import Report
+from asr_kd.evaluation.system import FALLING_CURVE
 
 SHORT_HASH = 12
 _COST_NOTE = (
@@ -22,7 +23,15 @@ _COST_NOTE = (
 )
 _IN_OTHER_TABLES = frozenset(
     {"cost", "name", "role", "parameters", "size_bytes", "real_time_factor", "rtf_utterances", "rtf_threads", "device"}
-    | {"streaming_real_time_factor", "external", "sha256", "hypotheses_sha256", "symbols", "frame_shift_ms"}
+    | {
+        "streaming_real_time_factor",
+        "external",
+        "sha256",
+        "hypotheses_sha256",
+        "symbols",
+        "frame_shift_ms",
+        FALLING_CURVE,
+    }
 )
 _COST_AXES = (
     ("size_bytes", 1e6, "Size", "megabytes of weights"),
@@ -114,7 +123,7 @@ def teacher_section(report: Report) -> Section | None:
 
 
 def training_section(report: Report) -> Section | None:
-    """Dev WER by epoch."""
+    """Dev WER by epoch, and the models whose weights average epochs of a curve that still fell."""
     series = []
     for style in report.styles.values():
         rows = [row for row in report.summary["curves"].get(style.name, []) if "dev_wer" in row]
@@ -124,7 +133,9 @@ def training_section(report: Report) -> Section | None:
         return None
     title = "WER on dev after each epoch"
     figure = Figure(title, Curves(series), f"{title} of training", "above 100 % is cut off")
-    return Section("training", "Training", "Training", "", [SectionBlock(figures=[figure])], key=True)
+    models = report.summary["models"]
+    falling = [f"{report.name(key)}: {models[key][FALLING_CURVE]}" for key in models if models[key].get(FALLING_CURVE)]
+    return Section("training", "Training", "Training", "", [SectionBlock(figures=[figure], items=falling)], key=True)
 
 
 def system_section(report: Report) -> Section:

@@ -121,6 +121,16 @@ def test_sections_stand_there_when_there_is_something_to_show(report):
     ]
 
 
+def test_an_average_over_a_curve_that_still_falls_is_stated(report):
+    message = "the dev WER still falls at the last epoch"
+    models = {**report.summary["models"]}
+    models["student_kd"] = {**models["student_kd"], "average_of_a_falling_curve": message}
+    text = Parsed(page(Report({**report.summary, "models": models}, report.rows))).text
+    assert text.count(message) == 1
+    assert f"student-kd: {message}" in text
+    assert message not in Parsed(page(report)).text
+
+
 def test_nothing_evaluated_is_stated(report):
     summary = {**report.summary, "test_sets": {"test": {"skipped": "its files are not here"}}}
     text = Parsed(page(Report(summary))).text
