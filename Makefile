@@ -31,7 +31,7 @@ $(READY): pyproject.toml
 WEB := asr_kd/export/assets/onnxruntime-web
 
 demo: $(READY)
-	@test -d $(WEB) || ! command -v npm >/dev/null || $(BIN)/python -m asr_kd.export.web_runtime || true
+	@test -d $(WEB) || ! command -v npm >/dev/null || $(BIN)/python -m asr_kd.export.web || true
 	$(BIN)/asr-kd run recipes/Synthetic/synthetic.yaml $$(test ! -d $(WEB) || echo 'export.formats=[sherpa,web]')
 
 demo-whisper: $(READY)
@@ -52,7 +52,7 @@ docs: $(READY)
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 
 web: $(READY)
-	$(BIN)/python -m asr_kd.export.web_runtime
+	$(BIN)/python -m asr_kd.export.web
 
 clean:
 	rm -rf $(VENV) exp build *.egg-info

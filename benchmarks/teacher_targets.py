@@ -43,10 +43,10 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.features.augment import Sound
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.recipe.context import RunContext, read_corpus
+from asr_kd.recipe.language_models import RESOLVED
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems
 from asr_kd.recipe.teachers import bridged, open_teacher
-from asr_kd.recipe.tune import RESOLVED
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.audio_batches import batches_by_teacher

@@ -36,7 +36,7 @@ ONE_HOME = {
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
     "jiwer": "scoring/alignment.py",
-    "soxr": "audio/stream_resampler.py",
+    "soxr": "audio/waveform_reader.py",
     "kaldifst": "decoding/graph.py",
     "flashlight": "decoding/flashlight.py",
     "librosa": ("audio/waveform_reader.py", "evaluation/report/evidence.py"),
@@ -48,7 +48,7 @@ ONE_HOME = {
     "num2words": "text/verbalize.py",
     "faster_whisper": "teachers/whisper_transcriber.py",
     "websockets": "serve/server.py",
-    "prometheus_client": "serve/http_responses.py",
+    "prometheus_client": "serve/http_messages.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""

@@ -21,7 +21,7 @@ pytest.importorskip("huggingface_hub")
 OPEN = """
 import json, sys, torch
 import asr_kd
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.warm_start import warm_start_sha256
 from asr_kd.training.settings import TrainSettings

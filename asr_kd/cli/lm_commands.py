@@ -39,7 +39,7 @@ def build(
     Example:
       asr-kd lm build corpora/LibriSpeech/train-clean-100 --out lm/3gram.arpa.gz --prune 0,0,1
     """
-    from asr_kd.recipe.lm import build_lm
+    from asr_kd.recipe.language_models import build_lm
 
     if (unit == "token") != (tokens is not None):
         raise typer.BadParameter(
@@ -94,7 +94,7 @@ def tune(
       asr-kd tune recipes/AN4/an4.yaml evaluate.decoding.kind=beam evaluate.decoding.lm=lm/an4.arpa
     """
     from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES
-    from asr_kd.recipe.tune import tune_recipe
+    from asr_kd.recipe.language_models import tune_recipe
 
     weights, scores = _numbers(lm_weights, "--lm-weights"), _numbers(word_scores, "--word-scores")
     with console() as progress:

@@ -1,19 +1,21 @@
-"""Fingerprint of a corpus on disk, by which prepare notices that files were added, removed or changed.
+"""Fingerprints of a corpus on disk and of the audio of utterances, by which changes are noticed.
 
-It consists of names and sizes; no audio is opened. Of a publisher's layout it goes two levels deep, so a file replaced
+A corpus' fingerprint consists of names and sizes. Of a publisher's layout it goes two levels deep, so a file replaced
 further down is not noticed, and `asr-kd prepare --force` is needed. Of a user's manifests and folders it covers every
-file.
+file. The identity of audio covers content, so that targets of other audio under the same ids are noticed.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from asr_kd.corpora.an4 import find_an4
 from asr_kd.corpora.folder import audio_files
 from asr_kd.corpora.formats.catalogue import read_table
 from asr_kd.corpora.librispeech import find_librispeech
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import (
     An4Settings,
     AnyCorpus,
@@ -24,10 +26,15 @@ from asr_kd.corpora.settings import (
     UntranscribedSettings,
 )
 from asr_kd.corpora.synthetic import settings_key
-from asr_kd.files import sha256_of_file
+from asr_kd.files import sha256_of, sha256_of_file
 
 THREADS = 8
-"""Sizes are read in parallel, because most of the time is waiting for the disk."""
+"""Files are read in parallel, because most of the time is waiting for the disk."""
+
+BLOCK_BYTES = 16_384
+"""Read at the start, in the middle and at the end of a file: whole corpora would take minutes."""
+
+T = TypeVar("T")
 
 
 def fingerprint(settings: AnyCorpus) -> Any:
@@ -67,17 +74,8 @@ def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
 
 
 def _sizes(paths: Iterable[Path]) -> list[tuple[str, int | None]]:
-    unique = sorted(set(paths))
-    with ThreadPoolExecutor(THREADS) as pool:
-        return [(str(path), size) for path, size in zip(unique, pool.map(_size, unique), strict=True)]
-
-
-def _size(path: Path) -> int | None:
-    """Bytes; None where there is no such file."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None
+    """Bytes of files; None where there is no such file."""
+    return [(str(path), size) for path, size in _of_files(lambda path: path.stat().st_size, sorted(set(paths))).items()]
 
 
 def _listing(folder: Path) -> Iterator[tuple[str, int | None]]:
@@ -88,3 +86,46 @@ def _listing(folder: Path) -> Iterator[tuple[str, int | None]]:
     for path in sorted(folder.iterdir()):
         if not path.name.startswith("."):
             yield f"{folder.name}/{path.name}", path.stat().st_size if path.is_file() else None
+
+
+def audio_identities(utterances: Iterable[Utterance]) -> dict[str, str]:
+    """Return the identity of each utterance's audio, 16 hex digits, by id; empty where its file cannot be read.
+
+    It covers the file's size, three blocks of it, and the utterance's start and duration. Paths are not part of it:
+    corpora move between machines.
+    """
+    given = list(utterances)
+    files = _of_files(_sampled_sha256, (utterance.audio for utterance in given))
+    return {
+        u.id: sha256_of([file, round(u.start, 4), round(u.duration, 4)])[:16] if (file := files[u.audio]) else ""
+        for u in given
+    }
+
+
+def audio_sha256(utterances: Sequence[Utterance]) -> str:
+    """Return one hash for the audio of several utterances, with their ids, in any order."""
+    return sha256_of(sorted(audio_identities(utterances).items()))
+
+
+def _sampled_sha256(path: Path) -> str:
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        for start in (0, size // 2, max(size - BLOCK_BYTES, 0)):
+            file.seek(start)
+            digest.update(file.read(BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def _of_files(read: Callable[[Path], T], paths: Iterable[Path]) -> dict[Path, T | None]:
+    """What `read` returns for each file; None where it cannot be read."""
+
+    def read_or_none(path: Path) -> T | None:
+        try:
+            return read(path)
+        except OSError:
+            return None
+
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(THREADS) as pool:
+        return dict(zip(unique, pool.map(read_or_none, unique), strict=True))

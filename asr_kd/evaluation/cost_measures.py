@@ -36,7 +36,7 @@ from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 
 INT8_FILES = ("model.int8.onnx", "model.int8.safetensors")

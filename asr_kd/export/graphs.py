@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from asr_kd.errors import MissingExtraError
 from asr_kd.models.acoustic_model import ModelLayer, StreamState
-from asr_kd.models.architectures import Model
+from asr_kd.models.weights import Model
 from asr_kd.runtime.backend import mask_tokens
 from asr_kd.runtime.wire import BATCH, TensorSpec, WireFormat
 

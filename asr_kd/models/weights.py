@@ -18,12 +18,16 @@ from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, read_json, sha256_of_file, write_json
 from asr_kd.hub import local_folder
-from asr_kd.models.architectures import Model, ModelDescription, build_model
+from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import ConformerSettings, ModelDescription, WhisperSettings
+from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.text.vocabulary import Vocabulary
 
 FORMAT, FORMAT_VERSION = "asr-kd model", 1
 NO_PICKLES = "pickled checkpoints (.pt, .bin, .ckpt) are refused because opening one can run code"
 DESCRIPTION, WEIGHTS, TOKENS = "model.json", "model.safetensors", "tokens.txt"
+
+Model = Conformer | StreamingWhisper
 
 AnySettings = TypeVar("AnySettings", bound=Settings)
 
@@ -48,6 +52,17 @@ class ModelFolder(NamedTuple):
     vocabulary: Vocabulary
     sha256: str
     """Of the weights."""
+
+
+def build_model(settings: ConformerSettings | WhisperSettings, vocab_size: int) -> Model:
+    """Build a model with random weights.
+
+    Raises:
+        ValueError: settings of a Whisper whose sizes are not read yet.
+    """
+    if isinstance(settings, WhisperSettings):
+        return StreamingWhisper(settings, vocab_size)
+    return Conformer(settings, vocab_size)
 
 
 def save_model(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import AcousticModel, ModelLayer, Part
 from asr_kd.models.layers import Dropout, RelativeSelfAttention, Table
-from asr_kd.models.whisper_settings import WhisperSettings
+from asr_kd.models.settings import WhisperSettings
 
 PERIOD = 1500
 """Positions of 20 ms after which they repeat: as many as Whisper has."""

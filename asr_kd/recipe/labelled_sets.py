@@ -17,7 +17,7 @@ from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import Alphabet, LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.text.normalize import Normalizer
 

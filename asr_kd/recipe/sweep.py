@@ -4,13 +4,18 @@ A sweep is the recipe with one student a row: prepare, teachers and extraction r
 tasks as `asr-kd run`. After each row its result is appended to `rows.jsonl`. The teacher's transcripts are computed
 with the first row and reused for the others."""
 
+import itertools
 import json
+import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field, field_validator
+
+from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import RecipeError, StoppedEarly
@@ -21,9 +26,172 @@ from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext, corpus_hashes, model_folders, model_sha256, read_corpus
 from asr_kd.recipe.pipeline import run_recipe
-from asr_kd.recipe.sweep_grid import PlannedRow
+from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import needs_teacher
 from asr_kd.recipe.systems import absent_systems, decoding_of, open_recipe_system, system_sha256
+
+
+class Row(Settings):
+    """A row of a sweep.
+
+    Attributes:
+        set: what it changes, as dotted keys below the student (`distill.kd_weight`).
+        vary: dotted keys with the values to try, for this row alone; the product is run.
+        skip: why it is not run; the table lists it with this reason.
+    """
+
+    set: dict[str, Any] = Field(default={})
+    vary: dict[str, list[Any]] = Field(default={})
+    skip: str | None = None
+
+    @field_validator("vary")
+    @classmethod
+    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return _with_values(vary)
+
+
+class Grid(Settings):
+    """What a sweep tries.
+
+    Attributes:
+        student: the student of the recipe that rows change.
+        common: what every row changes, as dotted keys below the student.
+        vary: dotted keys with the values to try in every row.
+        rows: name → what the row is; the first is what the others are compared with.
+    """
+
+    student: str = "student-kd"
+    common: dict[str, Any] = Field(default={})
+    vary: dict[str, list[Any]] = Field(default={})
+    rows: dict[str, Row] = Field(default={"as in the recipe": Row()}, min_length=1)
+
+    @field_validator("vary")
+    @classmethod
+    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        return _with_values(vary)
+
+
+def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    empty = [key for key, values in vary.items() if not values]
+    if empty:
+        raise ValueError(f"{empty[0]} has no value to try")
+    return vary
+
+
+@dataclass(frozen=True)
+class PlannedRow:
+    """One student of a sweep."""
+
+    row: str
+    """The row's name in the grid."""
+    varied: Mapping[str, Any]
+    """Which of the values tried it has."""
+    seed: int | None
+    changes: Mapping[str, Any]
+    """Everything that differs from the recipe's student, as dotted keys below it."""
+    skip: str | None
+
+    @property
+    def name(self) -> str:
+        """Unique name, also of the row's folder."""
+        varied = [f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in self.varied.items()]
+        seed = [] if self.seed is None else [f"seed-{self.seed}"]
+        return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([self.row, *varied, *seed])).strip("-._")[:90] or "row"
+
+
+def load_grid(given: Sequence[str], student: str | None) -> Grid:
+    """A grid from a YAML file, or from `key=[value, …]` on the command line.
+
+    Args:
+        given: one path of a YAML file, or keys with lists, dotted below the student.
+        student: replaces the one that the file names.
+
+    Raises:
+        RecipeError: not a grid.
+    """
+    if len(given) == 1 and "=" not in given[0]:
+        data = load_yaml(Path(given[0]))
+        grid = parse_settings(Grid, data, given[0])
+    else:
+        grid = parse_settings(Grid, {"vary": dict(_values_to_try(text) for text in given)}, "--grid")
+    return grid if student is None else grid.model_copy(update={"student": student})
+
+
+def _values_to_try(given: str) -> tuple[str, list[Any]]:
+    key, separator, text = given.partition("=")
+    if not key or not separator:
+        raise RecipeError(f"--grid {given!r}", expected="a YAML file, or key=[value, …] with a key below the student")
+    values = apply_overrides({}, [f"values={text}"])["values"]
+    return key, values if isinstance(values, list) else [values]
+
+
+def plan(grid: Grid, seeds: Sequence[int]) -> list[PlannedRow]:
+    """Every student of the sweep: row by row, value by value, seed by seed.
+
+    Raises:
+        RecipeError: two would have one name.
+    """
+    planned = []
+    chosen_seeds: list[int | None] = list(seeds) or [None]
+    for name, row in grid.rows.items():
+        vary = {**grid.vary, **row.vary}
+        for values in itertools.product(*vary.values()):
+            varied = dict(zip(vary, values, strict=True))
+            for seed in chosen_seeds:
+                changes = {**grid.common, **row.set, **varied, **({} if seed is None else {"seed": seed})}
+                planned.append(PlannedRow(name, varied, seed, changes, row.skip))
+    names = [row.name for row in planned]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise RecipeError(f"two rows of the sweep would be called {twice!r}", remedy="Give the rows other names")
+    return planned
+
+
+def only_rows(rows: Sequence[PlannedRow], names: Sequence[str]) -> list[PlannedRow]:
+    """Those of the named rows of the grid.
+
+    Raises:
+        RecipeError: a name that no row has.
+    """
+    known = {row.row for row in rows}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise RecipeError(
+            f"no row of the sweep is called {unknown[0]!r}",
+            expected=f"one of {', '.join(map(repr, sorted(known)))}",  # names may hold commas
+        )
+    return [row for row in rows if row.row in names]
+
+
+def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[PlannedRow]) -> Recipe:
+    """The recipe with one student a row instead of its own.
+
+    Raises:
+        RecipeError: no such student, or a row that is not a valid student; nothing has run.
+    """
+    data = apply_overrides(load_yaml(path), overrides)
+    whole = parse_settings(Recipe, data, path)
+    if grid.student not in whole.students:
+        raise RecipeError(
+            f"the sweep changes {grid.student!r}", where=path, expected=f"one of {', '.join(whole.students)}"
+        )
+    student = data["students"][grid.student]
+    students = {row.name: _changed(student, row.changes) for row in rows if row.skip is None}
+    if not students:
+        raise RecipeError("every row of the sweep is skipped", expected="one to run")
+    return parse_settings(Recipe, {**data, "students": students, "export": {}}, f"{path}, as the sweep changes it")
+
+
+def _changed(student: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    student = {key: value for key, value in student.items() if key != "baseline"}
+    for key, value in changes.items():
+        student = apply_overrides(student, [f"{key}={json.dumps(value)}"])
+    return student
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
 
 ROWS = "rows.jsonl"
 

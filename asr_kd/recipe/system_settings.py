@@ -8,9 +8,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.losses import DistillSettings
-from asr_kd.models.architectures import ModelSettings
-from asr_kd.models.settings import ConformerSettings
-from asr_kd.models.whisper_settings import WhisperSettings
+from asr_kd.models.settings import ConformerSettings, ModelSettings, WhisperSettings
 from asr_kd.targets.storage import URL
 from asr_kd.teachers.settings import EncoderCtcSettings, EncoderSettings, HeadSettings, TeacherSource
 from asr_kd.training.settings import TrainSettings

@@ -24,9 +24,8 @@ from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, fold_names, is_one_model
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
-from asr_kd.teachers.ensemble import OutOfFold
+from asr_kd.teachers.ensemble import OutOfFold, open_teacher_source
 from asr_kd.teachers.local import open_local
-from asr_kd.teachers.opening import open_teacher_source
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 

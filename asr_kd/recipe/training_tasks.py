@@ -8,9 +8,8 @@ from typing import Any
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
-from asr_kd.models.architectures import Model
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
-from asr_kd.models.weights import WEIGHTS, load_model
+from asr_kd.models.weights import WEIGHTS, Model, load_model
 from asr_kd.recipe.context import (
     RunContext,
     hypotheses_folder,

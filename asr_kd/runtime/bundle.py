@@ -17,8 +17,7 @@ from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import read_json
 from asr_kd.hub import local_folder
-from asr_kd.models.architectures import ModelSettings
-from asr_kd.models.settings import Context
+from asr_kd.models.settings import Context, ModelSettings
 from asr_kd.runtime.wire import WireFormat
 from asr_kd.text.bpe import MODEL as BPE_MODEL
 from asr_kd.text.vocabulary import Vocabulary

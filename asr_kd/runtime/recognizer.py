@@ -23,10 +23,9 @@ from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
 from asr_kd.models.acoustic_model import EncoderOutput
-from asr_kd.models.architectures import Model, build_model
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
-from asr_kd.models.weights import NO_PICKLES, LoadedModel, load_model
+from asr_kd.models.weights import NO_PICKLES, LoadedModel, Model, build_model, load_model
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, TorchBackend, check_numbers, padded_num_samples, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
 from asr_kd.runtime.bundle import PT2, Bundle, read_bundle, split_graph

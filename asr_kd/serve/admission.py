@@ -11,8 +11,8 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 
-from asr_kd.serve.http_responses import Metrics
-from asr_kd.serve.refusals import Refusal
+from asr_kd.serve.http_messages import Metrics
+from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 
 LOG_SECONDS = 60.0

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from asr_kd.serve.admission import LOG_SECONDS, Admission
-from asr_kd.serve.http_requests import BadRequest, HttpRequest, parse_request, response_bytes
-from asr_kd.serve.http_responses import HttpResponse, plain_text
-from asr_kd.serve.refusals import Refusal
+from asr_kd.serve.http_messages import BadRequest, HttpRequest, HttpResponse, parse_request, plain_text, response_bytes
+from asr_kd.serve.protocol import Refusal
 
 SEND_BUFFER_BYTES = 65_536
 """Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""

@@ -20,8 +20,8 @@ from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.runtime.streaming import EndedUtterance, StreamingRecognizer, step_together
-from asr_kd.serve.http_responses import Metrics
-from asr_kd.serve.refusals import Refusal
+from asr_kd.serve.http_messages import Metrics
+from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 
 LOAD_SECONDS = 2.0

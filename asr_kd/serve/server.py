@@ -13,19 +13,18 @@ from asr_kd.errors import MissingExtraError, ServeError
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Place
 from asr_kd.serve.connections import Websocket, bound_socket, connection_class, library_logger
-from asr_kd.serve.http_requests import HttpRequest
-from asr_kd.serve.http_responses import (
+from asr_kd.serve.http_messages import (
     HEALTH,
     METRICS,
     STREAM,
+    HttpRequest,
     HttpResponse,
     Metrics,
     allowed_origin,
     page_file,
     plain_text,
 )
-from asr_kd.serve.protocol import stopping_message
-from asr_kd.serve.refusals import Refusal
+from asr_kd.serve.protocol import Refusal, stopping_message
 from asr_kd.serve.scheduler import Scheduler
 from asr_kd.serve.session import Session
 from asr_kd.serve.settings import ServeSettings

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from asr_kd.corpora.audio_identity import audio_sha256
+from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.errors import TargetsError
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from asr_kd.config import Settings
-from asr_kd.corpora.audio_identity import audio_identities, audio_sha256
+from asr_kd.corpora.fingerprint import audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json

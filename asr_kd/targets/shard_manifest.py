@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 from pydantic import Field
 
 from asr_kd.config import Settings, parse_settings
-from asr_kd.corpora.audio_identity import audio_sha256
+from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.targets.base import Storage

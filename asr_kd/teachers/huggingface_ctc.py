@@ -1,7 +1,7 @@
 """CTC models of transformers as teachers: a folder or a repository of the hub, safetensors only, never its code.
 
 Waveforms go through the repository's own feature extractor. What is known here of each family is where its frames
-lie and whether padding leaves an utterance's posteriors alone; see `families`.
+lie and whether padding leaves an utterance's posteriors alone; see `frame_geometry`.
 """
 
 import logging
@@ -18,7 +18,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, HubError, MissingExtraError, RecipeError
 from asr_kd.files import loads_json, sha256_of, sha256_of_file
 from asr_kd.hub import snapshot
-from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
+from asr_kd.teachers.base import CtcTeacher, Forward, ctc_vocabulary
 from asr_kd.teachers.frame_geometry import FAMILIES, Family
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import Vocabulary

@@ -34,8 +34,7 @@ from asr_kd.models.weights import (
     write_model_folder,
 )
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.base import LayeredTeacher
-from asr_kd.teachers.ctc_teacher import arithmetic, with_precision
+from asr_kd.teachers.base import LayeredTeacher, arithmetic, with_precision
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
 from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
 from asr_kd.teachers.settings import EncoderCtcSettings, Precision

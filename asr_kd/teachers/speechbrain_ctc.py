@@ -18,7 +18,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.ctc_teacher import arithmetic, ctc_vocabulary, sha256_of_tensors, with_precision
+from asr_kd.teachers.base import arithmetic, ctc_vocabulary, sha256_of_tensors, with_precision
 from asr_kd.teachers.frame_geometry import FrameGeometry, strided
 from asr_kd.teachers.settings import ALLOW_CODE, Precision
 from asr_kd.text.vocabulary import Vocabulary

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of, sha256_of_file
-from asr_kd.teachers.ctc_teacher import CtcTeacher, Forward, ctc_vocabulary
+from asr_kd.teachers.base import CtcTeacher, Forward, ctc_vocabulary
 from asr_kd.teachers.frame_geometry import FrameGeometry, Layer
 from asr_kd.teachers.settings import Precision
 from asr_kd.text.vocabulary import BLANK

@@ -21,8 +21,7 @@ from asr_kd.losses import Objective
 from asr_kd.losses.base import References
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.models.acoustic_model import EncoderOutput
-from asr_kd.models.architectures import Model
-from asr_kd.models.weights import write_tensors
+from asr_kd.models.weights import Model, write_tensors
 from asr_kd.scoring.wer import score
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.text.vocabulary import Vocabulary

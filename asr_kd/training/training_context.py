@@ -12,9 +12,8 @@ from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import TrainingError
 from asr_kd.features.augment import Sound
 from asr_kd.losses import DistillSettings
-from asr_kd.models.architectures import Model
-from asr_kd.models.settings import ConformerSettings
-from asr_kd.models.whisper_settings import WhisperSettings
+from asr_kd.models.settings import ConformerSettings, WhisperSettings
+from asr_kd.models.weights import Model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store

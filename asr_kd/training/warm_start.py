@@ -7,9 +7,8 @@ from typing import Any
 from asr_kd.errors import CheckpointError
 from asr_kd.files import sha256_of_file
 from asr_kd.hub import local_folder
-from asr_kd.models.architectures import Model
-from asr_kd.models.weights import WEIGHTS, LoadedModel, load_model
-from asr_kd.models.whisper_settings import WhisperSettings
+from asr_kd.models.settings import WhisperSettings
+from asr_kd.models.weights import WEIGHTS, LoadedModel, Model, load_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 

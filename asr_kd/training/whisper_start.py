@@ -17,9 +17,9 @@ from asr_kd.distributed import Ranks
 from asr_kd.errors import AudioError, CheckpointError, RecipeError, TrainingError
 from asr_kd.features.fbank import NUM_MEL_BINS, fbank
 from asr_kd.files import sha256_of_file
+from asr_kd.models.settings import WhisperSettings, WhisperSizes
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.models.whisper import StreamingWhisper
-from asr_kd.models.whisper_settings import WhisperSettings, WhisperSizes
 from asr_kd.progress import Progress
 from asr_kd.teachers.huggingface_encoder import WHISPER, HuggingfaceEncoder, local_copy
 from asr_kd.teachers.settings import EncoderSettings, parse_source

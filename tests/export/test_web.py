@@ -15,12 +15,12 @@ import torch
 
 from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.errors import BundleError
-from asr_kd.export import web_runtime
+from asr_kd.export import web
 from asr_kd.export.export_bundle import ExportSettings, export_bundle, web_folder
 from asr_kd.export.web import write_web
 from asr_kd.features.fbank import fbank
 from asr_kd.runtime.recognizer import open_recognizer
-from asr_kd.serve.incoming_audio import samples_of
+from asr_kd.serve.protocol import samples_of
 from tests.helpers.browser import open_tab
 from tests.helpers.serve_client import SPEECH
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A bundle with its page."""
-    if not web_runtime.FOLDER.is_dir():
+    if not web.FOLDER.is_dir():
         pytest.skip("onnxruntime-web has not been fetched (make web, which needs npm)")
     folder = tmp_path_factory.mktemp("web")
     model = save_tiny_model(folder / "model")
@@ -231,8 +231,8 @@ def test_what_is_not_ours_is_kept_and_a_missing_runtime_names_the_command(bundle
     with pytest.raises(Exception, match=r"mine|not empty|taken"):
         write_web(bundle, tmp_path / "taken")
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
-    monkeypatch.setattr(web_runtime, "FOLDER", tmp_path / "nothing")
-    with pytest.raises(BundleError, match=r"python -m asr_kd\.export\.web_runtime"):
+    monkeypatch.setattr(web, "FOLDER", tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"python -m asr_kd\.export\.web"):
         write_web(bundle, tmp_path / "page")
     assert not (tmp_path / "page").exists()
 

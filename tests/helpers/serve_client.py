@@ -5,7 +5,7 @@ import contextlib
 import json
 
 from asr_kd.decoding.endpoint import EndpointSettings
-from asr_kd.serve.incoming_audio import samples_of
+from asr_kd.serve.protocol import samples_of
 from tests.helpers.tiny_models import noise_speech
 
 RULES = EndpointSettings(

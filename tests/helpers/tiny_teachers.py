@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from asr_kd.teachers.ctc_teacher import CtcTeacher
+from asr_kd.teachers.base import CtcTeacher
 from asr_kd.teachers.frame_geometry import FrameGeometry, strided
 from asr_kd.text.vocabulary import Vocabulary
 

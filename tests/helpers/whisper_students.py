@@ -2,9 +2,8 @@
 
 import torch
 
-from asr_kd.models.settings import Streaming
+from asr_kd.models.settings import Streaming, WhisperSettings, WhisperSizes
 from asr_kd.models.whisper import StreamingWhisper
-from asr_kd.models.whisper_settings import WhisperSettings, WhisperSizes
 from tests.helpers.tiny_models import SHARPNESS, VOCABULARY
 
 SIZES = WhisperSizes(width=32, heads=2, feed_forward=48)

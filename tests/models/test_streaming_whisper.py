@@ -8,11 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.models.layers import attention_mask
-from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.settings import Context, Streaming, WhisperSettings, WhisperSizes
 from asr_kd.models.subsampling import feature_frames_for, output_lens
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.models.whisper import FRAMES_PER_PERIOD, PERIOD, StreamingWhisper, WhisperLayer, WrappedPositions
-from asr_kd.models.whisper_settings import WhisperSettings, WhisperSizes
 from tests.helpers.tiny_models import VOCABULARY
 from tests.helpers.whisper_students import whisper_student
 

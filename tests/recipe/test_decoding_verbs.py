@@ -8,7 +8,7 @@ from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import json_text
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.lm import words_path
+from asr_kd.recipe.language_models import words_path
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import decoding_inputs, decoding_of
 from tests.helpers.tiny_run import RECIPE, command, one_line

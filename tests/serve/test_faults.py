@@ -201,7 +201,7 @@ def frame(opcode, payload):
 
 def test_a_client_that_does_not_take_what_it_is_sent_is_refused():
     """What is sent is bounded too: a newer partial replaces an older one, and after a while the client is given up."""
-    from asr_kd.serve.refusals import Refusal
+    from asr_kd.serve.protocol import Refusal
     from asr_kd.serve.session import Outbox
 
     class Deaf:

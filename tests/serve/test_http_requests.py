@@ -5,8 +5,7 @@ import random
 
 import pytest
 
-from asr_kd.serve.http_requests import MOST_BYTES, BadRequest, parse_request, response_bytes
-from asr_kd.serve.http_responses import plain_text
+from asr_kd.serve.http_messages import MOST_BYTES, BadRequest, parse_request, plain_text, response_bytes
 
 HOST = b"Host: localhost\r\n"
 

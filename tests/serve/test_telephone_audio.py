@@ -8,7 +8,7 @@ import soundfile
 import torch
 
 from asr_kd.audio import SAMPLE_RATE, read_blocks, resample
-from asr_kd.serve.incoming_audio import IncomingAudio, samples_of
+from asr_kd.serve.protocol import IncomingAudio, samples_of
 from tests.helpers.serve_client import RULES, START, finals, speak
 from tests.helpers.tiny_models import noise_speech
 

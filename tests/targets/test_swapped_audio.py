@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.audio_identity import BLOCK_BYTES, audio_identities, audio_sha256
+from asr_kd.corpora.fingerprint import BLOCK_BYTES, audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.targets.extract import extract

@@ -8,7 +8,7 @@ from asr_kd.recipe.settings import Recipe
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import LayeredTeacher
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from tests.helpers.jobs import noises
 from tests.helpers.tiny_encoders import save_encoder

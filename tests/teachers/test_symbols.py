@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import VocabularyError
-from asr_kd.teachers.ctc_teacher import ctc_vocabulary
+from asr_kd.teachers.base import ctc_vocabulary
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR
 
 

@@ -83,7 +83,7 @@ def test_says_who_it_is(hub, name, normalised, masks_padding):
 
 
 def test_every_bundles_labels_fit_our_vocabulary():
-    from asr_kd.teachers.ctc_teacher import ctc_vocabulary
+    from asr_kd.teachers.base import ctc_vocabulary
 
     for name in bundle_names():
         labels = getattr(torchaudio.pipelines, name).get_labels()

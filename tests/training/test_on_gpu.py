@@ -18,7 +18,7 @@ from asr_kd.targets.extract import extract
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.sharding import Share
-from asr_kd.teachers.opening import open_local
+from asr_kd.teachers.ensemble import open_local
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
 from tests.helpers.jobs import noises, stop_after

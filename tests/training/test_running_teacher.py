@@ -9,7 +9,7 @@ from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.bridge import bridge
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.batch import collate_batch
 from asr_kd.training.batch_sampler import plan_epoch

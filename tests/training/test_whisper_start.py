@@ -14,12 +14,11 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import ALONE
 from asr_kd.errors import CheckpointError, RecipeError, StoppedEarly
 from asr_kd.features.fbank import fbank
-from asr_kd.models.settings import Streaming
+from asr_kd.models.settings import Streaming, WhisperSettings
 from asr_kd.models.weights import load_model, read_tensors
 from asr_kd.models.whisper import StreamingWhisper
-from asr_kd.models.whisper_settings import WhisperSettings
 from asr_kd.runtime.recognizer import open_recognizer
-from asr_kd.teachers.opening import open_teacher_source
+from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.train import measure_normalisation, train
 from asr_kd.training.training_context import Control
