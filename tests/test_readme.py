@@ -204,3 +204,12 @@ def test_the_table_of_faults_names_tests_that_exist():
     for path, name in named:
         assert (ROOT / path).exists(), path
         assert not name or f"def {name}(" in (ROOT / path).read_text(encoding="utf-8"), name
+
+
+def test_the_table_of_faults_has_every_row_of_the_contract():
+    text = (ROOT / "docs" / "faults.md").read_text(encoding="utf-8")
+    numbers = [int(number) for number in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)]
+    assert numbers == list(range(1, 34))
+    heads = ("| given", "| #", "| what", "| --", "| :")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith(heads)]
+    assert [row for row in rows if "`tests/" not in row] == []

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from asr_kd.decoding.lexicon import build_lexicon, open_text, separator_of
 from asr_kd.errors import LanguageModelError, MissingExtraError
-from asr_kd.files import atomic_path
+from asr_kd.files import atomic_path, register_files
 from asr_kd.text.vocabulary import Vocabulary
 
 EPSILON, BACKOFF = "<eps>", "#0"
@@ -41,7 +41,7 @@ def write_graph(
     lm_weight: float = 1.0,
     word_score: float = 0.0,
 ) -> GraphReport:
-    """Write HLG as a file of OpenFst, and the words beside it (`path` with the suffix .words.txt).
+    """Write HLG as a file of OpenFst, and the words beside it (the name of `path` followed by .words.txt).
 
     Args:
         path: of the graph.
@@ -54,8 +54,11 @@ def write_graph(
     Raises:
         LanguageModelError: the vocabulary cannot spell half of the words, or the n-gram model cannot be read.
         MissingExtraError: kaldifst is not installed.
+        AsrKdError: a file of one of these names exists, and asr-kd did not write it.
     """
     fst = _kaldifst()
+    symbols = path.with_name(f"{path.name}.words.txt")
+    register_files(path.parent, [path.name, symbols.name])
     lexicon = build_lexicon(words, vocabulary)
     kept = list(lexicon.spellings)
     numbers = {word: number for number, word in enumerate(kept, start=1)}
@@ -83,7 +86,7 @@ def write_graph(
         raise LanguageModelError("allows no word", where=lm or path, expected="words that are in the model's lexicon")
     with atomic_path(path) as partial:
         graph.write(str(partial))
-    with atomic_path(path.with_suffix(".words.txt")) as partial:
+    with atomic_path(symbols) as partial:
         lines = [EPSILON, *kept, BACKOFF]
         partial.write_text("".join(f"{word} {number}\n" for number, word in enumerate(lines)), encoding="utf-8")
     return GraphReport(len(kept), lexicon.left_out, graph.num_states, arcs)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.decoding.graph import write_graph
-from asr_kd.errors import LanguageModelError
+from asr_kd.errors import AsrKdError, LanguageModelError
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
@@ -101,8 +101,21 @@ def test_without_a_model_every_word_costs_the_same(folder):
         assert found is not None
         assert found[0] == pytest.approx(-0.5 * len(text.split()), abs=2e-3)
     assert (report.words, report.left_out) == (4, 0)
-    lines = (folder / "plain.words.txt").read_text().splitlines()
+    lines = (folder / "plain.fst.words.txt").read_text().splitlines()
     assert lines[:2] == ["<eps> 0", "A 1"]
+
+
+@pytest.mark.parametrize("name", ["mine.fst", "mine.fst.words.txt"])
+def test_no_foreign_file_is_replaced(tmp_path, name):
+    (tmp_path / name).write_text("a user's")
+    (tmp_path / "mine.words.txt").write_text("A\n")  # the name of an n-gram model's words, which may be the input
+    with pytest.raises(AsrKdError, match=f"{name}: exists, and asr-kd did not write it"):
+        write_graph(tmp_path / "mine.fst", VOCABULARY, WORDS)
+    assert (tmp_path / name).read_text() == "a user's"
+    (tmp_path / name).unlink()
+    for _ in range(2):
+        write_graph(tmp_path / "mine.fst", VOCABULARY, WORDS)
+    assert (tmp_path / "mine.words.txt").read_text() == "A\n"
 
 
 def test_subwords_need_no_separator(folder):
