@@ -91,6 +91,10 @@ class AcousticModel(nn.Module):
     layer_drop: float = 0.0
     """Stochastic depth: how often the last layer is skipped for an utterance in training; not part of the model."""
 
+    random_chunk_offset: bool = False
+    """Whether the first chunk of an utterance is shorter in training by a random number of frames; not part of the
+    model. An utterance then meets the ends of chunks at every place, as it does after any length of silence."""
+
     frozen: bool = False
     """Whether everything below the output layer is computed without gradients; not part of the model."""
 
@@ -146,7 +150,8 @@ class AcousticModel(nn.Module):
         frames = hidden.shape[1]
         counts = lens.to(hidden.device, non_blocking=True)
         valid = torch.arange(frames, device=hidden.device) < counts.unsqueeze(1)  # [B, T']
-        allowed = _visible(frames, context, hidden.device) & valid.unsqueeze(1)
+        allowed = visible_frames(frames, context, self._chunk_offsets(len(hidden), context)).to(hidden.device)
+        allowed = allowed & valid.unsqueeze(1)
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
         mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
         unpadded = valid.unsqueeze(-1).to(hidden.dtype)
@@ -165,6 +170,12 @@ class AcousticModel(nn.Module):
     def part_of(self, parameter: str) -> Part:
         """The part that a parameter belongs to, by its name: parts may have learning rates of their own."""
         return "output" if parameter.startswith("output.") else "layers"
+
+    def _chunk_offsets(self, utterances: int, context: Context | None) -> Tensor:
+        """[B] int64: by how many frames the first chunk of each utterance is shorter."""
+        if context is None or context == FULL_CONTEXT or not (self.training and self.random_chunk_offset):
+            return torch.zeros(1, dtype=torch.int64)
+        return torch.randint(context.chunk_frames, (utterances,))
 
     def _mix(self, hidden: Tensor, deeper: Tensor, number: int) -> Tensor:
         """The output of layer `number`, counted from 1, or in training perhaps its input, by utterance.
@@ -244,10 +255,17 @@ class AcousticModel(nn.Module):
         return self.output(hidden).float().log_softmax(dim=-1)
 
 
-def _visible(frames: int, context: Context | None, device: torch.device) -> Tensor:
-    """[T', T'] true where frame (row) may look at frame (column)."""
+def visible_frames(frames: int, context: Context | None, offsets: Tensor) -> Tensor:
+    """[B, T', T'] true where frame (row) may look at frame (column).
+
+    Args:
+        frames: T'.
+        context: None: all frames.
+        offsets: [B] int64, frames by which the first chunk of each utterance is shorter.
+    """
     if context is None:
-        return torch.ones(frames, frames, dtype=torch.bool, device=device)
-    index = torch.arange(frames, device=device)
-    start = (index // context.chunk_frames * context.chunk_frames).unsqueeze(1)
+        return torch.ones(len(offsets), frames, frames, dtype=torch.bool)
+    index = torch.arange(frames)
+    late = offsets.unsqueeze(1)
+    start = ((index + late) // context.chunk_frames * context.chunk_frames - late).unsqueeze(2)  # of a row's chunk
     return (index < start + context.chunk_frames) & (index >= start - context.left_context_frames)

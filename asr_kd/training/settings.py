@@ -59,6 +59,9 @@ class TrainSettings(Settings):
     layer_drop: float = Field(0.0, ge=0, lt=1)
     """Probability of skipping the last layer for an utterance in training; the others less, in proportion to
     their depth (stochastic depth, Huang et al. 2016)."""
+    random_chunk_offset: bool = True
+    """Shorten the first chunk of an utterance by a random number of frames, drawn each time, so that the model does
+    not depend on where in a chunk the speech begins. Models with full context have no chunks."""
     curriculum_epochs: int = Field(0, ge=0)
     """Number of first epochs whose batches are sorted by length (SortaGrad, Amodei et al. 2016)."""
     validate_every_epochs: int = Field(1, ge=1)

@@ -17,7 +17,7 @@ from asr_kd.errors import is_out_of_memory
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
-from asr_kd.models.acoustic_model import FULL_CONTEXT, EncoderOutput
+from asr_kd.models.acoustic_model import FULL_CONTEXT, AcousticModel, EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FACTOR
 from asr_kd.models.weights import Model
@@ -47,7 +47,7 @@ class Stepper:
     """Takes optimizer steps.
 
     Args:
-        model, objective: trained modules; `settings.layer_drop` is set on the model.
+        model, objective: trained modules; `settings.layer_drop` and `random_chunk_offset` are set on the model.
         settings: training settings.
         run: training context.
         device: device of the weights.
@@ -66,6 +66,8 @@ class Stepper:
         self.model, self.objective, self.settings, self.run = model, objective, settings, run
         self.device, self.autocast = device, autocast
         model.layer_drop = settings.layer_drop
+        if isinstance(model, AcousticModel):
+            model.random_chunk_offset = settings.random_chunk_offset
         self.ema = Ema(model, settings.ema.decay) if settings.ema is not None else None
         average = {"ema": self.ema} if self.ema is not None else {}
         self.trained = nn.ModuleDict({"model": model, "objective": objective, **average})
