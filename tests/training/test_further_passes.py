@@ -76,7 +76,7 @@ def test_nothing_of_an_objective_is_in_the_model(make_job, supervised, tmp_path)
 
 def test_further_passes_fit_into_memory_in_pieces(supervised, tmp_path, monkeypatch):
     """A batch in pieces has the gradient of the whole, in all passes; dropout would differ, and is off."""
-    quiet = {"augmentation": NO_AUGMENTATION, "epochs": 1}
+    quiet = {"augmentation": NO_AUGMENTATION, "random_chunk_offset": False, "epochs": 1}
     job = supervised(auxiliary_dropout=0.0, settings=quiet, model={"dropout": 0.0})
     train(job, tmp_path / "large", Control())
     real = Conformer.forward
@@ -101,7 +101,7 @@ def test_a_second_view_is_another_one_and_a_full_context_pass_sees_more(make_job
         return real(self, output, passes, supervision, frames)
 
     monkeypatch.setattr(Stepper, "_loss", loss)
-    quiet = {"augmentation": NO_AUGMENTATION, "epochs": 1}
+    quiet = {"augmentation": NO_AUGMENTATION, "random_chunk_offset": False, "epochs": 1}
     distill = DistillSettings.model_validate({"objectives": SELF_TAUGHT})
     train(make_job(distill=distill, settings=quiet, model={"dropout": 0.0}), tmp_path / "quiet", Control())
     assert seen
@@ -120,7 +120,7 @@ def test_bf16_trains(supervised, tmp_path):
 
 def test_layers_teach_from_the_store_as_they_do_on_the_fly(make_job, supervised, folder, tmp_path):
     """The same curve within what 8 bits change; nothing is random here but the plan."""
-    quiet = {"augmentation": NO_AUGMENTATION, "epochs": 2}
+    quiet = {"augmentation": NO_AUGMENTATION, "random_chunk_offset": False, "epochs": 2}
     given = {"targets": "dense", "objectives": {"representation": REPRESENTATION}}
     settings = {"settings": quiet, "model": {"dropout": 0.0}}
     teacher = load_model(folder / "teacher" / "model").model
