@@ -18,10 +18,6 @@ from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
 from asr_kd.models.acoustic_model import FULL_CONTEXT, AcousticModel, EncoderOutput
-<<<<<<< HEAD
-=======
-from asr_kd.models.architectures import Model
->>>>>>> 5ec592c (Training: tests of the random first chunk, and without it where passes are compared)
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FACTOR
 from asr_kd.models.weights import Model
