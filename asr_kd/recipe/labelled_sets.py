@@ -12,6 +12,7 @@ from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_text
 from asr_kd.recipe.context import RunContext, hypotheses_folder, read_corpus, store_sha256, stored_at
+from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import Alphabet, LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
@@ -104,15 +105,15 @@ def model_outputs(context: RunContext, folder: Path) -> dict[str, Path]:
 
 def model_output_hashes(context: RunContext) -> list[Any]:
     """The identity of what `model_outputs` writes."""
-    readings = {"verbalize", "reading_model", "language"}
-    return [
-        [
-            name,
-            context.recipe.hypotheses[name].model_dump(mode="json", include=readings),
-            store_sha256(_outputs(context, name), TRANSCRIPTS_INDEX),
-        ]
-        for name in evaluating_models(context)
-    ]
+    hashes: list[Any] = []
+    for name in evaluating_models(context):
+        settings = context.recipe.hypotheses[name]
+        readings = settings.model_dump(mode="json", include={"verbalize", "reading_model", "language"})
+        if settings.reading_model is not None:
+            readings["reading_model"] = source_in_key(context, settings.reading_model)
+        model = source_hashes(context, [settings.reading_model])
+        hashes.append([name, readings, store_sha256(_outputs(context, name), TRANSCRIPTS_INDEX), *model])
+    return hashes
 
 
 def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:

@@ -5,7 +5,7 @@ transcripts of each model below `transcripts/`, and `filters.json` with the yiel
 steps are two tasks, so that another threshold makes new labels from the existing transcripts."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from asr_kd.recipe.labelled_sets import (
     utterances_to_label,
     utterances_to_transcribe,
 )
+from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.stage import StageTask
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
@@ -228,6 +229,16 @@ def _lines(labelled: PseudoLabelled, folder: Path | str) -> list[str]:
 
 DECODING = {"source", "agree_with", "language", "beam", "batch", "compute_type"}
 """Settings that decide the transcripts; the others only decide what becomes of them."""
+MODELS = ("source", "agree_with", "reading_model")
+"""Settings that name models."""
+
+
+def _models_in_key(
+    context: RunContext, settings: PseudoLabelSettings, fields: Collection[str]
+) -> dict[str, str | None]:
+    """Return the settings that name models as cache keys hold them: folders by their content."""
+    named = {field: getattr(settings, field) for field in MODELS if field in fields}
+    return {field: None if source is None else source_in_key(context, source) for field, source in named.items()}
 
 
 def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSettings) -> list[StageTask]:
@@ -292,7 +303,8 @@ def _transcripts_task(
         utterances = transcribed.utterances()
         return not any(of_other_audio(info.shards, utterances) for info in read)
 
-    plain = settings.model_dump(mode="json", include=DECODING)
+    plain = {**settings.model_dump(mode="json", include=DECODING), **_models_in_key(context, settings, DECODING)}
+    models = [settings.source, settings.agree_with]
     return sharded_task(
         context,
         transcribed.task,
@@ -301,7 +313,7 @@ def _transcripts_task(
         compute,
         note_places,
         settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
-        inputs=lambda: corpus_hashes(context, *transcribed.sets(), spelling=False),
+        inputs=lambda: corpus_hashes(context, *transcribed.sets(), spelling=False) + source_hashes(context, models),
         results=tuple(part / (PLACE if at_url else TRANSCRIPTS_INDEX) for part in parts),
         is_intact=is_intact,
     )
@@ -328,14 +340,19 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
             return False
         return labels.info.complete
 
-    plain = {**settings.model_dump(mode="json", exclude={"evaluate"}), "normalizer": normalizer}
+    plain = {
+        **settings.model_dump(mode="json", exclude={"evaluate"}),
+        **_models_in_key(context, settings, MODELS),
+        "normalizer": normalizer,
+    }
+    models = [getattr(settings, field) for field in MODELS]
     return StageTask(
         "extract",
         name,
         context.work_dir,
         folder,
         settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
-        inputs=lambda: corpus_hashes(context, "train", *labelled_sets(context.recipe)),
+        inputs=lambda: corpus_hashes(context, "train", *labelled_sets(context.recipe)) + source_hashes(context, models),
         run=run,
         results=(folder / (PLACE if at_url else HYPOTHESES_INDEX),),
         is_intact=is_intact,

@@ -17,11 +17,18 @@ from asr_kd.corpora.settings import An4Settings
 from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.errors import CheckpointError
 from asr_kd.files import read_json, write_json
-from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, existing, model_sha256, teacher_folder
+from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, fold_names, is_one_model
+from asr_kd.recipe.system_settings import (
+    AnyTeacher,
+    EncoderTeacherSettings,
+    ExistingTeacher,
+    TrainedTeacher,
+    fold_names,
+    is_one_model,
+)
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold, open_teacher_source
@@ -75,11 +82,22 @@ def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageT
         name,
         context.work_dir,
         folder,
-        settings=settings.model_dump(mode="json"),
+        settings=_key_settings(context, settings),
         inputs=lambda: _state_of(context, name),
         run=run,
         results=(folder / IDENTITY, folder / VOCABULARY),
     )
+
+
+def _key_settings(context: RunContext, settings: AnyTeacher) -> dict[str, Any]:
+    """Return the settings as part of the cache key; folders stand there by their content."""
+    plain = settings.model_dump(mode="json")
+    if isinstance(settings, ExistingTeacher):
+        if isinstance(plain["source"], str):
+            plain["source"] = source_in_key(context, plain["source"])
+        else:
+            plain["source"] = [{**one, "source": source_in_key(context, one["source"])} for one in plain["source"]]
+    return plain
 
 
 def teacher_sha256(context: RunContext, name: str) -> str:
@@ -120,7 +138,7 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
     """
     found = teacher_sha256(context, name)  # before anything is downloaded
     if is_one_model(context.recipe.teachers[name]):
-        return open_local(teacher_folder(context, name) / "model", context.device)
+        return open_local(teacher_folder(context, name) / "model", context.device, encoder=encoder_of(context, name))
     teacher = _open(context, name, context.device)
     if teacher.sha256 != found:
         raise CheckpointError(
@@ -129,6 +147,12 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
             remedy="Run the teacher stage first (leave --from out)",
         )
     return teacher
+
+
+def encoder_of(context: RunContext, name: str) -> str | None:
+    """The place of the encoder of a teacher that the recipe trains on one; it may have moved since."""
+    settings = context.recipe.teachers.get(name)
+    return settings.encoder.source if isinstance(settings, EncoderTeacherSettings) else None
 
 
 def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
@@ -151,7 +175,7 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
             settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device
         )
     models = [teacher_folder(context, fold) / "model" for fold in fold_names(name, settings)]
-    members = [open_local(model, device) for model in models]
+    members = [open_local(model, device, encoder=encoder_of(context, name)) for model in models]
     return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")
 
 
@@ -169,12 +193,7 @@ def _state_of_source(context: RunContext, source: str) -> Any:
     kind, place, _ = parse_source(source)
     if kind == "recipe":
         return model_sha256(teacher_folder(context, place) / "model")
-    folder = Path(place).expanduser()
-    if kind == "local":
-        return model_sha256(folder) if (folder / WEIGHTS).is_file() else None
-    if not folder.is_dir():
-        return None
-    return sorted((str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in folder.iterdir())
+    return source_hashes(context, [source]) or None
 
 
 def fold_of_training(context: RunContext, teacher: TrainedTeacher) -> dict[str, int]:

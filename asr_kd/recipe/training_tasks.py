@@ -26,6 +26,7 @@ from asr_kd.recipe.context import (
 from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.labelled_sets import dev_label_hashes, evaluated_corpus
 from asr_kd.recipe.messages import report_fold
+from asr_kd.recipe.model_sources import encoder_sources, source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     StudentSettings,
@@ -95,8 +96,7 @@ def _trained(
         folder,
         settings={
             **({} if fold is None else {"fold": fold + 1}),
-            # What a student is compared with changes the report, not the student.
-            **{key: value for key, value in settings.key_settings().items() if key not in ("baseline", "stages")},
+            **_key_settings(context, settings),
             "seed": context.recipe.seed_of(settings),
             **_augmented_copies(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
@@ -107,12 +107,28 @@ def _trained(
             + _teacher_hashes(context, settings)
             + warm_start_sha256(settings.train)
             + encoder_hashes(settings.model)
+            + source_hashes(context, encoder_sources(settings.model))
         ),
         run=run,
         results=(folder / "model" / WEIGHTS,),
         parallel=True,
     )
     return task
+
+
+def _key_settings(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
+    """Return the model's own settings as part of its cache key; folders stand there by their content."""
+    # What a student is compared with changes the report, not the student.
+    plain = {key: value for key, value in settings.key_settings().items() if key not in ("baseline", "stages")}
+    for source in encoder_sources(settings.model):
+        written = source_in_key(context, source)
+        if written != source:
+            place, key = (plain["model"], "init") if "model" in plain else (plain["encoder"], "source")
+            place[key] = written
+    labels = plain.get("hypotheses")
+    if labels is not None and labels not in context.recipe.hypotheses and Path(labels).is_dir():
+        plain["hypotheses"] = "FOLDER"
+    return plain
 
 
 def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:

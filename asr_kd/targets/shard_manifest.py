@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import ClassVar, Generic, TypeVar
 
 from pydantic import Field
 
@@ -51,6 +51,9 @@ class ShardEntry(Settings):
 
 class StoreIndex(Settings):
     """Base of the indices of all kinds of stores."""
+
+    differs_freely: ClassVar[frozenset[str]] = frozenset({"shards"})
+    """Names of fields that two extractions of the same results may differ in."""
 
     planned_shards: int
     shards: tuple[ShardEntry, ...] = ()
@@ -243,7 +246,7 @@ class ShardManifest(Generic[Index, Entry]):
 
     def _refuse_another(self) -> None:
         found, ours = (info.model_dump(mode="json") for info in (self.kind.read(self.storage), self.info))
-        differing = [name for name in ours if name != "shards" and found[name] != ours[name]]
+        differing = [name for name in ours if name not in self.info.differs_freely and found[name] != ours[name]]
         if differing:
             raise TargetsError(
                 f"holds {self.kind.contents} that differ in "

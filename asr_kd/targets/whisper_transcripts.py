@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
@@ -34,9 +34,12 @@ MAX_QUARANTINE_SHARE = 0.01
 class TranscriptsInfo(StoreIndex):
     """Content of `transcripts.json`."""
 
+    differs_freely: ClassVar[frozenset[str]] = frozenset({"shards", "model"})
+
     format: Literal["asr-kd transcripts"] = "asr-kd transcripts"
     version: Literal[1] = 1
     model: str
+    """Its name, or that of its folder."""
     model_sha256: str
     settings: dict[str, Any]
     """Of the decoding; plain data."""

@@ -43,15 +43,23 @@ from asr_kd.text.vocabulary import Vocabulary
 ENCODER_FORMAT = "asr-kd encoder with a CTC head"
 
 
-def open_local(folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> LayeredTeacher:
+def open_local(
+    folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32", encoder: str | None = None
+) -> LayeredTeacher:
     """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
+
+    Args:
+        folder: of the model.
+        device: where the model runs.
+        precision: arithmetic of the model's layers.
+        encoder: source of the encoder below a CTC head; None: where it was when the head was trained.
 
     Raises:
         CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
         MissingExtraError: an encoder without transformers.
     """
     if is_encoder_folder(folder):
-        return EncoderTeacher(folder, device, precision)
+        return EncoderTeacher(folder, device, precision, encoder)
     return LocalTeacher(folder, device, precision)
 
 
@@ -153,11 +161,25 @@ class EncoderTeacher(_FolderTeacher):
     """The folder of an encoder with a CTC head, written by `save_encoder_ctc`, as a teacher.
 
     Its layers are layer-normalised. Raises also when the encoder is missing or another one.
+
+    Args:
+        encoder: its source; None: the one that model.json names.
     """
+
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        encoder: str | None = None,
+    ) -> None:
+        self._encoder_source = encoder
+        super().__init__(folder, device, precision)
 
     def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
         description, self.vocabulary, sha256 = read_model_folder(folder, ENCODER_FORMAT)
-        model = _open_encoder(folder, description, len(self.vocabulary)).to(self._device).eval()
+        opened = _open_encoder(folder, description, len(self.vocabulary), self._encoder_source)
+        model = opened.to(self._device).eval()
         encoder = model.encoder
         self._model, self.num_parameters = model, model.num_parameters
         self.features = {"kind": "encoder", "encoder": encoder.name, "encoder_sha256": encoder.sha256}
@@ -200,8 +222,10 @@ def read_card(folder: Path) -> dict[str, Any]:
     return card
 
 
-def _open_encoder(folder: Path, description: Mapping[str, Any], vocab_size: int) -> EncoderCtc:
+def _open_encoder(folder: Path, description: Mapping[str, Any], vocab_size: int, source: str | None) -> EncoderCtc:
     settings = parse_model_settings(EncoderCtcSettings, description.get("model"), folder)
+    if source is not None:
+        settings = settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"source": source})})
     model = build_encoder_ctc(settings, vocab_size)
     expected = description.get("encoder", {}).get("sha256")
     if model.encoder.sha256 != expected:
