@@ -96,7 +96,7 @@ class AcousticModel(nn.Module):
     model. An utterance then meets the ends of chunks at every place, as it does after any length of silence."""
 
     frozen: bool = False
-    """Whether everything below the output layer is computed without gradients; not part of the model."""
+    """Whether everything below the head is computed without gradients; not part of the model."""
 
     def __init__(self, settings: ModelShape, vocab_size: int) -> None:
         super().__init__()
@@ -131,8 +131,7 @@ class AcousticModel(nn.Module):
         """
         if context is None and self._shape.streaming is not None:
             context = self._shape.streaming.context
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
-            hidden, lens, inner, layers = self._encode(features, feature_lens, context, inner_layers, wanted_layers)
+        hidden, lens, inner, layers = self._encode(features, feature_lens, context, inner_layers, wanted_layers)
         heads = tuple(self._log_probs(each) for each in inner)
         return EncoderOutput(self._log_probs(hidden), lens, heads, layers)
 
@@ -145,7 +144,8 @@ class AcousticModel(nn.Module):
         wanted_layers: Collection[int],
     ) -> tuple[Tensor, Tensor, list[Tensor], dict[int, Tensor]]:
         """The last layer [B, T', D], lengths [B], the inner layers, and the wanted layers as they are returned."""
-        hidden = self._embed((features - self.mean) * self.inverse_std, None)
+        with self._gradients(0):
+            hidden = self._embed((features - self.mean) * self.inverse_std, None)
         lens = output_lens(feature_lens)
         frames = hidden.shape[1]
         counts = lens.to(hidden.device, non_blocking=True)
@@ -159,13 +159,23 @@ class AcousticModel(nn.Module):
         inner: list[Tensor] = []
         layers: dict[int, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
-            deeper = layer(hidden, table, mask, unpadded)
-            hidden = self._mix(hidden, deeper, number)
+            with self._gradients(number):
+                deeper = layer(hidden, table, mask, unpadded)
+                hidden = self._mix(hidden, deeper, number)
             if number in inner_layers:
                 inner.append(hidden)
             if number in wanted_layers:
                 layers[number] = self._layer_output(hidden, number)
         return hidden, lens, inner, layers
+
+    @property
+    def head_from(self) -> int:
+        """Number of layers below the head, which is the output layer and what is trained with it."""
+        return len(self.layers)
+
+    def _gradients(self, number: int) -> torch.set_grad_enabled:
+        """Context of layer `number`, 0 for what is below the first: without gradients while the model is frozen."""
+        return torch.set_grad_enabled(torch.is_grad_enabled() and not (self.frozen and number <= self.head_from))
 
     def part_of(self, parameter: str) -> Part:
         """The part that a parameter belongs to, by its name: parts may have learning rates of their own."""

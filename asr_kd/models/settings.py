@@ -121,6 +121,19 @@ class WhisperSizes(Settings):
     """Of its weights and configuration."""
 
 
+class CausalHead(Settings):
+    """Convolutions between Whisper's layers and the output layer: residual blocks that read earlier frames only."""
+
+    blocks: int = Field(2, ge=1, le=8)
+    """Number of blocks."""
+    width: int = Field(256, ge=8)
+    """Inner width of a block."""
+    kernel: int = Field(5, ge=1, le=63)
+    """Frames of 40 ms that a block reads; at most `kernel` of the model."""
+    dropout: float = Field(0.15, ge=0, lt=1)
+    """Share of activations of the blocks that training drops."""
+
+
 class WhisperSettings(Settings):
     """Whisper's encoder as a streaming model: which layers it begins from and how it streams."""
 
@@ -139,6 +152,8 @@ class WhisperSettings(Settings):
     odd."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of activations that training drops."""
+    head: CausalHead | None = None
+    """Convolutions before the output layer, which are trained with it; None: the output layer alone."""
     streaming: Streaming | None = None
     """Attention in chunks; without it the model reads the whole utterance."""
     sizes: WhisperSizes | None = None
@@ -155,6 +170,8 @@ class WhisperSettings(Settings):
     def _fits_together(self) -> "WhisperSettings":
         if self.kernel % 2 == 0:
             raise ValueError(f"kernel {self.kernel} must be odd")
+        if self.head is not None and self.head.kernel > self.kernel:
+            raise ValueError(f"head.kernel {self.head.kernel} must not exceed kernel ({self.kernel})")
         if self.sizes is not None and self.sizes.width % (4 * self.sizes.heads):
             raise ValueError(f"width {self.sizes.width} must be a multiple of 4 × heads ({self.sizes.heads})")
         return self
@@ -171,8 +188,8 @@ class WhisperSettings(Settings):
 
     @property
     def num_layers(self) -> int:
-        """Layers that are kept."""
-        return len(self.layers)
+        """Layers that are kept, and after them the blocks of the head."""
+        return len(self.layers) + (self.head.blocks if self.head is not None else 0)
 
     @property
     def width(self) -> int:

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import AcousticModel, ModelLayer, Part
 from asr_kd.models.layers import Dropout, RelativeSelfAttention, Table
-from asr_kd.models.settings import WhisperSettings
+from asr_kd.models.settings import CausalHead, WhisperSettings
 
 PERIOD = 1500
 """Positions of 20 ms after which they repeat: as many as Whisper has."""
@@ -73,10 +73,10 @@ class Stem(nn.Module):
         return self.join(hidden[:, : 2 * frames].unflatten(1, (frames, 2)).flatten(2))
 
 
-def _windows(frames: Tensor, stride: int) -> Tensor:
-    """[B, T, D] → [B, (T − 3) // stride + 1, 3 · D]."""
-    last = frames.shape[1] - KERNEL
-    return torch.cat([frames[:, offset : last + offset + 1 : stride] for offset in range(KERNEL)], dim=-1)
+def _windows(frames: Tensor, stride: int, kernel: int = KERNEL) -> Tensor:
+    """[B, T, D] → [B, (T − kernel) // stride + 1, kernel · D]."""
+    ends = [offset + 1 - kernel or None for offset in range(kernel)]
+    return torch.cat([frames[:, offset:end:stride] for offset, end in enumerate(ends)], dim=-1)
 
 
 class CausalDepthwise(nn.Module):
@@ -133,8 +133,52 @@ class WhisperLayer(ModelLayer):
         return hidden + self.dropout(self.contract(F.gelu(self.expand(self.feed_forward_norm(hidden)))))
 
 
+class HeadBlock(ModelLayer):
+    """A residual convolution over the last frames: LayerNorm → convolution → GELU → linear.
+
+    The caches of keys and values, which all layers of a model have, pass through it unchanged.
+
+    Args:
+        settings: of the model.
+        head: of the blocks.
+        first: whether the block takes Whisper's last layer, whose LayerNorm it then begins with.
+    """
+
+    def __init__(self, settings: WhisperSettings, head: CausalHead, first: bool) -> None:
+        super().__init__()
+        width = settings.opened.width
+        self.past, self.cached = head.kernel - 1, settings.kernel - 1
+        self.encoder_norm = nn.LayerNorm(width) if first else nn.Identity()
+        self.norm = nn.LayerNorm(width)
+        self.convolution = nn.Linear(head.kernel * width, head.width)
+        self.project = nn.Linear(head.width, width)
+        self.dropout = Dropout(head.dropout)
+
+    def fuse(self) -> None:
+        """Nothing is computed apart."""
+
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
+        hidden = self.encoder_norm(hidden)
+        return hidden + self._convolve(F.pad(self.norm(hidden) * valid, (0, 0, self.past, 0)))
+
+    def step(
+        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor
+    ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+        keys, values, conv = caches
+        hidden = self.encoder_norm(hidden)
+        normed = self.norm(hidden).unflatten(0, (conv.shape[0], -1)).transpose(1, 2)
+        conv = torch.cat([conv, normed], dim=-1)  # [N, D, K − 1 + C]
+        hidden = hidden + self._convolve(conv[..., self.cached - self.past :].transpose(1, 2)).flatten(0, 1)
+        return hidden, (keys, values, conv[..., -self.cached :])
+
+    def _convolve(self, frames: Tensor) -> Tensor:
+        """[B, T + kernel − 1, D] → [B, T, D]."""
+        windows = _windows(frames, 1, self.past + 1)
+        return self.dropout(self.project(self.dropout(F.gelu(self.convolution(windows)))))
+
+
 class StreamingWhisper(AcousticModel):
-    """Whisper's encoder with a linear CTC head."""
+    """Whisper's encoder with a CTC head: linear, or causal convolutions before it."""
 
     def __init__(self, settings: WhisperSettings, vocab_size: int) -> None:
         super().__init__(settings, vocab_size)
@@ -142,13 +186,27 @@ class StreamingWhisper(AcousticModel):
         self.stem = Stem(width)
         self.positions = WrappedPositions(width)
         self.dropout = Dropout(settings.dropout)
-        self.layers = nn.ModuleList([WhisperLayer(settings) for _ in settings.layers])
+        layers: list[ModelLayer] = [WhisperLayer(settings) for _ in settings.layers]
+        if settings.head is not None:
+            layers += [HeadBlock(settings, settings.head, number == 0) for number in range(settings.head.blocks)]
+        self.layers = nn.ModuleList(layers)
         self.norm = nn.LayerNorm(width)
         self.output = nn.Linear(width, vocab_size)
 
+    @property
+    def head_from(self) -> int:
+        """Number of layers below the head."""
+        return len(self.settings.layers)
+
     def part_of(self, parameter: str) -> Part:
-        """The map, the joining of frames and the added convolutions are new; the rest below the output is Whisper's."""
-        if parameter.startswith("output."):
+        """The head belongs to the output. Below it the map, the joining of frames and the added convolutions are new,
+        the rest is Whisper's."""
+        place, number, *_ = parameter.split(".")
+        if ".encoder_norm." in parameter:
+            return "adopted"
+        if place == "layers" and int(number) >= self.head_from:
+            return "output"
+        if place == "output" or (place == "norm" and self.settings.head is not None):
             return "output"
         new = parameter.startswith(("stem.map.", "stem.join.")) or ".convolution" in parameter
         return "layers" if new else "adopted"
@@ -170,7 +228,7 @@ class StreamingWhisper(AcousticModel):
         half = 0.5 * torch.eye(self.stem.join.out_features)
         self.stem.join.weight.copy_(torch.cat([half, half], dim=1))
         self.stem.join.bias.zero_()
-        for layer, number in zip(self.layers, self.settings.layers, strict=True):
+        for layer, number in zip(self.layers[: self.head_from], self.settings.layers, strict=True):
             if not isinstance(layer, WhisperLayer):
                 raise TypeError(f"expected a WhisperLayer, found {type(layer).__name__}")
             name, attention = f"layers.{number}", layer.attention
@@ -183,7 +241,7 @@ class StreamingWhisper(AcousticModel):
             copy(layer.feed_forward_norm, f"{name}.final_layer_norm")
             _copy_linear(layer.expand, weights, f"{name}.fc1")
             _copy_linear(layer.contract, weights, f"{name}.fc2")
-        copy(self.norm, "layer_norm")
+        copy(self._encoder_norm, "layer_norm")
 
     @torch.no_grad()
     def set_feature_map(self, weight: Tensor, bias: Tensor) -> None:
@@ -203,8 +261,15 @@ class StreamingWhisper(AcousticModel):
         return self.dropout(hidden + self.positions(numbers).to(hidden.dtype))
 
     def _layer_output(self, hidden: Tensor, number: int) -> Tensor:
-        """The last layer includes the LayerNorm after it, as a teacher's does."""
-        return self.norm(hidden) if number == len(self.layers) else hidden
+        """Whisper's last layer includes the LayerNorm after it, as a teacher's does."""
+        return self._encoder_norm(hidden) if number == self.head_from else hidden
+
+    @property
+    def _encoder_norm(self) -> nn.Module:
+        """The LayerNorm after Whisper's last layer."""
+        if self.settings.head is None:
+            return self.norm
+        return self.layers[self.head_from].get_submodule("encoder_norm")
 
     def _log_probs(self, hidden: Tensor) -> Tensor:
         return super()._log_probs(self.norm(hidden))

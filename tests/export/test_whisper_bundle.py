@@ -7,6 +7,7 @@ from asr_kd.export.client_parity import client_input
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.export.parity import stream_alignments
 from asr_kd.export.sherpa_client import client_is_installed, run_client
+from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.runtime.bundle import MODEL, TOKENS, read_bundle
 from asr_kd.runtime.onnx_backend import OnnxBackend
@@ -18,10 +19,10 @@ pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+@pytest.fixture(scope="module", params=[None, CausalHead(blocks=2, width=24, kernel=4)], ids=["linear", "causal"])
+def folder(tmp_path_factory, request):
     path = tmp_path_factory.mktemp("whisper") / "model"
-    save_model(path, whisper_student(seed=4, feed_forward_rank=20), VOCABULARY, {})
+    save_model(path, whisper_student(seed=4, feed_forward_rank=20, head=request.param), VOCABULARY, {})
     return path
 
 

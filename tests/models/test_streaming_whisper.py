@@ -8,12 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.models.layers import attention_mask
-from asr_kd.models.settings import Context, Streaming, WhisperSettings, WhisperSizes
+from asr_kd.models.settings import CausalHead, Context, Streaming, WhisperSettings, WhisperSizes
 from asr_kd.models.subsampling import feature_frames_for, output_lens
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.models.whisper import FRAMES_PER_PERIOD, PERIOD, StreamingWhisper, WhisperLayer, WrappedPositions
 from tests.helpers.tiny_models import VOCABULARY
 from tests.helpers.whisper_students import whisper_student
+
+HEAD = CausalHead(blocks=2, width=24, kernel=4)
 
 
 def model(chunk: int | None = 4, left: int = 6, seed: int = 0, **changed) -> StreamingWhisper:
@@ -44,11 +46,12 @@ def offline(net, inputs: torch.Tensor, context: Context | None = None) -> torch.
     left=st.integers(1, 20),
     chunks=st.integers(1, 6),
     rank=st.sampled_from([None, 5]),
+    head=st.sampled_from([None, HEAD, CausalHead(blocks=1, width=8, kernel=1)]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=25)
-def test_streamed_equals_offline(chunk, left, chunks, rank, seed):
-    net = model(chunk, left, seed, feed_forward_rank=rank)
+@settings(max_examples=30)
+def test_streamed_equals_offline(chunk, left, chunks, rank, head, seed):
+    net = model(chunk, left, seed, feed_forward_rank=rank, head=head)
     inputs = features(feature_frames_for(chunk * chunks), batch=2, seed=seed)
     torch.testing.assert_close(stream(net, inputs, chunk, left), offline(net, inputs), atol=1e-5, rtol=0)
 
@@ -103,8 +106,9 @@ def test_training_draws_another_position_for_each_utterance_and_evaluation_none(
     assert again.equal(torch.stack([first, second]))
 
 
-def test_later_input_never_changes_earlier_output():
-    net = model(chunk=4)
+@pytest.mark.parametrize("head", [None, HEAD])
+def test_later_input_never_changes_earlier_output(head):
+    net = model(chunk=4, head=head)
     inputs = features(feature_frames_for(24))
     changed = inputs.clone()
     changed[:, feature_frames_for(12) :] += 3.0
@@ -113,9 +117,9 @@ def test_later_input_never_changes_earlier_output():
     assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-3)
 
 
-@pytest.mark.parametrize("chunk", [4, None])
-def test_padding_and_company_change_nothing(chunk):
-    net = model(chunk)
+@pytest.mark.parametrize(("chunk", "head"), [(4, None), (None, None), (4, HEAD)])
+def test_padding_and_company_change_nothing(chunk, head):
+    net = model(chunk, head=head)
     short, long = features(61, seed=1), features(160, seed=2)
     batch = torch.full((2, 160, 80), 7.0)
     batch[0, :61], batch[1] = short[0], long[0]
@@ -131,8 +135,9 @@ def test_as_many_frames_come_out_as_of_a_conformer(frames):
     assert offline(model(), features(frames)).shape[1] == int(output_lens(torch.tensor(frames)))
 
 
-def test_a_training_step_is_finite_and_reaches_every_parameter():
-    net = model(chunk=4, feed_forward_rank=8).train()
+@pytest.mark.parametrize("head", [None, HEAD])
+def test_a_training_step_is_finite_and_reaches_every_parameter(head):
+    net = model(chunk=4, feed_forward_rank=8, head=head).train()
     output = net(features(160, batch=2), torch.tensor([40, 160]), inner_layers=(1,))
     (
         output.log_probs[0, :8, 1].sum() + output.log_probs[1, :, 2].sum() + output.inner[0].exp().square().sum()
@@ -141,7 +146,7 @@ def test_a_training_step_is_finite_and_reaches_every_parameter():
 
 
 def test_a_model_folder_gives_the_same_model(tmp_path):
-    net = model(feed_forward_rank=8)
+    net = model(feed_forward_rank=8, head=HEAD)
     save_model(tmp_path / "model", net, VOCABULARY, {})
     loaded = load_model(tmp_path / "model")
     assert loaded.model.settings == net.settings
@@ -214,7 +219,13 @@ def test_a_feature_map_takes_features_as_they_are():
 
 @pytest.mark.parametrize(
     ("change", "message"),
-    [({"kernel": 4}, "odd"), ({"layers": [1, 0]}, "rising order"), ({"layers": [-1]}, "from 0"), ({"layers": []}, "1")],
+    [
+        ({"kernel": 5, "head": {"kernel": 6}}, "must not exceed"),
+        ({"kernel": 4}, "odd"),
+        ({"layers": [1, 0]}, "rising order"),
+        ({"layers": [-1]}, "from 0"),
+        ({"layers": []}, "1"),
+    ],
 )
 def test_settings_that_do_not_fit_are_refused(change, message):
     with pytest.raises(ValueError, match=message):

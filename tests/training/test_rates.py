@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from asr_kd.errors import StoppedEarly
+from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model
 from asr_kd.training.averaging import best_epochs
 from asr_kd.training.rates import parameter_groups, rate_share, start_epoch
@@ -50,6 +51,17 @@ def test_a_frozen_model_has_gradients_of_its_output_layer_alone_and_the_same_out
         "output.weight",
         "output.bias",
     }
+
+
+def test_a_frozen_whisper_has_gradients_of_its_head():
+    model = whisper_student(head=CausalHead(blocks=1, width=16, kernel=3)).train()
+    model.frozen = True
+    model(torch.randn(2, 80, 80), torch.tensor([80, 61])).log_probs[0, :, 1].sum().backward()
+    with_gradient = {name for name, each in model.named_parameters() if each.grad is not None}
+    head = {name for name, _ in model.named_parameters() if model.part_of(name) == "output"}
+    assert head == {name for name in with_gradient if ".encoder_norm." not in name}
+    assert {"layers.2.convolution.weight", "layers.2.norm.bias", "norm.weight", "output.bias"} <= head
+    assert model.part_of("layers.2.encoder_norm.weight") == "adopted"
 
 
 def test_frozen_epochs_change_the_output_layer_alone(make_job, tmp_path):
