@@ -141,7 +141,7 @@ def cross(passage: Passage, row: int, vocabulary: Vocabulary, strategy: Strategy
 
 
 def decode(frames: Tensor, vocabulary: Vocabulary) -> list[int]:
-    return greedy(frames[None], torch.tensor([len(frames)]), vocabulary.blank_id)[0]
+    return greedy(frames[None], torch.tensor([len(frames)]), vocabulary.blank_id)[0].tokens
 
 
 def tokens_kept(before: list[list[int]], after: list[list[int]]) -> str:

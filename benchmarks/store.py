@@ -36,7 +36,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.fbank import fbank
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets import Store, TargetSettings
-from asr_kd.targets.blocks import BlockCache
+from asr_kd.targets.packing import BlockCache
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
 
 Read = Callable[[str], object]

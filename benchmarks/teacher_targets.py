@@ -233,7 +233,7 @@ def said(
     losses, tokens, heard = {}, {}, {}
     for utterance, log_probs in transcribe_all(teacher, utterances, variant).items():
         text, lens = normalize(utterance.text or "", "librispeech"), torch.tensor([len(log_probs)])
-        found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0]
+        found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0].tokens
         heard[utterance.id] = teacher.vocabulary.decode(found)
         if teacher.vocabulary.unknown_characters(text):
             continue

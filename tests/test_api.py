@@ -9,7 +9,7 @@ import torch
 import asr_kd
 from asr_kd import api
 from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
-from asr_kd.posteriors.types import SparsePosteriors, collate
+from asr_kd.posteriors.types import SoftTargets, collate
 
 
 def test_every_name_is_importable_and_others_are_refused() -> None:
@@ -27,9 +27,7 @@ def test_importing_the_package_does_not_import_torch() -> None:
 def _batch() -> tuple[torch.Tensor, torch.Tensor, api.SoftTargets]:
     torch.manual_seed(0)
     log_probs = torch.randn(2, 12, 5).log_softmax(-1)
-    items = [
-        SparsePosteriors(torch.tensor([[1, 0]] * n, dtype=torch.int32), torch.tensor([[0.7, 0.2]] * n)) for n in (8, 6)
-    ]
+    items = [SoftTargets(torch.tensor([[1, 0]] * n, dtype=torch.int32), torch.tensor([[0.7, 0.2]] * n)) for n in (8, 6)]
     return log_probs, torch.tensor([12, 9]), collate(items)
 
 

@@ -75,12 +75,7 @@ class Collapsed(NamedTuple):
     ) -> None:
         """Collapse the next frames of a path: repeats are one token, blanks none.
 
-        Args:
-            path: token of each frame, [T].
-            values: log-posterior of that token in that frame, [T].
-            frames: their numbers, [T].
-            previous: token of the frame before.
-            blank_id: the CTC blank.
+        `previous` is the token of the frame before; `values` are log-posteriors of the path in its `frames`, [T] each.
         """
         for frame, token, value in zip(frames, path, values, strict=False):
             if token != blank_id:
@@ -138,8 +133,6 @@ def words_of(
     the geometric mean of its tokens' posteriors, each where it is highest, so that it does not depend on the length.
 
     Args:
-        hypothesis: of any decoder; with a lexicon, its words are those of the search.
-        vocabulary: of its tokens.
         frame_shift_ms: time from frame to frame.
         offset_ms: time of the first frame.
     """

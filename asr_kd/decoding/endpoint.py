@@ -46,7 +46,6 @@ def activated_rule(settings: EndpointSettings, num_frames: int, trailing_blanks:
     """Return the first rule, 1 to 3, that ends an utterance; None when it continues.
 
     Args:
-        settings: the rules.
         num_frames: decoded frames of 40 ms, silence included.
         trailing_blanks: frames since the last frame that was not blank.
     """

@@ -113,7 +113,6 @@ def with_hotwords(lm: Any, weight: float, hotwords: Hotwords, texts: Sequence[st
     Args:
         lm: a KenLM n-gram, or None.
         weight: factor of its scores.
-        hotwords: the automaton.
         texts: text of each entry, by number.
     """
     open_factory()
@@ -155,10 +154,7 @@ def open_search(
     """Return torchaudio's decoder.
 
     Args:
-        tokens: number of tokens.
-        blank_id: the CTC blank.
         silence_id: token that may stand between words; without a lexicon, the one that `word_score` counts.
-        options: of the search.
         lexicon: allowed words; None allows every sequence of tokens.
         lm: result of `open_kenlm` or `with_hotwords`, with the lexicon's words or the tokens as entries; or None.
     """
@@ -215,11 +211,8 @@ class NbestDecoder:
     Hannun 2014); with a beam wide enough they are exact.
 
     Args:
-        vocab_size: V.
-        blank_id: the CTC blank.
         separator_id: token of the space between words, where there is one. Hypotheses may differ only in separators at
             their ends; compare their words.
-        beam_size: prefixes that are kept.
         beam_threshold: prefixes this much less likely than the best are dropped, nats.
 
     Raises:

@@ -44,9 +44,6 @@ def write_graph(
     """Write HLG as a file of OpenFst, and the words beside it (the name of `path` followed by .words.txt).
 
     Args:
-        path: of the graph.
-        vocabulary: of the model.
-        words: that may be output.
         lm: an n-gram model over words, ARPA, packed with gzip or not; None: every word costs the same.
         lm_weight: factor of the model's natural logarithms.
         word_score: added for every word, natural logarithm; above 0 favours more words.

@@ -3,23 +3,39 @@
 Source: Graves et al. 2006, "Connectionist Temporal Classification", section 3.2. For every way to cut an utterance into
 chunks, `StreamingGreedy` gives the result of `greedy` over the whole utterance.
 
-Shapes: B utterances, T frames, V vocabulary, U tokens.
+Shapes: B utterances, T frames, V vocabulary.
 """
 
-from typing import NamedTuple
-
 import numpy as np
-import torch
 from torch import Tensor
 
 from asr_kd.decoding.base import Collapsed, Hypothesis, collapse_path
 
 
-class EmittedTokens(NamedTuple):
-    """Decoded tokens of one utterance and the frame in which each was first emitted."""
+def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Hypothesis]:
+    """Decode a batch; the score of a hypothesis is the log-probability of its path.
 
-    tokens: list[int]  # [U]
-    frames: list[int]  # [U], strictly rising
+    Args:
+        log_probs: log-probabilities or logits, [B, T, V].
+        lens: valid frames of each utterance, [B] integers from 0 to T; frames beyond are never read.
+        blank_id: the CTC blank.
+
+    Raises:
+        ValueError: a shape, a length or the blank does not fit.
+    """
+    if log_probs.ndim != 3 or lens.shape != log_probs.shape[:1]:
+        raise ValueError(f"log_probs {tuple(log_probs.shape)} and lens {tuple(lens.shape)}; expected [B, T, V] and [B]")
+    num_frames, vocab_size = log_probs.shape[1:]
+    if lens.numel() and not 0 <= int(lens.min()) <= int(lens.max()) <= num_frames:
+        raise ValueError(f"lens reach from {int(lens.min())} to {int(lens.max())}; expected 0 to {num_frames}")
+    if not 0 <= blank_id < vocab_size:
+        raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab_size}")
+    values, paths = (part.tolist() for part in log_probs.max(dim=-1))
+    found = []
+    for row, length in enumerate(lens.tolist()):
+        best = values[row][:length]
+        found.append(Hypothesis(*collapse_path(paths[row][:length], best, range(length), blank_id), sum(best)))
+    return found
 
 
 class GreedyDecoder:
@@ -33,13 +49,8 @@ class GreedyDecoder:
         self.blank_id = blank_id
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[Hypothesis]]:
-        """One hypothesis per utterance; its score is the log-probability of the best path. [B, T, V], [B]."""
-        values, paths = log_probs.max(dim=-1) if log_probs.shape[1] else (log_probs[..., 0], log_probs[..., 0])
-        found = []
-        for row, length in enumerate(lens.tolist()):
-            path, best = paths[row, :length].tolist(), values[row, :length].tolist()
-            found.append([Hypothesis(*collapse_path(path, best, range(length), self.blank_id), sum(best))])
-        return found
+        """One hypothesis of each utterance, see `greedy`."""
+        return [[hypothesis] for hypothesis in greedy(log_probs, lens, self.blank_id)]
 
     def stream(self) -> "StreamingGreedy":
         """Return a decoder of one stream."""
@@ -48,9 +59,6 @@ class GreedyDecoder:
 
 class StreamingGreedy:
     """Best path of one stream, chunk by chunk; a token that continues across a border counts once.
-
-    Args:
-        blank_id: the CTC blank.
 
     Attributes:
         num_frames: frames decoded so far.
@@ -114,58 +122,3 @@ class StreamingGreedy:
     def nbest(self) -> list[Hypothesis]:
         """Return the best path so far."""
         return [Hypothesis(*self._collapsed, self._score)]
-
-
-def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[list[int]]:
-    """Decode a batch.
-
-    Args:
-        log_probs: log-probabilities or logits, [B, T, V].
-        lens: valid frames of each utterance, [B] integers from 0 to T; frames beyond are never read.
-        blank_id: the CTC blank.
-
-    Returns:
-        The tokens of each utterance, [B] lists of length U, without blanks.
-
-    Raises:
-        ValueError: a shape, a length or the blank does not fit.
-    """
-    return [alignment.tokens for alignment in greedy_alignments(log_probs, lens, blank_id)]
-
-
-def greedy_alignments(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[EmittedTokens]:
-    """As `greedy`, with the frame of each token."""
-    if log_probs.ndim != 3 or lens.shape != log_probs.shape[:1]:
-        raise ValueError(f"log_probs {tuple(log_probs.shape)} and lens {tuple(lens.shape)}; expected [B, T, V] and [B]")
-    num_frames, vocab_size = log_probs.shape[1:]
-    if lens.numel() and not 0 <= int(lens.min()) <= int(lens.max()) <= num_frames:
-        raise ValueError(f"lens reach from {int(lens.min())} to {int(lens.max())}; expected 0 to {num_frames}")
-    if num_frames == 0:
-        return [EmittedTokens([], []) for _ in range(len(lens))]
-    if not 0 <= blank_id < vocab_size:
-        raise ValueError(f"blank_id {blank_id} is outside the vocabulary of {vocab_size}")
-    path = log_probs.argmax(dim=-1)  # [B, T]
-    emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
-    emitted &= torch.arange(num_frames, device=path.device) < lens.to(path.device).unsqueeze(1)
-    counts = emitted.sum(dim=1).tolist()
-    frames = emitted.nonzero()[:, 1].cpu()  # row by row: the utterances follow one another
-    tokens = path[emitted].cpu()
-    return [
-        EmittedTokens(utterance_tokens.tolist(), utterance_frames.tolist())
-        for utterance_tokens, utterance_frames in zip(tokens.split(counts), frames.split(counts), strict=True)
-    ]
-
-
-def first_emissions(path: Tensor, previous: Tensor, blank_id: int) -> Tensor:
-    """Mark the frames of a best path that add a token: not blank, and not a repeat of the frame before.
-
-    Args:
-        path: likeliest token a frame, [B, T].
-        previous: token of the frame before the first one, [B, 1]; the blank at the start of an utterance.
-        blank_id: the CTC blank.
-
-    Returns:
-        Boolean mask, [B, T].
-    """
-    before = torch.cat([previous, path[:, :-1]], dim=1)
-    return (path != blank_id) & (path != before)

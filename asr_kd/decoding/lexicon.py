@@ -153,12 +153,7 @@ class Hotwords:
         self.start = self._follow(0, WORD_SEPARATOR)
 
     def advance(self, state: int, text: str) -> tuple[int, float]:
-        """Return the state after further text, and its addition to the score.
-
-        Args:
-            state: state after the text before.
-            text: symbols of the vocabulary, U+2581 between words.
-        """
+        """Return the state after further `text` (U+2581 between words), and its addition to the score."""
         found = self._cache.get((state, text))
         if found is None:
             before, earned = state, 0.0

@@ -68,10 +68,7 @@ GREEDY = DecodingSettings()
 def read_decoding(path: Path | None, hotwords: Sequence[str] = ()) -> DecodingSettings:
     """Read settings from a YAML or JSON file, at its top level or under `decoding` as `asr-kd tune` writes them.
 
-    Args:
-        path: the file; None is greedy.
-        hotwords: further words to prefer; they turn greedy decoding into a beam search.
-
+    Without a file they are greedy. `hotwords` are further words to prefer; they turn greedy into a beam search.
     Raises:
         RecipeError: not such a file.
     """

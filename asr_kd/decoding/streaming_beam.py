@@ -26,8 +26,6 @@ class StreamingBeam:
 
     Args:
         search: torchaudio's decoder.
-        blank_id: the CTC blank.
-        settings: `nbest` and `sure_blank` are used.
         last_frame: frame [1, V] that ends the last word, see `BeamSearch.last_frame`.
         words: words of the lexicon by number; None without one.
 

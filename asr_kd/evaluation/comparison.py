@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.system import Named
+from asr_kd.evaluation.system import AnySystem
 from asr_kd.scoring.alignment import Alignment
 from asr_kd.scoring.paired import MatchedPairs, WordAgreement, matched_pairs, word_agreement
 from asr_kd.scoring.significance import (
@@ -71,7 +71,7 @@ class PairTest:
     matched: MatchedPairs
 
 
-def resolve_comparisons(systems: Sequence[Named], stated: Sequence[Comparison]) -> list[Comparison]:
+def resolve_comparisons(systems: Sequence[AnySystem], stated: Sequence[Comparison]) -> list[Comparison]:
     """The pairs to compare, by the systems' keys: that of the roles `student_hard` and `student_kd`, then the stated.
 
     Raises:
@@ -79,9 +79,9 @@ def resolve_comparisons(systems: Sequence[Named], stated: Sequence[Comparison]) 
     """
     keys = {system.name: system.key for system in systems}
     pairs = [_by_key(keys, pair) for pair in stated]
-    default = _default_pair(set(keys.values()))
-    if default is not None and all(_students(pair) != _students(default) for pair in pairs):
-        pairs.insert(0, default)
+    present, default = set(keys.values()), DEFAULT_PAIR
+    if {*_students(default)} <= present and all(_students(pair) != _students(default) for pair in pairs):
+        pairs.insert(0, replace(default, teacher=default.teacher if default.teacher in present else None))
     seen: set[tuple[str, str]] = set()
     for pair in pairs:
         if _students(pair) in seen:
@@ -194,14 +194,6 @@ def word_counts(scored: Score) -> list[int]:
 def alignments_of(scored: Score) -> list[Alignment]:
     """Alignment of each utterance's words, [N]."""
     return [utterance.alignment for utterance in scored.utterances.values()]
-
-
-def _default_pair(keys: set[str]) -> Comparison | None:
-    if not {DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline} <= keys:
-        return None
-    return Comparison(
-        DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline, DEFAULT_PAIR.teacher if DEFAULT_PAIR.teacher in keys else None
-    )
 
 
 def _by_key(keys: Mapping[str, str], pair: Comparison) -> Comparison:

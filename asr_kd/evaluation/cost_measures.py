@@ -120,10 +120,10 @@ def int8_size(system: System) -> Measured:
     for path in (folder / name for folder in folders for name in INT8_FILES):
         if path.is_file():
             return Measured(path.stat().st_size, f"file {path.name}")
-    weights = _weights(system)
-    if weights is not None:
+    backend: Any = getattr(system.recognizer, "backend", None)
+    if isinstance(backend, TorchBackend):
         of = "estimate: matrices as int8 with a float32 scale for each output, the rest float32"
-        return Measured(quantised_bytes(weights), of)
+        return Measured(quantised_bytes(backend.model.parameters()), of)
     if system.parameters is not None:
         return Measured(system.parameters, "estimate: a byte for each parameter")
     return Measured(None, "not known: neither weights nor their number")
@@ -152,11 +152,6 @@ def quantised_bytes(weights: Iterable[Tensor]) -> int:
 def _over(macs: int, waveform: Tensor) -> Measured:
     seconds = len(waveform) / SAMPLE_RATE
     return Measured(macs / seconds, f"an utterance of {seconds:.3g} s")
-
-
-def _weights(system: System) -> list[Tensor] | None:
-    backend: Any = getattr(system.recognizer, "backend", None)
-    return list(backend.model.parameters()) if isinstance(backend, TorchBackend) else None
 
 
 POWERCAP = Path("/sys/class/powercap")
@@ -274,18 +269,17 @@ def main() -> None:
     task = json.loads(sys.stdin.read())
     torch.set_num_threads(1)
     before = resident_bytes("VmRSS")
-    recognizer = _open(task["open"])
+    opening = task["open"]
+    recognizer: Transcriber = (
+        open_recognizer(opening["folder"])
+        if "folder" in opening
+        else TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
+    )
     generator = torch.Generator().manual_seed(0)
     job = streamed(recognizer) if can_stream(recognizer) else whole(recognizer)
     for samples in task["num_samples"]:
         job(LOUDNESS * torch.randn(samples, generator=generator))
     sys.stdout.write(json.dumps({"peak_bytes": resident_bytes("VmHWM"), "before_bytes": before}))
-
-
-def _open(opening: dict[str, Any]) -> Transcriber:
-    if "folder" in opening:
-        return open_recognizer(opening["folder"])
-    return TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ def measure_costs(
     Args:
         systems: timed as they transcribe; those that stream also in packets.
         waveforms: utterances to time, each [S]; none measures no real-time factor.
-        clock: seconds; another one in tests.
 
     Raises:
         EvaluationError: a system's weights are missing.
@@ -99,12 +98,7 @@ def chunk_milliseconds(
     """Computing time of every chunk of streams over these waveforms [S], one thread: features, model and decoding.
 
     Packets are as long as a chunk, so that each completes one; the first and the end of a stream, which do not, are not
-    counted.
-
-    Args:
-        recognizer: one that streams (`can_stream`).
-        waveforms: the first is run once more before, untimed.
-        clock: seconds.
+    counted. The first waveform is run once more before, untimed.
     """
     packet = recognizer.context.chunk_frames * FRAME_SHIFT_MS * SAMPLE_RATE // 1000
     times: list[float] = []

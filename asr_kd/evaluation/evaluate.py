@@ -17,7 +17,7 @@ from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
 from asr_kd.evaluation.system import (
-    Named,
+    AnySystem,
     System,
     check_external,
     check_name,
@@ -84,7 +84,7 @@ def evaluate_systems(
     """
     facts = facts or RunFacts()
     external = [read_external(name, path, facts.roles.get(name, "other")) for name, path in settings.others.items()]
-    shown: list[Named] = [*systems, *external]
+    shown: list[AnySystem] = [*systems, *external]
     check_systems(shown)
     _check_sets(sets)
     check_external(external, {name: {utterance.id for utterance in found} for name, found in sets.items()})

@@ -14,9 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.audio.duration_batches import batches_by_duration
-from asr_kd.decoding.base import Decoder, text_of
+from asr_kd.decoding.base import Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
-from asr_kd.decoding.greedy import EmittedTokens, greedy_alignments
+from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.errors import EvaluationError, VocabularyError
 from asr_kd.evaluation.system import Role, System
@@ -179,10 +179,9 @@ class SystemPosteriors:
     context: Context | None = None
     teacher: Teacher | None = None
 
-    def emissions(self, log_probs: Tensor) -> EmittedTokens:
+    def emissions(self, log_probs: Tensor) -> Hypothesis:
         """Greedy tokens of [T, V] and the frame of each."""
-        lens = torch.tensor([len(log_probs)])
-        return greedy_alignments(log_probs.unsqueeze(0), lens, self.vocabulary.blank_id)[0]
+        return greedy(log_probs.unsqueeze(0), torch.tensor([len(log_probs)]), self.vocabulary.blank_id)[0]
 
 
 def posteriors_of(system: System) -> SystemPosteriors | None:

@@ -7,7 +7,7 @@ its reason.
 from dataclasses import asdict
 from typing import Any
 
-from asr_kd.evaluation.comparison import Compared, PairTest, SeedRow
+from asr_kd.evaluation.comparison import PairTest, SeedRow
 from asr_kd.evaluation.results import Results, SetResult, SystemResult
 from asr_kd.evaluation.system import ROLES, report_order
 from asr_kd.scoring.significance import Difference, GapRecovered, Interval, Resampling
@@ -90,7 +90,14 @@ def _set(results: Results, found: SetResult) -> dict[str, Any]:
     return {
         **{key: _system(results.names[key], found.systems[key], found.seconds) for key in present},
         **_default_gap(found),
-        "comparisons": [_comparison(compared) for compared in found.comparisons],
+        "comparisons": [
+            {
+                **asdict(compared.pair),
+                **_gap(compared.gap_recovered, "its teacher was not evaluated"),
+                "difference": _difference(compared.difference),
+            }
+            for compared in found.comparisons
+        ],
         "resampled_by": found.resampled_by,
         "pairs": [_pair(test) for test in found.pairs],
         "agreement": {key: asdict(agreement) for key, agreement in found.agreement.items()},
@@ -146,14 +153,6 @@ def _pair(test: PairTest) -> dict[str, Any]:
             **_ends(test.speaker_interval, "low_speakers", "high_speakers"),
         },
         "mapsswe": asdict(test.matched),
-    }
-
-
-def _comparison(compared: Compared) -> dict[str, Any]:
-    return {
-        **asdict(compared.pair),
-        **_gap(compared.gap_recovered, "its teacher was not evaluated"),
-        "difference": _difference(compared.difference),
     }
 
 

@@ -8,7 +8,8 @@ Shapes: S samples.
 """
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -22,9 +23,10 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay
 from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, posteriors_of
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import PACKET_SAMPLES, Streams, System, Transcriber, can_stream
+from asr_kd.evaluation.system import PACKET_SAMPLES, System, Transcriber, can_stream
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.features.perturb import generator_for, pink_noise
+from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.scoring.alignment import align_words
 from asr_kd.scoring.wer import spaced
 from asr_kd.targets.bridge import BridgeSettings
@@ -84,7 +86,7 @@ def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
     return changed, 0
 
 
-def measure_stability(recognizer: Streams, waveforms: Iterable[Tensor]) -> Stability:
+def measure_stability(recognizer: Recognizer, waveforms: Iterable[Tensor]) -> Stability:
     """Send each waveform [S] in packets of 100 ms and count the changes between successive partial results."""
     found = Stability()
     for waveform in waveforms:
@@ -110,18 +112,11 @@ def measure_trailing_silence(
     from it, `changed_words` others in the same place (a last word that was cut off before, for example).
 
     Args:
-        recognizer: any.
         waveforms: [S] each.
         seconds: of silence.
         normalizer: applied to both transcripts.
     """
-    before = [normalize(text, normalizer) for text in recognizer.transcribe(list(waveforms))]
-    found: dict[str, Any] = {"seconds": seconds, "utterances": len(waveforms)}
-    for kind in KINDS:
-        longer = [torch.cat([waveform, silence(kind, seconds, place)]) for place, waveform in enumerate(waveforms)]
-        after = [normalize(text, normalizer) for text in recognizer.transcribe(longer)]
-        found[kind] = _compared(before, after)
-    return found
+    return _with_silence(recognizer.transcribe, waveforms, seconds, normalizer)
 
 
 SILENT_STREAMS = 10
@@ -129,7 +124,7 @@ SILENT_STREAMS = 10
 
 
 def measure_silent_streams(
-    recognizer: Streams, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
+    recognizer: Recognizer, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
 ) -> dict[str, Any]:
     """Count words inserted in streams that silence follows, as plain data for each kind of silence.
 
@@ -137,17 +132,27 @@ def measure_silent_streams(
     silence. The words of all utterances of a stream are compared with those of a stream that ends after the speech.
 
     Args:
-        recognizer: one that streams.
         waveforms: [S] each.
         seconds: of silence, long enough for several endpoints.
         normalizer: applied to both transcripts.
     """
-    before = [normalize(_streamed(recognizer, waveform), normalizer) for waveform in waveforms]
+    return _with_silence(
+        lambda several: [_streamed(recognizer, waveform) for waveform in several], waveforms, seconds, normalizer
+    )
+
+
+def _with_silence(
+    transcribe: Callable[[list[Tensor]], list[str]],
+    waveforms: Sequence[Tensor],
+    seconds: float,
+    normalizer: ScoringNormalizer,
+) -> dict[str, Any]:
+    """Compare transcripts with those of the same waveforms and silence behind them."""
+    before = [normalize(text, normalizer) for text in transcribe(list(waveforms))]
     found: dict[str, Any] = {"seconds": seconds, "utterances": len(waveforms)}
     for kind in KINDS:
         longer = [torch.cat([waveform, silence(kind, seconds, place)]) for place, waveform in enumerate(waveforms)]
-        after = [normalize(_streamed(recognizer, waveform), normalizer) for waveform in longer]
-        found[kind] = _compared(before, after)
+        found[kind] = _compared(before, [normalize(text, normalizer) for text in transcribe(longer)])
     return found
 
 
@@ -169,14 +174,11 @@ def silence(kind: SilenceKind, seconds: float, number: int = 0) -> Tensor:
 
 
 def _compared(before: Sequence[str], after: Sequence[str]) -> dict[str, int]:
-    lengths = {"insert": 0, "delete": 0, "substitute": 0}
-    utterances = 0
+    lengths, utterances = Counter[str](), 0
     for alignment in align_words([spaced(text) for text in before], [spaced(text) for text in after]):
-        inserted = sum(edit.length for edit in alignment if edit.kind == "insert")
-        utterances += inserted > 0
+        utterances += any(edit.kind == "insert" for edit in alignment)
         for edit in alignment:
-            if edit.kind != "equal":
-                lengths[edit.kind] += edit.length
+            lengths[edit.kind] += edit.length
     return {
         "extra_words": lengths["insert"],
         "lost_words": lengths["delete"],
@@ -210,7 +212,22 @@ class Sample:
 
     def system(self, system: System) -> dict[str, Any]:
         """Stability and trailing silence of one system."""
-        return {**self._stability(system), **self._silence(system)}
+        recognizer: Any = system.recognizer
+        settings, normalizer = self.settings, self.settings.normalizer
+        missing = None if can_stream(recognizer) else "it does not stream"
+        found = _measured("stability", missing, lambda: measure_stability(recognizer, self.waveforms).plain())
+        seconds, stream_seconds = settings.silence_seconds, settings.stream_silence_seconds
+        if not seconds:
+            return {**found, "trailing_silence": None, "trailing_silence_reason": "evaluate.silence_seconds is 0"}
+        found["trailing_silence"] = measure_trailing_silence(recognizer, self.waveforms, seconds, normalizer)
+        if missing is None and not stream_seconds:
+            missing = "evaluate.stream_silence_seconds is 0"
+        step = max(len(self.waveforms) // SILENT_STREAMS, 1)  # from the shortest to the longest
+        some = self.waveforms[::step][:SILENT_STREAMS]
+        silent = _measured(
+            "silent_streams", missing, lambda: measure_silent_streams(recognizer, some, stream_seconds, normalizer)
+        )
+        return found | silent
 
     def against(self, teacher: System | None, student: System) -> tuple[dict[str, Any], dict[str, Any]]:
         """A student's delay, and the agreement of its frames with the teacher's, as plain data."""
@@ -244,29 +261,10 @@ class Sample:
             raise EvaluationError(TEXT_ONLY, where=teacher.key if of_teacher is None else student.key)
         return bridged_to(of_teacher, of_student, self.bridge), of_student
 
-    def _stability(self, system: System) -> dict[str, Any]:
-        recognizer: Any = system.recognizer
-        if not can_stream(recognizer):
-            return {"stability": None, "stability_reason": "it does not stream"}
-        return {"stability": measure_stability(recognizer, self.waveforms).plain()}
 
-    def _silence(self, system: System) -> dict[str, Any]:
-        seconds = self.settings.silence_seconds
-        if not seconds:
-            return {"trailing_silence": None, "trailing_silence_reason": "evaluate.silence_seconds is 0"}
-        found = measure_trailing_silence(system.recognizer, self.waveforms, seconds, self.settings.normalizer)
-        return {"trailing_silence": found, **self._silent_streams(system)}
-
-    def _silent_streams(self, system: System) -> dict[str, Any]:
-        recognizer: Any = system.recognizer
-        if not can_stream(recognizer):
-            return {"silent_streams": None, "silent_streams_reason": "it does not stream"}
-        seconds = self.settings.stream_silence_seconds
-        if not seconds:
-            return {"silent_streams": None, "silent_streams_reason": "evaluate.stream_silence_seconds is 0"}
-        step = max(len(self.waveforms) // SILENT_STREAMS, 1)  # from the shortest to the longest
-        some = self.waveforms[::step][:SILENT_STREAMS]
-        return {"silent_streams": measure_silent_streams(recognizer, some, seconds, self.settings.normalizer)}
+def _measured(name: str, missing: str | None, measure: Callable[[], Any]) -> dict[str, Any]:
+    """A measurement as plain data, or the reason why it is missing."""
+    return {name: measure()} if missing is None else {name: None, f"{name}_reason": missing}
 
 
 def measure_set(

@@ -74,7 +74,8 @@ def score_files(request: ScoringRequest) -> Results:
     hypotheses = {system.key: _texts_of(system, test_set, ids) for system in systems}
     one_run = {name for name, runs in rows.items() if len(runs) == 1}
     pairs = resolve_comparisons(systems, [pair for pair in request.comparisons if set(pair.names) <= one_run])
-    reference_set = ReferenceSet(references.texts, _speakers(request, references), _seconds(references))
+    seconds = sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
+    reference_set = ReferenceSet(references.texts, _speakers(request, references), seconds)
     found = score_set(reference_set, hypotheses, pairs, request.settings, _seeds(request, rows, systems))
     for system in systems:
         found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
@@ -159,10 +160,6 @@ def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str
             expected="every utterance",
         )
     return {utterance_id: speakers[utterance_id] for utterance_id in ids}
-
-
-def _seconds(references: Transcripts) -> float | None:
-    return sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
 
 
 def _seeds(

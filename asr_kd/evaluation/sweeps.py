@@ -10,7 +10,7 @@ Shapes: S samples.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -23,7 +23,7 @@ from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import OutputTexts, transcribe_all
+from asr_kd.evaluation.system_outputs import transcribe_all
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.perturb import (
     add_noise,
@@ -143,7 +143,6 @@ def robustness_rows(
     """System's key → a row for `clean` and each condition of `evaluate.robustness`, as plain data.
 
     Args:
-        set_name: of the test set.
         utterances: what is transcribed; babble is made of others among them.
         clean: system's key → utterance id → what it wrote without a condition.
     """
@@ -153,7 +152,20 @@ def robustness_rows(
         CLEAN: {system.key: {name: clean[system.key][name] for name in references} for system in systems}
     }
     for condition in settings.conditions:
-        texts[condition.name] = _under(condition, systems, utterances, babble, settings, progress)
+
+        def report(done: int, name: str = condition.name) -> None:
+            progress.update(name, done, len(utterances), "utterances")
+
+        outputs = transcribe_all(
+            {system.key: system.recognizer for system in systems},
+            utterances,
+            settings.batch_seconds,
+            change=partial(_change, condition, babble),
+            report=report,
+        )
+        if outputs.excluded:  # they were all read before
+            raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].audio)
+        texts[condition.name] = outputs.texts
     return {
         system.key: [
             {"set": set_name, "condition": name, **_errors(references, found[system.key], settings)}
@@ -218,29 +230,8 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others:
     return change_gain(waveform, float(value))
 
 
-def _under(
-    condition: Condition,
-    systems: Sequence[System],
-    utterances: Sequence[Utterance],
-    babble: BabbleSource,
-    settings: EvaluationSettings,
-    progress: Progress,
-) -> OutputTexts:
-    """System's key → utterance id → what it wrote under a condition."""
-
-    def change(utterance: Utterance, waveform: Tensor) -> Tensor:
-        return perturbed(waveform, condition, utterance.id, lambda count: babble.others_of(utterance, count))
-
-    outputs = transcribe_all(
-        {system.key: system.recognizer for system in systems},
-        utterances,
-        settings.batch_seconds,
-        change=change,
-        report=lambda done: progress.update(condition.name, done, len(utterances), "utterances"),
-    )
-    if outputs.excluded:  # they were all read before
-        raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].audio)
-    return outputs.texts
+def _change(condition: Condition, babble: BabbleSource, utterance: Utterance, waveform: Tensor) -> Tensor:
+    return perturbed(waveform, condition, utterance.id, partial(babble.others_of, utterance))
 
 
 def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:

@@ -50,23 +50,6 @@ PACKET_SAMPLES = SAMPLE_RATE // 10
 """Samples of a packet: 100 ms, as clients send."""
 
 
-class Stream(Protocol):
-    """A recognizer of one stream."""
-
-    def accept(self, samples: Tensor) -> str:
-        """The next packet [S] → the transcript so far."""
-
-    def final(self) -> str:
-        """The whole transcript."""
-
-
-class Streams(Protocol):
-    """Opens streams."""
-
-    def stream(self) -> Stream:
-        """Return a new stream."""
-
-
 Job = Callable[[Tensor], object]
 """Transcription of one utterance [S] by one system."""
 
@@ -91,22 +74,6 @@ def streamed(recognizer: Any) -> Job:
         stream.final()
 
     return job
-
-
-class Named(Protocol):
-    """The facts of a system that tables show: a `System`, or an `ExternalSystem`."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def role(self) -> Role: ...
-
-    @property
-    def key(self) -> str: ...
-
-    @property
-    def details(self) -> Mapping[str, Any]: ...
 
 
 @dataclass(frozen=True)
@@ -135,13 +102,42 @@ class System:
         return self.name if self.role == "other" else self.role
 
 
+@dataclass
+class ExternalSystem:
+    """A system of which only the hypotheses are available."""
+
+    name: str
+    transcripts: Transcripts
+    sha256: str
+    role: Role = "other"
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Test set → utterances that a ctm file leaves out, which count as empty."""
+
+    @property
+    def key(self) -> str:
+        """Its key in results.json."""
+        return self.name if self.role == "other" else self.role
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Its entry among the `models` of the report."""
+        details: dict[str, Any] = {
+            "engine": f"hypotheses in {self.transcripts.path.name}",
+            "hypotheses_sha256": self.sha256,
+        }
+        return details | ({"taken_as_silent": dict(self.left_out)} if any(self.left_out.values()) else {})
+
+
+AnySystem = System | ExternalSystem
+
+
 def report_order(keys: Iterable[str]) -> list[str]:
     """Keys in the order of reports: teacher, student without, student with distillation, then the others."""
     given = list(keys)
     return [key for key in ROLES if key in given] + [key for key in given if key not in ROLES]
 
 
-def check_systems(systems: Sequence[Named]) -> None:
+def check_systems(systems: Sequence[AnySystem]) -> None:
     """Check that no system overwrites another one's results.
 
     Raises:
@@ -174,32 +170,6 @@ def check_name(name: str, what: str) -> None:
             f"the {what} name {name!r} cannot be a file name",
             expected="letters a–z, digits and _ . + -, beginning with a letter or digit, at most 100",
         )
-
-
-@dataclass
-class ExternalSystem:
-    """A system of which only the hypotheses are available."""
-
-    name: str
-    transcripts: Transcripts
-    sha256: str
-    role: Role = "other"
-    left_out: dict[str, int] = field(default_factory=dict)
-    """Test set → utterances that a ctm file leaves out, which count as empty."""
-
-    @property
-    def key(self) -> str:
-        """Its key in results.json."""
-        return self.name if self.role == "other" else self.role
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """Its entry among the `models` of the report."""
-        details: dict[str, Any] = {
-            "engine": f"hypotheses in {self.transcripts.path.name}",
-            "hypotheses_sha256": self.sha256,
-        }
-        return details | ({"taken_as_silent": dict(self.left_out)} if any(self.left_out.values()) else {})
 
 
 def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem:

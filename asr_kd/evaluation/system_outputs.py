@@ -18,7 +18,6 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.comparison import (
     Comparison,
-    SeedRow,
     SeedRows,
     agreements,
     compare,
@@ -31,8 +30,7 @@ from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
-from asr_kd.scoring.wer import Score, score, score_groups
-from asr_kd.text.normalize import ScoringNormalizer
+from asr_kd.scoring.wer import score, score_groups
 
 Change = Callable[[Utterance, Tensor], Tensor]
 """A change of a waveform [S] before it is transcribed."""
@@ -156,12 +154,23 @@ def score_set(
     references, speakers = reference_set.references, reference_set.speakers
     resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
     groups = [speakers[utterance_id] for utterance_id in references] if speakers else None
-    systems = {
-        key: _system(reference_set, hypotheses[key], settings.normalizer, groups, resampling)
-        for key in report_order(hypotheses)
-    }
+    systems = {}
+    for key in report_order(hypotheses):
+        texts = hypotheses[key]
+        own = {utterance_id: texts[utterance_id] for utterance_id in references if utterance_id in texts}
+        scored = score(references, own, settings.normalizer)
+        errors, words = error_counts(scored), word_counts(scored)
+        systems[key] = SystemResult(
+            score=scored,
+            hypotheses=own,
+            interval=bootstrap_wer(errors, words, resampling=resampling),
+            speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None,
+            by_speaker=score_groups(scored, speakers) if speakers else {},
+        )
     by_speaker = groups if groups is not None and len(set(groups)) > 1 else None
     scores = {key: result.score for key, result in systems.items()}
+    counts = {key: error_counts(scored) for key, scored in scores.items()}
+    words = word_counts(next(iter(scores.values())))
     present = [pair for pair in pairs if all(key in systems for key in pair.names)]
     return SetResult(
         systems=systems,
@@ -173,31 +182,5 @@ def score_set(
         resampled_by="speakers" if by_speaker is not None else "utterances",
         pairs=every_pair(scores, by_speaker, resampling),
         agreement=agreements(present, scores),
-        seeds=_seeds(seeds, scores, by_speaker, resampling) if seeds is not None else [],
+        seeds=seed_rows(seeds.among(scores), counts, words, by_speaker, resampling) if seeds is not None else [],
     )
-
-
-def _system(
-    reference_set: ReferenceSet,
-    texts: Mapping[str, str],
-    normalizer: ScoringNormalizer,
-    groups: Sequence[str] | None,
-    resampling: Resampling,
-) -> SystemResult:
-    own = {utterance_id: texts[utterance_id] for utterance_id in reference_set.references if utterance_id in texts}
-    scored = score(reference_set.references, own, normalizer)
-    errors, words = error_counts(scored), word_counts(scored)
-    return SystemResult(
-        score=scored,
-        hypotheses=own,
-        interval=bootstrap_wer(errors, words, resampling=resampling),
-        speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None,
-        by_speaker=score_groups(scored, reference_set.speakers) if reference_set.speakers else {},
-    )
-
-
-def _seeds(
-    seeds: SeedRows, scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
-) -> list[SeedRow]:
-    errors = {key: error_counts(scored) for key, scored in scores.items()}
-    return seed_rows(seeds.among(scores), errors, word_counts(next(iter(scores.values()))), groups, resampling)

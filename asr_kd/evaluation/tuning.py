@@ -90,7 +90,8 @@ def tune(
     def visit(points: Iterable[tuple[float, float]]) -> GridPoint:
         for point in points:
             if point not in found:
-                found[point] = _tried(search.reweighted(*point), point, dev, normalizer)
+                errors, words = _errors(search.reweighted(*point), search.vocabulary, dev, normalizer)
+                found[point] = GridPoint(*point, errors, errors / max(words, 1))
                 progress(len(found), total)
         return min(found.values(), key=_preference)
 
@@ -114,11 +115,6 @@ def _around(values: Sequence[float], best: float) -> list[float]:
     below = best - values[index - 1] if index else values[1] - values[0]
     above = values[index + 1] - best if index + 1 < len(values) else below
     return [best - below / 2, best, best + above / 2]
-
-
-def _tried(search: BeamSearch, point: tuple[float, float], dev: DevSet, normalizer: ScoringNormalizer) -> GridPoint:
-    errors, words = _errors(search, search.vocabulary, dev, normalizer)
-    return GridPoint(*point, errors, errors / max(words, 1))
 
 
 def _errors(decoder: Decoder, vocabulary: Vocabulary, dev: DevSet, normalizer: ScoringNormalizer) -> tuple[int, int]:

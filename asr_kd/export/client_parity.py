@@ -5,11 +5,11 @@ Shapes: S samples.
 
 from collections.abc import Sequence
 from importlib.metadata import version
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.greedy import EmittedTokens
 from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.sherpa_client import ClientFailure, ClientResult, client_is_installed, run_client
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES
@@ -20,6 +20,13 @@ from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 CLIENT_PACKET_SAMPLES = 3_200
+
+
+class EmittedTokens(NamedTuple):
+    """Decoded tokens of one utterance and the frame in which each was first emitted."""
+
+    tokens: list[int]
+    frames: list[int]
 
 
 def client_version() -> str:

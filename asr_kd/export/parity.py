@@ -16,9 +16,9 @@ from pydantic import Field
 from torch import Tensor
 
 from asr_kd.config import Settings
-from asr_kd.decoding.greedy import EmittedTokens, greedy
+from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import BundleError
-from asr_kd.export.client_parity import client_agrees, client_resets_agree, client_version
+from asr_kd.export.client_parity import EmittedTokens, client_agrees, client_resets_agree, client_version
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FACTOR, feature_frames_for
 from asr_kd.models.weights import LoadedModel
@@ -212,7 +212,7 @@ def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_
 
 def _tokens(log_probs: Tensor, bundle: Bundle) -> list[int]:
     """Best path of one utterance, [T, V]."""
-    return greedy(log_probs[None], torch.tensor([len(log_probs)]), bundle.vocabulary.blank_id)[0]
+    return greedy(log_probs[None], torch.tensor([len(log_probs)]), bundle.vocabulary.blank_id)[0].tokens
 
 
 def _opened(bundle: Bundle, source: LoadedModel) -> Recognizer:

@@ -152,7 +152,6 @@ class AuxiliarySettings(TermSettings):
         return None
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         feed_forward = self.feed_forward or 2 * shape.width
         branch = FullContextLayer(shape.width, self.heads, feed_forward, self.dropout, shape.vocab_size)
         kl = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)

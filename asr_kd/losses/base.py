@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr_kd.config import Settings
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 Pass = Literal["full_context", "second_view"]
 """Further passes of the student over a batch: without chunks, or with other masks and dropout."""
@@ -199,11 +199,12 @@ def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: i
 
 
 def _targets_of(targets: SoftTargets | DensePosteriors, rows: Sequence[int]) -> SoftTargets | DensePosteriors:
-    lens = targets.lens[_index(rows, targets.lens)]
-    if isinstance(targets, DensePosteriors):
-        return DensePosteriors(targets.log_probs[_index(rows, targets.log_probs)], lens)
-    taken = _index(rows, targets.posteriors.probs)
-    return SoftTargets(SparsePosteriors(*(part[taken] for part in targets.posteriors)), lens)
+    def take(part: Tensor) -> Tensor:
+        return part[_index(rows, part)]
+
+    if isinstance(targets, SoftTargets):
+        return targets.map(take)
+    return DensePosteriors(take(targets.log_probs), take(targets.lens))
 
 
 def _count(supervision: Supervision) -> int:

@@ -134,5 +134,4 @@ class SequenceSettings(TermSettings):
     max_hypothesis_wer: float | None = Field(default=None, ge=0.0)
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         return SequenceCtc(shape.blank_id)

@@ -15,15 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.losses.frame_kl import (
-    Selection,
-    check_lengths,
-    delayed_divergences,
-    select_frames,
-    teacher_argmax,
-    without_padding,
-)
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets
+from asr_kd.losses.frame_kl import Selection, delayed_divergences, select_frames, teacher_frames
 
 Mode = Literal["minimum", "soft_minimum", "utterance", "learned"]
 
@@ -74,19 +66,10 @@ class DelayedKl(Term):
         Raises:
             TrainingError: the student is too short for the largest delay, or the vocabularies differ in size.
         """
-        targets = supervision.targets
-        if targets is None:
-            raise ValueError("delayed KL needs soft targets")
-        log_probs = student.log_probs
-        check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
-        targets = without_padding(targets)
-        argmax = teacher_argmax(targets)
-        mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
-        return self._chosen(self._divergences(targets, log_probs, mask)).sum()
-
-    def _divergences(self, targets: SoftTargets | DensePosteriors, log_probs: Tensor, mask: Tensor) -> Tensor:
-        """K of each delay, [D, B, Q]; 0 at frames that do not count."""
-        return delayed_divergences(targets, log_probs, self.delays).masked_fill(~mask, 0.0)
+        frames = teacher_frames(student, supervision, self.delay_frames)
+        mask = select_frames(frames.argmax, frames.lens, self.blank_id, self.selection, self.dilation)
+        divergences = delayed_divergences(frames.targets, student.log_probs, self.delays)  # [D, B, Q]
+        return self._chosen(divergences.masked_fill(~mask, 0.0)).sum()
 
     def _chosen(self, divergences: Tensor) -> Tensor:
         """[B, Q], or [B] by utterance, of [D, B, Q]."""
@@ -139,6 +122,5 @@ class DelayedKlSettings(TermSettings):
         return self.selection == "all" or self.dilation > 0
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         delays = range(self.min_delay_frames, self.max_delay_frames + 1)
         return DelayedKl(shape.blank_id, self.mode, delays, self.sharpness, self.selection, self.dilation)

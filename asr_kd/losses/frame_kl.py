@@ -6,7 +6,7 @@ a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020.
 Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from pydantic import Field
@@ -15,7 +15,7 @@ from torch import Tensor
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.posteriors.measures import delayed_dense_kl, delayed_sparse_kl, frame_mask
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 Selection = Literal["all", "nonblank"]
 
@@ -43,6 +43,34 @@ def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Select
     return selected & valid
 
 
+class TeacherFrames(NamedTuple):
+    """A teacher's posteriors of a batch, up to the end of its longest utterance."""
+
+    targets: SoftTargets | DensePosteriors
+    lens: Tensor  # [B]
+    argmax: Tensor  # [B, Q] int64: the most probable token of each frame
+
+
+def teacher_frames(student: StudentOutput, supervision: Supervision, delay_frames: int) -> TeacherFrames:
+    """Return the teacher's frames, checked against those of the student.
+
+    Raises:
+        ValueError: there are no soft targets.
+        TrainingError: as `check_lengths`.
+    """
+    targets = supervision.targets
+    if targets is None or targets.lens is None:
+        raise ValueError("the objective needs soft targets")
+    lens = targets.lens
+    check_lengths(student.lens, lens, student.log_probs.shape[1], delay_frames)
+    num_frames = int(lens.max()) if lens.numel() else 0
+    if isinstance(targets, DensePosteriors):
+        dense = DensePosteriors(targets.log_probs[:, :num_frames], lens)
+        return TeacherFrames(dense, lens, dense.log_probs.argmax(-1))
+    stored = SoftTargets(targets.tokens[:, :num_frames], targets.probs[:, :num_frames], lens)
+    return TeacherFrames(stored, lens, stored.argmax())
+
+
 def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_frames: int) -> None:
     """Refuse a student that is too short for its targets and the delay; nothing is wrapped or cropped.
 
@@ -65,21 +93,6 @@ def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_fram
             remedy="Append that much silence to the student's input (delay), or extract targets of the same audio "
             "at the student's frame shift",
         )
-
-
-def without_padding(targets: SoftTargets | DensePosteriors) -> SoftTargets | DensePosteriors:
-    """The teacher's frames up to the end of the longest utterance; beyond it there is only padding."""
-    num_frames = int(targets.lens.max()) if targets.lens.numel() else 0
-    if isinstance(targets, DensePosteriors):
-        return DensePosteriors(targets.log_probs[:, :num_frames], targets.lens)
-    return SoftTargets(SparsePosteriors(*(part[:, :num_frames] for part in targets.posteriors)), targets.lens)
-
-
-def teacher_argmax(targets: SoftTargets | DensePosteriors) -> Tensor:
-    """The teacher's most probable token of each frame, [B, Q] int64."""
-    if isinstance(targets, DensePosteriors):
-        return targets.log_probs.argmax(-1)
-    return targets.posteriors.argmax()
 
 
 def delayed_divergences(
@@ -113,7 +126,7 @@ def delayed_divergences(
             expected="temperature 1: the stored tail's total does not determine its softened weight",
             remedy="Set temperature: 1, or distil from a teacher's dense posteriors",
         )
-    return delayed_sparse_kl(targets.posteriors, log_probs, delays)
+    return delayed_sparse_kl(targets, log_probs, delays)
 
 
 class FrameKl(Term):
@@ -147,16 +160,10 @@ class FrameKl(Term):
             TrainingError: the student is too short, the vocabularies differ in size, or stored targets meet a
                 temperature other than 1.
         """
-        targets = supervision.targets
-        if targets is None:
-            raise ValueError("frame KL needs soft targets")
-        log_probs = student.log_probs
-        check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
-        targets = without_padding(targets)
-        argmax = teacher_argmax(targets)
+        frames = teacher_frames(student, supervision, self.delay_frames)
         delays = range(self.delay_frames, self.delay_frames + 1)
-        [divergence] = delayed_divergences(targets, log_probs, delays, self.temperature)
-        mask = select_frames(argmax, targets.lens, self.blank_id, self.selection, self.dilation)
+        [divergence] = delayed_divergences(frames.targets, student.log_probs, delays, self.temperature)
+        mask = select_frames(frames.argmax, frames.lens, self.blank_id, self.selection, self.dilation)
         return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
 
 
@@ -183,5 +190,4 @@ class FrameKlSettings(TermSettings):
         return self.selection == "all" or self.dilation > 0
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         return FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames, self.temperature)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.losses.frame_kl import check_lengths, select_frames, teacher_argmax, without_padding
+from asr_kd.losses.frame_kl import select_frames, teacher_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.posteriors.types import DensePosteriors
 
@@ -40,20 +40,17 @@ class GuidedCtc(Term):
         Raises:
             TrainingError: the student is too short, or the vocabularies differ in size.
         """
-        targets, log_probs = supervision.targets, student.log_probs
-        if targets is None:
-            raise ValueError("guided CTC needs soft targets")
-        if isinstance(targets, DensePosteriors) and targets.log_probs.shape[-1] != log_probs.shape[-1]:
+        log_probs = student.log_probs
+        frames = teacher_frames(student, supervision, self.delay_frames)
+        if isinstance(frames.targets, DensePosteriors) and frames.targets.log_probs.shape[-1] != log_probs.shape[-1]:
             raise TrainingError(
-                f"the teacher has {targets.log_probs.shape[-1]} symbols, the student {log_probs.shape[-1]}",
+                f"the teacher has {frames.targets.log_probs.shape[-1]} symbols, the student {log_probs.shape[-1]}",
                 expected="one vocabulary",
             )
-        check_lengths(student.lens, targets.lens, log_probs.shape[1], self.delay_frames)
-        targets = without_padding(targets)
-        guide = teacher_argmax(targets)
-        shifted = log_probs[:, self.delay_frames : self.delay_frames + guide.shape[1]]
-        spiked = shifted.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB).gather(-1, guide[..., None]).squeeze(-1)
-        spikes = select_frames(guide, targets.lens, self.blank_id, "nonblank", dilation=0)
+        shifted = log_probs[:, self.delay_frames : self.delay_frames + frames.argmax.shape[1]]
+        shifted = shifted.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB)
+        spiked = shifted.gather(-1, frames.argmax[..., None]).squeeze(-1)
+        spikes = select_frames(frames.argmax, frames.lens, self.blank_id, "nonblank", dilation=0)
         return -spiked.masked_fill(~spikes, 0.0).sum()
 
 
@@ -74,5 +71,4 @@ class GuidedCtcSettings(TermSettings):
         return False
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         return GuidedCtc(shape.blank_id, self.delay_frames)

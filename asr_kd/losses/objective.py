@@ -141,22 +141,17 @@ class Objective(nn.Module):
         yield self._untranscribed, output, targets
 
     def _check_complete(self, supervision: Supervision) -> None:
-        if self.needs_references and supervision.references is None:
-            raise TrainingError(
-                "the batch has no transcripts", expected="transcripts", remedy="Only kd_weight: 1 goes without"
-            )
-        if self.needs_targets and supervision.targets is None:
-            raise TrainingError(
-                "the batch has no soft targets",
-                expected="soft targets",
-                remedy="Run `asr-kd extract`, or set kd_weight: 0",
-            )
-        if self.needs_hypotheses and supervision.hypotheses is None:
-            raise TrainingError(
-                "the batch has no hypotheses of a teacher",
-                expected="hypotheses",
-                remedy="Run `asr-kd extract` or `asr-kd targets import`, or set level: frame",
-            )
+        needed = (
+            (self.needs_references, supervision.references, "transcripts", "Only kd_weight: 1 goes without"),
+            (self.needs_targets, supervision.targets, "soft targets", "Run `asr-kd extract`, or set kd_weight: 0"),
+            (
+                *(self.needs_hypotheses, supervision.hypotheses, "hypotheses of a teacher"),
+                "Run `asr-kd extract` or `asr-kd targets import`, or set level: frame",
+            ),
+        )
+        for is_needed, there, what, remedy in needed:
+            if is_needed and there is None:
+                raise TrainingError(f"the batch has no {what}", expected=what, remedy=remedy)
 
 
 def _weights(terms: Sequence[str], settings: DistillSettings, done: float) -> dict[str, float]:

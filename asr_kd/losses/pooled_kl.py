@@ -17,7 +17,7 @@ from asr_kd.errors import TrainingError
 from asr_kd.losses.base import References, Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.posteriors.measures import dense_kl, sparse_kl
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
-from asr_kd.posteriors.types import DensePosteriors, SparsePosteriors
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 
 class PooledKl(Term):
@@ -71,7 +71,7 @@ class PooledKl(Term):
         return pooled_log_probs(log_probs, occupied), occupied.sum(-1) > 0
 
 
-def _stored(supervision: Supervision, num_tokens: int) -> SparsePosteriors:
+def _stored(supervision: Supervision, num_tokens: int) -> SoftTargets:
     """The teacher's pooled posteriors from the store, as many tokens as the references have at most."""
     found = supervision.arrays.get(POOLED)
     if found is None:
@@ -88,7 +88,7 @@ def _stored(supervision: Supervision, num_tokens: int) -> SparsePosteriors:
             remedy="Extract again",
         )
     found = pad(found, (0, 0, 0, 0, 0, missing))
-    return SparsePosteriors(found[..., 0].long(), found[..., 1])
+    return SoftTargets(found[..., 0].long(), found[..., 1])
 
 
 class PooledKlSettings(TermSettings):
@@ -102,5 +102,4 @@ class PooledKlSettings(TermSettings):
         return False
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         return PooledKl(shape.blank_id)

@@ -84,7 +84,7 @@ class Representation(Term):
             TrainingError: the student is too short for the delay.
         """
         targets = supervision.targets
-        if targets is None:
+        if targets is None or targets.lens is None:
             raise ValueError("representation needs soft targets: their lengths are the teacher's")
         check_lengths(student.lens, targets.lens, student.log_probs.shape[1], self.delay_frames)
         frames = int(targets.lens.max()) if targets.lens.numel() else 0
@@ -182,7 +182,6 @@ class RepresentationSettings(TermSettings):
         return None
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         if shape.teacher_width is None:
             raise ValueError("representation needs the teacher's width")
         if self.projection == "none" and shape.width != shape.teacher_width:

@@ -99,7 +99,6 @@ class ConsistencySettings(SelfDistillationSettings):
     kl_weight: float = Field(default=0.2, ge=0.0, le=1000.0)
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         return Consistency(shape.blank_id, self.ctc_weight, self.kl_weight)
 
 
@@ -167,7 +166,6 @@ class DualModeSettings(SelfDistillationSettings):
         return None if shape.streaming else "needs a streaming student (model.streaming): this one has no other mode"
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         kl: FrameKl | DelayedKl
         if self.delay == "fixed":
             kl = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)

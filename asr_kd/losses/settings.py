@@ -109,25 +109,23 @@ class DistillSettings(Settings):
                 f"temperature {frame_kl.temperature:g} needs dense targets: the total of a stored tail does not "
                 "determine its softened weight; set temperature: 1"
             )
-        self._check_schedule()
+        if (self.kd_weight_final is None) != (self.kd_schedule == "constant"):
+            raise ValueError(
+                "kd_weight_final is where kd_schedule: linear or cosine leads to; set both, or neither of them"
+            )
         if self.untranscribed and not self.terms.keys() - {"pooled_kl"}:
             raise ValueError(
                 "untranscribed: true without an objective that applies to utterances without a transcript; "
                 "set kd_weight above 0, with another objective than pooled_kl"
             )
-        if self.trains_head and self._least_kd_weight == 1.0 and not self._trains_blanks:
+        trains_blanks = any(term.trains_blanks for term in self._terms.values())
+        if self.trains_head and self._least_kd_weight == 1.0 and not trains_blanks:
             raise ValueError(
                 "kd_weight 1 with pure blank elimination (selection: nonblank, dilation: 0), or with objectives that "
                 "do not train blanks of the student's head, would never train blanks; set dilation to 1 or "
                 "more, selection: all, or kd_weight below 1"
             )
         return self
-
-    def _check_schedule(self) -> None:
-        if (self.kd_weight_final is None) != (self.kd_schedule == "constant"):
-            raise ValueError(
-                "kd_weight_final is where kd_schedule: linear or cosine leads to; set both, or neither of them"
-            )
 
     def kd_weight_at(self, done: float) -> float:
         """Return λ after a share of the training: 0 at its first step, 1 at its last."""
@@ -142,16 +140,8 @@ class DistillSettings(Settings):
         return self.learns_from_labels or any(term.trains_head for term in self._terms.values())
 
     @property
-    def _trains_blanks(self) -> bool:
-        return any(term.trains_blanks for term in self._terms.values())
-
-    @property
     def _least_kd_weight(self) -> float:
         return min(self.kd_weight, self.kd_weight if self.kd_weight_final is None else self.kd_weight_final)
-
-    @property
-    def _most_kd_weight(self) -> float:
-        return max(self.kd_weight, self.kd_weight_final or 0.0)
 
     def _check_objectives(self, objectives: ObjectiveSettings) -> None:
         if not objectives.chosen:
@@ -176,7 +166,7 @@ class DistillSettings(Settings):
     @property
     def terms(self) -> dict[str, TermSettings]:
         """The objectives by name, in the long form; none when λ is 0 all the time."""
-        return self._terms if self._most_kd_weight > 0.0 else {}
+        return self._terms if max(self.kd_weight, self.kd_weight_final or 0.0) > 0.0 else {}
 
     @property
     def learns_from_labels(self) -> bool:

@@ -1,5 +1,5 @@
-"""Frame posteriors: `types`, divergences and other `measures`, CTC `occupancy`, and the time `grid` of frames."""
+"""Frame posteriors: `types`, divergences and other `measures`, CTC `occupancy`, times of frames (`grid`)."""
 
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, keep_nucleus
 
-__all__ = ["DensePosteriors", "SoftTargets", "SparsePosteriors", "keep_nucleus"]
+__all__ = ["DensePosteriors", "SoftTargets", "keep_nucleus"]

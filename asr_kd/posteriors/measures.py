@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.posteriors.types import SoftTargets
 
 LOWEST_LOG_PROB = -1.0e4
 """Stands for the logarithm of 0: finite, so that 0 · log 0 is 0 and no gradient becomes NaN."""
@@ -19,7 +19,7 @@ EXCLUDED = 2 * LOWEST_LOG_PROB
 """Added to a logarithm that must not count beside any other. Adding is faster than filling by bools."""
 
 
-def delayed_sparse_kl(teacher: SparsePosteriors, log_probs: Tensor, delays: range) -> Tensor:
+def delayed_sparse_kl(teacher: SoftTargets, log_probs: Tensor, delays: range) -> Tensor:
     """KL(teacher's frame t ‖ student's frame t + d) over the kept entries and one bucket for the rest, in nats.
 
     The bucket is a log-sum-exp over what is outside, not 1 − Σ: it keeps its gradient when the rest is tiny.
@@ -97,11 +97,8 @@ class _CrossEntropies(torch.autograd.Function):
         return grad_log_probs.to(ctx.dtype), None, None, None, None, None
 
 
-def partition_log_probs(log_probs: Tensor, kept: SparsePosteriors) -> tuple[Tensor, Tensor]:
+def partition_log_probs(log_probs: Tensor, kept: SoftTargets) -> tuple[Tensor, Tensor]:
     """Log-masses of `log_probs` over the entries that `kept` names and one bucket for the rest.
-
-    The bucket is a log-sum-exp over what is outside, not 1 − Σ: it keeps its gradient when the rest is tiny.
-    Input in bf16 does not sum to 1; it is normalised again in float32 first.
 
     Args:
         log_probs: [B, T, V], any float type.
@@ -120,36 +117,21 @@ def partition_log_probs(log_probs: Tensor, kept: SparsePosteriors) -> tuple[Tens
     return normalised.gather(-1, tokens), outside
 
 
-def sparse_kl(teacher: SparsePosteriors, log_probs: Tensor) -> Tensor:
+def sparse_kl(teacher: SoftTargets, log_probs: Tensor) -> Tensor:
     """KL(teacher ‖ student) over the kept entries and one bucket for the rest, a frame, in nats.
 
     A lower bound of the KL over the whole vocabulary; 0 exactly when both agree on the kept entries and on the
-    tail's total mass; equal to the full KL when every token is kept.
-
-    Args:
-        teacher: [B, T, K]; constants.
-        log_probs: the student's, [B, T, V], any float type.
-
-    Returns:
-        [B, T] float32.
+    tail's total mass; equal to the full KL when every token is kept. [B, T], as `delayed_sparse_kl` at no delay.
     """
     return delayed_sparse_kl(teacher, log_probs, range(1))[0]
 
 
 def dense_kl(teacher_log_probs: Tensor, log_probs: Tensor) -> Tensor:
-    """KL(teacher ‖ student) over the whole vocabulary, a frame, in nats.
-
-    Args:
-        teacher_log_probs: [B, T, V], any float type; normalised here.
-        log_probs: the student's, [B, T, V], any float type; normalised here.
-
-    Returns:
-        [B, T] float32.
-    """
+    """KL(teacher ‖ student) over the whole vocabulary, a frame, in nats; [B, T], as `delayed_dense_kl` at no delay."""
     return delayed_dense_kl(teacher_log_probs, log_probs, range(1))[0]
 
 
-def tail_divergence(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
+def tail_divergence(log_probs: Tensor, kept: SoftTargets) -> Tensor:
     """Loss inside the tail: KL of `log_probs` to itself with a flat tail, a frame, in nats, [B, T].
 
     By the chain rule, the KL to the stored frame read with a flat tail is the KL over the partition plus this.
@@ -168,7 +150,7 @@ def entropy(log_probs: Tensor) -> Tensor:
     return -(normalised.exp() * normalised).sum(-1)
 
 
-def argmax_agreement(log_probs: Tensor, kept: SparsePosteriors) -> Tensor:
+def argmax_agreement(log_probs: Tensor, kept: SoftTargets) -> Tensor:
     """Return where both have the same most probable token, [B, T] bool."""
     return log_probs.argmax(-1) == kept.argmax()
 

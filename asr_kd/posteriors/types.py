@@ -3,7 +3,7 @@
 Shapes: B utterances, T frames, V vocabulary, K kept entries a frame.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,14 +17,15 @@ class DensePosteriors(NamedTuple):
     lens: Tensor  # [B] int64, frames that are not padding
 
 
-class SparsePosteriors(NamedTuple):
-    """The largest probabilities of a frame; what is missing to 1 is the tail. Of one utterance without B.
+class SoftTargets(NamedTuple):
+    """The largest probabilities of a teacher's frames; what is missing to 1 is the tail.
 
-    An entry of probability 0 is filler and means nothing, whatever its token.
+    An entry of probability 0 is filler and means nothing, whatever its token. Of one utterance without B and `lens`.
     """
 
     tokens: Tensor  # [B, T, K] integer; distinct within a frame where the probability is not 0
     probs: Tensor  # [B, T, K] float32; 0 where fewer than K entries were kept
+    lens: Tensor | None = None  # [B] int64, frames that are not padding; None where nothing is padded
 
     @property
     def tail(self) -> Tensor:
@@ -35,15 +36,12 @@ class SparsePosteriors(NamedTuple):
         """The most probable token of each frame, [B, T] int64; at least one entry is kept in a frame."""
         return self.tokens.long().gather(-1, self.probs.argmax(-1, keepdim=True)).squeeze(-1)
 
-
-class SoftTargets(NamedTuple):
-    """Stored posteriors of a padded batch, with their lengths."""
-
-    posteriors: SparsePosteriors
-    lens: Tensor  # [B] int64, frames that are not padding
+    def map(self, change: Callable[[Tensor], Tensor]) -> "SoftTargets":
+        """Return the targets with every tensor changed."""
+        return SoftTargets(change(self.tokens), change(self.probs), None if self.lens is None else change(self.lens))
 
 
-def keep_nucleus(probs: Tensor, epsilon: float, max_entries: int) -> SparsePosteriors:
+def keep_nucleus(probs: Tensor, epsilon: float, max_entries: int) -> SoftTargets:
     """Keep the largest entries of each frame until their mass is at least 1 − ε, at most `max_entries`.
 
     Nothing is renormalised: the rest is the tail. Equal probabilities are kept in the order of their token.
@@ -66,10 +64,10 @@ def keep_nucleus(probs: Tensor, epsilon: float, max_entries: int) -> SparsePoste
     before = ordered.cumsum(-1) - ordered  # mass of the larger ones: an entry is kept while that is too little
     kept = (before < 1.0 - epsilon) & (ordered > 0)
     kept[..., 0] = True
-    return SparsePosteriors(tokens.masked_fill(~kept, 0), ordered.masked_fill(~kept, 0.0))
+    return SoftTargets(tokens.masked_fill(~kept, 0), ordered.masked_fill(~kept, 0.0))
 
 
-def collate(items: Sequence[SparsePosteriors], num_frames: int | None = None) -> SoftTargets:
+def collate(items: Sequence[SoftTargets], num_frames: int | None = None) -> SoftTargets:
     """Pad utterances to one length and one number of entries.
 
     Args:
@@ -92,7 +90,7 @@ def collate(items: Sequence[SparsePosteriors], num_frames: int | None = None) ->
         num_frames, width = item.tokens.shape
         tokens[row, :num_frames, :width] = item.tokens
         probs[row, :num_frames, :width] = item.probs
-    return SoftTargets(SparsePosteriors(tokens, probs), lens)
+    return SoftTargets(tokens, probs, lens)
 
 
 STEPS = 127

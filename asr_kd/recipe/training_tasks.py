@@ -47,8 +47,7 @@ from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control, TrainingJob
-from asr_kd.training.warm_start import warm_start_sha256
-from asr_kd.training.whisper_start import encoder_hashes, read_sizes
+from asr_kd.training.warm_start import encoder_hashes, read_sizes, warm_start_sha256
 
 
 def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeacher) -> list[StageTask]:

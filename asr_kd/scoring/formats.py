@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from asr_kd.errors import EvaluationError
 
@@ -40,6 +40,11 @@ class TranscriptRow(NamedTuple):
     text: str
     words: tuple[TimedWord, ...] = ()
     """Where the form has times."""
+
+
+def is_number(value: Any) -> bool:
+    """Return whether a value read from JSON is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:

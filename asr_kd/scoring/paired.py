@@ -46,7 +46,6 @@ def matched_pairs(
 
     Args:
         first: its alignment of each utterance, [N].
-        second: the same of the other system.
         lengths: reference words of each utterance, [N].
         min_good: words that both must have right between two segments.
 

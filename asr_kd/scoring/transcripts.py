@@ -5,7 +5,6 @@ meant depends on what the file stands for.
 """
 
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from asr_kd.scoring.formats import (
     TranscriptRow,
     ctm_lines,
     ctm_rows,
+    is_number,
     kaldi_line,
     kaldi_rows,
     numbered_lines,
@@ -104,7 +104,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
         form,
         {name: row.text for name, (row, _) in kept.items()},
         {name: facts["speaker"] for name, (_, facts) in kept.items() if isinstance(facts.get("speaker"), str)},
-        {name: float(facts["duration"]) for name, (_, facts) in kept.items() if _is_number(facts.get("duration"))},
+        {name: float(facts["duration"]) for name, (_, facts) in kept.items() if is_number(facts.get("duration"))},
         {name: row.words for name, (row, _) in kept.items() if row.words},
     )
 
@@ -240,14 +240,10 @@ def _word(item: Any) -> TimedWord | None:
     word: Any = item.get("word", item.get("text"))
     times: list[Any] = [item.get(name, item.get(f"{name}_seconds")) for name in ("start", "end", "duration")]
     start, end, duration = times
-    if duration is None and _is_number(end) and _is_number(start):
+    if duration is None and is_number(end) and is_number(start):
         duration = end - start
     confidence = item.get("confidence")
-    timed = isinstance(word, str) and _is_number(start) and _is_number(duration)
-    if not timed or not (confidence is None or _is_number(confidence)):
+    timed = isinstance(word, str) and is_number(start) and is_number(duration)
+    if not timed or not (confidence is None or is_number(confidence)):
         return None
     return TimedWord(word, start, duration, confidence)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -2,12 +2,12 @@
 
 Soft targets, in the order of the data:
 
-- `extraction_checks`: the teacher's WER on a sample, and the estimated cost; `extract` runs the steps below.
+- `extraction_checks`: the teacher's WER on a sample, and the estimated cost, before anything is extracted.
 - `sharding`: plan of shards, shares of workers; `sharded_extraction` runs it; `shard_manifest` lists finished shards.
 - `audio_batches`: audio in batches by duration, read ahead, for the teacher assigned to each utterance.
+- `extract`: posteriors and their nucleus, packed; `stored_arrays`: hidden layers and pooled posteriors.
 - `bridge` (`bridge_vocabulary`, `bridge_frames`): posteriors in the students' vocabulary and frames.
-- `labelling`: posteriors and their nucleus; `stored_arrays`: hidden layers and pooled posteriors.
-- `packing`, `blocks`, `shard`: frames as small integers, compressed blocks of rows, a shard's file.
+- `packing`: frames as small integers, compressed blocks of rows; `shard`: a shard's file.
 - `storage`: opens `local_storage` (with file locks) or `s3_storage` (any URL of fsspec); `base` is their interface.
 - `store`, `store_index`: the reader; `fidelity`, `inspect`: what was lost, what is stored.
 
@@ -15,7 +15,7 @@ Hypotheses: `hypotheses` (their store), `nbest` (a teacher's beam search), `impo
 systems), `transcripts` (Whisper), `pseudo_labelling` with `pseudo_label_filters`.
 
 An utterance's posteriors pass through four types: `DensePosteriors` of the teacher, `Packed` rows of the store,
-`SparsePosteriors` as read (`SoftTargets` in a batch), and `Supervision` of the losses.
+`SoftTargets` as read and in a batch, and `Supervision` of the losses.
 """
 
 from asr_kd.posteriors.types import collate

@@ -35,15 +35,9 @@ class Reading:
 def read_batches(
     batches: Sequence[Sequence[Utterance]], variants: Sequence[Variant], readers: int
 ) -> Generator[list[Reading], None, None]:
-    """Batch after batch, in the order given, at most `BATCHES_AHEAD` in advance.
+    """Batch after batch, in the order given, each utterance in all variants, at most `BATCHES_AHEAD` in advance.
 
-    Args:
-        batches: what to read.
-        variants: each utterance is read in all of these.
-        readers: threads; 0 reads in between, in the caller's own.
-
-    Raises:
-        Exception: any error of a reader other than unusable audio.
+    `readers` are threads; 0 reads in between, in the caller's own.
     """
     if readers == 0:
         for batch in batches:

@@ -1,9 +1,11 @@
 """Bridge: a teacher whose posteriors are converted to the students' vocabulary and frames, before they are stored.
 
 `bridge_vocabulary` maps symbols, `bridge_frames` maps frames.
+
+Shapes: B utterances, S samples, T frames, V vocabulary, D width.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +16,12 @@ from asr_kd.config import Settings
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import sha256_of
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
-from asr_kd.posteriors import DensePosteriors
 from asr_kd.posteriors.grid import FrameGrid
-from asr_kd.targets.blank_teacher import BlankTeacher
+from asr_kd.posteriors.measures import frame_mask
+from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.targets.bridge_frames import Strategy, resample
 from asr_kd.targets.bridge_vocabulary import SymbolMap, map_symbols
-from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.text.vocabulary import Vocabulary
 
 STUDENT_GRID = FrameGrid(float(FRAME_SHIFT_MS), float(FRAME_OFFSET_MS))
@@ -54,12 +56,8 @@ def bridge(
     """Return a teacher whose posteriors are in the student's vocabulary on the student's frames.
 
     Args:
-        teacher: whose posteriors to bridge.
-        vocabulary: the student's.
         grid: times of the student's frames.
-        settings: how frames and symbols are mapped; None is the default of each.
         frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
-
     Returns:
         The teacher itself when nothing differs; a teacher without symbols gives the blank in all frames.
 
@@ -99,7 +97,14 @@ class BridgedTeacher:
         self.vocabulary = symbols.student
         self.frame_shift_ms, self.frame_offset_ms = grid.shift_ms, grid.offset_ms
         self._grid, self._frames_of = grid, frames_of
-        description = self._describe()
+        own = grid_of(teacher)
+        description = {
+            "teacher_sha256": teacher.sha256,
+            "from": {"frame_shift_ms": own.shift_ms, "frame_offset_ms": own.offset_ms},
+            "to": {"frame_shift_ms": self.frame_shift_ms, "frame_offset_ms": self.frame_offset_ms},
+            "strategy": strategy,
+            "symbols": symbols.describe(),
+        }
         self.features: Mapping[str, Any] = {**teacher.features, "bridge": description}
         table = [*symbols.table, symbols.student.sha256]
         self.sha256 = sha256_of({"teacher": teacher.sha256, "bridge": description, "table": table})
@@ -121,24 +126,56 @@ class BridgedTeacher:
         with torch.inference_mode():
             computed, lens = self.teacher.log_probs(waveforms, sample_lens)
             computed = computed.float()
-            self._count(computed, lens)
+            if self.symbols.unmapped:
+                mass = self.symbols.unmapped_mass(computed)
+                inside = frame_mask(lens.to(mass.device), mass.shape[1])
+                self._unmapped_mass += float(mass.masked_fill(~inside, 0.0).sum())
+                self._frames += int(lens.sum())
             mapped = DensePosteriors(self.symbols.apply(computed), lens)
             blank_id, target_lens = self.vocabulary.blank_id, self._frames_of(sample_lens)
             return resample(mapped, grid_of(self.teacher), self._grid, target_lens, blank_id, self.strategy)
 
-    def _describe(self) -> dict[str, Any]:
-        own = grid_of(self.teacher)
-        return {
-            "teacher_sha256": self.teacher.sha256,
-            "from": {"frame_shift_ms": own.shift_ms, "frame_offset_ms": own.offset_ms},
-            "to": {"frame_shift_ms": self.frame_shift_ms, "frame_offset_ms": self.frame_offset_ms},
-            "strategy": self.strategy,
-            "symbols": self.symbols.describe(),
-        }
 
-    def _count(self, log_probs: Tensor, lens: Tensor) -> None:
-        if self.symbols.unmapped:
-            mass = self.symbols.unmapped_mass(log_probs)
-            inside = torch.arange(mass.shape[1], device=mass.device) < lens.to(mass.device)[:, None]
-            self._unmapped_mass += float(mass.masked_fill(~inside, 0.0).sum())
-            self._frames += int(lens.sum())
+class BlankTeacher:
+    """See `teachers.base.LayeredTeacher` for what its members mean.
+
+    Args:
+        teacher: one whose vocabulary is the blank alone, on the students' frames.
+        vocabulary: the students'.
+    """
+
+    def __init__(self, teacher: Teacher, vocabulary: Vocabulary) -> None:
+        self.teacher, self.vocabulary, self.name = teacher, vocabulary, teacher.name
+        self.sha256 = sha256_of({"teacher": teacher.sha256, "vocabulary": vocabulary.sha256})
+        self.frame_shift_ms, self.frame_offset_ms = teacher.frame_shift_ms, teacher.frame_offset_ms
+        self.features: Mapping[str, Any] = teacher.features
+
+    @property
+    def num_layers(self) -> int:
+        return self._layered.num_layers
+
+    @property
+    def width(self) -> int:
+        return self._layered.width
+
+    @property
+    def _layered(self) -> LayeredTeacher:
+        if not isinstance(self.teacher, LayeredTeacher):
+            raise AttributeError(f"the teacher {self.name!r} is not open")
+        return self.teacher
+
+    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
+        """Blank with certainty, [B, T, V], and lengths [B] of waveforms [B, S]."""
+        return self._blank(self.teacher.log_probs(waveforms, sample_lens))
+
+    def with_layers(
+        self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
+    ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
+        """The same, and the teacher's layers, [B, T, D] each."""
+        dense, hidden = self._layered.with_layers(waveforms, sample_lens, layers)
+        return self._blank(dense), hidden
+
+    def _blank(self, dense: DensePosteriors) -> DensePosteriors:
+        spread = torch.full((*dense.log_probs.shape[:2], len(self.vocabulary)), float("-inf"))
+        spread[..., self.vocabulary.blank_id] = 0.0
+        return DensePosteriors(spread, dense.lens)

@@ -14,7 +14,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.greedy import first_emissions
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.posteriors.grid import FrameGrid
@@ -71,7 +70,7 @@ def _tokens(path: Tensor, blank_id: int) -> _Tokens:
     size = path.shape[1]
     index = torch.arange(size, device=path.device).expand_as(path)
     nonblank = path != blank_id
-    emitted = first_emissions(path, torch.full_like(path[:, :1], blank_id), blank_id)
+    emitted = nonblank & (path != torch.cat([torch.full_like(path[:, :1], blank_id), path[:, :-1]], 1))
     lasting = torch.cat([(nonblank & ~emitted)[:, 1:], torch.zeros_like(nonblank[:, :1])], 1)  # of a token
     before = index.masked_fill(~nonblank, -1).cummax(1).values
     earlier = torch.cat([torch.full_like(before[:, :1], -1), before[:, :-1]], 1)
@@ -176,15 +175,22 @@ def resample(
     nearest, uncovered = _nearest(source, target, lens, num_frames)
     inside = frame_mask(target_lens, num_frames)
     _check_spans(uncovered & inside, source, target, lens, target_lens)
-    normalised = DensePosteriors(log_probs, lens)
-    index, valid = _members(_cells(normalised, source, target, target_lens, blank_id, strategy), num_frames)
+    positions, scale = target.positions_of(source, log_probs.shape[1], log_probs.device)
+    if strategy == "spikes_apart":
+        cells = keep_apart(log_probs.argmax(-1), positions, scale, lens, target_lens, blank_id)
+    else:
+        cells = positions.div(scale, rounding_mode="floor").clamp_min(0).minimum(target_lens.clamp_min(1)[:, None] - 1)
+    beyond = torch.iinfo(cells.dtype).max  # padding lies beyond all frames
+    index, valid = _members(cells.masked_fill(~frame_mask(lens, log_probs.shape[1]), beyond), num_frames)
     empty = ~valid[..., 0]  # no centre lies in the cell: the frame around the cell's own centre is repeated
     index[..., 0] = torch.where(empty, nearest, index[..., 0])
     frames = log_probs[torch.arange(len(lens), device=lens.device)[:, None, None], index]  # [B, T', K, V]
     several = valid.sum(-1, keepdim=True) > 1
     merged = torch.where(several, MERGES[strategy](frames, valid, blank_id), frames[:, :, 0])
+    certain = torch.full_like(merged[0, 0], -torch.inf)  # a frame that can only be blank, [V]
+    certain[blank_id] = 0.0
     blank = ~inside | (uncovered & empty)
-    return DensePosteriors(torch.where(blank.unsqueeze(-1), _certain_blank(merged, blank_id), merged), target_lens)
+    return DensePosteriors(torch.where(blank.unsqueeze(-1), certain, merged), target_lens)
 
 
 def _nearest(source: FrameGrid, target: FrameGrid, lens: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -198,23 +204,6 @@ def _nearest(source: FrameGrid, target: FrameGrid, lens: Tensor, num_frames: int
     before = (around < 0) & (index < own[0])
     after = (around >= lens[:, None]) & (index > own[lens.clamp_min(1) - 1][:, None])
     return around.clamp_min(0).minimum(lens.clamp_min(1)[:, None] - 1), before | after
-
-
-def _cells(
-    posteriors: DensePosteriors,
-    source: FrameGrid,
-    target: FrameGrid,
-    target_lens: Tensor,
-    blank_id: int,
-    strategy: Strategy,
-) -> Tensor:
-    """The target's frame for each of the source's, never falling, [B, T]; padding lies beyond all frames."""
-    log_probs, lens = posteriors
-    positions, scale = target.positions_of(source, log_probs.shape[1], log_probs.device)
-    cells = positions.div(scale, rounding_mode="floor").clamp_min(0).minimum(target_lens.clamp_min(1)[:, None] - 1)
-    if strategy == "spikes_apart":
-        cells = keep_apart(log_probs.argmax(-1), positions, scale, lens, target_lens, blank_id)
-    return cells.masked_fill(~frame_mask(lens, cells.shape[1]), torch.iinfo(cells.dtype).max)
 
 
 def _members(cells: Tensor, num_frames: int) -> tuple[Tensor, Tensor]:
@@ -248,13 +237,6 @@ def _check_spans(uncovered: Tensor, source: FrameGrid, target: FrameGrid, lens: 
         expected="the same span of audio, within a frame at either end",
         remedy="Check the frame shift and offset that the teacher declares; nothing is cropped to make them fit",
     )
-
-
-def _certain_blank(like: Tensor, blank_id: int) -> Tensor:
-    """Log-probabilities of a frame that can only be blank, [V]."""
-    row = torch.full_like(like[0, 0], -torch.inf)
-    row[blank_id] = 0.0
-    return row
 
 
 def _mean(frames: Tensor, valid: Tensor, blank_id: int) -> Tensor:

@@ -99,7 +99,6 @@ def map_symbols(
     Equal vocabularies need no table and use none.
 
     Args:
-        teacher, student: the two vocabularies.
         symbols: the teacher's symbol → the student's, where their names differ; two may become one.
         ignore: symbols that may stay without a counterpart, on either side; special ones (<s>, <unk>) always may.
 
@@ -133,13 +132,10 @@ def _counterpart(symbol: str, student: Vocabulary, taken: Collection[str], ignor
         return symbol
     if symbol in ignore:
         return None
-    candidates = SEPARATORS if symbol in SEPARATORS else _other_cases(symbol)
+    # A symbol matches in another case where the way back leads to it: ı and ς have none.
+    cases = [name for name in (symbol.upper(), symbol.lower()) if symbol in (name.upper(), name.lower())]
+    candidates = SEPARATORS if symbol in SEPARATORS else cases
     return next((name for name in candidates if name in student.symbols and name not in taken), None)
-
-
-def _other_cases(symbol: str) -> list[str]:
-    """The symbol in upper and lower case where the way back leads to it: ı and ς have none."""
-    return [name for name in (symbol.upper(), symbol.lower()) if symbol in (name.upper(), name.lower())]
 
 
 def _check_named(teacher: Vocabulary, student: Vocabulary, symbols: Mapping[str, str], ignore: Collection[str]) -> None:

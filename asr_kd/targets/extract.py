@@ -1,23 +1,30 @@
 """Extraction of soft targets: a teacher's posteriors of a manifest, kept in a store shard by shard.
 
-Hidden layers and posteriors pooled over the transcript's tokens are stored beside them where the settings request it.
+Utterances are read, augmented and given to the teacher in batches; the nucleus of each frame is packed. Hidden layers
+and posteriors pooled over the transcript's tokens are stored beside them where the settings request it. An utterance
+that cannot be used becomes a quarantine entry with the reason.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
+
+import torch
 
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.errors import TargetsError
+from asr_kd.posteriors import keep_nucleus
+from asr_kd.targets.audio_batches import Reading, batches_by_teacher, read_batches
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
-from asr_kd.targets.labelling import label
+from asr_kd.targets.packing import Packed
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard import ShardRow, parts_sha256, shard_bytes
-from asr_kd.targets.shard_manifest import ShardManifest, writing
+from asr_kd.targets.shard import Array, ShardRow, parts_sha256, shard_bytes
+from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest, writing
 from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
-from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards, variant_seconds
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import (
@@ -28,7 +35,7 @@ from asr_kd.targets.store_index import (
     VocabularyIdentity,
     write_vocabulary,
 )
-from asr_kd.targets.stored_arrays import Transcripts, layer_widths, transcripts_sha256
+from asr_kd.targets.stored_arrays import Transcripts, layer_arrays, layer_widths, pool, run_teacher, transcripts_sha256
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
 
@@ -63,11 +70,8 @@ def extract(
     the last one completes the store. Equal shares are safe: each shard is made by one of them.
 
     Args:
-        teacher: whose posteriors to keep.
         utterances: each id once; all of them, whatever the share.
-        settings: what to keep.
         folder: of the store, created when missing: a path, or any URL that fsspec reaches.
-        share: which shards this worker makes.
         should_stop: called between batches.
         progress: called with seconds of audio done and in all, over all variants and workers.
         transcripts: of all utterances, see `spell_transcripts`; needed with `settings.pooled` only.
@@ -102,15 +106,10 @@ def extract(
         with writing(storage):
             write_vocabulary(storage, teacher.vocabulary)
 
-    plan = plan_shards(utterances, settings)
-    manifest = ShardManifest(SOFT_TARGETS, storage, info.model_copy(update={"planned_shards": len(plan)}), plan)
-    engine = ShardedExtraction(
-        manifest, plan, share, make, len(utterances), settings.max_quarantine_share, should_stop, progress
-    )
-    report, info = engine.run(begin)
-    fidelity = None
-    if info.complete:
-        fidelity = _fidelity(teacher, utterances, settings, Store(storage, info), report)
+    plan, most_unusable = plan_shards(utterances, settings), settings.max_quarantine_share
+    manifest = ShardManifest(SOFT_TARGETS, storage, info, plan)
+    report, info = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
+    fidelity = _fidelity(teacher, utterances, settings, Store(storage, info), report) if info.complete else None
     return ExtractionReport(
         **vars(report),
         frames=info.frames,
@@ -143,8 +142,9 @@ def _describe(
     teacher: Teacher, utterances: Sequence[Utterance], settings: TargetSettings, transcripts: Transcripts
 ) -> StoreInfo:
     vocabulary = teacher.vocabulary
+    folds = tuple(member.sha256 for member in teacher.members) if isinstance(teacher, OutOfFold) else ()
     return StoreInfo(
-        teacher=_identity_of(teacher),
+        teacher=TeacherIdentity(name=teacher.name, sha256=teacher.sha256, folds=folds),
         vocabulary=VocabularyIdentity(size=len(vocabulary), sha256=vocabulary.sha256, blank_id=vocabulary.blank_id),
         frame_shift_ms=teacher.frame_shift_ms,
         frame_offset_ms=teacher.frame_offset_ms,
@@ -181,6 +181,88 @@ def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[Sh
     )
 
 
-def _identity_of(teacher: Teacher) -> TeacherIdentity:
-    folds = tuple(member.sha256 for member in teacher.members) if isinstance(teacher, OutOfFold) else ()
-    return TeacherIdentity(name=teacher.name, sha256=teacher.sha256, folds=folds)
+@dataclass
+class Labels:
+    """Packed targets of some utterances."""
+
+    rows: dict[str, list[ShardRow]] = field(default_factory=dict)
+    """By id, one row for each variant."""
+    quarantine: list[QuarantineEntry] = field(default_factory=list)
+
+
+def label(
+    teacher: Teacher,
+    utterances: Sequence[Utterance],
+    settings: TargetSettings,
+    transcripts: Transcripts,
+    before_batch: Callable[[], None] = lambda: None,
+    after_batch: Callable[[Labels, float], None] = lambda labels, seconds: None,
+) -> Labels:
+    """Label utterances in all variants; the result depends on the arguments alone.
+
+    Args:
+        utterances: those of a shard; divided into batches here.
+        transcripts: tokens by id; used with `settings.pooled`.
+        before_batch: called before each batch; may raise to stop.
+        after_batch: called with the labels so far and the seconds of the batch; may raise to stop.
+    """
+    labels = Labels()
+    planned = batches_by_teacher(teacher, utterances, settings.batch_seconds)
+    batches = [batch for _, batch in planned]
+    with closing(read_batches(batches, settings.variants, settings.readers)) as read:
+        for (assigned, _), batch in zip(planned, read, strict=True):
+            before_batch()
+            _label_batch(assigned, batch, settings, transcripts, labels)
+            after_batch(labels, sum(variant_seconds(item.utterance, settings) for item in batch))
+    for entry in labels.quarantine:  # all of its variants or none
+        labels.rows.pop(entry.id, None)
+    return labels
+
+
+def _label_batch(
+    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, transcripts: Transcripts, labels: Labels
+) -> None:
+    """Add a batch to `labels`; an utterance that fails in one variant is not tried in the next."""
+    usable: list[Reading] = []
+    for item in batch:
+        if item.problem is None:
+            usable.append(item)
+        else:
+            labels.quarantine.append(QuarantineEntry.of(item.utterance, item.problem))
+    for index in range(len(settings.variants)):
+        good = []
+        for item, row in zip(usable, _label_variant(teacher, usable, index, settings, transcripts), strict=True):
+            if isinstance(row, str):
+                labels.quarantine.append(QuarantineEntry.of(item.utterance, row))
+            else:
+                labels.rows.setdefault(item.utterance.id, []).append(row)
+                good.append(item)
+        usable = good
+
+
+def _label_variant(
+    teacher: Teacher, usable: Sequence[Reading], variant: int, settings: TargetSettings, transcripts: Transcripts
+) -> Iterator[ShardRow | str]:
+    """Yield the row of each utterance, or the reason why there is none."""
+    if not usable:
+        return
+    described, blank_id = settings.variants[variant].words, teacher.vocabulary.blank_id
+    codec = settings.codec(len(teacher.vocabulary), blank_id)
+    ids = [item.utterance.id for item in usable]
+    dense, hidden = run_teacher(teacher, [item.waveforms[variant] for item in usable], settings.layers, ids)
+    nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)
+    finite = dense.log_probs.isnan().any(-1).logical_not()  # −inf is the logarithm of 0, and fine
+    finite = torch.stack([finite, *(layer.isfinite().all(-1) for layer in hidden.values())]).all(0).cpu()
+    tokens, probs = nucleus.tokens.cpu().numpy(), nucleus.probs.cpu().numpy()
+    further: Sequence[tuple[Mapping[str, Array], Mapping[str, Packed]]] = [({}, {})] * len(usable)
+    if settings.pooled:
+        further = pool(dense, [transcripts[name] for name in ids], codec, settings.epsilon)
+    for index, num_frames in enumerate(dense.lens.tolist()):
+        if num_frames == 0:
+            yield f"too short for the teacher {described}: no frame of {teacher.frame_shift_ms:g} ms"
+        elif not finite[index, :num_frames].all():
+            yield f"the teacher's posteriors{' or layers' if hidden else ''} are not finite {described}"
+        else:
+            arrays, posteriors = further[index]
+            packed = codec.pack(tokens[index, :num_frames], probs[index, :num_frames])
+            yield ShardRow(packed, {**arrays, **layer_arrays(hidden, index, num_frames)}, posteriors)

@@ -17,8 +17,7 @@ from asr_kd.errors import AudioError, TargetsError
 from asr_kd.scoring.wer import Score, UtteranceScore, score
 from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.bridge import BridgedTeacher
-from asr_kd.targets.extract import entry_of
-from asr_kd.targets.labelling import Labels, label
+from asr_kd.targets.extract import entry_of, label
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import shard_bytes
 from asr_kd.targets.sharding import PlannedShard, plan_shards, variant_seconds
@@ -93,13 +92,11 @@ def measure_teacher_wer(
     Args:
         teacher: as extraction will use it: bridged to the student.
         utterances: the training set; those without a transcript are passed over.
-        normalizer: of both sides, as in evaluation.
-        settings: sample and threshold.
-
     Raises:
         TargetsError: the word error rate is above `max_wer`; the message lists likely causes.
     """
-    sample = _transcribed_sample(utterances, normalizer, settings.utterances)
+    transcribed = [utterance for utterance in utterances if normalize(utterance.text or "", normalizer).strip()]
+    sample = even_sample(sorted(transcribed, key=lambda utterance: utterance.id), settings.utterances)
     references: dict[str, str] = {}
     hypotheses: dict[str, str] = {}
     for assigned, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
@@ -113,15 +110,19 @@ def measure_teacher_wer(
     scored = score(references, hypotheses, normalizer)
     report = SanityReport(len(references), unreadable, scored.wer, scored.cer, _examples(scored), mass)
     if scored.wer > settings.max_wer:
-        raise _implausible(teacher, report, settings)
+        shown = "; ".join(
+            f"{item.id}: reference {item.reference!r}, hypothesis {item.hypothesis!r}" for item in report.examples
+        )
+        raise TargetsError(
+            f"the teacher {teacher.name!r} gets {100 * scored.wer:.1f} % of the words and {100 * scored.cer:.1f} % of "
+            f"the characters wrong on {report.utterances} utterances ({shown})",
+            expected=f"at most {100 * settings.max_wer:g} % of the words (sanity.max_wer {settings.max_wer:g})",
+            remedy="Words of the right length with the wrong letters: a wrong label map. Nothing but blanks: another "
+            "blank position, or a teacher that is not trained. Few letters, or noise: audio at another sample rate or "
+            "level. Fluent words of another language: a teacher of that language. If it is this weak, raise "
+            "sanity.max_wer",
+        )
     return report
-
-
-def _transcribed_sample(utterances: Sequence[Utterance], normalizer: Normalizer, count: int) -> list[Utterance]:
-    """Evenly spread over the sorted ids."""
-    transcribed = [utterance for utterance in utterances if normalize(utterance.text or "", normalizer).strip()]
-    transcribed.sort(key=lambda utterance: utterance.id)
-    return even_sample(transcribed, count)
 
 
 def _decode(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
@@ -136,7 +137,7 @@ def _decode(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
         return {}
     dense, _ = run_teacher(teacher, list(waveforms.values()))
     decoded = greedy(dense.log_probs, dense.lens, teacher.vocabulary.blank_id)
-    return {name: teacher.vocabulary.decode(tokens) for name, tokens in zip(waveforms, decoded, strict=True)}
+    return {name: teacher.vocabulary.decode(found.tokens) for name, found in zip(waveforms, decoded, strict=True)}
 
 
 def _examples(scored: Score) -> tuple[ScoredExample, ...]:
@@ -149,21 +150,6 @@ def _examples(scored: Score) -> tuple[ScoredExample, ...]:
     ranked = sorted(scored.utterances.items(), key=errors)
     chosen = [ranked[index] for index in sorted({(len(ranked) - 1) // 2, len(ranked) - 1})]
     return tuple(ScoredExample(name, item.reference, item.hypothesis) for name, item in chosen)
-
-
-def _implausible(teacher: Teacher, report: SanityReport, settings: SanitySettings) -> TargetsError:
-    shown = "; ".join(
-        f"{item.id}: reference {item.reference!r}, hypothesis {item.hypothesis!r}" for item in report.examples
-    )
-    wer, cer = report.wer or 0.0, report.cer or 0.0
-    return TargetsError(
-        f"the teacher {teacher.name!r} gets {100 * wer:.1f} % of the words and {100 * cer:.1f} % of the characters "
-        f"wrong on {report.utterances} utterances ({shown})",
-        expected=f"at most {100 * settings.max_wer:g} % of the words (sanity.max_wer {settings.max_wer:g})",
-        remedy="Words of the right length with the wrong letters: a wrong label map. Nothing but blanks: another blank "
-        "position, or a teacher that is not trained. Few letters, or noise: audio at another sample rate or level. "
-        "Fluent words of another language: a teacher of that language. If it is this weak, raise sanity.max_wer",
-    )
 
 
 SAMPLE_SECONDS = 300.0
@@ -229,12 +215,8 @@ def plan_report(
     """Plan an extraction and label an even sample of it, timed.
 
     Args:
-        teacher: whose posteriors would be kept; already bridged.
-        utterances: all of the corpus.
-        settings: as for the extraction.
+        teacher: already bridged.
         sample_seconds: audio of the sample, over all variants.
-        transcripts: as for the extraction.
-
     Raises:
         TargetsError: no utterances, or none of the sample can be used.
     """
@@ -243,9 +225,9 @@ def plan_report(
     sample = _sample_of_lengths(utterances, settings, sample_seconds)
     codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
     transcripts = transcripts or {}
-    _label(teacher, sample[-WARM_UP_UTTERANCES:], settings, transcripts)  # kernels are chosen and memory is taken here
+    label(teacher, sample[-WARM_UP_UTTERANCES:], settings, transcripts)  # kernels are chosen, memory is taken
     started = time.perf_counter()
-    labels = _label(teacher, sample, settings, transcripts)
+    labels = label(teacher, sample, settings, transcripts)
     took = time.perf_counter() - started
     if not labels.rows:
         raise TargetsError(
@@ -273,10 +255,6 @@ def plan_report(
         took_seconds=took,
         unusable=len(labels.quarantine),
     )
-
-
-def _label(teacher: Teacher, sample: Sequence[Utterance], settings: TargetSettings, transcripts: Transcripts) -> Labels:
-    return label(teacher, sample, settings, transcripts, lambda: None, lambda labels, seconds: None)
 
 
 def _sample_of_lengths(utterances: Sequence[Utterance], settings: TargetSettings, seconds: float) -> list[Utterance]:

@@ -8,7 +8,7 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
-from asr_kd.posteriors import SparsePosteriors
+from asr_kd.posteriors import SoftTargets
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.settings import TargetSettings, variant_name
@@ -54,7 +54,8 @@ def measure_fidelity(
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
-            layers += compare_layers(store, utterance.id, variant_name(speed), _of_row(hidden, index))
+            states = {layer: batch_states[index] for layer, batch_states in hidden.items()}
+            layers += compare_layers(store, utterance.id, variant_name(speed), states)
     shards = store.info.shards
     frames = max(store.info.frames, 1)
     means = (sums / sums[0].clamp_min(1)).tolist()
@@ -73,7 +74,7 @@ def measure_fidelity(
     )
 
 
-def compare(log_probs: torch.Tensor, stored: SparsePosteriors, blank_id: int) -> torch.Tensor:
+def compare(log_probs: torch.Tensor, stored: SoftTargets, blank_id: int) -> torch.Tensor:
     """Compare a stored utterance with its dense posteriors.
 
     Args:
@@ -86,7 +87,7 @@ def compare(log_probs: torch.Tensor, stored: SparsePosteriors, blank_id: int) ->
         of argmax agreement, of the teacher's entropy and of its blanks.
     """
     teacher = log_probs.unsqueeze(0)
-    kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
+    kept = stored.map(lambda part: part.unsqueeze(0))
     kept_log, tail_log = partition_log_probs(teacher, kept)
     kept_terms = (kept_log.exp() * (kept_log - kept.probs.log())).masked_fill(kept.probs == 0, 0.0).sum(-1)
     tail_terms = tail_log.exp() * (tail_log - kept.tail.clamp_min(1e-7).log())
@@ -109,7 +110,3 @@ def compare_layers(store: Store, utterance_id: str, variant: str, hidden: Mappin
         original = states[: len(stored)].double().cpu()
         squares += torch.stack([(stored - original).square().sum(), original.square().sum()])
     return squares
-
-
-def _of_row(hidden: Mapping[int, torch.Tensor], row: int) -> dict[int, torch.Tensor]:
-    return {layer: states[row] for layer, states in hidden.items()}

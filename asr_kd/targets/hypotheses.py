@@ -92,7 +92,7 @@ HYPOTHESES = StoreKind(
 )
 
 
-class HypothesisStore:
+class HypothesisStore(Mapping[str, list[TextHypothesis]]):
     """Hypotheses by utterance; made by `HypothesisStore.open`. They fit into memory: text is small."""
 
     def __init__(self, storage: Storage, info: HypothesesInfo, rows: dict[str, bytes]) -> None:
@@ -114,7 +114,7 @@ class HypothesisStore:
             TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
         """
         storage = open_storage(folder)
-        info = HYPOTHESES.read(storage)
+        info = HYPOTHESES.read_complete(storage)
         if normalizer is not None and normalizer != info.normalizer:
             raise TargetsError(
                 f"hypotheses under the normalizer {info.normalizer!r}",
@@ -129,12 +129,6 @@ class HypothesisStore:
                 where=str(storage),
                 remedy=MAKE_AGAIN,
             )
-        if not info.complete:
-            raise TargetsError(
-                f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
-                where=str(storage),
-                remedy="Run the same command again; it resumes where it stopped",
-            )
         return cls(storage, info, dict(_rows(storage, info)))
 
     @property
@@ -145,7 +139,7 @@ class HypothesisStore:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __contains__(self, utterance_id: str) -> bool:
+    def __contains__(self, utterance_id: object) -> bool:
         return utterance_id in self._rows
 
     def __iter__(self) -> Iterator[str]:
@@ -179,10 +173,6 @@ class HypothesisStore:
                 expected="the audio that was transcribed",
                 remedy="Run the extract stage first (leave --from out), or import them again",
             )
-
-    def get(self, utterance_id: str) -> list[TextHypothesis] | None:
-        """Return the hypotheses, or None when the utterance is not stored."""
-        return self[utterance_id] if utterance_id in self._rows else None
 
 
 def shard_content(found: Mapping[str, Sequence[TextHypothesis]], utterances: Iterable[Utterance]) -> bytes:

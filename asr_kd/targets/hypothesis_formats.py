@@ -4,7 +4,6 @@ Readers return names and texts; `importing` matches names to utterances.
 """
 
 import csv
-import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,7 +12,15 @@ from typing import Any, Literal, NamedTuple, get_args
 from asr_kd.corpora.manifest import LISTED_AT_MOST
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.scoring.formats import ReportProblem, TranscriptRow, ctm_rows, kaldi_rows, numbered_lines, trn_rows
+from asr_kd.scoring.formats import (
+    ReportProblem,
+    TranscriptRow,
+    ctm_rows,
+    is_number,
+    kaldi_rows,
+    numbered_lines,
+    trn_rows,
+)
 from asr_kd.targets.hypotheses import TextHypothesis
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 
@@ -123,13 +130,13 @@ def _segments(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             return ()
         offsets = part.get("offsets")  # whisper.cpp's, in milliseconds
-        if isinstance(offsets, dict) and _is_number(offsets.get("from")) and _is_number(offsets.get("to")):
+        if isinstance(offsets, dict) and is_number(offsets.get("from")) and is_number(offsets.get("to")):
             start, end = offsets["from"] / 1000, offsets["to"] / 1000
-        elif _is_number(part.get("start")) and _is_number(part.get("end")):
+        elif is_number(part.get("start")) and is_number(part.get("end")):
             start, end = part["start"], part["end"]
         else:
             return ()
-        values = {key: part[key] for key in MEASURES[:4] if _is_number(part.get(key))}
+        values = {key: part[key] for key in MEASURES[:4] if is_number(part.get(key))}
         found.append(TimedSegment(part["text"], start, end, **values))
     return tuple(found)
 
@@ -141,10 +148,10 @@ def _words(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
         words = part.get("words") if isinstance(part, dict) else None
         if not isinstance(words, list) or not words:
             return ()
-        values = {key: part[key] for key in MEASURES[:4] if _is_number(part.get(key))}
+        values = {key: part[key] for key in MEASURES[:4] if is_number(part.get(key))}
         for word in words:
             text = word.get("word", word.get("text")) if isinstance(word, dict) else None
-            if not isinstance(text, str) or not (_is_number(word.get("start")) and _is_number(word.get("end"))):
+            if not isinstance(text, str) or not (is_number(word.get("start")) and is_number(word.get("end"))):
                 return ()
             found.append(TimedSegment(text, word["start"], word["end"], **values))
     return tuple(found)
@@ -195,7 +202,7 @@ def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHyp
     hypotheses = [TextHypothesis(item["text"], item.get("score")) for item in listed]
     if hypotheses[0].score is not None:
         hypotheses.sort(key=lambda item: -(item.score or 0.0))
-    values = {key: row[key] for key in MEASURES if _is_number(row.get(key))}
+    values = {key: row[key] for key in MEASURES if is_number(row.get(key))}
     yield ImportedHypothesis(name, where, tuple(hypotheses), Transcription("", **values), _segments(row))
 
 
@@ -215,13 +222,9 @@ def _row_problem(row: Any) -> str | None:
     scores = [item.get("score") for item in listed]
     if all(score is None for score in scores):
         return None
-    if not all(_is_number(score) for score in scores):
+    if not all(is_number(score) for score in scores):
         return "scores must be finite numbers, for all entries of nbest or for none"
     return None
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _plain(

@@ -30,10 +30,10 @@ from asr_kd.targets.pseudo_labelling import (
     make_pseudo_labels,
     read_out,
 )
-from asr_kd.targets.segment_times import transcripts_of_pieces
 from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import open_storage
+from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 from asr_kd.text.normalize import Normalizer, normalize
 
 SHARD = "shard-00000.jsonl"
@@ -309,3 +309,42 @@ def _compare(
     if not any(text.strip() for text in references.values()):
         return None
     return score(references, {id_: texts[id_][0].text if texts[id_] else "" for id_ in references}, "none")
+
+
+TOLERANCE_SECONDS = 0.3
+"""How far a segment may reach into the next piece: recognizers place the ends of words about so exactly."""
+
+
+def transcripts_of_pieces(
+    segments: Sequence[TimedSegment], pieces: Sequence[Utterance]
+) -> tuple[dict[str, Transcription], set[str]]:
+    """Join the segments that lie in each piece.
+
+    Args:
+        segments: of the recording; words, where the system wrote times of words.
+        pieces: utterances of one recording, with `start` and `duration`.
+
+    Returns:
+        Piece id → its transcription, empty text for a piece without a segment; and the ids of pieces that are left out,
+        because a segment reaches over their border by more than 0.3 s: which words lie where is then not known.
+    """
+    inside: dict[str, list[TimedSegment]] = {piece.id: [] for piece in pieces}
+    crossed: set[str] = set()
+    for segment in segments:
+        overlaps = {
+            piece.id: min(segment.end, piece.start + piece.duration) - max(segment.start, piece.start)
+            for piece in pieces
+        }
+        # A short word belongs to the piece that holds more than half of it.
+        half = max(segment.end - segment.start, 0.02) / 2 - 1e-9
+        touched = [id_ for id_, seconds in overlaps.items() if seconds > min(TOLERANCE_SECONDS, half)]
+        if len(touched) > 1:
+            crossed.update(touched)
+        elif touched:
+            inside[touched[0]].append(segment)
+    texts = {
+        id_: combine([replace(each, text=f" {each.text.strip()}") for each in found])
+        for id_, found in inside.items()
+        if id_ not in crossed
+    }
+    return texts, crossed

@@ -12,9 +12,8 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import even_sample
 from asr_kd.errors import TargetsError, VocabularyError
-from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.posteriors.types import SoftTargets
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.base import Storage
 from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
@@ -119,7 +118,7 @@ def _sample(store: Store) -> Iterator[str]:
         yield from even_sample(store.ids_in(shard), SAMPLED_IN_A_SHARD)
 
 
-def _sums(targets: SparsePosteriors, blank_id: int) -> Tensor:
+def _sums(targets: SoftTargets, blank_id: int) -> Tensor:
     """Frames, and sums over them of kept mass, entropy and blanks."""
     probs = targets.probs.double()
     mass = probs.sum(-1)
@@ -172,15 +171,11 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
                     f"{storage}/{entry.file}: is damaged: SHA-256 {found[:12]}…, expected {entry.sha256[:12]}…"
                 )
             progress.update("verify", number, len(info.shards), "shards")
-    return Verification(info, (*damage, *_vocabulary_damage(storage, info)))
-
-
-def _vocabulary_damage(storage: Storage, info: StoreInfo) -> list[str]:
     try:
         read_vocabulary(storage, info)
     except (TargetsError, VocabularyError) as error:
-        return [str(error)]
-    return []
+        damage.append(str(error))
+    return Verification(info, tuple(damage))
 
 
 BLANK_SHOWN = "∅"
@@ -205,10 +200,9 @@ def sample_lines(
 
     Args:
         folder: of the store: a path or a URL.
-        utterance_id: whose; None draws one.
-        variant: at which speed; None is the first one stored.
+        utterance_id: None draws one.
+        variant: None is the first one stored.
         seed: of the draw; None draws another each time.
-
     Raises:
         TargetsError: not a store, damaged, empty, or without this utterance or variant.
     """
@@ -219,12 +213,6 @@ def sample_lines(
 
 def lattice(store: Store, vocabulary: Vocabulary, utterance_id: str, variant: str) -> list[str]:
     """Frame by frame: time, the best token and its probability, the alternatives; runs of certain blanks in one line.
-
-    Args:
-        store: where it is.
-        vocabulary: what the token ids mean.
-        utterance_id: whose targets.
-        variant: at which speed; see `store.info.variants`.
 
     Raises:
         TargetsError: not stored.
@@ -255,7 +243,7 @@ def _drawn(store: Store, seed: int | None) -> str:
     return generator.choice(store.ids_in(shard))
 
 
-def _frames(targets: SparsePosteriors) -> Iterator[_Frame]:
+def _frames(targets: SoftTargets) -> Iterator[_Frame]:
     for tokens, probs in zip(targets.tokens.tolist(), targets.probs.tolist(), strict=True):
         yield _Frame(tuple((token, prob) for token, prob in zip(tokens, probs, strict=True) if prob > 0))
 

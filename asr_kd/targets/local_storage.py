@@ -33,56 +33,46 @@ class LocalStorage(Storage):
         return str(self.folder)
 
     def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
         if not self.folder.is_dir():
             return {}
         return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
 
     def read(self, name: str) -> bytes:
-        """See `Storage`."""
         return (self.folder / name).read_bytes()
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Storage`."""
         with atomic_path(self.folder / name) as partial:
             partial.write_bytes(content)
 
     def sha256(self, name: str) -> str | None:
-        """See `Storage`."""
         try:
             return sha256_of_file(self.folder / name)
         except (FileNotFoundError, IsADirectoryError):
             return None
 
     def checked(self, name: str, sha256: str) -> Path | None:
-        """See `Storage`."""
         return self.folder / name if self.sha256(name) == sha256 else None
 
     def clear(self, name: str) -> None:
-        """See `Storage`."""
         for leftover in self.folder.glob(f".{name}.*.partial"):
             leftover.unlink(missing_ok=True)
 
     def register(self, names: Iterable[str]) -> None:
-        """See `Storage`."""
         register_files(self.folder, names)
 
     def guard(self) -> AbstractContextManager[None]:
-        """See `Storage`."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return exclusive(self.folder)
 
     def acquire(self, name: str) -> str | None:
-        """See `Storage`."""
         return acquire_lock(self.folder / f"{name}.lock")
 
     def hold(self, name: str) -> None:
-        """See `Storage`."""
-        refresh_lock(self.folder / f"{name}.lock")
+        with suppress(FileNotFoundError):  # another process took it over
+            os.utime(self.folder / f"{name}.lock")
 
     def release(self, name: str) -> None:
-        """See `Storage`."""
-        release_lock(self.folder / f"{name}.lock")
+        (self.folder / f"{name}.lock").unlink(missing_ok=True)
 
 
 @contextmanager
@@ -104,17 +94,6 @@ def exclusive(folder: Path) -> Iterator[None]:
                 "must have a share of its own",
             ) from error
         yield
-
-
-def refresh_lock(path: Path) -> None:
-    """Refresh a lock that this process holds."""
-    with suppress(FileNotFoundError):  # another process took it over
-        os.utime(path)
-
-
-def release_lock(path: Path) -> None:
-    """Release a lock that this process holds."""
-    path.unlink(missing_ok=True)
 
 
 def acquire_lock(path: Path) -> str | None:

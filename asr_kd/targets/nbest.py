@@ -80,12 +80,9 @@ def extract_hypotheses(
     Several processes may call this with the same arguments at once: each shard is made by one of them.
 
     Args:
-        teacher: of any vocabulary.
         utterances: each id once; transcripts are not used.
-        settings: what to keep.
         folder: of the hypotheses, a path or a URL; created when missing.
         normalizer: the student's; hypotheses are written under it.
-        share: the shards that this call makes.
         should_stop: called between batches.
         progress: called with seconds of audio done and in all.
 
@@ -99,7 +96,6 @@ def extract_hypotheses(
         raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
     # Hypotheses are text: they hold at every speed at which the audio is played.
     plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=settings.shard_seconds))
-    storage = open_storage(folder)
     info = HypothesesInfo(
         source=HypothesesSource(kind="teacher", name=teacher.name, sha256=teacher.sha256),
         normalizer=normalizer,
@@ -107,18 +103,9 @@ def extract_hypotheses(
         settings=settings.model_dump(include={"count", "beam_size", "shard_seconds"}),
         planned_shards=len(plan),
     )
-    search = _Search(teacher, settings, normalizer)
-    engine = ShardedExtraction(
-        ShardManifest(HYPOTHESES, storage, info, plan),
-        plan,
-        share,
-        search.make,
-        len(utterances),
-        settings.max_quarantine_share,
-        should_stop,
-        progress,
-    )
-    report, info = engine.run()
+    search, most_unusable = _Search(teacher, settings, normalizer), settings.max_quarantine_share
+    manifest = ShardManifest(HYPOTHESES, open_storage(folder), info, plan)
+    report, info = ShardedExtraction(manifest, share, search.make, most_unusable, should_stop, progress).run()
     return NbestReport(**vars(report), utterances=sum(shard.utterances for shard in info.shards))
 
 
@@ -151,14 +138,8 @@ class _Search:
         found: dict[str, list[TextHypothesis]],
         quarantine: list[QuarantineEntry],
     ) -> None:
-        def leave_out(item: Reading, reason: str) -> None:
-            utterance = item.utterance
-            quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=reason))
-
         usable = [item for item in batch if item.problem is None]
-        for item in batch:
-            if item.problem is not None:
-                leave_out(item, item.problem)
+        quarantine += [QuarantineEntry.of(item.utterance, item.problem) for item in batch if item.problem is not None]
         if not usable:
             return
         dense, _ = run_teacher(
@@ -167,9 +148,10 @@ class _Search:
         searched = self.decoder.decode(dense.log_probs, dense.lens)
         for item, frames, nbest in zip(usable, dense.lens.tolist(), searched, strict=True):
             if frames == 0:
-                leave_out(item, f"too short for the teacher: no frame of {self.teacher.frame_shift_ms:g} ms")
+                reason = f"too short for the teacher: no frame of {self.teacher.frame_shift_ms:g} ms"
+                quarantine.append(QuarantineEntry.of(item.utterance, reason))
             elif not nbest:
-                leave_out(item, "the teacher's posteriors are not finite")
+                quarantine.append(QuarantineEntry.of(item.utterance, "the teacher's posteriors are not finite"))
             else:
                 decode = self.teacher.vocabulary.decode
                 texts = [TextHypothesis(normalize(decode(tokens), self.normalizer), score) for tokens, score in nbest]

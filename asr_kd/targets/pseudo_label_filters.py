@@ -5,8 +5,9 @@ Training on unfiltered transcripts of another model can do harm (a noisy student
 its yield in the report: utterances and hours kept, and the WER before and after it where transcripts exist.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from pydantic import Field
 
@@ -160,17 +161,19 @@ def _active(filters: LabelFilters) -> list[tuple[str, float | int | None, Callab
         "max_transcript_wer": lambda x, t: _distance(x.transcript, x.text) <= t,
         "min_reading_margin": lambda x, t: x.reading_margin is None or x.reading_margin >= t,
     }
-    thresholds = {name: getattr(filters, name) for name in every}
-    trainable: list[tuple[str, float | int | None, Callable[[Label], bool]]] = [
+    found: list[tuple[str, float | int | None, Callable[[Label], bool]]] = [
         ("empty", None, lambda label: bool(label.text.strip())),
         ("alphabet and length for CTC", None, lambda label: label.problem is None),
     ]
-    on = {name: value for name, value in thresholds.items() if value is not None}
-    return [*trainable, *((name, value, _with_threshold(every[name], value)) for name, value in on.items())]
+    for name, passes in every.items():
+        threshold = getattr(filters, name)
+        if threshold is not None:
+            found.append((name, threshold, partial(_passes, passes, threshold)))
+    return found
 
 
-def _with_threshold(passes: Callable[[Label, float], bool], threshold: float) -> Callable[[Label], bool]:
-    return lambda label: passes(label, threshold)
+def _passes(passes: Callable[[Label, float], bool], threshold: float, label: Label) -> bool:
+    return passes(label, threshold)
 
 
 def _rate(label: Label) -> float:
@@ -188,12 +191,9 @@ def _distance(reference: str | None, text: str) -> float:
 
 def _step(name: str, threshold: float | int | None, kept: Mapping[str, Label]) -> FilterStep:
     hours = sum(label.seconds for label in kept.values()) / 3600
-    return FilterStep(name, threshold, len(kept), hours, _wer(list(kept.values())))
-
-
-def _wer(labels: Sequence[Label]) -> float | None:
-    pairs = {str(index): label for index, label in enumerate(labels) if label.transcript and label.transcript.strip()}
-    if not pairs:
-        return None
-    references = {id_: label.transcript or "" for id_, label in pairs.items()}
-    return score(references, {id_: label.text for id_, label in pairs.items()}, "none").wer
+    pairs = {id_: label for id_, label in kept.items() if label.transcript and label.transcript.strip()}
+    wer = None
+    if pairs:
+        references = {id_: label.transcript or "" for id_, label in pairs.items()}
+        wer = score(references, {id_: label.text for id_, label in pairs.items()}, "none").wer
+    return FilterStep(name, threshold, len(kept), hours, wer)

@@ -40,7 +40,6 @@ class RemoteStorage(Storage):
         return re.sub(r"//[^/@]*@", "//", self.url)
 
     def sizes(self) -> dict[str, int]:
-        """See `Storage`."""
         with self._connected() as (files, folder):
             files.invalidate_cache(folder)  # other processes write there
             try:
@@ -50,13 +49,11 @@ class RemoteStorage(Storage):
         return {PurePosixPath(row["name"]).name: int(row["size"]) for row in rows if row["type"] == "file"}
 
     def read(self, name: str) -> bytes:
-        """See `Storage`."""
         with self._connected() as (files, folder):
             content: bytes = files.cat_file(f"{folder}/{name}")
         return content
 
     def write(self, name: str, content: bytes) -> None:
-        """See `Storage`."""
         with self._connected(to_write=True) as (files, folder):
             if _writes_whole(files):
                 files.pipe_file(f"{folder}/{name}", content)
@@ -71,14 +68,12 @@ class RemoteStorage(Storage):
                     files.rm_file(partial)
 
     def sha256(self, name: str) -> str | None:
-        """See `Storage`."""
         try:
             return hashlib.sha256(self.read(name)).hexdigest()
         except FileNotFoundError:
             return None
 
     def checked(self, name: str, sha256: str) -> Path | None:
-        """See `Storage`."""
         with self._connected() as (files, folder):
             if getattr(files, "local_file", False):
                 return Path(folder) / name if self.sha256(name) == sha256 else None
@@ -96,7 +91,6 @@ class RemoteStorage(Storage):
         return cached
 
     def clear(self, name: str) -> None:
-        """See `Storage`."""
         with self._connected() as (files, folder):
             if _writes_whole(files):
                 return
@@ -109,11 +103,9 @@ class RemoteStorage(Storage):
         """Do nothing: remote storage keeps no list of written files."""
 
     def guard(self) -> AbstractContextManager[None]:
-        """See `Storage`."""
         return nullcontext()
 
     def acquire(self, name: str) -> str | None:
-        """See `Storage`."""
         return None
 
     def hold(self, name: str) -> None:

@@ -18,9 +18,8 @@ from safetensors.numpy import load, save
 
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.posteriors.types import SparsePosteriors
-from asr_kd.targets.blocks import Block, BlockCache, CompressedRows, compress_rows, read_block
-from asr_kd.targets.packing import Codec, Packed
+from asr_kd.posteriors.types import SoftTargets
+from asr_kd.targets.packing import Block, BlockCache, Codec, CompressedRows, Packed, compress_rows, read_block
 
 Array = NDArray[Any]
 
@@ -54,7 +53,7 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
     for name in sorted({name for row in rows for name in row.posteriors}):
         tensors |= _blocks(codec, f"posteriors.{name}.", [row.posteriors[name] for row in rows])
     for name in sorted({name for row in rows for name in row.arrays}):
-        tensors[f"array.{name}"] = _concatenate([row.arrays[name] for row in rows], np.uint8)
+        tensors[f"array.{name}"] = np.concatenate([row.arrays[name] for row in rows])
         tensors[f"array.{name}.lens"] = _narrowed(np.array([len(row.arrays[name]) for row in rows], np.int64))
     return save({name: np.ascontiguousarray(array) for name, array in tensors.items()})
 
@@ -118,7 +117,7 @@ class Shard:
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._row
 
-    def read(self, utterance_id: str, variant: int) -> SparsePosteriors:
+    def read(self, utterance_id: str, variant: int) -> SoftTargets:
         """Frame posteriors [T, K] of an utterance that is in this shard; not to be changed.
 
         Raises:
@@ -126,7 +125,7 @@ class Shard:
         """
         return self._row_of(FRAMES, self._frames, utterance_id, variant)
 
-    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> SparsePosteriors:
+    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> SoftTargets:
         """Further named posteriors of an utterance that is in this shard; not to be changed.
 
         Raises:
@@ -174,7 +173,7 @@ class Shard:
             )
         return _Rows(found.data.tobytes(), found.column_bytes.tolist(), block_ends.tolist(), first_rows.tolist())
 
-    def _row_of(self, name: str, rows: _Rows, utterance_id: str, variant: int) -> SparsePosteriors:
+    def _row_of(self, name: str, rows: _Rows, utterance_id: str, variant: int) -> SoftTargets:
         row = self._row[utterance_id] * self._num_variants + variant
         index = bisect.bisect_right(rows.first_rows, row) - 1
         block = self._cache.get((self.path, name, index), lambda: self._block(name, rows, index))
@@ -208,10 +207,6 @@ def _blocks(codec: Codec, prefix: str, rows: Sequence[Packed]) -> dict[str, Arra
 def _offsets(lengths: Array) -> Array:
     """Return the start of each of consecutive pieces, and the end of the last one."""
     return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-
-
-def _concatenate(parts: Sequence[Array], dtype_when_empty: type) -> Array:
-    return np.concatenate(parts) if parts else np.zeros(0, dtype_when_empty)
 
 
 def _narrowed(lengths: Array) -> Array:

@@ -36,6 +36,11 @@ class QuarantineEntry(Settings):
     path: str
     reason: str
 
+    @classmethod
+    def of(cls, utterance: Utterance, reason: str) -> "QuarantineEntry":
+        """Return the entry of an utterance."""
+        return cls(id=utterance.id, path=str(utterance.audio), reason=reason)
+
 
 class ShardEntry(Settings):
     """A finished shard in the index of a store."""
@@ -119,6 +124,21 @@ class StoreKind(Generic[Index, Entry]):
         except RecipeError as error:
             raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=again) from error
 
+    def read_complete(self, storage: Storage) -> Index:
+        """Read the index of a store whose shards are all done.
+
+        Raises:
+            TargetsError: as `read`, or shards are missing.
+        """
+        info = self.read(storage)
+        if not info.complete:
+            raise TargetsError(
+                f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
+                where=str(storage),
+                remedy="Run the same command again; it resumes where it stopped",
+            )
+        return info
+
 
 class DoneMark(Settings, Generic[Entry]):
     """Beside each finished shard: its entry in the index, and the utterances that were left out."""
@@ -140,11 +160,11 @@ class ShardManifest(Generic[Index, Entry]):
     def __init__(
         self, kind: StoreKind[Index, Entry], storage: Storage, info: Index, plan: Sequence[PlannedShard]
     ) -> None:
-        self.kind, self.storage, self.info = kind, storage, info
+        self.kind, self.storage, self.plan = kind, storage, plan
+        self.info = info.model_copy(update={"planned_shards": len(plan)})
         self.marks: dict[int, DoneMark[Entry]] = {}
         """By number of the shard, as last read."""
         self._mark_type: type[DoneMark[Entry]] = DoneMark[kind.entry]  # type: ignore[name-defined]
-        self._plan = plan
         self._looked = self._gathered = float("-inf")
 
     def begin(self) -> None:
@@ -198,7 +218,7 @@ class ShardManifest(Generic[Index, Entry]):
         if not at_once and time.monotonic() - self._looked <= LOOK_SECONDS:
             return
         there = self.storage.sizes()
-        marked = [shard for shard in self._plan if f"{shard.name}.json" in there]
+        marked = [shard for shard in self.plan if f"{shard.name}.json" in there]
         new = [shard for shard in marked if shard.index not in self.marks]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             found = dict(zip([shard.index for shard in new], pool.map(self._read, new), strict=True))
@@ -223,7 +243,9 @@ class ShardManifest(Generic[Index, Entry]):
             self.look(at_once=True)
             while True:
                 written = self.marks
-                info, quarantine = self._summary(unfinished)
+                marks = [mark for _, mark in sorted(self.marks.items())]
+                info = self.info.model_copy(update={"shards": tuple(mark.entry for mark in marks)})
+                quarantine = (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
                 self._refuse_another()
                 self.storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
                 self.storage.write_json(self.kind.index, info.model_dump(mode="json"))
@@ -232,11 +254,6 @@ class ShardManifest(Generic[Index, Entry]):
                     break
         self._gathered = time.monotonic()
         return info, quarantine
-
-    def _summary(self, unfinished: Sequence[QuarantineEntry]) -> tuple[Index, tuple[QuarantineEntry, ...]]:
-        marks = [mark for _, mark in sorted(self.marks.items())]
-        info = self.info.model_copy(update={"shards": tuple(mark.entry for mark in marks)})
-        return info, (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
 
     def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
         try:

@@ -72,10 +72,8 @@ class ShardedExtraction(Generic[Index, Entry]):
     """One worker's part of an extraction."""
 
     manifest: ShardManifest[Index, Entry]
-    plan: Sequence[PlannedShard]
     share: Share
     make: MakeShard
-    num_utterances: int
     max_quarantine_share: float
     should_stop: Callable[[], bool] = lambda: False
     progress: Callable[[float, float], None] = lambda done, total: None
@@ -96,7 +94,8 @@ class ShardedExtraction(Generic[Index, Entry]):
                 written; finished shards stay usable.
             StoppedEarly: `should_stop` returned true; finished shards are kept.
         """
-        self.storage = self.manifest.storage
+        self.storage, self.plan = self.manifest.storage, self.manifest.plan
+        self.num_utterances = sum(len(shard.utterances) for shard in self.plan)
         self.total_seconds = sum(shard.seconds for shard in self.plan)
         self.manifest.begin()
         begin()

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
@@ -124,9 +123,7 @@ def variant_seconds(utterance: Utterance, settings: TargetSettings) -> float:
 
 def manifest_sha256(utterances: Iterable[Utterance]) -> str:
     """Identity of a set of utterances for soft targets: their ids, durations and starts; transcripts may change."""
-    return sha256_of(sorted(_identity(utterance) for utterance in utterances))
-
-
-def _identity(utterance: Utterance) -> tuple[Any, ...]:
-    start = (round(utterance.start, 4),) if utterance.start else ()
-    return utterance.id, round(utterance.duration, 4), *start
+    identities = (
+        (item.id, round(item.duration, 4), *((round(item.start, 4),) if item.start else ())) for item in utterances
+    )
+    return sha256_of(sorted(identities))

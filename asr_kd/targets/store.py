@@ -7,9 +7,9 @@ from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
-from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.posteriors.types import SoftTargets
 from asr_kd.targets.base import Storage
-from asr_kd.targets.blocks import BlockCache
+from asr_kd.targets.packing import BlockCache
 from asr_kd.targets.shard import Array, Shard
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
@@ -71,7 +71,7 @@ class Store:
             )
         return store
 
-    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> SparsePosteriors:
+    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> SoftTargets:
         """Targets of an utterance.
 
         Args:
@@ -108,7 +108,7 @@ class Store:
         """
         return self._shard_of(utterance_id).read_array(name, utterance_id, self._variant(variant))
 
-    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> SparsePosteriors:
+    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> SoftTargets:
         """Further named posteriors of an utterance, such as those pooled over tokens; as `read` gives frames.
 
         Raises:

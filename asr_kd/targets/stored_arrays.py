@@ -186,7 +186,7 @@ def pool(
     occupied = occupancy(dense.log_probs, dense.lens, tokens, token_lens, codec.blank_id)
     nucleus = keep_nucleus(pooled_log_probs(dense.log_probs, occupied).exp(), epsilon, codec.max_entries)
     aligned = (occupied.sum((1, 2)) > 0).tolist()
-    kept_tokens, kept_probs = (part.cpu().numpy() for part in nucleus)
+    kept_tokens, kept_probs = nucleus.tokens.cpu().numpy(), nucleus.probs.cpu().numpy()
     rows = []
     for index, reference in enumerate(references):
         end = len(reference) if aligned[index] else 0

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.targets.audio_batches import Reading, read_batches
+from asr_kd.targets.audio_batches import read_batches
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
@@ -69,12 +69,11 @@ def transcribe_manifest(
 
     Args:
         transcriber: an opened model.
+    Args:
         utterances: each id once.
         folder: of the transcripts, a path or a URL.
-        share: the shards that this worker makes.
         should_stop: called between utterances.
         progress: called with seconds of audio done and in all.
-
     Raises:
         TargetsError: the folder holds transcripts of another model, manifest or decoding, or too many utterances
             cannot be read.
@@ -83,16 +82,11 @@ def transcribe_manifest(
     if not utterances:
         raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
     plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=SHARD_SECONDS))
-    storage = open_storage(folder)
+    settings = transcriber.settings
     info = TranscriptsInfo(
-        model=Path(transcriber.settings.source).name,
+        model=Path(settings.source).name,
         model_sha256=transcriber.sha256,
-        settings={
-            "language": transcriber.settings.language,
-            "beam": transcriber.settings.beam,
-            "batch": transcriber.settings.batch,
-            "compute_type": transcriber.settings.compute_type,
-        },
+        settings={name: getattr(settings, name) for name in ("language", "beam", "batch", "compute_type")},
         manifest_sha256=manifest_sha256(utterances),
         planned_shards=len(plan),
     )
@@ -104,16 +98,16 @@ def transcribe_manifest(
         with closing(read_batches(batches, (Variant(1.0),), READERS)) as read:
             for (item,) in read:
                 hooks.before()
-                _transcribe(transcriber, item, rows, quarantine)
+                if item.problem is not None:
+                    quarantine.append(QuarantineEntry.of(item.utterance, item.problem))
+                else:
+                    rows.append({"id": item.utterance.id, **asdict(transcriber.transcribe(item.waveforms[0]))})
                 hooks.after(quarantine, item.utterance.duration)
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         return MadeShard(content, text_entry(shard, content, len(rows)), quarantine)
 
-    manifest = ShardManifest(TRANSCRIPTS, storage, info, plan)
-    engine = ShardedExtraction(
-        manifest, plan, share, make, len(utterances), MAX_QUARANTINE_SHARE, should_stop, progress
-    )
-    report, _ = engine.run()
+    manifest = ShardManifest(TRANSCRIPTS, open_storage(folder), info, plan)
+    report, _ = ShardedExtraction(manifest, share, make, MAX_QUARANTINE_SHARE, should_stop, progress).run()
     return report
 
 
@@ -124,13 +118,7 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
         TargetsError: not such a folder, unfinished, or a shard is missing or damaged.
     """
     storage = open_storage(folder)
-    info = TRANSCRIPTS.read(storage)
-    if not info.complete:
-        raise TargetsError(
-            f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
-            where=str(storage),
-            remedy="Run the same command again; it resumes where it stopped",
-        )
+    info = TRANSCRIPTS.read_complete(storage)
     found: dict[str, Transcription] = {}
     for shard in info.shards:
         for line in read_shard(storage, shard, TRANSCRIPTS_INDEX).splitlines():
@@ -138,13 +126,3 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
             id_ = row.pop("id")
             found[id_] = Transcription(**row)
     return info, found
-
-
-def _transcribe(
-    transcriber: WhisperTranscriber, item: Reading, rows: list[dict[str, Any]], quarantine: list[QuarantineEntry]
-) -> None:
-    utterance = item.utterance
-    if item.problem is not None:
-        quarantine.append(QuarantineEntry(id=utterance.id, path=str(utterance.audio), reason=item.problem))
-        return
-    rows.append({"id": utterance.id, **asdict(transcriber.transcribe(item.waveforms[0]))})

@@ -16,10 +16,6 @@ class Ema(AveragedModel):
 
     Its tensors, with the number of steps, are part of checkpoints. The decay of early steps is smaller, as in
     TensorFlow's ExponentialMovingAverage, so that the first weights are soon forgotten.
-
-    Args:
-        model: the averaged model.
-        decay: decay after the first steps; see `EmaSettings`.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:

@@ -16,7 +16,7 @@ from asr_kd.features.fbank import pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.subsampling import output_lens
-from asr_kd.posteriors.types import SoftTargets, SparsePosteriors, collate
+from asr_kd.posteriors.types import SoftTargets, collate
 
 
 class Unreadable(NamedTuple):
@@ -42,7 +42,7 @@ class Example:
     features: Tensor  # [T, F]
     audio_frames: int  # feature frames of the utterance itself
     tokens: list[int] | None  # None: no transcript, the utterance has teacher targets only
-    targets: SparsePosteriors | None
+    targets: SoftTargets | None
     hypotheses: Sequence[WeightedHypothesis] = ()  # pseudo-labels
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
     lead_frames: int = 0  # feature frames of silence in front, a multiple of 4; targets and arrays include them
@@ -106,10 +106,6 @@ class Batch:
         return replace(piece, ids=ids, unreadable=[], hypotheses=hypotheses, untranscribed=untranscribed)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        targets = self.targets
-        if targets is not None:
-            posteriors = SparsePosteriors(*(change(part) for part in targets.posteriors))
-            targets = SoftTargets(posteriors, change(targets.lens))
         return replace(
             self,
             features=change(self.features),
@@ -119,7 +115,7 @@ class Batch:
             waveforms=None if self.waveforms is None else change(self.waveforms),
             sample_lens=None if self.sample_lens is None else change(self.sample_lens),
             references=References(*(change(part) for part in self.references)),
-            targets=targets,
+            targets=self.targets and self.targets.map(change),
             hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
             arrays={name: change(array) for name, array in self.arrays.items()},
         )

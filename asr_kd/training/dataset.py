@@ -16,9 +16,9 @@ from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_wavefor
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
 from asr_kd.models.subsampling import FACTOR, output_len
-from asr_kd.posteriors.lead import after_blanks, after_zeros
+from asr_kd.posteriors.grid import after_blanks, after_zeros
 from asr_kd.posteriors.occupancy import POOLED
-from asr_kd.posteriors.types import SparsePosteriors
+from asr_kd.posteriors.types import SoftTargets
 from asr_kd.targets.settings import variant_name, variant_of
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored_arrays import read_pooled
@@ -46,30 +46,22 @@ class MemoryCache:
         if key in self._kept:
             return cast(Made, self._kept[key])
         made = make()
-        self._keep(key, made)
-        return made
-
-    def _keep(self, key: Hashable, made: tuple[Any, ...]) -> None:
         size = sum(part.numel() * part.element_size() for part in made if isinstance(part, Tensor))
-        if key not in self._kept and size <= self._left_bytes:
+        if size <= self._left_bytes:
             self._left_bytes -= size
             self._kept[key] = made
+        return made
 
 
 class SpeechDataset(Dataset[Example | Unreadable]):
     """Map-style dataset of utterances, indexed by `SampledUtterance`.
 
     Args:
-        utterances: what to read.
-        tokens: the reference of each, in the same order; empty where none is needed, None where there is none.
+        tokens: the reference of each utterance; empty where none is needed, None where there is none.
         max_silence_seconds: the longest silence behind any sample.
         cache_mb: memory for features, and for what is read from the store.
-        store: soft targets, when the objective needs them from there.
-        hypotheses: pseudo-labels of each utterance, when the objective needs them.
-        arrays: names of further arrays of the store that the objective needs.
-        perturb: settings of the waveform augmentation, for samples with an `augmentation_seed`.
-        augmented_copies: settings of the stored augmented copies by name.
-        features: kind of features.
+        store: soft targets, when the objective needs them from there, and `arrays` of it.
+        perturb: waveform augmentation of samples with an `augmentation_seed`.
         with_waveforms: also return the waveform, for a teacher that runs along; it is read again, not cached.
     """
 
@@ -124,12 +116,12 @@ class SpeechDataset(Dataset[Example | Unreadable]):
             waveform = self._augmented_waveform(sample, sample.augmentation_seed)[lead : lead + len(waveform)]
         return (waveform * 10 ** (sample.gain_db / 20)).clamp(-1, 1) if sample.gain_db else waveform
 
-    def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SparsePosteriors:
+    def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SoftTargets:
         """Return the targets of an utterance with `audio_frames` feature frames of audio."""
 
-        def read() -> SparsePosteriors:
+        def read() -> SoftTargets:
             stored = store.read(self.utterances[row].id, variant, num_frames=output_len(audio_frames))
-            return SparsePosteriors(*(part.clone() for part in stored))  # a view would keep its whole block in memory
+            return stored.map(torch.clone)  # a view would keep its whole block in memory
 
         return self._cache.get(("targets", row, variant), read)
 
@@ -160,12 +152,9 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def _augmented(self, sample: SampledUtterance, seed: int) -> tuple[Tensor, int]:
         """Return features after waveform augmentation, which covers the silence too; they are not cached."""
         augmented = self._augmented_waveform(sample, seed)
-        audio_frames = num_frames(len(augmented) - self._silence_around(sample))
+        silence = (sample.lead_frames + sample.silence_frames + 1) * FRAME_SHIFT_SAMPLES  # added before augmentation
+        audio_frames = num_frames(len(augmented) - silence)
         return self._kind.compute(augmented)[: audio_frames + sample.extra_frames], audio_frames
-
-    def _silence_around(self, sample: SampledUtterance) -> int:
-        """Samples that are added to an utterance before it is augmented."""
-        return (sample.lead_frames + sample.silence_frames + 1) * FRAME_SHIFT_SAMPLES
 
     def _augmented_waveform(self, sample: SampledUtterance, seed: int) -> Tensor:
         if self._perturb is None:

@@ -28,20 +28,13 @@ from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
 from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
-from asr_kd.training.rates import learning_rate, start_epoch
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.step import Stepper
+from asr_kd.training.step import Stepper, learning_rate, start_epoch
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
 
 
 class DevScores:
-    """Hypotheses and loss of one pass over the dev set.
-
-    Args:
-        references: transcripts by id.
-        vocabulary: of the model.
-        ranks: the processes, each of which evaluates a part of the dev set.
-    """
+    """Hypotheses and loss of one pass over the dev set, of which each process evaluates a part."""
 
     def __init__(self, references: dict[str, str], vocabulary: Vocabulary, ranks: Ranks) -> None:
         self.references, self.vocabulary, self.ranks = references, vocabulary, ranks
@@ -55,8 +48,8 @@ class DevScores:
     def add(self, ids: Sequence[str], log_probs: Tensor, lens: Tensor, references: References) -> Tensor:
         """Add a batch: log-probabilities [B, T, V], lengths [B]. Return its CTC loss per frame."""
         blank_id = self.vocabulary.blank_id
-        for id_, tokens in zip(ids, greedy(log_probs, lens, blank_id), strict=True):
-            self._hypotheses[id_] = self.vocabulary.decode(tokens)
+        for id_, hypothesis in zip(ids, greedy(log_probs, lens, blank_id), strict=True):
+            self._hypotheses[id_] = self.vocabulary.decode(hypothesis.tokens)
         loss = ctc_loss(log_probs, lens, references, blank_id)
         self._loss += float(loss)
         self._frames += int(lens.sum())
@@ -124,13 +117,10 @@ class Distiller(sb.Brain):
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
             run.progress.message(f"{run.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
-        self.total_steps = self._count_steps()
+        # Batches differ a little between epochs; the schedule takes an estimate from two of them.
+        self.total_steps = run.batches.count_all(self.settings.epochs)
         self.fit(range(self.state.epoch, self.settings.epochs + 1), train_loader, dev_loader)
         return self.state
-
-    def _count_steps(self) -> int:
-        """Batches differ a little between epochs; the schedule takes the first epoch's count for all."""
-        return self.run.batches.count_all(self.settings.epochs)
 
     def init_optimizers(self) -> None:
         """Do nothing: `Stepper` creates the optimizer before a checkpoint is restored into it."""
@@ -223,19 +213,14 @@ class Distiller(sb.Brain):
         return torch.tensor(loss)
 
     def _step(self, batch: Batch, global_batch: GlobalBatch) -> float:
-        step, rate = self.state.step, self._rate()
+        step, settings = self.state.step, self.settings
+        warmup = round(self.total_steps * settings.warmup_epochs / settings.epochs)
+        rate = learning_rate(step, self.total_steps, warmup, settings.learning_rate, settings.final_rate_share)
         self.stepper.objective.weigh(step, self.total_steps)
         loss, parts = self.stepper.take(batch, global_batch.frames, step, rate)
         if parts and step % 20 == 0:
             self.run.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
         return loss
-
-    def _rate(self) -> float:
-        settings = self.settings
-        warmup = round(self.total_steps * settings.warmup_epochs / settings.epochs)
-        return learning_rate(
-            self.state.step, self.total_steps, warmup, settings.learning_rate, settings.final_rate_share
-        )
 
     # -- the dev set -------------------------------------------------------------------------------------
 

@@ -128,11 +128,6 @@ def select_pseudo_labels(
     """Return the best usable hypotheses of each utterance.
 
     Args:
-        utterances: those to train on; transcripts serve `max_hypothesis_wer` alone.
-        store: hypotheses of a teacher.
-        settings: how many, how weighted, how far from the transcript.
-        vocabulary: the student's.
-        normalizer: of the transcripts and of the store's texts.
         fits: whether CTC can emit these tokens in that utterance's audio.
     """
     labels = PseudoLabels()

@@ -41,8 +41,7 @@ from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.distiller import Distiller
 from asr_kd.training.selection import Selection, select
 from asr_kd.training.training_context import Control, TrainingContext, TrainingJob
-from asr_kd.training.warm_start import warm_start
-from asr_kd.training.whisper_start import start_from_whisper
+from asr_kd.training.warm_start import start_from_whisper, warm_start
 
 NORMALISATION_SAMPLE = 1000
 """Utterances in the sample: more would not change the statistics noticeably."""
@@ -221,18 +220,7 @@ def _write_model(
     falling = still_falling(state.curve, averaged)
     if falling:
         _log.warning("%s: %s", job.name, falling)
-    counts = {"training_utterances": num_trained, "excluded_utterances": len(excluded)}
-    card = {**_card(job, state), "averaged_epochs": averaged, "parameters": model.num_parameters, **counts}
-    card[FALLING_CURVE] = falling
-    if isinstance(model, EncoderCtc):
-        save_encoder_ctc(folder / "model", model, job.vocabulary, card)
-    else:
-        save_model(folder / "model", model, job.vocabulary, card)
-
-
-def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
-    """Return the model card: facts about the run."""
-    return {
+    card = {
         **job.card,
         "name": job.name,
         "key": job.key,
@@ -240,7 +228,16 @@ def _card(job: TrainingJob, state: TrainingState) -> dict[str, Any]:
         "steps": state.step,
         "best_dev_wer": min((row["dev_wer"] for row in state.curve if "dev_wer" in row), default=None),
         "nonfinite_steps": state.nonfinite_total,
+        "averaged_epochs": averaged,
+        "parameters": model.num_parameters,
+        "training_utterances": num_trained,
+        "excluded_utterances": len(excluded),
+        FALLING_CURVE: falling,
     }
+    if isinstance(model, EncoderCtc):
+        save_encoder_ctc(folder / "model", model, job.vocabulary, card)
+    else:
+        save_model(folder / "model", model, job.vocabulary, card)
 
 
 def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: int) -> None:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.greedy import StreamingGreedy, greedy, greedy_alignments
+from asr_kd.decoding.greedy import StreamingGreedy, greedy
 
 VOCAB_SIZE = 4
 paths = st.lists(st.integers(0, VOCAB_SIZE - 1), max_size=30)
@@ -31,7 +31,7 @@ def collapse(path: list[int], blank_id: int) -> tuple[list[int], list[int]]:
 )
 def test_known_answers(path, tokens):
     log_probs = log_probs_of(path).reshape(1, len(path), VOCAB_SIZE)
-    assert greedy(log_probs, torch.tensor([len(path)]), blank_id=0) == [tokens]
+    assert [found.tokens for found in greedy(log_probs, torch.tensor([len(path)]), blank_id=0)] == [tokens]
 
 
 @given(batch=st.lists(paths, min_size=1, max_size=5), blank_id=st.integers(0, VOCAB_SIZE - 1), seed=st.integers(0, 99))
@@ -41,7 +41,7 @@ def test_a_padded_batch_equals_the_definition(batch, blank_id, seed):
     log_probs = torch.randn(len(batch), longest, VOCAB_SIZE, generator=generator)  # noise in the padding
     for row, path in enumerate(batch):
         log_probs[row, : len(path)] = log_probs_of(path)
-    alignments = greedy_alignments(log_probs, torch.tensor([len(path) for path in batch]), blank_id)
+    alignments = greedy(log_probs, torch.tensor([len(path) for path in batch]), blank_id)
     assert [(a.tokens, a.frames) for a in alignments] == [collapse(path, blank_id) for path in batch]
 
 

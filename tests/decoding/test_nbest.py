@@ -75,7 +75,7 @@ def test_padding_and_other_utterances_change_nothing():
 def test_sharp_posteriors_give_the_best_path_first():
     log_probs = random_posteriors(20, 6, 5, sharpness=30.0)
     [found] = NbestDecoder(6, 0, beam_size=5).decode(log_probs, torch.tensor([20]))
-    assert found[0].tokens == greedy(log_probs, torch.tensor([20]), 0)[0]
+    assert found[0].tokens == greedy(log_probs, torch.tensor([20]), 0)[0].tokens
     assert 1 <= len(found) <= 5
 
 

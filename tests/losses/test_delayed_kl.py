@@ -12,8 +12,8 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.losses.delayed_kl import DelayedKl, DelayedKlSettings
-from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.posteriors import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
+from asr_kd.losses.frame_kl import FrameKl, delayed_divergences
+from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 
 BLANK = 0
 MODES = ["minimum", "soft_minimum", "utterance", "learned"]
@@ -24,12 +24,12 @@ def random_log_probs(seed: int, *shape: int, sharpness: float = 2.0) -> torch.Te
 
 
 def stored(log_probs: torch.Tensor, lens: list[int], epsilon: float = 0.05, count: int = 3) -> SoftTargets:
-    return SoftTargets(keep_nucleus(log_probs.exp(), epsilon, count), torch.tensor(lens))
+    return keep_nucleus(log_probs.exp(), epsilon, count)._replace(lens=torch.tensor(lens))
 
 
 def one(targets: SoftTargets, row: int, length: int) -> SoftTargets:
     return SoftTargets(
-        SparsePosteriors(*(part[row : row + 1, :length] for part in targets.posteriors)), targets.lens[row : row + 1]
+        targets.tokens[row : row + 1, :length], targets.probs[row : row + 1, :length], targets.lens[row : row + 1]
     )
 
 
@@ -40,7 +40,9 @@ def loss_of(term: torch.nn.Module, log_probs: torch.Tensor, lens: list[int], tar
 def single(targets, log_probs, row: int, frame: int, delay: int) -> float:
     """KL of one frame at one delay, by the term with a fixed delay and everything else cut away."""
     cut = SoftTargets(
-        SparsePosteriors(*(part[row : row + 1, frame : frame + 1] for part in targets.posteriors)), torch.tensor([1])
+        targets.tokens[row : row + 1, frame : frame + 1],
+        targets.probs[row : row + 1, frame : frame + 1],
+        torch.tensor([1]),
     )
     student = log_probs[row : row + 1, frame + delay : frame + delay + 1]
     return float(loss_of(FrameKl(BLANK, "all"), student, [1], cut))
@@ -50,7 +52,7 @@ def brute_force(mode, delays, sharpness, log_probs, targets, selection) -> float
     """The definition, with loops over utterances, frames and delays."""
     total = 0.0
     for row, length in enumerate(targets.lens.tolist()):
-        argmax = targets.posteriors.argmax()[row]
+        argmax = targets.argmax()[row]
         taught = [frame for frame in range(length) if selection == "all" or argmax[frame] != BLANK]
         table = [[single(targets, log_probs, row, frame, delay) for delay in delays] for frame in taught]
         if mode == "utterance" and table:
@@ -168,9 +170,9 @@ def test_the_gradient_is_that_of_the_loss_with_constant_weights(mode):
     loss_of(term, logits, [6, 5], targets).backward()
     step, direction = 1e-2, random_log_probs(12, 2, 6, 4)
     with torch.no_grad():
-        table = [term._divergences(targets, logits + s * direction, torch.ones(2, 4).bool()) for s in (step, -step)]
+        table = [delayed_divergences(targets, logits + s * direction, term.delays) for s in (step, -step)]
         if mode == "soft_minimum":  # its weights are constants: difference the sum under those of the middle
-            middle = term._divergences(targets, logits, torch.ones(2, 4).bool())
+            middle = delayed_divergences(targets, logits, term.delays)
             weights = (-0.7 * middle).softmax(0)
             ends = [(weights * each).sum(0) for each in table]
             mask = torch.tensor([[True] * 4, [True] * 3 + [False]])
@@ -198,7 +200,7 @@ def test_certain_students_and_teachers_stay_finite(mode, dtype):
     logits[0, range(4), [0, 1, 2, 0]] = 500.0
     logits.requires_grad_()
     targets = SoftTargets(
-        SparsePosteriors(torch.tensor([[[1, 0], [2, 0]]]), torch.tensor([[[1.0, 0.0], [0.99, 0.0]]])), torch.tensor([2])
+        torch.tensor([[[1, 0], [2, 0]]]), torch.tensor([[[1.0, 0.0], [0.99, 0.0]]]), torch.tensor([2])
     )
     term = DelayedKl(BLANK, mode, range(3))
     loss = loss_of(term, logits.log_softmax(-1), [4], targets)
@@ -214,9 +216,7 @@ def test_short_and_empty_utterances(mode):
     term = DelayedKl(BLANK, mode, range(3))
     one_frame = stored(random_log_probs(15, 1, 1, 4), [1], 0.0, 4)
     assert loss_of(term, random_log_probs(16, 1, 3, 4), [3], one_frame).isfinite()
-    none = SoftTargets(
-        SparsePosteriors(torch.zeros(1, 0, 1, dtype=torch.int64), torch.zeros(1, 0, 1)), torch.tensor([0])
-    )
+    none = SoftTargets(torch.zeros(1, 0, 1, dtype=torch.int64), torch.zeros(1, 0, 1), torch.tensor([0]))
     log_probs = random_log_probs(17, 1, 3, 4).requires_grad_()
     loss = loss_of(term, log_probs, [3], none)
     loss.backward()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import StudentOutput, Supervision
 from asr_kd.losses.frame_kl import FrameKl, select_frames
-from asr_kd.posteriors import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 
 BLANK = 0
 
@@ -23,7 +23,7 @@ def one_hot_targets(tokens: list[int], vocab_size: int = 4, share: float = 0.9) 
     """One utterance: `share` on the named token of each frame, the rest spread evenly."""
     probs = torch.full((1, len(tokens), vocab_size), (1 - share) / (vocab_size - 1))
     probs[0, range(len(tokens)), tokens] = share
-    return SoftTargets(keep_nucleus(probs, 0.0, vocab_size), torch.tensor([len(tokens)]))
+    return keep_nucleus(probs, 0.0, vocab_size)._replace(lens=torch.tensor([len(tokens)]))
 
 
 def loss_of(term: FrameKl, log_probs: torch.Tensor, lens: list[int], targets) -> torch.Tensor:
@@ -35,7 +35,7 @@ def brute_force(log_probs, lens, targets, selection, dilation, delay) -> float:
     total = 0.0
     for b in range(log_probs.shape[0]):
         frames = range(int(targets.lens[b]))
-        argmax = [int(targets.posteriors.tokens[b, t, targets.posteriors.probs[b, t].argmax()]) for t in frames]
+        argmax = [int(targets.tokens[b, t, targets.probs[b, t].argmax()]) for t in frames]
         for t in frames:
             near = [argmax[s] for s in frames if abs(s - t) <= dilation]
             if selection == "nonblank" and all(token == BLANK for token in near):
@@ -43,7 +43,7 @@ def brute_force(log_probs, lens, targets, selection, dilation, delay) -> float:
             student = log_probs[b, t + delay].exp()
             kept = {
                 int(token): float(prob)
-                for token, prob in zip(targets.posteriors.tokens[b, t], targets.posteriors.probs[b, t], strict=True)
+                for token, prob in zip(targets.tokens[b, t], targets.probs[b, t], strict=True)
                 if prob > 0
             }
             total += sum(q * (math.log(q) - math.log(float(student[token]))) for token, q in kept.items())
@@ -62,7 +62,7 @@ def brute_force(log_probs, lens, targets, selection, dilation, delay) -> float:
 )
 def test_equals_the_definition_computed_frame_by_frame(seed, selection, dilation, delay):
     teacher = random_log_probs(seed, 3, 6, 5)
-    targets = SoftTargets(keep_nucleus(teacher.exp(), 0.05, 3), torch.tensor([6, 2, 4]))
+    targets = keep_nucleus(teacher.exp(), 0.05, 3)._replace(lens=torch.tensor([6, 2, 4]))
     student = random_log_probs(seed + 1, 3, 6 + delay, 5)
     lens = [6 + delay, 4 + delay, 4 + delay]
     loss = loss_of(FrameKl(BLANK, selection, dilation, delay), student, lens, targets)
@@ -82,7 +82,7 @@ def test_dense_and_fully_kept_targets_cost_the_same():
     lens = torch.tensor([5, 3])
     dense = loss_of(FrameKl(BLANK, "nonblank", 1), student, [5, 3], DensePosteriors(teacher, lens))
     sparse = loss_of(
-        FrameKl(BLANK, "nonblank", 1), student, [5, 3], SoftTargets(keep_nucleus(teacher.exp(), 0, 7), lens)
+        FrameKl(BLANK, "nonblank", 1), student, [5, 3], keep_nucleus(teacher.exp(), 0, 7)._replace(lens=lens)
     )
     torch.testing.assert_close(dense, sparse)
 
@@ -134,7 +134,7 @@ def test_frames_beyond_the_targets_and_before_the_delay_get_no_gradient():
 
 def test_padding_changes_nothing():
     teacher, student = random_log_probs(6, 2, 6, 5), random_log_probs(7, 2, 8, 5)
-    targets = SoftTargets(keep_nucleus(teacher.exp(), 0.02, 4), torch.tensor([4, 6]))
+    targets = keep_nucleus(teacher.exp(), 0.02, 4)._replace(lens=torch.tensor([4, 6]))
     term = FrameKl(BLANK, "nonblank", 1, delay_frames=1)
     both = loss_of(term, student, [5, 7], targets)
     alone = [
@@ -142,9 +142,7 @@ def test_padding_changes_nothing():
             term,
             student[b : b + 1, : length + 1],
             [length + 1],
-            SoftTargets(
-                SparsePosteriors(*(x[b : b + 1, :length] for x in targets.posteriors)), targets.lens[b : b + 1]
-            ),
+            SoftTargets(targets.tokens[b : b + 1, :length], targets.probs[b : b + 1, :length], targets.lens[b : b + 1]),
         )
         for b, length in enumerate([4, 6])
     ]
@@ -152,9 +150,7 @@ def test_padding_changes_nothing():
 
 
 def test_too_short_a_student_is_refused_and_named_never_cropped():
-    targets = SoftTargets(
-        SparsePosteriors(torch.ones(2, 4, 1, dtype=torch.int64), torch.ones(2, 4, 1)), torch.tensor([2, 4])
-    )
+    targets = SoftTargets(torch.ones(2, 4, 1, dtype=torch.int64), torch.ones(2, 4, 1), torch.tensor([2, 4]))
     with pytest.raises(TrainingError, match="item 1 of the batch has 5 student frames"):
         loss_of(FrameKl(BLANK, "all", delay_frames=2), random_log_probs(0, 2, 8, 4), [6, 5], targets)
     with pytest.raises(TrainingError, match="at least 6 student frames"):
@@ -178,7 +174,7 @@ def test_another_vocabulary_size_is_refused():
 def test_certain_students_against_certain_teachers_stay_finite(dtype, logit):
     logits = torch.tensor([[[logit, -logit, -logit], [-logit, logit, -logit]]], dtype=dtype, requires_grad=True)
     probs = torch.tensor([[[1.0, 0.0], [0.99, 0.0]]])
-    targets = SoftTargets(SparsePosteriors(torch.tensor([[[1, 0], [1, 0]]]), probs), torch.tensor([2]))
+    targets = SoftTargets(torch.tensor([[[1, 0], [1, 0]]]), probs, torch.tensor([2]))
     loss = loss_of(FrameKl(BLANK, "all"), logits.log_softmax(-1), [2], targets)
     loss.backward()
     assert loss.isfinite()
@@ -200,12 +196,10 @@ def test_a_student_with_a_masked_symbol_stays_finite():
 
 def test_bf16_input_is_renormalised_so_that_equal_stays_zero():
     teacher = random_log_probs(9, 1, 50, 12, sharpness=4.0).bfloat16()
-    targets = SoftTargets(keep_nucleus(teacher.float().softmax(-1), 0.01, 8), torch.tensor([50]))
+    targets = keep_nucleus(teacher.float().softmax(-1), 0.01, 8)._replace(lens=torch.tensor([50]))
     assert float(loss_of(FrameKl(BLANK, "all"), teacher, [50], targets)) == pytest.approx(0.0, abs=1e-4)
 
 
 def test_an_empty_batch_of_targets_costs_nothing():
-    targets = SoftTargets(
-        SparsePosteriors(torch.zeros(1, 0, 1, dtype=torch.int64), torch.zeros(1, 0, 1)), torch.tensor([0])
-    )
+    targets = SoftTargets(torch.zeros(1, 0, 1, dtype=torch.int64), torch.zeros(1, 0, 1), torch.tensor([0]))
     assert float(loss_of(FrameKl(BLANK, "nonblank", 1), random_log_probs(0, 1, 2, 4), [2], targets)) == 0.0

@@ -22,7 +22,7 @@ def log_probs() -> torch.Tensor:
 @pytest.fixture
 def targets() -> SoftTargets:
     probs = torch.randn(2, 6, 4, generator=torch.Generator().manual_seed(1)).softmax(-1)
-    return SoftTargets(keep_nucleus(probs, 0.01, 3), LENS)
+    return keep_nucleus(probs, 0.01, 3)._replace(lens=LENS)
 
 
 @pytest.mark.parametrize("weight", [0.25, 0.5, 0.9])
@@ -44,7 +44,7 @@ def test_halves_of_a_batch_add_up_to_the_batch(log_probs, targets):
             StudentOutput(log_probs[half], LENS[half]),
             Supervision(
                 References(*(x[half] for x in REFERENCES)),
-                SoftTargets(type(targets.posteriors)(*(x[half] for x in targets.posteriors)), LENS[half]),
+                targets.map(lambda part, half=half: part[half]),
             ),
             10,
         ).total

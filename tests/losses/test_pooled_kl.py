@@ -12,7 +12,7 @@ from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.losses.pooled_kl import PooledKl
-from asr_kd.posteriors import DensePosteriors, SoftTargets, SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
 
 BLANK = 0
@@ -36,7 +36,7 @@ def stored_of(teacher: DensePosteriors, references: References, count: int, epsi
     kept = keep_nucleus(pooled_log_probs(teacher.log_probs, gamma).exp(), epsilon, count)
     array = torch.stack([kept.tokens.float(), kept.probs], -1) * (gamma.sum(-1) > 0)[..., None, None]
     frames = keep_nucleus(teacher.log_probs.exp(), 0.01, 3)
-    return Supervision(references, SoftTargets(frames, teacher.lens), arrays={POOLED: array})
+    return Supervision(references, frames._replace(lens=teacher.lens), arrays={POOLED: array})
 
 
 def loss_of(log_probs: torch.Tensor, lens: list[int], supervision: Supervision) -> torch.Tensor:
@@ -220,6 +220,6 @@ def test_it_needs_transcripts_and_something_that_trains_blanks():
     objective = Objective.from_settings(both, Shape(BLANK))
     assert objective.needs_arrays == (POOLED,)
     assert objective.needs_references
-    one = SoftTargets(SparsePosteriors(torch.ones(1, 1, 1).long(), torch.ones(1, 1, 1)), torch.tensor([1]))
+    one = SoftTargets(torch.ones(1, 1, 1).long(), torch.ones(1, 1, 1), torch.tensor([1]))
     with pytest.raises(TrainingError, match="no transcripts"):
         objective(StudentOutput(random_log_probs(0, 1, 1, 3), torch.tensor([1])), Supervision(targets=one), 1)

@@ -20,7 +20,7 @@ from asr_kd.losses import (
     auxiliary,
     representation,
 )
-from asr_kd.posteriors import SoftTargets, SparsePosteriors
+from asr_kd.posteriors import SoftTargets
 
 BLANK, VOCAB, WIDTH = 0, 6, 8
 SHAPE = Shape(BLANK, VOCAB, WIDTH, layers=2, teacher_width=WIDTH, teacher_layers=2, streaming=True)
@@ -49,10 +49,9 @@ def heard(frames: int) -> StudentOutput:
 
 def taught() -> Supervision:
     tokens = torch.zeros(2, 3, dtype=torch.int64, device="meta")
-    posteriors = SparsePosteriors(torch.zeros(2, 8, 3, dtype=torch.int32, device="meta"), on_device(2, 8, 3))
     return Supervision(
         References(tokens, torch.tensor([3, 2])),
-        SoftTargets(posteriors, torch.tensor([8, 6])),
+        SoftTargets(torch.zeros(2, 8, 3, dtype=torch.int32, device="meta"), on_device(2, 8, 3), torch.tensor([8, 6])),
         Hypotheses(tokens, torch.tensor([3, 2]), torch.tensor([0, 1]), torch.tensor([1.0, 0.5])),
         {},
         {

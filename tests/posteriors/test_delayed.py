@@ -5,11 +5,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.posteriors import SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import SoftTargets, keep_nucleus
 from asr_kd.posteriors.measures import delayed_dense_kl, delayed_sparse_kl, dense_kl, partition_log_probs
 
 
-def by_autograd(teacher: SparsePosteriors, log_probs: torch.Tensor) -> torch.Tensor:
+def by_autograd(teacher: SoftTargets, log_probs: torch.Tensor) -> torch.Tensor:
     """The definition: KL over the masses of the partition."""
     kept, outside = partition_log_probs(log_probs, teacher)
     tail = teacher.tail.masked_fill((teacher.probs > 0).sum(-1) >= log_probs.shape[-1], 0.0)
@@ -57,7 +57,7 @@ def test_a_gradient_checked_by_finite_differences():
 def test_what_is_beyond_the_lowest_logarithm_is_not_moved():
     """A student that rules out what its teacher says: finite, and the same as cutting off gives."""
     logits = torch.tensor([[[0.0, -3.0e4, -1.0], [0.0, -3.0e4, -2.0e4]]])
-    teacher = SparsePosteriors(torch.tensor([[[1, 0], [1, 0]]]), torch.tensor([[[0.9, 0.0], [0.9, 0.0]]]))
+    teacher = SoftTargets(torch.tensor([[[1, 0], [1, 0]]]), torch.tensor([[[0.9, 0.0], [0.9, 0.0]]]))
     ours, theirs = (logits.clone().requires_grad_() for _ in range(2))
     found, expected = delayed_sparse_kl(teacher, ours, range(1))[0], by_autograd(teacher, theirs)
     torch.testing.assert_close(found, expected)

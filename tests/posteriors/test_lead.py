@@ -2,20 +2,20 @@
 
 import torch
 
-from asr_kd.posteriors.lead import (
+from asr_kd.posteriors.grid import (
     after_blanks,
     after_zeros,
     dense_after_blanks,
     layers_after_zeros,
     without_lead,
 )
-from asr_kd.posteriors.types import DensePosteriors, SparsePosteriors
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 BLANK = 2
 
 
 def test_stored_posteriors_follow_certain_blanks():
-    given = SparsePosteriors(torch.tensor([[1, 0], [2, 3]], dtype=torch.int32), torch.tensor([[0.9, 0.0], [0.5, 0.4]]))
+    given = SoftTargets(torch.tensor([[1, 0], [2, 3]], dtype=torch.int32), torch.tensor([[0.9, 0.0], [0.5, 0.4]]))
     moved = after_blanks(given, 3, BLANK)
     assert moved.tokens.tolist() == [[2, 0], [2, 0], [2, 0], [1, 0], [2, 3]]
     assert moved.tokens.dtype == torch.int32

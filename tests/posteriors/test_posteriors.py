@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.posteriors import SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import SoftTargets, keep_nucleus
 from asr_kd.posteriors.measures import (
     argmax_agreement,
     dense_kl,
@@ -86,7 +86,7 @@ def test_filler_entries_change_nothing_whatever_their_token():
     teacher, student = random_log_probs(2), random_log_probs(3)
     kept = keep_nucleus(teacher.exp(), 0.0, 3)
     for filler in (0, 7):
-        filled = SparsePosteriors(
+        filled = SoftTargets(
             torch.cat([kept.tokens, torch.full((2, 5, 2), filler)], -1),
             torch.cat([kept.probs, torch.zeros(2, 5, 2)], -1),
         )

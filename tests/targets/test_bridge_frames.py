@@ -37,7 +37,7 @@ def random_posteriors(seed: int, lens: list[int]) -> DensePosteriors:
 
 
 def best_path(posteriors: DensePosteriors) -> list[int]:
-    return greedy(posteriors.log_probs, posteriors.lens, BLANK)[0]
+    return greedy(posteriors.log_probs, posteriors.lens, BLANK)[0].tokens
 
 
 def frames_that_fit(source: FrameGrid, target: FrameGrid, count: int) -> int:

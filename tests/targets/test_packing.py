@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.posteriors import SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import SoftTargets, keep_nucleus
 from asr_kd.targets.packing import MAX_RUN, Codec
 
 FAST = settings(deadline=None, max_examples=60)
@@ -19,7 +19,7 @@ def posteriors(seed: int, num_frames: int, vocab_size: int, sharpness: float) ->
     return (torch.randn(num_frames, vocab_size, generator=generator) * sharpness).softmax(-1)
 
 
-def round_trip(codec: Codec, kept: SparsePosteriors) -> SparsePosteriors:
+def round_trip(codec: Codec, kept: SoftTargets) -> SoftTargets:
     return codec.unpack(codec.pack(kept.tokens.numpy(), kept.probs.numpy()))
 
 
@@ -43,7 +43,7 @@ def test_round_trip_stays_within_the_stated_bounds(
 
     width = stored.probs.shape[1]
     assert stored.tokens.shape == stored.probs.shape == (num_frames, width)
-    total = stored.probs.double().sum(-1) + SparsePosteriors(*stored).tail
+    total = stored.probs.double().sum(-1) + SoftTargets(*stored).tail
     torch.testing.assert_close(total, torch.ones_like(total), atol=1e-6, rtol=0)
     certain = (kept.tokens[:, 0] == 0) & (kept.probs[:, 0] >= 1 - codec.certain_blank)
     assert (stored.tokens[certain, 0] == 0).all()
@@ -63,7 +63,7 @@ def test_round_trip_stays_within_the_stated_bounds(
     assert (divergence(kept, stored)[~certain] <= 0.65 * step**2 * entries[~certain] + 1e-6).all()
 
 
-def divergence(kept: SparsePosteriors, stored: SparsePosteriors) -> torch.Tensor:
+def divergence(kept: SoftTargets, stored: SoftTargets) -> torch.Tensor:
     """KL over the stored partition, [T]."""
     exact = torch.cat([kept.probs, kept.tail[:, None]], -1).double()
     probs = torch.nn.functional.pad(stored.probs, (0, kept.probs.shape[1] - stored.probs.shape[1]))

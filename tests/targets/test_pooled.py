@@ -10,7 +10,7 @@ from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.files import json_text
-from asr_kd.posteriors import SparsePosteriors
+from asr_kd.posteriors import SoftTargets
 from asr_kd.posteriors.measures import dense_kl, sparse_kl
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
 from asr_kd.targets import Store, TargetSettings, extract
@@ -55,7 +55,7 @@ def test_stored_posteriors_are_the_teachers_of_each_token(folder, teacher, corpu
                 assert found.shape == (0, 8, 2)
                 continue
             expected = pooled_log_probs(dense.log_probs, gamma)
-            stored = SparsePosteriors(found[None, ..., 0].long(), found[None, ..., 1])
+            stored = SoftTargets(found[None, ..., 0].long(), found[None, ..., 1])
             assert found.shape == (len(tokens), 8, 2)
             assert float(sparse_kl(stored, expected).max()) < 0.01
             assert float(dense_kl(expected, expected).max()) < 1e-6
@@ -67,7 +67,7 @@ def test_frames_are_stored_as_without(folder, tmp_path, teacher, corpus, setting
     extract(teacher, corpus, settings, tmp_path / "plain")
     plain, pooled = Store.open(tmp_path / "plain"), Store.open(folder)
     for utterance in corpus:
-        for one, other in zip(plain.read(utterance.id), pooled.read(utterance.id), strict=True):
+        for one, other in zip(plain.read(utterance.id)[:2], pooled.read(utterance.id)[:2], strict=True):
             assert torch.equal(one, other)
 
 

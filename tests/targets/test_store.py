@@ -14,9 +14,9 @@ from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.files import json_text
-from asr_kd.posteriors import SparsePosteriors, keep_nucleus
+from asr_kd.posteriors import keep_nucleus
 from asr_kd.posteriors.measures import sparse_kl
-from asr_kd.targets import Store, TargetSettings, blocks, collate, extract
+from asr_kd.targets import Store, TargetSettings, collate, extract, packing
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
 from asr_kd.targets.stored_arrays import run_teacher
@@ -43,7 +43,7 @@ def test_every_utterance_and_variant_reads_as_the_teachers_posteriors(folder, te
         for variant, speed in (("speed-1.0", 1.0), ("speed-0.9", 0.9)):
             dense, _ = run_teacher(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
             stored = store.read(utterance.id, variant, num_frames=int(dense.lens[0]))
-            kept = SparsePosteriors(*(part.unsqueeze(0) for part in stored))
+            kept = stored.map(lambda part: part.unsqueeze(0))
             assert (kept.argmax() == dense.log_probs.argmax(-1)[:, : dense.lens[0]]).all()
             assert float(sparse_kl(kept, dense.log_probs[:, : dense.lens[0]]).max()) < 0.01
             exact = keep_nucleus(dense.log_probs.exp(), 0.005, 8)
@@ -58,7 +58,7 @@ def test_shuffled_reads_equal_ordered_reads(folder):
     ordered = {utterance_id: store.read(utterance_id) for utterance_id in ids}
     random.Random(1).shuffle(ids)
     for utterance_id in ids:
-        for one, other in zip(again.read(utterance_id), ordered[utterance_id], strict=True):
+        for one, other in zip(again.read(utterance_id)[:2], ordered[utterance_id][:2], strict=True):
             assert torch.equal(one, other)
 
 
@@ -74,13 +74,13 @@ def test_batches_pad_with_filler(folder):
     items = [store.read(utterance_id) for utterance_id in store.ids()]
     batch = collate(items, num_frames=100)
     assert batch.lens.tolist() == [item.tokens.shape[0] for item in items]
-    assert batch.posteriors.tokens.shape[:2] == (len(items), 100)
+    assert batch.tokens.shape[:2] == (len(items), 100)
     for row, item in enumerate(items):
         frames, width = item.tokens.shape
-        assert torch.equal(batch.posteriors.probs[row, :frames, :width], item.probs)
-        assert torch.equal(batch.posteriors.tokens[row, :frames, :width], item.tokens)
-        assert not batch.posteriors.probs[row, frames:].any()
-        assert not batch.posteriors.probs[row, :, width:].any()
+        assert torch.equal(batch.probs[row, :frames, :width], item.probs)
+        assert torch.equal(batch.tokens[row, :frames, :width], item.tokens)
+        assert not batch.probs[row, frames:].any()
+        assert not batch.probs[row, :, width:].any()
     with pytest.raises(ValueError, match="do not fit"):
         collate(items, num_frames=3)
 
@@ -96,7 +96,7 @@ def test_another_number_of_frames_is_refused(folder):
 
 @pytest.mark.parametrize("cached_blocks", [1, 64])
 def test_rows_of_many_blocks_are_read_in_any_order(tmp_path, monkeypatch, cached_blocks):
-    monkeypatch.setattr(blocks, "BLOCK_FRAMES", 30)
+    monkeypatch.setattr(packing, "BLOCK_FRAMES", 30)
     codec = Codec(300, 0, 5, 0.01)
     generator = torch.Generator().manual_seed(0)
     rows = {}
@@ -106,10 +106,10 @@ def test_rows_of_many_blocks_are_read_in_any_order(tmp_path, monkeypatch, cached
     path = tmp_path / "shard.safetensors"
     path.write_bytes(shard_bytes(codec, rows))
     assert load(path.read_bytes())["block_rows"].tolist() == [5, 2, 2, 2, 1]
-    shard = Shard(path, codec, 1, blocks.BlockCache(cached_blocks))
+    shard = Shard(path, codec, 1, packing.BlockCache(cached_blocks))
     for utterance_id in [*rows, *reversed(rows), "u03", "u11", "u03"]:
         expected = codec.unpack(rows[utterance_id][0].packed)
-        for one, other in zip(shard.read(utterance_id, 0), expected, strict=True):
+        for one, other in zip(shard.read(utterance_id, 0)[:2], expected[:2], strict=True):
             assert one.dtype == other.dtype
             assert torch.equal(one, other)
 
@@ -156,7 +156,7 @@ def test_any_vocabulary_size_packs_into_a_shard(tmp_path, vocab_size):
     path.write_bytes(shard_bytes(codec, {f"u{i}": [ShardRow(packed[i]), ShardRow(packed[0])] for i in range(3)}))
     shard = Shard(path, codec, num_variants=2)
     for index in range(3):
-        for one, other in zip(shard.read(f"u{index}", 0), codec.unpack(packed[index]), strict=True):
+        for one, other in zip(shard.read(f"u{index}", 0)[:2], codec.unpack(packed[index])[:2], strict=True):
             assert torch.equal(one, other)
         assert shard.read(f"u{index}", 1).tokens.shape[0] == 0
 

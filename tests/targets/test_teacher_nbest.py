@@ -42,7 +42,7 @@ def test_the_best_hypothesis_is_the_best_path_of_a_certain_teacher(corpus, tmp_p
     for utterance in corpus:
         waveform = read_utterance(utterance)
         dense = teacher.log_probs(waveform[None], torch.tensor([len(waveform)]))
-        [tokens] = greedy(dense.log_probs, dense.lens, teacher.vocabulary.blank_id)
+        tokens = greedy(dense.log_probs, dense.lens, teacher.vocabulary.blank_id)[0].tokens
         text, found = teacher.vocabulary.decode(tokens), store[utterance.id]
         assert len(found) <= 3
         if text:

@@ -49,7 +49,7 @@ def test_every_augmented_copy_is_stored_at_every_speed(tmp_path, corpus, perturb
         waveform = variant.apply(read_utterance(corpus[4]), corpus[4].id)
         dense, _ = run_teacher(teacher, [waveform])
         stored = store.read(corpus[4].id, variant.name, int(dense.lens[0]))
-        kept, _ = partition_log_probs(dense.log_probs, type(stored)(*(part[None] for part in stored)))
+        kept, _ = partition_log_probs(dense.log_probs, stored.map(lambda part: part[None]))
         assert (kept[0].exp() - stored.probs).abs().masked_fill(stored.probs == 0, 0.0).max() < 0.05
 
 
@@ -58,7 +58,7 @@ def test_clean_targets_do_not_change_when_versions_are_added(tmp_path, corpus, s
     extract(FakeTeacher(), corpus, perturbed, tmp_path / "both")
     clean, both = Store.open(tmp_path / "clean"), Store.open(tmp_path / "both")
     for utterance in corpus:
-        for one, other in zip(clean.read(utterance.id), both.read(utterance.id), strict=True):
+        for one, other in zip(clean.read(utterance.id)[:2], both.read(utterance.id)[:2], strict=True):
             assert torch.equal(one, other)
 
 

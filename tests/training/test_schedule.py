@@ -4,7 +4,7 @@ from itertools import pairwise
 
 import pytest
 
-from asr_kd.training.rates import learning_rate
+from asr_kd.training.step import learning_rate
 
 
 def test_known_values():

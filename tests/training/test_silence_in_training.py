@@ -55,7 +55,7 @@ def test_stored_targets_and_layers_move_by_the_frames_of_the_silence(store, utte
         assert output_len(len(moved.features)) == output_len(len(plain.features)) + LEAD
         assert moved.targets.tokens[:LEAD, 0].tolist() == [store.info.vocabulary.blank_id] * LEAD
         assert moved.targets.probs[:LEAD].sum(-1).tolist() == [1.0] * LEAD
-        for part, before in zip(moved.targets, plain.targets, strict=True):
+        for part, before in zip(moved.targets[:2], plain.targets[:2], strict=True):
             assert torch.equal(part[LEAD:], before)
         assert torch.equal(moved.arrays[codes][LEAD:], plain.arrays[codes])
         assert torch.equal(moved.arrays[scale], plain.arrays[scale])
@@ -118,7 +118,7 @@ def test_a_teacher_that_runs_along_gives_what_the_store_holds(teacher, store, ut
     codes, scale = (batch.arrays[name] for name in array_names(LAYER))
     for row in range(3):
         frames = int(found.targets.lens[row])
-        stored = batch.targets.posteriors
+        stored = batch.targets
         probs = found.targets.log_probs[row, :frames].exp().gather(-1, stored.tokens[row, :frames].long())
         kept = stored.probs[row, :frames]
         # The audio ends in zeros here and nowhere in the store, which changes the last frames.

@@ -22,7 +22,7 @@ from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.train import measure_normalisation, train
 from asr_kd.training.training_context import Control
-from asr_kd.training.whisper_start import encoder_hashes, fit_feature_map, read_sizes, start_from_whisper
+from asr_kd.training.warm_start import encoder_hashes, fit_feature_map, read_sizes, start_from_whisper
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_models import noise_speech

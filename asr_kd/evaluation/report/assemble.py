@@ -8,7 +8,6 @@ from typing import Any
 from asr_kd.evaluation.cells import points, signed
 from asr_kd.evaluation.report.document import Document, Headline, KeyFigure, Notice
 from asr_kd.evaluation.report.error_sections import confusion_section, result_section, seed_section, speaker_section
-from asr_kd.evaluation.report.label_section import pseudo_label_section
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.measure_sections import (
     agreement_section,
@@ -16,7 +15,13 @@ from asr_kd.evaluation.report.measure_sections import (
     matrix_section,
     robustness_section,
 )
-from asr_kd.evaluation.report.model_sections import cost_section, system_section, teacher_section, training_section
+from asr_kd.evaluation.report.model_sections import (
+    cost_section,
+    pseudo_label_section,
+    system_section,
+    teacher_section,
+    training_section,
+)
 
 SECTIONS = (
     result_section,

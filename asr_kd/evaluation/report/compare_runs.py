@@ -56,7 +56,9 @@ def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples:
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "normalizer": first["normalizer"],
-        "runs": {run: _facts(report) for run, report in reports.items()},
+        "runs": {
+            run: {name: report.summary["provenance"].get(name) for name in _FACTS} for run, report in reports.items()
+        },
         "sets": {name: _rows_of_set(name, reports, Resampling(samples)) for name in names},
         **({"seeds": seeds_of_runs(reports, Resampling(samples))} if seeds else {}),
     }
@@ -164,11 +166,6 @@ def _speakers(rows: Iterable[Row]) -> list[str] | None:
 def _errors(row: Row) -> int:
     errors = row["errors"]
     return int(errors["substitutions"] + errors["deletions"] + errors["insertions"])
-
-
-def _facts(report: Report) -> dict[str, Any]:
-    facts = report.summary["provenance"]
-    return {name: facts.get(name) for name in _FACTS}
 
 
 def _home(path: Path) -> Path:

@@ -118,13 +118,12 @@ def from_results(results: Results, summary: Summary) -> Report:
         name: {key: list(hypothesis_rows(found, result)) for key, result in found.systems.items()}
         for name, found in results.sets.items()
     }
-    hashed = {name: references_sha256(next(iter(systems.values()))) for name, systems in rows.items() if systems}
-    sets = {
-        name: {**found, "references_sha256": hashed[name], "hypotheses_sha256": _hypotheses_sha256(rows[name])}
-        if name in hashed
-        else found
-        for name, found in summary["test_sets"].items()
-    }
+    sets = dict(summary["test_sets"])
+    for name, systems in rows.items():
+        if systems:
+            hashes = {key: hashlib.sha256(rows_text(own).encode()).hexdigest() for key, own in systems.items()}
+            references = references_sha256(next(iter(systems.values())))
+            sets[name] = {**sets[name], "references_sha256": references, "hypotheses_sha256": hashes}
     return Report({**summary, "test_sets": sets}, rows)
 
 
@@ -206,11 +205,6 @@ def references_sha256(rows: Iterable[Row]) -> str:
 def rows_text(rows: Iterable[Row]) -> str:
     """Rows as their file holds them: JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _hypotheses_sha256(systems: Mapping[str, Sequence[Row]]) -> dict[str, str]:
-    """Hash of each system's file of hypotheses, by its key."""
-    return {key: hashlib.sha256(rows_text(rows).encode()).hexdigest() for key, rows in systems.items()}
 
 
 def _read_rows(path: Path, sha256: str | None) -> list[Row]:

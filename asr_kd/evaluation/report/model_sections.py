@@ -1,18 +1,31 @@
-"""Sections of the report on the systems themselves: cost, distillation, training, and their settings."""
+"""Sections of the report on the systems themselves: cost, distillation, training, pseudo-labels, and their settings."""
 
 from collections.abc import Iterator
 
 from asr_kd.evaluation.cells import (
     COSTS,
+    UNKNOWN,
     cost_cells,
     gap_of_system,
     megabytes,
     millions,
     optional,
+    percent,
     plain,
     short_factor,
 )
-from asr_kd.evaluation.report.document import Columns, Curves, Figure, Plain, Scatter, Section, SectionBlock, table
+from asr_kd.evaluation.report.document import (
+    Cell,
+    Columns,
+    Curves,
+    Figure,
+    Plain,
+    ReportTable,
+    Scatter,
+    Section,
+    SectionBlock,
+    table,
+)
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.system import FALLING_CURVE
 
@@ -48,7 +61,8 @@ def cost_section(report: Report) -> Section | None:
     models, name = report.summary["models"], report.main.test_set
     figures: dict[str, Figure] = {}
     for quantity, unit, title, axis in _COST_AXES:
-        costs = {key: optional_scaled(model.get(quantity), unit) for key, model in models.items()}
+        values = {key: model.get(quantity) for key, model in models.items()}
+        costs = {key: None if value is None else value / unit for key, value in values.items()}
         points = report.points(name, costs, "whole" if quantity == "chunk_ms" else "")
         if any(point.cost for point in points) and not (quantity == "parameters" and "size_bytes" in figures):
             label, note = f"WER on {name} against {axis}", f"WER on {name}; lower left is better"
@@ -152,11 +166,6 @@ def system_section(report: Report) -> Section:
     return Section("systems", "Models", "Models", "", [SectionBlock(tables=[table(columns, models.items(), left=3)])])
 
 
-def optional_scaled(value: float | None, unit: float) -> float | None:
-    """A value in units of `unit`."""
-    return None if value is None else value / unit
-
-
 def _int8(size: Plain) -> str:
     return megabytes(size["int8"]) + ("*" if "estimate" in size["int8_of"] else "")
 
@@ -187,3 +196,26 @@ def _teacher(model: Plain) -> str:
 
 def _times(more: float | None, less: float | None) -> str:
     return f" ({more / less:.3g} ×)" if more and less else ""
+
+
+_HEADER = ("Filter", "Threshold", "Utterances", "Hours", "WER of the labels %")
+_NOTE = (
+    "Filters in the order in which they are applied; each row is what is left after it. WER: of the labels against the "
+    "corpus' own transcripts, where there are some; training does not use these."
+)
+
+
+def pseudo_label_section(report: Report) -> Section | None:
+    """A table for each kind of pseudo-labels; None without any."""
+    blocks = []
+    for name, found in report.summary.get("pseudo_labels", {}).items():
+        rows: list[list[Cell]] = [
+            [step["name"], UNKNOWN if step["threshold"] is None else f"{step['threshold']:g}", str(step["kept"]),
+             f"{step['hours']:.2f}", optional(step["wer"], percent)]
+            for step in found["steps"]
+        ]  # fmt: skip
+        own = found["from_transcripts"]
+        text = f"Labels by {found['source']}." + (f" {own} utterances keep their own transcripts." if own else "")
+        tables = [ReportTable(_HEADER, rows, note=_NOTE)] if rows else []
+        blocks.append(SectionBlock(title=name, text=text, tables=tables))
+    return Section("pseudo-labels", "Pseudo-labels", "Pseudo-labels", "", blocks) if blocks else None

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -51,14 +51,6 @@ _EVIDENCE = (
     "blank. They are taken in turn from those with most errors, those that only the student got wrong, those that only "
     "the teacher got wrong, and the longest correct ones."
 )
-
-
-@dataclass(frozen=True)
-class _Item:
-    """Evidence in the page."""
-
-    id: str
-    data: Markup
 
 
 def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
@@ -107,7 +99,7 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         "sets": sorted({view.test_set for view, _ in rows}),
         "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
         "data": embedded(data),
-        "evidence": [_Item(ids[item.test_set, item.id], text) for item, text in kept],
+        "evidence": [{"id": ids[item.test_set, item.id], "data": text} for item, text in kept],
     }
 
 
