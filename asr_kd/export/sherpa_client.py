@@ -44,6 +44,7 @@ def run_client(
     waveforms: Sequence[np.ndarray],
     packet_samples: int = 3_200,
     before: Sequence[np.ndarray] = (),
+    graph: Path | None = None,
 ) -> list[ClientResult]:
     """Decode waveforms, all streams at once, in another process.
 
@@ -55,6 +56,7 @@ def run_client(
         waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at the end.
         packet_samples: samples that a stream is fed at a time.
         before: audio that each stream decodes first, [S] each, before it is reset; empty: none.
+        graph: a decoding graph of `asr-kd lm graph`; None: greedy search.
 
     Raises:
         ClientFailure: the process died or took far too long; what it printed is in the message.
@@ -66,6 +68,7 @@ def run_client(
             "waveforms": _saved(Path(folder), "waveform", waveforms),
             "before": _saved(Path(folder), "before", before),
             "packet_samples": packet_samples,
+            "graph": str(graph or ""),
         }
         seconds = sum(len(waveform) for waveform in (*waveforms, *before)) / SAMPLE_RATE
         try:
@@ -98,7 +101,7 @@ def _decode(request: dict[str, Any]) -> list[tuple[str, list[str], list[float]]]
     import sherpa_onnx
 
     recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
-        tokens=request["tokens"], model=request["model"], num_threads=1
+        tokens=request["tokens"], model=request["model"], num_threads=1, ctc_graph=request["graph"]
     )
     waveforms = [np.load(path, allow_pickle=False) for path in request["waveforms"]]
     streams = [recognizer.create_stream() for _ in waveforms]

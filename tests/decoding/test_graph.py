@@ -1,12 +1,8 @@
 """HLG: costs of sentences against the n-gram model by hand, and the real client with a graph."""
 
-import json
 import math
-import subprocess
-import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +10,8 @@ from hypothesis import strategies as st
 from asr_kd.decoding.graph import write_graph
 from asr_kd.errors import AsrKdError, LanguageModelError
 from asr_kd.export.export_bundle import ExportSettings, export_bundle
+from asr_kd.export.sherpa_client import run_client
+from asr_kd.runtime.bundle import MODEL, TOKENS
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
 
@@ -138,37 +136,20 @@ def test_wrong_input_is_one_message(folder):
     assert not (folder / "x.fst").exists()
 
 
-CLIENT = """
-import json, sys
-import numpy, sherpa_onnx
-bundle, graph, audio = sys.argv[1:]
-recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
-    tokens=bundle + "/tokens.txt", model=bundle + "/model.onnx", num_threads=1, ctc_graph=graph)
-texts = []
-for waveform in numpy.load(audio):
-    stream = recognizer.create_stream()
-    stream.accept_waveform(16000, waveform)
-    stream.input_finished()
-    while recognizer.is_ready(stream):
-        recognizer.decode_stream(stream)
-    texts.append(recognizer.get_result(stream))
-print(json.dumps(texts))
-"""
-
-
 @pytest.mark.slow
 def test_the_real_client_outputs_words_of_the_graph_only(folder):
     pytest.importorskip("sherpa_onnx")
     model = save_tiny_model(folder / "model")
     export_bundle(model, folder / "bundle", [noise_speech(2.0)], settings=ExportSettings(client=False))
     write_graph(folder / "client.fst", VOCABULARY, WORDS, folder / "lm.arpa", 0.1)
-    np.save(folder / "audio.npy", np.stack([noise_speech(3.0, seed=seed).numpy() for seed in range(4)]))
-    texts = {}
-    for graph in ("", str(folder / "client.fst")):
-        words = [sys.executable, "-P", "-c", CLIENT, str(folder / "bundle"), graph, str(folder / "audio.npy")]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=600)
-        texts[graph] = json.loads(done.stdout.splitlines()[-1])
-    free, limited = texts.values()
+    waveforms = [noise_speech(3.0, seed=seed).numpy() for seed in range(4)]
+    free, limited = (
+        [
+            result.text
+            for result in run_client(folder / "bundle" / MODEL, folder / "bundle" / TOKENS, waveforms, graph=graph)
+        ]
+        for graph in (None, folder / "client.fst")
+    )
     assert any(set(text.split()) - set(WORDS) for text in free)
     assert all(set(text.split()) <= set(WORDS) for text in limited)
     assert any(limited)
