@@ -29,6 +29,15 @@ class Settings(BaseModel):
         return plain | {name: value.key_settings() for name, value in inner.items() if isinstance(value, Settings)}
 
 
+def _odd(number: int) -> int:
+    if number % 2 == 0:
+        raise ValueError(f"{number} must be odd")
+    return number
+
+
+Odd = Annotated[int, AfterValidator(_odd)]
+"""An odd number, such as the width of a centred convolution."""
+
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
 """A path in which `~` is the home folder."""
 
@@ -183,7 +192,8 @@ def _describe(kind: type[BaseModel], data: Any, problem: Any) -> str:
     message = problem["msg"].removeprefix("Value error, ")
     if code in _OUT_OF_RANGE and place.field is not None:
         message = f"allowed: {_allowed(place.field) or message}"
-    given = f" (found {_shown(problem['input'])})" if _is_scalar(problem["input"]) else ""
+    is_scalar = problem["input"] is None or isinstance(problem["input"], str | int | float)
+    given = f" (found {_shown(problem['input'])})" if is_scalar else ""
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
@@ -275,10 +285,6 @@ def _allowed(field: FieldInfo) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
 
 
 def _shown(value: Any) -> str:

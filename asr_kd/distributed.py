@@ -57,7 +57,6 @@ class Ranks:
 
     @property
     def name(self) -> str:
-        """Name in messages."""
         return f"process {self.rank} of {self.count}"
 
     def use(self, device: torch.device) -> None:

@@ -4,7 +4,9 @@ Every message names what was found, what was expected, where, and
 what to do next; programming mistakes keep Python's own exceptions.
 """
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 INTERRUPT_CODE = 130
 """Exit code after Ctrl-C."""
@@ -107,6 +109,18 @@ class MissingExtraError(AsrKdError):
             f"the package {package!r} is not installed",
             remedy=f"Install the extra that brings it: pip install 'asr-kd[{extra}]'",
         )
+
+
+def import_extra(module: str, extra: str, package: str = "") -> Any:
+    """Import a module of an optional dependency.
+
+    Raises:
+        MissingExtraError: it is not installed; names the package, by default the module, and the extra that brings it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingExtraError(package or module, extra) from error
 
 
 class StoppedEarly(AsrKdError):

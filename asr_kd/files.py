@@ -98,11 +98,7 @@ def written_files(folder: Path) -> set[str]:
 
 
 def refuse_other_files(folder: Path) -> None:
-    """Check that a folder can be replaced as a whole.
-
-    Raises:
-        AsrKdError: it is a file, or holds a file that asr-kd did not write there.
-    """
+    """Check that a folder can be replaced as a whole: an AsrKdError for a file, or other files in it."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -160,7 +156,6 @@ def release_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, in UTF-8."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -173,11 +168,7 @@ def hashed(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def unhashed(data: Any) -> dict[str, Any]:
-    """Return the data that `hashed` was given.
-
-    Raises:
-        ValueError: not an object, or its content has another hash than it states.
-    """
+    """Return the data that `hashed` was given; a ValueError for no object, or with another hash than it states."""
     if not isinstance(data, dict):
         raise ValueError(f"holds no object but {type(data).__name__}")
     stated = data.pop(CONTENT_SHA256, None)
@@ -224,12 +215,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read JSON of `write_json`, verify its hash and return it without it.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: not JSON, not an object, or damaged.
-    """
+    """Read JSON of `write_json`; an OSError or ValueError where it cannot be read or is damaged."""
     return parse_json(path.read_bytes())
 
 

@@ -4,14 +4,13 @@ Downloads take files by name patterns that hold no code, and what opens them com
 this file uses huggingface_hub (extra `hub`).
 """
 
-import importlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from asr_kd.errors import HubError, MissingExtraError
+from asr_kd.errors import HubError, import_extra
 
 PREFIX = "hf:"
 PATTERNS = ("*.json", "*.jsonl", "*.safetensors", "*.onnx", "*.pt2", "tokens.txt", "bpe.model", "README.md")
@@ -46,14 +45,19 @@ class Upload:
     card: Path | None  # uploaded as README.md
 
     @property
+    def named(self) -> list[tuple[str, Path]]:
+        """The files by their names in the repository."""
+        named = [(path.relative_to(self.folder).as_posix(), path) for path in self.files]
+        return named + ([("README.md", self.card)] if self.card else [])
+
+    @property
     def num_bytes(self) -> int:
-        return sum(path.stat().st_size for path in (*self.files, *([self.card] if self.card else [])))
+        """Size of all files."""
+        return sum(path.stat().st_size for _, path in self.named)
 
     def lines(self) -> list[str]:
         """Return the list that a dry run prints."""
-        named = [(path.relative_to(self.folder).as_posix(), path) for path in self.files]
-        named += [("README.md", self.card)] if self.card else []
-        rows = [f"  {name}  {path.stat().st_size:,} bytes" for name, path in named]
+        rows = [f"  {name}  {path.stat().st_size:,} bytes" for name, path in self.named]
         return [f"{self.what} {self.folder} → {self.kind} {self.repo}: {self.num_bytes:,} bytes", *rows]
 
 
@@ -141,9 +145,7 @@ def push(upload: Upload, *, private: bool = True, revision: str | None = None) -
     """
     hub = _library()
     api = hub.HfApi()
-    named = [(path.relative_to(upload.folder).as_posix(), path) for path in upload.files]
-    named += [("README.md", upload.card)] if upload.card else []
-    operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in named]
+    operations = [hub.CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(path)) for name, path in upload.named]
     try:
         api.create_repo(upload.repo, repo_type=upload.kind, private=private, exist_ok=True)
         if revision is not None:
@@ -174,16 +176,9 @@ def _card_of(folder: Path) -> Path | None:
 
 
 def _library() -> Any:
-    try:
-        hub = importlib.import_module("huggingface_hub")
-        importlib.import_module("huggingface_hub.errors")
-    except ImportError as error:
-        raise MissingExtraError("huggingface_hub", "hub") from error
-    return hub
+    import_extra("huggingface_hub.errors", "hub", "huggingface_hub")
+    return import_extra("huggingface_hub", "hub")
 
 
 def _reason(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
-
-
-__all__ = ["HubError", "Upload", "is_repository", "local_folder", "plan_push", "push"]

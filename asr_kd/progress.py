@@ -24,32 +24,23 @@ class Progress(Protocol):
 class Silent:
     """Prints nothing."""
 
-    def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """Do nothing."""
+    def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None: ...
 
-    def message(self, text: str) -> None:
-        """Do nothing."""
+    def message(self, text: str) -> None: ...
 
 
 SILENT = Silent()
 
 
 class PrefixedProgress:
-    """Progress of a further process of a run: no bars, and messages that begin with the process' name.
-
-    Args:
-        inner: prints the messages.
-        name: of the process.
-    """
+    """Progress of a further process of a run: no bars, and messages that begin with the process' name."""
 
     def __init__(self, inner: Progress, name: str) -> None:
         self.inner, self.name = inner, name
 
-    def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None:
-        """Do nothing: the first process draws the bar."""
+    def update(self, label: str, done: float, total: float, unit: str, note: str = "") -> None: ...
 
     def message(self, text: str) -> None:
-        """Print a permanent line that begins with the process' name."""
         self.inner.message(f"{self.name}: {text}")
 
 

@@ -149,8 +149,7 @@ def compare_steps(arguments: argparse.Namespace, folder: Path) -> None:
     """A table: milliseconds of one step of one stream in onnxruntime, each change on top of those above it."""
     import onnxruntime
 
-    from asr_kd.export.graphs import SherpaWire, write_onnx
-    from asr_kd.export.int8 import write_int8
+    from asr_kd.export.graphs import SherpaWire, write_int8, write_onnx
     from asr_kd.models.weights import load_model
     from asr_kd.runtime.wire import WireFormat
 

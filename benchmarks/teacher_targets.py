@@ -36,9 +36,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.corpora.corpus import fold_of_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.decoding.greedy import greedy
 from asr_kd.features.augment import Sound
 from asr_kd.posteriors.measures import dense_kl

@@ -31,7 +31,7 @@ ONE_HOME = {
     "transformers": "teachers/huggingface_ctc.py",
     "huggingface_hub": "hub.py",
     "onnx": "export/graphs.py",
-    "onnxruntime": ("runtime/onnx_backend.py", "export/int8.py"),
+    "onnxruntime": ("runtime/onnx_backend.py", "export/graphs.py"),
     "sherpa_onnx": "export/sherpa_client.py",
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
@@ -69,7 +69,7 @@ LATE = {
 }
 """They come with extras: importing the package must work without them."""
 
-IMPORTERS = {"import_module", "find_spec", "_require"}
+IMPORTERS = {"import_module", "find_spec", "import_extra"}
 """Functions that import what a string names, or look for it."""
 
 # In pieces, so that this file does not hold what it looks for.

@@ -140,11 +140,7 @@ def read_flac_header(path: Path) -> FlacHeader | None:
 
 
 class FlacWithoutLength:
-    """A FLAC file whose header states no length, so that libsndfile decodes it to its end.
-
-    Args:
-        file: of a FLAC file, opened for reading.
-    """
+    """A FLAC file whose header states no length, so that libsndfile decodes it to its end."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file

@@ -4,6 +4,7 @@ Shapes: S samples.
 """
 
 import functools
+import itertools
 import logging
 import math
 from collections.abc import Iterator
@@ -166,7 +167,7 @@ def read_blocks(
     resampler = StreamResampler(info.sample_rate, SAMPLE_RATE)
     read = 0
     size = max(round(block_seconds * info.sample_rate), 1)
-    for block in _with_end(decode(path, str(path), block_samples=size)):
+    for block in itertools.chain(decode(path, str(path), block_samples=size), [None]):  # None: the end
         samples = np.zeros(0, dtype=np.float32) if block is None else _mix(block, channels)
         read += len(samples)
         if block is not None or not read:
@@ -184,11 +185,6 @@ def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 
     resampled = librosa.resample(samples, orig_sr=from_rate, target_sr=to_rate)
     return np.clip(resampled, -1.0, 1.0).astype(np.float32)
-
-
-def _with_end(blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray | None]:
-    yield from blocks
-    yield None
 
 
 def _segment(where: str, info: AudioInfo, start: float, duration: float | None) -> tuple[int, int]:
@@ -264,12 +260,7 @@ def _check_samples(samples: np.ndarray, where: str) -> None:
 
 
 class StreamResampler:
-    """Resamples blocks; together they have the length that resampling the whole signal gives.
-
-    Args:
-        from_rate: samples a second of the blocks.
-        to_rate: samples a second of the result.
-    """
+    """Resamples blocks of a signal; together they have the length that resampling the whole signal gives."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
         import soxr  # librosa's resampler, which librosa itself only runs over whole signals
@@ -279,12 +270,7 @@ class StreamResampler:
         self._read = self._given = 0
 
     def push(self, samples: np.ndarray, *, last: bool = False) -> np.ndarray:
-        """Return what a block [S] float32 completes, clipped to [-1, 1].
-
-        Args:
-            samples: the next block.
-            last: no block follows; the rest of the signal is returned.
-        """
+        """Return what a block [S] float32 completes, clipped to [-1, 1]; with `last` the rest of the signal too."""
         samples = np.clip(samples, -1.0, 1.0)
         from_rate, to_rate = self._rates
         if from_rate == to_rate:

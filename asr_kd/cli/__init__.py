@@ -1,6 +1,6 @@
 """The command line. Each module registers its commands, in the order of `--help`; `main` is the entry point."""
 
-from asr_kd.cli import stage_commands, data_commands, lm_commands, model_commands, score_commands, recipe_commands  # isort: skip
+from asr_kd.cli import stage_commands, data_commands, lm_commands, model_commands, score_commands  # isort: skip
 from asr_kd.cli.app import app, main
 
 __all__ = [
@@ -9,7 +9,6 @@ __all__ = [
     "lm_commands",
     "main",
     "model_commands",
-    "recipe_commands",
     "score_commands",
     "stage_commands",
 ]

@@ -5,10 +5,10 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import typer
 from rich.console import Console
@@ -32,6 +32,8 @@ FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 ManifestFormat = Literal["auto", "asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 HypothesisForm = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
 WordForm = Literal["json", "ctm"]
+
+N = TypeVar("N", int, float)
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE.yaml", help="The recipe file.")]
 Overrides = Annotated[
@@ -60,6 +62,21 @@ Decoding = Annotated[
 Hotwords = Annotated[
     list[str] | None, typer.Option("--hotword", metavar="PHRASE", help="A word or phrase to prefer; may be repeated.")
 ]
+
+
+def numbers(text: str, kind: type[N], option: str) -> list[N]:
+    """Return the numbers of a list such as "0,0,1"; an option that is no such list is wrong usage."""
+    try:
+        return [kind(number) for number in text.split(",") if number.strip()]
+    except ValueError:
+        raise typer.BadParameter("expected numbers separated by commas, such as 0,0,1", param_hint=option) from None
+
+
+def show(lines: Iterable[str]) -> None:
+    """Print lines of a report."""
+    with console() as progress:
+        for line in lines:
+            progress.message(line)
 
 
 @contextmanager
@@ -96,8 +113,7 @@ def options(
 
 def main() -> None:
     """Run the command line; an expected error is one message and an exit code, never a traceback."""
-    # Before torch is imported. On a busy 2-core machine, threads that spin while they wait took 1,685 ms a training
-    # step of the tiny model; waiting passively, 107 ms.
+    # Before torch is imported: threads that spin while they wait slow each other down on a busy machine.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     os.environ.setdefault("SB_LOG_LEVEL", "WARNING")  # speechbrain announces its precision settings otherwise

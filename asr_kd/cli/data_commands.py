@@ -14,6 +14,7 @@ from asr_kd.cli.app import (
     Overrides,
     app,
     console,
+    show,
 )
 from asr_kd.text.normalize import Normalizer
 
@@ -153,9 +154,7 @@ def info(store: StorePlace) -> None:
     """
     from asr_kd.targets.inspect import summarize
 
-    with console() as progress:
-        for line in summarize(store).lines():
-            progress.message(line)
+    show(summarize(store).lines())
 
 
 @targets_app.command()
@@ -193,9 +192,7 @@ def sample(
     """
     from asr_kd.targets.inspect import sample_lines
 
-    with console() as progress:
-        for line in sample_lines(store, utterance, variant, seed):
-            progress.message(line)
+    show(sample_lines(store, utterance, variant, seed))
 
 
 @targets_app.command("import")
@@ -242,18 +239,7 @@ def import_(
 
     data = load_yaml(settings) if settings is not None else {}
     chosen = parse_settings(LabelSettings, apply_overrides(data, overrides or []), settings or "--set")
-    with console() as progress:
-        lines = import_for(
-            hypotheses,
-            target,
-            into,
-            form,
-            normalizer,
-            min_coverage,
-            chosen,
-        )
-        for line in lines:
-            progress.message(line)
+    show(import_for(hypotheses, target, into, form, normalizer, min_coverage, chosen))
 
 
 @app.command("pseudo-label")

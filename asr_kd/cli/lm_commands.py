@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from asr_kd.cli.app import Only, Overrides, app, console
+from asr_kd.cli.app import Only, Overrides, app, console, numbers, show
 from asr_kd.text.normalize import Normalizer
 
 lm_app = typer.Typer(help="N-gram language models for the beam search.", no_args_is_help=True, rich_markup_mode=None)
@@ -45,13 +45,8 @@ def build(
         raise typer.BadParameter(
             "a model over tokens needs their tokens.txt, and only such a model", param_hint="--tokens"
         )
-    try:
-        thresholds = [int(number) for number in prune.split(",") if number]
-    except ValueError:
-        raise typer.BadParameter("expected numbers separated by commas, such as 0,0,1", param_hint="--prune") from None
-    with console() as progress:
-        for line in build_lm(sources, out, order, thresholds, normalizer, tokens):
-            progress.message(line)
+    thresholds = numbers(prune, int, "--prune")
+    show(build_lm(sources, out, order, thresholds, normalizer, tokens))
 
 
 @lm_app.command()
@@ -96,15 +91,8 @@ def tune(
     from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES
     from asr_kd.recipe.language_models import tune_recipe
 
-    weights, scores = _numbers(lm_weights, "--lm-weights"), _numbers(word_scores, "--word-scores")
+    weights, scores = numbers(lm_weights, float, "--lm-weights"), numbers(word_scores, float, "--word-scores")
     with console() as progress:
         lines = tune_recipe(target, overrides or [], only or [], progress, weights or LM_WEIGHTS, scores or WORD_SCORES)
         for line in lines:
             progress.message(line)
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",") if number]
-    except ValueError:
-        raise typer.BadParameter("expected numbers separated by commas, such as 0,0.5,1", param_hint=option) from None

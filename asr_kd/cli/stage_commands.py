@@ -1,11 +1,11 @@
-"""Commands that run a recipe: run, prepare, train, extract, distill, evaluate, export, sweep."""
+"""Commands on recipes: run, prepare, train, extract, distill, evaluate, export, sweep; recipe ls, recipe cp, init."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console
+from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console, numbers
 
 if TYPE_CHECKING:
     from asr_kd.targets.sharding import Share
@@ -112,11 +112,16 @@ def extract(
     Example:
       asr-kd extract recipes/AN4/an4.yaml targets.epsilon=0.005
     """
+    from asr_kd.recipe.context import RunContext, choose_device
+    from asr_kd.recipe.extraction import report_plan
+    from asr_kd.recipe.settings import load_recipe
     from asr_kd.targets.sharding import EVERYTHING, Share, slurm_share
 
     part = Share.parse(share) if share else slurm_share()
     if plan:
-        _plan_extraction(recipe, overrides, part.count, only or [])
+        settings = load_recipe(recipe, overrides or [])
+        with console() as progress:
+            report_plan(RunContext(settings, progress, choose_device(settings.device)), part.count, only or [])
         return
     if force and part != EVERYTHING:
         raise typer.BadParameter("each share would archive the results of the others", param_hint="--force")
@@ -124,16 +129,6 @@ def extract(
         # The array may be meant for something else, such as folds.
         typer.echo(f"This task of a Slurm array extracts share {part}; --share 1/1 extracts everything")
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
-
-
-def _plan_extraction(path: Path, overrides: list[str] | None, workers: int, only: list[str]) -> None:
-    from asr_kd.recipe.context import RunContext, choose_device
-    from asr_kd.recipe.extraction import report_plan
-    from asr_kd.recipe.settings import load_recipe
-
-    with console() as progress:
-        recipe = load_recipe(path, overrides or [])
-        report_plan(RunContext(recipe, progress, choose_device(recipe.device)), workers, only)
 
 
 @app.command()
@@ -218,11 +213,7 @@ def sweep(
             remedy="Start it by `asr-kd sweep`; sweeps of different rows (--only) need work_dirs of their own",
         )
     found = load_grid(grid, student)
-    try:
-        numbers = [int(seed) for seed in seeds.split(",") if seed.strip()]
-    except ValueError as error:
-        raise typer.BadParameter(f"{seeds!r} is not a list of whole numbers", param_hint="--seeds") from error
-    rows = plan(found, numbers)
+    rows = plan(found, numbers(seeds, int, "--seeds"))
     chosen = only_rows(rows, only) if only else rows
     wanted = recipe_of(recipe, overrides or [], found, rows)  # all rows: they share what is extracted
     name = Path(grid[0]).stem if "=" not in grid[0] else "command-line"
@@ -234,3 +225,75 @@ def sweep(
         finally:
             for path in write_tables(rows, folder):
                 progress.message(f"{path}")
+
+
+recipe_app = typer.Typer(help="Recipes that come with asr-kd.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(recipe_app, name="recipe")
+
+
+@recipe_app.command("ls")
+def list_recipes() -> None:
+    """List the recipes that come with asr-kd.
+
+    \b
+    Example:
+      asr-kd recipe ls
+    """
+    from asr_kd.recipe.packaged_recipes import packaged_recipes
+
+    found = packaged_recipes()
+    width = max(len(one.name) for one in found)
+    for one in found:
+        note = " (in a checkout)" if one.needs_checkout else ""
+        typer.echo(f"{one.name:{width}}  {one.summary}{note}")
+
+
+@recipe_app.command("cp")
+def copy(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name that recipe ls prints.")],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[DEST]", help="A file or a folder; the working folder without it.")
+    ] = None,
+) -> None:
+    """Copy a recipe that comes with asr-kd, to change it.
+
+    \b
+    Example:
+      asr-kd recipe cp AN4/an4 mine.yaml
+    """
+    from asr_kd.recipe.packaged_recipes import copy_recipe
+
+    copied = copy_recipe(name, target)
+    typer.echo(f"{copied} written. Next: asr-kd run {copied}")
+
+
+@app.command("init")
+def init(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Audio, with or without transcripts, or a corpus or manifests.")
+    ],
+    target: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="The file to write; FOLDER's name without it.")
+    ] = None,
+    whisper: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME|FOLDER", help="The Whisper model that transcribes audio without transcripts (extra whisper)."
+        ),
+    ] = "openai/whisper-base",
+    language: Annotated[str, typer.Option(help="The language of audio without transcripts.")] = "en",
+) -> None:
+    """Look at a folder of speech and write a recipe for it, ready to run.
+
+    Finds LibriSpeech's and AN4's layouts, manifests of any format, audio with a .txt beside each file, and audio
+    alone. Sizes and epochs follow the hours of speech and this machine.
+
+    \b
+    Example:
+      asr-kd init recordings mine.yaml
+    """
+    from asr_kd.recipe.new_recipe import write_recipe
+
+    with console() as progress:
+        written = write_recipe(folder, target, progress, whisper=whisper, language=language)
+    typer.echo(f"{written} written. Next: asr-kd run {written}")

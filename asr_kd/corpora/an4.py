@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+from asr_kd.corpora.corpus import balanced_folds, shuffled
+from asr_kd.corpora.manifest import read_text
 from asr_kd.corpora.recordings import Recording
 from asr_kd.corpora.settings import corpora_root
-from asr_kd.corpora.speaker_folds import balanced_folds, shuffled
 from asr_kd.errors import CorpusError
 
 FOLDS = 4
@@ -92,7 +93,7 @@ def speaker_folds(recordings: Sequence[Recording], seed: int) -> list[set[str]]:
 def split_speakers(
     recordings: Sequence[Recording], fold: int | Literal["none"], seed: int
 ) -> dict[str, list[Recording]]:
-    """Split training recordings into `train`, `dev` and (with a fold) `devtest`; no speaker is in two of them.
+    """Split training recordings into `train`, `dev` and (with a fold) `devtest`, disjoint by speaker.
 
     `devtest` is the fold; `dev` are the first eight remaining speakers in the seed's order; the rest trains.
 
@@ -128,13 +129,8 @@ def person_of(speaker: str) -> str:
 
 
 def _read_lines(path: Path) -> list[str]:
-    try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"cannot be read ({error})", where=path, expected="AN4's own list", remedy="Unpack the corpus again"
-        ) from error
-    return [line for line in lines if line]
+    lines = read_text(path, "AN4's own list", "Unpack the corpus again").splitlines()
+    return [line.strip() for line in lines if line.strip()]
 
 
 def _read_transcripts(path: Path) -> dict[str, str]:

@@ -1,6 +1,9 @@
 """A prepared corpus: a training set and named evaluation sets, written to and read from a run's `manifests/`."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,10 +63,7 @@ def manifests_folder(work_dir: Path) -> Path:
 def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str] = ()) -> None:
     """Write train.jsonl, one SET.jsonl per set, and corpus.json last, which holds the hash of every file.
 
-    Args:
-        corpus: what to write.
-        work_dir: the run's folder.
-        others: names of further files that were written beside the manifests, such as the vocabulary.
+    `others` are names of further files that were written beside the manifests, such as the vocabulary.
     """
     folder = manifests_folder(work_dir)
     extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
@@ -104,7 +104,14 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
         description = read_json(path)
         if description.get("format") != FORMAT:
             raise ValueError(f"not format {FORMAT}")
-        _verify(path.parent, description["sha256"])
+        for name, sha256 in description["sha256"].items():
+            if sha256_of_file(path.with_name(name)) != sha256:
+                raise CorpusError(
+                    "has another SHA-256 than corpus.json states: it is damaged, or was changed by hand",
+                    where=path.with_name(name),
+                    expected="the file that prepare wrote",
+                    remedy="Run asr-kd prepare: it writes the files anew",
+                )
         untranscribed = read(UNTRANSCRIBED) if description.get(UNTRANSCRIBED) else []
         sets = {name: read(name) for name in ("train", *description["sets"])}
         excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
@@ -136,20 +143,55 @@ def is_prepared(work_dir: Path) -> bool:
     return True
 
 
-def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
-    changed = [name for name, sha256 in hashes.items() if sha256_of_file(folder / name) != sha256]
-    if changed:
-        raise CorpusError(
-            "has another SHA-256 than corpus.json states: it is damaged, or was changed by hand",
-            where=folder / changed[0],
-            expected="the file that prepare wrote",
-            remedy="Run asr-kd prepare: it writes the files anew",
-        )
-
-
 def _summary(utterances: Sequence[Utterance]) -> dict[str, Any]:
     return {
         "utterances": len(utterances),
         "hours": round(hours(utterances), 4),
         "speakers": len({utterance.speaker for utterance in utterances}),
     }
+
+
+def balanced_folds(sizes: Mapping[str, int], count: int, seed: int) -> list[set[str]]:
+    """Distribute names over `count` disjoint sets of nearly the same total size, each name's at least 1.
+
+    Names go, the largest first, to the smallest fold; the seed orders those of equal size.
+    """
+    folds: list[set[str]] = [set() for _ in range(count)]
+    totals = [0] * count
+    for name in sorted(sizes, key=lambda name: (-sizes[name], shuffled(name, seed))):
+        smallest = totals.index(min(totals))
+        folds[smallest].add(name)
+        totals[smallest] += sizes[name]
+    return folds
+
+
+def shuffled(name: str, seed: int) -> str:
+    """Return a pseudo-random sort key, the same on every platform."""
+    return hashlib.sha256(f"{seed}:{name}".encode()).hexdigest()
+
+
+def fold_of_utterances(
+    utterances: Iterable[Utterance], count: int, seed: int, person_of: Callable[[str], str] = str
+) -> dict[str, int]:
+    """Return the fold of each utterance, from 0, by id; a speaker's utterances are in one fold.
+
+    Folds hold nearly the same minutes of audio. Utterances of unknown speakers share a name, and so a fold. `person_of`
+    maps names that may belong to one person to one name.
+
+    Raises:
+        CorpusError: fewer speakers than folds.
+    """
+    person = {utterance.id: (person_of(utterance.speaker), utterance.duration) for utterance in utterances}
+    seconds: Counter[str] = Counter()
+    for name, duration in person.values():
+        seconds[name] += duration  # type: ignore[assignment]  # a Counter adds any numbers
+    if len(seconds) < count:
+        raise CorpusError(
+            f"{len(seconds)} training speakers cannot be cut into {count} folds",
+            expected=f"at least {count} speakers: each teacher labels speakers that it was not trained on",
+            remedy="Use fewer folds, or state the speakers in the manifest",
+        )
+    # In whole minutes, so that many speakers have equal sizes and the seed matters.
+    folds = balanced_folds({name: max(1, math.ceil(total / 60)) for name, total in seconds.items()}, count, seed)
+    of_person = {name: number for number, fold in enumerate(folds) for name in fold}
+    return {utterance_id: of_person[name] for utterance_id, (name, _) in person.items()}

@@ -78,11 +78,7 @@ def split_sides(recordings: Sequence[Recording]) -> list[Recording]:
 def cut_utterances(
     utterances: Sequence[Utterance], settings: AudioFolders, progress: Progress = SILENT
 ) -> tuple[list[Utterance], list[Exclusion]]:
-    """Cut utterances longer than `max_seconds`, and exclude those shorter than `min_seconds`.
-
-    Returns:
-        The utterances, and what is too short, or damaged around a cut.
-    """
+    """Cut utterances longer than `max_seconds`, and exclude those shorter than `min_seconds` or damaged at a cut."""
     pieces: list[Utterance] = []
     excluded: list[Exclusion] = []
     cut = 0

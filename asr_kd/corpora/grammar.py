@@ -15,6 +15,7 @@ _TRIES = 200
 """Draws for one new sentence before the grammar counts as exhausted."""
 
 _REFERENCE = re.compile(r"<(\w+)>")
+_PART = re.compile(r"<\w+>|'*[^\W\d_](?:[^\W\d_]|')*")
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,12 @@ def parse_grammar(text: str, where: str | Path = "grammar.txt") -> Grammar:
         left, equals, right = line.partition("=")
         name = _REFERENCE.fullmatch(left.strip())
         options = [tuple(option.split()) for option in right.split("|")]
-        if name is None or not equals or not all(options) or not all(map(_is_part, sum(options, ()))):
+        if name is None or not equals or not all(options) or not all(map(_PART.fullmatch, sum(options, ()))):
             raise CorpusError(f"row {line!r}", where=f"{where}:{row}", expected="<name> = words and <names> | …")
         rules.setdefault(name[1], []).extend(options)
     grammar = Grammar({name: tuple(options) for name, options in rules.items()})
     _check_references(grammar, where)
     return grammar
-
-
-def _is_part(part: str) -> bool:
-    return bool(_REFERENCE.fullmatch(part)) or part.replace("'", "").isalpha()
 
 
 def _check_references(grammar: Grammar, where: str | Path) -> None:

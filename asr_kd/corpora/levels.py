@@ -50,11 +50,7 @@ def level_of(waveform: Tensor) -> Level:
 
 
 def level_lines(levels: Mapping[str, Sequence[Level]]) -> list[str]:
-    """Return what there is to report, one line for each fact.
-
-    Args:
-        levels: set → levels of its recordings; the first set is the one that is trained on.
-    """
+    """Return what there is to report, one line for each fact; the first set is the one that is trained on."""
     measured = ((name, _percentile(found, 50)) for name, found in levels.items())
     medians = {name: median for name, median in measured if median is not None}
     lines = []
@@ -97,13 +93,3 @@ def level_lines(levels: Mapping[str, Sequence[Level]]) -> list[str]:
 def _percentile(levels: Iterable[Level], share: float) -> float | None:
     known = [level.active_dbfs for level in levels if level.active_dbfs is not None]
     return float(np.percentile(known, share)) if known else None
-
-
-def levels_by_set(sets: Mapping[str, Iterable[str]], levels: Mapping[str, Level]) -> dict[str, list[Level]]:
-    """Return the levels of each set.
-
-    Args:
-        sets: name → ids of its utterances.
-        levels: utterance id → level, of those that could be read.
-    """
-    return {name: [levels[key] for key in ids if key in levels] for name, ids in sets.items()}

@@ -13,11 +13,12 @@ import tarfile
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from torchaudio.datasets import librispeech as publisher
 
+from asr_kd.corpora.manifest import read_text
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, corpora_root
 from asr_kd.errors import CorpusError
@@ -56,11 +57,7 @@ def present_splits(folder: Path) -> list[str]:
 def require_splits(
     folder: Path, splits: Sequence[str], remedy: str = "Unpack the missing splits, or name those that are present"
 ) -> None:
-    """Require splits.
-
-    Raises:
-        CorpusError: splits are missing; names these, and those that are present.
-    """
+    """Require splits; a CorpusError names those that are missing, and those that are present."""
     missing = [split for split in splits if not (folder / split).is_dir()]
     if missing:
         here = ", ".join(present_splits(folder)) or "none"
@@ -112,15 +109,7 @@ def _read_transcripts(chapter: Path) -> dict[str, str]:
     for path in sorted(chapter.glob(f"*{_TRANSCRIPTS}")):
         if path.name.startswith("."):
             continue
-        try:
-            lines = path.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CorpusError(
-                f"cannot be read ({error})",
-                where=path,
-                expected="lines of an id and its words",
-                remedy="Unpack the split again",
-            ) from error
+        lines = read_text(path, "lines of an id and its words", "Unpack the split again").splitlines()
         for row, line in enumerate(lines, start=1):
             utterance_id, _, text = line.strip().partition(" ")
             if utterance_id in texts:
@@ -141,8 +130,7 @@ TIMEOUT_SECONDS = 60.0
 _SUFFIX = ".tar.gz"
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """Archive of a split."""
 
     split: str
@@ -188,11 +176,6 @@ def missing_splits(splits: Sequence[str], into: Path) -> list[str]:
 def download_librispeech(splits: Sequence[str], into: Path, report: Callable[[str], None]) -> Path:
     """Download, verify and unpack splits; return their folder.
 
-    Args:
-        splits: official names; splits that are present are skipped.
-        into: the parent of LibriSpeech/; archives are kept there while they are needed.
-        report: called with a line of text at every step.
-
     Raises:
         CorpusError: no such split, no network, or an archive that is not the publisher's.
         OSError: the disk is full or cannot be written; finished splits stay.
@@ -205,7 +188,9 @@ def download_librispeech(splits: Sequence[str], into: Path, report: Callable[[st
         path = into / f"{archive.split}{_SUFFIX}"
         if path.exists():
             report(f"{archive.split}: archive present; comparing its checksum")
-            _verify(archive, path)
+            found = sha256_of_file(path)
+            if found != archive.sha256:
+                raise _wrong_checksum(archive, str(path), f"SHA-256 {found}")
         else:
             report(f"{archive.split}: downloading {archive.url}")
             _fetch(archive, path)
@@ -233,12 +218,6 @@ def _fetch(archive: Archive, path: Path) -> None:
                 f"(curl -LO {archive.url}), put it at {path} and run the same command"
             ),
         ) from error
-
-
-def _verify(archive: Archive, path: Path) -> None:
-    found = sha256_of_file(path)
-    if found != archive.sha256:
-        raise _wrong_checksum(archive, str(path), f"SHA-256 {found}")
 
 
 def _wrong_checksum(archive: Archive, where: str, found: str) -> CorpusError:

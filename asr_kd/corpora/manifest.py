@@ -76,11 +76,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 
 
 def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the manifest")) -> str:
-    """Return the text that `write_manifest` writes.
-
-    Raises:
-        CorpusError: as there; names the rows by `path`.
-    """
+    """Return the text that `write_manifest` writes; errors name the rows by `path`."""
     rows = [_row_of(utterance) for utterance in utterances]
     raise_wrong_rows(_row_problems(rows), path)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)

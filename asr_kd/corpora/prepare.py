@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
-from asr_kd.corpora.corpus import PreparedCorpus
+from asr_kd.corpora.corpus import PreparedCorpus, shuffled
 from asr_kd.corpora.folder import cut_utterances, list_folder
 from asr_kd.corpora.formats.catalogue import read_table
 from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
@@ -25,7 +25,6 @@ from asr_kd.corpora.settings import (
     SyntheticSettings,
     UntranscribedSettings,
 )
-from asr_kd.corpora.speaker_folds import shuffled
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError
 from asr_kd.progress import SILENT, Progress
@@ -76,11 +75,8 @@ def prepare(
 ) -> PreparedCorpus:
     """Find (or, for synthetic speech, make) a corpus and list its utterances.
 
-    Args:
-        settings: of the corpus.
-        work_dir: the run's folder; only synthetic speech is written there.
-        progress: receives progress of making synthetic speech and of cutting long files.
-        max_excluded_share: replaces that of the settings; `check` passes 1 to list everything.
+    Only synthetic speech is written into `work_dir`. `max_excluded_share` replaces that of the settings: 1
+    lists everything.
 
     Raises:
         CorpusError: the corpus or a needed part is missing or malformed, or too much of it is unusable.
@@ -258,11 +254,7 @@ def measure_listing(listing: Listing, max_excluded_share: float) -> tuple[dict[s
 
 
 def check_sets(sets: Mapping[str, Sequence[Utterance]], excluded: Sequence[Exclusion], where: Path) -> None:
-    """Refuse an empty set, and an id that is unsafe or belongs to two utterances.
-
-    Raises:
-        CorpusError: there is one.
-    """
+    """Refuse an empty set, and an id that is unsafe or belongs to two utterances, with a CorpusError."""
     for part, members in sets.items():
         if not members:
             why = (

@@ -50,8 +50,7 @@ def measure(
 ) -> tuple[list[Utterance], list[Exclusion]]:
     """Read every file's header for durations that are not stated, and compare those that are.
 
-    Returns:
-        The utterances, and those whose file is missing, unreadable, empty or of another length.
+    Files that are missing, unreadable, empty or of another length are excluded.
     """
     infos = probe_all(recording.audio for recording in recordings)
     measured = [_measure_one(recording, infos[recording.audio], channels) for recording in recordings]
@@ -92,8 +91,7 @@ def _measure_one(recording: Recording, info: AudioInfo | AudioError, channels: C
 def read_utterance(utterance: Utterance) -> Tensor:
     """Read an utterance's samples, float32 [S] at 16 kHz, and compare them with the duration of its manifest.
 
-    Raises:
-        AudioError: as `asr_kd.audio.read_audio`.
+    Raises as `asr_kd.audio.read_audio`.
     """
     return read_audio(
         utterance.audio,

@@ -14,6 +14,7 @@ import random
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ from asr_kd.audio import SAMPLE_RATE, resample
 from asr_kd.corpora import espeak_worker
 from asr_kd.corpora.grammar import grammar_text, parse_grammar
 from asr_kd.corpora.settings import SyntheticSettings
-from asr_kd.errors import CorpusError, MissingExtraError
+from asr_kd.errors import CorpusError, import_extra
 from asr_kd.files import atomic_folder, read_json, sha256_of, write_json, write_text
 from asr_kd.progress import SILENT, Progress
 
@@ -70,12 +71,7 @@ class Speaker:
 
 
 def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progress = SILENT) -> None:
-    """Write the corpus, unless it already exists with these settings.
-
-    Args:
-        settings: sizes and seed.
-        folder: of the corpus; it appears whole or not at all.
-        progress: receives the number of finished speakers.
+    """Write the corpus, whole or not at all, unless it already exists with these settings.
 
     Raises:
         MissingExtraError: espeakng-loader is not installed.
@@ -84,15 +80,19 @@ def write_synthetic(settings: SyntheticSettings, folder: Path, progress: Progres
     key = settings_key(settings)
     if _is_complete(folder, key):
         return
-    library, data = _find_espeak()
+    loader = import_extra("espeakng_loader", "synthetic", "espeakng-loader")
+    espeak = loader.get_library_path(), loader.get_data_path()
     with atomic_folder(folder, guard=True) as partial:
         speakers = make_speakers(settings)
         sentences = make_sentences(settings)
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             waiting: list[Future[None]] = []
+            of_split: Counter[str] = Counter()
             for speaker in speakers:
-                own = sentences[speaker.split][_position(speaker, speakers) :: _speakers_of(settings, speaker.split)]
-                waiting.append(pool.submit(_write_speaker, speaker, own, settings, partial, (library, data)))
+                split = speaker.split
+                own = sentences[split][of_split[split] :: _speakers_of(settings, split)]
+                of_split[split] += 1
+                waiting.append(pool.submit(_write_speaker, speaker, own, settings, partial, espeak))
             _follow(waiting, progress)
         write_text(partial / "SPEAKERS.TXT", _speakers_table(speakers))
         write_json(
@@ -156,10 +156,6 @@ def _speakers_of(settings: SyntheticSettings, split: str) -> int:
     return count
 
 
-def _position(speaker: Speaker, speakers: Sequence[Speaker]) -> int:
-    return [other for other in speakers if other.split == speaker.split].index(speaker)
-
-
 def _is_complete(folder: Path, key: str) -> bool:
     """Whether the corpus exists; a folder that this module did not write is never replaced."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -174,15 +170,6 @@ def _is_complete(folder: Path, key: str) -> bool:
             remedy="Choose another corpus.root, or remove the folder yourself",
         ) from error
     return bool(found == key)
-
-
-def _find_espeak() -> tuple[str, str]:
-    """Paths of the library and its data."""
-    try:
-        import espeakng_loader
-    except ImportError as error:
-        raise MissingExtraError("espeakng-loader", "synthetic") from error
-    return espeakng_loader.get_library_path(), espeakng_loader.get_data_path()
 
 
 def _follow(waiting: Sequence["Future[None]"], progress: Progress) -> None:

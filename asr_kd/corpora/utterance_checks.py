@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, SAMPLE_RATE, ChannelPolicy, length_problem, probe, read_audio
-from asr_kd.corpora.levels import Level, level_lines, level_of, levels_by_set
+from asr_kd.corpora.levels import Level, level_lines, level_of
 from asr_kd.corpora.manifest import Utterance, hours, id_problem
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import AudioError
@@ -119,24 +119,26 @@ def check_utterances(
         read: also decode the audio, which finds damage inside files.
         sets: utterances by set, whose levels are compared with those of the first; None: one set.
         progress: called with (utterances done, utterances in all).
-
-    Returns:
-        The report.
     """
     rows = list(_repeated(utterances))
     levels: dict[str, Level] = {}
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(lambda utterance: list(_audio_rows(utterance, read, levels)), utterances)
         for done, (utterance, audio_rows) in enumerate(zip(utterances, found, strict=True), start=1):
-            rows += _id_rows(utterance)
+            problem = id_problem(utterance.id)
+            if problem:
+                rows.append(CheckRow(utterance.id[:60], utterance.audio, "unusable id", f"the id {problem}"))
             rows += audio_rows
             rows += _text_rows(utterance, vocabulary, normalizer, frame_shift_ms)
             if progress is not None:
                 progress(done, len(utterances))
     speakers = {utterance.speaker for utterance in utterances}
     total_hours = hours(utterance for utterance in utterances if math.isfinite(utterance.duration))
-    ids = {name: [utterance.id for utterance in found] for name, found in (sets or {"recordings": utterances}).items()}
-    return CheckReport(rows, len(utterances), total_hours, len(speakers), read, levels_by_set(ids, levels))
+    by_set = {
+        name: [levels[utterance.id] for utterance in members if utterance.id in levels]
+        for name, members in (sets or {"recordings": utterances}).items()
+    }
+    return CheckReport(rows, len(utterances), total_hours, len(speakers), read, by_set)
 
 
 def frames_available(duration: float, frame_shift_ms: float) -> int:
@@ -173,22 +175,13 @@ def _overlapping(utterances: Sequence[Utterance]) -> dict[int, int]:
     for rows in of_file.values():
         furthest = 0  # the row that reaches furthest into the file
         for row in sorted(rows, key=lambda row: (utterances[row - 1].start, row)):
-            if furthest and _begins_before(utterances[row - 1], utterances[furthest - 1]):
+            this, other = utterances[row - 1], utterances[furthest - 1]
+            # Two whole files are one and the same; a segment begins before another of its file has ended.
+            if furthest and ((this.whole and other.whole) or this.start < other.end - DURATION_TOLERANCE_SECONDS):
                 found[max(row, furthest)] = min(row, furthest)
-            if not furthest or utterances[row - 1].end > utterances[furthest - 1].end:
+            if not furthest or this.end > other.end:
                 furthest = row
     return found
-
-
-def _begins_before(utterance: Utterance, other: Utterance) -> bool:
-    """Whether an utterance begins before another of its file has ended; two whole files are one and the same."""
-    return (utterance.whole and other.whole) or utterance.start < other.end - DURATION_TOLERANCE_SECONDS
-
-
-def _id_rows(utterance: Utterance) -> Iterator[CheckRow]:
-    problem = id_problem(utterance.id)
-    if problem:
-        yield CheckRow(utterance.id[:60], utterance.audio, "unusable id", f"the id {problem}")
 
 
 def _audio_rows(utterance: Utterance, read: bool, levels: dict[str, Level]) -> Iterator[CheckRow]:

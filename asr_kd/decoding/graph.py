@@ -7,7 +7,6 @@ recognition"; Miao et al. 2015, "EESEN" (the token transducer T, here H).
 Labels: on the input side, token id + 1 (0 is epsilon); on the output side, the number of a word in words.txt.
 """
 
-import importlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr_kd.decoding.lexicon import build_lexicon, open_text, separator_of
-from asr_kd.errors import LanguageModelError, MissingExtraError
+from asr_kd.errors import LanguageModelError, import_extra
 from asr_kd.files import atomic_path, register_files
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -53,7 +52,7 @@ def write_graph(
         MissingExtraError: kaldifst is not installed.
         AsrKdError: a file of one of these names exists, and asr-kd did not write it.
     """
-    fst = _kaldifst()
+    fst = import_extra("kaldifst", "graph")
     symbols = path.with_name(f"{path.name}.words.txt")
     register_files(path.parent, [path.name, symbols.name])
     lexicon = build_lexicon(words, vocabulary)
@@ -87,13 +86,6 @@ def write_graph(
         lines = [EPSILON, *kept, BACKOFF]
         partial.write_text("".join(f"{word} {number}\n" for number, word in enumerate(lines)), encoding="utf-8")
     return GraphReport(len(kept), lexicon.left_out, graph.num_states, arcs)
-
-
-def _kaldifst() -> Any:
-    try:
-        return importlib.import_module("kaldifst")
-    except ImportError as error:
-        raise MissingExtraError("kaldifst", "graph") from error
 
 
 def _lines(arcs: Iterable[tuple[float, ...]]) -> str:

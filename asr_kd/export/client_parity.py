@@ -30,11 +30,6 @@ class EmittedTokens(NamedTuple):
 
 
 def client_version() -> str:
-    """Return the client's name and version.
-
-    Raises:
-        MissingExtraError: it is not installed.
-    """
     if not client_is_installed():
         raise MissingExtraError("sherpa-onnx", "export")
     return f"sherpa-onnx {version('sherpa-onnx')}"

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import BundleError
-from asr_kd.export.graphs import SherpaWire, write_onnx, write_pt2
-from asr_kd.export.int8 import compare_int8, write_int8
+from asr_kd.evaluation.comparison import error_counts, word_counts
+from asr_kd.evaluation.settings import EvaluationSettings
+from asr_kd.export.graphs import SherpaWire, write_int8, write_onnx, write_pt2
 from asr_kd.export.parity import verify_bundle
 from asr_kd.export.readme import write_readme
 from asr_kd.export.web import write_web
@@ -39,8 +41,10 @@ from asr_kd.runtime.bundle import (
     VocabularyEntry,
     file_entry,
 )
-from asr_kd.runtime.recognizer import with_context
+from asr_kd.runtime.recognizer import open_recognizer, with_context
 from asr_kd.runtime.wire import WireFormat, unprintable_tokens
+from asr_kd.scoring.significance import bootstrap_difference
+from asr_kd.scoring.wer import score
 
 FORMS = {"model": MODEL, "int8": INT8, "pt2": PT2}
 TRACED_PACKAGES = ("asr-kd", "torch", "onnx", "onnxscript", "onnxruntime", "sherpa-onnx")
@@ -107,8 +111,7 @@ def export_bundle(
         destination: the bundle's folder; an older bundle there is replaced only by a verified one.
         waveforms: [S] each, real speech at 16 kHz to verify on.
         origin: for the trace and the card.
-        settings: of the export.
-        progress: receives progress of measuring 8-bit weights.
+        settings, progress: of the export.
 
     Returns:
         The content of bundle.json, with the parity report.
@@ -150,11 +153,9 @@ def web_folder(bundle: Path) -> Path:
 
 
 def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, Context | None]:
-    """Return folder → context of each bundle of a model.
+    """Return folder → context of each bundle of a model; several are written to folders in `destination`.
 
-    Args:
-        contexts: several need a dynamic-chunk model; none: the model's own.
-        destination: folder of one bundle; several are written to folders in it.
+    Several contexts need a dynamic-chunk model; without any it is the model's own (None).
     """
     if len(contexts) < 2:
         return {destination: contexts[0] if contexts else None}
@@ -234,3 +235,47 @@ def _versions() -> dict[str, Any]:
         except PackageNotFoundError:
             versions[package] = "not installed"
     return versions
+
+
+def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progress = SILENT) -> dict[str, Any]:
+    """Compare word error rates of a bundle's int8 and float32 graphs, with a paired interval over speakers.
+
+    Utterances are transcribed one at a time, because streams of a batch share a scale.
+
+    Returns:
+        wer_fp32, wer_int8 and difference (fractions), its 95 % interval low and high (None: one speaker only), and
+        the numbers of utterances, words and speakers.
+
+    Raises:
+        BundleError: damaged, or without one of the two graphs.
+        EvaluationError: no reference holds a word.
+    """
+    transcribed = {utterance.id: utterance for utterance in utterances if utterance.text is not None}
+    graphs = {name: open_recognizer(folder / name) for name in (MODEL, INT8)}
+    texts: dict[str, dict[str, str]] = {name: {} for name in graphs}
+    for done, (utterance_id, utterance) in enumerate(transcribed.items(), start=1):
+        waveform = read_utterance(utterance)
+        for name, recognizer in graphs.items():
+            texts[name][utterance_id] = recognizer.transcribe([waveform])[0]
+        progress.update("int8 beside fp32", done, len(transcribed), "utterances")
+    references = {utterance_id: utterance.text or "" for utterance_id, utterance in transcribed.items()}
+    normalizer = EvaluationSettings().normalizer
+    full, small = (score(references, texts[name], normalizer) for name in (MODEL, INT8))
+    speakers = [utterance.speaker for utterance in transcribed.values()]
+    several = len(set(speakers)) > 1
+    found = bootstrap_difference(
+        error_counts(small), error_counts(full), word_counts(full), groups=speakers if several else None
+    )
+    return {
+        "wer_fp32": full.wer,
+        "wer_int8": small.wer,
+        "difference": found.value,
+        "low": found.interval.low if found.interval else None,
+        "high": found.interval.high if found.interval else None,
+        "texts_equal": sum(texts[MODEL][utterance_id] == texts[INT8][utterance_id] for utterance_id in transcribed),
+        "utterances": len(transcribed),
+        "words": full.words.words,
+        "speakers": len(set(speakers)),
+        "resampled_by": "speakers" if several else "utterances",
+        "normalizer": normalizer,
+    }

@@ -8,7 +8,6 @@ imports onnx.
 Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution kernel, V vocabulary."""
 
 import contextlib
-import importlib
 import io
 import json
 import logging
@@ -22,7 +21,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from asr_kd.errors import MissingExtraError
+from asr_kd.errors import import_extra
 from asr_kd.models.acoustic_model import ModelLayer, StreamState
 from asr_kd.models.weights import Model
 from asr_kd.runtime.backend import mask_tokens
@@ -32,12 +31,7 @@ CACHES_PER_LAYER = 6
 
 
 class SherpaWire(nn.Module):
-    """One streaming step in the wire format's order.
-
-    Args:
-        model: a streaming one.
-        unprintable: token ids that the client must never choose.
-    """
+    """One streaming step in the wire format's order; the client must never choose `unprintable` token ids."""
 
     def __init__(self, model: Model, unprintable: Sequence[int] = ()) -> None:
         super().__init__()
@@ -49,7 +43,14 @@ class SherpaWire(nn.Module):
         """[N, 4C + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""
         *caches, embed_states, processed_lens = states
         layers = [caches[start : start + CACHES_PER_LAYER] for start in range(0, len(caches), CACHES_PER_LAYER)]
-        log_probs, after = self.model.stream_step(x, _joined(layers, processed_lens))
+        # The halves of the wire format are joined to our caches; nonlin_attn belongs to another model and is ignored.
+        state = StreamState(
+            keys=[key for key, *_ in layers],
+            values=[torch.cat([val1, val2], dim=-1) for _, _, val1, val2, _, _ in layers],
+            convs=[torch.cat([older, newer], dim=-1) for *_, older, newer in layers],
+            processed=processed_lens,
+        )
+        log_probs, after = self.model.stream_step(x, state)
         new_layers = [
             (key, nonlin_attn, *value.chunk(2, dim=-1), *conv.chunk(2, dim=-1))
             for key, value, conv, (_, nonlin_attn, *_) in zip(
@@ -60,35 +61,19 @@ class SherpaWire(nn.Module):
         return mask_tokens(log_probs, self.unprintable), *new_caches, embed_states, after.processed
 
 
-def _joined(layers: Sequence[Sequence[Tensor]], processed_lens: Tensor) -> StreamState:
-    """Join the halves of the wire format to our caches; nonlin_attn belongs to another model and is ignored."""
-    return StreamState(
-        keys=[key for key, *_ in layers],
-        values=[torch.cat([val1, val2], dim=-1) for _, _, val1, val2, _, _ in layers],
-        convs=[torch.cat([older, newer], dim=-1) for *_, older, newer in layers],
-        processed=processed_lens,
-    )
-
-
 OPSET = 18
 EXAMPLE_STREAMS = 2
 """With one stream the exporter would bake a batch of one into the graph."""
 
 
 def write_onnx(module: SherpaWire, wire: WireFormat, path: Path, extra_metadata: dict[str, str]) -> None:
-    """Export one streaming step.
-
-    Args:
-        module: the model in the wire format.
-        wire: its shapes.
-        path: where to write; the caller makes the writing atomic.
-        extra_metadata: further keys, which the client ignores.
+    """Export one streaming step, with further metadata, which the client ignores; the caller makes the writing atomic.
 
     Raises:
         MissingExtraError: onnx or onnxscript is not installed.
     """
-    onnx: Any = _require("onnx")
-    _require("onnxscript")
+    onnx = import_extra("onnx", "export")
+    import_extra("onnxscript", "export")
     specs = wire.inputs()
     batch = torch.export.Dim(BATCH)
     states = tuple({spec.batch_axis: batch} for spec in specs[1:])
@@ -127,13 +112,6 @@ def _example(spec: TensorSpec) -> Tensor:
     return torch.from_numpy(spec.zeros(EXAMPLE_STREAMS))
 
 
-def _require(package: str) -> Any:
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise MissingExtraError(package, "export") from error
-
-
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Silence the exporter's progress on stdout and its warnings; failures raise."""
@@ -148,17 +126,43 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+QUANTISED = ("MatMul", "Gemm")
+
+
+def write_int8(source: Path, path: Path) -> None:
+    """Quantise a float32 ONNX file; its metadata, inputs and outputs are unchanged.
+
+    Raises:
+        MissingExtraError: onnxruntime or onnx is not installed.
+    """
+    quantization = import_extra("onnxruntime.quantization", "export", "onnxruntime and onnx")
+    with _without_advice():
+        quantization.quantize_dynamic(
+            source,
+            path,
+            op_types_to_quantize=list(QUANTISED),
+            per_channel=True,
+            weight_type=quantization.QuantType.QInt8,
+        )
+
+
+@contextlib.contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence its advice to infer shapes first, which our graphs do not need."""
+    logger = logging.getLogger()
+    disabled = logger.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(disabled)
+
+
 LONGEST_BATCH = 4_096
 
 
 def write_pt2(module: SherpaWire, wire: WireFormat, path: Path) -> None:
-    """Export one streaming step.
-
-    Args:
-        module: the model in the wire format.
-        wire: its shapes.
-        path: where to write; the caller makes the writing atomic.
-    """
+    """Export one streaming step as a torch.export file; the caller makes the writing atomic."""
     specs = wire.inputs()
     examples = tuple(_example(spec) for spec in specs)
     batch = torch.export.Dim(BATCH, min=1, max=LONGEST_BATCH)

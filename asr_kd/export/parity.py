@@ -95,11 +95,10 @@ class Int8Report(Settings):
 def verify_bundle(
     folder: Path, source: LoadedModel, waveforms: Sequence[Tensor], *, with_client: bool = True
 ) -> ParityReport:
-    """Compare a bundle with its source model.
+    """Compare a bundle with its source model, which has the same chunk and left context.
 
     Args:
-        folder: the bundle.
-        source: its model, with the same chunk and left context.
+        folder, source: the bundle and its model.
         waveforms: [S] each, real speech at 16 kHz in [−1, 1].
         with_client: also run sherpa-onnx, in a process of its own.
 
@@ -141,7 +140,8 @@ class _Original:
     @property
     def close(self) -> list[bool]:
         """Per utterance, whether two tokens are closer than `TIE` in some frame."""
-        return [_closest_call(log_probs) < TIE for log_probs in self.log_probs]
+        best_two = [log_probs.topk(2, dim=-1).values for log_probs in self.log_probs]
+        return [float((best[:, 0] - best[:, 1]).min()) < TIE for best in best_two]
 
 
 def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> ParityReport:
@@ -151,7 +151,14 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
     single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
     mixed = mixed_log_probs(exported.backend, [exported.features(waveform) for waveform in waveforms])
     graph_difference, batch_difference = _difference(single, original.log_probs), _difference(single, mixed)
-    _refuse_distance(graph_difference, batch_difference, place)
+    if not (graph_difference <= TOLERANCE and batch_difference <= TOLERANCE):  # NaN is refused too
+        raise BundleError(
+            f"its log-probabilities differ from its model's by {graph_difference:.2g} nats, and batched from single "
+            f"by {batch_difference:.2g}",
+            expected=f"at most {TOLERANCE:g}",
+            where=place,
+            remedy=REPORT,
+        )
 
     alignments = stream_alignments(exported, waveforms)
     same = [ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)]
@@ -216,7 +223,13 @@ def _tokens(log_probs: Tensor, bundle: Bundle) -> list[int]:
 
 
 def _opened(bundle: Bundle, source: LoadedModel) -> Recognizer:
-    _check_origin(bundle, source)
+    if bundle.info.trace.model_sha256 != source.sha256:
+        raise BundleError(
+            f"was made from the weights {bundle.info.trace.model_sha256[:12]}…",
+            expected=f"{source.sha256[:12]}… of {source.folder}",
+            where=bundle.folder / DESCRIPTION,
+            remedy="Export the model again",
+        )
     tail_ms = bundle.info.streaming.tail_ms
     return Recognizer(open_backend(bundle), bundle.vocabulary, tail_ms=tail_ms, name=str(bundle.folder))
 
@@ -245,12 +258,7 @@ def stream_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> li
 
 
 def mixed_log_probs(backend: Backend[Any], features: Sequence[Tensor]) -> list[Tensor]:
-    """Return log-probabilities [T', V] of each utterance when stream n joins the batch n chunks late.
-
-    Args:
-        backend: the graph.
-        features: [T, 80] each, complete windows.
-    """
+    """Log-probabilities [T', V] of complete windows [T, 80] of each utterance, when stream n joins n chunks late."""
     if backend.context is None:
         raise ValueError("a full-context model has no chunks")
     shift, window = FACTOR * backend.context.chunk_frames, feature_frames_for(backend.context.chunk_frames)
@@ -270,38 +278,11 @@ def mixed_log_probs(backend: Backend[Any], features: Sequence[Tensor]) -> list[T
     return [torch.cat(rows) for rows in outputs]
 
 
-def _check_origin(bundle: Bundle, source: LoadedModel) -> None:
-    if bundle.info.trace.model_sha256 != source.sha256:
-        raise BundleError(
-            f"was made from the weights {bundle.info.trace.model_sha256[:12]}…",
-            expected=f"{source.sha256[:12]}… of {source.folder}",
-            where=bundle.folder / DESCRIPTION,
-            remedy="Export the model again",
-        )
-
-
 def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     """Largest absolute difference; infinite for other shapes."""
     if any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         return float("inf")
     return float(torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max())  # keeps NaN
-
-
-def _refuse_distance(graph_difference: float, batch_difference: float, place: Path) -> None:
-    if not (graph_difference <= TOLERANCE and batch_difference <= TOLERANCE):  # NaN is refused too
-        raise BundleError(
-            f"its log-probabilities differ from its model's by {graph_difference:.2g} nats, and batched from single "
-            f"by {batch_difference:.2g}",
-            expected=f"at most {TOLERANCE:g}",
-            where=place,
-            remedy=REPORT,
-        )
-
-
-def _closest_call(log_probs: Tensor) -> float:
-    """Smallest difference between the best two tokens over all frames of [T, V]."""
-    best, second = log_probs.topk(2, dim=-1).values.unbind(-1)
-    return float((best - second).min())
 
 
 def _refuse_differences(same: Sequence[bool], close: Sequence[bool], place: Path, other: str) -> None:

@@ -75,13 +75,9 @@ class ScriptTemplate(Template):
 
 
 def write_readme(folder: Path, info: BundleInfo, card: str | None, own: Streaming | None = None) -> None:
-    """Write README.md and, where there is an ONNX graph, examples/.
+    """Write README.md, with a model card or a short one, and, where there is an ONNX graph, examples/.
 
-    Args:
-        folder: the bundle.
-        info: content of bundle.json.
-        card: a model card, Markdown; None: a short one.
-        own: streaming settings of the model itself, to which its card refers; None: as the bundle.
+    `own` are the streaming settings of the model itself, to which its card refers; None: as the bundle.
     """
     parts = [(card or f"# {escape(info.name)}\n\n{_described(info)}").rstrip(), "## Files", _files(info)]
     parts.append(_facts(info, own or Streaming.model_validate(info.model.streaming)))

@@ -46,17 +46,11 @@ def run_client(
     before: Sequence[np.ndarray] = (),
     graph: Path | None = None,
 ) -> list[ClientResult]:
-    """Decode waveforms, all streams at once, in another process.
+    """Decode waveforms [S], float32 at 16 kHz with the silence that the client needs, all streams at once.
 
-    Streams start one packet after another, so that the client batches streams at different positions.
-
-    Args:
-        model: an ONNX file of a *validated* bundle.
-        tokens: its tokens.txt.
-        waveforms: [S] each, float32 at 16 kHz, with the silence that the client needs at the end.
-        packet_samples: samples that a stream is fed at a time.
-        before: audio that each stream decodes first, [S] each, before it is reset; empty: none.
-        graph: a decoding graph of `asr-kd lm graph`; None: greedy search.
+    Streams start one packet after another, so that the client batches streams at different positions. Each decodes its
+    part of `before` first, if there is any, and is reset. Without a decoding `graph` of `asr-kd lm graph` the search is
+    greedy.
 
     Raises:
         ClientFailure: the process died or took far too long; what it printed is in the message.

@@ -19,7 +19,7 @@ from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.errors import AsrKdError, BundleError
 from asr_kd.files import atomic_folder
 from asr_kd.runtime.bundle import INT8, MODEL, Bundle, read_bundle
-from asr_kd.runtime.wire import BATCH, TensorSpec, unprintable_tokens
+from asr_kd.runtime.wire import BATCH, unprintable_tokens
 
 DESCRIPTION, SERVICE_WORKER = "bundle.json", "service-worker.js"
 SHARED = ("index.html", "page.css", "page.js", "capture.js", "resampler.js")
@@ -33,16 +33,9 @@ POLICY = (
 
 
 def write_web(bundle_folder: Path, destination: Path) -> Path:
-    """Write the page for a bundle, whole or not at all; any static file server serves it.
+    """Write the page for a verified bundle, whole or not at all, and return its path; any static file server serves it.
 
     The 8-bit form is used where the bundle has it. A vocabulary with `<unk>` is refused: the page would print it.
-
-    Args:
-        bundle_folder: of a verified bundle.
-        destination: the folder of the page.
-
-    Returns:
-        The page's path.
 
     Raises:
         BundleError: the bundle is damaged or has no ONNX graph, or onnxruntime-web has not been fetched.
@@ -103,13 +96,12 @@ def _description(bundle: Bundle) -> dict[str, object]:
             endpoint.rule3_min_utterance_length,
         ],
         "input": bundle.wire.inputs()[0].name,
-        "states": [_state(spec) for spec in bundle.wire.states()],
+        "states": [
+            {"name": name, "dtype": dtype, "shape": [1 if size == BATCH else size for size in shape]}
+            for name, dtype, shape in bundle.wire.states()
+        ],
         "outputs": [spec.name for spec in bundle.wire.outputs()],
     }
-
-
-def _state(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "dtype": spec.dtype, "shape": [1 if size == BATCH else size for size in spec.shape]}
 
 
 def _service_worker(contents: dict[str, bytes]) -> bytes:

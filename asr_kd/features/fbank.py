@@ -27,7 +27,7 @@ PREEMPHASIS = 0.97
 FFT_SIZE = 512
 
 BLOCK_FRAMES = 32
-"""Frames that a stream computes at once: one call costs five times what a frame does."""
+"""Frames that a stream computes at once."""
 BLOCK_LEAD = 3
 """Frames before the first whole block, so that chunks of 8 or 16 encoder frames, which look 3 frames ahead, are one
 block or two."""
@@ -102,7 +102,7 @@ class StreamingFbank:
 
     A frame is ready when its whole window is there, so streamed frames equal those of the whole waveform. They are
     computed in blocks of one size, which lie at the same frames however the samples come: the same bits for every cut.
-    Not by the client's own computer: that takes 5 times as long, and is farther from the same sums in double precision.
+    Not by the client's own computer, which is slower and farther from the same sums in double precision.
 
     Attributes:
         ready: frames that can be taken.
@@ -151,12 +151,11 @@ class StreamingFbank:
         return np.concatenate(found) if found else np.zeros((0, NUM_MEL_BINS), dtype=np.float32)
 
     def accept(self, samples: Tensor) -> Tensor:
-        """Take samples [S], return the frames they complete, [T, 80] (T may be 0)."""
         self.queue(samples)
         return torch.from_numpy(self.take(self.ready))
 
     def finish(self) -> Tensor:
-        """End the stream and return the last frames, [T, 80]. `accept` must not be called again."""
+        """End the stream and return the last frames, [T, 80]; nothing may follow."""
         self.end()
         return torch.from_numpy(self.take(self.ready))
 

@@ -48,14 +48,9 @@ def generator_for(*words: object) -> torch.Generator:
 
 
 def add_noise(waveform: Tensor, noise: Tensor, snr_db: float) -> Tensor:
-    """Mix noise in so that the whole waveform's energy is `snr_db` above the noise's.
+    """Mix noise [S] in so that the energy of the whole waveform [S] is `snr_db` above the noise's.
 
     The speech keeps its level; the sum is not clipped. Digital silence has no such ratio and comes back unchanged.
-
-    Args:
-        waveform: [S].
-        noise: [S]; see `stretch_of`.
-        snr_db: decibels.
 
     Raises:
         ValueError: other lengths.
@@ -108,17 +103,9 @@ def babble(voices: Sequence[Tensor], num_samples: int, generator: torch.Generato
 def room_response(
     reverberation_seconds: float, generator: torch.Generator, *, direct_to_reverberant_db: float = 0.0
 ) -> Tensor:
-    """The impulse response of a room, [R], its energy 1, the direct sound at sample 0.
+    """The impulse response [R] of a room by its RT60, energy 1, the direct sound at sample 0.
 
     Noise under an exponential, which is what the late part of a room is (Polack 1988); no early reflections.
-
-    Args:
-        reverberation_seconds: RT60, the time in which the tail falls by 60 dB.
-        generator: draws the tail.
-        direct_to_reverberant_db: energy of the direct sound above that of the tail.
-
-    Raises:
-        ValueError: a time that is not positive.
     """
     if reverberation_seconds <= 0:
         raise ValueError(f"a reverberation time of {reverberation_seconds} s: expected more than 0")

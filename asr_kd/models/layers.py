@@ -33,7 +33,7 @@ def step_table(left: int, chunk: int, head_width: int, device: torch.device) -> 
 def rotate(vectors: Tensor, table: Table) -> Tensor:
     """Turn each [.., T, head_width] vector by its position's angles: pairs are dimensions i and i + head_width / 2.
 
-    Whole vectors are multiplied, not their halves: half as many operations, and none on slices (3 × as fast in bf16).
+    Whole vectors are multiplied, not their halves: half as many operations, and none on slices.
     """
     if table is None:
         return vectors
@@ -45,7 +45,7 @@ def rotate(vectors: Tensor, table: Table) -> Tensor:
 def attention_mask(allowed: Tensor) -> Tensor:
     """The mask of `RelativeSelfAttention`, from [.., T, T] that is true where a frame may look.
 
-    On a CPU 0 and −∞ in float32, to be added to scores: filling them by bools takes 10 × as long.
+    On a CPU 0 and −∞ in float32, to be added to scores: filling them by bools is slower (docs/measurements.md).
     """
     if allowed.is_cuda:
         return allowed
@@ -115,8 +115,7 @@ class RelativeSelfAttention(nn.Module):
         """Values by how much queries and keys agree, [B, H, T, D / H]."""
         if query.is_cuda:
             return F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-        # The fused kernel's backward pass took 10 × as long as these lines in bf16 on a CPU (torch 2.14). The softmax
-        # is of float32, the mask's type, which there is the faster one too.
+        # The fused kernel's backward pass is slower in bf16 on a CPU; the softmax is of float32, the mask's type.
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + mask
         return scores.softmax(-1).to(value.dtype) @ value
 
@@ -158,9 +157,8 @@ STEPS = 1 << 16
 class Dropout(nn.Module):
     """Inverted dropout (Srivastava et al. 2014); the probability is kept to 1 part in 65,536.
 
-    On the CPU torch draws a random number for each element, which took 22 % of a training step; here each 64-bit
-    draw decides four elements, and the comparison writes the mask in the type that it is multiplied in: by way of bools
-    it took eight times as long. On other devices it is torch's own.
+    On the CPU, where torch draws a random number for each element, each 64-bit draw decides four elements, and the
+    comparison writes the mask in the type that it is multiplied in (docs/measurements.md). Elsewhere it is torch's own.
     """
 
     def __init__(self, probability: float) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from asr_kd.config import Settings
+from asr_kd.config import Odd, Settings
 
 Size = Literal["tiny", "small", "medium", "large", "5m", "10m", "30m"]
 
@@ -19,17 +19,7 @@ SIZES: dict[Size, dict[str, int]] = {
     "30m": {"width": 256, "layers": 19, "heads": 4, "feed_forward": 1024, "kernel": 15, "subsampling_channels": 96},
 }
 """Shapes by name: teachers of about 1, 4, 19 and 104 million parameters with a character vocabulary, and students of
-about 5, 10 and 30 million with 29 characters or 500 BPE pieces.
-
-A student's multiplications a second hardly depend on its shape, only on its size: every weight outside the
-subsampling meets each 40 ms frame once. So depth is free in arithmetic, and 16 to 18 layers of width 144 to 256 are
-what Conformer-S/M (Gulati et al. 2020: 10.3 and 30.7 M) and NeMo's Conformer-CTC (176 × 16: 13 M; 256 × 18: 30 M)
-have. In time it is not free: of three shapes of 5 M, a chunk of 320 ms took 9 ms with 224 × 4, 14 ms with 144 × 10 and
-25 ms with 96 × 22 (torch, one thread of a shared AMD EPYC, the fastest of 30), so 5m keeps the width of Conformer-S and
-gives up layers. Where we leave them: subsampling of full width would take 30 % of the arithmetic of 30m for 6 % of its
-weights, so few channels and one more layer; and a kernel of 15 frames, all of them past, because what is further back
-is attention's.
-"""
+about 5, 10 and 30 million with 29 characters or 500 BPE pieces; docs/design/decisions.md gives their reasons."""
 
 
 class Context(NamedTuple):
@@ -70,7 +60,7 @@ class ConformerSettings(Settings):
     """Attention heads."""
     feed_forward: int = Field(ge=8)
     """Inner width of the feed-forward parts."""
-    kernel: int = Field(ge=3, le=63)
+    kernel: Odd = Field(ge=3, le=63)
     """Width of the depthwise convolution; odd."""
     subsampling_channels: int = Field(ge=1)
     """Channels of the two convolutions that make one frame of four."""
@@ -90,8 +80,6 @@ class ConformerSettings(Settings):
     def _fits_together(self) -> "ConformerSettings":
         if self.width % (4 * self.heads):
             raise ValueError(f"width {self.width} must be a multiple of 4 × heads ({self.heads})")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel {self.kernel} must be odd")
         return self
 
     @property
@@ -147,7 +135,7 @@ class WhisperSettings(Settings):
     feed_forward_rank: int | None = Field(None, ge=1)
     """Each matrix of the feed-forward parts as a product of two with so many columns between them (the nearest such
     product, by singular values); None: whole matrices."""
-    kernel: int = Field(15, ge=3, le=63)
+    kernel: Odd = Field(15, ge=3, le=63)
     """Frames of 40 ms that the causal depthwise convolution covers, which is added to each layer and begins at zero;
     odd."""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -168,8 +156,6 @@ class WhisperSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "WhisperSettings":
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel {self.kernel} must be odd")
         if self.head is not None and self.head.kernel > self.kernel:
             raise ValueError(f"head.kernel {self.head.kernel} must not exceed kernel ({self.kernel})")
         if self.sizes is not None and self.sizes.width % (4 * self.sizes.heads):

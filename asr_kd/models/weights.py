@@ -98,15 +98,9 @@ def write_model_folder(
     facts: Mapping[str, Any],
     dtype: torch.dtype = torch.float32,
 ) -> str:
-    """Write the folder of a model with `settings` and return the SHA-256 of its weights.
+    """Write, or replace as a whole, the folder of a model with `settings`; return the SHA-256 of its weights.
 
-    Args:
-        folder: replaced as a whole.
-        kind: the format that the description names.
-        model: its state is written.
-        vocabulary: of its outputs.
-        facts: further keys of the description, `card` among them.
-        dtype: of floating-point weights.
+    `kind` is the format that the description names, `facts` are its further keys, `card` among them.
     """
     settings = cast(Settings, model.settings)
     with atomic_folder(folder, guard=True) as partial:

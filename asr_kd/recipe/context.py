@@ -51,7 +51,6 @@ class RunContext:
 
     @property
     def work_dir(self) -> Path:
-        """Folder that holds everything the run writes."""
         return self.recipe.work_dir
 
     def stop_reason(self) -> str | None:
@@ -60,7 +59,6 @@ class RunContext:
         return stop.reason if stop is not None else None
 
     def folder(self, *parts: str) -> Path:
-        """Path of a folder in the work_dir."""
         return self.work_dir.joinpath(*parts)
 
 
@@ -189,11 +187,7 @@ def exported(context: RunContext) -> list[str]:
 
 
 def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
-    """Read the corpus and vocabulary that the prepare stage wrote.
-
-    Raises:
-        CorpusError: it has not run.
-    """
+    """Read the corpus and vocabulary that the prepare stage wrote; a CorpusError where it has not run."""
     corpus = read_prepared(context.work_dir)
     return corpus, Vocabulary.load(manifests_folder(context.work_dir) / VOCABULARY)
 
@@ -227,20 +221,12 @@ def training_hashes(context: RunContext, *further: str) -> list[str]:
 
 
 def model_sha256(folder: Path) -> str:
-    """The identity of a trained model: the hash of its weights.
-
-    Raises:
-        CheckpointError: it is missing.
-    """
+    """The identity of a trained model, the hash of its weights; a CheckpointError without them."""
     return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
 
 
 def store_sha256(store: Path | str, index: str = INDEX) -> str:
-    """The identity of stored soft targets or hypotheses: the hash of their index.
-
-    Raises:
-        CheckpointError: they are missing.
-    """
+    """The identity of stored targets or hypotheses, the hash of their index; a CheckpointError without it."""
     place = open_storage(store)
     found = place.sha256(index)
     if found is None:
@@ -264,11 +250,7 @@ def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
 
 
 def existing(path: Path, stage: str) -> Path:
-    """The path itself.
-
-    Raises:
-        CheckpointError: the file is missing; the message names the stage that writes it.
-    """
+    """The path itself; a CheckpointError that names the stage which writes the file where it is missing."""
     if not path.is_file():
         raise CheckpointError("is missing", where=path, remedy=f"Run the {stage} stage first (start --from earlier)")
     return path

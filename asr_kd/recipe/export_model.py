@@ -28,25 +28,22 @@ def export_model(
     speech: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> dict[Path, BundleInfo]:
-    """Export a model folder, such as RUN/students/NAME/model, once for each context.
+    """Export a model folder, or the student's that holds it, once for each context; return what was written.
 
     Args:
-        folder: of the model, or the student's that holds it.
+        folder: of the model, such as RUN/students/NAME/model.
         out: folder of the bundle, or of the bundles' folders; None: RUN/export/NAME of the model's run.
-        settings: how to export.
+        settings, progress: of the export.
         contexts: chunks and left contexts; none: the model's own.
         speech: manifests of held-out utterances; none: all sets of the model's run but its training set.
-        progress: receives the progress.
-
-    Returns:
-        What was written, by folder.
 
     Raises:
         BundleError: no speech to verify on, no place to write to, or a bundle does not do what its model does.
         CheckpointError, CorpusError, MissingExtraError: as reading the parts raises them.
     """
     folder = _model_folder(folder)
-    run, name = _run_of(folder), folder.parent.name
+    above, name = folder.parent.parent.parent, folder.parent.name
+    run = above if folder.name == "model" and (above / "manifests").is_dir() else None
     destination = out or (run / "export" / name if run is not None else None)
     if destination is None:
         raise BundleError(
@@ -63,12 +60,9 @@ def export_model(
 
 
 def contexts_of(folder: Path, chunks: Sequence[int], lefts: Sequence[int]) -> list[Context]:
-    """Pairs of chunk and left context in frames; what is not given is the model's own.
+    """Pairs of chunk and left context in frames; without either the model's own.
 
-    Args:
-        folder: of the model.
-        chunks: any number.
-        lefts: none, one for all, or one for each chunk.
+    `lefts`: none, one for all, or one for each chunk.
     """
     if not chunks and not lefts:
         return []
@@ -85,12 +79,6 @@ def _model_folder(folder: Path) -> Path:
     inside = folder / "model"
     found = inside if not (folder / DESCRIPTION).is_file() and (inside / DESCRIPTION).is_file() else folder
     return found.resolve()
-
-
-def _run_of(folder: Path) -> Path | None:
-    """The run that a model folder lies in, or None."""
-    run = folder.parent.parent.parent
-    return run if folder.name == "model" and (run / "manifests").is_dir() else None
 
 
 def _held_out(folder: Path, run: Path | None, speech: Sequence[Path]) -> list[Utterance]:
@@ -117,11 +105,9 @@ def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Uttera
 
 
 def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]:
-    """Return a model's word error rate by test set and its card; nothing where it was decoded by a beam search.
+    """Return a model's word error rate by test set, and its card, of the evaluation in `report`, if any.
 
-    Args:
-        report: folder of an evaluation; there may be none.
-        name: of the model.
+    Nothing where it was decoded by a beam search.
     """
     if not (report / RESULTS).is_file():
         return {}, None

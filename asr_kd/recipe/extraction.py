@@ -5,6 +5,7 @@ The work is divided by a fixed plan; each process, and each task of a Slurm arra
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -49,79 +50,120 @@ PLACE = "place.json"
 Report = TypeVar("Report", bound=ShardReport)
 
 
+@dataclass(frozen=True)
+class StorePlace:
+    """Where a task puts a store: its folder, or below the recipe's `store_url`, with a note in the folder.
+
+    Attributes:
+        context: of the run.
+        folder: of the task, in the work_dir.
+        index: the file that completes the store.
+    """
+
+    context: RunContext
+    folder: Path
+    index: str
+
+    @property
+    def store(self) -> Path | str:
+        """The folder or URL of the store."""
+        return stored_at(self.context, self.folder)
+
+    @property
+    def result(self) -> Path:
+        """The file in the work_dir without which the task is not done."""
+        return self.folder / (self.index if self.context.recipe.store_url is None else PLACE)
+
+    def key_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of the task's cache key."""
+        url = self.context.recipe.store_url
+        return settings if url is None else {**settings, "store_url": url}
+
+    def write_note(self) -> None:
+        """Write the store's URL and hash into the folder, where the recipe has a `store_url`."""
+        if self.context.recipe.store_url is not None:
+            write_json(self.result, {"place": str(self.store), "sha256": store_sha256(self.store, self.index)})
+
+    def is_as_noted(self) -> bool:
+        """Whether the store at the noted URL has the noted hash; always in the work_dir."""
+        if self.context.recipe.store_url is None:
+            return True
+        try:
+            note = read_json(self.result)
+        except (OSError, ValueError):
+            return False  # the store is found again, and the note written anew
+        return open_storage(note["place"]).sha256(self.index) == note["sha256"]
+
+
 def extraction_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's soft targets, in its students' vocabulary and on their frames."""
-    folder, settings = targets_folder(context, teacher), _target_settings(context, teacher)
-    store = stored_at(context, folder)
+    settings = _target_settings(context, teacher)
+    place = StorePlace(context, targets_folder(context, teacher), INDEX)
 
     def compute(
         opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
     ) -> ExtractionReport:
         transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
-        return extract(opened, utterances, settings, store, transcripts=transcripts, **options)
+        return extract(opened, utterances, settings, place.store, transcripts=transcripts, **options)
 
     def is_intact() -> bool:
-        found, corpus = verify(store), read_corpus(context)[0]
+        found, corpus = verify(place.store), read_corpus(context)[0]
         intact = found.ok and found.info.complete
         return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
 
-    plain = {
-        # The number of threads changes nothing.
-        **{key: value for key, value in settings.key_settings().items() if key != "readers"},
-        **({"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}),
-        **_bridge_settings(context, teacher),
-    }
-    report = functools.partial(report_extraction, context.progress, folder)
-    return _teacher_task(context, teacher, teacher, folder, plain, compute, report, is_intact, INDEX, bridge=True)
+    # The number of threads changes nothing.
+    plain = {key: value for key, value in settings.key_settings().items() if key != "readers"}
+    if settings.pooled:
+        plain["normalizer"] = context.recipe.vocabulary.normalizer
+    bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
+    if bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
+        plain["bridge"] = bridge
+    report = functools.partial(report_extraction, context.progress, place.folder)
+    return _teacher_task(place, teacher, teacher, plain, compute, report, is_intact, bridge=True)
 
 
 def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's n-best as text, for students with another vocabulary."""
-    recipe, folder, name = context.recipe, hypotheses_folder(context, teacher), nbest_task_name(teacher)
-    store, normalizer = stored_at(context, folder), recipe.vocabulary.normalizer
+    recipe, normalizer = context.recipe, context.recipe.vocabulary.normalizer
+    place = StorePlace(context, hypotheses_folder(context, teacher), HYPOTHESES_INDEX)
 
     def compute(
         opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
     ) -> NbestReport:
-        return extract_hypotheses(opened, utterances, recipe.nbest, store, normalizer, **options)
+        return extract_hypotheses(opened, utterances, recipe.nbest, place.store, normalizer, **options)
 
     def report(nbest: NbestReport) -> None:
         context.progress.message(f"  hypotheses of {nbest.utterances} utterances")
         if nbest.quarantine:
-            context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {store}/{QUARANTINE}")
+            context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
 
     def is_intact() -> bool:
-        info, corpus = HypothesisStore.open(store).info, read_corpus(context)[0]  # opening hashes the shards
+        info, corpus = HypothesisStore.open(place.store).info, read_corpus(context)[0]  # opening hashes the shards
         return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
 
     plain = recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
     plain["normalizer"] = normalizer
     # Not bridged: text has no frames.
-    return _teacher_task(
-        context, teacher, name, folder, plain, compute, report, is_intact, HYPOTHESES_INDEX, bridge=False
-    )
+    return _teacher_task(place, teacher, nbest_task_name(teacher), plain, compute, report, is_intact, bridge=False)
 
 
 def _teacher_task(
-    context: RunContext,
+    place: StorePlace,
     teacher: str,
     name: str,
-    folder: Path,
     settings: dict[str, Any],
     compute: Callable[..., Report],
     report: Callable[[Report], None],
     is_intact: Callable[[], bool],
-    index: str,
     bridge: bool,
 ) -> StageTask:
-    """A sharded task with one teacher; its store is in `folder`, or at the recipe's `store_url`.
+    """A sharded task with one teacher.
 
     Args:
         is_intact: whether all files are as they were written; may raise TargetsError.
-        index: the file that completes the store.
         bridge: whether the teacher is converted to the students' vocabulary and frames.
     """
-    store, at_url, is_checked = stored_at(context, folder), context.recipe.store_url is not None, False
+    context, is_checked = place.context, False
 
     def label(share: Share) -> Report:
         nonlocal is_checked
@@ -137,17 +179,17 @@ def _teacher_task(
             utterances_to_label(context, teacher, corpus),
             vocabulary,
             share=share,
-            should_stop=_stopping(context, lambda: done_shards(open_storage(store))),
+            should_stop=_stopping(context, lambda: done_shards(open_storage(place.store))),
             progress=lambda done, total: context.progress.update(f"extract {name}", done, total, "s of audio"),
         )
 
     def on_complete(found: Report) -> None:
-        note_place(context, folder, index)
+        place.write_note()
         report(found)
 
     def check_files() -> bool:
         try:
-            return (not at_url or is_at_url(folder, index)) and is_intact()
+            return place.is_as_noted() and is_intact()
         except TargetsError:
             return False  # extraction repairs it, or names what is wrong
 
@@ -156,12 +198,12 @@ def _teacher_task(
         context,
         name,
         teacher,
-        folder,
+        place.folder,
         label,
         on_complete,
-        settings={**settings, "store_url": context.recipe.store_url} if at_url else settings,
+        settings=place.key_settings(settings),
         inputs=lambda: [*corpus_hashes(context, *manifests, spelling=bridge), teacher_sha256(context, teacher)],
-        results=(folder / (PLACE if at_url else index),),
+        results=(place.result,),
         is_intact=check_files,
     )
 
@@ -246,14 +288,6 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
             context.progress.message(line)
 
 
-def _bridge_settings(context: RunContext, teacher: str) -> dict[str, Any]:
-    """Settings of the bridge for the cache key; empty for a teacher trained here, which is not bridged."""
-    if not isinstance(context.recipe.teachers[teacher], ExistingTeacher):
-        return {}
-    settings = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
-    return {"bridge": settings} if settings else {}
-
-
 def _target_settings(context: RunContext, teacher: str) -> TargetSettings:
     """The recipe's settings, with the speeds that this teacher's students train at and what else they need."""
     recipe = context.recipe
@@ -282,19 +316,3 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
         return stop is not None and (stop.urgent or count_done() > before)
 
     return should_stop
-
-
-def note_place(context: RunContext, folder: Path, index: str) -> None:
-    """Write the URL and hash of a store into the run's folder, where the recipe has a `store_url`."""
-    if context.recipe.store_url is not None:
-        store = stored_at(context, folder)
-        write_json(folder / PLACE, {"place": str(store), "sha256": store_sha256(store, index)})
-
-
-def is_at_url(folder: Path, index: str) -> bool:
-    """Whether the store at the noted URL has the noted hash."""
-    try:
-        note = read_json(folder / PLACE)
-    except (OSError, ValueError):
-        return False  # the store is found again, and the note written anew
-    return open_storage(note["place"]).sha256(index) == note["sha256"]

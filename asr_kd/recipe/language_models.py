@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.audio.duration_batches import batches_by_duration
@@ -15,8 +16,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.errors import AudioError, EvaluationError, LanguageModelError, RecipeError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.system import System
-from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, Tuning, tune
+from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, tune
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device, read_corpus
@@ -57,7 +57,8 @@ def build_lm(
     register_files(out.parent, [out.name] if tokens is not None else [out.name, words_path(out).name])
     sentences: Iterator[str] = (sentence for source in sources for sentence in _sentences(source, normalizer))
     if tokens is not None:
-        sentences = _spelled(sentences, Vocabulary.load(tokens))
+        vocabulary = Vocabulary.load(tokens)
+        sentences = (" ".join(vocabulary.symbols[token] for token in vocabulary.encode(text)) for text in sentences)
     model = estimate(sentences, order, prune)
     write_arpa(model, out)
     counts = ", ".join(f"{len(table):,} {n}-grams" for n, table in enumerate(model.ngrams, start=1))
@@ -78,7 +79,6 @@ def words_path(arpa: Path) -> Path:
 
 
 def write_arpa(model: NgramModel, path: Path) -> None:
-    """Write a model, whole or not at all."""
     with atomic_path(path) as partial:
         if path.suffix == ".gz":
             # Without a time stamp or name in it: the same model is the same file.
@@ -124,11 +124,6 @@ def _refuse_evaluation_sets(folder: Path) -> None:
         )
 
 
-def _spelled(sentences: Iterator[str], vocabulary: Vocabulary) -> Iterator[str]:
-    for sentence in sentences:
-        yield " ".join(vocabulary.symbols[token] for token in vocabulary.encode(sentence))
-
-
 RESOLVED = "recipe.resolved.yaml"
 
 
@@ -140,14 +135,9 @@ def tune_recipe(
     lm_weights: Sequence[float] = LM_WEIGHTS,
     word_scores: Sequence[float] = WORD_SCORES,
 ) -> list[str]:
-    """Tune every trained system and write the weights for evaluation; return the report's lines.
+    """Tune every trained system, or those of `only`, and write the weights for evaluation; return report lines.
 
-    Args:
-        target: a recipe, or the folder of a run.
-        overrides: of the recipe's keys.
-        only: names of systems; empty: all trained ones.
-        progress: receives the points of the grid.
-        lm_weights, word_scores: the first grid.
+    `target` is a recipe or the folder of a run; `lm_weights` and `word_scores` are the first grid.
 
     Raises:
         RecipeError: `evaluate.decoding` has nothing to tune, or `only` names a system that does not exist.
@@ -179,11 +169,7 @@ def tune_recipe(
 
 
 def open_recipe(target: Path, overrides: Sequence[str]) -> Recipe:
-    """Read a recipe from its file, or as it was run from the work_dir of its run.
-
-    Raises:
-        RecipeError: neither.
-    """
+    """Read a recipe from its file, or as it was run from the work_dir of its run; a RecipeError for neither."""
     if target.is_dir() and not (target / RESOLVED).is_file():
         raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
     return load_recipe(target / RESOLVED if target.is_dir() else target, list(overrides))
@@ -196,7 +182,7 @@ def _tune_one(
     recognizer = system.recognizer
     if not isinstance(recognizer, Recognizer | TeacherRecognizer) or not isinstance(recognizer.decoder, BeamSearch):
         raise RecipeError(f"{name} is not decoded by a beam search", where="evaluate.decoding")
-    dev_set, left_out = _compute_posteriors(context, system, dev)
+    dev_set, left_out = _compute_posteriors(context, name, recognizer, dev)
 
     def report(done: int, total: int) -> None:
         context.progress.update(f"tune {name}", done, total, "points")
@@ -204,7 +190,9 @@ def _tune_one(
     normalizer = context.recipe.evaluate.normalizer
     with torch.inference_mode():
         tuning = tune(recognizer.decoder, dev_set, normalizer, *grid, progress=report)
-    settings = recognizer.decoder.settings.model_copy(update=_chosen(tuning))
+    settings = recognizer.decoder.settings.model_copy(
+        update={"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
+    )
     facts = {
         "dev": {
             "utterances": len(dev_set.references),
@@ -227,15 +215,10 @@ def _tune_one(
     ]
 
 
-def _chosen(tuning: Tuning) -> dict[str, float]:
-    return {"lm_weight": tuning.best.lm_weight, "word_score": tuning.best.word_score}
-
-
-def _compute_posteriors(context: RunContext, system: System, dev: Sequence[Utterance]) -> tuple[DevSet, list[str]]:
+def _compute_posteriors(
+    context: RunContext, name: str, recognizer: Recognizer | TeacherRecognizer, dev: Sequence[Utterance]
+) -> tuple[DevSet, list[str]]:
     """Posteriors of the dev set, and the utterances that were left out, with reasons."""
-    recognizer = system.recognizer
-    if not isinstance(recognizer, Recognizer | TeacherRecognizer):
-        raise RecipeError(f"{system.name} has no posteriors", where="evaluate.decoding")
     waveforms, references, left_out = {}, {}, []
     for utterance in dev:
         if utterance.text is None:
@@ -248,14 +231,12 @@ def _compute_posteriors(context: RunContext, system: System, dev: Sequence[Utter
             left_out.append(f"{utterance.id}: {error}")
     if not references:
         raise EvaluationError("no dev utterance can be used", expected="transcripts", where="; ".join(left_out[:3]))
-    posteriors = {}
+    posteriors: dict[str, Tensor] = {}
     ids = list(waveforms)
-    done = 0
     limit = context.recipe.evaluate.batch_seconds * SAMPLE_RATE
     for batch in batches_by_duration([len(waveforms[key]) for key in ids], limit):
         output = recognizer.log_probs([waveforms[ids[index]] for index in batch])
         for row, index in enumerate(batch):
             posteriors[ids[index]] = output.log_probs[row, : int(output.lens[row])].float().cpu().clone()
-        done += len(batch)
-        context.progress.update(f"posteriors of dev, {system.name}", done, len(ids), "utterances")
+        context.progress.update(f"posteriors of dev, {name}", len(posteriors), len(ids), "utterances")
     return DevSet(posteriors, references), left_out

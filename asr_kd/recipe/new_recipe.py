@@ -10,12 +10,12 @@ import torch
 import yaml
 
 from asr_kd.corpora.an4 import find_an4
+from asr_kd.corpora.corpus import balanced_folds, shuffled
 from asr_kd.corpora.folder import audio_files, cut_utterances, list_folder
 from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
 from asr_kd.corpora.recordings import measure
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, FolderSettings, LibriSpeechSettings
-from asr_kd.corpora.speaker_folds import balanced_folds, shuffled
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import atomic_path
 from asr_kd.progress import SILENT, Progress
@@ -79,11 +79,7 @@ def write_recipe(
         folder: a corpus, manifests, or audio at any depth with or without NAME.txt beside NAME.wav.
         target: the recipe; None: `folder`'s name in the working folder.
         progress: for messages.
-        whisper: transcribes a dev set, and in the run the training set, of audio without transcripts.
-        language: of such audio.
-
-    Returns:
-        The recipe's path.
+        whisper, language: transcribe a dev set, and in the run the training set, of audio without transcripts.
 
     Raises:
         CorpusError: no such folder, no speech in it, or it cannot be divided.

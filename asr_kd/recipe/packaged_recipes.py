@@ -86,13 +86,10 @@ def copy_recipe(name: str, target: Path | None) -> Path:
 
 def _describe(path: Path, folder: Path) -> PackagedRecipe:
     text = path.read_text(encoding="utf-8")
-    header = " ".join(line.strip("# ") for line in itertools.takewhile(_is_prose, text.splitlines()))
+    prose = itertools.takewhile(lambda line: line.startswith("#") and line.strip("# "), text.splitlines())
+    header = " ".join(line.strip("# ") for line in prose)
     summary = textwrap.shorten(
         re.split(r"(?<=[^.]{12}[.])\s", header)[0].removesuffix("."), SUMMARY_WIDTH, placeholder=" …"
     )
     name = path.relative_to(folder).with_suffix("").as_posix()
     return PackagedRecipe(name, path, summary, bool(_CHECKOUT_PATH.search(text)))
-
-
-def _is_prose(line: str) -> bool:
-    return line.startswith("#") and bool(line.strip("# "))

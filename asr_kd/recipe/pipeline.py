@@ -1,7 +1,7 @@
 """The stages of a recipe in their order: the tasks of each, what they depend on, and the function that runs them."""
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ from asr_kd.recipe.labelled_sets import (
 from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, TrainedTeacher, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
@@ -87,8 +87,13 @@ def run_recipe(
         StoppedEarly: a time limit or signal; a task was finished or its state is saved, so every call makes progress.
         AsrKdError: any error of a stage; finished stages stay finished.
     """
-    tasks, ranks = _select(tasks_of(context), first, last, only), context.ranks
-    _refuse_force_at_url(context, tasks, force)
+    tasks, ranks, url = _select(tasks_of(context), first, last, only), context.ranks, context.recipe.store_url
+    if force and url is not None and any(task.stage == "extract" for task in tasks):
+        raise RecipeError(  # results there are not archived: the repeated task would find them finished
+            "--force does not apply to targets and hypotheses at store_url",
+            where=url,
+            remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
+        )
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     record = functools.cache(functools.partial(write_provenance, context))
@@ -102,17 +107,6 @@ def run_recipe(
                     f"stopped ({reason}) after {task.label}", remedy="Run the same command again to continue"
                 )
     return ran
-
-
-def _refuse_force_at_url(context: RunContext, tasks: Sequence[StageTask], force: bool) -> None:
-    """Results at `store_url` are not archived: the repeated task would find them finished."""
-    url = context.recipe.store_url
-    if force and url is not None and any(task.stage == "extract" for task in tasks):
-        raise RecipeError(
-            "--force does not apply to targets and hypotheses at store_url",
-            where=url,
-            remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
-        )
 
 
 def _select(tasks: Sequence[StageTask], first: str, last: str, only: Sequence[str]) -> list[StageTask]:
@@ -135,9 +129,11 @@ def _select(tasks: Sequence[StageTask], first: str, last: str, only: Sequence[st
 def tasks_of(context: RunContext) -> list[StageTask]:
     """All tasks of the recipe, in the order they run."""
     recipe = context.recipe
+    # Those trained here first: an ensemble may be listed before its members.
+    trained_first = sorted(recipe.teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
     return [
         _prepare(context),
-        *(task for name, settings in _trained_first(recipe.teachers) for task in _teacher(context, name, settings)),
+        *(task for name, settings in trained_first for task in _teacher(context, name, settings)),
         *(extraction_task(context, name) for name in recipe.teachers if recipe.target_speeds(name)),
         *(hypotheses_task(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(task for name, settings in recipe.hypotheses.items() for task in pseudo_label_tasks(context, name, settings)),
@@ -145,11 +141,6 @@ def tasks_of(context: RunContext) -> list[StageTask]:
         _evaluate(context),
         *(_export(context, name) for name in exported(context)),
     ]
-
-
-def _trained_first(teachers: Mapping[str, AnyTeacher]) -> list[tuple[str, AnyTeacher]]:
-    """The teachers with those trained here first: an ensemble may be listed before its members."""
-    return sorted(teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
 
 
 def _teacher(context: RunContext, name: str, settings: AnyTeacher) -> list[StageTask]:
@@ -274,8 +265,13 @@ def _evaluate(context: RunContext) -> StageTask:
         systems = [
             open_recipe_system(context, name) for name in [*recipe.teachers, *recipe.students] if name not in absent
         ]
+        # A student of pseudo-labels is compared with the model that wrote them, where it is evaluated.
+        labelling = {
+            name: student.hypotheses if student.hypotheses in outputs else None
+            for name, student in recipe.students.items()
+        }
         pairs = [
-            Comparison(name, student.baseline, teacher_of_student(recipe, student) or _labelling(student, outputs))
+            Comparison(name, student.baseline, teacher_of_student(recipe, student) or labelling[name])
             for name, student in recipe.students.items()
             if student.baseline is not None
         ]
@@ -324,11 +320,6 @@ def _evaluate(context: RunContext) -> StageTask:
         run=run,
         results=(folder / RESULTS,),
     )
-
-
-def _labelling(student: StudentSettings, outputs: Mapping[str, Path]) -> str | None:
-    """The system that a student of pseudo-labels is compared with: the model that wrote them, where it is evaluated."""
-    return student.hypotheses if student.hypotheses in outputs else None
 
 
 def _export(context: RunContext, name: str) -> StageTask:

@@ -6,7 +6,7 @@ steps are two tasks, so that another threshold makes new labels from the existin
 
 import json
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
@@ -18,7 +18,7 @@ from asr_kd.files import register_files
 from asr_kd.models.subsampling import output_len
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, hypotheses_folder, read_corpus, stored_at
-from asr_kd.recipe.extraction import PLACE, is_at_url, note_place, sharded_task
+from asr_kd.recipe.extraction import StorePlace, sharded_task
 from asr_kd.recipe.labelled_sets import (
     FILTERS,
     labelled_sets,
@@ -36,7 +36,6 @@ from asr_kd.targets.pseudo_labelling import (
     PREFIX,
     Alphabet,
     LabelSettings,
-    PseudoLabelled,
     PseudoLabelSettings,
     make_pseudo_labels,
 )
@@ -59,14 +58,12 @@ def import_for(
     min_coverage: float,
     settings: LabelSettings,
 ) -> list[str]:
-    """Import hypotheses of another system; return the report's lines.
+    """Import hypotheses of another system into the store `folder`; return the report's lines.
 
     Args:
         source: file or folder of hypotheses.
-        target: a recipe whose corpus is prepared, or a manifest.
-        folder: the new store of hypotheses.
+        target: a recipe whose corpus is prepared, or a manifest, which needs the normalizer.
         form: of the source; None: detected from its name.
-        normalizer: for a manifest; a recipe has its own.
         min_coverage: share of the utterances that must have hypotheses.
         settings: readings and filters, as of pseudo-labels.
 
@@ -118,16 +115,8 @@ def pseudo_label(
 ) -> list[str]:
     """Transcribe, choose readings, filter, and store; return the report's lines.
 
-    Args:
-        target: a recipe whose corpus is prepared, or a manifest.
-        settings: model, readings, filters.
-        folder: the folder to write.
-        progress: for messages and progress bars.
-        normalizer: for a manifest; a recipe has its own.
-        share: the part of the transcribing that this process does; labels are made when all shares are done.
-        should_stop: called between utterances.
-        threads: of CTranslate2.
-        device: cpu or cuda.
+    `target` is a recipe whose corpus is prepared, or a manifest, which needs the normalizer. Labels are made when all
+    shares of the transcribing are done.
 
     Raises:
         TargetsError: too much is filtered out, or a folder holds something else.
@@ -202,29 +191,20 @@ def label_from(
     if isinstance(folder, Path):
         register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
     store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
-    open_storage(folder).write(FILTERS, _as_json(labelled).encode())
-    return _lines(labelled, folder)
-
-
-def _fits_ctc(tokens: Sequence[int], utterance: Utterance) -> bool:
-    return min_ctc_frames(tokens) <= output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
-
-
-def _as_json(labelled: PseudoLabelled) -> str:
     content = {
         "steps": [asdict(step) for step in labelled.report.steps],
         "removed": dict(labelled.report.removed),
         "from_transcripts": labelled.from_transcripts,
     }
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-
-
-def _lines(labelled: PseudoLabelled, folder: Path | str) -> list[str]:
+    open_storage(folder).write(FILTERS, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     lines = labelled.report.lines() if labelled.report.steps else []
     if labelled.from_transcripts:
         lines.append(f"{labelled.from_transcripts} utterances keep their own transcripts (transcript_share)")
-    lines.append(f"{len(labelled.texts)} pseudo-labels: {folder}; name it in a student: hypotheses: {folder}")
-    return lines
+    return [*lines, f"{len(labelled.texts)} pseudo-labels: {folder}; name it in a student: hypotheses: {folder}"]
+
+
+def _fits_ctc(tokens: Sequence[int], utterance: Utterance) -> bool:
+    return min_ctc_frames(tokens) <= output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
 
 
 DECODING = {"source", "agree_with", "language", "beam", "batch", "compute_type"}
@@ -243,98 +223,100 @@ def _models_in_key(
 
 def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSettings) -> list[StageTask]:
     """The tasks that make the pseudo-labels called `name`, and their model's outputs on the evaluation sets."""
-    train = _Transcribed(
-        f"{name}-transcripts",
-        _transcripts_folder(context, name),
-        lambda: utterances_to_label(context),
-        lambda: ["train", *labelled_sets(context.recipe)],
+    sets = labelled_sets(context.recipe)
+    transcripts = context.folder("transcripts", name)
+    train = _transcripts_task(
+        context, name, settings, transcripts, lambda: utterances_to_label(context), lambda: ["train", *sets]
     )
-    tasks = [_transcripts_task(context, name, settings, train), _labels_task(context, name, settings)]
+    tasks = [train, _labels_task(context, name, settings)]
     corpus = context.recipe.corpus
     if settings.evaluate and not (isinstance(corpus, FolderSettings) and not corpus.dev and not corpus.test):
-        evaluated = _Transcribed(
-            f"{name}-evaluation",
+        evaluated = _transcripts_task(
+            context,
+            name,
+            settings.model_copy(update={"agree_with": None}),
             context.folder("transcripts", f"{name}-evaluation"),
             lambda: utterances_to_transcribe(context),
-            lambda: [each for each in read_corpus(context)[0].sets if each not in labelled_sets(context.recipe)],
+            lambda: [each for each in read_corpus(context)[0].sets if each not in sets],
+            "evaluation",
         )
-        tasks.append(_transcripts_task(context, name, settings.model_copy(update={"agree_with": None}), evaluated))
+        tasks.append(evaluated)
     return tasks
 
 
-@dataclass(frozen=True)
-class _Transcribed:
-    """The utterances that a task transcribes."""
-
-    task: str
-    folder: Path
-    utterances: Callable[[], Sequence[Utterance]]
-    sets: Callable[[], Sequence[str]]  # names of their manifests
-
-
-def _transcripts_folder(context: RunContext, name: str) -> Path:
-    return context.folder("transcripts", name)
-
-
 def _transcripts_task(
-    context: RunContext, name: str, settings: PseudoLabelSettings, transcribed: _Transcribed
+    context: RunContext,
+    name: str,
+    settings: PseudoLabelSettings,
+    folder: Path,
+    utterances: Callable[[], Sequence[Utterance]],
+    sets: Callable[[], Sequence[str]],
+    what: str = "transcripts",
 ) -> StageTask:
-    parts = [transcribed.folder / number for number in ("1", *(["2"] if settings.agree_with else []))]
-    at_url = context.recipe.store_url is not None
-    place = stored_at(context, transcribed.folder)
-    stop = lambda: context.should_stop() is not None  # noqa: E731
-    threads, device = context.recipe.threads or 1, context.device.type
+    """Task that transcribes utterances, of these sets, into `folder`."""
+    numbers = ("1", "2") if settings.agree_with else ("1",)
+    parts = [StorePlace(context, folder / number, TRANSCRIPTS_INDEX) for number in numbers]
+    place = stored_at(context, folder)
 
     def compute(share: Share) -> ShardReport:
-        found = transcribed.utterances()
-        return transcribe_with(settings, found, place, context.progress, share, stop, threads, device)
+        return transcribe_with(
+            settings,
+            utterances(),
+            place,
+            context.progress,
+            share,
+            lambda: context.should_stop() is not None,
+            context.recipe.threads or 1,
+            context.device.type,
+        )
 
-    def note_places(report: ShardReport) -> None:
+    def write_notes(report: ShardReport) -> None:
         for part in parts:
-            note_place(context, part, TRANSCRIPTS_INDEX)
+            part.write_note()
 
     def is_intact() -> bool:
         try:
-            if at_url and not all(is_at_url(part, TRANSCRIPTS_INDEX) for part in parts):
+            if not all(part.is_as_noted() for part in parts):
                 return False
-            read = [read_transcripts(stored_at(context, part))[0] for part in parts]
+            read = [read_transcripts(part.store)[0] for part in parts]
         except TargetsError:
             return False
-        utterances = transcribed.utterances()
-        return not any(of_other_audio(info.shards, utterances) for info in read)
+        found = utterances()
+        return not any(of_other_audio(info.shards, found) for info in read)
 
     plain = {**settings.model_dump(mode="json", include=DECODING), **_models_in_key(context, settings, DECODING)}
     models = [settings.source, settings.agree_with]
     return sharded_task(
         context,
-        transcribed.task,
+        f"{name}-{what}",
         name,
-        transcribed.folder,
+        folder,
         compute,
-        note_places,
-        settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
-        inputs=lambda: corpus_hashes(context, *transcribed.sets(), spelling=False) + source_hashes(context, models),
-        results=tuple(part / (PLACE if at_url else TRANSCRIPTS_INDEX) for part in parts),
+        write_notes,
+        settings=parts[0].key_settings(plain),
+        inputs=lambda: corpus_hashes(context, *sets(), spelling=False) + source_hashes(context, models),
+        results=tuple(part.result for part in parts),
         is_intact=is_intact,
     )
 
 
 def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) -> StageTask:
-    folder, at_url = hypotheses_folder(context, name), context.recipe.store_url is not None
-    transcripts, store = stored_at(context, _transcripts_folder(context, name)), stored_at(context, folder)
+    place = StorePlace(context, hypotheses_folder(context, name), HYPOTHESES_INDEX)
+    transcripts = stored_at(context, context.folder("transcripts", name))
     normalizer = context.recipe.vocabulary.normalizer
 
     def run(folder: Path) -> None:
         _, vocabulary = read_corpus(context)
-        for line in label_from(settings, utterances_to_label(context), transcripts, store, normalizer, vocabulary):
+        utterances = utterances_to_label(context)
+        for line in label_from(settings, utterances, transcripts, place.store, normalizer, vocabulary):
             context.progress.message(f"  {line}")
-        note_place(context, folder, HYPOTHESES_INDEX)
+        place.write_note()
 
     def is_intact() -> bool:
         try:
-            if at_url and not is_at_url(folder, HYPOTHESES_INDEX):
+            if not place.is_as_noted():
                 return False
-            labels = HypothesisStore.open(store)
+            labels = HypothesisStore.open(place.store)
             labels.check_audio(utterances_to_label(context))
         except TargetsError:
             return False
@@ -350,11 +332,11 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         "extract",
         name,
         context.work_dir,
-        folder,
-        settings={**plain, "store_url": context.recipe.store_url} if at_url else plain,
+        place.folder,
+        settings=place.key_settings(plain),
         inputs=lambda: corpus_hashes(context, "train", *labelled_sets(context.recipe)) + source_hashes(context, models),
         run=run,
-        results=(folder / (PLACE if at_url else HYPOTHESES_INDEX),),
+        results=(place.result,),
         is_intact=is_intact,
         owner=name,
     )

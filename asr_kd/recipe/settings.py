@@ -24,13 +24,7 @@ from asr_kd.recipe.system_settings import (
     has_layers_only,
     is_one_model,
     layers_and_width,
-    learns_from_teacher,
-    learns_untranscribed,
     nbest_task_name,
-    needs_teacher,
-    reads_hypotheses,
-    reads_store,
-    reads_teacher,
 )
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.extraction_checks import SanitySettings
@@ -157,7 +151,7 @@ class Recipe(Settings):
 
     def _check_untranscribed(self) -> None:
         """Audio without transcripts needs students that learn from it, and they need some."""
-        trains_on_them = [name for name, student in self.trainings.items() if learns_untranscribed(student)]
+        trains_on_them = [name for name, student in self.trainings.items() if student.learns_untranscribed]
         if self.untranscribed is not None and not trains_on_them:
             raise ValueError("untranscribed: no student has distill.untranscribed: true, so it would not be used")
         if trains_on_them and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
@@ -168,7 +162,7 @@ class Recipe(Settings):
 
     def labels_untranscribed(self, teacher: str) -> bool:
         """Whether a student is trained on this teacher's targets of the audio without transcripts."""
-        students = [each for each in self.trainings.values() if needs_teacher(each) and learns_untranscribed(each)]
+        students = [each for each in self.trainings.values() if each.needs_teacher and each.learns_untranscribed]
         return self.untranscribed is not None and any(self.teacher_of(each) == teacher for each in students)
 
     def _check_members(self, name: str, teacher: AnyTeacher) -> None:
@@ -231,9 +225,9 @@ class Recipe(Settings):
             raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {known}")
         if student.baseline is not None:
             self._check_baseline(name, student.baseline)
-        if student.hypotheses is not None and not reads_hypotheses(student):
+        if student.hypotheses is not None and not student.reads_hypotheses:
             raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
-        if needs_teacher(student):
+        if student.needs_teacher:
             self._check_teacher(name, student)
         if student.distill is not None:
             self._check_distill(name, student, student.distill)
@@ -268,7 +262,7 @@ class Recipe(Settings):
                     f"students.{name}.distill, {others[0]}: the teacher {self.teacher_of(student)!r} is an encoder "
                     "without a head and has hidden layers only; use the objective `representation`, or another teacher"
                 )
-        if reads_teacher(student) and fold_names(self.teacher_of(student), teacher):
+        if student.reads_teacher and fold_names(self.teacher_of(student), teacher):
             raise ValueError(
                 f"students.{name}.distill.targets: dense needs a teacher that is one model; for a teacher of folds use "
                 "stored targets"
@@ -276,7 +270,7 @@ class Recipe(Settings):
 
     def _shape(self, student: StudentSettings) -> Shape:
         """Shapes of a student and its teacher for objectives; their vocabulary is not known yet."""
-        teacher = self.teachers[self.teacher_of(student)] if needs_teacher(student) else None
+        teacher = self.teachers[self.teacher_of(student)] if student.needs_teacher else None
         layers, width = layers_and_width(teacher) if teacher is not None else (None, None)
         return Shape(
             blank_id=0,
@@ -290,7 +284,7 @@ class Recipe(Settings):
     def _check_baseline(self, name: str, baseline: str) -> None:
         if baseline == name:
             raise ValueError(f"students.{name}.baseline is that student itself")
-        others = [other for other, settings in self.students.items() if not learns_from_teacher(settings)]
+        others = [other for other, settings in self.students.items() if not settings.learns_from_teacher]
         if baseline not in others:
             raise ValueError(
                 f"students.{name}.baseline is {baseline!r}; students without a teacher: {', '.join(others) or 'none'}"
@@ -321,38 +315,28 @@ class Recipe(Settings):
         """The seed of a model's weights and training, and of a teacher's folds: its own, or the recipe's."""
         return self.seed if trained.seed is None else trained.seed
 
+    def _readers(self, teacher: str) -> list[StudentSettings]:
+        """Trainings that read this teacher's stored soft targets."""
+        return [each for each in self.trainings.values() if each.reads_store and self.teacher_of(each) == teacher]
+
     def target_speeds(self, teacher: str) -> tuple[float, ...]:
         """Speeds at which this teacher's soft targets are needed: those its students train at; none, no store."""
-        speeds = {
-            speed
-            for student in self.trainings.values()
-            if reads_store(student) and self.teacher_of(student) == teacher
-            for speed in student.train.augmentation.speeds
-        }
-        return tuple(sorted(speeds))
+        return tuple(sorted({s for each in self._readers(teacher) for s in each.train.augmentation.speeds}))
 
     def needs_pooled(self, teacher: str) -> bool:
         """Whether a student learns from this teacher's posteriors pooled over the tokens of the transcript."""
-        return any(
-            reads_store(student) and POOLED in student.distill.needs_arrays
-            for student in self.trainings.values()
-            if student.distill is not None and self.teacher_of(student) == teacher
-        )
+        return any(each.distill is not None and POOLED in each.distill.needs_arrays for each in self._readers(teacher))
 
     def target_layers(self, teacher: str) -> tuple[int, ...]:
         """Hidden layers of this teacher to store: those of the recipe, and those that its students match."""
-        layers = {
-            layer
-            for student in self.trainings.values()
-            if student.distill is not None and reads_store(student) and self.teacher_of(student) == teacher
-            for layer in student.distill.teacher_layers
-        }
+        distill = [each.distill for each in self._readers(teacher) if each.distill is not None]
+        layers = {layer for each in distill for layer in each.teacher_layers}
         return tuple(sorted({*self.targets.layers, *layers}))
 
     def needs_nbest(self, teacher: str) -> bool:
         """Whether a student learns from this teacher's own hypotheses."""
         return any(
-            reads_hypotheses(student) and student.hypotheses is None and self.teacher_of(student) == teacher
+            student.reads_hypotheses and student.hypotheses is None and self.teacher_of(student) == teacher
             for student in self.trainings.values()
         )
 

@@ -135,7 +135,10 @@ def _begin(task: StageTask, force: bool, report: Report, on_change: Callable[[],
     status = _read_status(task.status_path, force) if task.folder.exists() else {}
     if force or status.get("key", key) != key:
         on_change()
-        _archive_previous(task, status, report, "--force" if force else _difference(status, task.settings))
+        reason = (
+            "--force" if force else _first_difference(status.get("settings"), task.settings) or "its inputs changed"
+        )
+        _archive_previous(task, status, report, reason)
         status = {}
     if not status and not force:
         status = _restore_previous(task, key, report, on_change)
@@ -248,10 +251,6 @@ def _move(source: Path, target: Path) -> None:
         raise AsrKdError(
             f"cannot be moved to {target} ({error.strerror or error})", where=source, remedy="Move or remove it by hand"
         ) from error
-
-
-def _difference(status: dict[str, Any], settings: Any) -> str:
-    return _first_difference(status.get("settings"), settings) or "its inputs changed"
 
 
 def _first_difference(old: Any, new: Any, path: str = "") -> str | None:

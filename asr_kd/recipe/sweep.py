@@ -11,24 +11,32 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
-from asr_kd.corpora.corpus import PreparedCorpus
-from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
-from asr_kd.evaluation.results import Results, RunFacts
+from asr_kd.evaluation.results import RunFacts
 from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext, corpus_hashes, model_folders, model_sha256, read_corpus
 from asr_kd.recipe.pipeline import run_recipe
 from asr_kd.recipe.settings import Recipe
-from asr_kd.recipe.system_settings import needs_teacher
 from asr_kd.recipe.systems import absent_systems, decoding_of, open_recipe_system, system_sha256
+
+
+def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    empty = [key for key, values in vary.items() if not values]
+    if empty:
+        raise ValueError(f"{empty[0]} has no value to try")
+    return vary
+
+
+Values = Annotated[dict[str, list[Any]], AfterValidator(_with_values)]
+"""Dotted keys with the values to try."""
 
 
 class Row(Settings):
@@ -41,13 +49,8 @@ class Row(Settings):
     """
 
     set: dict[str, Any] = Field(default={})
-    vary: dict[str, list[Any]] = Field(default={})
+    vary: Values = Field(default={})
     skip: str | None = None
-
-    @field_validator("vary")
-    @classmethod
-    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return _with_values(vary)
 
 
 class Grid(Settings):
@@ -62,20 +65,8 @@ class Grid(Settings):
 
     student: str = "student-kd"
     common: dict[str, Any] = Field(default={})
-    vary: dict[str, list[Any]] = Field(default={})
+    vary: Values = Field(default={})
     rows: dict[str, Row] = Field(default={"as in the recipe": Row()}, min_length=1)
-
-    @field_validator("vary")
-    @classmethod
-    def _values(cls, vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        return _with_values(vary)
-
-
-def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    empty = [key for key, values in vary.items() if not values]
-    if empty:
-        raise ValueError(f"{empty[0]} has no value to try")
-    return vary
 
 
 @dataclass(frozen=True)
@@ -200,11 +191,7 @@ Result = Mapping[str, Any]
 
 
 def append_row(path: Path, line: Result) -> None:
-    """One more line; several sweeps may write one file.
-
-    Raises:
-        RecipeError: the file cannot be written.
-    """
+    """Append one more line; several sweeps may write one file. A RecipeError where it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
@@ -245,14 +232,8 @@ def row_key(row: str, varied: Mapping[str, Any], seed: int) -> str:
 
 
 def is_current(result: Result | None, key: str, teacher_sha256: str | None) -> bool:
-    """Whether a row's newest result is of these weights, this evaluation and this teacher.
-
-    Args:
-        result: None where there is none.
-        key: of the student's weights and the way to score.
-        teacher_sha256: of the teacher beside it, against which delays are.
-    """
-    return result is not None and result["key"] == key and result["teacher_sha256"] == teacher_sha256
+    """Whether a row's newest result is of these weights, this evaluation and this teacher, against which delays are."""
+    return result is not None and (result["key"], result["teacher_sha256"]) == (key, teacher_sha256)
 
 
 TEACHER_OUTPUTS = "teacher.json"
@@ -261,11 +242,6 @@ TEACHER_OUTPUTS = "teacher.json"
 
 def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> None:
     """Train and score the missing rows; results go to `folder`/rows.jsonl, one line each.
-
-    Args:
-        context: with the recipe that `recipe_of` made.
-        rows: of the grid.
-        folder: of the sweep.
 
     Raises:
         StoppedEarly: a time limit or signal; finished rows are written, the state of the current one is saved.
@@ -285,7 +261,9 @@ def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> 
 
 def _score(context: RunContext, row: PlannedRow, folder: Path) -> None:
     """Add the row's result where the newest one is not of these weights, this way to score and this teacher."""
-    key, teacher = _key(context, row), _teacher_beside(context, row)
+    weights = model_sha256(model_folders(context)[row.name])
+    key = sha256_of([weights, context.recipe.evaluate.model_dump(mode="json"), row.row])
+    teacher = _teacher_beside(context, row)
     sha256 = None if teacher is None else system_sha256(context, teacher)
     known = newest(read_rows(folder / ROWS)).get(row_key(row.row, row.varied, _seed(context, row)))
     if not is_current(known, key, sha256):
@@ -293,17 +271,10 @@ def _score(context: RunContext, row: PlannedRow, folder: Path) -> None:
         append_row(folder / ROWS, {**scored, "key": key, "teacher_sha256": sha256})
 
 
-def _key(context: RunContext, row: PlannedRow) -> str:
-    """Hash of all that decides a row's scores: weights and evaluation settings."""
-    return sha256_of(
-        [model_sha256(model_folders(context)[row.name]), context.recipe.evaluate.model_dump(mode="json"), row.row]
-    )
-
-
 def _teacher_beside(context: RunContext, row: PlannedRow) -> str | None:
     """The teacher that a row is measured against, where it is there."""
     recipe, student = context.recipe, context.recipe.students[row.name]
-    teacher = recipe.teacher_of(student) if needs_teacher(student) or recipe.teachers else None
+    teacher = recipe.teacher_of(student) if student.needs_teacher or recipe.teachers else None
     return None if teacher in absent_systems(context) else teacher
 
 
@@ -315,6 +286,7 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
     """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
     corpus, _ = read_corpus(context)
     recipe, seed = context.recipe, _seed(context, row)
+    dev_sets = {name: corpus.sets[name] for name in corpus.dev_sets}  # choices are made on these only
     names = [name for name in (teacher, row.name) if name is not None]
     opened = [open_recipe_system(context, name) for name in names]
     systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
@@ -325,11 +297,10 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
     settings = recipe.evaluate.model_copy(update={"memory": False, "rtf_utterances": 0, "report": page})
     teacher_key = None if teacher is None else _teacher_key(context, teacher)
     known = _known_outputs(folder / TEACHER_OUTPUTS, teacher_key)
-    found = evaluate_systems(
-        systems, _dev_sets(corpus), settings, place, facts=facts, known=known, progress=context.progress
-    )
+    found = evaluate_systems(systems, dev_sets, settings, place, facts=facts, known=known, progress=context.progress)
     if teacher_key is not None and not known:
-        _write_outputs(folder / TEACHER_OUTPUTS, teacher_key, found)
+        texts = {name: result.systems["teacher"].hypotheses for name, result in found.sets.items()}
+        write_json(folder / TEACHER_OUTPUTS, {"key": teacher_key, "texts": texts})
     results = read_results(place)
     distill = recipe.students[row.name].distill
     card = load_model(model_folders(context)[row.name]).card
@@ -370,16 +341,6 @@ def _known_outputs(path: Path, key: str | None) -> dict[str, dict[str, dict[str,
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # they are computed again
         return {}
     return {}
-
-
-def _write_outputs(path: Path, key: str, found: Results) -> None:
-    texts = {name: result.systems["teacher"].hypotheses for name, result in found.sets.items()}
-    write_json(path, {"key": key, "texts": texts})
-
-
-def _dev_sets(corpus: PreparedCorpus) -> dict[str, Sequence[Utterance]]:
-    """The dev sets: choices are made on these only."""
-    return {name: corpus.sets[name] for name in corpus.dev_sets}
 
 
 SCORES = ("wer", "wer_low_speakers", "wer_high_speakers", "substitutions", "deletions", "insertions", "words", "cer")

@@ -94,12 +94,8 @@ def _cells(entry: Line, first: Line, set_name: str) -> list[str]:
         f"{100 * mean(s['cer'] for s in scores):.2f}",
         _delay(scores),
         _gap(scores, first.of_set(set_name)) if entry is not first else UNKNOWN,
-        _passes(entry.found),
+        f"{mean(result['passes'] for result in entry.found) / 1000:.1f}",
     ]
-
-
-def _passes(found: Sequence[Mapping[str, Any]]) -> str:
-    return f"{mean(result['passes'] for result in found) / 1000:.1f}" if found else UNKNOWN
 
 
 def _difference(scores: Sequence[Mapping[str, Any]], base: Sequence[Mapping[str, Any]]) -> str:

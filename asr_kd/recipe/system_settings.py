@@ -137,6 +137,37 @@ class StudentStage(Settings):
     def _folder_as_written(cls, place: str | None) -> str | None:
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
+    @property
+    def learns_from_teacher(self) -> bool:
+        """Whether any of its loss comes from a teacher."""
+        return self.distill is not None and (self.distill.needs_targets or self.distill.needs_hypotheses)
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether it needs one of the recipe's teachers: not when it is trained on imported hypotheses or on itself."""
+        own_hypotheses = self.reads_hypotheses and self.hypotheses is None
+        return own_hypotheses or (self.distill is not None and self.distill.needs_targets)
+
+    @property
+    def reads_store(self) -> bool:
+        """Whether it needs stored soft targets."""
+        return self.distill is not None and self.distill.needs_targets and self.distill.targets == "stored"
+
+    @property
+    def reads_teacher(self) -> bool:
+        """Whether the teacher runs in training."""
+        return self.distill is not None and self.distill.needs_targets and self.distill.targets == "dense"
+
+    @property
+    def learns_untranscribed(self) -> bool:
+        """Whether it also learns from utterances without a transcript."""
+        return self.distill is not None and self.distill.untranscribed
+
+    @property
+    def reads_hypotheses(self) -> bool:
+        """Whether it learns from hypotheses, its teacher's or imported ones."""
+        return self.distill is not None and self.distill.needs_hypotheses
+
 
 class StudentSettings(StudentStage):
     """A student; without `distill` it learns from transcripts alone."""
@@ -204,39 +235,6 @@ def check_inner_layers(name: str, system: TrainedTeacher | StudentSettings) -> N
             f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
             f"{system.model.num_layers - 1}, below the last of its {system.model.num_layers} layers"
         )
-
-
-def learns_from_teacher(student: StudentSettings) -> bool:
-    """Whether any of the student's loss comes from a teacher."""
-    return student.distill is not None and (student.distill.needs_targets or student.distill.needs_hypotheses)
-
-
-def needs_teacher(student: StudentSettings) -> bool:
-    """Whether it needs one of the recipe's teachers: not when it is trained on imported hypotheses or on itself."""
-    own_hypotheses = reads_hypotheses(student) and student.hypotheses is None
-    return own_hypotheses or (student.distill is not None and student.distill.needs_targets)
-
-
-def reads_store(student: StudentSettings) -> bool:
-    """Whether the student needs stored soft targets."""
-    distill = student.distill
-    return distill is not None and distill.needs_targets and distill.targets == "stored"
-
-
-def reads_teacher(student: StudentSettings) -> bool:
-    """Whether the teacher runs in training."""
-    distill = student.distill
-    return distill is not None and distill.needs_targets and distill.targets == "dense"
-
-
-def learns_untranscribed(student: StudentSettings) -> bool:
-    """Whether it also learns from utterances without a transcript."""
-    return student.distill is not None and student.distill.untranscribed
-
-
-def reads_hypotheses(student: StudentSettings) -> bool:
-    """Whether the student learns from hypotheses, its teacher's or imported ones."""
-    return student.distill is not None and student.distill.needs_hypotheses
 
 
 def nbest_task_name(teacher: str) -> str:

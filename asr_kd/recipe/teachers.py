@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from asr_kd.corpora.an4 import person_of
-from asr_kd.corpora.corpus import read_prepared
+from asr_kd.corpora.corpus import fold_of_utterances, read_prepared
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import An4Settings
-from asr_kd.corpora.speaker_folds import fold_of_utterances
 from asr_kd.errors import CheckpointError
 from asr_kd.files import read_json, write_json
 from asr_kd.posteriors.types import DensePosteriors
@@ -52,7 +51,6 @@ class DescribedTeacher:
     features: Mapping[str, Any]
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Raise: the model is not loaded."""
         raise TypeError(f"the teacher {self.name!r} is described here, not open")
 
 
@@ -101,11 +99,7 @@ def _key_settings(context: RunContext, settings: AnyTeacher) -> dict[str, Any]:
 
 
 def teacher_sha256(context: RunContext, name: str) -> str:
-    """The identity of a teacher: the hash of its weights and of all that decides its posteriors.
-
-    Raises:
-        CheckpointError: the teacher stage has not run.
-    """
+    """The identity of a teacher, of all that decides its posteriors; a CheckpointError before its stage has run."""
     if is_one_model(context.recipe.teachers[name]):
         return model_sha256(teacher_folder(context, name) / "model")
     return described_teacher(context, name).sha256
@@ -208,10 +202,6 @@ def fold_of_training(context: RunContext, teacher: TrainedTeacher) -> dict[str, 
 
 
 def utterances_of_fold(context: RunContext, teacher: TrainedTeacher, fold: int) -> list[Utterance]:
-    """Training utterances of a fold's teacher: all but that fold.
-
-    Raises:
-        CorpusError: see `fold_of_training`.
-    """
+    """Training utterances of a fold's teacher: all but that fold. Raises as `fold_of_training`."""
     fold_of = fold_of_training(context, teacher)
     return [utterance for utterance in read_prepared(context.work_dir).train if fold_of[utterance.id] != fold]

@@ -1,6 +1,5 @@
 """Training of teachers and students as tasks of their stages."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,7 @@ from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
-from asr_kd.models.weights import WEIGHTS, Model, load_model
+from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.recipe.context import (
     RunContext,
     hypotheses_folder,
@@ -33,17 +32,10 @@ from asr_kd.recipe.system_settings import (
     TeacherSettings,
     TrainedTeacher,
     fold_names,
-    learns_from_teacher,
-    learns_untranscribed,
-    needs_teacher,
-    reads_hypotheses,
-    reads_store,
-    reads_teacher,
 )
 from asr_kd.recipe.teachers import bridged, bridged_sha256, open_teacher, teacher_sha256, utterances_of_fold
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
-from asr_kd.teachers.base import Teacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control, TrainingJob
@@ -60,20 +52,14 @@ def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeach
 
 
 def student_tasks(context: RunContext, name: str, settings: StudentSettings) -> list[StageTask]:
-    """Tasks that train a student: one for each stage of its training."""
-    tasks, before = [], None
+    """Tasks that train a student: one for each stage of its training, which begins from the model of the one before."""
+    tasks: list[StageTask] = []
     for stage, chosen in settings.in_stages(name).items():
-        tasks.append(replace(_trained(context, stage, _going_on(context, chosen, before)), owner=name))
-        before = stage
+        if tasks:
+            train = chosen.train.model_copy(update={"init_from": student_folder(context, tasks[-1].name) / "model"})
+            chosen = chosen.model_copy(update={"train": train})
+        tasks.append(replace(_trained(context, stage, chosen), owner=name))
     return tasks
-
-
-def _going_on(context: RunContext, settings: StudentSettings, before: str | None) -> StudentSettings:
-    """Settings of a stage that begins from the model of the stage before it."""
-    if before is None:
-        return settings
-    train = settings.train.model_copy(update={"init_from": student_folder(context, before) / "model"})
-    return settings.model_copy(update={"train": train})
 
 
 def _trained(
@@ -138,26 +124,26 @@ def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSet
 
 
 def _reads_untranscribed(context: RunContext, settings: TrainedTeacher | StudentSettings) -> bool:
-    student = isinstance(settings, StudentSettings) and learns_untranscribed(settings)
+    student = isinstance(settings, StudentSettings) and settings.learns_untranscribed
     return student and context.recipe.untranscribed is not None
 
 
 def _teacher_hashes(context: RunContext, settings: TrainedTeacher | StudentSettings) -> list[str]:
     """Hashes of the teacher and of what it left for its students, where a student learns from them."""
-    if not isinstance(settings, StudentSettings) or not learns_from_teacher(settings):
+    if not isinstance(settings, StudentSettings) or not settings.learns_from_teacher:
         return []
     imported = (
         []
         if settings.hypotheses is None
         else [store_sha256(named_hypotheses(context, settings.hypotheses), HYPOTHESES_INDEX)]
     )
-    if not needs_teacher(settings):
+    if not settings.needs_teacher:
         return imported
     teacher = context.recipe.teacher_of(settings)
     hashes = [teacher_sha256(context, teacher)]
-    if reads_hypotheses(settings) and not imported:
+    if settings.reads_hypotheses and not imported:
         hashes.append(store_sha256(stored_at(context, hypotheses_folder(context, teacher)), HYPOTHESES_INDEX))
-    if reads_store(settings):
+    if settings.reads_store:
         read = settings.distill.needs_arrays if settings.distill is not None else ()
         hashes.append(targets_sha256(stored_at(context, targets_folder(context, teacher)), read))
     return imported + hashes
@@ -198,45 +184,34 @@ def _teacher_data(
 ) -> dict[str, Any]:
     """Return the inputs of distillation: a store, hypotheses, or a teacher that runs in training."""
     data: dict[str, Any] = {}
-    teacher = context.recipe.teacher_of(student) if needs_teacher(student) else ""
-    if reads_hypotheses(student):
+    teacher = context.recipe.teacher_of(student) if student.needs_teacher else ""
+    if student.reads_hypotheses:
         data["hypotheses"] = _hypotheses(context, student, teacher)
         data["hypotheses"].check_audio(corpus.train)
-    if reads_store(student):
-        data["store"] = _store(context, teacher, vocabulary)
-        data["store"].check_audio(utterances_to_label(context, teacher, corpus))
-        _check_augmented_copies(data["store"], _augmented_copies(context, student)["augmented_copies"])
-    if reads_teacher(student):
-        data["dense_teacher"] = _running_teacher(context, teacher, vocabulary)
-    return data
-
-
-def _running_teacher(context: RunContext, name: str, vocabulary: Vocabulary) -> Model | Teacher:
-    """A teacher that runs while its student trains: a model of this recipe on features, any other on waveforms."""
-    if isinstance(context.recipe.teachers[name], TeacherSettings):
-        return load_model(teacher_folder(context, name) / "model", context.device).model
-    return bridged(context, open_teacher(context, name), vocabulary)
-
-
-def _store(context: RunContext, teacher: str, vocabulary: Vocabulary) -> Store:
-    return Store.open(
-        stored_at(context, targets_folder(context, teacher)),
-        vocabulary=vocabulary,
-        teacher_sha256=bridged_sha256(context, teacher, vocabulary),
-        frame_shift_ms=FRAME_SHIFT_MS,
-        frame_offset_ms=FRAME_OFFSET_MS,
-    )
-
-
-def _check_augmented_copies(store: Store, expected: Mapping[str, Any]) -> None:
-    differing = [name for name, copy in expected.items() if store.info.perturbed.get(name) != copy]
-    if differing:
-        raise TargetsError(
-            f"the targets of the copy {differing[0]!r} have other settings than targets.perturbed.{differing[0]}",
-            where=store.folder,
-            expected=str(expected[differing[0]]),
-            remedy="Run the extract stage first (leave --from out)",
+    if student.reads_store:
+        store = Store.open(
+            stored_at(context, targets_folder(context, teacher)),
+            vocabulary=vocabulary,
+            teacher_sha256=bridged_sha256(context, teacher, vocabulary),
+            frame_shift_ms=FRAME_SHIFT_MS,
+            frame_offset_ms=FRAME_OFFSET_MS,
         )
+        store.check_audio(utterances_to_label(context, teacher, corpus))
+        for name, copy in _augmented_copies(context, student)["augmented_copies"].items():
+            if store.info.perturbed.get(name) != copy:
+                raise TargetsError(
+                    f"the targets of the copy {name!r} have other settings than targets.perturbed.{name}",
+                    where=store.folder,
+                    expected=str(copy),
+                    remedy="Run the extract stage first (leave --from out)",
+                )
+        data["store"] = store
+    if student.reads_teacher:  # a model of this recipe runs on features, any other teacher on waveforms
+        if isinstance(context.recipe.teachers[teacher], TeacherSettings):
+            data["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
+        else:
+            data["dense_teacher"] = bridged(context, open_teacher(context, teacher), vocabulary)
+    return data
 
 
 def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:

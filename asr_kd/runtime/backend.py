@@ -69,13 +69,12 @@ class TorchBackend:
 
     @property
     def context(self) -> Context | None:
-        """Chunk and left context of a streaming model."""
         streaming = self.model.settings.streaming
         return streaming.context if streaming else None
 
     @torch.inference_mode()
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """Run one masked pass over whole utterances; for a chunked model it equals the streamed result."""
+        """One masked pass over whole utterances; for a chunked model it equals the streamed result."""
         device = self.model.mean.device
         missing = max(SHORTEST_FEATURES - features.shape[1], 0)
         features = torch.nn.functional.pad(features, (0, 0, 0, missing))
@@ -83,17 +82,14 @@ class TorchBackend:
         return EncoderOutput(mask_tokens(output.log_probs, self.unprintable).cpu(), output.lens.cpu())
 
     def initial_state(self, streams: int) -> StreamState:
-        """State without history."""
         return self.model.initial_state(streams)
 
     @torch.inference_mode()
     def step(self, features: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """Run one chunk of every stream."""
         log_probs, state = self.model.stream_step(features.to(self.model.mean.device), state)
         return mask_tokens(log_probs, self.unprintable).cpu(), state
 
     def join(self, states: Sequence[StreamState]) -> StreamState:
-        """Join states into that of a batch."""
         keys, values, convs, processed = zip(*states, strict=True)
         return StreamState(
             [torch.cat(layer, dim=1) for layer in zip(*keys, strict=True)],
@@ -143,14 +139,9 @@ def check_numbers(log_probs: Tensor, name: str) -> None:
 
 
 def run_chunks(backend: Backend[State], features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-    """Run whole utterances chunk by chunk, for backends without a masked pass.
+    """Run whole utterances, padded as by `padded_num_samples`, chunk by chunk, for backends without a masked pass.
 
     Utterances that end early continue with padding; those frames lie beyond their length.
-
-    Args:
-        backend: of a streaming model.
-        features: [B, T, 80] with T = 4·C·chunks + 3, or 0.
-        feature_lens: [B], lengths as `padded_num_samples` gives them.
     """
     if backend.context is None:
         raise ValueError("a full-context model cannot run in chunks")
@@ -183,11 +174,6 @@ def padded_num_samples(num_samples: int, chunk_frames: int, tail_ms: int = DEFAU
 
     At least 30 ms are added, so that Kaldi's reflection at the end reads zeros only and features do not depend on
     whether more silence follows.
-
-    Args:
-        num_samples: samples at 16 kHz.
-        chunk_frames: C, encoder frames of 40 ms in a chunk.
-        tail_ms: silence after the end that chunks must cover.
     """
     chunks = num_chunks(num_samples, chunk_frames, tail_ms)
     return FRAME_SHIFT_SAMPLES * feature_frames_for(chunk_frames * chunks) if chunks else 0

@@ -120,7 +120,7 @@ class BundleInfo(Settings):
     parity: dict[str, Any] = Field(default_factory=dict)
     """Comparison with the source model; see ``export.parity``."""
     int8_wer: dict[str, Any] = Field(default_factory=dict)
-    """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.int8``."""
+    """Word error rates with 8-bit weights and without, on held-out speakers; see ``export.export_bundle``."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,6 @@ class Bundle:
 
     @property
     def context(self) -> Context:
-        """Chunk and left context."""
         return Context(self.info.streaming.chunk_frames, self.info.streaming.left_context_frames)
 
     @property
@@ -147,11 +146,7 @@ class Bundle:
 
 
 def read_bundle(folder: Path, graph: str | None = None) -> Bundle:
-    """Read a bundle and verify every file in it, without loading the graph.
-
-    Args:
-        folder: with bundle.json.
-        graph: form of the model, a name of `GRAPHS`; None: the first that exists.
+    """Read a bundle and verify every file in it, without loading the graph, a name of `GRAPHS` (None: the first).
 
     Raises:
         BundleError: names the file: missing, damaged (SHA-256), of another version, inconsistent.

@@ -3,7 +3,6 @@
 Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary.
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.errors import BundleError, MissingExtraError
+from asr_kd.errors import BundleError, import_extra
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
@@ -22,11 +21,7 @@ ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
 class OnnxBackend:
-    """Runs a bundle's ONNX graph in onnxruntime.
-
-    Args:
-        bundle: result of `read_bundle`.
-        num_threads: threads per step; one stream gains little from more.
+    """Runs a bundle's ONNX graph in onnxruntime; one stream gains little from more threads.
 
     Raises:
         BundleError: the graph cannot be loaded, or its metadata, inputs or outputs are not those of the wire format.
@@ -45,40 +40,31 @@ class OnnxBackend:
 
     @property
     def context(self) -> Context:
-        """Chunk and left context."""
         return self._bundle.context
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """Run whole utterances chunk by chunk, side by side."""
         return run_chunks(self, features, feature_lens)
 
     def initial_state(self, streams: int) -> list[np.ndarray]:
-        """State without history: zeros."""
         return [spec.zeros(streams) for spec in self._specs]
 
     def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
-        """Run one chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches, in the wire format."""
         inputs = [features.contiguous().numpy(), *state]
         log_probs, *state = self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True)))
         return torch.from_numpy(log_probs), state
 
     def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
-        """Join states of several streams, at any positions, into that of a batch."""
         columns = zip(self._specs, zip(*states, strict=True), strict=True)
         return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
 
     def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
-        """Split the state of a batch into copies, which do not keep the memory of the whole batch."""
         streams = len(state[-1])
         columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
         return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
 
 
 def _load(bundle: Bundle, num_threads: int) -> Any:
-    try:
-        onnxruntime = importlib.import_module("onnxruntime")
-    except ImportError as error:
-        raise MissingExtraError("onnxruntime", "export") from error
+    onnxruntime = import_extra("onnxruntime", "export")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
     options.inter_op_num_threads = 1

@@ -160,30 +160,24 @@ class Pt2Backend:
 
     @property
     def context(self) -> Context:
-        """Chunk and left context."""
         return self._bundle.context
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """Run whole utterances chunk by chunk, side by side."""
         return run_chunks(self, features, feature_lens)
 
     def initial_state(self, streams: int) -> list[Tensor]:
-        """State without history: zeros."""
         return [torch.from_numpy(spec.zeros(streams)) for spec in self._specs]
 
     @torch.no_grad()
     def step(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        """Run one chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the new caches, in the wire format."""
         log_probs, *state = self._step(features, *state)
         return log_probs, state
 
     def join(self, states: Sequence[list[Tensor]]) -> list[Tensor]:
-        """Join states of several streams, at any positions, into that of a batch."""
         columns = zip(self._specs, zip(*states, strict=True), strict=True)
         return [torch.cat(tensors, dim=spec.batch_axis) for spec, tensors in columns]
 
     def split(self, state: list[Tensor]) -> list[list[Tensor]]:
-        """Split the state of a batch into copies: the inverse of `join`."""
         columns = [tensor.split(1, spec.batch_axis) for spec, tensor in zip(self._specs, state, strict=True)]
         return [[tensor.clone() for tensor in tensors] for tensors in zip(*columns, strict=True)]
 

@@ -67,7 +67,6 @@ class Recognizer:
 
     @property
     def context(self) -> Context | None:
-        """Chunk and left context of a streaming model, None for full context."""
         return self.backend.context
 
     def stream(
@@ -105,11 +104,7 @@ class Recognizer:
         return changed
 
     def transcribe(self, waveforms: Sequence[Tensor], *, batch_seconds: float = BATCH_SECONDS) -> list[str]:
-        """Return the text of whole utterances.
-
-        Args:
-            waveforms: [S] each, floats at 16 kHz in [−1, 1]; any number and order of lengths.
-            batch_seconds: audio in one batch, padding included.
+        """Return the text of whole utterances, [S] each at 16 kHz in [−1, 1], any number and order of lengths.
 
         Raises:
             AudioError: a waveform is not such audio.
@@ -235,11 +230,7 @@ def _in_context(model: Model, context: Context, name: str) -> Model:
 
 
 def open_backend(bundle: Bundle, num_threads: int = 1) -> OnnxBackend | Pt2Backend:
-    """Load the graph of a bundle as a backend.
-
-    Args:
-        bundle: result of `read_bundle`.
-        num_threads: threads per step in onnxruntime; torch has its own setting.
+    """Load the graph of a bundle; threads are those of a step in onnxruntime, torch has its own setting.
 
     Raises:
         BundleError: the graph cannot be loaded, or its inputs or outputs are not those of the wire format.

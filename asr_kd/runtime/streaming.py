@@ -84,12 +84,9 @@ class StreamingRecognizer:
         self._ended: list[EndedUtterance] = []
 
     def next_utterance(self) -> EndedUtterance:
-        """End the utterance and start the next: text and model state start anew, the audio continues.
+        """End the utterance, whose text may be empty, and start the next: text and model state start anew.
 
         This is the Reset of sherpa-onnx 2.0.1; tests/export compares the two.
-
-        Returns:
-            The ended utterance; its text may be empty.
         """
         rule = self.ended_by_rule
         self._decoder.finish()
@@ -108,10 +105,7 @@ class StreamingRecognizer:
         return ended
 
     def accept(self, samples: Tensor | np.ndarray) -> str:
-        """Decode the next packet and return the transcript so far.
-
-        Args:
-            samples: [S] floats at 16 kHz in [−1, 1]; S may be 0.
+        """Decode the next packet [S], floats at 16 kHz in [-1, 1], and return the transcript so far.
 
         Raises:
             AudioError: not such samples, or not finite; the stream is unchanged and may continue.
@@ -126,12 +120,7 @@ class StreamingRecognizer:
         self._run()
 
     def queue(self, samples: Tensor | np.ndarray) -> None:
-        """Take the next packet without decoding it; `step_together` decodes many streams at once.
-
-        Raises:
-            AudioError: not such samples; the stream continues without them.
-            ValueError: called after `final`.
-        """
+        """Take the next packet without decoding it; `step_together` decodes many streams. Raises as `accept`."""
         if self._finished:
             raise ValueError("this stream has ended; call reset() or open another one")
         packet = check_samples(samples)
@@ -223,7 +212,6 @@ class StreamingRecognizer:
                 self._ended.append(ended)
 
     def _run(self) -> None:
-        """Decode every complete chunk."""
         while self.is_ready:
             features, state = self.window()
             log_probs, state = self.backend.step(features.unsqueeze(0), state)
@@ -234,7 +222,7 @@ def step_together(streams: Sequence[StreamingRecognizer]) -> dict[int, Checkpoin
     """Decode the next chunk of every stream in one step of the model; each stream keeps its own position.
 
     Rows of a batch do not influence one another, so every stream gives the text that it gives alone. The exception are
-    int8 bundles, whose activations share one scale per step; see `export.int8`. sherpa-onnx batches the same way.
+    int8 bundles, whose activations share one scale per step; see `export.graphs`. sherpa-onnx batches the same way.
 
     Args:
         streams: of one model, all of them ready (`StreamingRecognizer.is_ready`).

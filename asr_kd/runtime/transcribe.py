@@ -101,11 +101,7 @@ class WindowedStream:
         self._finished = False
 
     def feed(self, samples: Tensor) -> None:
-        """Take further samples, [S].
-
-        Raises:
-            CheckpointError: the model gives NaN.
-        """
+        """Take further samples, [S]."""
         self._samples = torch.cat([self._samples, samples])
         while len(self._samples) > WINDOW_SECONDS * SAMPLE_RATE:
             window = self._samples[: WINDOW_SECONDS * SAMPLE_RATE]
@@ -116,7 +112,6 @@ class WindowedStream:
             self._samples = self._samples[dropped:].clone()
 
     def final(self) -> str:
-        """End the recording and return its text."""
         if not self._finished:
             self._finished = True
             self._forward(self._samples, None)
@@ -124,11 +119,9 @@ class WindowedStream:
         return text_of(self.nbest()[0], self._recognizer.vocabulary)
 
     def nbest(self) -> list[Hypothesis]:
-        """Return hypotheses, the best first."""
         return self._decoder.nbest()
 
     def words(self) -> list[Word]:
-        """Return the words of the best hypothesis, with seconds from the start of the recording."""
         return words_of(self.nbest()[0], self._recognizer.vocabulary, FRAME_SHIFT_MS)
 
     def _forward(self, samples: Tensor, border: int | None) -> None:

@@ -34,11 +34,9 @@ class TensorSpec(NamedTuple):
 
     @property
     def batch_axis(self) -> int:
-        """Axis of the streams."""
         return self.shape.index(BATCH)
 
     def zeros(self, streams: int) -> np.ndarray:
-        """Return zeros for so many streams: no history."""
         shape = [streams if size == BATCH else int(size) for size in self.shape]
         return np.zeros(shape, dtype=self.dtype)
 
@@ -57,11 +55,7 @@ class WireFormat:
 
     @classmethod
     def of(cls, settings: ModelShape, vocab_size: int) -> "WireFormat":
-        """Return the wire format of a model.
-
-        Raises:
-            ValueError: a full-context model.
-        """
+        """Return the wire format of a model; a ValueError for full context."""
         if settings.streaming is None:
             raise ValueError("a full-context model has no streaming wire format; set model.streaming in its recipe")
         return cls(
@@ -76,7 +70,6 @@ class WireFormat:
 
     @property
     def window_frames(self) -> int:
-        """Feature frames that a chunk reads, 4C + 3."""
         return feature_frames_for(self.chunk_frames)
 
     def metadata(self) -> dict[str, str]:

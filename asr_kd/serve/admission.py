@@ -29,66 +29,14 @@ _log = logging.getLogger(__name__)
 Clock = Callable[[], float]
 
 
-class Place:
-    """A client's connection, counted by its address.
-
-    Args:
-        admission: what counts it.
-        address: of the client.
-        abort: closes the connection at once.
-    """
-
-    def __init__(self, admission: "Admission", address: str, abort: Callable[[], None]) -> None:
-        self._admission, self.address, self.abort = admission, address, abort
-        self.opened = self.streams = self.gone = False
-
-    def forwarded_for(self, addresses: str) -> None:
-        """Count it by the last of the addresses in X-Forwarded-For, when a configured proxy sent that header."""
-        self._admission.move(self, addresses)
-
-    def check_token(self, given: str) -> None:
-        """Compare a token with the server's, in constant time.
-
-        Raises:
-            Refusal: it is wrong, or the address has sent too many wrong ones.
-        """
-        self._admission.check_token(self.address, given)
-
-    def take_slot(self, load: float) -> None:
-        """Take one of the slots for streams.
-
-        Raises:
-            Refusal: the server stops, all slots are taken, all of this address are, or the model is busy.
-        """
-        self._admission.take_slot(self, load)
-
-    def give_slot_back(self) -> None:
-        """The stream has ended; the connection waits for its end."""
-        self._admission.give_slot_back(self)
-
-    def leave(self) -> None:
-        """The connection is closed; its stream, if it has one, keeps its slot until it has ended."""
-        self._admission.leave(self)
-
-    def refused(self, reason: str) -> None:
-        """Count a refusal of this client."""
-        self._admission.refused(reason, self.address)
-
-
 class Admission:
-    """Counts of one server.
-
-    Args:
-        settings: the limits.
-        metrics: of the server.
-        clock: seconds that never go back.
-    """
+    """Counts of one server; each of its connections is a `Place`."""
 
     def __init__(self, settings: ServeSettings, metrics: Metrics, clock: Clock = time.monotonic) -> None:
-        self._settings, self._metrics, self._clock = settings, metrics, clock
+        self.settings, self.clock, self._metrics = settings, clock, metrics
         self._waiting: dict[str, dict[Place, None]] = {}  # by address, the oldest first
-        self._streams: Counter[str] = Counter()
-        self._wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # wrong tokens left, and when that was
+        self.streams: Counter[str] = Counter()
+        self.wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # wrong tokens left, and when that was
         self._handshakes: deque[float] = deque()  # when each began
         self._log = RefusalLog(clock)
         self.stopping = False
@@ -101,42 +49,33 @@ class Admission:
     @property
     def num_streams(self) -> int:
         """Slots that are taken."""
-        return self._streams.total()
+        return self.streams.total()
 
-    def enter(self, address: str, abort: Callable[[], None]) -> Place:
+    def enter(self, address: str, abort: Callable[[], None]) -> "Place":
         """Count a new connection; above `max_waiting`, close the oldest of the address that has most of them."""
         if self._handshakes:
             self._handshakes.popleft()
         place = Place(self, group_of(address), abort)
-        self._waiting.setdefault(place.address, {})[place] = None
-        if self.num_waiting > self._settings.max_waiting:
+        self.start_waiting(place)
+        if self.num_waiting > self.settings.max_waiting:
             most = max(self._waiting.values(), key=len)
             oldest = next(iter(most))
-            self._stop_waiting(oldest)
-            self.refused("too-many-connections", oldest.address)
+            self.stop_waiting(oldest)
+            oldest.refused("too-many-connections")
             oldest.abort()
         return place
 
-    def move(self, place: Place, addresses: str) -> None:
-        """See `Place.forwarded_for`."""
-        last = addresses.rpartition(",")[2].strip()
-        if place.address in map(group_of, self._settings.proxies) and last and self._stop_waiting(place):
-            place.address = group_of(last)
-            self._waiting.setdefault(place.address, {})[place] = None
+    def start_waiting(self, place: "Place") -> None:
+        """Count a connection without a stream."""
+        self._waiting.setdefault(place.address, {})[place] = None
 
-    def give_slot_back(self, place: Place) -> None:
-        """See `Place.give_slot_back`; a second call changes nothing."""
-        if place.streams:
-            place.streams = False
-            self._streams[place.address] -= 1
-            self._streams += Counter()  # drop addresses without streams
-            if not place.gone:
-                self._waiting.setdefault(place.address, {})[place] = None
-
-    def leave(self, place: Place) -> None:
-        """See `Place.leave`."""
-        place.gone = True
-        self._stop_waiting(place)
+    def stop_waiting(self, place: "Place") -> bool:
+        """Count it no more; return whether it was counted."""
+        of_address = self._waiting.get(place.address, {})
+        found = of_address.pop(place, 0) is None
+        if not of_address:
+            self._waiting.pop(place.address, None)
+        return found
 
     def begin_handshake(self) -> None:
         """Count a connection that was accepted and whose TLS handshake begins.
@@ -144,46 +83,11 @@ class Admission:
         Raises:
             ConnectionRefusedError: more than `MOST_HANDSHAKES` have not ended.
         """
-        while self._handshakes and self._handshakes[0] < self._clock() - self._settings.start_seconds:
+        while self._handshakes and self._handshakes[0] < self.clock() - self.settings.start_seconds:
             self._handshakes.popleft()  # it has failed
         if len(self._handshakes) >= MOST_HANDSHAKES:
             raise ConnectionRefusedError
-        self._handshakes.append(self._clock())
-
-    def check_token(self, address: str, given: str) -> None:
-        """See `Place.check_token`."""
-        token, rate = self._settings.token, self._settings.wrong_tokens_per_minute
-        if token is None:
-            return
-        left, counted_at = self._wrong.get(address, (rate, 0.0))
-        now = self._clock()
-        left = min(left + (now - counted_at) * rate / 60, rate)
-        if left < 1:
-            raise Refusal("throttled", f"more than {rate:g} wrong tokens a minute from {address}; try again later")
-        if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode("utf-8", "replace")):
-            self._wrong[address] = (left - 1, now)
-            self._wrong.move_to_end(address)
-            if len(self._wrong) > MOST_ADDRESSES:
-                self._wrong.popitem(last=False)
-            raise Refusal("unauthorized", "the token is missing or wrong: in start or as Authorization: Bearer TOKEN")
-
-    def take_slot(self, place: Place, load: float) -> None:
-        """See `Place.take_slot`."""
-        settings = self._settings
-        if self.stopping:
-            raise Refusal("stopping", "the server stops")
-        if self.num_streams >= settings.max_clients:
-            message = f"as many streams as there may be ({settings.max_clients}) are open; try again later"
-            raise Refusal("too-many-clients", message)
-        if self._streams[place.address] >= settings.max_clients_per_address:
-            most = settings.max_clients_per_address
-            message = f"{place.address} has as many streams as an address may have ({most}, max_clients_per_address)"
-            raise Refusal("too-many-clients", message)
-        if load > settings.busy_load:
-            raise Refusal("busy", "the model is busy with the streams that are open; try again later")
-        self._stop_waiting(place)
-        place.streams = True
-        self._streams[place.address] += 1
+        self._handshakes.append(self.clock())
 
     def refused(self, reason: str, address: str) -> None:
         """Count a refusal, and log it within bounds."""
@@ -196,20 +100,85 @@ class Admission:
             place.abort()
         self._log.flush()
 
-    def _stop_waiting(self, place: Place) -> bool:
-        of_address = self._waiting.get(place.address, {})
-        found = of_address.pop(place, 0) is None
-        if not of_address:
-            self._waiting.pop(place.address, None)
-        return found
+
+class Place:
+    """A client's connection, counted by its address; `abort` closes it at once."""
+
+    def __init__(self, admission: Admission, address: str, abort: Callable[[], None]) -> None:
+        self._admission, self.address, self.abort = admission, address, abort
+        self.opened = self.streams = self.gone = False
+
+    def forwarded_for(self, addresses: str) -> None:
+        """Count it by the last of the addresses in X-Forwarded-For, when a configured proxy sent that header."""
+        last, proxies = addresses.rpartition(",")[2].strip(), self._admission.settings.proxies
+        if self.address in map(group_of, proxies) and last and self._admission.stop_waiting(self):
+            self.address = group_of(last)
+            self._admission.start_waiting(self)
+
+    def check_token(self, given: str) -> None:
+        """Compare a token with the server's, in constant time.
+
+        Raises:
+            Refusal: it is wrong, or the address has sent too many wrong ones.
+        """
+        settings, wrong, now = self._admission.settings, self._admission.wrong, self._admission.clock()
+        token, rate = settings.token, settings.wrong_tokens_per_minute
+        if token is None:
+            return
+        left, counted_at = wrong.get(self.address, (rate, 0.0))
+        left = min(left + (now - counted_at) * rate / 60, rate)
+        if left < 1:
+            raise Refusal("throttled", f"more than {rate:g} wrong tokens a minute from {self.address}; try again later")
+        if not hmac.compare_digest(given.encode("utf-8", "replace"), token.encode("utf-8", "replace")):
+            wrong[self.address] = (left - 1, now)
+            wrong.move_to_end(self.address)
+            if len(wrong) > MOST_ADDRESSES:
+                wrong.popitem(last=False)
+            raise Refusal("unauthorized", "the token is missing or wrong: in start or as Authorization: Bearer TOKEN")
+
+    def take_slot(self, load: float) -> None:
+        """Take one of the slots for streams.
+
+        Raises:
+            Refusal: the server stops, all slots are taken, all of this address are, or the model is busy.
+        """
+        admission, settings = self._admission, self._admission.settings
+        most = settings.max_clients_per_address
+        if admission.stopping:
+            raise Refusal("stopping", "the server stops")
+        if admission.num_streams >= settings.max_clients:
+            message = f"as many streams as there may be ({settings.max_clients}) are open; try again later"
+            raise Refusal("too-many-clients", message)
+        if admission.streams[self.address] >= most:
+            message = f"{self.address} has as many streams as an address may have ({most}, max_clients_per_address)"
+            raise Refusal("too-many-clients", message)
+        if load > settings.busy_load:
+            raise Refusal("busy", "the model is busy with the streams that are open; try again later")
+        admission.stop_waiting(self)
+        self.streams = True
+        admission.streams[self.address] += 1
+
+    def give_slot_back(self) -> None:
+        """The stream has ended, and the connection waits for its end; a second call changes nothing."""
+        if self.streams:
+            self.streams = False
+            self._admission.streams[self.address] -= 1
+            self._admission.streams += Counter()  # drop addresses without streams
+            if not self.gone:
+                self._admission.start_waiting(self)
+
+    def leave(self) -> None:
+        """The connection is closed; its stream, if it has one, keeps its slot until it has ended."""
+        self.gone = True
+        self._admission.stop_waiting(self)
+
+    def refused(self, reason: str) -> None:
+        """Count a refusal of this client."""
+        self._admission.refused(reason, self.address)
 
 
 class RefusalLog:
-    """Logs the first refusal at once, and those that follow as one line a minute.
-
-    Args:
-        clock: seconds that never go back.
-    """
+    """Logs the first refusal at once, and those that follow as one line a minute."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock, self._next = clock, -float("inf")

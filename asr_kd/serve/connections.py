@@ -27,12 +27,6 @@ def connection_class(library_class: Any, admission: Admission, respond_to: Respo
     """Return the library's connection with our HTTP before it.
 
     The library reads one request, and only for a websocket; HEAD, malformed requests and repeated headers are ours.
-
-    Args:
-        library_class: its `ServerConnection`.
-        admission: counts connections.
-        respond_to: responds to plain HTTP.
-        send_seconds: time in which a client must read a response.
     """
 
     class ClientConnection(library_class):
@@ -121,12 +115,7 @@ class _Failures(logging.Filter):
 
 
 class Websocket:
-    """A client's websocket as a session sees it.
-
-    Args:
-        connection: the library's.
-        closed: the library's exception for connections that have ended.
-    """
+    """A client's websocket as a session sees it; `closed` is the library's exception for those that have ended."""
 
     def __init__(self, connection: Any, closed: Any) -> None:
         self._connection, self._closed = connection, closed

@@ -2,7 +2,6 @@
 
 Only this file imports prometheus_client."""
 
-import importlib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -11,7 +10,7 @@ from importlib.resources import files
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from asr_kd.errors import MissingExtraError
+from asr_kd.errors import import_extra
 
 STREAM, HEALTH, METRICS = "/stream", "/health", "/metrics"
 
@@ -113,10 +112,7 @@ class Metrics:
     """
 
     def __init__(self) -> None:
-        try:
-            client = importlib.import_module("prometheus_client")
-        except ImportError as error:
-            raise MissingExtraError("prometheus-client", "serve") from error
+        client = import_extra("prometheus_client", "serve", "prometheus-client")
         self._client, self._registry = client, client.CollectorRegistry()
         shared = {"registry": self._registry}
         self.clients = client.Gauge("asr_kd_clients", "Streams that are open", **shared)
@@ -133,7 +129,6 @@ class Metrics:
 
     @property
     def content_type(self) -> str:
-        """Content type of `text`."""
         return str(self._client.exposition.CONTENT_TYPE_PLAIN_0_0_4)
 
     def text(self) -> bytes:
@@ -161,13 +156,7 @@ _HEADER = re.compile(rf"({_TOKEN}):([\t -~\x80-\xff]*)")
 
 
 class BadRequest(Exception):
-    """A request is refused.
-
-    Args:
-        status: HTTP status.
-        reason: what was found.
-        headers: further headers of the response.
-    """
+    """A request is refused: a status, what was found, and further headers of the response."""
 
     def __init__(self, status: int, reason: str, headers: Mapping[str, str] | None = None) -> None:
         self.status, self.reason, self.headers = status, reason, headers or {}
@@ -191,9 +180,6 @@ class HttpRequest(NamedTuple):
 
 def parse_request(received: bytes) -> HttpRequest | None:
     """Parse the head of a request; None until it is complete.
-
-    Args:
-        received: everything that a client has sent.
 
     Raises:
         BadRequest: it is none, too long, of another method or version, has a header twice, or has a body.
@@ -239,12 +225,7 @@ def _parse_headers(lines: list[str]) -> dict[str, str]:
 
 
 def response_bytes(response: HttpResponse, *, with_body: bool = True) -> bytes:
-    """Return a response; the connection is closed behind it.
-
-    Args:
-        response: its status, headers and body.
-        with_body: false for HEAD, whose headers are those of GET.
-    """
+    """Return a response, without its body for HEAD; the connection is closed behind it."""
     status = HTTPStatus(response.status)
     headers = {"Content-Type": response.content_type, "Content-Length": len(response.body), "Connection": "close"}
     lines = [f"HTTP/1.1 {status.value} {status.phrase}"]

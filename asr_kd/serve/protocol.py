@@ -61,12 +61,7 @@ SAMPLE_RATES = (8_000, SAMPLE_RATE)
 
 
 class IncomingAudio:
-    """Decodes the messages of one stream to 16 kHz.
-
-    Args:
-        encoding: of the messages.
-        sample_rate: of the messages, one of `SAMPLE_RATES`.
-    """
+    """Decodes the messages of one stream, at one of `SAMPLE_RATES`, to 16 kHz."""
 
     def __init__(self, encoding: Encoding, sample_rate: int) -> None:
         self._encoding, self._resampler = encoding, StreamResampler(sample_rate, SAMPLE_RATE)

@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
@@ -40,11 +39,9 @@ class StreamProgress(NamedTuple):
 
 
 class LiveStream:
-    """One client's stream. The event loop owns its packets; the current round owns the rest.
+    """One client's stream, cut at endpoints. The event loop owns its packets; the current round owns the rest.
 
-    Args:
-        stream: cut at endpoints.
-        on_progress: called on the loop with the result of each round.
+    `on_progress` is called on the loop with the result of each round.
     """
 
     def __init__(self, stream: StreamingRecognizer, on_progress: Callable[[StreamProgress], None]) -> None:
@@ -85,11 +82,7 @@ class LiveStream:
             self._completed_at = self.ends_at
 
     def progress(self, finished: bool) -> StreamProgress:
-        """Return the result after a round; runs in the thread.
-
-        Args:
-            finished: the stream has ended and no audio of it is queued.
-        """
+        """Return the result after a round, the last one when `finished`; runs in the thread."""
         decoded, lag = self.stream.decoded_seconds, time.monotonic() - self._completed_at
         if not finished:
             return StreamProgress(self.stream.partial(), self.stream.take_utterances(), decoded, lag)
@@ -99,13 +92,7 @@ class LiveStream:
 
 
 class Scheduler:
-    """Runs one model for all streams.
-
-    Args:
-        recognizer: of a streaming model.
-        settings: limits and endpoint rules.
-        metrics: of the server.
-    """
+    """Runs one streaming model for all streams."""
 
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, metrics: Metrics) -> None:
         self._recognizer, self._settings, self._metrics = recognizer, settings, metrics
@@ -205,7 +192,11 @@ class Scheduler:
             self._metrics.step_seconds.observe(time.monotonic() - begun)
             self._metrics.batch.observe(len(ready))
             self._metrics.audio_seconds.inc(len(ready) * self.chunk_seconds)
-        results = [(ready[place], _refused(_plain(error))) for place, error in failed.items()]
+        results = [
+            # What was found, without the model's path on this machine.
+            (ready[place], StreamProgress("", [], 0.0, 0.0, refusal=Refusal("internal", error.found)))
+            for place, error in failed.items()
+        ]
         broken = {live for live, _ in results}
         for live in chosen:
             finished = live.ends and not live.packets and not live.stream.is_ready
@@ -228,12 +219,3 @@ class Scheduler:
         kept = math.exp((self._measured_at - now) / LOAD_SECONDS)
         self._load = kept * self._load + (1 - kept) * seconds * everyone / self.chunk_seconds
         self._measured_at = now
-
-
-def _refused(message: str) -> StreamProgress:
-    return StreamProgress("", [], 0.0, 0.0, refusal=Refusal("internal", message))
-
-
-def _plain(error: CheckpointError) -> str:
-    """The error without the model's path on this machine."""
-    return error.found

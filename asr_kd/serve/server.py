@@ -1,7 +1,6 @@
 """The server: sockets, TLS, admission, and an orderly stop. The only file that imports websockets."""
 
 import asyncio
-import importlib
 import json
 import resource
 import ssl
@@ -9,7 +8,7 @@ from collections.abc import Callable
 from types import SimpleNamespace, TracebackType
 from typing import Any, Self
 
-from asr_kd.errors import MissingExtraError, ServeError
+from asr_kd.errors import ServeError, import_extra
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Place
 from asr_kd.serve.connections import Websocket, bound_socket, connection_class, library_logger
@@ -39,11 +38,6 @@ CLOSE_SECONDS = 2.0
 class Server:
     """Server of one model; an asynchronous context in which it accepts connections.
 
-    Args:
-        recognizer: of a streaming model.
-        settings: address and limits.
-        name: of the model, sent to clients.
-
     Raises:
         CheckpointError: a full-context model.
         MissingExtraError: the extra `serve` is not installed.
@@ -61,7 +55,6 @@ class Server:
 
     @property
     def address(self) -> str:
-        """URL of the page."""
         port = self._sockets.sockets[0].getsockname()[1]
         host = f"[{self.settings.host}]" if ":" in self.settings.host else self.settings.host
         return f"{'https' if self._tls else 'http'}://{host}:{port}/"
@@ -182,12 +175,7 @@ class Server:
 
 
 async def serve_forever(server: Server, stop: asyncio.Event, on_start: Callable[[str], None]) -> None:
-    """Serve until `stop` is set, then finish the streams.
-
-    Args:
-        server: not yet started.
-        stop: set by a signal, for example.
-        on_start: called with the address when the server accepts connections.
+    """Serve until `stop` is set, then finish the streams; `on_start` is called with the address.
 
     Raises:
         ServeError: the address cannot be opened.
@@ -215,11 +203,8 @@ def _raise_open_files(needed: int) -> None:
 
 def _websockets() -> Any:
     """Return the library's asynchronous server, its connection, and the exception for connections that have ended."""
-    try:
-        library = importlib.import_module("websockets.asyncio.server")
-        exceptions = importlib.import_module("websockets.exceptions")
-    except ImportError as error:
-        raise MissingExtraError("websockets", "serve") from error
+    library = import_extra("websockets.asyncio.server", "serve", "websockets")
+    exceptions = import_extra("websockets.exceptions", "serve", "websockets")
     return SimpleNamespace(
         serve=library.serve, ServerConnection=library.ServerConnection, ConnectionClosed=exceptions.ConnectionClosed
     )

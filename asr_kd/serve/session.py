@@ -1,15 +1,16 @@
-"""The session of one client, from its first message to its last. A connection is an object of `Connection`."""
+"""The session of one client, from its first message to its last."""
 
 import asyncio
 import time
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Any
 
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
 from asr_kd.serve.admission import Place
+from asr_kd.serve.connections import Websocket
 from asr_kd.serve.http_messages import Metrics
 from asr_kd.serve.protocol import IncomingAudio, Refusal
 from asr_kd.serve.scheduler import LiveStream, Scheduler, StreamProgress
@@ -20,22 +21,6 @@ MOST_UNSENT = 64
 
 BURST_SECONDS = 10.0
 """Messages of so many seconds at the allowed rate may arrive at once."""
-
-
-class Connection(Protocol):
-    """A client's websocket."""
-
-    async def receive(self) -> str | bytes | None:
-        """Receive the next message; None when the client has gone."""
-
-    async def send(self, message: str) -> bool:
-        """Send, waiting until the client's side takes it; False when it has gone."""
-
-    async def close(self, code: int, reason: str) -> None:
-        """Close with a code and a reason."""
-
-    def abort(self) -> None:
-        """Drop the connection at once."""
 
 
 class Gone(Exception):
@@ -63,7 +48,7 @@ class Outbox:
         self.empty.clear()
         self._filled.set()
 
-    async def send_all(self, connection: Connection, send_seconds: float) -> None:
+    async def send_all(self, connection: Websocket, send_seconds: float) -> None:
         """Send until cancelled.
 
         Raises:
@@ -74,7 +59,10 @@ class Outbox:
             await self._filled.wait()
             self._filled.clear()
             while self._finals or self._partial is not None:
-                message = self._finals.popleft() if self._finals else self._take_partial()
+                if self._finals:
+                    message = self._finals.popleft()
+                else:
+                    message, self._partial = self._partial or "", None
                 try:
                     sent = await asyncio.wait_for(connection.send(message), send_seconds)
                 except TimeoutError:
@@ -85,26 +73,13 @@ class Outbox:
                     self.room.set()
             self.empty.set()
 
-    def _take_partial(self) -> str:
-        message, self._partial = self._partial or "", None
-        return message
-
 
 class Session:
-    """Session of a client.
-
-    Args:
-        connection: its websocket.
-        place: its place among the connections; takes a slot once the start message is accepted.
-        scheduler: runs the model.
-        settings: its limits.
-        metrics: of the server.
-        model: name of the model.
-    """
+    """Session of a client, whose `place` takes a slot once the start message is accepted."""
 
     def __init__(
         self,
-        connection: Connection,
+        connection: Websocket,
         place: Place,
         scheduler: Scheduler,
         settings: ServeSettings,
@@ -119,11 +94,7 @@ class Session:
         self._allowed, self._counted_at = settings.messages_per_second * BURST_SECONDS, time.monotonic()
 
     async def run(self, authorized: bool) -> None:
-        """Run the session.
-
-        Args:
-            authorized: whether the token was given in the request.
-        """
+        """Run the session; `authorized`: whether the token was given in the request."""
         live = None
         try:
             await self._start(authorized)

@@ -127,22 +127,19 @@ class CtcTeacher:
 
     @property
     def sha256(self) -> str:
-        """Of the weights; another one for each precision, because posteriors differ."""
         return with_precision(self.weights_sha256, self.precision)
 
     @property
     def frame_shift_ms(self) -> float:
-        """Time from one posterior frame to the next, milliseconds."""
         return self.geometry.shift_ms
 
     @property
     def frame_offset_ms(self) -> float:
-        """Centre of posterior frame 0, milliseconds."""
         return self.geometry.offset_ms
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S].
+        """See `Teacher.log_probs`.
 
         Raises:
             CheckpointError: the model gives other numbers of frames or tokens than its configuration promises.

@@ -12,7 +12,7 @@ the encoder, W width of the head, V vocabulary.
 
 import hashlib
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,32 +21,15 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
+from asr_kd.features.perturb import change_gain
 from asr_kd.features.silence import FrameFeatures, quietest
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 
-
-class SpeechEncoder(Protocol):
-    """An encoder of another project."""
-
-    name: str
-    sha256: str
-    """Of weights and configuration."""
-    num_layers: int
-    width: int
-    model: nn.Module
-    frame_shift_ms: float
-    frame_offset_ms: float
-
-    def layer(self, number: int) -> nn.Module:
-        """Layer `number`, counted from 1, with what follows the last one."""
-        ...
-
-    def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
-        """Outputs of all layers, [T, D] each, of one waveform [S]; longer audio than a window in windows."""
-        ...
+if TYPE_CHECKING:
+    from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
 
 
 def waveform_blocks(waveform: Tensor) -> Tensor:
@@ -56,17 +39,13 @@ def waveform_blocks(waveform: Tensor) -> Tensor:
     return F.pad(waveform[:length], (0, max(length - waveform.shape[0], 0))).view(frames, FRAME_SHIFT_SAMPLES)
 
 
-def _amplify(blocks: Tensor, gain_db: float) -> Tensor:
-    return (blocks * 10 ** (gain_db / 20)).clamp(-1, 1)
-
-
 def _background(blocks: Tensor, frames: int, generator: torch.Generator) -> Tensor:
     """White noise as loud as the quietest blocks: blocks in random order would click."""
     level = blocks[quietest(blocks.square().mean(1))].square().mean().sqrt() if len(blocks) else torch.zeros(())
     return level * torch.randn(frames, FRAME_SHIFT_SAMPLES, generator=generator)
 
 
-WAVEFORM_BLOCKS = FrameFeatures(waveform_blocks, _amplify, torch.add, 0.0, _background)
+WAVEFORM_BLOCKS = FrameFeatures(waveform_blocks, change_gain, torch.add, 0.0, _background)
 """Samples themselves, in blocks of 10 ms."""
 
 
@@ -165,11 +144,6 @@ class EncoderCtc(nn.Module):
     Parameters and state are those of the head and of the unfrozen layers; the frozen rest of the encoder is kept
     beside them and identified by its SHA-256, which is part of the state.
 
-    Args:
-        settings: of encoder and head.
-        vocab_size: V.
-        encoder: opened.
-
     Raises:
         RecipeError: layers that the encoder does not have.
     """
@@ -177,7 +151,7 @@ class EncoderCtc(nn.Module):
     encoder_sha256: Tensor
     layer_drop: float = 0.0
 
-    def __init__(self, settings: EncoderCtcSettings, vocab_size: int, encoder: SpeechEncoder) -> None:
+    def __init__(self, settings: EncoderCtcSettings, vocab_size: int, encoder: "HuggingfaceEncoder") -> None:
         super().__init__()
         self.settings, self.vocab_size = settings, vocab_size
         self._encoder = [encoder]  # in a list: what is frozen is not part of this module's state
@@ -197,7 +171,7 @@ class EncoderCtc(nn.Module):
         self._cache = OutputCache(settings.encoder.cache_mb << 20)
 
     @property
-    def encoder(self) -> SpeechEncoder:
+    def encoder(self) -> "HuggingfaceEncoder":
         """The encoder, frozen layers included."""
         return self._encoder[0]
 
@@ -268,7 +242,7 @@ class EncoderCtc(nn.Module):
         return self._cache.get((digest, numbers), lambda: paired_layers(self.encoder, waveform, frames, numbers))
 
 
-def paired_layers(encoder: SpeechEncoder, waveform: Tensor, frames: int, numbers: Sequence[int]) -> Tensor:
+def paired_layers(encoder: "HuggingfaceEncoder", waveform: Tensor, frames: int, numbers: Sequence[int]) -> Tensor:
     """Layer-normalised outputs of layers, counted from 1, of one waveform [S], in pairs of frames: [T', 2, L, D]."""
     outputs = encoder.hidden(waveform)
     hidden = torch.stack([outputs[number - 1].float() for number in numbers], 1)  # [T, L, D]
@@ -276,7 +250,7 @@ def paired_layers(encoder: SpeechEncoder, waveform: Tensor, frames: int, numbers
     return hidden[nearest_frames(encoder, frames, len(hidden))]
 
 
-def nearest_frames(encoder: SpeechEncoder, frames: int, available: int) -> Tensor:
+def nearest_frames(encoder: "HuggingfaceEncoder", frames: int, available: int) -> Tensor:
     """Encoder frames, [T', 2], nearest to 10 ms before and after the centres of the students' frames."""
     centres = FRAME_OFFSET_MS + FRAME_SHIFT_MS * torch.arange(frames, dtype=torch.float64).unsqueeze(1)
     wanted = centres + torch.tensor([-10.0, 10.0], dtype=torch.float64)
@@ -284,7 +258,7 @@ def nearest_frames(encoder: SpeechEncoder, frames: int, available: int) -> Tenso
     return index.clamp(0, available - 1)
 
 
-def _check_layers(settings: EncoderCtcSettings, encoder: SpeechEncoder) -> None:
+def _check_layers(settings: EncoderCtcSettings, encoder: "HuggingfaceEncoder") -> None:
     chosen, count = settings.encoder.layers, encoder.num_layers
     if chosen != "all" and chosen[-1] > count:
         raise RecipeError(

@@ -58,7 +58,7 @@ class Ensemble:
         return sha256_of({"average": self.average, "members": parts})
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S].
+        """See `Teacher.log_probs`.
 
         Raises:
             CheckpointError: members that give other numbers of frames for the same audio.

@@ -83,15 +83,8 @@ class Family:
 
     geometry: Callable[[Any, Any], FrameGeometry]
     """From configuration and feature extractor."""
-    masks_padding: Callable[[Any], bool]
-    """Whether, with an attention mask, an utterance's posteriors are the same alone and in a padded batch."""
-
-
-def _never(config: Any) -> bool:
-    return False
-
-
-# -- over waveforms: wav2vec2 and its kin ----------------------------------------------------------------
+    masks_padding: Callable[[Any], bool] = lambda config: False
+    """By configuration: whether, with an attention mask, padding leaves an utterance's posteriors as they are."""
 
 
 def _convolutional(config: Any, extractor: Any) -> FrameGeometry:
@@ -112,9 +105,6 @@ def _normalises_frames(config: Any) -> bool:
         and not getattr(config, "add_adapter", False)
         and not getattr(config, "conv_pos_batch_norm", False)
     )
-
-
-# -- over filter banks -----------------------------------------------------------------------------------
 
 
 def _wav2vec2_bert(config: Any, extractor: Any) -> FrameGeometry:
@@ -138,27 +128,19 @@ def _lasr(config: Any, extractor: Any) -> FrameGeometry:
     return FrameGeometry((Layer(extractor.win_length, extractor.hop_length), *shorten))
 
 
-def _without_adapter(config: Any) -> bool:
-    return not getattr(config, "add_adapter", False)
-
-
-def _always(config: Any) -> bool:
-    return True
-
-
 FAMILIES = {
     "wav2vec2": Family(_convolutional, _normalises_frames),
     "hubert": Family(_convolutional, _normalises_frames),
     "wavlm": Family(_convolutional, _normalises_frames),
     # Its five positional convolutions follow each other without a mask in between.
-    "data2vec-audio": Family(_convolutional, _never),
-    "wav2vec2-conformer": Family(_convolutional, _never),
+    "data2vec-audio": Family(_convolutional),
+    "wav2vec2-conformer": Family(_convolutional),
     "unispeech": Family(_convolutional, _normalises_frames),
     "unispeech-sat": Family(_convolutional, _normalises_frames),
-    "sew": Family(_convolutional, _never),
-    "sew-d": Family(_convolutional, _never),
-    "wav2vec2-bert": Family(_wav2vec2_bert, _without_adapter),
-    "parakeet_ctc": Family(_parakeet, _always),
-    "lasr_ctc": Family(_lasr, _never),
+    "sew": Family(_convolutional),
+    "sew-d": Family(_convolutional),
+    "wav2vec2-bert": Family(_wav2vec2_bert, lambda config: not getattr(config, "add_adapter", False)),
+    "parakeet_ctc": Family(_parakeet, lambda config: True),
+    "lasr_ctc": Family(_lasr),
 }
 """By `model_type`. Every family here is tested against the library's own forward pass."""

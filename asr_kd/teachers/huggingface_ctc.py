@@ -15,7 +15,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.errors import CheckpointError, HubError, MissingExtraError, RecipeError
+from asr_kd.errors import CheckpointError, HubError, RecipeError, import_extra
 from asr_kd.files import loads_json, sha256_of, sha256_of_file
 from asr_kd.hub import snapshot
 from asr_kd.teachers.base import CtcTeacher, Forward, ctc_vocabulary
@@ -38,13 +38,9 @@ _log = logging.getLogger(__name__)
 def open_huggingface(
     place: str, revision: str | None = None, device: torch.device | str = "cpu", precision: Precision = "fp32"
 ) -> CtcTeacher:
-    """Open a CTC model from a folder, or from the hub through its cache.
+    """Open a CTC model from a folder, or a repository such as ``facebook/wav2vec2-base-960h`` through its cache.
 
-    Args:
-        place: a folder, or a repository such as ``facebook/wav2vec2-base-960h``.
-        revision: commit, tag or branch of a repository; None: the newest commit of ``main``, which is logged.
-        device: where the model runs.
-        precision: arithmetic of its layers.
+    Without a revision the newest commit of ``main`` is taken, which is logged.
 
     Raises:
         MissingExtraError: transformers is not installed.
@@ -55,32 +51,31 @@ def open_huggingface(
     folder, name = _folder_of(place, revision)
     _check_head(folder, place)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
-    config, extractor, model, tokenizer = _load(
-        folder, name, "AutoModelForCTC", "CTC model", fetch_command(place, revision)
-    )
+    files = _load(folder, name, "AutoModelForCTC", "CTC model", fetch_command(place, revision))
+    config, extractor = files.config, files.extractor
     if extractor.sampling_rate != SAMPLE_RATE:
         raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
     device, family = torch.device(device), _family(config, name)
     masks_padding = family.masks_padding(config)
     return CtcTeacher(
         name=name,
-        weights_sha256=_identity(folder),
-        vocabulary=_vocabulary(tokenizer, config, name),
+        weights_sha256=files.sha256,
+        vocabulary=_vocabulary(files.tokenizer, config, name),
         geometry=family.geometry(config, extractor),
         features={
             "kind": type(extractor).__name__,
             "sample_rate": SAMPLE_RATE,
             "normalised": bool(getattr(extractor, "do_normalize", True)),
         },
-        forward=_forward(model.to(device).eval(), extractor, masks_padding, device),
+        forward=_forward(files.model.to(device).eval(), extractor, masks_padding, device),
         masks_padding=masks_padding,
         device=device,
         precision=precision,
     )
 
 
-class EncoderFiles(NamedTuple):
-    """What transformers makes of a folder with an encoder, with or without a CTC head or a decoder."""
+class LoadedFiles(NamedTuple):
+    """What transformers makes of a folder."""
 
     name: str
     sha256: str
@@ -88,9 +83,11 @@ class EncoderFiles(NamedTuple):
     config: Any
     extractor: Any
     model: Any
+    tokenizer: Any
+    """None without a CTC head."""
 
 
-def open_encoder_files(place: str, revision: str | None = None) -> EncoderFiles:
+def open_encoder_files(place: str, revision: str | None = None) -> LoadedFiles:
     """Open the model below the head of a folder, or of a repository of the hub, through its cache.
 
     Raises:
@@ -100,8 +97,7 @@ def open_encoder_files(place: str, revision: str | None = None) -> EncoderFiles:
     _transformers()  # before anything is downloaded
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS))
-    config, extractor, model, _ = _load(folder, name, "AutoModel", "encoder", fetch_command(place, revision))
-    return EncoderFiles(name, _identity(folder), config, extractor, model)
+    return _load(folder, name, "AutoModel", "encoder", fetch_command(place, revision))
 
 
 def fetch_command(place: str, revision: str | None) -> str:
@@ -111,9 +107,6 @@ def fetch_command(place: str, revision: str | None) -> str:
     return f"hf download {place} --revision {revision or 'main'} --include {patterns} --local-dir {folder}"
 
 
-# -- files -----------------------------------------------------------------------------------------------
-
-
 def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
     """Where the files lie, and what to call them: the commit is part of a repository's name."""
     folder = Path(place).expanduser()
@@ -121,21 +114,15 @@ def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
         return folder, folder.name
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", place):
         raise CheckpointError("does not exist", where=folder, expected="a folder, or OWNER/NAME of the hub")
-    folder = _fetched(place, revision)
+    try:
+        folder = snapshot(place, revision, WANTED)
+    except HubError as error:
+        what = f"{SINGLE} and {CONFIG} of {place}, {revision or 'main'}"
+        raise _missing(what, place, revision, error.found) from error
     commit = folder.name
     if revision is None:
         _log.warning("hf:%s is at commit %s now; write hf:%s@%s to keep it there", place, commit, place, commit)
     return folder, f"{place}@{commit[:12]}"
-
-
-def _fetched(place: str, revision: str | None) -> Path:
-    """The repository's snapshot in the hub's cache, completed where there is a network."""
-    try:
-        return snapshot(place, revision, WANTED)
-    except HubError as error:
-        raise _missing(
-            f"{SINGLE} and {CONFIG} of {place}, {revision or 'main'}", place, revision, error.found
-        ) from error
 
 
 def _missing(what: str, place: str, revision: str | None, reason: str) -> CheckpointError:
@@ -204,11 +191,7 @@ def _identity(folder: Path) -> str:
     return sha256_of({name: sha256_of_file(folder / name) for name in sorted(names) if (folder / name).is_file()})
 
 
-# -- the model -------------------------------------------------------------------------------------------
-
-
-def _load(folder: Path, name: str, model_class: str, what: str, command: str) -> tuple[Any, Any, Any, Any]:
-    """Configuration, feature extractor, model, and the tokenizer of a CTC model."""
+def _load(folder: Path, name: str, model_class: str, what: str, command: str) -> LoadedFiles:
     transformers = _transformers()
     quiet = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -234,15 +217,11 @@ def _load(folder: Path, name: str, model_class: str, what: str, command: str) ->
             where=name,
             expected="all weights; those of a CTC model include a trained head",
         )
-    return config, extractor, model, tokenizer
+    return LoadedFiles(name, _identity(folder), config, extractor, model, tokenizer)
 
 
 def _transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise MissingExtraError("transformers", "hf") from error
-    return transformers
+    return import_extra("transformers", "hf")
 
 
 def _family(config: Any, name: str) -> Family:

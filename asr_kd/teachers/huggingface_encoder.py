@@ -5,8 +5,6 @@ Waveforms go through the repository's own feature extractor; Whisper's without i
 Shapes: S samples, T encoder frames, D width.
 """
 
-import math
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,12 +23,9 @@ from asr_kd.teachers.base import LAYERS_ONLY, arithmetic, with_precision
 from asr_kd.teachers.encoder_ctc import paired_layers
 from asr_kd.teachers.frame_geometry import FAMILIES, FrameGeometry, Layer
 from asr_kd.teachers.huggingface_ctc import CONFIG, open_encoder_files
-from asr_kd.teachers.settings import EncoderSettings, Precision, parse_source
-from asr_kd.teachers.windows import plan_windows
+from asr_kd.teachers.settings import EncoderSettings, Precision, find_model, parse_source
+from asr_kd.teachers.windows import kept_frames, plan_windows
 from asr_kd.text.vocabulary import BLANK, Vocabulary
-
-MODELS_VARIABLE = "ASR_KD_MODELS"
-"""Names a folder of models that is looked at before the hub."""
 
 WHISPER = "whisper"
 WHISPER_MEL_BINS = 80
@@ -42,10 +37,7 @@ SHORTEST_SAMPLES = SAMPLE_RATE // 10
 
 
 class HuggingfaceEncoder:
-    """An encoder of transformers; see `teachers.encoder_ctc.SpeechEncoder` for what its members mean.
-
-    Args:
-        settings: which one, and its windows.
+    """An encoder of transformers: its name, the SHA-256 of weights and configuration, layers, width, and frames.
 
     Raises:
         MissingExtraError: transformers is not installed.
@@ -74,31 +66,21 @@ class HuggingfaceEncoder:
         """Layer `number`, counted from 1; the last one with the LayerNorm that follows it where there is one."""
         layer: nn.Module = self._layers[number - 1]
         stack: Any = self.model if self.family == WHISPER else self.model.encoder
-        follows = number == self.num_layers and self._last_norm_follows
-        return nn.ModuleList([layer, stack.layer_norm]) if follows else layer
+        # In wav2vec 2.0's first form the encoder's LayerNorm comes before its layers.
+        follows = self.family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
+        return nn.ModuleList([layer, stack.layer_norm]) if number == self.num_layers and follows else layer
 
     def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
-        """Outputs of all layers, [T, D] each, of one waveform [S]."""
         waveform = F.pad(waveform, (0, max(SHORTEST_SAMPLES - waveform.shape[0], 0)))
         windows = plan_windows(waveform.shape[0], self._window, self._overlap, self._grid)
         if len(windows) == 1:
             return self._hidden(waveform)
-        middle = max(
-            math.ceil((self._overlap / 2 / SAMPLE_RATE * 1000 - self.frame_offset_ms) / self.frame_shift_ms), 0
-        )
-        firsts = [0, *(window.start // self._grid + middle for window in windows[1:])]
-        pieces: list[list[Tensor]] = []
-        for window, first, following in zip(windows, firsts, [*firsts[1:], None], strict=True):
-            origin = window.start // self._grid
-            last = None if following is None else following - origin
-            outputs = self._hidden(waveform[window.start : window.stop])
-            pieces.append([output[first - origin : last] for output in outputs])
+        kept = kept_frames(windows, self._overlap, self._grid, self.frame_shift_ms, self.frame_offset_ms)
+        pieces = [
+            [output[first:last] for output in self._hidden(waveform[window.start : window.stop])]
+            for window, (first, last) in zip(windows, kept, strict=True)
+        ]
         return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
-
-    @property
-    def _last_norm_follows(self) -> bool:
-        """Whether the encoder's LayerNorm comes after its layers; in wav2vec 2.0's first form it comes before them."""
-        return self.family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
 
     def inputs(self, waveform: Tensor) -> Mapping[str, Tensor]:
         """What the repository's feature extractor makes of one waveform [S]; `input_features` [1, 80, T'] of Whisper.
@@ -152,11 +134,8 @@ class HuggingfaceEncoder:
 
 def local_copy(place: str) -> str:
     """The folder of `ASR_KD_MODELS` that a repository is in, or the place itself."""
-    models = os.environ.get(MODELS_VARIABLE)
-    if not models or Path(place).expanduser().is_dir():
-        return place
-    folder = Path(models).expanduser() / place.rpartition("/")[2]
-    return str(folder) if (folder / CONFIG).is_file() else place
+    found = None if Path(place).expanduser().is_dir() else find_model([place.rpartition("/")[2]], CONFIG)
+    return place if found is None else str(found)
 
 
 def _check(family: str, config: Any, extractor: Any, name: str) -> None:
@@ -185,11 +164,6 @@ class EncoderLayers:
     """An encoder of transformers; see `teachers.base.LayeredTeacher` for what its members mean.
 
     Its vocabulary is the blank alone, and every frame is blank with certainty.
-
-    Args:
-        settings: which encoder, and its windows.
-        device: where it runs.
-        precision: arithmetic of its layers.
 
     Raises:
         AsrKdError: see `HuggingfaceEncoder`.

@@ -64,12 +64,7 @@ def open_local(
 
 
 class _FolderTeacher:
-    """A model folder as a teacher; see `teachers.base.LayeredTeacher` for its members.
-
-    Args:
-        folder: of the model.
-        device: where the model runs; posteriors stay there.
-        precision: arithmetic of the model's layers; the last softmax is taken in float32.
+    """A model folder as a teacher, posteriors on its device; see `teachers.base.LayeredTeacher` for its members.
 
     Raises:
         CheckpointError: not such a folder, or damaged.
@@ -98,13 +93,11 @@ class _FolderTeacher:
         raise NotImplementedError
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
         return self.with_layers(waveforms, sample_lens, ())[0]
 
     def with_layers(
         self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
     ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
-        """Posteriors as of `log_probs`, and the outputs of these layers, [B, T, width] each."""
         rows = zip(waveforms, sample_lens.tolist(), strict=True)
         inputs, lens = pad_batch([self._inputs(waveform[:length]) for waveform, length in rows])
         missing = feature_frames_for(1) - inputs.shape[1]

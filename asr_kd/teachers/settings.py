@@ -1,13 +1,14 @@
 """Settings of teachers: public models and folders by name, and encoders with a CTC head trained by a recipe."""
 
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from asr_kd.config import Settings
+from asr_kd.config import Odd, Settings
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Arithmetic of a teacher's layers; the last softmax is always taken in float32."""
@@ -34,6 +35,17 @@ ALLOW_CODE = (
     "pickles: opening one runs whatever its author wrote, with your rights. Read the hyperparams.yaml of that "
     "revision; if you trust it, set allow_code: true beside the source"
 )
+
+
+MODELS_VARIABLE = "ASR_KD_MODELS"
+"""Names a folder of models that is looked at before the hub."""
+
+
+def find_model(names: Sequence[str], file: str) -> Path | None:
+    """Return the first of these folders in that of `ASR_KD_MODELS` that holds a file; None where there is none."""
+    models = os.environ.get(MODELS_VARIABLE)
+    folders = [Path(models).expanduser() / name for name in names] if models else []
+    return next((folder for folder in folders if (folder / file).is_file()), None)
 
 
 class SourceName(NamedTuple):
@@ -69,6 +81,13 @@ def parse_source(text: str) -> SourceName:
             "revision is a word of your own"
         )
     return SourceName(kind, repository, revision) if at else SourceName(kind, place, None)
+
+
+def _check_overlap(overlap_seconds: float, window_seconds: float) -> None:
+    if not overlap_seconds < window_seconds / 2:
+        raise ValueError(
+            f"overlap_seconds ({overlap_seconds:g}) must be below half of window_seconds ({window_seconds:g})"
+        )
 
 
 class Member(Settings):
@@ -119,11 +138,8 @@ class TeacherSource(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "TeacherSource":
-        if self.window_seconds is not None and not self.overlap_seconds < self.window_seconds / 2:
-            raise ValueError(
-                f"overlap_seconds ({self.overlap_seconds:g}) must be below half of window_seconds "
-                f"({self.window_seconds:g})"
-            )
+        if self.window_seconds is not None:
+            _check_overlap(self.overlap_seconds, self.window_seconds)
         if len(self.members) > 1 and any(parse_source(member.source).kind == "encoder" for member in self.members):
             raise ValueError("an encoder without a head has no posteriors to average: name it alone")
         if any(parse_source(member.source).kind == "speechbrain" for member in self.members) and not self.allow_code:
@@ -132,7 +148,6 @@ class TeacherSource(Settings):
 
     @property
     def members(self) -> tuple[Member, ...]:
-        """The teachers, one or several."""
         return (Member(source=self.source),) if isinstance(self.source, str) else self.source
 
     @property
@@ -150,11 +165,7 @@ class TeacherSource(Settings):
         )
 
     def resolved(self, folder_of: Callable[[str], Path]) -> "TeacherSource":
-        """With every ``recipe:TEACHER`` replaced by ``local:`` and its folder.
-
-        Args:
-            folder_of: model folder of a teacher that the recipe trains; raises for an unknown name.
-        """
+        """With every ``recipe:TEACHER`` replaced by ``local:`` and its model folder."""
 
         def local(source: str) -> str:
             kind, place, _ = parse_source(source)
@@ -206,11 +217,7 @@ class EncoderSettings(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "EncoderSettings":
-        if not self.overlap_seconds < self.window_seconds / 2:
-            raise ValueError(
-                f"overlap_seconds ({self.overlap_seconds:g}) must be below half of window_seconds "
-                f"({self.window_seconds:g})"
-            )
+        _check_overlap(self.overlap_seconds, self.window_seconds)
         return self
 
 
@@ -221,7 +228,7 @@ class HeadSettings(Settings):
     """Channels of the projection and of the convolutions."""
     blocks: int = Field(3, ge=0, le=20)
     """Residual blocks: LayerNorm, convolution over time, GELU, dropout."""
-    kernel: int = Field(5, ge=1, le=31)
+    kernel: Odd = Field(5, ge=1, le=31)
     """Frames of 40 ms that a convolution covers."""
     dropout: float = Field(0.2, ge=0, lt=1)
     """After the projection, in each block and before the output."""
@@ -233,13 +240,6 @@ class HeadSettings(Settings):
     """Masks over neighbouring channels of the encoder's output in training."""
     channel_mask_share: float = Field(0.12, ge=0, le=1)
     """Widest channel mask, as a share of the encoder's width."""
-
-    @field_validator("kernel")
-    @classmethod
-    def _odd(cls, kernel: int) -> int:
-        if kernel % 2 == 0:
-            raise ValueError(f"kernel {kernel} must be odd")
-        return kernel
 
 
 class EncoderCtcSettings(Settings):

@@ -67,16 +67,14 @@ class SpeechbrainTeacher:
 
     @torch.inference_mode()
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
-        rows = [self._row(waveform[:length]) for waveform, length in zip(waveforms, sample_lens.tolist(), strict=True)]
+        rows = [
+            self._encode(waveform[:length]).log_softmax(dim=-1)  # of log-probabilities it changes nothing
+            if length >= SHORTEST_SAMPLES
+            else torch.zeros(0, len(self.vocabulary), device=self._device)
+            for waveform, length in zip(waveforms, sample_lens.tolist(), strict=True)
+        ]
         lens = torch.tensor([row.shape[0] for row in rows], device=self._device)
         return DensePosteriors(pad_sequence(rows, batch_first=True), lens)
-
-    def _row(self, waveform: Tensor) -> Tensor:
-        """Log-probabilities [T, V] of a waveform [S]."""
-        if waveform.shape[0] < SHORTEST_SAMPLES:
-            return torch.zeros(0, len(self.vocabulary), device=self._device)
-        return self._encode(waveform).log_softmax(dim=-1)  # of log-probabilities it changes nothing
 
     def _encode(self, waveform: Tensor) -> Tensor:
         with arithmetic(self._precision, self._device):

@@ -6,7 +6,6 @@ converts it. No code from a model's folder runs.
 """
 
 import math
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,11 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from asr_kd.errors import MissingExtraError, TargetsError
+from asr_kd.errors import TargetsError, import_extra
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.files import sha256_of_file
+from asr_kd.teachers.settings import MODELS_VARIABLE, find_model
 
-MODELS_VARIABLE = "ASR_KD_MODELS"
-"""Names a folder of models that is looked at before the hub."""
 WEIGHTS = "model.bin"
 SILENT = -10.0
 """Average log-probability of a transcript without a segment."""
@@ -79,11 +77,7 @@ class WhisperTranscriber:
         self.sha256 = sha256  # of the weights
 
     def transcribe(self, waveform: Tensor) -> Transcription:
-        """Transcribe one waveform.
-
-        Args:
-            waveform: [S], 16 kHz, samples in [−1, 1].
-        """
+        """Transcribe one waveform [S], 16 kHz, samples in [−1, 1]."""
         samples = np.ascontiguousarray(waveform.numpy(), dtype=np.float32)
         is_long = len(samples) > self.settings.long_seconds * SAMPLE_RATE
         if is_long and self.settings.batch > 1:
@@ -152,13 +146,11 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         TargetsError: no such folder, another form, files that cannot be opened, or a multilingual model without a
             language.
     """
-    try:
-        from faster_whisper import WhisperModel
-        from faster_whisper.utils import download_model
-    except ImportError as error:
-        raise MissingExtraError("faster-whisper", "whisper") from error
+    library = import_extra("faster_whisper", "whisper", "faster-whisper")
     folder = _local_copy(settings.source) or Path(settings.source).expanduser()
-    looks_like_path = "/" in settings.source and not _is_repo(settings.source)
+    source = settings.source
+    is_hub_name = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
+    looks_like_path = "/" in source and not is_hub_name
     if folder.is_dir():
         _check_form(folder)
     elif looks_like_path or folder.is_absolute() or settings.source.startswith((".", "~")):
@@ -167,7 +159,7 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         )
     else:
         try:
-            folder = Path(download_model(settings.source.removeprefix("openai/whisper-")))
+            folder = Path(library.download_model(settings.source.removeprefix("openai/whisper-")))
         except Exception as error:
             raise TargetsError(
                 f"the Whisper model {settings.source!r} cannot be fetched ({error})",
@@ -176,7 +168,7 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
                 f"the folder that {MODELS_VARIABLE} names",
             ) from error
     try:
-        model = WhisperModel(
+        model = library.WhisperModel(
             str(folder), device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.threads
         )
     except (RuntimeError, ValueError, OSError) as error:
@@ -198,18 +190,9 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
 
 def _local_copy(source: str) -> Path | None:
     """The folder in CTranslate2's form that ASR_KD_MODELS holds under a model's name, with or without `-ct2`."""
-    models = os.environ.get(MODELS_VARIABLE)
-    if not models or Path(source).expanduser().is_dir():
-        return None
     name = source.removeprefix("openai/").removeprefix("whisper-")
     names = [source, f"whisper-{name}", f"whisper-{name}-ct2"]
-    folders = [Path(models).expanduser() / each for each in names]
-    return next((folder for folder in folders if (folder / WEIGHTS).is_file()), None)
-
-
-def _is_repo(source: str) -> bool:
-    """Whether a source is named as on the hub, OWNER/NAME."""
-    return source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
+    return None if Path(source).expanduser().is_dir() else find_model(names, WEIGHTS)
 
 
 def _check_form(folder: Path) -> None:

@@ -21,7 +21,6 @@ from asr_kd.errors import CheckpointError, RecipeError, is_out_of_memory
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import Teacher
-from asr_kd.text.vocabulary import Vocabulary
 
 BATCH_SECONDS = 120.0
 """Audio of an utterance's windows that goes through the teacher at once."""
@@ -76,13 +75,27 @@ def in_halves(compute: Callable[[Sequence[Item]], list[Result]], items: Sequence
     return [*in_halves(compute, items[:middle]), *in_halves(compute, items[middle:])]
 
 
-class WindowedTeacher:
-    """A teacher applied to long audio in windows; see `teachers.base.Teacher` for its members.
+def kept_frames(
+    windows: Sequence[Window], overlap: int, grid: int, shift_ms: float, offset_ms: float
+) -> list[tuple[int, int | None]]:
+    """First frame that each window contributes, on its own grid, and the first that it does not; None: to its end.
 
     Args:
-        teacher: of each window.
-        window_seconds: longest window.
-        overlap_seconds: audio that neighbouring windows share.
+        windows, overlap, grid: see `plan_windows`.
+        shift_ms, offset_ms: of frames.
+    """
+    # The first frame of a window whose centre lies in the second half of the overlap.
+    middle = max(math.ceil((overlap / 2 / SAMPLE_RATE * 1000 - offset_ms) / shift_ms), 0)
+    origins = [window.start // grid for window in windows]
+    firsts = [0, *(origin + middle for origin in origins[1:])]  # on the utterance's grid
+    ends = [*(first - origin for first, origin in zip(firsts[1:], origins[:-1], strict=True)), None]
+    return [(first - origin, end) for first, origin, end in zip(firsts, origins, ends, strict=True)]
+
+
+class WindowedTeacher:
+    """A teacher applied to long audio in windows that share `overlap_seconds`; see `teachers.base.Teacher`.
+
+    Identity and features include the windows, because posteriors of long audio depend on them.
 
     Raises:
         RecipeError: either is not a multiple of the teacher's frame shift.
@@ -90,6 +103,8 @@ class WindowedTeacher:
 
     def __init__(self, teacher: Teacher, window_seconds: float, overlap_seconds: float) -> None:
         self.teacher = teacher
+        self.name, self.vocabulary = teacher.name, teacher.vocabulary
+        self.frame_shift_ms, self.frame_offset_ms = teacher.frame_shift_ms, teacher.frame_offset_ms
         self._grid = round(teacher.frame_shift_ms * SAMPLE_RATE / 1000)
         self._window = self._on_grid(window_seconds, "window_seconds")
         self._overlap = self._on_grid(overlap_seconds, "overlap_seconds")
@@ -107,37 +122,14 @@ class WindowedTeacher:
         return samples
 
     @property
-    def name(self) -> str:
-        """The teacher's."""
-        return self.teacher.name
-
-    @property
     def sha256(self) -> str:
-        """Of the teacher and its windows, because posteriors of long audio depend on them."""
         return sha256_of({"teacher": self.teacher.sha256, "window": self._window, "overlap": self._overlap})
 
     @property
-    def vocabulary(self) -> Vocabulary:
-        """The teacher's."""
-        return self.teacher.vocabulary
-
-    @property
-    def frame_shift_ms(self) -> float:
-        """The teacher's."""
-        return self.teacher.frame_shift_ms
-
-    @property
-    def frame_offset_ms(self) -> float:
-        """The teacher's."""
-        return self.teacher.frame_offset_ms
-
-    @property
     def features(self) -> Mapping[str, Any]:
-        """The teacher's, and the windows."""
         return {**self.teacher.features, "window_samples": self._window, "overlap_samples": self._overlap}
 
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
         long = (sample_lens > self._window).nonzero().flatten().tolist()
         if not long:
             return self.teacher.log_probs(waveforms, sample_lens)
@@ -154,24 +146,18 @@ class WindowedTeacher:
     def _stitched(self, waveform: Tensor) -> Tensor:
         """Log-probabilities [T, V] of one long waveform [S]."""
         windows = plan_windows(waveform.shape[0], self._window, self._overlap, self._grid)
-        # The first frame of a window whose centre lies in the second half of the overlap.
-        middle = math.ceil((self._overlap / 2 / SAMPLE_RATE * 1000 - self.frame_offset_ms) / self.frame_shift_ms)
-        middle = max(middle, 0)
-        firsts = [0, *(window.start // self._grid + middle for window in windows[1:])]  # on the utterance's grid
+        kept = kept_frames(windows, self._overlap, self._grid, self.frame_shift_ms, self.frame_offset_ms)
         pieces: list[Tensor] = []
-        for window, frames, first, following in zip(
-            windows, self._compute_windows(waveform, windows), firsts, [*firsts[1:], None], strict=True
-        ):
-            origin = window.start // self._grid
-            last = len(frames) if following is None else following - origin
-            if not first - origin <= last <= len(frames):
+        for window, frames, (first, end) in zip(windows, self._compute_windows(waveform, windows), kept, strict=True):
+            last = len(frames) if end is None else end
+            if not first <= last <= len(frames):
                 raise CheckpointError(
                     f"gives {len(frames)} frames of a window of {window.stop - window.start} samples",
                     where=self.name,
-                    expected=f"at least {max(last, first - origin)}",
+                    expected=f"at least {max(last, first)}",
                     remedy="Use a longer window_seconds, or none",
                 )
-            pieces.append(frames[first - origin : last])
+            pieces.append(frames[first:last])
         return torch.cat(pieces)
 
     def _compute_windows(self, waveform: Tensor, windows: list[Window]) -> list[Tensor]:

@@ -111,15 +111,13 @@ def estimate(sentences: Iterable[str], order: int = 3, prune: Sequence[int] = ()
         words=words,
         ngrams=tuple(level.words[mask] for level, mask in zip(levels, kept, strict=True)),
         log_probs=tuple(log_probs),
-        backoffs=tuple(_log_weights(values[mask]) for values, mask in zip(backoffs, kept, strict=False)),
+        # A weight of 0, where a discount is exactly 0, would be −∞, which KenLM does not read.
+        backoffs=tuple(
+            np.log10(np.maximum(values[mask], 10.0**NEVER)) for values, mask in zip(backoffs, kept, strict=False)
+        ),
         discounts=tuple(discounts),
         fallbacks=tuple(fallbacks),
     )
-
-
-def _log_weights(backoffs: np.ndarray) -> np.ndarray:
-    """log10 of back-off weights. One of 0, where a discount is exactly 0, would be −∞, which KenLM does not read."""
-    return np.log10(np.maximum(backoffs, 10.0**NEVER))
 
 
 def _thresholds(order: int, prune: Sequence[int]) -> list[int]:

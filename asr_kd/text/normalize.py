@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from typing import Literal, get_args
 
-from asr_kd.errors import MissingExtraError
+from asr_kd.errors import import_extra
 
 Normalizer = Literal["none", "librispeech", "unicode"]
 """`none` leaves text as it is; `librispeech` writes English as that corpus does: upper case, words and '; `unicode` is
@@ -20,7 +20,7 @@ ScoringNormalizer = Literal["none", "librispeech", "unicode", "whisper"]
 """For scoring English there is `whisper` too. It rewrites words ("21" for "twenty one"), so it is not for training."""
 
 CACHED_TEXTS = 50_000
-"""Results of `whisper` that are kept; references are normalized for every system, at a fifth of a millisecond each."""
+"""Results of `whisper` that are kept; references are normalized for every system."""
 
 _ASCII_OTHER = re.compile(r"[^A-Z0-9']+")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
@@ -55,7 +55,7 @@ def normalize(text: str, normalizer: ScoringNormalizer) -> str:
         return _normalize_any_script(text)
     if normalizer != "librispeech":
         raise ValueError(f"normalizer {normalizer!r}: expected one of {', '.join(get_args(ScoringNormalizer))}")
-    if text.isascii():  # most of English: the same, ten times faster
+    if text.isascii():  # most of English: the same, faster
         words = _ASCII_OTHER.sub(" ", text.upper().replace("`", "'")).split()
         return " ".join(word for word in words if word.strip("'"))
     # NFC after upper case, which can separate a letter from its mark (ǰ → J + caron).
@@ -83,7 +83,7 @@ def _is_beyond_english(symbol: str) -> bool:
     return symbol == "ı" or (category == "L" and not latin)
 
 
-@functools.lru_cache(maxsize=4_096)  # half of a test set's scoring time otherwise
+@functools.lru_cache(maxsize=4_096)
 def _is_word_part(symbol: str) -> bool:
     return unicodedata.category(symbol)[0] in "LMN"
 
@@ -108,8 +108,4 @@ def _normalize_as_whisper(text: str) -> str:
 
 @functools.cache
 def _normalizer() -> Callable[[str], str]:
-    try:
-        from whisper_normalizer.english import EnglishTextNormalizer
-    except ImportError as error:
-        raise MissingExtraError("whisper-normalizer", "whisper") from error
-    return EnglishTextNormalizer()
+    return import_extra("whisper_normalizer.english", "whisper", "whisper-normalizer").EnglishTextNormalizer()

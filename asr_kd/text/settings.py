@@ -43,16 +43,13 @@ class VocabularySettings(Settings):
         needed = {"bpe": "size", "file": "path"}.get(self.kind)
         if needed and not given:
             raise ValueError(f"kind: {self.kind} needs {needed}")
-        strange = sorted({c for c in self.alphabet or "" if not c.isspace() and not self._can_be_written(c)})
+        inside = {c: f"1{c}1" for c in self.alphabet or "" if not c.isspace()}
+        strange = sorted(c for c, text in inside.items() if normalize(text, self.normalizer) != text)
         if strange:
             raise ValueError(f"alphabet: normalizer {self.normalizer} never writes {' '.join(strange)}")
         if self.alphabet is not None and not self.alphabet.strip():
             raise ValueError("alphabet: holds no character")
         return self
-
-    def _can_be_written(self, character: str) -> bool:
-        inside = f"1{character}1"
-        return normalize(inside, self.normalizer) == inside
 
     @property
     def tokens_path(self) -> Path | None:
@@ -66,10 +63,6 @@ def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Voca
     """Build or load the vocabulary of settings.
 
     Letters of another script under the English normalizer are logged as a warning.
-
-    Args:
-        settings: kind and normalizer.
-        texts: training transcripts of the corpus, before normalization.
 
     Raises:
         VocabularyError: the file is not a vocabulary, or the transcripts do not give one (none, reserved characters,

@@ -10,7 +10,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator
 
-from asr_kd.errors import MissingExtraError, VocabularyError
+from asr_kd.errors import VocabularyError, import_extra
 
 MAX_READINGS = 16
 """Readings of one text at most; those that differ least from the most usual one are kept."""
@@ -157,10 +157,7 @@ class _Numbers:
         self.english = language == "en"
 
     def _spell(self, value: int, to: str = "cardinal") -> str:
-        try:
-            import num2words
-        except ImportError as error:
-            raise MissingExtraError("num2words", "whisper") from error
+        num2words = import_extra("num2words", "whisper")
         try:
             spelled = num2words.num2words(value, lang=self.language, to=to)
         except NotImplementedError as error:
@@ -171,13 +168,12 @@ class _Numbers:
             ) from error
         return str(spelled).replace("-", " ").replace(",", "")
 
-    def _digit(self, character: str, zero: str = "") -> str:
-        return zero if zero and character == "0" else self._spell(int(character))
-
     def digits(self, token: str) -> list[str]:
         """Digit by digit; in English 0 is read as zero or as oh."""
         zeros = ["", "oh"] if self.english and "0" in token else [""]
-        return [" ".join(self._digit(character, zero) for character in token) for zero in zeros]
+        return [
+            " ".join(zero if zero and digit == "0" else self._spell(int(digit)) for digit in token) for zero in zeros
+        ]
 
     def cardinals(self, value: int) -> list[str]:
         """With and, in English, without "and"."""

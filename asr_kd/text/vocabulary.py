@@ -68,11 +68,7 @@ class Vocabulary:
 
     @staticmethod
     def subwords(texts: Iterable[str], size: int) -> "Vocabulary":
-        """Return `<blk>` and `size − 1` subwords learned from the texts, with every character of the texts.
-
-        Raises:
-            VocabularyError: no text, a reserved character in it, or a size that these texts do not allow.
-        """
+        """Return `<blk>` and `size − 1` subwords learned from the texts, with every character; see `train_bpe`."""
         bpe = train_bpe(texts, size, BLANK)
         return Vocabulary(BpeModel(bpe).symbols, bpe)
 

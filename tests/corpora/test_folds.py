@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.corpora.an4 import person_of
+from asr_kd.corpora.corpus import balanced_folds, fold_of_utterances
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.speaker_folds import balanced_folds, fold_of_utterances
 from asr_kd.errors import CorpusError
 
 

@@ -10,7 +10,7 @@ import torchaudio
 
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.sweep import load_grid, plan, recipe_of
-from asr_kd.recipe.system_settings import ExistingTeacher, needs_teacher
+from asr_kd.recipe.system_settings import ExistingTeacher
 from asr_kd.teachers.settings import parse_source
 from tests.helpers.tiny_run import RECIPE, ROOT, command
 
@@ -41,7 +41,7 @@ def test_it_loads_and_compares_like_with_like(path):
     for hard, kd in ((recipe.students[hard], recipe.students[kd]) for hard, kd in pairs(recipe)):
         assert hard.distill is None
         assert kd.distill is not None
-        assert needs_teacher(kd)
+        assert kd.needs_teacher
         begun = {"init_from": kd.train.init_from} if hard.stages else {}  # from a stage of the other
         assert (hard.model, hard.train.model_copy(update=begun)) == (kd.model, kd.train)
     for student in recipe.students.values():

@@ -18,6 +18,7 @@ from asr_kd.files import atomic_folder, atomic_path
 FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 """Formats of this project and of other tools."""
 
+_OTHERS = {"lhotse": lhotse, "nemo": nemo, "speechbrain": speechbrain_csv, "kaldi": kaldi}
 _JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
@@ -34,27 +35,18 @@ class Conversion:
 def read_table(
     path: Path, name: FormatName | Literal["auto"], data_root: Path | None = None, channels: ChannelPolicy = "refuse"
 ) -> Table:
-    """Read a manifest of any format.
+    """Read a manifest of any format, a file or, of lhotse and Kaldi, a folder; `auto` detects the format.
 
-    Args:
-        path: a file or, of lhotse and Kaldi, a folder.
-        name: its format; `auto` detects it.
-        data_root: start of relative audio paths; None: the manifest's folder.
-        channels: policy for rows of several channels.
+    Relative audio paths start at `data_root`; None: the manifest's folder.
 
     Raises:
         CorpusError: unreadable, of no known format, or with rows that are malformed or share an id.
     """
     root = data_root.expanduser().absolute() if data_root is not None else None
-    match detect(path) if name == "auto" else name:
-        case "lhotse":
-            return lhotse.read(path, root, channels)
-        case "nemo":
-            return nemo.read(path, root, channels)
-        case "speechbrain":
-            return speechbrain_csv.read(path, root, channels)
-        case "kaldi":
-            return kaldi.read(path, root, channels)
+    other = _OTHERS.get(detect(path) if name == "auto" else name)
+    if other is not None:
+        table: Table = other.read(path, root, channels)
+        return table
     return Table([_recording(utterance) for utterance in read_manifest(path, root=root)], files=[path])
 
 
@@ -100,15 +92,9 @@ def render(utterances: Sequence[Utterance], name: FormatName) -> Rendering:
     Raises:
         CorpusError: the format cannot represent them.
     """
-    match name:
-        case "lhotse":
-            return lhotse.render(utterances)
-        case "nemo":
-            return nemo.render(utterances)
-        case "speechbrain":
-            return speechbrain_csv.render(utterances)
-        case "kaldi":
-            return kaldi.render(utterances)
+    if name in _OTHERS:
+        rendering: Rendering = _OTHERS[name].render(utterances)
+        return rendering
     return Rendering({"": render_manifest(utterances)}, len(utterances))
 
 
@@ -124,11 +110,7 @@ def convert(
 ) -> Conversion:
     """Write a manifest in another format; audio is opened only where rows lack needed information.
 
-    Args:
-        source, source_format, data_root, channels: as `read_table`.
-        target: the new file or, of Kaldi, folder; gzipped if its name ends in .gz.
-        target_format: its format.
-        max_excluded_share: share of rows that may be left out.
+    The new file is gzipped if its name ends in .gz; of Kaldi it is a folder. See `read_table` for the other arguments.
 
     Raises:
         CorpusError: `target` exists, too many rows cannot be converted, or as `read_table`.
@@ -173,9 +155,8 @@ def complete(recordings: Sequence[Recording], channels: ChannelPolicy) -> tuple[
     """Convert recordings to utterances; only files of recordings without duration are opened."""
     unmeasured = [recording for recording in recordings if recording.duration is None]
     measured, excluded = measure(unmeasured, channels)
-    known = {utterance.id: utterance for utterance in measured}
-    stated = {r.id: r.utterance(r.duration, channels) for r in recordings if r.duration is not None}
-    found = stated | known
+    found = {r.id: r.utterance(r.duration, channels) for r in recordings if r.duration is not None}
+    found |= {utterance.id: utterance for utterance in measured}
     return [found[recording.id] for recording in recordings if recording.id in found], excluded
 
 

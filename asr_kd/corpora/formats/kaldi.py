@@ -10,7 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, ChannelPolicy
-from asr_kd.corpora.formats.table import Malformed, Rendering, Table, Unfit, audio_path, numbered_lines, recording_names
+from asr_kd.corpora.formats.table import (
+    Malformed,
+    Rendering,
+    Table,
+    Unfit,
+    audio_path,
+    finite_number,
+    numbered_lines,
+    recording_names,
+)
 from asr_kd.corpora.manifest import Utterance, raise_wrong_rows
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.errors import CorpusError
@@ -116,7 +125,7 @@ def _duration(name: str, lines: Lines | None) -> float | None:
     value = _value(name, lines)
     if value is None:
         return None
-    duration = _number(value)
+    duration = finite_number(value)
     if not duration > 0:
         raise Malformed(f"utt2dur has {value!r} for {name}, not a positive number of seconds")
     return duration
@@ -129,7 +138,7 @@ def _segment(name: str, value: str) -> tuple[str, float, float]:
         raise Unfit(f"channel {fields[3]} of its recording: write it to a file of its own", name)
     if len(fields) != 3:
         raise Malformed(f"{len(fields) + 1} fields, not utterance, recording, begin and end")
-    begin, end = _number(fields[1]), _number(fields[2])
+    begin, end = finite_number(fields[1]), finite_number(fields[2])
     if not begin >= 0 or (end != -1 and not end > begin):
         raise Malformed(f"from {fields[1]} to {fields[2]} is no segment")
     return fields[0], begin, end
@@ -141,16 +150,6 @@ def _segment_duration(start: float, end: float, stated: float | None) -> float |
         return stated
     found = round(end - start, 9)
     return stated if stated is not None and abs(stated - found) <= DURATION_TOLERANCE_SECONDS else found
-
-
-def _number(value: str) -> float:
-    try:
-        number = float(value)
-    except ValueError as error:
-        raise Malformed(f"{value!r} is not a number") from error
-    if not -1e12 < number < 1e12:
-        raise Malformed(f"{value!r} is not a finite number")
-    return number
 
 
 def _audio(value: str, base: Path, name: str) -> Path:

@@ -68,7 +68,10 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
     rows = []
     for utterance in utterances:
         info = infos[utterance.audio]
-        problem = info.found if isinstance(info, AudioError) else _length_problem(utterance, info)
+        if isinstance(info, AudioError):
+            problem: str | None = info.found
+        else:
+            problem = length_problem(info, utterance.duration, None if utterance.whole else utterance.start)
         if problem or isinstance(info, AudioError):
             rendering.excluded.append(Exclusion(utterance.id, utterance.audio, problem or "cannot be read"))
             continue
@@ -228,19 +231,10 @@ def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: s
     return None
 
 
-def _length_problem(utterance: Utterance, info: AudioInfo) -> str | None:
-    return length_problem(info, utterance.duration, None if utterance.whole else utterance.start)
-
-
-def _within(utterance: Utterance, info: AudioInfo) -> float:
-    """Duration in seconds, at most to the end of the recording."""
-    if utterance.start + utterance.duration <= info.duration:
-        return utterance.duration
-    return info.duration - utterance.start
-
-
 def _cut_row(utterance: Utterance, info: AudioInfo, recording: str) -> dict[str, Any]:
-    duration = info.duration if utterance.whole else _within(utterance, info)
+    # A segment reaches at most to the end of the recording.
+    beyond = utterance.start + utterance.duration > info.duration
+    duration = info.duration - utterance.start if utterance.whole or beyond else utterance.duration
     every = list(range(info.channels))
     sides: dict[str, int] = {"first": 0, "second": 1}
     channel: int | list[int] = 0 if info.channels == 1 else sides.get(utterance.channels, every)

@@ -20,6 +20,7 @@ from asr_kd.corpora.formats.table import (
     Table,
     Unfit,
     audio_path,
+    finite_number,
 )
 from asr_kd.corpora.manifest import Utterance, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
@@ -133,7 +134,7 @@ def _recording(
 ) -> Recording:
     if None in row or None in row.values():
         raise Malformed("not as many fields as the header")
-    duration = _number(row, "duration")
+    duration = finite_number(row["duration"], "duration")
     if duration <= 0:
         raise Malformed(f"duration is {row['duration']!r}, not a positive number of seconds")
     if row.get("wav_opts", "").strip():
@@ -150,7 +151,7 @@ def _recording(
 def _segment(row: dict[Any, Any], info: AudioInfo | AudioError | None) -> tuple[float, bool]:
     """Start of the segment in seconds, and whether it is the whole file."""
     if _fits(row, 1.0):
-        return _number(row, "start"), False
+        return finite_number(row["start"], "start"), False
     if isinstance(info, AudioError):
         raise Unfit(f"start and stop need the file's sample rate: {info.found}", row["ID"])
     if info is None or not _fits(row, info.sample_rate):
@@ -159,14 +160,14 @@ def _segment(row: dict[Any, Any], info: AudioInfo | AudioError | None) -> tuple[
             f"{row['duration']} s",
             row["ID"],
         )
-    first, last = _number(row, "start"), _number(row, "stop")
+    first, last = finite_number(row["start"], "start"), finite_number(row["stop"], "stop")
     return first / info.sample_rate, first == 0 and last == info.num_samples
 
 
 def _fits(row: dict[Any, Any], rate: float) -> bool:
     """Whether start and stop, in steps of 1/rate s, agree with the duration."""
-    found = (_number(row, "stop") - _number(row, "start")) / rate
-    return abs(found - _number(row, "duration")) <= DURATION_TOLERANCE_SECONDS
+    found = (finite_number(row["stop"], "stop") - finite_number(row["start"], "start")) / rate
+    return abs(found - finite_number(row["duration"], "duration")) <= DURATION_TOLERANCE_SECONDS
 
 
 def _audio(row: dict[Any, Any], data_root: Path | None, folder: Path) -> Path:
@@ -177,13 +178,3 @@ def _audio(row: dict[Any, Any], data_root: Path | None, folder: Path) -> Path:
     if variable:
         written = _VARIABLE.sub(lambda match: str(data_root), written)
     return audio_path(written, data_root or folder, row["ID"])
-
-
-def _number(row: dict[Any, Any], column: str) -> float:
-    try:
-        value = float(row[column])
-    except (TypeError, ValueError) as error:
-        raise Malformed(f"{column} is {row[column]!r}, not a number") from error
-    if not -1e12 < value < 1e12:
-        raise Malformed(f"{column} is {row[column]!r}, not a finite number")
-    return value

@@ -28,12 +28,7 @@ class Malformed(ValueError):
 
 
 class Unfit(ValueError):
-    """A valid row that cannot be an utterance; it is listed and left out.
-
-    Args:
-        reason: a statement.
-        name: the row's id, where it has one.
-    """
+    """A valid row, with its id, that cannot be an utterance; it is listed and left out."""
 
     def __init__(self, reason: str, name: str = "") -> None:
         super().__init__(reason)
@@ -149,6 +144,22 @@ def positive_seconds(row: dict[str, Any], key: str) -> float:
     if value <= 0:
         raise Malformed(f"{key} is {value!r}, not a positive number of seconds")
     return value
+
+
+def finite_number(value: Any, what: str = "") -> float:
+    """Return the number that a text states, with the name of its column in errors.
+
+    Raises:
+        Malformed: not a number, or not a finite one.
+    """
+    stated = f"{what} is {value!r}, not" if what else f"{value!r} is not"
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise Malformed(f"{stated} a number") from error
+    if not -1e12 < number < 1e12:
+        raise Malformed(f"{stated} a finite number")
+    return number
 
 
 def optional_text(row: dict[str, Any], key: str) -> str | None:
