@@ -20,8 +20,8 @@ from asr_kd.evaluation.frame_measures import Delays, frame_agreement, measure_de
 from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, open_system, posteriors_of
 from asr_kd.evaluation.sweeps import in_context
 from asr_kd.evaluation.system_outputs import spread
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
 
 
 def main() -> None:

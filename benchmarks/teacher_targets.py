@@ -42,7 +42,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
 from asr_kd.features.augment import Sound
 from asr_kd.posteriors.measures import dense_kl
-from asr_kd.recipe.context import RunContext, read_corpus
+from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.language_models import RESOLVED
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems
@@ -133,7 +133,7 @@ def opened(place: str) -> list[Subject]:
     name, path, run = name_of(place), path_of(place), run_of(path_of(place))
     if run is not None:
         context = RunContext(load_recipe(run / RESOLVED, [f"work_dir={json.dumps(str(run))}"]))
-        absent, (_, vocabulary) = absent_systems(context), read_corpus(context)
+        absent, (_, vocabulary) = absent_systems(context), context.read_corpus()
         wanted = [path.name] if path != run else [each for each in context.recipe.teachers if each not in absent]
         store = Store.open(path) if path != run else None
         teachers = {each: bridged(context, open_teacher(context, each), vocabulary) for each in wanted}

@@ -10,8 +10,8 @@ from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.conformer import Conformer
+from asr_kd.models.layers import output_lens
 from asr_kd.models.settings import ConformerSettings, Streaming
-from asr_kd.models.subsampling import output_lens
 from asr_kd.progress import SILENT
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc

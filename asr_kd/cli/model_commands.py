@@ -40,7 +40,6 @@ def export_model(
     from asr_kd.config import parse_settings
     from asr_kd.export.export_bundle import ExportSettings
     from asr_kd.recipe import export_model as exporting
-    from asr_kd.recipe.messages import report_bundle
 
     given = {"formats": formats.split(",")} if formats else {}
     settings = parse_settings(ExportSettings, {**given, "int8": int8, "licence": licence}, "the command line")
@@ -48,12 +47,12 @@ def export_model(
         contexts = _contexts(folder, chunk or [], left or [])
         written = exporting.export_model(folder, out, settings, contexts, speech or (), progress)
         for place, info in written.items():
-            report_bundle(progress, place, info)
+            exporting.report_bundle(progress, place, info)
 
 
 def _contexts(folder: Path, chunks: list[int], lefts: list[int]) -> "list[Context]":
     """Chunks and left contexts in frames, one pair for each chunk; empty when none is given."""
-    from asr_kd.models.subsampling import FRAME_SHIFT_MS
+    from asr_kd.models.layers import FRAME_SHIFT_MS
     from asr_kd.recipe.export_model import contexts_of
 
     if any(number < FRAME_SHIFT_MS or number % FRAME_SHIFT_MS for number in (*chunks, *lefts)):

@@ -1,5 +1,6 @@
 """Commands on recipes: run, prepare, train, extract, distill, evaluate, export, sweep; recipe ls, recipe cp, init."""
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,6 +9,9 @@ import typer
 from asr_kd.cli.app import Force, MaxMinutes, Only, Overrides, RecipePath, app, console, numbers
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
+    from asr_kd.recipe.context import RunContext
     from asr_kd.targets.sharding import Share
 
 
@@ -27,7 +31,6 @@ def run_stages(
     from asr_kd.evaluation.provenance import command_line
     from asr_kd.progress import PrefixedProgress
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
-    from asr_kd.recipe.messages import print_summary
     from asr_kd.recipe.pipeline import run_recipe
     from asr_kd.recipe.settings import load_recipe
 
@@ -41,6 +44,38 @@ def run_stages(
         run_recipe(context, first, last, force, only or ())
         if ranks.first and share is None:  # a share alone does not finish the stage
             print_summary(context, [str(path), *(overrides or [])], last, progress.console)
+
+
+def print_summary(context: "RunContext", command: list[str], last: str, console: "Console") -> None:
+    """Print the results of the stages up to `last`; `command` is the recipe and its overrides."""
+    from asr_kd.evaluation.report import read_results
+    from asr_kd.evaluation.report.text_renderers import terminal_table
+    from asr_kd.export.export_bundle import bundle_places, web_folder
+    from asr_kd.recipe.stage import STAGES
+
+    work_dir = context.work_dir
+    if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
+        console.print(terminal_table(read_results(work_dir / "report")))
+        console.print(
+            f"report:  {work_dir / 'report' / 'index.html'} (also results.md, results.json, hypotheses/ and cards/)",
+            markup=False,
+        )
+    contexts = context.recipe.export.contexts
+    bundles = [place for name in context.exported() for place in bundle_places(contexts, work_dir / "export" / name)]
+    done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]
+    if last == "export" and done:
+        for bundle in done:
+            console.print(f"export:  {bundle}", markup=False)
+        favourite = next((bundle for bundle in done if "student-kd" in bundle.parts[-2:]), done[-1])
+        if "web" in context.recipe.export.formats:
+            folder = shlex.quote(str(web_folder(favourite)))
+            console.print(
+                f"page:    python -m http.server --directory {folder}  then open http://127.0.0.1:8000", markup=False
+            )
+        console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
+        return
+    following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
+    console.print(f"next:    asr-kd run {shlex.join(command)} --from {following}", markup=False)
 
 
 @app.command()

@@ -30,7 +30,7 @@ from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.system import System, Transcriber, can_stream, streamed, whole
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.files import sha256_of_file
-from asr_kd.models.subsampling import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.layers import FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE

@@ -22,7 +22,7 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.cost_measures import NO_UTTERANCE, Memory, arithmetic, int8_size, measure_energy, measure_memory
 from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.system import Job, System, can_stream, streamed, whole
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import MODEL

@@ -20,8 +20,8 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.errors import EvaluationError, VocabularyError
 from asr_kd.evaluation.system import Role, System
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors

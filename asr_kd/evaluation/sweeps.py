@@ -37,8 +37,8 @@ from asr_kd.features.perturb import (
     telephone,
     through_codec,
 )
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer

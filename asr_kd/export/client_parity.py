@@ -13,7 +13,7 @@ from torch import Tensor
 from asr_kd.errors import BundleError, MissingExtraError
 from asr_kd.export.sherpa_client import ClientFailure, ClientResult, client_is_installed, run_client
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.backend import padded_num_samples
 from asr_kd.runtime.bundle import TOKENS, Bundle
 from asr_kd.runtime.recognizer import Recognizer

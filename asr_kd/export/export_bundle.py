@@ -22,8 +22,8 @@ from asr_kd.export.readme import write_readme
 from asr_kd.export.web import write_web
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, write_json
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context, Streaming
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
 from asr_kd.models.weights import LoadedModel, load_model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, LOOKAHEAD_MS

@@ -20,7 +20,7 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import BundleError
 from asr_kd.export.client_parity import EmittedTokens, client_agrees, client_resets_agree, client_version
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.subsampling import FACTOR, feature_frames_for
+from asr_kd.models.layers import FACTOR, feature_frames_for
 from asr_kd.models.weights import LoadedModel
 from asr_kd.runtime.backend import Backend
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, Bundle, read_bundle

@@ -12,8 +12,8 @@ from typing import Any
 
 from asr_kd.evaluation.cells import escape, percent
 from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.settings import Context, Streaming
-from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.runtime.bundle import BPE_MODEL, DESCRIPTION, INT8, MODEL, PT2, TOKENS, BundleInfo, Latency
 
 EXAMPLES = ("sherpa_onnx_file.py", "onnxruntime_file.py", "command_line.sh", "c_plus_plus.cc")

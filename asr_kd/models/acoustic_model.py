@@ -13,9 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.layers import Table, attention_mask
+from asr_kd.models.layers import Table, attention_mask, output_lens
 from asr_kd.models.settings import Context, Streaming
-from asr_kd.models.subsampling import output_lens
 
 
 class StreamState(NamedTuple):

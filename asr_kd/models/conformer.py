@@ -11,9 +11,16 @@ from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import AcousticModel, ModelLayer
-from asr_kd.models.layers import ConvolutionModule, Dropout, RelativeSelfAttention, Table, rotary_table, step_table
+from asr_kd.models.layers import (
+    ConvolutionModule,
+    Dropout,
+    RelativeSelfAttention,
+    Subsampling,
+    Table,
+    rotary_table,
+    step_table,
+)
 from asr_kd.models.settings import ConformerSettings
-from asr_kd.models.subsampling import Subsampling
 
 
 class FeedForward(nn.Sequential):

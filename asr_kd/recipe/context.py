@@ -51,6 +51,7 @@ class RunContext:
 
     @property
     def work_dir(self) -> Path:
+        """Folder that holds everything the run writes."""
         return self.recipe.work_dir
 
     def stop_reason(self) -> str | None:
@@ -59,7 +60,92 @@ class RunContext:
         return stop.reason if stop is not None else None
 
     def folder(self, *parts: str) -> Path:
+        """Path of a folder, or file, in the work_dir."""
         return self.work_dir.joinpath(*parts)
+
+    def write_provenance(self) -> None:
+        """Write the resolved recipe and what ran it beside the results."""
+        plain = self.recipe.model_dump(mode="json", exclude={"extras"})
+        register_files(self.work_dir, ["recipe.resolved.yaml", "run.json"])
+        write_text(self.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
+        write_json(
+            self.folder("run.json"),
+            {
+                **provenance(self.command or None),
+                "seed": self.recipe.seed,
+                "device": str(self.device),
+                "processes": self.ranks.count,
+            },
+        )
+
+    def teacher_folder(self, name: str) -> Path:
+        """Folder of a teacher's training."""
+        return self.folder("teachers", name)
+
+    def student_folder(self, name: str) -> Path:
+        """Folder of a student's training."""
+        return self.folder("students", name)
+
+    def targets_folder(self, teacher: str) -> Path:
+        """Folder of a teacher's soft targets, or of the note with their URL."""
+        return self.folder("targets", teacher)
+
+    def hypotheses_folder(self, teacher: str) -> Path:
+        """Folder of a teacher's n-best, or of the note with its URL."""
+        return self.folder("hypotheses", teacher)
+
+    def named_hypotheses(self, name: str) -> Path | str:
+        """Place of a student's `hypotheses`: the recipe's own of that name, or the folder or URL itself."""
+        return self.stored_at(self.hypotheses_folder(name)) if name in self.recipe.hypotheses else name
+
+    def stored_at(self, folder: Path) -> Path | str:
+        """The folder itself, or its counterpart below the recipe's `store_url`."""
+        url = self.recipe.store_url
+        return folder if url is None else f"{url.rstrip('/')}/{folder.relative_to(self.work_dir).as_posix()}"
+
+    def model_folders(self) -> dict[str, Path]:
+        """The model of every teacher that the recipe trains as one, then of every student."""
+        recipe = self.recipe
+        trained = [name for name, settings in recipe.teachers.items() if is_one_model(settings)]
+        return {name: self.teacher_folder(name) / "model" for name in trained} | {
+            name: self.student_folder(name) / "model" for name in recipe.students
+        }
+
+    def exported(self) -> list[str]:
+        """Names of the models that are exported: those the recipe names, or every streaming student."""
+        recipe = self.recipe
+        return list(recipe.export.models) or [n for n, s in recipe.students.items() if s.model.streaming is not None]
+
+    def read_corpus(self) -> tuple[PreparedCorpus, Vocabulary]:
+        """Read the corpus and vocabulary that the prepare stage wrote; a CorpusError where it has not run."""
+        corpus = read_prepared(self.work_dir)
+        return corpus, Vocabulary.load(manifests_folder(self.work_dir) / VOCABULARY)
+
+    def corpus_hashes(self, *names: str, spelling: bool = True) -> list[str]:
+        """Hashes of the vocabulary and of manifests, all when none is named; the audio's settings, if synthetic.
+
+        Without `spelling` the vocabulary is left out: for results that do not depend on the vocabulary.
+
+        Raises:
+            AsrKdError: prepare has not run.
+        """
+        folder = manifests_folder(self.work_dir)
+        paths = [folder / f"{name}.jsonl" for name in names] or sorted(folder.glob("*.jsonl"))
+        missing = [path for path in (*paths, folder / VOCABULARY) if not path.is_file()]
+        if missing or not paths:
+            raise AsrKdError(
+                "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (asr-kd prepare)"
+            )
+        subwords = folder / BPE  # how text is cut is part of the vocabulary
+        files = [*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else [])] if spelling else paths
+        hashes = [sha256_of_file(path) for path in files]
+        # The same sentences may be spoken in other noise: nothing in a manifest would differ.
+        corpus = self.recipe.corpus
+        return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
+
+    def training_hashes(self, *further: str) -> list[str]:
+        """`corpus_hashes` of the training and dev sets, and of further manifests."""
+        return self.corpus_hashes("train", *further, *read_prepared(self.work_dir).dev_sets)
 
 
 def choose_device(device_name: str, ranks: Ranks = ALONE) -> torch.device:
@@ -121,103 +207,7 @@ def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callab
             signal.signal(signal.SIGTERM, before)
 
 
-def write_provenance(context: RunContext) -> None:
-    """Write the resolved recipe and what ran it beside the results."""
-    plain = context.recipe.model_dump(mode="json", exclude={"extras"})
-    register_files(context.work_dir, ["recipe.resolved.yaml", "run.json"])
-    write_text(context.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
-    write_json(
-        context.folder("run.json"),
-        {
-            **provenance(context.command or None),
-            "seed": context.recipe.seed,
-            "device": str(context.device),
-            "processes": context.ranks.count,
-        },
-    )
-
-
 VOCABULARY = "tokens.txt"
-
-
-def teacher_folder(context: RunContext, name: str) -> Path:
-    """Folder of a teacher's training."""
-    return context.folder("teachers", name)
-
-
-def student_folder(context: RunContext, name: str) -> Path:
-    """Folder of a student's training."""
-    return context.folder("students", name)
-
-
-def targets_folder(context: RunContext, teacher: str) -> Path:
-    """Folder of a teacher's soft targets, or of the note with their URL."""
-    return context.folder("targets", teacher)
-
-
-def hypotheses_folder(context: RunContext, teacher: str) -> Path:
-    """Folder of a teacher's n-best, or of the note with its URL."""
-    return context.folder("hypotheses", teacher)
-
-
-def named_hypotheses(context: RunContext, name: str) -> Path | str:
-    """Place of a student's `hypotheses`: the recipe's own of that name, or the folder or URL itself."""
-    return stored_at(context, hypotheses_folder(context, name)) if name in context.recipe.hypotheses else name
-
-
-def stored_at(context: RunContext, folder: Path) -> Path | str:
-    """The folder itself, or its counterpart below the recipe's `store_url`."""
-    url = context.recipe.store_url
-    return folder if url is None else f"{url.rstrip('/')}/{folder.relative_to(context.work_dir).as_posix()}"
-
-
-def model_folders(context: RunContext) -> dict[str, Path]:
-    """The model of every teacher that the recipe trains as one, then of every student."""
-    recipe = context.recipe
-    trained = [name for name, settings in recipe.teachers.items() if is_one_model(settings)]
-    return {name: teacher_folder(context, name) / "model" for name in trained} | {
-        name: student_folder(context, name) / "model" for name in recipe.students
-    }
-
-
-def exported(context: RunContext) -> list[str]:
-    """Names of the models that are exported: those the recipe names, or every streaming student."""
-    recipe = context.recipe
-    return list(recipe.export.models) or [n for n, s in recipe.students.items() if s.model.streaming is not None]
-
-
-def read_corpus(context: RunContext) -> tuple[PreparedCorpus, Vocabulary]:
-    """Read the corpus and vocabulary that the prepare stage wrote; a CorpusError where it has not run."""
-    corpus = read_prepared(context.work_dir)
-    return corpus, Vocabulary.load(manifests_folder(context.work_dir) / VOCABULARY)
-
-
-def corpus_hashes(context: RunContext, *names: str, spelling: bool = True) -> list[str]:
-    """Hashes of the vocabulary and of manifests, all of them when none is named; the audio's settings, if synthetic.
-
-    Without `spelling` the vocabulary is left out: for results that do not depend on the vocabulary.
-
-    Raises:
-        AsrKdError: prepare has not run.
-    """
-    folder = manifests_folder(context.work_dir)
-    paths = [folder / f"{name}.jsonl" for name in names] or sorted(folder.glob("*.jsonl"))
-    missing = [path for path in (*paths, folder / VOCABULARY) if not path.is_file()]
-    if missing or not paths:
-        raise AsrKdError(
-            "the corpus is not prepared", where=folder, remedy="Run the prepare stage first (asr-kd prepare)"
-        )
-    subwords = folder / BPE  # how text is cut is part of the vocabulary
-    files = [*paths, folder / VOCABULARY, *([subwords] if subwords.is_file() else [])] if spelling else paths
-    hashes = [sha256_of_file(path) for path in files]
-    # The same sentences may be spoken in other noise: nothing in a manifest would differ.
-    corpus = context.recipe.corpus
-    return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
-
-
-def training_hashes(context: RunContext, *further: str) -> list[str]:
-    """`corpus_hashes` of the training and dev sets, and of further manifests."""
-    return corpus_hashes(context, "train", *further, *read_prepared(context.work_dir).dev_sets)
 
 
 def model_sha256(folder: Path) -> str:

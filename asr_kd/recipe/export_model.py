@@ -6,6 +6,7 @@ from pathlib import Path
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import BundleError, CheckpointError
+from asr_kd.evaluation.cells import percent
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.export.export_bundle import ExportSettings, Origin, bundle_places, export_bundle
@@ -118,3 +119,21 @@ def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]
         test_set: rows[key]["wer"] for test_set, rows in results["test_sets"].items() for key in keys if key in rows
     }
     return rates, card.read_text(encoding="utf-8") if rates and card.is_file() else None
+
+
+def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
+    """Report a bundle's folder, chunks, forms and sizes, and the WER of 8-bit weights where it was measured."""
+    forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
+    wer = info.int8_wer
+    cost = f"; WER {percent(wer['wer_int8'])} % with 8-bit weights, {percent(wer['wer_fp32'])} % without" if wer else ""
+    progress.message(
+        f"  {folder}: computes what its model computes, chunks of {info.streaming.chunk_ms} ms, {forms}{cost}; see its "
+        "README.md"
+    )
+    if not info.trace.trained:
+        progress.message(
+            f"  its model was not trained with chunks of {info.streaming.chunk_ms} ms: words may be wrong. Measure it "
+            "with evaluate.matrix before use"
+        )
+    elif not info.trace.wer:
+        progress.message("  its error rates with these chunks and greedy decoding were not measured")

@@ -16,16 +16,8 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import read_json, write_json
-from asr_kd.recipe.context import (
-    RunContext,
-    corpus_hashes,
-    hypotheses_folder,
-    read_corpus,
-    store_sha256,
-    stored_at,
-    targets_folder,
-)
-from asr_kd.recipe.messages import report_extraction
+from asr_kd.progress import Progress
+from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
@@ -67,7 +59,7 @@ class StorePlace:
     @property
     def store(self) -> Path | str:
         """The folder or URL of the store."""
-        return stored_at(self.context, self.folder)
+        return self.context.stored_at(self.folder)
 
     @property
     def result(self) -> Path:
@@ -98,7 +90,7 @@ class StorePlace:
 def extraction_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's soft targets, in its students' vocabulary and on their frames."""
     settings = _target_settings(context, teacher)
-    place = StorePlace(context, targets_folder(context, teacher), INDEX)
+    place = StorePlace(context, context.targets_folder(teacher), INDEX)
 
     def compute(
         opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
@@ -107,7 +99,7 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         return extract(opened, utterances, settings, place.store, transcripts=transcripts, **options)
 
     def is_intact() -> bool:
-        found, corpus = verify(place.store), read_corpus(context)[0]
+        found, corpus = verify(place.store), context.read_corpus()[0]
         intact = found.ok and found.info.complete
         return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
 
@@ -125,7 +117,7 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
 def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's n-best as text, for students with another vocabulary."""
     recipe, normalizer = context.recipe, context.recipe.vocabulary.normalizer
-    place = StorePlace(context, hypotheses_folder(context, teacher), HYPOTHESES_INDEX)
+    place = StorePlace(context, context.hypotheses_folder(teacher), HYPOTHESES_INDEX)
 
     def compute(
         opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
@@ -138,7 +130,7 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
             context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
 
     def is_intact() -> bool:
-        info, corpus = HypothesisStore.open(place.store).info, read_corpus(context)[0]  # opening hashes the shards
+        info, corpus = HypothesisStore.open(place.store).info, context.read_corpus()[0]  # opening hashes the shards
         return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
 
     plain = recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
@@ -167,7 +159,7 @@ def _teacher_task(
 
     def label(share: Share) -> Report:
         nonlocal is_checked
-        corpus, vocabulary = read_corpus(context)
+        corpus, vocabulary = context.read_corpus()
         opened = open_teacher(context, teacher)
         if bridge:
             opened = bridged(context, opened, vocabulary)
@@ -202,7 +194,7 @@ def _teacher_task(
         label,
         on_complete,
         settings=place.key_settings(settings),
-        inputs=lambda: [*corpus_hashes(context, *manifests, spelling=bridge), teacher_sha256(context, teacher)],
+        inputs=lambda: [*context.corpus_hashes(*manifests, spelling=bridge), teacher_sha256(context, teacher)],
         results=(place.result,),
         is_intact=check_files,
     )
@@ -240,7 +232,7 @@ def sharded_task(
         if report.busy:
             raise StoppedEarly(
                 f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
-                where=str(stored_at(context, folder)),
+                where=str(context.stored_at(folder)),
                 remedy="Run the same command again when they are done",
             )
         return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
@@ -257,7 +249,7 @@ def check_teacher(context: RunContext, teacher: Teacher) -> None:
     """
     if context.recipe.sanity.utterances == 0 or teacher.features.get("kind") == LAYERS_ONLY:
         return
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     transcribed = any(utterance.text for utterance in corpus.train)
     sample = corpus.train if transcribed else corpus.dev  # a folder of audio has no transcripts
     report = measure_teacher_wer(teacher, sample, context.recipe.vocabulary.normalizer, context.recipe.sanity)
@@ -268,7 +260,7 @@ def check_teacher(context: RunContext, teacher: Teacher) -> None:
 
 def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> None:
     """Print shards, bytes and time of an extraction for each teacher, from a timed sample; store nothing."""
-    corpus, vocabulary = read_corpus(context)
+    corpus, vocabulary = context.read_corpus()
     teachers = [name for name in context.recipe.teachers if context.recipe.target_speeds(name)]
     unknown = [name for name in only if name not in teachers]
     if unknown or not teachers:
@@ -316,3 +308,21 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
         return stop is not None and (stop.urgent or count_done() > before)
 
     return should_stop
+
+
+def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
+    """Report the size and fidelity of a store, and the utterances that were left out."""
+    progress.message(f"  {report.frames} frames, {report.bytes_per_frame:.2f} bytes a frame on disk")
+    if report.fidelity is not None:
+        kept = report.fidelity
+        progress.message(
+            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats "
+            f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
+            f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
+        )
+    if report.layer_bytes_per_frame:
+        error = report.fidelity.layer_error if report.fidelity is not None else None
+        changed = "" if error is None else f"; rounding changed them by {100 * error:.2f} % of their length"
+        progress.message(f"  of these, hidden layers take {report.layer_bytes_per_frame:.1f} bytes a frame{changed}")
+    if report.quarantine:
+        progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")

@@ -11,7 +11,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_text
-from asr_kd.recipe.context import RunContext, hypotheses_folder, read_corpus, store_sha256, stored_at
+from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
@@ -33,7 +33,7 @@ def labelled_sets(recipe: Recipe) -> tuple[str, ...]:
 
 def utterances_to_label(context: RunContext) -> list[Utterance]:
     """The training set and the dev sets without transcripts."""
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     return [*corpus.train, *(u for name in labelled_sets(context.recipe) for u in corpus.sets[name])]
 
 
@@ -44,18 +44,18 @@ def evaluated_corpus(context: RunContext) -> PreparedCorpus:
         CorpusError: none of the utterances of such a set has a pseudo-label.
         AsrKdError: prepare or extract has not run.
     """
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     names = labelled_sets(context.recipe)
     if not names:
         return corpus
-    store = HypothesisStore.open(stored_at(context, _first_labels(context)))
+    store = HypothesisStore.open(context.stored_at(_first_labels(context)))
     sets = dict(corpus.sets)
     for name in names:
         sets[name] = [replace(u, text=store[u.id][0].text) for u in corpus.sets[name] if store.get(u.id)]
         if not sets[name]:
             raise CorpusError(
                 f"no utterance of the set {name!r} has a pseudo-label that passed the filters",
-                where=str(stored_at(context, _first_labels(context))),
+                where=str(context.stored_at(_first_labels(context))),
                 expected="at least one",
                 remedy="Raise corpus.held_out_share, loosen the filters, or name transcribed manifests: corpus.dev",
             )
@@ -66,12 +66,12 @@ def dev_label_hashes(context: RunContext) -> list[str]:
     """The identity of the pseudo-labels that dev sets have in place of transcripts; empty where they have some."""
     if not labelled_sets(context.recipe):
         return []
-    return [store_sha256(stored_at(context, _first_labels(context)), HYPOTHESES_INDEX)]
+    return [store_sha256(context.stored_at(_first_labels(context)), HYPOTHESES_INDEX)]
 
 
 def utterances_to_transcribe(context: RunContext) -> list[Utterance]:
     """The evaluation utterances with transcripts."""
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     left_out = labelled_sets(context.recipe)
     return [u for name, members in corpus.sets.items() if name not in left_out for u in members if u.text is not None]
 
@@ -84,7 +84,7 @@ def evaluating_models(context: RunContext) -> list[str]:
 
 def model_outputs(context: RunContext, folder: Path) -> dict[str, Path]:
     """Write each evaluating model's transcripts, in the reading that its labels have, into `folder`; name → file."""
-    _, vocabulary = read_corpus(context)
+    _, vocabulary = context.read_corpus()
     normalizer = context.recipe.vocabulary.normalizer
     utterances = utterances_to_transcribe(context)
     files = {}
@@ -120,7 +120,7 @@ def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
     """Pseudo-labels by name: their source, the yield of every filter, and the sets that they are references of."""
     found = {}
     for number, (name, settings) in enumerate(context.recipe.hypotheses.items()):
-        place = open_storage(stored_at(context, hypotheses_folder(context, name)))
+        place = open_storage(context.stored_at(context.hypotheses_folder(name)))
         if FILTERS in place.sizes():
             content = json.loads(place.read(FILTERS))
             sets = labelled_sets(context.recipe) if number == 0 else ()
@@ -130,12 +130,12 @@ def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
 
 
 def _first_labels(context: RunContext) -> Path:
-    return hypotheses_folder(context, next(iter(context.recipe.hypotheses)))
+    return context.hypotheses_folder(next(iter(context.recipe.hypotheses)))
 
 
 def _outputs(context: RunContext, name: str) -> str:
     """Where the transcripts of the evaluation sets by the model of `hypotheses.NAME` lie."""
-    return f"{stored_at(context, context.folder('transcripts', f'{name}-evaluation'))}/1"
+    return f"{context.stored_at(context.folder('transcripts', f'{name}-evaluation'))}/1"
 
 
 def reading_scorer(settings: LabelSettings, normalizer: Normalizer) -> ScoreReadings | None:

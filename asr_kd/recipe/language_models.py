@@ -19,7 +19,7 @@ from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, tune
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device, read_corpus
+from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer
@@ -161,7 +161,7 @@ def tune_recipe(
             f"{unknown[0] if unknown else 'no system'} is not trained yet",
             expected=", ".join(names) or "a trained model",
         )
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     lines = []
     for name in [name for name in names if name in only or not only]:
         lines += _tune_one(context, name, corpus.dev, (lm_weights, word_scores))

@@ -9,6 +9,7 @@ import torch
 
 from asr_kd.corpora.corpus import PreparedCorpus, is_prepared, manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
+from asr_kd.corpora.manifest import hours
 from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import read_utterance, refuse_too_many
 from asr_kd.corpora.settings import SyntheticSettings
@@ -24,17 +25,9 @@ from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places, export_bundle
 from asr_kd.files import register_files, sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
-from asr_kd.recipe.context import (
-    VOCABULARY,
-    RunContext,
-    corpus_hashes,
-    existing,
-    exported,
-    model_folders,
-    model_sha256,
-    write_provenance,
-)
-from asr_kd.recipe.export_model import greedy_rates
+from asr_kd.progress import Progress
+from asr_kd.recipe.context import VOCABULARY, RunContext, existing, model_sha256
+from asr_kd.recipe.export_model import greedy_rates, report_bundle
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.labelled_sets import (
     dev_label_hashes,
@@ -43,7 +36,6 @@ from asr_kd.recipe.labelled_sets import (
     model_output_hashes,
     model_outputs,
 )
-from asr_kd.recipe.messages import report_bundle, report_corpus
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
@@ -96,7 +88,7 @@ def run_recipe(
         )
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
-    record = functools.cache(functools.partial(write_provenance, context))
+    record = functools.cache(context.write_provenance)
     ran = False
     for task in tasks:
         if run_task(task, force, context.progress.message, record, ranks):
@@ -139,7 +131,7 @@ def tasks_of(context: RunContext) -> list[StageTask]:
         *(task for name, settings in recipe.hypotheses.items() for task in pseudo_label_tasks(context, name, settings)),
         *(task for name, settings in recipe.students.items() for task in student_tasks(context, name, settings)),
         _evaluate(context),
-        *(_export(context, name) for name in exported(context)),
+        *(_export(context, name) for name in context.exported()),
     ]
 
 
@@ -299,12 +291,12 @@ def _evaluate(context: RunContext) -> StageTask:
         absent = absent_systems(context)
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
         if not present:
-            existing(next(iter(model_folders(context).values())) / WEIGHTS, "teacher or student")
+            existing(next(iter(context.model_folders().values())) / WEIGHTS, "teacher or student")
         _refuse_other_settings(_trained_tasks(context), present)
         others = external_sha256(recipe.evaluate.others)
         models = [system_sha256(context, name) for name in present]
         labels = [*dev_label_hashes(context), *model_output_hashes(context), *label_reports(context).items()]
-        return corpus_hashes(context) + models + others + decoding_inputs(context, present) + labels
+        return context.corpus_hashes() + models + others + decoding_inputs(context, present) + labels
 
     return StageTask(
         "evaluate",
@@ -323,7 +315,7 @@ def _evaluate(context: RunContext) -> StageTask:
 
 
 def _export(context: RunContext, name: str) -> StageTask:
-    recipe, folder, model = context.recipe, context.folder("export", name), model_folders(context)[name]
+    recipe, folder, model = context.recipe, context.folder("export", name), context.model_folders()[name]
 
     def inputs() -> list[Any]:
         identity = [model_sha256(model), sha256_of_file(existing(model / DESCRIPTION, "student"))]
@@ -358,3 +350,16 @@ def _export(context: RunContext, name: str) -> StageTask:
         run=run,
         results=tuple(place / BUNDLE for place in places),
     )
+
+
+def report_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:
+    """Report sizes of the sets, absent sets, and the utterances that were left out."""
+    extra = {"untranscribed": corpus.untranscribed} if corpus.untranscribed else {}
+    for name, members in {"train": corpus.train, **extra, **corpus.sets}.items():
+        speakers = len({utterance.speaker for utterance in members})
+        progress.message(f"  {name}: {len(members)} utterances, {hours(members):.2f} h, {speakers} speakers")
+    for name, reason in corpus.absent.items():
+        progress.message(f"  {name}: {reason}")
+    if corpus.excluded:
+        progress.message(f"  {len(corpus.excluded)} left out, listed in {folder / 'corpus.json'}")
+    progress.message(f"  vocabulary: {len(vocabulary)} symbols")

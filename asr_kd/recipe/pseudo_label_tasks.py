@@ -15,9 +15,9 @@ from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.files import register_files
-from asr_kd.models.subsampling import output_len
+from asr_kd.models.layers import output_len
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, hypotheses_folder, read_corpus, stored_at
+from asr_kd.recipe.context import VOCABULARY, RunContext
 from asr_kd.recipe.extraction import StorePlace, sharded_task
 from asr_kd.recipe.labelled_sets import (
     FILTERS,
@@ -237,7 +237,7 @@ def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSett
             settings.model_copy(update={"agree_with": None}),
             context.folder("transcripts", f"{name}-evaluation"),
             lambda: utterances_to_transcribe(context),
-            lambda: [each for each in read_corpus(context)[0].sets if each not in sets],
+            lambda: [each for each in context.read_corpus()[0].sets if each not in sets],
             "evaluation",
         )
         tasks.append(evaluated)
@@ -256,7 +256,7 @@ def _transcripts_task(
     """Task that transcribes utterances, of these sets, into `folder`."""
     numbers = ("1", "2") if settings.agree_with else ("1",)
     parts = [StorePlace(context, folder / number, TRANSCRIPTS_INDEX) for number in numbers]
-    place = stored_at(context, folder)
+    place = context.stored_at(folder)
 
     def compute(share: Share) -> ShardReport:
         return transcribe_with(
@@ -294,19 +294,19 @@ def _transcripts_task(
         compute,
         write_notes,
         settings=parts[0].key_settings(plain),
-        inputs=lambda: corpus_hashes(context, *sets(), spelling=False) + source_hashes(context, models),
+        inputs=lambda: context.corpus_hashes(*sets(), spelling=False) + source_hashes(context, models),
         results=tuple(part.result for part in parts),
         is_intact=is_intact,
     )
 
 
 def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) -> StageTask:
-    place = StorePlace(context, hypotheses_folder(context, name), HYPOTHESES_INDEX)
-    transcripts = stored_at(context, context.folder("transcripts", name))
+    place = StorePlace(context, context.hypotheses_folder(name), HYPOTHESES_INDEX)
+    transcripts = context.stored_at(context.folder("transcripts", name))
     normalizer = context.recipe.vocabulary.normalizer
 
     def run(folder: Path) -> None:
-        _, vocabulary = read_corpus(context)
+        _, vocabulary = context.read_corpus()
         utterances = utterances_to_label(context)
         for line in label_from(settings, utterances, transcripts, place.store, normalizer, vocabulary):
             context.progress.message(f"  {line}")
@@ -334,7 +334,7 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         context.work_dir,
         place.folder,
         settings=place.key_settings(plain),
-        inputs=lambda: corpus_hashes(context, "train", *labelled_sets(context.recipe)) + source_hashes(context, models),
+        inputs=lambda: context.corpus_hashes("train", *labelled_sets(context.recipe)) + source_hashes(context, models),
         run=run,
         results=(place.result,),
         is_intact=is_intact,

@@ -22,7 +22,7 @@ from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
-from asr_kd.recipe.context import RunContext, corpus_hashes, model_folders, model_sha256, read_corpus
+from asr_kd.recipe.context import RunContext, model_sha256
 from asr_kd.recipe.pipeline import run_recipe
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.systems import absent_systems, decoding_of, open_recipe_system, system_sha256
@@ -261,7 +261,7 @@ def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> 
 
 def _score(context: RunContext, row: PlannedRow, folder: Path) -> None:
     """Add the row's result where the newest one is not of these weights, this way to score and this teacher."""
-    weights = model_sha256(model_folders(context)[row.name])
+    weights = model_sha256(context.model_folders()[row.name])
     key = sha256_of([weights, context.recipe.evaluate.model_dump(mode="json"), row.row])
     teacher = _teacher_beside(context, row)
     sha256 = None if teacher is None else system_sha256(context, teacher)
@@ -284,7 +284,7 @@ def _seed(context: RunContext, row: PlannedRow) -> int:
 
 def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder: Path) -> dict[str, Any]:
     """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
-    corpus, _ = read_corpus(context)
+    corpus, _ = context.read_corpus()
     recipe, seed = context.recipe, _seed(context, row)
     dev_sets = {name: corpus.sets[name] for name in corpus.dev_sets}  # choices are made on these only
     names = [name for name in (teacher, row.name) if name is not None]
@@ -303,7 +303,7 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
         write_json(folder / TEACHER_OUTPUTS, {"key": teacher_key, "texts": texts})
     results = read_results(place)
     distill = recipe.students[row.name].distill
-    card = load_model(model_folders(context)[row.name]).card
+    card = load_model(context.model_folders()[row.name]).card
     return {
         "row": row.row,
         "varied": dict(row.varied),
@@ -327,7 +327,7 @@ def _teacher_key(context: RunContext, teacher: str) -> str:
             system_sha256(context, teacher),
             context.recipe.evaluate.model_dump(mode="json"),
             decoding,
-            corpus_hashes(context),
+            context.corpus_hashes(),
         ]
     )
 

@@ -11,7 +11,7 @@ from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import FALLING_CURVE, Role, System
 from asr_kd.files import loads_json, read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.weights import WEIGHTS, load_model
-from asr_kd.recipe.context import RunContext, model_folders, model_sha256, teacher_folder
+from asr_kd.recipe.context import RunContext, model_sha256
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, has_layers_only, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, encoder_of, open_teacher, teacher_sha256
@@ -25,12 +25,12 @@ CURVE_KEYS = ("epoch", "dev_wer", "dev_loss", "train_loss")
 def absent_systems(context: RunContext) -> dict[str, str]:
     """Name → why it cannot be evaluated yet."""
     absent = {
-        name: "not trained yet" for name, folder in model_folders(context).items() if not (folder / WEIGHTS).is_file()
+        name: "not trained yet" for name, folder in context.model_folders().items() if not (folder / WEIGHTS).is_file()
     }
     for name, settings in context.recipe.teachers.items():
         if has_layers_only(settings):
             absent[name] = "an encoder without a head"
-        elif not is_one_model(settings) and not (teacher_folder(context, name) / IDENTITY).is_file():
+        elif not is_one_model(settings) and not (context.teacher_folder(name) / IDENTITY).is_file():
             absent[name] = "not opened yet"
     return absent
 
@@ -39,7 +39,7 @@ def system_sha256(context: RunContext, name: str) -> str:
     """SHA-256 of an existing system."""
     if name in context.recipe.teachers:
         return teacher_sha256(context, name)
-    return model_sha256(model_folders(context)[name])
+    return model_sha256(context.model_folders()[name])
 
 
 def open_recipe_system(context: RunContext, name: str) -> System:
@@ -56,7 +56,7 @@ def open_recipe_system(context: RunContext, name: str) -> System:
             details=_description(settings),
             decoding=decoding,
         )
-    folder = model_folders(context)[name]
+    folder = context.model_folders()[name]
     loaded = None if is_encoder_folder(folder) else load_model(folder)
     card = read_card(folder) if loaded is None else loaded.card
     details = {key: card.get(key) for key in ("epochs", "best_dev_wer", "training_utterances", "seed")}
@@ -82,7 +82,7 @@ def facts_of_teachers(context: RunContext) -> dict[str, dict[str, Any]]:
 
 def curves(context: RunContext) -> dict[str, list[dict[str, Any]]]:
     """Learning curves by model: epochs with their dev WER and losses; models without one are left out."""
-    found = {name: _curve(model.parent / CURVE) for name, model in model_folders(context).items()}
+    found = {name: _curve(model.parent / CURVE) for name, model in context.model_folders().items()}
     return {name: rows for name, rows in found.items() if rows}
 
 

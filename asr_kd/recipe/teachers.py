@@ -17,7 +17,7 @@ from asr_kd.corpora.settings import An4Settings
 from asr_kd.errors import CheckpointError
 from asr_kd.files import read_json, write_json
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.recipe.context import VOCABULARY, RunContext, corpus_hashes, existing, model_sha256, teacher_folder
+from asr_kd.recipe.context import VOCABULARY, RunContext, existing, model_sha256
 from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
@@ -74,7 +74,7 @@ def teacher_task(context: RunContext, name: str, settings: AnyTeacher) -> StageT
             f"weights {teacher.sha256[:12]}…"
         )
 
-    folder = teacher_folder(context, name)
+    folder = context.teacher_folder(name)
     return StageTask(
         "teacher",
         name,
@@ -101,7 +101,7 @@ def _key_settings(context: RunContext, settings: AnyTeacher) -> dict[str, Any]:
 def teacher_sha256(context: RunContext, name: str) -> str:
     """The identity of a teacher, of all that decides its posteriors; a CheckpointError before its stage has run."""
     if is_one_model(context.recipe.teachers[name]):
-        return model_sha256(teacher_folder(context, name) / "model")
+        return model_sha256(context.teacher_folder(name) / "model")
     return described_teacher(context, name).sha256
 
 
@@ -111,7 +111,7 @@ def described_teacher(context: RunContext, name: str) -> DescribedTeacher:
     Raises:
         CheckpointError: it has not run, or its file is damaged.
     """
-    folder = teacher_folder(context, name)
+    folder = context.teacher_folder(name)
     path = existing(folder / IDENTITY, "teacher")
     try:
         description, vocabulary = read_json(path), Vocabulary.load(folder / VOCABULARY)
@@ -132,7 +132,7 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
     """
     found = teacher_sha256(context, name)  # before anything is downloaded
     if is_one_model(context.recipe.teachers[name]):
-        return open_local(teacher_folder(context, name) / "model", context.device, encoder=encoder_of(context, name))
+        return open_local(context.teacher_folder(name) / "model", context.device, encoder=encoder_of(context, name))
     teacher = _open(context, name, context.device)
     if teacher.sha256 != found:
         raise CheckpointError(
@@ -165,10 +165,8 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
     """Open an existing teacher, or those of the folds as one."""
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
-        return open_teacher_source(
-            settings.resolved(lambda trained: teacher_folder(context, trained) / "model"), device
-        )
-    models = [teacher_folder(context, fold) / "model" for fold in fold_names(name, settings)]
+        return open_teacher_source(settings.resolved(lambda trained: context.teacher_folder(trained) / "model"), device)
+    models = [context.teacher_folder(fold) / "model" for fold in fold_names(name, settings)]
     members = [open_local(model, device, encoder=encoder_of(context, name)) for model in models]
     return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")
 
@@ -178,15 +176,15 @@ def _state_of(context: RunContext, name: str) -> list[Any]:
     settings = context.recipe.teachers[name]
     if isinstance(settings, ExistingTeacher):
         return [_state_of_source(context, member.source) for member in settings.members]
-    models = [model_sha256(teacher_folder(context, fold) / "model") for fold in fold_names(name, settings)]
-    return [*models, *corpus_hashes(context, "train", spelling=False)]
+    models = [model_sha256(context.teacher_folder(fold) / "model") for fold in fold_names(name, settings)]
+    return [*models, *context.corpus_hashes("train", spelling=False)]
 
 
 def _state_of_source(context: RunContext, source: str) -> Any:
     """Data that changes when a source may have changed: files of a folder, weights of a teacher trained here."""
     kind, place, _ = parse_source(source)
     if kind == "recipe":
-        return model_sha256(teacher_folder(context, place) / "model")
+        return model_sha256(context.teacher_folder(place) / "model")
     return source_hashes(context, [source]) or None
 
 

@@ -1,30 +1,20 @@
 """Training of teachers and students as tasks of their stages."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.corpus import PreparedCorpus
+from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
-from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
-from asr_kd.recipe.context import (
-    RunContext,
-    hypotheses_folder,
-    named_hypotheses,
-    read_corpus,
-    store_sha256,
-    stored_at,
-    student_folder,
-    targets_folder,
-    targets_sha256,
-    teacher_folder,
-    training_hashes,
-)
+from asr_kd.progress import Progress
+from asr_kd.recipe.context import RunContext, store_sha256, targets_sha256
 from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.labelled_sets import dev_label_hashes, evaluated_corpus
-from asr_kd.recipe.messages import report_fold
 from asr_kd.recipe.model_sources import encoder_sources, source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
@@ -56,7 +46,7 @@ def student_tasks(context: RunContext, name: str, settings: StudentSettings) -> 
     tasks: list[StageTask] = []
     for stage, chosen in settings.in_stages(name).items():
         if tasks:
-            train = chosen.train.model_copy(update={"init_from": student_folder(context, tasks[-1].name) / "model"})
+            train = chosen.train.model_copy(update={"init_from": context.student_folder(tasks[-1].name) / "model"})
             chosen = chosen.model_copy(update={"train": train})
         tasks.append(replace(_trained(context, stage, chosen), owner=name))
     return tasks
@@ -68,12 +58,12 @@ def _trained(
     def run(folder: Path) -> None:
         job = _training_job(context, name, settings, fold, task.cache_key())
         if fold is not None:
-            report_fold(context.progress, job.train_utterances, read_corpus(context)[0].train)
+            report_fold(context.progress, job.train_utterances, context.read_corpus()[0].train)
         train(job, folder, Control(context.device, context.progress, context.stop_reason, context.ranks))
 
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
-    folder = student_folder(context, name) if is_student else teacher_folder(context, name)
+    folder = context.student_folder(name) if is_student else context.teacher_folder(name)
     task = StageTask(
         "student" if is_student else "teacher",
         name,
@@ -87,7 +77,7 @@ def _trained(
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: (
-            training_hashes(context, *further)
+            context.training_hashes(*further)
             + dev_label_hashes(context)
             + _teacher_hashes(context, settings)
             + warm_start_sha256(settings.train)
@@ -135,24 +125,24 @@ def _teacher_hashes(context: RunContext, settings: TrainedTeacher | StudentSetti
     imported = (
         []
         if settings.hypotheses is None
-        else [store_sha256(named_hypotheses(context, settings.hypotheses), HYPOTHESES_INDEX)]
+        else [store_sha256(context.named_hypotheses(settings.hypotheses), HYPOTHESES_INDEX)]
     )
     if not settings.needs_teacher:
         return imported
     teacher = context.recipe.teacher_of(settings)
     hashes = [teacher_sha256(context, teacher)]
     if settings.reads_hypotheses and not imported:
-        hashes.append(store_sha256(stored_at(context, hypotheses_folder(context, teacher)), HYPOTHESES_INDEX))
+        hashes.append(store_sha256(context.stored_at(context.hypotheses_folder(teacher)), HYPOTHESES_INDEX))
     if settings.reads_store:
         read = settings.distill.needs_arrays if settings.distill is not None else ()
-        hashes.append(targets_sha256(stored_at(context, targets_folder(context, teacher)), read))
+        hashes.append(targets_sha256(context.stored_at(context.targets_folder(teacher)), read))
     return imported + hashes
 
 
 def _training_job(
     context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None, key: str
 ) -> TrainingJob:
-    corpus, vocabulary = read_corpus(context)
+    corpus, vocabulary = context.read_corpus()
     recipe, seed = context.recipe, context.recipe.seed_of(settings)
     distillation: dict[str, Any] = {"distill": None}
     utterances, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
@@ -190,7 +180,7 @@ def _teacher_data(
         data["hypotheses"].check_audio(corpus.train)
     if student.reads_store:
         store = Store.open(
-            stored_at(context, targets_folder(context, teacher)),
+            context.stored_at(context.targets_folder(teacher)),
             vocabulary=vocabulary,
             teacher_sha256=bridged_sha256(context, teacher, vocabulary),
             frame_shift_ms=FRAME_SHIFT_MS,
@@ -208,7 +198,7 @@ def _teacher_data(
         data["store"] = store
     if student.reads_teacher:  # a model of this recipe runs on features, any other teacher on waveforms
         if isinstance(context.recipe.teachers[teacher], TeacherSettings):
-            data["dense_teacher"] = load_model(teacher_folder(context, teacher) / "model", context.device).model
+            data["dense_teacher"] = load_model(context.teacher_folder(teacher) / "model", context.device).model
         else:
             data["dense_teacher"] = bridged(context, open_teacher(context, teacher), vocabulary)
     return data
@@ -217,7 +207,17 @@ def _teacher_data(
 def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> HypothesisStore:
     normalizer = context.recipe.vocabulary.normalizer
     if student.hypotheses is not None:
-        return HypothesisStore.open(named_hypotheses(context, student.hypotheses), normalizer)
+        return HypothesisStore.open(context.named_hypotheses(student.hypotheses), normalizer)
     return HypothesisStore.open(
-        stored_at(context, hypotheses_folder(context, teacher)), normalizer, teacher_sha256(context, teacher)
+        context.stored_at(context.hypotheses_folder(teacher)), normalizer, teacher_sha256(context, teacher)
+    )
+
+
+def report_fold(progress: Progress, used: Sequence[Utterance], everything: Sequence[Utterance]) -> None:
+    """Report the training data of a fold's teacher, and the utterances that it will label."""
+    left_out = {utterance.speaker for utterance in everything} - {utterance.speaker for utterance in used}
+    minutes = 60 * (hours(everything) - hours(used))
+    progress.message(
+        f"  trains on {len(used)} utterances ({hours(used):.2f} h); leaves out {len(everything) - len(used)} of "
+        f"{len(left_out)} speakers ({minutes:.1f} min), which it will label"
     )

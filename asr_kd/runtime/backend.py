@@ -15,8 +15,8 @@ from torch import Tensor
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FRAME_SHIFT_MS, FRAME_SHIFT_SAMPLES, SAMPLE_RATE, num_frames
 from asr_kd.models.acoustic_model import EncoderOutput, StreamState
+from asr_kd.models.layers import FACTOR, LOOKAHEAD_FEATURE_FRAMES, feature_frames_for, output_lens
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FACTOR, LOOKAHEAD_FEATURE_FRAMES, feature_frames_for, output_lens
 from asr_kd.models.weights import Model
 
 State = TypeVar("State")

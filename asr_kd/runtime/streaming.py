@@ -16,7 +16,7 @@ from asr_kd.decoding.endpoint import EndpointSettings, activated_rule
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.features.fbank import NUM_MEL_BINS, StreamingFbank
-from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, check_numbers, padded_num_samples
 from asr_kd.text.vocabulary import Vocabulary
 

@@ -17,7 +17,7 @@ from asr_kd.decoding.base import Hypothesis, Word, text_of, words_of
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
 from asr_kd.scoring.formats import TimedWord, ctm_lines

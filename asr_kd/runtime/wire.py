@@ -12,7 +12,7 @@ import numpy as np
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import ModelShape
-from asr_kd.models.subsampling import FACTOR, feature_frames_for
+from asr_kd.models.layers import FACTOR, feature_frames_for
 from asr_kd.text.vocabulary import Vocabulary
 
 BATCH = "batch"

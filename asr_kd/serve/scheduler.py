@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.runtime.streaming import EndedUtterance, StreamingRecognizer, step_together
 from asr_kd.serve.http_messages import Metrics

@@ -15,7 +15,7 @@ from torch import Tensor
 from asr_kd.config import Settings
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import sha256_of
-from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
+from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import DensePosteriors

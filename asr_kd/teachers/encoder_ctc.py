@@ -24,8 +24,8 @@ from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.perturb import change_gain
 from asr_kd.features.silence import FrameFeatures, quietest
 from asr_kd.models.acoustic_model import EncoderOutput
+from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
 from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import RecipeError
 from asr_kd.features.fbank import num_frames
-from asr_kd.models.subsampling import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_len
+from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_len
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import LAYERS_ONLY, arithmetic, with_precision
 from asr_kd.teachers.encoder_ctc import paired_layers

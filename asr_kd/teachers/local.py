@@ -17,7 +17,7 @@ from asr_kd.errors import CheckpointError, is_out_of_memory
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.files import read_json
 from asr_kd.models.acoustic_model import AcousticModel
-from asr_kd.models.subsampling import (
+from asr_kd.models.layers import (
     FRAME_OFFSET_MS,
     FRAME_SHIFT_MS,
     LOOKAHEAD_FEATURE_FRAMES,

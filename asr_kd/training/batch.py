@@ -15,7 +15,7 @@ from asr_kd.distributed import Ranks
 from asr_kd.features.fbank import pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.base import hypotheses_of
-from asr_kd.models.subsampling import output_lens
+from asr_kd.models.layers import output_lens
 from asr_kd.posteriors.types import SoftTargets, collate
 
 

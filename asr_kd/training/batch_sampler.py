@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.features.augment import Augmentation
-from asr_kd.models.subsampling import FACTOR, FRAME_SHIFT_MS
+from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS
 
 Drawn = NDArray[Any]
 

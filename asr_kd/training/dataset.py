@@ -15,7 +15,7 @@ from asr_kd.errors import AudioError
 from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
-from asr_kd.models.subsampling import FACTOR, output_len
+from asr_kd.models.layers import FACTOR, output_len
 from asr_kd.posteriors.grid import after_blanks, after_zeros
 from asr_kd.posteriors.occupancy import POOLED
 from asr_kd.posteriors.types import SoftTargets

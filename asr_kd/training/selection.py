@@ -12,7 +12,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TrainingError
 from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.losses import Objective, SequenceSettings
-from asr_kd.models.subsampling import FRAME_SHIFT_MS, output_len
+from asr_kd.models.layers import FRAME_SHIFT_MS, output_len
 from asr_kd.scoring.wer import score
 from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis, weights_of
 from asr_kd.text.normalize import Normalizer, normalize

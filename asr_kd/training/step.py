@@ -18,8 +18,8 @@ from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
 from asr_kd.models.acoustic_model import FULL_CONTEXT, AcousticModel, EncoderOutput
+from asr_kd.models.layers import FACTOR
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import FACTOR
 from asr_kd.models.weights import Model
 from asr_kd.posteriors.grid import dense_after_blanks, layers_after_zeros, without_lead
 from asr_kd.posteriors.types import DensePosteriors

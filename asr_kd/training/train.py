@@ -24,7 +24,7 @@ from asr_kd.features.fbank import fbank
 from asr_kd.features.silence import LOG_MEL
 from asr_kd.files import write_text
 from asr_kd.losses import Objective, Shape
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import Model, build_model, save_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress

@@ -15,7 +15,7 @@ from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import An4Settings, LibriSpeechSettings
 from asr_kd.corpora.utterance_checks import check_utterances, frames_available
-from asr_kd.models.subsampling import output_lens
+from asr_kd.models.layers import output_lens
 from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 from tests.helpers.corpus_layouts import audio_bytes, write_audio
 

@@ -27,8 +27,8 @@ from asr_kd.evaluation.cost_report import (
 )
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
 from asr_kd.evaluation.system import System
+from asr_kd.models.layers import feature_frames_for
 from asr_kd.models.settings import Context
-from asr_kd.models.subsampling import feature_frames_for
 from tests.helpers.spelled import SpellingTeacher
 from tests.helpers.tiny_models import CHUNK_FRAMES, LEFT_CONTEXT_FRAMES, VOCABULARY, noise_speech, save_tiny_model
 

@@ -10,8 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from asr_kd.models.acoustic_model import StreamState
 from asr_kd.models.conformer import Conformer
+from asr_kd.models.layers import feature_frames_for, output_lens
 from asr_kd.models.settings import SIZES, ConformerSettings, Context, Size, Streaming
-from asr_kd.models.subsampling import feature_frames_for, output_lens
 
 SMALL = {"width": 32, "layers": 2, "heads": 2, "feed_forward": 32, "kernel": 5, "subsampling_channels": 4}
 

@@ -5,8 +5,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from asr_kd.models.layers import ConvolutionModule, RelativeSelfAttention, attention_mask, rotary_table, rotate
-from asr_kd.models.subsampling import Subsampling
+from asr_kd.models.layers import (
+    ConvolutionModule,
+    RelativeSelfAttention,
+    Subsampling,
+    attention_mask,
+    rotary_table,
+    rotate,
+)
 from tests.models.test_conformer import features, model
 
 BATCH, FRAMES, WIDTH, HEADS = 3, 10, 16, 2

@@ -7,9 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.models.layers import attention_mask
+from asr_kd.models.layers import attention_mask, feature_frames_for, output_lens
 from asr_kd.models.settings import CausalHead, Context, Streaming, WhisperSettings, WhisperSizes
-from asr_kd.models.subsampling import feature_frames_for, output_lens
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.models.whisper import FRAMES_PER_PERIOD, PERIOD, StreamingWhisper, WhisperLayer, WrappedPositions
 from tests.helpers.tiny_models import VOCABULARY

@@ -87,7 +87,7 @@ def test_a_wrong_teacher_is_noticed_on_dev_where_the_training_set_has_no_transcr
     corpus = write_corpus(tmp_path)
     silent = [Utterance(f"t-{u.id}", u.audio, u.duration, None, u.speaker) for u in corpus]
     prepared = PreparedCorpus("folder", silent, {"dev": corpus})
-    monkeypatch.setattr(extraction, "read_corpus", lambda context: (prepared, None))
+    monkeypatch.setattr(RunContext, "read_corpus", lambda context: (prepared, None))
     context = RunContext(load_recipe(RECIPE, [f"work_dir={tmp_path}", "sanity={utterances: 4, max_wer: 0.01}"]))
     with pytest.raises(TargetsError, match="of the words"):
         extraction.check_teacher(context, FakeTeacher())

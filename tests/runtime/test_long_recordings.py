@@ -9,7 +9,7 @@ import torch
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.models.subsampling import feature_frames_for
+from asr_kd.models.layers import feature_frames_for
 from asr_kd.runtime import transcribe
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer

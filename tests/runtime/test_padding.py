@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.features.fbank import num_frames
-from asr_kd.models.subsampling import output_lens
+from asr_kd.models.layers import output_lens
 from asr_kd.runtime.backend import num_chunks, padded_num_samples
 
 

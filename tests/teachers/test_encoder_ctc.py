@@ -9,7 +9,7 @@ import torch
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
-from asr_kd.models.subsampling import output_len
+from asr_kd.models.layers import output_len
 from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
 from asr_kd.teachers.local import build_encoder_ctc, open_local, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings

@@ -9,8 +9,8 @@ from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, num_frames
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.models.conformer import Conformer
+from asr_kd.models.layers import output_lens
 from asr_kd.models.settings import ConformerSettings
-from asr_kd.models.subsampling import output_lens
 from asr_kd.models.weights import save_model
 from asr_kd.targets import Store, TargetSettings, collate, extract
 from asr_kd.teachers import LocalTeacher, Teacher

@@ -10,7 +10,7 @@ from asr_kd.losses.delayed_kl import DelayedKl
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.losses.guided_ctc import GuidedCtc
 from asr_kd.losses.representation import LayerPair, Representation
-from asr_kd.models.subsampling import output_len
+from asr_kd.models.layers import output_len
 from asr_kd.posteriors.types import DensePosteriors, array_names, dequantise
 from asr_kd.recipe.system_settings import EncoderTeacherSettings
 from asr_kd.targets import Store, TargetSettings, extract

@@ -8,7 +8,7 @@ import torch
 from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import Augmentation, Perturbation
 from asr_kd.losses import DistillSettings
-from asr_kd.models.subsampling import output_lens
+from asr_kd.models.layers import output_lens
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.batch import Example

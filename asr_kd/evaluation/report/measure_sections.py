@@ -21,7 +21,7 @@ from asr_kd.evaluation.report.document import (
     table,
 )
 from asr_kd.evaluation.report.loading import Report
-from asr_kd.models.subsampling import FRAME_SHIFT_MS
+from asr_kd.models.layers import FRAME_SHIFT_MS
 
 WORDS_SHOWN = 5
 _PARTS = {"": "tokens", "first token": "first_token", "end of speech": "end_of_speech"}
