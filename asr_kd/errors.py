@@ -42,10 +42,7 @@ class RecipeError(AsrKdError):
 class AudioError(AsrKdError):
     """An audio file is missing, damaged or not as its manifest states.
 
-    Args:
-        found: what was found.
-        problem: its kind, in a few words that stay the same: what reports count by.
-        expected, where, remedy: as in the root.
+    `problem` is its kind, in a few words that stay the same: what reports count by.
     """
 
     def __init__(

@@ -156,6 +156,7 @@ def release_files(folder: Path, names: Iterable[str]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically, in UTF-8."""
     with atomic_path(path) as partial:
         partial.write_text(text, encoding="utf-8")
 

@@ -115,12 +115,9 @@ def own_model(repo: str, revision: str | None) -> Path | None:
 
 
 def plan_push(folder: Path, repo: str, card: Path | None = None) -> Upload:
-    """Return what pushing a folder would upload; nothing is sent.
+    """Return what pushing a bundle, a model folder or soft targets to USER/NAME would upload; nothing is sent.
 
-    Args:
-        folder: a bundle, a model folder, or soft targets.
-        repo: USER/NAME.
-        card: model card; None: README.md of the folder, or the card beside its run's report.
+    Without a model card it is README.md of the folder, or the card beside its run's report.
 
     Raises:
         HubError: not such a folder or name.

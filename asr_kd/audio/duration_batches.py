@@ -8,10 +8,8 @@ def batches_by_duration(
 ) -> list[list[int]]:
     """Divide indices into batches whose padded audio is at most `limit`; a longer item is a batch of its own.
 
-    Args:
-        durations: of each item.
-        limit: in the unit of the durations: number of items times the longest of them.
-        order: in which items are taken; items of similar length should be neighbours. None: from short to long.
+    The padded audio is the number of items times the longest. Items are taken in `order`, in which those of similar
+    length should be neighbours; None: from short to long.
     """
     batches: list[list[int]] = []
     longest = 0.0

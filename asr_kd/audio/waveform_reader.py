@@ -77,12 +77,9 @@ def _probe(path: Path, size: int, changed: int) -> AudioInfo:
 
 
 def length_problem(info: AudioInfo, duration: float, start: float | None = None) -> str | None:
-    """Return how a stated duration, or segment, contradicts a file's length; None when it does not.
+    """Return how a stated duration contradicts a file's length; None when it does not.
 
-    Args:
-        info: of the file.
-        duration: seconds of the whole file or, with `start`, of a segment of it.
-        start: start of the segment, seconds into the file.
+    Seconds of the whole file or, with `start`, of a segment of it that begins there.
     """
     if not 0 < duration < math.inf:
         return f"{duration} s, expected a positive number"

@@ -30,6 +30,7 @@ class EmittedTokens(NamedTuple):
 
 
 def client_version() -> str:
+    """Return the client's name and version, where it is installed."""
     if not client_is_installed():
         raise MissingExtraError("sherpa-onnx", "export")
     return f"sherpa-onnx {version('sherpa-onnx')}"

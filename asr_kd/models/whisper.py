@@ -200,7 +200,8 @@ class StreamingWhisper(AcousticModel):
 
     def part_of(self, parameter: str) -> Part:
         """The head belongs to the output. Below it the map, the joining of frames and the added convolutions are new,
-        the rest is Whisper's."""
+        the rest is Whisper's.
+        """
         place, number, *_ = parameter.split(".")
         if ".encoder_norm." in parameter:
             return "adopted"

@@ -79,6 +79,7 @@ def words_path(arpa: Path) -> Path:
 
 
 def write_arpa(model: NgramModel, path: Path) -> None:
+    """Write a model, whole or not at all."""
     with atomic_path(path) as partial:
         if path.suffix == ".gz":
             # Without a time stamp or name in it: the same model is the same file.

@@ -67,12 +67,8 @@ def run_recipe(
 ) -> bool:
     """Run the stages from `first` to `last`; return whether anything had to run. Called by all processes.
 
-    Args:
-        context: the recipe and where it runs.
-        first: the stage to begin with; earlier ones must have run.
-        last: the stage to end with.
-        force: repeat these stages although nothing changed.
-        only: names of teachers or students to restrict their stages to.
+    Earlier stages must have run. `force` repeats these although nothing changed; `only` restricts them to teachers or
+    students of these names.
 
     Raises:
         RecipeError: no such stage or name, or `last` comes before `first`.

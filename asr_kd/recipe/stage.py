@@ -92,13 +92,6 @@ def run_task(
 ) -> bool:
     """Run the task unless it is done; return whether anything ran. Called by all processes of a run.
 
-    Args:
-        task: what to run.
-        force: run it although it is done.
-        report: takes messages.
-        on_change: called before anything is changed.
-        ranks: the processes of the run.
-
     Raises:
         StoppedEarly: a process was stopped; the others have then finished their part.
         AsrKdError: another run holds the lock, or any error of the task itself.
@@ -273,12 +266,9 @@ TIMEOUT_SECONDS = 5.0
 
 @contextmanager
 def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
-    """Hold the lock at `path` inside the block. File systems without locks exclude no run.
+    """Hold the lock file at `path` inside the block, once another run releases it. It is created if missing.
 
-    Args:
-        path: the lock file; created if missing, and not removed.
-        label: name of the task in messages.
-        timeout_seconds: how long to wait for another run.
+    File systems without locks exclude no run.
 
     Raises:
         AsrKdError: another run holds the lock, or the file cannot be created.

@@ -91,11 +91,7 @@ class PlannedRow:
 
 
 def load_grid(given: Sequence[str], student: str | None) -> Grid:
-    """A grid from a YAML file, or from `key=[value, …]` on the command line.
-
-    Args:
-        given: one path of a YAML file, or keys with lists, dotted below the student.
-        student: replaces the one that the file names.
+    """A grid from a YAML file, or from `key=[value, …]` below the student; `student` replaces the file's.
 
     Raises:
         RecipeError: not a grid.

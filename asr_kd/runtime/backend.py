@@ -59,9 +59,7 @@ class Backend(Protocol[State]):
 class TorchBackend:
     """A torch model in evaluation mode, on the device of its weights. Results are float32 on the CPU.
 
-    Args:
-        model: full context or chunked.
-        unprintable: token ids that are never output.
+    The token ids `unprintable` are never output.
     """
 
     def __init__(self, model: Model, unprintable: Sequence[int] = ()) -> None:

@@ -43,14 +43,9 @@ LONGEST_MASKED_FRAMES = 12_000
 
 
 class Recognizer:
-    """A model and its vocabulary.
+    """A model and its vocabulary; the decoder is greedy by default.
 
-    Args:
-        backend: the model.
-        vocabulary: its tokens.
-        tail_ms: silence after each utterance, for chunked models only.
-        name: name of the model in error messages.
-        decoder: decoder of its posteriors; None is greedy.
+    `tail_ms` is silence after each utterance, for chunked models only; `name` is for error messages.
     """
 
     def __init__(
@@ -72,11 +67,7 @@ class Recognizer:
     def stream(
         self, endpoint: EndpointSettings = DEFAULT_ENDPOINT, *, cut_at_endpoints: bool = False
     ) -> StreamingRecognizer:
-        """Start a live stream; `streaming.step_together` decodes several at once.
-
-        Args:
-            endpoint: when an utterance has ended.
-            cut_at_endpoints: start a new utterance then; see `StreamingRecognizer.take_utterances`.
+        """Start a live stream, cut where an utterance has ended or not; see `StreamingRecognizer`.
 
         Raises:
             CheckpointError: a full-context model.

@@ -88,9 +88,6 @@ class WindowedStream:
 
     Up to two minutes are one pass, as in `Recognizer.transcribe`. Of longer recordings each window gives the frames
     from the middle of the overlap before it to the middle of the overlap after it, so memory is constant.
-
-    Args:
-        recognizer: of a full-context model.
     """
 
     def __init__(self, recognizer: Recognizer) -> None:

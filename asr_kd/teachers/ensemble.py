@@ -95,12 +95,7 @@ class OutOfFold(Ensemble):
     """Teachers of folds as one: each labels the utterances that it was not trained on.
 
     A teacher is nearly certain of its own training audio, so its posteriors there hold little beyond the transcript.
-    Posteriors of audio that no member was trained on are the members' average.
-
-    Args:
-        members: member i was trained on all but fold i.
-        fold_of: fold of each training utterance by its id.
-        name: of the ensemble.
+    Member i was trained on all but fold i. Posteriors of audio that no member was trained on are the members' average.
 
     Raises:
         RecipeError: members that differ in vocabulary or frames.

@@ -48,11 +48,7 @@ def open_local(
 ) -> LayeredTeacher:
     """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
 
-    Args:
-        folder: of the model.
-        device: where the model runs.
-        precision: arithmetic of the model's layers.
-        encoder: source of the encoder below a CTC head; None: where it was when the head was trained.
+    The encoder is where it was when the head was trained, or `encoder`.
 
     Raises:
         CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
@@ -153,10 +149,8 @@ class LocalTeacher(_FolderTeacher):
 class EncoderTeacher(_FolderTeacher):
     """The folder of an encoder with a CTC head, written by `save_encoder_ctc`, as a teacher.
 
-    Its layers are layer-normalised. Raises also when the encoder is missing or another one.
-
-    Args:
-        encoder: its source; None: the one that model.json names.
+    Its layers are layer-normalised. The encoder is the one that model.json names, or `encoder`; raises also when it is
+    missing or another one.
     """
 
     def __init__(

@@ -31,14 +31,9 @@ MEASURED_SAMPLES = (SAMPLE_RATE, SAMPLE_RATE + 4 * 240 * SAMPLE_RATE // 1000)
 
 
 class SpeechbrainTeacher:
-    """An `EncoderASR` of speechbrain as a teacher; see `teachers.base.Teacher` for what its members mean.
+    """An `EncoderASR` of speechbrain, a folder or a repository, as a teacher; see `teachers.base.Teacher`.
 
-    Args:
-        source: a folder, or a repository of the hub.
-        revision: commit, tag or branch of the repository; for a folder a word that is part of the identity.
-        allow_code: the user trusts the code of the source.
-        device: where the model runs.
-        precision: arithmetic of its layers.
+    `revision` is a commit, tag or branch; of a folder a word that is part of the identity.
 
     Raises:
         RecipeError: without `allow_code`; a model that is not CTC over 16 kHz, or whose frames cannot be placed.

@@ -59,10 +59,6 @@ Result = TypeVar("Result")
 def in_halves(compute: Callable[[Sequence[Item]], list[Result]], items: Sequence[Item]) -> list[Result]:
     """Results of a batch, which is computed in halves, and these in halves, where memory does not suffice.
 
-    Args:
-        compute: the results of some items, in their order.
-        items: the batch.
-
     Raises:
         RuntimeError, MemoryError: a single item does not fit into memory.
     """

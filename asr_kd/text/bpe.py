@@ -22,15 +22,7 @@ RESERVED = {"▁": "the word separator", "▅": "sentencepiece's own mark of unk
 
 
 class BpeModel:
-    """A sentencepiece model, ready to encode.
-
-    Args:
-        content: the bytes of a bpe.model.
-        where: name in error messages.
-
-    Raises:
-        VocabularyError: not such a model.
-    """
+    """A sentencepiece model, the bytes of a bpe.model, ready to encode; a VocabularyError for others."""
 
     def __init__(self, content: bytes, where: str | Path = MODEL) -> None:
         try:

@@ -66,11 +66,6 @@ def verbalize(text: str, language: str = "en", max_readings: int = MAX_READINGS)
     left to the normalizer. Titles, symbols, currencies, clock times and spelled letters are English; of other
     languages, numbers are read as cardinals or digit by digit.
 
-    Args:
-        text: as a recognizer wrote it.
-        language: two letters, as num2words names it.
-        max_readings: of the text as a whole.
-
     Raises:
         VocabularyError: num2words does not support the language.
         MissingExtraError: the extra `whisper` is not installed.
