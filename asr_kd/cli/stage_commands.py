@@ -109,21 +109,19 @@ def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = Fals
     run_stages(recipe, overrides, "prepare", "prepare", force)
 
 
-@app.command()
-def train(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    only: Only = None,
-    force: Force = False,
-    max_minutes: MaxMinutes = None,
-) -> None:
-    """Train the recipe's teachers.
+def _add_training(name: str, stage: str, text: str, options: str) -> None:
+    @app.command(name, help=f"{text}\n\n\b\nExample:\n  asr-kd {name} recipes/AN4/an4.yaml {options}")
+    def train_models(
+        recipe: RecipePath,
+        overrides: Overrides = None,
+        only: Only = None,
+        force: Force = False,
+        max_minutes: MaxMinutes = None,
+    ) -> None:
+        run_stages(recipe, overrides, stage, stage, force, max_minutes, only)
 
-    \b
-    Example:
-      asr-kd train recipes/AN4/an4.yaml --max-minutes 30
-    """
-    run_stages(recipe, overrides, "teacher", "teacher", force, max_minutes, only)
+
+_add_training("train", "teacher", "Train the recipe's teachers.", "--max-minutes 30")
 
 
 @app.command()
@@ -166,21 +164,7 @@ def extract(
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
 
 
-@app.command()
-def distill(
-    recipe: RecipePath,
-    overrides: Overrides = None,
-    only: Only = None,
-    force: Force = False,
-    max_minutes: MaxMinutes = None,
-) -> None:
-    """Train the recipe's students, with and without a teacher.
-
-    \b
-    Example:
-      asr-kd distill recipes/AN4/an4.yaml --only student-kd
-    """
-    run_stages(recipe, overrides, "student", "student", force, max_minutes, only)
+_add_training("distill", "student", "Train the recipe's students, with and without a teacher.", "--only student-kd")
 
 
 @app.command()
