@@ -19,7 +19,7 @@ from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import AsrKdError, CheckpointError, RecipeError, is_out_of_memory
 from asr_kd.files import atomic_path, loads_json
-from asr_kd.training.averaging import still_falling
+from asr_kd.training.checkpoint import still_falling
 from tests.helpers.tiny_run import RECIPE, ROOT, command, one_line
 
 DEEP = ("[" * 200_000, '{"id": ' + "[" * 200_000)

@@ -95,7 +95,8 @@ class CheckReport:
             lines.append("No problems found.")
         else:
             count, affected = len(self.problems), len({row.id for row in self.problems})
-            lines.append(f"{count} problems in {affected} utterances. Repair these files or leave them out.")
+            found = f"{count} problem{'s'[: count > 1]} in {affected} utterance{'s'[: affected > 1]}"
+            lines.append(f"{found}. Repair these files or leave them out.")
         return lines
 
 

@@ -5,7 +5,6 @@ The search is torchaudio's (flashlight): Graves & Jaitly 2014, Collobert et al. 
 Shapes: B utterances, T frames, V vocabulary.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,9 +27,6 @@ LONGEST_AT_ONCE_FRAMES = 1_500
 class BeamSearch:
     """Beam search over posteriors of one vocabulary. All its streams share one language model.
 
-    Args:
-        vocabulary: of the posteriors.
-        settings: of kind `beam`.
 
     Raises:
         LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary; or a hotword holds
@@ -74,7 +70,8 @@ class BeamSearch:
 
     def stream(self) -> StreamingBeam:
         """Return a decoder of one stream, with its own search around the shared language model."""
-        return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, self.word_names)
+        words = None if self.lexicon is None else self._entries
+        return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, words)
 
     def last_frame(self) -> np.ndarray | None:
         """Return a frame [1, V] of the word separator, which ends the last word; None where words do not end in one."""
@@ -84,18 +81,13 @@ class BeamSearch:
         row[0, self._separator] = 0.0
         return row
 
-    @property
-    def word_names(self) -> Sequence[str] | None:
-        """Words of the lexicon by number; None without one."""
-        return None if self.lexicon is None else self._entries
-
     def _decode(self, frames: np.ndarray) -> list[Hypothesis]:
         if len(frames) > LONGEST_AT_ONCE_FRAMES:
             stream = self.stream()
             stream.accept(torch.from_numpy(frames))
             stream.finish()
             return stream.nbest()
-        # Numpy: a tensor operation on one utterance takes as long as the search of several frames.
+        # Numpy, whose operations on one utterance are faster than torch's.
         blank_id = self.vocabulary.blank_id
         numbers, _ = searched_frames(frames, blank_id, self.settings.sure_blank, after_blank=False)
         searched = frames[numbers]
@@ -136,15 +128,11 @@ class BeamSearch:
             ),
         )
         if settings.hotwords:
-            self._scorer = with_hotwords(
-                self._lm, weight, Hotwords(settings.hotwords, settings.hotword_score), self._texts()
-            )
+            texts = self._entries if self.lexicon is None else [word + WORD_SEPARATOR for word in self._entries]
+            hotwords = Hotwords(settings.hotwords, settings.hotword_score)
+            self._scorer = with_hotwords(self._lm, weight, hotwords, texts)
             self._options = self._options._replace(lm_weight=1.0)
         self._search = self._open()
-
-    def _texts(self) -> list[str]:
-        """Text of each entry."""
-        return self._entries if self.lexicon is None else [word + WORD_SEPARATOR for word in self._entries]
 
     def _open(self) -> Any:
         blank = self.vocabulary.blank_id

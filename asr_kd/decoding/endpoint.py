@@ -34,7 +34,6 @@ class EndpointSettings(Settings):
 
     @property
     def rules(self) -> tuple[EndpointRule, ...]:
-        """The rules in their order."""
         return (
             EndpointRule(False, self.rule1_min_trailing_silence, 0.0),
             EndpointRule(True, self.rule2_min_trailing_silence, 0.0),

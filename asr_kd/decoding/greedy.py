@@ -18,7 +18,6 @@ def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Hypothesis]:
     Args:
         log_probs: log-probabilities or logits, [B, T, V].
         lens: valid frames of each utterance, [B] integers from 0 to T; frames beyond are never read.
-        blank_id: the CTC blank.
 
     Raises:
         ValueError: a shape, a length or the blank does not fit.
@@ -39,11 +38,7 @@ def greedy(log_probs: Tensor, lens: Tensor, blank_id: int) -> list[Hypothesis]:
 
 
 class GreedyDecoder:
-    """Best path as a `base.Decoder`.
-
-    Args:
-        blank_id: the CTC blank.
-    """
+    """Best path as a `base.Decoder`."""
 
     def __init__(self, blank_id: int) -> None:
         self.blank_id = blank_id
@@ -53,7 +48,6 @@ class GreedyDecoder:
         return [[hypothesis] for hypothesis in greedy(log_probs, lens, self.blank_id)]
 
     def stream(self) -> "StreamingGreedy":
-        """Return a decoder of one stream."""
         return StreamingGreedy(self.blank_id)
 
 
@@ -70,7 +64,6 @@ class StreamingGreedy:
         self.reset()
 
     def reset(self) -> None:
-        """Start a new stream."""
         self._collapsed = Collapsed([], [], [], [])
         self._score = 0.0
         self.num_frames = 0
@@ -79,7 +72,6 @@ class StreamingGreedy:
 
     @property
     def tokens(self) -> list[int]:
-        """Tokens emitted so far."""
         return self._collapsed.tokens
 
     @property
@@ -103,7 +95,7 @@ class StreamingGreedy:
             raise ValueError(f"log_probs {tuple(log_probs.shape)}; expected [T, V] with V above blank {self.blank_id}")
         if len(log_probs) == 0:
             return []
-        values = log_probs.detach().float().cpu().numpy()  # for so few numbers, numpy takes a tenth of torch's time
+        values = log_probs.detach().float().cpu().numpy()  # numpy is faster for so few numbers
         best = values.argmax(axis=-1)  # [T]
         path, path_values = best.tolist(), values[np.arange(len(best)), best].tolist()
         num_before = len(self.tokens)
@@ -120,5 +112,4 @@ class StreamingGreedy:
         """End the stream; nothing is left to decide."""
 
     def nbest(self) -> list[Hypothesis]:
-        """Return the best path so far."""
         return [Hypothesis(*self._collapsed, self._score)]

@@ -58,7 +58,6 @@ class DecodingSettings(Settings):
 
     @property
     def is_tunable(self) -> bool:
-        """Whether `asr-kd tune` applies."""
         return self.kind == "beam" and (self.lm is not None or self.lexicon is not None)
 
 
@@ -69,6 +68,7 @@ def read_decoding(path: Path | None, hotwords: Sequence[str] = ()) -> DecodingSe
     """Read settings from a YAML or JSON file, at its top level or under `decoding` as `asr-kd tune` writes them.
 
     Without a file they are greedy. `hotwords` are further words to prefer; they turn greedy into a beam search.
+
     Raises:
         RecipeError: not such a file.
     """

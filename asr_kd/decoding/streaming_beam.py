@@ -48,7 +48,6 @@ class StreamingBeam:
         self.reset()
 
     def reset(self) -> None:
-        """Start a new stream."""
         self._search.decode_begin()
         self.num_frames = self.trailing_blanks = 0
         self._after_blank = False
@@ -96,7 +95,6 @@ class StreamingBeam:
             self._settle()
 
     def finish(self) -> None:
-        """End the stream."""
         if self._results is None:
             if self._last_frame is not None:
                 self._search.decoder.decode_step(self._last_frame.ctypes.data, *self._last_frame.shape)
@@ -165,7 +163,6 @@ def searched_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_
 
     Args:
         frames: log-posteriors [T, V].
-        blank_id: the CTC blank.
         sure_blank: probability above which a blank is nearly certain.
         after_blank: whether this holds for the frame before the first.
 

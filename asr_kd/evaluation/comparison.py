@@ -39,7 +39,6 @@ class Comparison:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The systems that are needed."""
         return tuple(name for name in (self.distilled, self.baseline, self.teacher) if name is not None)
 
 
@@ -108,7 +107,6 @@ def compare(
     """Difference and gap recovered of every pair, all on the same resamples.
 
     Args:
-        pairs: by keys of `scores`.
         groups: the speaker of each utterance; None resamples utterances.
 
     Raises:
@@ -268,7 +266,6 @@ def seed_rows(
     """The rows of several runs, and those of one run that are compared with such.
 
     Args:
-        requested: rows by the keys of `errors`.
         errors: of every run on the same utterances.
         words: reference words of each utterance, [N].
         groups: the speaker of each utterance; None resamples utterances.

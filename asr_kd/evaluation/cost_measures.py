@@ -35,7 +35,7 @@ from asr_kd.models.weights import WEIGHTS
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 from asr_kd.runtime.bundle import read_bundle
-from asr_kd.runtime.recognizer import Recognizer, open_recognizer
+from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 
@@ -90,28 +90,26 @@ def arithmetic(system: System, waveform: Tensor | None) -> Measured:
     Args:
         waveform: an utterance [S], such as the middle one of those that are timed; None: there is none.
     """
-    recognizer = system.recognizer
-    if isinstance(recognizer, Recognizer) and isinstance(recognizer.backend, TorchBackend):
-        return _of_model(recognizer, recognizer.backend, waveform)
-    if not isinstance(recognizer, TeacherRecognizer):
-        return Measured(None, "not counted: it does not run in torch")
-    if waveform is None:
-        return Measured(None, f"not counted: {NO_UTTERANCE}")
-    teacher, lens = recognizer.teacher, torch.tensor([len(waveform)])
-    return _over(count_macs(lambda: teacher.log_probs(waveform.unsqueeze(0), lens)), waveform)
-
-
-def _of_model(recognizer: Recognizer, backend: TorchBackend, waveform: Tensor | None) -> Measured:
-    if backend.context is not None:
+    recognizer: Any = system.recognizer
+    backend: Any = getattr(recognizer, "backend", None)
+    if isinstance(backend, TorchBackend) and backend.context is not None:
         chunk_frames = backend.context.chunk_frames
         chunk = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
         macs = count_macs(lambda: backend.step(chunk, backend.initial_state(1)))
         chunk_ms = chunk_frames * FRAME_SHIFT_MS
         return Measured(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")
+    if not isinstance(backend, TorchBackend) and not isinstance(recognizer, TeacherRecognizer):
+        return Measured(None, "not counted: it does not run in torch")
     if waveform is None:
         return Measured(None, f"not counted: {NO_UTTERANCE}")
-    features = recognizer.features(waveform).unsqueeze(0)
-    return _over(count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]]))), waveform)
+    if isinstance(recognizer, TeacherRecognizer):
+        teacher, lens = recognizer.teacher, torch.tensor([len(waveform)])
+        macs = count_macs(lambda: teacher.log_probs(waveform.unsqueeze(0), lens))
+    else:
+        features = recognizer.features(waveform).unsqueeze(0)
+        macs = count_macs(lambda: backend.log_probs(features, torch.tensor([features.shape[1]])))
+    seconds = len(waveform) / SAMPLE_RATE
+    return Measured(macs / seconds, f"an utterance of {seconds:.3g} s")
 
 
 def int8_size(system: System) -> Measured:
@@ -149,11 +147,6 @@ def quantised_bytes(weights: Iterable[Tensor]) -> int:
     )
 
 
-def _over(macs: int, waveform: Tensor) -> Measured:
-    seconds = len(waveform) / SAMPLE_RATE
-    return Measured(macs / seconds, f"an utterance of {seconds:.3g} s")
-
-
 POWERCAP = Path("/sys/class/powercap")
 MICRO = 1e-6
 
@@ -166,7 +159,6 @@ class EnergyCounter(NamedTuple):
     """Microjoules at which it wraps to 0."""
 
     def read(self) -> int:
-        """Return the counter, microjoules."""
         return int((self.path / "energy_uj").read_text(encoding="ascii"))
 
 

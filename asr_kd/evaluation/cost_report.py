@@ -205,12 +205,7 @@ def _energy(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
     if system.device != "cpu":
         return {"energy_j_per_hour": None, "energy_reason": f"not readable here for {system.device}"}
     job = streamed(system.recognizer) if can_stream(system.recognizer) else whole(system.recognizer)
-
-    def transcribe_all() -> None:
-        for waveform in waveforms:
-            job(waveform)
-
-    used = measure_energy(transcribe_all)
+    used = measure_energy(lambda: [job(waveform) for waveform in waveforms])
     hours = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE / 3600
     return {
         "energy_j_per_hour": None if used.value is None else used.value / hours,

@@ -51,7 +51,6 @@ class MeasuredSystems(NamedTuple):
     progress: Progress
 
     def teacher_of(self, system: System) -> System | None:
-        """The system's teacher among the systems."""
         key = self.teachers.get(system.key)
         return next((other for other in self.systems if other.key == key), None)
 
@@ -95,9 +94,15 @@ def evaluate_systems(
         read = external_outputs(external, name, [utterance.id for utterance in found.utterances])
         transcribed[name] = found._replace(texts={**found.texts, **read})
     seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
-    scored = {
-        name: score_set(_references(found), found.texts, pairs, settings, seeds) for name, found in transcribed.items()
-    }
+    scored = {}
+    for name, found in transcribed.items():
+        reference_set = ReferenceSet(
+            {utterance.id: utterance.text or "" for utterance in found.utterances},
+            {utterance.id: utterance.speaker for utterance in found.utterances},
+            sum(utterance.duration for utterance in found.utterances),
+            found.excluded,
+        )
+        scored[name] = score_set(reference_set, found.texts, pairs, settings, seeds)
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = measure_costs(systems, waveforms, progress=progress)
@@ -124,12 +129,7 @@ def evaluate_systems(
 def measure_all(
     measured: MeasuredSystems, sets: Mapping[str, TranscribedSet], costs: Mapping[str, dict[str, Any]]
 ) -> Measurements:
-    """Measure on every set what the settings request.
-
-    Args:
-        sets: by name.
-        costs: system → its cost report.
-    """
+    """Measure on every set what the settings request."""
     settings = measured.settings
     systems: dict[str, dict[str, Any]] = {}
     agreement: dict[str, dict[str, Any]] = {}
@@ -200,14 +200,4 @@ def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed
         where=name,
         expected=f"at most {allowed:.0%} (evaluate.max_excluded_share)",
         remedy="Run asr-kd check on the corpus and restore the files",
-    )
-
-
-def _references(transcribed: TranscribedSet) -> ReferenceSet:
-    utterances = transcribed.utterances
-    return ReferenceSet(
-        {utterance.id: utterance.text or "" for utterance in utterances},
-        {utterance.id: utterance.speaker for utterance in utterances},
-        sum(utterance.duration for utterance in utterances),
-        transcribed.excluded,
     )

@@ -122,7 +122,6 @@ def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) ->
     Args:
         log_probs: [T, V] float32.
         tokens: [U], without blanks.
-        blank_id: the CTC blank.
     """
     if not tokens or len(log_probs) < min_ctc_frames(tokens):
         return None
@@ -183,31 +182,12 @@ MOST_SHIFT_FRAMES = 15
 """Delays that are tried: up to 600 ms."""
 
 
-@dataclass
-class _Sums:
-    """What one shift adds up to, over all utterances."""
-
-    frames: int = 0
-    spoken: int = 0
-    divergence: float = 0.0
-    agreed: int = 0
-    agreed_spoken: int = 0
-
-    def add(self, teacher: Tensor, student: Tensor, blank_id: int) -> None:
-        best = teacher.argmax(-1)
-        agreed, spoken = best == student.argmax(-1), best != blank_id
-        self.frames += len(best)
-        self.spoken += int(spoken.sum())
-        self.divergence += float(dense_kl(teacher, student).sum())
-        self.agreed += int(agreed.sum())
-        self.agreed_spoken += int((agreed & spoken).sum())
-
-    def plain(self) -> dict[str, float | None]:
-        return {
-            "frame_kl": _rate(self.divergence, self.frames),
-            "argmax_agreement": _rate(self.agreed, self.frames),
-            "spoken_agreement": _rate(self.agreed_spoken, self.spoken),
-        }
+def _frame_sums(teacher: Tensor, student: Tensor, blank_id: int) -> Tensor:
+    """Frames, those of the teacher's tokens, KL, and agreement over both, [5] float64."""
+    best = teacher.argmax(-1)
+    agreed, spoken = best == student.argmax(-1), best != blank_id
+    counted = (torch.ones_like(best), spoken, dense_kl(teacher, student), agreed, agreed & spoken)
+    return torch.stack([each.sum().double() for each in counted])
 
 
 def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> dict[str, Any]:
@@ -219,27 +199,29 @@ def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> di
 
     Args:
         pairs: log-probabilities of teacher [T, V] and student [T', V] on one grid; lengths may differ.
-        blank_id: the CTC blank.
 
     Returns:
         `frames`, and `frame_kl`, `argmax_agreement`, `spoken_agreement` at no shift; the same three as `at_best_shift`
         with `shift_frames` and `shift_ms`. Rates over no frame are None.
     """
-    sums = [_Sums() for _ in range(MOST_SHIFT_FRAMES + 1)]
+    sums = torch.zeros(MOST_SHIFT_FRAMES + 1, 5, dtype=torch.float64)
     for teacher, student in pairs:
-        for shift, total in enumerate(sums):
+        for shift in range(len(sums)):
             frames = min(len(teacher), len(student) - shift)
             if frames > 0:
-                total.add(teacher[:frames], student[shift : shift + frames], blank_id)
-    found = [total.plain() for total in sums]
-    best = min(range(len(sums)), key=lambda shift: _or_infinite(found[shift]["frame_kl"]))
+                sums[shift] += _frame_sums(teacher[:frames], student[shift : shift + frames], blank_id)
+    found = [
+        {
+            "frame_kl": _rate(divergence, count),
+            "argmax_agreement": _rate(agreed, count),
+            "spoken_agreement": _rate(agreed_spoken, spoken),
+        }
+        for count, spoken, divergence, agreed, agreed_spoken in sums.tolist()
+    ]
+    best = min(range(len(sums)), key=lambda shift: (found[shift]["frame_kl"] is None, found[shift]["frame_kl"] or 0.0))
     at_best = {"shift_frames": best, "shift_ms": best * FRAME_SHIFT_MS, **found[best]}
-    return {"frames": sums[0].frames, **found[0], "at_best_shift": at_best}
+    return {"frames": int(sums[0, 0]), **found[0], "at_best_shift": at_best}
 
 
 def _rate(total: float, count: int) -> float | None:
     return total / count if count else None
-
-
-def _or_infinite(value: float | None) -> float:
-    return torch.inf if value is None else value

@@ -47,11 +47,6 @@ def open_system(
 ) -> System:
     """Open a model folder (torch), or a bundle or one of its graphs, under a name.
 
-    Args:
-        device: of a model folder.
-        details: further facts for the report, such as the training seed; plain data.
-        decoding: how its posteriors become text.
-
     Raises:
         CheckpointError: neither of the two, or a damaged model folder.
         BundleError: a damaged bundle.
@@ -91,10 +86,7 @@ def open_teacher_system(
 
     Args:
         teacher: as it came, before any bridge to the student's vocabulary and frames.
-        device: where it was opened.
         details: further facts for the report, such as its `source`; plain data.
-        batch_seconds: audio in one batch, padding included.
-        decoding: how its posteriors become text.
     """
     facts = {
         "engine": "teacher",
@@ -119,8 +111,6 @@ class TeacherRecognizer:
     """Transcripts of a teacher.
 
     Args:
-        teacher: gives posteriors over its own vocabulary.
-        batch_seconds: audio in one batch, padding included.
         decoder: turns these into text; None is greedy.
     """
 
@@ -167,8 +157,6 @@ class SystemPosteriors:
 
     Args:
         log_probs: a waveform [S] → log-probabilities [T, V] float32 on the CPU, its padding included.
-        vocabulary: what V means.
-        grid: where the frames lie.
         context: chunk and left context of a system that streams.
         teacher: the teacher behind it, where one may be bridged to another vocabulary and grid.
     """

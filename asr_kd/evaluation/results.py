@@ -18,7 +18,7 @@ Plain = dict[str, Any]
 
 @dataclass(frozen=True)
 class Measurements:
-    """Plain data by set and system's key."""
+    """What is measured beside the errors, as plain data by set and system's key."""
 
     systems: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
     """Set → system → `delay`, `stability`, `trailing_silence`, `silent_streams`."""
@@ -30,31 +30,6 @@ class Measurements:
     """System → a row for each set, chunk and left context."""
     robustness: Mapping[str, list[Plain]] = field(default_factory=dict)
     """System → a row for each set and condition."""
-
-    def added_to(self, summary: Plain) -> Plain:
-        """Return the summary with the measurements inserted."""
-        sets = {name: self._set(name, found) for name, found in summary["test_sets"].items()}
-        models = {
-            key: {**model, "cost": self.costs[key]} if key in self.costs else model
-            for key, model in summary["models"].items()
-        }
-        return {
-            **summary,
-            "test_sets": sets,
-            "models": models,
-            "matrix": {key: list(rows) for key, rows in self.matrix.items()},
-            "robustness": {key: list(rows) for key, rows in self.robustness.items()},
-        }
-
-    def _set(self, name: str, found: Plain) -> Plain:
-        measured, frames = self.systems.get(name, {}), self.agreement.get(name, {})
-        added = {key: {**found[key], **plain} for key, plain in measured.items() if key in found}
-        if frames:
-            words = found.get("agreement", {})
-            added["agreement"] = {
-                key: {**words.get(key, {}), **frames.get(key, {})} for key in dict.fromkeys([*words, *frames])
-            }
-        return {**found, **added}
 
 
 @dataclass(frozen=True)

@@ -28,10 +28,10 @@ def summarize(results: Results) -> dict[str, Any]:
     ``robustness`` → system → rows; ``teachers`` → what is known of distilling from them; ``pseudo_labels`` → yield of
     their filters; ``provenance`` → where the numbers come from.
     """
-    test_sets = {name: _set(results, found) for name, found in results.sets.items()}
+    test_sets = {name: _set(results, name, found) for name, found in results.sets.items()}
     absent = results.facts.absent_sets.items()
     test_sets |= {name: {"skipped": reason} for name, reason in absent if name not in test_sets}
-    summary = {
+    return {
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
@@ -55,8 +55,9 @@ def summarize(results: Results) -> dict[str, Any]:
             },
             **results.provenance,
         },
+        "matrix": {key: list(rows) for key, rows in results.measured.matrix.items()},
+        "robustness": {key: list(rows) for key, rows in results.measured.robustness.items()},
     }
-    return results.measured.added_to(summary)
 
 
 def plain_row(row: SeedRow, test_set: str) -> dict[str, Any]:
@@ -85,10 +86,15 @@ def _seeds(results: Results) -> dict[str, list[dict[str, Any]]]:
     return found
 
 
-def _set(results: Results, found: SetResult) -> dict[str, Any]:
+def _set(results: Results, name: str, found: SetResult) -> dict[str, Any]:
     present = [key for key in report_order(results.names) if key in found.systems]
+    measured, frames = results.measured.systems.get(name, {}), results.measured.agreement.get(name, {})
+    words = {key: asdict(agreement) for key, agreement in found.agreement.items()}
     return {
-        **{key: _system(results.names[key], found.systems[key], found.seconds) for key in present},
+        **{
+            key: {**_system(results.names[key], found.systems[key], found.seconds), **measured.get(key, {})}
+            for key in present
+        },
         **_default_gap(found),
         "comparisons": [
             {
@@ -100,7 +106,7 @@ def _set(results: Results, found: SetResult) -> dict[str, Any]:
         ],
         "resampled_by": found.resampled_by,
         "pairs": [_pair(test) for test in found.pairs],
-        "agreement": {key: asdict(agreement) for key, agreement in found.agreement.items()},
+        "agreement": {key: {**words.get(key, {}), **frames.get(key, {})} for key in dict.fromkeys([*words, *frames])},
         "utterances": len(found.references),
         "speakers": found.num_speakers,
         "seconds": _rounded(found.seconds),
@@ -190,7 +196,8 @@ def _model(results: Results, key: str) -> dict[str, Any]:
         "rtf_threads": 1,
     }
     # Measured values take precedence over those of a model's card.
-    return measured | {name: value for name, value in results.details[key].items() if name not in measured}
+    costs = {"cost": results.measured.costs[key]} if key in results.measured.costs else {}
+    return measured | {name: value for name, value in results.details[key].items() if name not in measured} | costs
 
 
 def _rounded(seconds: float | None) -> float | None:

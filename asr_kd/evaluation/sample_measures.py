@@ -113,8 +113,6 @@ def measure_trailing_silence(
 
     Args:
         waveforms: [S] each.
-        seconds: of silence.
-        normalizer: applied to both transcripts.
     """
     return _with_silence(recognizer.transcribe, waveforms, seconds, normalizer)
 
@@ -134,7 +132,6 @@ def measure_silent_streams(
     Args:
         waveforms: [S] each.
         seconds: of silence, long enough for several endpoints.
-        normalizer: applied to both transcripts.
     """
     return _with_silence(
         lambda several: [_streamed(recognizer, waveform) for waveform in several], waveforms, seconds, normalizer
@@ -197,7 +194,6 @@ class Sample:
 
     Args:
         utterances: that every system was scored on; `settings.sample_utterances` of them are taken.
-        settings: of the evaluation.
         bridge: how a teacher's frames and symbols become the student's; None is the default.
     """
 
@@ -276,7 +272,6 @@ def measure_set(
 
     Args:
         teachers: system's key → its teacher's (`teachers_of`).
-        sample: of the set.
     """
     by_key = {system.key: system for system in systems}
     measured, agreement = {}, {}

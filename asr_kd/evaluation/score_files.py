@@ -76,7 +76,9 @@ def score_files(request: ScoringRequest) -> Results:
     pairs = resolve_comparisons(systems, [pair for pair in request.comparisons if set(pair.names) <= one_run])
     seconds = sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
     reference_set = ReferenceSet(references.texts, _speakers(request, references), seconds)
-    found = score_set(reference_set, hypotheses, pairs, request.settings, _seeds(request, rows, systems))
+    runs = {row: [name for name, _ in named] for row, named in rows.items()}
+    seeds = SeedRows(runs, _row_pairs(request.comparisons, runs)).renamed({s.name: s.key for s in systems})
+    found = score_set(reference_set, hypotheses, pairs, request.settings, seeds)
     for system in systems:
         found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
     return Results(
@@ -160,14 +162,6 @@ def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str
             expected="every utterance",
         )
     return {utterance_id: speakers[utterance_id] for utterance_id in ids}
-
-
-def _seeds(
-    request: ScoringRequest, rows: Mapping[str, Sequence[tuple[str, Path]]], systems: Sequence[ExternalSystem]
-) -> SeedRows:
-    runs = {row: [name for name, _ in named] for row, named in rows.items()}
-    named = SeedRows(runs, _row_pairs(request.comparisons, runs))
-    return named.renamed({system.name: system.key for system in systems})
 
 
 def _row_pairs(stated: Sequence[Comparison], rows: Mapping[str, Any]) -> list[Comparison]:

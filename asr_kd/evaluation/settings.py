@@ -124,7 +124,6 @@ class EvaluationSettings(Settings):
 
     @property
     def conditions(self) -> list[Condition]:
-        """The conditions that `robustness` requests."""
         if isinstance(self.robustness, bool):
             return [parse_condition(name) for name in STANDARD] if self.robustness else []
         return [parse_condition(name) for name in self.robustness]

@@ -67,8 +67,6 @@ def context_matrix(
 
     Args:
         system: a chunked model (`can_change_context`).
-        set_name: of the test set.
-        utterances: what is transcribed.
         sample: what delays are measured on, and the settings.
         teacher: against whose alignment; None, or a sample of nothing, measures no delay.
     """
@@ -88,7 +86,18 @@ def context_matrix(
         words = score(references, outputs.texts[_name(context)], settings.normalizer).words
         errors = {"wer": words.wer, "errors": words.errors, "words": words.words, "utterances": len(utterances)}
         delay, _ = sample.against(teacher, variant)
-        rows.append({"set": set_name, **_described(context), "trained": context in trained, **errors, **delay})
+        rows.append(
+            {
+                "set": set_name,
+                "chunk_frames": context.chunk_frames,
+                "left_context_frames": context.left_context_frames,
+                "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS,
+                "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS,
+                "trained": context in trained,
+                **errors,
+                **delay,
+            }
+        )
     return rows
 
 
@@ -104,15 +113,6 @@ def trained_contexts(system: System) -> set[Context]:
     backend: Any = getattr(system.recognizer, "backend", None)
     streaming = backend.model.settings.streaming if isinstance(backend, TorchBackend) else None
     return set() if streaming is None else {*(streaming.train_contexts or [streaming.context])}
-
-
-def _described(context: Context) -> dict[str, int]:
-    return {
-        "chunk_frames": context.chunk_frames,
-        "left_context_frames": context.left_context_frames,
-        "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS,
-        "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS,
-    }
 
 
 def _name(context: Context) -> str:
@@ -176,11 +176,7 @@ def robustness_rows(
 
 
 class BabbleSource:
-    """Other utterances of a set, to make babble of.
-
-    Args:
-        utterances: of the set; at least two.
-    """
+    """Other utterances of a set, to make babble of."""
 
     def __init__(self, utterances: Sequence[Utterance]) -> None:
         self._utterances = sorted(utterances, key=lambda utterance: utterance.id)

@@ -115,7 +115,6 @@ class ExternalSystem:
 
     @property
     def key(self) -> str:
-        """Its key in results.json."""
         return self.name if self.role == "other" else self.role
 
     @property

@@ -73,7 +73,9 @@ def transcribe_all(
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
     excluded: list[Excluded] = []
     done = 0
-    for batch in _batches(utterances, batch_seconds):
+    ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))  # from long to short
+    for rows in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
+        batch = [ordered[row] for row in rows]
         waveforms = _read(batch, change, excluded)
         for key, recognizer in recognizers.items() if waveforms else ():
             before = (known or {}).get(key, {})
@@ -111,13 +113,6 @@ def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Excl
             continue
         waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
     return waveforms
-
-
-def _batches(utterances: Sequence[Utterance], batch_seconds: float) -> list[list[Utterance]]:
-    """Return batches of similar durations, from long to short."""
-    ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))
-    batches = batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered)))
-    return [[ordered[index] for index in batch] for batch in batches]
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,6 @@ class Tuning(NamedTuple):
 
     @property
     def best(self) -> GridPoint:
-        """The chosen point."""
         return self.tried[0]
 
     def lines(self) -> list[str]:
@@ -77,10 +76,7 @@ def tune(
 
     Args:
         search: to be tuned; without a language model only the score of a word is.
-        dev: what is decoded.
-        normalizer: of the scores.
         lm_weights, word_scores: the grid.
-        progress: called with the points done and their total.
     """
     weights = sorted(set(lm_weights)) if search.settings.lm is not None else [0.0]
     values = sorted(set(word_scores))

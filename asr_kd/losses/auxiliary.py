@@ -29,9 +29,6 @@ class FullContextLayer(nn.Module):
     Args:
         width: D.
         heads: H, a divisor of D.
-        feed_forward: inner width.
-        dropout: of both branches.
-        vocab_size: V.
     """
 
     def __init__(self, width: int, heads: int, feed_forward: int, dropout: float, vocab_size: int) -> None:
@@ -140,7 +137,6 @@ class AuxiliarySettings(TermSettings):
 
     @property
     def needs_references(self) -> bool:
-        """For CTC on its head."""
         return self.ctc_weight > 0.0
 
     def incompatibility(self, shape: Shape) -> str | None:

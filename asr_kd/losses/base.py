@@ -105,6 +105,10 @@ class Term(nn.Module):
     delay_frames: int = 0
     """The most frames by which the student may be late; so much silence follows the audio."""
 
+    def __init__(self, blank_id: int = 0) -> None:
+        super().__init__()
+        self.blank_id = blank_id
+
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """Loss summed over the batch, a float32 scalar."""
         raise NotImplementedError
@@ -155,7 +159,6 @@ class TermSettings(Settings):
         return None
 
     def build(self, shape: Shape) -> Term:
-        """The objective."""
         raise NotImplementedError
 
 

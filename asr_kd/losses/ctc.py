@@ -39,7 +39,6 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
         log_probs: [B, T, V], any float type.
         lens: frames of each utterance, [B].
         references: tokens without blanks; an empty reference stands for blanks only.
-        blank_id: the blank's index in V.
 
     Returns:
         [B], in nats.
@@ -58,20 +57,11 @@ def ctc_losses(log_probs: Tensor, lens: Tensor, references: References, blank_id
 
 
 class Ctc(Term):
-    """CTC as a term of the weighted sum.
-
-    Args:
-        blank_id: the blank's index in the vocabulary.
-    """
+    """CTC as a term of the weighted sum."""
 
     needs_references = True
 
-    def __init__(self, blank_id: int) -> None:
-        super().__init__()
-        self.blank_id = blank_id
-
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """CTC loss summed over the batch; see `ctc_loss`."""
         if supervision.references is None:
             raise ValueError("CTC needs references")
         return ctc_loss(student.log_probs, student.lens, supervision.references, self.blank_id)
@@ -89,19 +79,11 @@ class SequenceCtc(Term):
 
     An utterance without hypotheses adds nothing; a hypothesis that needs more frames than there are gives infinity, as
     a transcript does in CTC, and is therefore left out before training.
-
-    Args:
-        blank_id: the blank's index in the vocabulary.
     """
 
     needs_hypotheses = True
 
-    def __init__(self, blank_id: int) -> None:
-        super().__init__()
-        self.blank_id = blank_id
-
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """The loss, a float32 scalar."""
         log_probs, lens = student.log_probs, student.lens
         hypotheses = supervision.hypotheses
         if hypotheses is None:

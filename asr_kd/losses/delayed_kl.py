@@ -34,8 +34,6 @@ class DelayedKl(Term):
     The delays of a frame need not follow each other in order; of two that fit equally well the smaller one is taken.
 
     Args:
-        blank_id: the blank's index in the vocabulary.
-        mode: how a delay is chosen.
         delays: those to choose from, in frames; consecutive, at least one.
         sharpness: β.
         selection: which of the teacher's frames count (m).
@@ -53,8 +51,8 @@ class DelayedKl(Term):
         selection: Selection = "nonblank",
         dilation: int = 1,
     ) -> None:
-        super().__init__()
-        self.blank_id, self.mode, self.delays, self.sharpness = blank_id, mode, delays, sharpness
+        super().__init__(blank_id)
+        self.mode, self.delays, self.sharpness = mode, delays, sharpness
         self.selection, self.dilation = selection, dilation
         self.delay_frames = delays[-1]
         if mode == "learned":

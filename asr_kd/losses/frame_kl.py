@@ -26,8 +26,6 @@ def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Select
     Args:
         argmax: the teacher's most probable tokens, [B, Q].
         lens: the teacher's frames, [B].
-        blank_id: the blank's index.
-        selection: every frame, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected one; 0 is pure blank elimination.
 
     Returns:
@@ -95,6 +93,18 @@ def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_fram
         )
 
 
+def check_vocabulary(teacher: Tensor, student: Tensor) -> None:
+    """Refuse posteriors [..., V] of other symbols.
+
+    Raises:
+        TrainingError: the vocabularies differ in size.
+    """
+    if teacher.shape[-1] != student.shape[-1]:
+        raise TrainingError(
+            f"the teacher has {teacher.shape[-1]} symbols, the student {student.shape[-1]}", expected="one vocabulary"
+        )
+
+
 def delayed_divergences(
     targets: SoftTargets | DensePosteriors, log_probs: Tensor, delays: range, temperature: float = 1.0
 ) -> Tensor:
@@ -113,13 +123,8 @@ def delayed_divergences(
         TrainingError: the vocabularies differ in size, or stored targets meet a temperature other than 1.
     """
     if isinstance(targets, DensePosteriors):
-        teacher = targets.log_probs
-        if teacher.shape[-1] != log_probs.shape[-1]:
-            raise TrainingError(
-                f"the teacher has {teacher.shape[-1]} symbols, the student {log_probs.shape[-1]}",
-                expected="one vocabulary",
-            )
-        return delayed_dense_kl(teacher.float() / temperature, log_probs.float() / temperature, delays)
+        check_vocabulary(targets.log_probs, log_probs)
+        return delayed_dense_kl(targets.log_probs.float() / temperature, log_probs.float() / temperature, delays)
     if temperature != 1.0:
         raise TrainingError(
             f"temperature {temperature:g} with stored soft targets",
@@ -133,7 +138,6 @@ class FrameKl(Term):
     """Σ_t m_t · KL(q_t ‖ p_{t+delay}) · temperature², summed over the batch.
 
     Args:
-        blank_id: the blank's index in the vocabulary.
         selection: which of the teacher's frames count (m).
         dilation: frames added on either side of each selected frame.
         delay_frames: the teacher's frame t is compared with the student's frame t + delay.
@@ -146,12 +150,9 @@ class FrameKl(Term):
     def __init__(
         self, blank_id: int, selection: Selection, dilation: int = 0, delay_frames: int = 0, temperature: float = 1.0
     ) -> None:
-        super().__init__()
-        self.blank_id = blank_id
+        super().__init__(blank_id)
         self.selection: Selection = selection
-        self.dilation = dilation
-        self.delay_frames = delay_frames
-        self.temperature = temperature
+        self.dilation, self.delay_frames, self.temperature = dilation, delay_frames, temperature
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """KL summed over the selected frames of the batch, a float32 scalar.

@@ -11,9 +11,8 @@ from typing import ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.losses.frame_kl import select_frames, teacher_frames
+from asr_kd.losses.frame_kl import check_vocabulary, select_frames, teacher_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.posteriors.types import DensePosteriors
 
@@ -24,15 +23,14 @@ class GuidedCtc(Term):
     Frames where the best token is blank do not count, so it stands beside CTC or a KL that trains them.
 
     Args:
-        blank_id: the blank's index in the vocabulary.
         delay_frames: the teacher's frame t is compared with the student's frame t + delay.
     """
 
     needs_targets = True
 
     def __init__(self, blank_id: int, delay_frames: int = 0) -> None:
-        super().__init__()
-        self.blank_id, self.delay_frames = blank_id, delay_frames
+        super().__init__(blank_id)
+        self.delay_frames = delay_frames
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """The loss, a float32 scalar.
@@ -42,11 +40,8 @@ class GuidedCtc(Term):
         """
         log_probs = student.log_probs
         frames = teacher_frames(student, supervision, self.delay_frames)
-        if isinstance(frames.targets, DensePosteriors) and frames.targets.log_probs.shape[-1] != log_probs.shape[-1]:
-            raise TrainingError(
-                f"the teacher has {frames.targets.log_probs.shape[-1]} symbols, the student {log_probs.shape[-1]}",
-                expected="one vocabulary",
-            )
+        if isinstance(frames.targets, DensePosteriors):
+            check_vocabulary(frames.targets.log_probs, log_probs)
         shifted = log_probs[:, self.delay_frames : self.delay_frames + frames.argmax.shape[1]]
         shifted = shifted.float().log_softmax(-1).clamp_min(LOWEST_LOG_PROB)
         spiked = shifted.gather(-1, frames.argmax[..., None]).squeeze(-1)

@@ -66,9 +66,6 @@ class Objective(nn.Module):
     def from_settings(cls, settings: DistillSettings | None, shape: Shape) -> "Objective":
         """Build CTC and the chosen objectives; a term of weight 0 is left out, and what it needs with it.
 
-        Args:
-            settings: None is labels alone.
-            shape: of the models.
 
         Raises:
             TrainingError: an objective is incompatible with the models.
@@ -97,8 +94,6 @@ class Objective(nn.Module):
         """The weighted sum for one batch.
 
         Args:
-            student: its output.
-            supervision: targets; see `Supervision`.
             num_frames: student frames of the *global* batch: over accumulation and processes.
 
         Raises:

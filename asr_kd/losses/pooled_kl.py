@@ -15,6 +15,7 @@ from torch.nn.functional import pad
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import References, Shape, StudentOutput, Supervision, Term, TermSettings
+from asr_kd.losses.frame_kl import check_vocabulary
 from asr_kd.posteriors.measures import dense_kl, sparse_kl
 from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets
@@ -28,18 +29,11 @@ class PooledKl(Term):
 
     With stored targets q̄ is the store's array `pooled`, [B, U, K, 2]: token and probability of each entry, what is
     missing to 1 the tail; all zero where the teacher could not align. With dense ones it is computed here.
-
-    Args:
-        blank_id: the blank's index in the vocabulary.
     """
 
     needs_references = True
     needs_targets = True
     needs_arrays = (POOLED,)
-
-    def __init__(self, blank_id: int) -> None:
-        super().__init__()
-        self.blank_id = blank_id
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """The loss, a float32 scalar.
@@ -52,11 +46,7 @@ class PooledKl(Term):
             raise ValueError("pooled KL needs references and a teacher's posteriors")
         student_pooled, aligned = self._pool(student.log_probs, student.lens, references)
         if isinstance(targets, DensePosteriors):
-            if targets.log_probs.shape[-1] != student_pooled.shape[-1]:
-                raise TrainingError(
-                    f"the teacher has {targets.log_probs.shape[-1]} symbols, the student {student_pooled.shape[-1]}",
-                    expected="one vocabulary",
-                )
+            check_vocabulary(targets.log_probs, student_pooled)
             teacher_pooled, known = self._pool(targets.log_probs, targets.lens, references)
             divergence = dense_kl(teacher_pooled, student_pooled)
         else:

@@ -44,7 +44,6 @@ class Representation(Term):
     frame of the teacher counts, blanks too, but not silence in front.
 
     Args:
-        pairs: layers.
         width, teacher_width: D and D'.
         distance: d.
         delay_frames: the teacher's frame t is compared with the student's frame t + delay.
@@ -162,7 +161,6 @@ class RepresentationSettings(TermSettings):
 
     @property
     def trains_head(self) -> bool:
-        """Never."""
         return False
 
     @property

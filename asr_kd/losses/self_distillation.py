@@ -44,7 +44,6 @@ class SelfDistillationSettings(TermSettings):
 
     @property
     def needs_references(self) -> bool:
-        """For CTC."""
         return self.ctc_weight > 0.0
 
 
@@ -55,7 +54,6 @@ class Consistency(Term):
     gradient, so that each view is drawn to the other as it is. Frames of appended silence count.
 
     Args:
-        blank_id: the blank's index in the vocabulary.
         ctc_weight: c.
         kl_weight: α.
     """
@@ -64,12 +62,11 @@ class Consistency(Term):
     needs_passes: tuple[Pass, ...] = ("second_view",)
 
     def __init__(self, blank_id: int, ctc_weight: float = 1.0, kl_weight: float = 0.2) -> None:
-        super().__init__()
-        self.blank_id, self.ctc_weight, self.kl_weight = blank_id, ctc_weight, kl_weight
+        super().__init__(blank_id)
+        self.ctc_weight, self.kl_weight = ctc_weight, kl_weight
         self.needs_references = ctc_weight > 0
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """The loss, a float32 scalar."""
         other, references = student.passes.get("second_view"), supervision.references
         if other is None or (references is None and self.needs_references):
             raise ValueError("consistency needs a second view of the batch, and references for its CTC")
@@ -110,7 +107,6 @@ class DualMode(Term):
     frames, as many as the delay, have no counterpart and do not count: they are appended silence.
 
     Args:
-        blank_id: the blank's index in the vocabulary.
         kl: D.
         ctc_weight: c.
         kl_weight: κ.
@@ -120,14 +116,12 @@ class DualMode(Term):
     needs_passes: tuple[Pass, ...] = ("full_context",)
 
     def __init__(self, blank_id: int, kl: FrameKl | DelayedKl, ctc_weight: float, kl_weight: float) -> None:
-        super().__init__()
-        self.blank_id, self.ctc_weight, self.kl_weight = blank_id, ctc_weight, kl_weight
-        self.kl = kl
+        super().__init__(blank_id)
+        self.ctc_weight, self.kl_weight, self.kl = ctc_weight, kl_weight, kl
         self.delay_frames = kl.delay_frames
         self.needs_references = ctc_weight > 0
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """The loss, a float32 scalar."""
         full, references = student.passes.get("full_context"), supervision.references
         if full is None or (references is None and self.needs_references):
             raise ValueError("dual mode needs a full-context pass of the student, and references for its CTC")

@@ -175,13 +175,11 @@ class DistillSettings(Settings):
 
     @property
     def sequence(self) -> SequenceSettings | None:
-        """Settings of sequence-level distillation, if chosen."""
         found = self.terms.get("sequence")
         return found if isinstance(found, SequenceSettings) else None
 
     @property
     def needs_targets(self) -> bool:
-        """Whether a student with these settings needs a teacher's posteriors."""
         return any(settings.term.needs_targets for settings in self.terms.values())
 
     @property
@@ -202,7 +200,6 @@ class DistillSettings(Settings):
 
     @property
     def needs_hypotheses(self) -> bool:
-        """Whether a student with these settings needs a teacher's hypotheses."""
         return any(settings.term.needs_hypotheses for settings in self.terms.values())
 
     @property
@@ -214,5 +211,4 @@ class DistillSettings(Settings):
 
     @property
     def needs_references(self) -> bool:
-        """Whether a student with these settings needs transcripts."""
         return self.learns_from_labels or any(settings.needs_references for settings in self.terms.values())

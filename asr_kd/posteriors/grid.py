@@ -84,7 +84,6 @@ def without_lead(features: Tensor, lead_lens: Tensor, num_frames: int) -> Tensor
     """Return features [B, T, F] from the end of each utterance's silence on, [B, num_frames, F].
 
     Args:
-        features: with the silence in front.
         lead_lens: feature frames of silence, [B].
         num_frames: feature frames of the longest utterance; shorter ones are followed by anything.
     """

@@ -66,15 +66,16 @@ def _aligned(
         if different
         else []
     )
-    return [
-        _same(length(reference)) if reference == written else tuple(_edit(chunk) for chunk in next(chunks))
-        for reference, written in pairs
-    ]
-
-
-def _same(length: int) -> Alignment:
-    return (Edit("equal", 0, length, 0, length),) if length else ()
-
-
-def _edit(chunk: Any) -> Edit:
-    return Edit(chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_start_idx, chunk.hyp_end_idx)
+    aligned: list[Alignment] = []
+    for reference, written in pairs:
+        size = length(reference)
+        if reference == written:
+            aligned.append((Edit("equal", 0, size, 0, size),) if size else ())
+        else:
+            aligned.append(
+                tuple(
+                    Edit(edit.type, edit.ref_start_idx, edit.ref_end_idx, edit.hyp_start_idx, edit.hyp_end_idx)
+                    for edit in next(chunks)
+                )
+            )
+    return aligned

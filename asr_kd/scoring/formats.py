@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from asr_kd.errors import EvaluationError
+from asr_kd.files import loads_json
 
 ReportProblem = Callable[[str], None]
 """Called with a description of a wrong row."""
@@ -55,6 +56,20 @@ def numbered_lines(path: Path) -> Iterator[tuple[str, str]]:
     """
     lines = path.read_text(encoding="utf-8-sig").split("\n")
     return ((f"{path}:{number}", line) for number, line in enumerate(lines, start=1) if line.strip())
+
+
+def json_rows(path: Path, report: ReportProblem) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The objects of a JSON Lines file, each with where it stands."""
+    for where, line in numbered_lines(path):
+        try:
+            row = loads_json(line)
+        except ValueError as error:
+            report(f"{where}: not JSON ({error})")
+            continue
+        if isinstance(row, dict):
+            yield where, row
+        else:
+            report(f"{where}: {type(row).__name__} instead of a mapping")
 
 
 def kaldi_rows(path: Path, report: ReportProblem) -> Iterator[TranscriptRow]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asr_kd.errors import EvaluationError
-from asr_kd.files import loads_json, write_text
+from asr_kd.files import write_text
 from asr_kd.scoring.formats import (
     ReportProblem,
     TimedWord,
@@ -19,6 +19,7 @@ from asr_kd.scoring.formats import (
     ctm_lines,
     ctm_rows,
     is_number,
+    json_rows,
     kaldi_line,
     kaldi_rows,
     numbered_lines,
@@ -151,7 +152,6 @@ def write_transcripts(
     """Write transcripts in a form that other tools read.
 
     Args:
-        texts: utterance id → text.
         words: utterance id → words with times, which `ctm` writes instead of `texts`, and `jsonl` beside them.
 
     Raises:
@@ -193,15 +193,7 @@ def _rows(
 
 
 def _json_rows(path: Path, side: Side, report: ReportProblem) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
-    for where, line in numbered_lines(path):
-        try:
-            facts = loads_json(line)
-        except ValueError as error:
-            report(f"{where}: not JSON ({error})")
-            continue
-        if not isinstance(facts, dict):
-            report(f"{where}: {type(facts).__name__} instead of a mapping")
-            continue
+    for where, facts in json_rows(path, report):
         name, text = facts.get("id", facts.get("audio_filepath")), _text(facts, side)
         words = _words(facts.get("words"))
         if not isinstance(name, str):

@@ -64,7 +64,6 @@ class WordErrors(EditCounts):
 
     @property
     def words(self) -> int:
-        """Words in the references."""
         return self.reference_length
 
     @property
@@ -79,7 +78,6 @@ class CharacterErrors(EditCounts):
 
     @property
     def characters(self) -> int:
-        """Characters in the references."""
         return self.reference_length
 
     @property

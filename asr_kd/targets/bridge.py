@@ -58,6 +58,7 @@ def bridge(
     Args:
         grid: times of the student's frames.
         frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
+
     Returns:
         The teacher itself when nothing differs; a teacher without symbols gives the blank in all frames.
 
@@ -137,12 +138,7 @@ class BridgedTeacher:
 
 
 class BlankTeacher:
-    """See `teachers.base.LayeredTeacher` for what its members mean.
-
-    Args:
-        teacher: one whose vocabulary is the blank alone, on the students' frames.
-        vocabulary: the students'.
-    """
+    """See `teachers.base.LayeredTeacher` for what its members mean."""
 
     def __init__(self, teacher: Teacher, vocabulary: Vocabulary) -> None:
         self.teacher, self.vocabulary, self.name = teacher, vocabulary, teacher.name

@@ -37,7 +37,6 @@ def keep_apart(path: Tensor, positions: Tensor, scale: int, lens: Tensor, target
         scale: parts of a coarser frame in those.
         lens: frames, [B].
         target_lens: coarser frames, [B].
-        blank_id: CTC's blank.
 
     Returns:
         The coarser frame of each, never falling, [B, T].
@@ -155,10 +154,7 @@ def resample(
 
     Args:
         posteriors: [B, T, V] on `source`.
-        source, target: where frames lie.
         target_lens: how many frames the target has of each utterance, [B] int64.
-        blank_id: CTC's blank.
-        strategy: how several frames become one.
 
     Returns:
         [B, T', V] float32, each frame summing to 1, certain blanks beyond an utterance's length; and lengths [B].

@@ -35,7 +35,6 @@ class SymbolMap:
 
     @property
     def identical(self) -> bool:
-        """Whether both vocabularies are equal."""
         return self.teacher.symbols == self.student.symbols and self.table == tuple(range(len(self.student)))
 
     @property
@@ -121,7 +120,14 @@ def map_symbols(
     lost = [symbol for symbol in result.unmapped if not _may_go(symbol, ignore)]
     never_emitted = [symbol for symbol in result.never_emitted if not _may_go(symbol, ignore)]
     if (lost or never_emitted) and (_has_subwords(teacher) or _has_subwords(student)):
-        raise _sequence_level(teacher, student)
+        kinds = [f"{len(each)} {'subwords' if _has_subwords(each) else 'characters'}" for each in (teacher, student)]
+        raise VocabularyError(
+            f"the teacher has {kinds[0]}, the student {kinds[1]}: their frames cannot be matched",
+            expected="the same symbols on both sides for distillation frame by frame",
+            where="bridge",
+            remedy="Distil from the teacher's n-best transcripts instead, which any vocabulary can spell: "
+            "distill.level: sequence; or give the student the teacher's vocabulary",
+        )
     if lost or never_emitted:
         raise _without_counterpart(lost, never_emitted)
     return result
@@ -164,20 +170,6 @@ def _may_go(symbol: str, ignore: Collection[str]) -> bool:
 
 def _has_subwords(vocabulary: Vocabulary) -> bool:
     return any(len(symbol) > 1 and not _SPECIAL.fullmatch(symbol) for symbol in vocabulary.symbols)
-
-
-def _kind(vocabulary: Vocabulary) -> str:
-    return f"{len(vocabulary)} {'subwords' if _has_subwords(vocabulary) else 'characters'}"
-
-
-def _sequence_level(teacher: Vocabulary, student: Vocabulary) -> VocabularyError:
-    return VocabularyError(
-        f"the teacher has {_kind(teacher)}, the student {_kind(student)}: their frames cannot be matched",
-        expected="the same symbols on both sides for distillation frame by frame",
-        where="bridge",
-        remedy="Distil from the teacher's n-best transcripts instead, which any vocabulary can spell: "
-        "distill.level: sequence; or give the student the teacher's vocabulary",
-    )
 
 
 def _without_counterpart(lost: Sequence[str], never_emitted: Sequence[str]) -> VocabularyError:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -23,7 +24,7 @@ from asr_kd.targets.packing import Packed
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow, parts_sha256, shard_bytes
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest, writing
-from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
+from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards, variant_seconds
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
@@ -72,7 +73,6 @@ def extract(
     Args:
         utterances: each id once; all of them, whatever the share.
         folder: of the store, created when missing: a path, or any URL that fsspec reaches.
-        should_stop: called between batches.
         progress: called with seconds of audio done and in all, over all variants and workers.
         transcripts: of all utterances, see `spell_transcripts`; needed with `settings.pooled` only.
 
@@ -90,15 +90,8 @@ def extract(
     info = _describe(teacher, utterances, settings, transcripts)
     codec = info.codec
 
-    def make(shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
-        labels = label(
-            teacher,
-            shard.utterances,
-            settings,
-            transcripts,
-            hooks.before,
-            lambda labels, seconds: hooks.after(labels.quarantine, seconds),
-        )
+    def make(shard: PlannedShard, run: ShardedExtraction[Any, Any]) -> MadeShard:
+        labels = label(teacher, shard.utterances, settings, transcripts, run.before_batch, run.after_batch)
         content = shard_bytes(codec, labels.rows)
         return MadeShard(content, entry_of(shard, content, labels.rows), labels.quarantine)
 
@@ -196,15 +189,14 @@ def label(
     settings: TargetSettings,
     transcripts: Transcripts,
     before_batch: Callable[[], None] = lambda: None,
-    after_batch: Callable[[Labels, float], None] = lambda labels, seconds: None,
+    after_batch: Callable[[Sequence[QuarantineEntry], float], None] = lambda quarantine, seconds: None,
 ) -> Labels:
     """Label utterances in all variants; the result depends on the arguments alone.
 
     Args:
-        utterances: those of a shard; divided into batches here.
         transcripts: tokens by id; used with `settings.pooled`.
         before_batch: called before each batch; may raise to stop.
-        after_batch: called with the labels so far and the seconds of the batch; may raise to stop.
+        after_batch: called with the quarantine so far and the seconds of the batch; may raise to stop.
     """
     labels = Labels()
     planned = batches_by_teacher(teacher, utterances, settings.batch_seconds)
@@ -213,7 +205,7 @@ def label(
         for (assigned, _), batch in zip(planned, read, strict=True):
             before_batch()
             _label_batch(assigned, batch, settings, transcripts, labels)
-            after_batch(labels, sum(variant_seconds(item.utterance, settings) for item in batch))
+            after_batch(labels.quarantine, sum(variant_seconds(item.utterance, settings) for item in batch))
     for entry in labels.quarantine:  # all of its variants or none
         labels.rows.pop(entry.id, None)
     return labels

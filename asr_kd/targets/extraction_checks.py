@@ -65,7 +65,6 @@ class SanityReport:
     """Mean probability a frame of the teacher's symbols that the student lacks; it became blank."""
 
     def lines(self) -> list[str]:
-        """For people."""
         if self.wer is None or self.cer is None:
             return ["teacher not checked: no transcribed utterance that could be read in the sample"]
         left_out = f" ({self.unreadable} unreadable ones left out)" if self.unreadable else ""
@@ -90,8 +89,8 @@ def measure_teacher_wer(
     """Decode a teacher greedily on an even sample of the transcribed utterances and score it.
 
     Args:
-        teacher: as extraction will use it: bridged to the student.
         utterances: the training set; those without a transcript are passed over.
+
     Raises:
         TargetsError: the word error rate is above `max_wer`; the message lists likely causes.
     """
@@ -215,14 +214,17 @@ def plan_report(
     """Plan an extraction and label an even sample of it, timed.
 
     Args:
-        teacher: already bridged.
         sample_seconds: audio of the sample, over all variants.
+
     Raises:
         TargetsError: no utterances, or none of the sample can be used.
     """
     if not utterances:
         raise TargetsError("no utterances to extract", expected="a manifest with at least one")
-    sample = _sample_of_lengths(utterances, settings, sample_seconds)
+    # A sample with the corpus's distribution of lengths, so that batches are equally full and padded.
+    ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
+    mean = sum(variant_seconds(item, settings) for item in ordered) / len(ordered)
+    sample = even_sample(ordered, max(1, round(sample_seconds / mean)))
     codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
     transcripts = transcripts or {}
     label(teacher, sample[-WARM_UP_UTTERANCES:], settings, transcripts)  # kernels are chosen, memory is taken
@@ -255,10 +257,3 @@ def plan_report(
         took_seconds=took,
         unusable=len(labels.quarantine),
     )
-
-
-def _sample_of_lengths(utterances: Sequence[Utterance], settings: TargetSettings, seconds: float) -> list[Utterance]:
-    """Return a sample with the corpus's distribution of lengths, so that batches are equally full and padded."""
-    ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
-    mean = sum(variant_seconds(item, settings) for item in ordered) / len(ordered)
-    return even_sample(ordered, max(1, round(seconds / mean)))

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
+
 from asr_kd.config import Settings
 from asr_kd.corpora.fingerprint import audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
@@ -40,7 +42,7 @@ def distinct(hypotheses: Iterable[TextHypothesis], most: int | None = None) -> l
     merged: dict[str, float | None] = {}
     for text, score in hypotheses:
         before = merged.get(text)
-        merged[text] = score if before is None or score is None else _log_add(before, score)
+        merged[text] = score if before is None or score is None else float(np.logaddexp(before, score))
     found = [TextHypothesis(text, score) for text, score in merged.items() if text.strip()]
     if all(item.score is not None for item in found):
         found.sort(key=lambda item: -(item.score or 0.0))  # stable: equals keep their order
@@ -106,7 +108,6 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
         """Read a folder of hypotheses and compare it with what the caller expects.
 
         Args:
-            folder: a path, or a URL.
             normalizer: of the student's transcripts; None does not compare.
             source_sha256: of the weights of the teacher that the recipe names; None does not compare.
 
@@ -179,7 +180,6 @@ def shard_content(found: Mapping[str, Sequence[TextHypothesis]], utterances: Ite
     """The content of a shard: one utterance a line, with the identity of its audio.
 
     Args:
-        found: hypotheses by id.
         utterances: those of these ids, and any others.
     """
     audio = audio_identities(utterance for utterance in utterances if utterance.id in found)
@@ -214,8 +214,3 @@ def _rows(storage: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]
     for shard in info.shards:
         content = read_shard(storage, shard, HYPOTHESES_INDEX)
         yield from ((loads_json(line)["id"], line) for line in content.split(b"\n") if line)
-
-
-def _log_add(one: float, other: float) -> float:
-    high, low = max(one, other), min(one, other)
-    return high + math.log1p(math.exp(low - high))

@@ -17,8 +17,8 @@ from asr_kd.scoring.formats import (
     TranscriptRow,
     ctm_rows,
     is_number,
+    json_rows,
     kaldi_rows,
-    numbered_lines,
     trn_rows,
 )
 from asr_kd.targets.hypotheses import TextHypothesis
@@ -168,12 +168,7 @@ def _whisper_text(data: Any) -> str | None:
 
 
 def _json_lines(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
-    for where, line in numbered_lines(path):
-        try:
-            row = loads_json(line)
-        except ValueError as error:
-            report(f"{where}: not JSON ({error})")
-            continue
+    for where, row in json_rows(path, report):
         yield from _of_row(row, where, report)
 
 
@@ -192,7 +187,7 @@ def _csv(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
             yield from _of_row(row, where, report)
 
 
-def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHypothesis]:
+def _of_row(row: dict[str, Any], where: str, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     problem = _row_problem(row)
     if problem:
         report(f"{where}: {problem}")
@@ -206,10 +201,8 @@ def _of_row(row: Any, where: str, report: ReportProblem) -> Iterator[ImportedHyp
     yield ImportedHypothesis(name, where, tuple(hypotheses), Transcription("", **values), _segments(row))
 
 
-def _row_problem(row: Any) -> str | None:
-    """Return the problem of a JSON row, or None; `audio_filepath` and `pred_text` are NeMo's names."""
-    if not isinstance(row, dict):
-        return f"{type(row).__name__} instead of a mapping"
+def _row_problem(row: dict[str, Any]) -> str | None:
+    """Return the problem of a row, or None; `audio_filepath` and `pred_text` are NeMo's names."""
     if not isinstance(row.get("id", row.get("audio_filepath")), str):
         return "neither id nor audio_filepath"
     if "nbest" not in row:

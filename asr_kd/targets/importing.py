@@ -63,7 +63,6 @@ class ImportReport:
     """Yield of the filters."""
 
     def lines(self) -> list[str]:
-        """Return lines to print."""
         share = 100 * self.found / max(self.utterances, 1)
         covered = f"{self.found} of {self.utterances} utterances ({share:.1f} %)"
         lines = [f"{self.folder}: {self.hypotheses} hypotheses for {covered}"]
@@ -99,12 +98,8 @@ def import_hypotheses(
 
     Args:
         source: a file or, of Whisper, a folder.
-        utterances: of the manifest.
         folder: where to put them, a path or a URL; an earlier import there is replaced.
-        normalizer: of the student's transcripts.
-        form: of the source; None infers it from the name.
         min_coverage: share of the utterances that must have hypotheses.
-        settings: readings and filters; None: the defaults.
         alphabet: what a text must fit; None: any letters.
         score_readings: a CTC model's score of readings; None takes the most usual reading.
 
@@ -114,10 +109,9 @@ def import_hypotheses(
     """
     settings = settings or LabelSettings()
     alphabet = alphabet or Alphabet(normalizer, None, None, settings.language or "en")
-    storage = open_storage(folder)
-    _refuse_a_teachers(storage)
+    storage = _storage_for(folder, "imported")
     imported = read_hypotheses(source, form or form_of(source))
-    found, unknown = _match(imported, utterances, source)
+    found, unknown = _match(imported, utterances)
     missing = [utterance for utterance in utterances if utterance.id not in found]
     _check_coverage(len(utterances) - len(missing), utterances, imported, source, min_coverage)
     best = {
@@ -140,15 +134,12 @@ def import_hypotheses(
             further = [TextHypothesis(read_out(utterance, text, settings, alphabet), value) for text, value in others]
             texts[utterance.id] = distinct([TextHypothesis(labelled.texts[utterance.id], first.score), *further])
     removed = labelled.report.removed
-    left_out = [QuarantineEntry(id=u.id, path=str(u.audio), reason="no hypothesis was imported") for u in missing]
-    left_out += [
-        QuarantineEntry(id=u.id, path=str(u.audio), reason=f"filtered out: {removed[u.id]}")
-        for u in utterances
-        if u.id in removed
-    ]
+    left_out = [QuarantineEntry.of(utterance, "no hypothesis was imported") for utterance in missing]
+    left_out += [QuarantineEntry.of(u, f"filtered out: {removed[u.id]}") for u in utterances if u.id in removed]
     left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
-    info = _info(source, imported, utterances, normalizer, settings)
-    _write(storage, info, texts, left_out, utterances)
+    content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
+    origin = HypothesesSource(kind="imported", name=source.name, sha256=content)
+    _store(storage, texts, left_out, utterances, origin, normalizer, settings)
     scored = _compare(texts, utterances, normalizer)
     return ImportReport(
         folder=str(storage),
@@ -164,10 +155,9 @@ def import_hypotheses(
 
 
 def _match(
-    imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance], source: Path
+    imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance]
 ) -> tuple[dict[str, ImportedHypothesis], list[ImportedHypothesis]]:
     """Hypotheses by utterance, and those that belong to none."""
-    ids = {utterance.id for utterance in utterances}
     by_stem: dict[str, list[str]] = {}
     by_id = {utterance.id: utterance for utterance in utterances}
     for utterance in utterances:
@@ -175,7 +165,7 @@ def _match(
     found: dict[str, ImportedHypothesis] = {}
     unknown: list[ImportedHypothesis] = []
     for item in imported:
-        meant = [item.name] if item.name in ids else by_stem.get(item.name, [])
+        meant = [item.name] if item.name in by_id else by_stem.get(item.name, [])
         if not meant:
             unknown.append(item)
             continue
@@ -213,23 +203,6 @@ def _check_coverage(
     )
 
 
-def _info(
-    source: Path,
-    imported: Sequence[ImportedHypothesis],
-    utterances: Sequence[Utterance],
-    normalizer: Normalizer,
-    settings: LabelSettings,
-) -> HypothesesInfo:
-    content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
-    return HypothesesInfo(
-        source=HypothesesSource(kind="imported", name=source.name, sha256=content),
-        normalizer=normalizer,
-        manifest_sha256=manifest_sha256(utterances),
-        settings=settings.model_dump(mode="json"),
-        planned_shards=1,
-    )
-
-
 def store_labels(
     folder: Path | str,
     texts: Mapping[str, str],
@@ -241,64 +214,57 @@ def store_labels(
 ) -> None:
     """Store pseudo-labels, one text an utterance, as hypotheses that students read; an earlier result is replaced.
 
-    Utterances without a label are listed in quarantine.jsonl.
-
-    Args:
-        folder: a path or a URL.
-        texts: utterance id → label, under the normalizer.
-        utterances: of the manifest.
-        source: name of the model.
-        source_sha256: of its weights.
-        normalizer: of the texts.
-        settings: how the labels were made.
+    Utterances without a label are listed in quarantine.jsonl. `texts` are under the normalizer, by utterance id;
+    `source` names the model.
 
     Raises:
         TargetsError: the folder holds hypotheses of another kind, or cannot be written.
     """
+    storage = _storage_for(folder, "pseudo-labels")
+    left_out = [QuarantineEntry.of(u, "no pseudo-label passed the filters") for u in utterances if u.id not in texts]
+    origin = HypothesesSource(kind="pseudo-labels", name=source, sha256=source_sha256)
+    hypotheses = {id_: [TextHypothesis(text)] for id_, text in texts.items()}
+    _store(storage, hypotheses, left_out, utterances, origin, normalizer, settings)
+
+
+def _storage_for(folder: Path | str, kind: str) -> Storage:
+    """Storage of hypotheses; those of another kind are not replaced."""
     storage = open_storage(folder)
-    if HYPOTHESES_INDEX in storage.sizes() and HYPOTHESES.read(storage).source.kind != "pseudo-labels":
+    found = HYPOTHESES.read(storage).source.kind if HYPOTHESES_INDEX in storage.sizes() else kind
+    if found != kind:
         raise TargetsError(
-            "holds other hypotheses", where=str(storage), expected="another folder", remedy="Choose another --into"
-        )
-    plain = settings.model_dump(mode="json")
-    info = HypothesesInfo(
-        source=HypothesesSource(kind="pseudo-labels", name=source, sha256=source_sha256),
-        normalizer=normalizer,
-        manifest_sha256=manifest_sha256(utterances),
-        settings=plain,
-        planned_shards=1,
-    )
-    missing = [u for u in utterances if u.id not in texts]
-    left_out = [
-        QuarantineEntry(id=u.id, path=str(u.audio), reason="no pseudo-label passed the filters") for u in missing
-    ]
-    _write(storage, info, {id_: [TextHypothesis(text)] for id_, text in texts.items()}, left_out, utterances)
-
-
-def _refuse_a_teachers(storage: Storage) -> None:
-    if HYPOTHESES_INDEX in storage.sizes() and HYPOTHESES.read(storage).source.kind != "imported":
-        raise TargetsError(
-            "holds hypotheses of a teacher",
+            f"holds hypotheses of another kind: {found}",
             where=str(storage),
             expected="another folder",
             remedy="Choose another --into",
         )
+    return storage
 
 
-def _write(
+def _store(
     storage: Storage,
-    info: HypothesesInfo,
     texts: Mapping[str, Sequence[TextHypothesis]],
     left_out: Sequence[QuarantineEntry],
     utterances: Sequence[Utterance],
+    source: HypothesesSource,
+    normalizer: Normalizer,
+    settings: Settings,
 ) -> None:
     content = shard_content(texts, utterances)
     shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
+    info = HypothesesInfo(
+        source=source,
+        normalizer=normalizer,
+        manifest_sha256=manifest_sha256(utterances),
+        settings=settings.model_dump(mode="json"),
+        planned_shards=1,
+        shards=(shard,),
+    )
     storage.register((HYPOTHESES_INDEX, SHARD, QUARANTINE))
     with writing(storage):
         storage.write(SHARD, content)
         storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        storage.write_json(HYPOTHESES_INDEX, info.model_copy(update={"shards": (shard,)}).model_dump(mode="json"))
+        storage.write_json(HYPOTHESES_INDEX, info.model_dump(mode="json"))
 
 
 def _compare(

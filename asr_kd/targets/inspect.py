@@ -50,17 +50,22 @@ class StoreSummary:
     """Of the first variant."""
 
     def lines(self) -> list[str]:
-        """Return lines to print."""
         info, sample = self.info, self.measures
         frames = max(info.frames, 1)
         shard_bytes = sum(shard.num_bytes for shard in info.shards)
         hours = info.frames * info.frame_shift_ms / 3_600_000
         entries = sum(shard.entries for shard in info.shards) / frames
         certain = sum(shard.certain_frames for shard in info.shards) / frames
-        vocabulary = info.vocabulary
+        vocabulary, folds, layers = info.vocabulary, "", ""
+        if info.teacher.folds:
+            hashes = ", ".join(f"{sha256[:12]}…" for sha256 in info.teacher.folds)
+            folds = f"; out of fold, by {len(info.teacher.folds)} teachers: {hashes}"
+        if info.layers:
+            numbers = ", ".join(map(str, info.layers))
+            layers = f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {numbers}"
         return [
             f"{self.storage}",
-            f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{_folds(info)}",
+            f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{folds}",
             f"  vocabulary: {vocabulary.size} symbols, blank {vocabulary.blank_id}, {vocabulary.sha256[:12]}…",
             f"  kept: ε {info.epsilon:g}, at most {info.max_entries} entries, certain blank δ {info.certain_blank:g}",
             f"  variants: {', '.join(info.variants)}",
@@ -68,25 +73,12 @@ class StoreSummary:
             f"  utterances: {sum(shard.utterances for shard in info.shards)}, and {self.quarantined} quarantined",
             f"  frames: {info.frames} of {info.frame_shift_ms:g} ms, {hours:.3g} h in all variants",
             f"  size: {shard_bytes / 1e6:.4g} MB of shards, {self.total_bytes / 1e6:.4g} MB in all",
-            f"  bytes a frame: {info.bytes_per_frame:.3f}{_layers(info)}",
+            f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
             f"  entries a frame: {entries:.3f}; {100 * certain:.1f} % of frames in runs of certain blanks",
             f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
             f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
             f"blank on {100 * sample.blank_share:.1f} % of frames",
         ]
-
-
-def _folds(info: StoreInfo) -> str:
-    hashes = info.teacher.folds
-    if not hashes:
-        return ""
-    return f"; out of fold, by {len(hashes)} teachers: {', '.join(f'{sha256[:12]}…' for sha256 in hashes)}"
-
-
-def _layers(info: StoreInfo) -> str:
-    if not info.layers:
-        return ""
-    return f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {', '.join(map(str, info.layers))}"
 
 
 def summarize(folder: Path | str) -> StoreSummary:
@@ -105,17 +97,13 @@ def measure(store: Store) -> Measures:
     """Measure an even sample of utterances from an even sample of shards, in the first variant."""
     variant, blank_id = store.info.variants[0], store.info.vocabulary.blank_id
     utterances, sums = 0, torch.zeros(4, dtype=torch.float64)
-    for utterance_id in _sample(store):
-        utterances += 1
-        sums += _sums(store.read(utterance_id, variant), blank_id)
+    for shard in even_sample(range(len(store.info.shards)), SAMPLED_SHARDS):
+        for utterance_id in even_sample(store.ids_in(shard), SAMPLED_IN_A_SHARD):
+            utterances += 1
+            sums += _sums(store.read(utterance_id, variant), blank_id)
     frames, mass, entropy, blanks = sums.tolist()
     each = max(frames, 1.0)
     return Measures(utterances, int(frames), mass / each, entropy / each, blanks / each)
-
-
-def _sample(store: Store) -> Iterator[str]:
-    for shard in even_sample(range(len(store.info.shards)), SAMPLED_SHARDS):
-        yield from even_sample(store.ids_in(shard), SAMPLED_IN_A_SHARD)
 
 
 def _sums(targets: SoftTargets, blank_id: int) -> Tensor:
@@ -141,7 +129,6 @@ class Verification:
         return not self.damage
 
     def lines(self) -> list[str]:
-        """Return lines to print."""
         done = f"{len(self.info.shards)} of {self.info.planned_shards} shards"
         if self.damage:
             return [
@@ -181,16 +168,14 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
 BLANK_SHOWN = "∅"
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """A frame as it is shown: its entries by falling probability, fillers left out."""
+Entries = list[tuple[int, float]]
+"""Tokens of a frame and their probabilities, by falling probability, fillers left out."""
 
-    entries: tuple[tuple[int, float], ...]
 
-    def is_certain_blank(self, info: StoreInfo) -> bool:
-        """Whether it is from a run of certain blanks."""
-        (token, probability), *others = self.entries
-        return not others and token == info.vocabulary.blank_id and probability >= 1.0 - info.certain_blank
+def _is_certain_blank(entries: Entries, info: StoreInfo) -> bool:
+    """Whether a frame is from a run of certain blanks."""
+    (token, probability), *others = entries
+    return not others and token == info.vocabulary.blank_id and probability >= 1.0 - info.certain_blank
 
 
 def sample_lines(
@@ -199,10 +184,10 @@ def sample_lines(
     """The lattice of an utterance of a store, finished or not.
 
     Args:
-        folder: of the store: a path or a URL.
         utterance_id: None draws one.
         variant: None is the first one stored.
         seed: of the draw; None draws another each time.
+
     Raises:
         TargetsError: not a store, damaged, empty, or without this utterance or variant.
     """
@@ -218,12 +203,14 @@ def lattice(store: Store, vocabulary: Vocabulary, utterance_id: str, variant: st
         TargetsError: not stored.
     """
     targets = store.read(utterance_id, variant)
-    frames = list(_frames(targets))
+    frames = [
+        [(token, prob) for token, prob in zip(tokens, probs, strict=True) if prob > 0]
+        for tokens, probs in zip(targets.tokens.tolist(), targets.probs.tolist(), strict=True)
+    ]
     info = store.info
     seconds = len(frames) * info.frame_shift_ms / 1000
-    kept = sum(len(frame.entries) for frame in frames) / max(len(frames), 1)
-    best = [frame.entries[0][0] for frame in frames]
-    best_path = [token for token, _ in groupby(best) if token != vocabulary.blank_id]
+    kept = sum(map(len, frames)) / max(len(frames), 1)
+    best_path = [token for token, _ in groupby(entries[0][0] for entries in frames) if token != vocabulary.blank_id]
     return [
         f"{utterance_id} ({variant}): {len(frames)} frames of {info.frame_shift_ms:g} ms, {seconds:.2f} s, "
         f"{kept:.2f} entries a frame",
@@ -243,20 +230,14 @@ def _drawn(store: Store, seed: int | None) -> str:
     return generator.choice(store.ids_in(shard))
 
 
-def _frames(targets: SoftTargets) -> Iterator[_Frame]:
-    for tokens, probs in zip(targets.tokens.tolist(), targets.probs.tolist(), strict=True):
-        yield _Frame(tuple((token, prob) for token, prob in zip(tokens, probs, strict=True) if prob > 0))
-
-
-def _rows(frames: list[_Frame], info: StoreInfo, vocabulary: Vocabulary) -> Iterator[str]:
+def _rows(frames: list[Entries], info: StoreInfo, vocabulary: Vocabulary) -> Iterator[str]:
     index = 0
-    for certain, group in groupby(frames, key=lambda frame: frame.is_certain_blank(info)):
+    for certain, group in groupby(frames, key=lambda entries: _is_certain_blank(entries, info)):
         members = list(group)
         if certain:
             yield f"{_time(index, info)}  {BLANK_SHOWN} × {len(members)}"
         else:
-            for offset, frame in enumerate(members):
-                (token, probability), *others = frame.entries
+            for offset, ((token, probability), *others) in enumerate(members):
                 alternatives = "  ".join(f"{_shown(vocabulary, other)} {value:.3f}" for other, value in others)
                 best = f"{_shown(vocabulary, token)} {probability:.3f}"
                 yield f"{_time(index + offset, info)}  {best:<11}  {alternatives}".rstrip()

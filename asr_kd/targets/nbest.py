@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, model_validator
 
@@ -25,7 +26,7 @@ from asr_kd.targets.hypotheses import (
 )
 from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest
-from asr_kd.targets.sharded_extraction import BatchHooks, MadeShard, ShardedExtraction, ShardReport
+from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.stored_arrays import run_teacher
@@ -81,9 +82,7 @@ def extract_hypotheses(
 
     Args:
         utterances: each id once; transcripts are not used.
-        folder: of the hypotheses, a path or a URL; created when missing.
         normalizer: the student's; hypotheses are written under it.
-        should_stop: called between batches.
         progress: called with seconds of audio done and in all.
 
     Raises:
@@ -118,17 +117,16 @@ class _Search:
         separator = vocabulary.symbols.index(WORD_SEPARATOR) if WORD_SEPARATOR in vocabulary.symbols else None
         self.decoder = NbestDecoder(len(vocabulary), vocabulary.blank_id, separator, beam_size=settings.beam_size)
 
-    def make(self, shard: PlannedShard, hooks: BatchHooks) -> MadeShard:
-        """Search the utterances of a shard."""
+    def make(self, shard: PlannedShard, run: ShardedExtraction[Any, Any]) -> MadeShard:
         found: dict[str, list[TextHypothesis]] = {}
         quarantine: list[QuarantineEntry] = []
         planned = batches_by_teacher(self.teacher, shard.utterances, self.settings.batch_seconds)
         batches = [batch for _, batch in planned]
         with closing(read_batches(batches, (Variant(1.0),), self.settings.readers)) as read:
             for (teacher, _), batch in zip(planned, read, strict=True):
-                hooks.before()
+                run.before_batch()
                 self._search_batch(teacher, batch, found, quarantine)
-                hooks.after(quarantine, sum(item.utterance.duration for item in batch))
+                run.after_batch(quarantine, sum(item.utterance.duration for item in batch))
         return hypotheses_shard(shard, found, quarantine)
 
     def _search_batch(

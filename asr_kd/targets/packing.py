@@ -49,7 +49,6 @@ class Packed(NamedTuple):
 
     @property
     def num_frames(self) -> int:
-        """T."""
         return int(np.count_nonzero(self.events)) + int(self.runs.sum())
 
 
@@ -187,7 +186,7 @@ class Block:
     """
 
     def __init__(self, posteriors: SoftTargets, lens: Array, widths: Array) -> None:
-        # Slicing arrays takes a fraction of the time that slicing tensors does.
+        # Slicing arrays is faster than slicing tensors.
         self._tokens, self._probs = posteriors.tokens.numpy(), posteriors.probs.numpy()
         self._ends, self._widths = [0, *np.cumsum(lens).tolist()], widths.tolist()
 
@@ -293,7 +292,7 @@ def _token_dtype(codec: Codec) -> np.dtype[Any]:
 def _compress(column: Array) -> bytes:
     """Bytes of equal weight side by side (the high ones are mostly zeros), as a raw deflate stream."""
     planes = column.view(np.uint8).reshape(-1, column.dtype.itemsize).T
-    # Z_FILTERED relies less on repeats: these columns are noise with a skewed distribution. It saves 3 % here.
+    # Z_FILTERED relies less on repeats: these columns are noise with a skewed distribution.
     compressor = zlib.compressobj(9, zlib.DEFLATED, -zlib.MAX_WBITS, 9, zlib.Z_FILTERED)
     return compressor.compress(planes.tobytes()) + compressor.flush()
 

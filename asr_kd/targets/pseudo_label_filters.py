@@ -92,7 +92,6 @@ class FilterReport:
     """Utterance id → the first filter that it fails."""
 
     def lines(self) -> list[str]:
-        """Return the lines of a table."""
         rows = [f"{'filter':<28} {'threshold':>9} {'utterances':>10} {'hours':>8} {'WER %':>7}"]
         for step in self.steps:
             wer = "–" if step.wer is None else f"{100 * step.wer:.2f}"
@@ -104,9 +103,6 @@ class FilterReport:
 def apply_filters(labels: Mapping[str, Label], filters: LabelFilters) -> FilterReport:
     """Apply every filter that is on, one after another.
 
-    Args:
-        labels: utterance id → its transcript and measures.
-        filters: thresholds.
 
     Raises:
         TargetsError: nothing to filter, or more than `max_filtered_share` of the hours fail.

@@ -53,9 +53,8 @@ class PseudoLabelSettings(LabelSettings):
     beam: int = Field(default=5, ge=1)
     """Hypotheses that Whisper's decoder keeps."""
     batch: int = Field(default=1, ge=1)
-    """Utterances, or voiced parts of a recording above 30 s, that are decoded together: for a GPU, on a CPU it gains
-    nothing. Above 1, a part of a long recording that fails Whisper's own checks is left to the filters instead of being
-    decoded again at a temperature."""
+    """Voiced parts of a recording above 30 s that are decoded together. Above 1, a part that fails Whisper's own checks
+    is left to the filters instead of being decoded again at a temperature."""
     compute_type: str = "int8"
     """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
     agree_with: str | None = None
@@ -66,9 +65,7 @@ class PseudoLabelSettings(LabelSettings):
     @field_validator("source", "agree_with")
     @classmethod
     def _is_whisper(cls, source: str | None) -> str | None:
-        if source is not None and not source.removeprefix(PREFIX).strip():
-            raise ValueError("expected whisper:NAME or whisper:FOLDER")
-        if source is not None and not source.startswith(PREFIX):
+        if source is not None and not (source.startswith(PREFIX) and source.removeprefix(PREFIX).strip()):
             raise ValueError(f"expected whisper:NAME or whisper:FOLDER, found {source!r}")
         return source
 
@@ -112,9 +109,6 @@ def make_pseudo_labels(
 
     Args:
         transcriptions: utterance id → what the system wrote; utterances without are left out.
-        utterances: of the manifest.
-        settings: readings, filters, share of transcripts.
-        alphabet: of the student.
         second: transcripts of the second system, where one is compared.
         score_readings: a CTC model's score of readings; None takes the most usual reading.
 
@@ -128,9 +122,25 @@ def make_pseudo_labels(
         if transcript and in_share(utterance.id, settings.transcript_share):
             kept_transcripts[utterance.id] = transcript
         elif utterance.id in transcriptions:
-            other = second.get(utterance.id) if second else None
             found = transcriptions[utterance.id]
-            labels[utterance.id] = _label(utterance, found, other, transcript, settings, alphabet, score_readings)
+            text, margin = _choose(utterance, _readings(found.text, settings, alphabet), score_readings)
+            second_text = None
+            if second is not None and utterance.id in second:
+                # Readings may differ ("two thirty", "two three oh") where the two systems agree: the nearest counts.
+                others = _readings(second[utterance.id].text, settings, alphabet)
+                second_text = text if text in others else others[0]
+            labels[utterance.id] = Label(
+                text=text,
+                seconds=utterance.duration,
+                avg_logprob=found.avg_logprob,
+                no_speech_prob=found.no_speech_prob,
+                compression_ratio=found.compression_ratio,
+                language_prob=found.language_prob,
+                second_text=second_text,
+                transcript=transcript,
+                reading_margin=margin,
+                problem=_problem(text, utterance, alphabet),
+            )
     if not labels and kept_transcripts:
         return PseudoLabelled(kept_transcripts, FilterReport(()), frozenset(kept_transcripts))
     report = apply_filters(labels, settings.filters)
@@ -151,7 +161,6 @@ def ctc_reading_scorer(
 
     Args:
         teacher: in a vocabulary of its own; readings that it cannot spell get −inf.
-        normalizer: of the teacher's transcripts.
         read: the utterance's waveform, [S] at 16 kHz.
     """
 
@@ -190,35 +199,6 @@ def read_out(
 ) -> str:
     """A system's text as it is spoken, normalized: the best reading, or the most usual one without a CTC model."""
     return _choose(utterance, _readings(text, settings, alphabet), score_readings)[0]
-
-
-def _label(
-    utterance: Utterance,
-    found: Transcription,
-    second: Transcription | None,
-    transcript: str | None,
-    settings: LabelSettings,
-    alphabet: Alphabet,
-    score_readings: ScoreReadings | None,
-) -> Label:
-    text, margin = _choose(utterance, _readings(found.text, settings, alphabet), score_readings)
-    second_text = None
-    if second is not None:
-        # The readings may differ ("two thirty", "two three oh") where the two systems agree: the nearest counts.
-        others = _readings(second.text, settings, alphabet)
-        second_text = text if text in others else others[0]
-    return Label(
-        text=text,
-        seconds=utterance.duration,
-        avg_logprob=found.avg_logprob,
-        no_speech_prob=found.no_speech_prob,
-        compression_ratio=found.compression_ratio,
-        language_prob=found.language_prob,
-        second_text=second_text,
-        transcript=transcript,
-        reading_margin=margin,
-        problem=_problem(text, utterance, alphabet),
-    )
 
 
 def _readings(text: str, settings: LabelSettings, alphabet: Alphabet) -> list[str]:

@@ -119,7 +119,6 @@ class TargetSettings(Settings):
 
     @property
     def variant_names(self) -> tuple[str, ...]:
-        """Names of the variants, in the order of `variants`."""
         return tuple(variant.name for variant in self.variants)
 
     @property
@@ -130,5 +129,4 @@ class TargetSettings(Settings):
         )
 
     def codec(self, vocab_size: int, blank_id: int) -> Codec:
-        """Return the codec of frames of such a vocabulary."""
         return Codec(vocab_size, blank_id, self.max_entries, self.certain_blank, self.levels)

@@ -41,7 +41,6 @@ def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> b
     """The content of a shard file; equal input gives equal bytes.
 
     Args:
-        codec: how the rows were packed.
         utterances: id → one row for each of the store's variants, in their order.
     """
     rows = [row for _, variants in sorted(utterances.items()) for row in variants]
@@ -91,8 +90,6 @@ class Shard:
 
     Args:
         path: a file whose hash was already found right.
-        codec: from the store's description.
-        num_variants: rows an utterance.
         cache: of decompressed blocks, shared by the shards of a store.
 
     Raises:
@@ -155,7 +152,10 @@ class Shard:
                     expected=f"one of {known}" if known else "none are stored",
                 ) from error
         row, offsets = self._row[utterance_id] * self._num_variants + variant, self._offsets[name]
-        return self._piece(f"array.{name}", int(offsets[row]), int(offsets[row + 1]))
+        first, last, view = int(offsets[row]), int(offsets[row + 1]), self._file.get_slice(f"array.{name}")
+        if first == last:  # safetensors refuses an empty slice at the very end
+            return self._file.get_tensor(f"array.{name}") if view.get_shape()[0] == 0 else view[0:0]
+        return view[first:last]
 
     def _load(self, prefix: str) -> _Rows:
         """Read compressed rows into memory: they take about a byte a frame.
@@ -189,12 +189,6 @@ class Shard:
             raise TargetsError(
                 f"block {index} of {name!r} (utterances {ids[0]!r} to {ids[1]!r}) is damaged: {error}", where=self.path
             ) from error
-
-    def _piece(self, name: str, first: int, last: int) -> Array:
-        view = self._file.get_slice(name)
-        if first == last:  # safetensors refuses an empty slice at the very end
-            return self._file.get_tensor(name) if view.get_shape()[0] == 0 else view[0:0]
-        return view[first:last]
 
 
 def _blocks(codec: Codec, prefix: str, rows: Sequence[Packed]) -> dict[str, Array]:

@@ -38,7 +38,6 @@ class QuarantineEntry(Settings):
 
     @classmethod
     def of(cls, utterance: Utterance, reason: str) -> "QuarantineEntry":
-        """Return the entry of an utterance."""
         return cls(id=utterance.id, path=str(utterance.audio), reason=reason)
 
 
@@ -151,8 +150,6 @@ class ShardManifest(Generic[Index, Entry]):
     """The done marks of one extraction, this worker's and the others'.
 
     Args:
-        kind: of store.
-        storage: where the store is.
         info: the index without its shards.
         plan: all shards, of all workers.
     """

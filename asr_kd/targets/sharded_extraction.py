@@ -26,16 +26,8 @@ class MadeShard(NamedTuple):
     """Utterances that could not be used."""
 
 
-@dataclass(frozen=True)
-class BatchHooks:
-    """Callbacks around each batch of a shard; both may raise to stop."""
-
-    before: Callable[[], None]
-    after: Callable[[Sequence[QuarantineEntry], float], None]
-    """With the shard's quarantine so far, and the seconds of audio just done."""
-
-
-MakeShard = Callable[[PlannedShard, BatchHooks], MadeShard]
+MakeShard = Callable[[PlannedShard, "ShardedExtraction[Any, Any]"], MadeShard]
+"""Makes a shard; calls `before_batch` and `after_batch` around each batch, which may raise to stop."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +134,13 @@ class ShardedExtraction(Generic[Index, Entry]):
         self.storage.clear(shard.name)  # left by a killed process: the shard is locked by this one now
         self.shard = shard
         try:
-            content, entry, quarantine = self.make(shard, BatchHooks(self._before_batch, self._after_batch))
+            content, entry, quarantine = self.make(shard, self)
             self.manifest.finish(shard, content, entry, quarantine)
         finally:
             self.under_way = 0.0
 
-    def _before_batch(self) -> None:
+    def before_batch(self) -> None:
+        """Stop here if that is requested."""
         if self.should_stop():
             self.manifest.gather()
             raise StoppedEarly(
@@ -156,7 +149,8 @@ class ShardedExtraction(Generic[Index, Entry]):
                 remedy="Run the same command again; finished shards are kept",
             )
 
-    def _after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
+    def after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
+        """Report progress, given the shard's quarantine so far and the seconds of audio just done."""
         self.storage.hold(self.shard.name)
         self.manifest.look()
         self.under_way += seconds

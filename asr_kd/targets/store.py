@@ -48,10 +48,7 @@ class Store:
 
         Args:
             folder: holds `store.json` and the shards: a path, or any URL that fsspec reaches.
-            vocabulary: the student's; None does not compare.
-            teacher_sha256: of the weights of the teacher that the recipe names; None does not compare.
-            frame_shift_ms: of the student's frames; None does not compare.
-            frame_offset_ms: centre of the student's frame 0; None does not compare.
+            vocabulary, teacher_sha256, frame_shift_ms, frame_offset_ms: of student and recipe; None does not compare.
             partial: also open a store whose extraction has not finished.
 
         Raises:
@@ -75,8 +72,6 @@ class Store:
         """Targets of an utterance.
 
         Args:
-            utterance_id: as in the manifest.
-            variant: which augmented copy; see `info.variants`.
             num_frames: frames that the student has for the same audio; None does not compare.
 
         Returns:
@@ -121,7 +116,6 @@ class Store:
         return index >= 0 and utterance_id in self._shard(index)
 
     def ids(self) -> Iterator[str]:
-        """All utterances, sorted."""
         for index in range(len(self.info.shards)):
             yield from self.ids_in(index)
 

@@ -88,7 +88,6 @@ class StoreInfo(StoreIndex):
 
     @property
     def codec(self) -> Codec:
-        """The codec of its frames."""
         return Codec(self.vocabulary.size, self.vocabulary.blank_id, self.max_entries, self.certain_blank, self.levels)
 
     def parts_identity(self, names: Collection[str]) -> str | None:

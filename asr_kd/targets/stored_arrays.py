@@ -76,8 +76,6 @@ def run_teacher(
     `teachers.local.LocalTeacher` and `teachers.windows`, which split an utterance.
 
     Args:
-        teacher: the model.
-        waveforms: one or more.
         layers: counted from 1.
         ids: of the utterances, for the error.
 

@@ -5,5 +5,5 @@
   of an utterance; `batch`: padding.
 - `distiller`: the loop (a speechbrain Brain); `step`: one optimizer step and its rates; `gradients`: reduction of
   gradients over processes.
-- `checkpoint`: exact resuming; `averaging`: moving average and mean of the best epochs; `warm_start`: first weights.
+- `checkpoint`: exact resuming, moving average, mean of the best epochs; `warm_start`: first weights.
 """

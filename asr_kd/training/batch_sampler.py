@@ -44,7 +44,6 @@ class SampledUtterance(NamedTuple):
 
     @property
     def extra_frames(self) -> int:
-        """Feature frames of silence on both sides."""
         return self.lead_frames + self.silence_frames
 
 
@@ -164,7 +163,6 @@ class DurationBatchSampler:
         self.set_epoch(1)
 
     def set_epoch(self, epoch: int) -> None:
-        """Plan this epoch."""
         augmentation = self._augmentation.in_epoch(epoch, self._epochs)
         self._batches = plan_epoch(
             self._durations, augmentation, self._batch_seconds, self._seed, epoch, self._min_silence_frames

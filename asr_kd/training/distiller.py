@@ -25,9 +25,8 @@ from asr_kd.models.weights import Model, write_tensors
 from asr_kd.scoring.wer import score
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.averaging import best_path, prune_best
 from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
-from asr_kd.training.checkpoint import TrainingState, load_newest, save_checkpoint
+from asr_kd.training.checkpoint import TrainingState, best_path, load_newest, prune_best, save_checkpoint
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper, learning_rate, start_epoch
 from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
@@ -41,7 +40,6 @@ class DevScores:
         self.clear()
 
     def clear(self) -> None:
-        """Start a pass."""
         self._hypotheses: dict[str, str] = {}
         self._loss, self._frames = 0.0, 0
 

@@ -16,7 +16,6 @@ class Gradients:
 
     Args:
         parameters: trained parameters, float32.
-        ranks: the processes.
         extra: count of additional numbers.
     """
 
@@ -29,7 +28,6 @@ class Gradients:
             self._flat = torch.zeros(size + extra, device=self.parameters[0].device)
 
     def clear(self) -> None:
-        """Clear the gradients before a step."""
         if self._flat is None:
             for parameter in self.parameters:
                 parameter.grad = None

@@ -111,7 +111,6 @@ class PseudoLabels:
     """Hypotheses that were left out, by reason."""
 
     def summary(self) -> str:
-        """Return a message with the counts."""
         kept = sum(map(len, self.hypotheses))
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
         return f"{kept} hypotheses of {len(self.rows)} utterances" + (f"; left out: {left_out}" if left_out else "")
@@ -133,60 +132,35 @@ def select_pseudo_labels(
     labels = PseudoLabels()
     for row, utterance in enumerate(utterances):
         found = store.get(utterance.id)
-        usable, reasons = _usable(found or [], utterance, settings, vocabulary, normalizer, fits)
+        usable: list[tuple[TextHypothesis, array[int]]] = []
+        reasons: list[str] = []
+        rates = _word_error_rates(found or [], utterance, settings, normalizer)
+        for hypothesis, wer in zip(found or [], rates, strict=True):
+            tokens = array("i")
+            if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
+                reasons.append("too far from the transcript (max_hypothesis_wer)")
+            elif vocabulary.unknown_characters(hypothesis.text):
+                reasons.append("characters outside the vocabulary")
+            elif not fits(tokens := array("i", vocabulary.encode(hypothesis.text)), utterance):
+                reasons.append("too long for CTC in its audio")
+            else:
+                usable.append((hypothesis, tokens))
+        usable = usable[: settings.hypotheses]
         labels.dropped.update(reasons)
         if usable:
             weights = weights_of([hypothesis for hypothesis, _ in usable], settings.score_temperature)
+            weighted = [WeightedHypothesis(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)]
             labels.rows.append(row)
-            labels.hypotheses.append(
-                [WeightedHypothesis(tokens, w) for (_, tokens), w in zip(usable, weights, strict=True)]
-            )
+            labels.hypotheses.append(weighted)
+            continue
+        if found is None:
+            reason = "no hypotheses: see quarantine.jsonl beside them"
+        elif not found:
+            reason = "the teacher recognised no word in it"
         else:
-            reason = _why_nothing(found, reasons)
-            labels.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
+            reason = f"no usable hypothesis: {', '.join(sorted(set(reasons)))}"
+        labels.excluded.append({"id": utterance.id, "audio": str(utterance.audio), "reason": reason})
     return labels
-
-
-def _usable(
-    hypotheses: Sequence[TextHypothesis],
-    utterance: Utterance,
-    settings: SequenceSettings,
-    vocabulary: Vocabulary,
-    normalizer: Normalizer,
-    fits: Callable[[Sequence[int], Utterance], bool],
-) -> tuple[list[tuple[TextHypothesis, Sequence[int]]], list[str]]:
-    """Return the best usable hypotheses with tokens, and the reasons for those left out."""
-    usable: list[tuple[TextHypothesis, Sequence[int]]] = []
-    reasons: list[str] = []
-    errors = _word_error_rates(hypotheses, utterance, settings, normalizer)
-    for hypothesis, wer in zip(hypotheses, errors, strict=True):
-        tokens, reason = _tokens(hypothesis, wer, settings, vocabulary)
-        if reason is None and not fits(tokens, utterance):
-            reason = "too long for CTC in its audio"
-        if reason is not None:
-            reasons.append(reason)
-        elif len(usable) < settings.hypotheses:
-            usable.append((hypothesis, tokens))
-    return usable, reasons
-
-
-def _why_nothing(found: Sequence[TextHypothesis] | None, reasons: Sequence[str]) -> str:
-    if found is None:
-        return "no hypotheses: see quarantine.jsonl beside them"
-    if not found:
-        return "the teacher recognised no word in it"
-    return f"no usable hypothesis: {', '.join(sorted(set(reasons)))}"
-
-
-def _tokens(
-    hypothesis: TextHypothesis, wer: float | None, settings: SequenceSettings, vocabulary: Vocabulary
-) -> tuple[Sequence[int], str | None]:
-    """Return tokens of a hypothesis, or the reason why it is left out."""
-    if wer is not None and settings.max_hypothesis_wer is not None and wer > settings.max_hypothesis_wer:
-        return array("i"), "too far from the transcript (max_hypothesis_wer)"
-    if vocabulary.unknown_characters(hypothesis.text):
-        return array("i"), "characters outside the vocabulary"
-    return array("i", vocabulary.encode(hypothesis.text)), None
 
 
 def _word_error_rates(

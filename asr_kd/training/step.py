@@ -25,8 +25,8 @@ from asr_kd.posteriors.grid import dense_after_blanks, layers_after_zeros, witho
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_ctc import EncoderCtc
-from asr_kd.training.averaging import Ema
 from asr_kd.training.batch import Batch
+from asr_kd.training.checkpoint import Ema
 from asr_kd.training.gradients import Gradients
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.training_context import TrainingContext
@@ -47,10 +47,6 @@ class Stepper:
 
     Args:
         model, objective: trained modules; `settings.layer_drop` and `random_chunk_offset` are set on the model.
-        settings: training settings.
-        run: training context.
-        device: device of the weights.
-        autocast: context manager of mixed precision.
     """
 
     def __init__(
@@ -91,7 +87,6 @@ class Stepper:
             batch: this process's part of the global batch; may be empty.
             frames: encoder frames of the global batch, by which losses are divided.
             step: seeds all randomness of the step, so that a resumed run is bit-exact.
-            rate: learning rate.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_share(self.model, group["part"], self.settings)

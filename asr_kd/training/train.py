@@ -28,15 +28,21 @@ from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import Model, build_model, save_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import SILENT, Progress
-from asr_kd.teachers.base import LayeredTeacher, Teacher
+from asr_kd.teachers.base import LayeredTeacher
 from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.normalize import normalize
-from asr_kd.training.averaging import best_epochs, best_path, load_average, still_falling
 from asr_kd.training.batch import collate_batch
 from asr_kd.training.batch_sampler import DurationBatchSampler
-from asr_kd.training.checkpoint import TrainingState, has_checkpoint
+from asr_kd.training.checkpoint import (
+    TrainingState,
+    best_epochs,
+    best_path,
+    has_checkpoint,
+    load_average,
+    still_falling,
+)
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.distiller import Distiller
 from asr_kd.training.selection import Selection, select
@@ -111,6 +117,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         warm_start(model, job.vocabulary, job.train)
     train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)
     writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
+    teacher = job.dense_teacher  # those that read waveforms are opened where they run
     run = TrainingContext(
         name=job.name,
         key=job.key,
@@ -123,7 +130,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         should_checkpoint=_every(job.train.checkpoint_minutes),
         should_stop=control.should_stop,
         log_scalars=partial(_log_scalars, writer),
-        dense_teacher=_on_device(job.dense_teacher, control.device),
+        dense_teacher=teacher.to(control.device).eval() if isinstance(teacher, Model) else teacher,
         ranks=ranks,
         own_progress=control.progress,
         trains_head=job.distill is None or job.distill.trains_head,
@@ -147,14 +154,15 @@ def _new_model(job: TrainingJob) -> Model | EncoderCtc:
     return build_model(job.model, len(job.vocabulary))
 
 
-def _on_device(teacher: Model | Teacher | None, device: torch.device) -> Model | Teacher | None:
-    """A teacher that runs along; those that read waveforms are opened where they run."""
-    return teacher.to(device).eval() if isinstance(teacher, Model) else teacher
-
-
 def _shape(job: TrainingJob) -> Shape:
     """Return the shapes of student and teacher that the objective depends on."""
-    width, layers = _layers_of_teacher(job)
+    width, layers = None, None
+    if isinstance(job.dense_teacher, Model):
+        width, layers = job.dense_teacher.settings.width, job.dense_teacher.settings.num_layers
+    elif isinstance(job.dense_teacher, LayeredTeacher):
+        width, layers = job.dense_teacher.width, job.dense_teacher.num_layers
+    elif job.store is not None and job.store.info.layers:
+        width, layers = next(iter(job.store.info.layers.values())), max(job.store.info.layers)
     return Shape(
         blank_id=job.vocabulary.blank_id,
         vocab_size=len(job.vocabulary),
@@ -164,17 +172,6 @@ def _shape(job: TrainingJob) -> Shape:
         teacher_layers=layers,
         streaming=job.model.streaming is not None,
     )
-
-
-def _layers_of_teacher(job: TrainingJob) -> tuple[int | None, int | None]:
-    """Return width and number of layers of the teacher (dense or stored layers); None where there is none."""
-    if isinstance(job.dense_teacher, Model):
-        return job.dense_teacher.settings.width, job.dense_teacher.settings.num_layers
-    if isinstance(job.dense_teacher, LayeredTeacher):
-        return job.dense_teacher.width, job.dense_teacher.num_layers
-    if job.store is not None and job.store.info.layers:
-        return next(iter(job.store.info.layers.values())), max(job.store.info.layers)
-    return None, None
 
 
 def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Progress, ranks: Ranks) -> None:

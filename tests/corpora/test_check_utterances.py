@@ -1,6 +1,7 @@
 """Each fault in a real file is found, under its own kind, and nothing else is."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,6 +174,8 @@ def test_the_report_counts_lists_and_shortens(tmp_path, good):
     assert "  … and 4 more" in lines
     assert sum("no such file" in line for line in lines) == 3
     assert lines[-1].startswith("8 problems in 8 utterances")
+    alone = replace(report, rows=[row for row in report.rows if row.problem == "empty transcript"])
+    assert alone.lines()[-1].startswith("1 problem in 1 utterance.")
 
 
 def test_what_prepare_left_out_is_part_of_the_report(good):

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.evaluation.evaluate import MeasuredSystems, measure_all
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.results import Measurements
+from asr_kd.evaluation.results import Cost, Measurements, Results, RunFacts
+from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.sample_measures import (
     IS_TEACHER,
     NO_TEACHER,
@@ -25,7 +26,7 @@ from asr_kd.evaluation.sample_measures import (
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import TranscribedSet
+from asr_kd.evaluation.system_outputs import ReferenceSet, TranscribedSet, score_set
 from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT
 from asr_kd.runtime.recognizer import open_recognizer
@@ -292,20 +293,28 @@ def test_what_the_settings_request_is_measured(late, utterances):
 
 
 def test_everything_has_its_place_in_the_results():
-    summary = {
-        "test_sets": {
-            "dev": {"s": {"wer": 0.5}, "agreement": {"s": {"only_teacher_words": 3}}, "utterances": 6},
-            "other": {"skipped": "not there"},
-        },
-        "models": {"s": {"parameters": 5}, "t": {}},
-    }
-    measured = Measurements(
-        {"dev": {"s": {"delay": {"x": 1}}}}, {"dev": {"s": {"frame_kl": 0.1}}}, {"s": {"rtf": 1}}, {"s": [{"wer": 1}]}
+    settings = EvaluationSettings(bootstrap_samples=200)
+    scored = score_set(ReferenceSet({"u": "A B"}, {}), {"s": {"u": "A"}, "teacher": {"u": "A"}}, [], settings)
+    systems = ("s", "teacher")
+    results = Results(
+        names={key: key for key in systems},
+        roles={"s": "other", "teacher": "teacher"},
+        details={key: {} for key in systems},
+        sets={"dev": scored},
+        costs=dict.fromkeys(systems, Cost()),
+        settings=settings,
+        facts=RunFacts(absent_sets={"other": "not there"}),
+        provenance={},
+        measured=Measurements(
+            *({"dev": {"s": {"delay": {"x": 1}}}}, {"dev": {"s": {"frame_kl": 0.1}}}, {"s": {"rtf": 1}}),
+            {"s": [{"wer": 1}]},
+        ),
     )
-    found = measured.added_to(summary)
-    assert found["test_sets"]["dev"]["s"] == {"wer": 0.5, "delay": {"x": 1}}
-    assert found["test_sets"]["dev"]["agreement"]["s"] == {"only_teacher_words": 3, "frame_kl": 0.1}
+    found = summarize(results)
+    own, agreement = found["test_sets"]["dev"]["s"], found["test_sets"]["dev"]["agreement"]["s"]
+    assert (own["wer"], own["delay"]) == (0.5, {"x": 1})
+    assert (agreement["both_words"], agreement["frame_kl"]) == (1, 0.1)
     assert found["test_sets"]["other"] == {"skipped": "not there"}
-    assert found["models"] == {"s": {"parameters": 5, "cost": {"rtf": 1}}, "t": {}}
+    assert found["models"]["s"]["cost"] == {"rtf": 1}
+    assert "cost" not in found["models"]["teacher"]
     assert (found["matrix"], found["robustness"]) == ({"s": [{"wer": 1}]}, {})
-    assert summary["models"]["s"] == {"parameters": 5}

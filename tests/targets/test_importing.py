@@ -175,7 +175,7 @@ def test_an_import_is_replaced_but_a_teachers_hypotheses_are_not(tmp_path):
     index = into / "hypotheses.json"
     described = read_json(index)
     write_json(index, {**described, "source": {**described["source"], "kind": "teacher"}})
-    with pytest.raises(TargetsError, match="hypotheses of a teacher"):
+    with pytest.raises(TargetsError, match="another kind: teacher"):
         import_hypotheses(source, UTTERANCES, into, "librispeech")
 
 

@@ -6,7 +6,7 @@ import torch
 from asr_kd.errors import StoppedEarly
 from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model
-from asr_kd.training.averaging import best_epochs
+from asr_kd.training.checkpoint import best_epochs
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import parameter_groups, rate_share, start_epoch
 from asr_kd.training.train import train

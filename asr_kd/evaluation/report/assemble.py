@@ -98,16 +98,11 @@ def headline(report: Report) -> Headline:
     if not pairs:
         return _without_pair(report)
     difference, pair = pairs[0]["difference"], pairs[0]
-    return Headline(_title(difference), [_rates(report), _difference(difference, found), _gap_sentence(pair)])
-
-
-def _title(difference: Mapping[str, Any]) -> str:
     low, high, wer = difference["low"], difference["high"], 100 * difference["wer"]
+    title = f"Distillation {'reduces' if wer < 0 else 'increases'} the word error rate by {abs(wer):.1f} points"
     if low is None or low <= 0 <= high:
-        return "Distillation made no significant difference on this test set"
-    if wer < 0:
-        return f"Distillation reduces the word error rate by {-wer:.1f} points"
-    return f"Distillation increases the word error rate by {wer:.1f} points"
+        title = "Distillation made no significant difference on this test set"
+    return Headline(title, [_rates(report), _difference(difference, found), _gap_sentence(pair)])
 
 
 def _rates(report: Report) -> str:

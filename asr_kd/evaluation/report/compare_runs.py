@@ -188,8 +188,6 @@ def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAUL
 
     A system whose hypotheses are the same in all runs (an existing teacher) counts as one run.
 
-    Args:
-        reports: name of a run → its report, two or more.
 
     Returns:
         System's key → a row for each test set that all runs share, as results.json holds it under `seeds`; its runs are
@@ -229,7 +227,9 @@ def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resa
             texts.add(outputs)
             rows.setdefault(key, []).append(f"{run}/{key}")
             errors[f"{run}/{key}"] = [_errors(row) for row in own]
-    pairs = [pair for pair in _pairs(next(iter(reports.values())).sets[name]) if set(pair.names) <= rows.keys()]
+    comparisons = next(iter(reports.values())).sets[name]["comparisons"]
+    pairs = [Comparison(pair["distilled"], pair["baseline"], pair["teacher"]) for pair in comparisons]
+    pairs = [pair for pair in pairs if set(pair.names) <= rows.keys()]
     words = [row["errors"]["words"] for row in utterances.values()]
     found = seed_rows(SeedRows(rows, pairs), errors, words, _speakers(utterances.values()), resampling)
     return {row.name: plain_row(row, name) for row in found}
@@ -241,7 +241,3 @@ def _by_id(run: str, name: str, report: Report) -> dict[str, dict[str, Row]]:
     if not systems:
         raise EvaluationError("kept no hypotheses", where=f"{run}, {name}", expected="hypotheses/SET/SYSTEM.jsonl")
     return {key: {row["id"]: row for row in rows} for key, rows in systems.items()}
-
-
-def _pairs(found: Mapping[str, Any]) -> Sequence[Comparison]:
-    return [Comparison(pair["distilled"], pair["baseline"], pair["teacher"]) for pair in found["comparisons"]]

@@ -171,6 +171,13 @@ class Section:
     """Whether its charts need the list of systems with their colours."""
 
 
+def optional_section(
+    id: str, title: str, short: str, intro: str, blocks: Sequence[SectionBlock], key: bool = False
+) -> Section | None:
+    """A section of these blocks; None without any."""
+    return Section(id, title, short, intro, blocks, key) if blocks else None
+
+
 @dataclass(frozen=True)
 class Headline:
     """The main finding, and sentences that explain it."""

@@ -30,6 +30,7 @@ from asr_kd.evaluation.report.document import (
     Section,
     SectionBlock,
     SystemStyle,
+    optional_section,
     table,
 )
 from asr_kd.evaluation.report.loading import Report
@@ -127,12 +128,10 @@ def speaker_section(report: Report) -> Section | None:
             header, rows = speaker_rows(report.sets[name], list(rates))
             if len(rows) <= SPEAKERS_LISTED:
                 blocks.append(SectionBlock(tables=[ReportTable(header, rows)], fold=f"Every speaker of {name}"))
-    if not blocks:
-        return None
     if figures:
         text = "Each row is a speaker, and the line spans the systems. Sorted by the student's errors."
-        blocks = [SectionBlock(text=text, figures=figures), *blocks]
-    return Section("speakers", "Errors by speaker", "Speakers", "", blocks, key=bool(figures))
+        blocks.insert(0, SectionBlock(text=text, figures=figures))
+    return optional_section("speakers", "Errors by speaker", "Speakers", "", blocks, key=bool(figures))
 
 
 def confusion_section(report: Report) -> Section | None:
@@ -143,10 +142,8 @@ def confusion_section(report: Report) -> Section | None:
         if tables:
             fold = report.fold(name, "Word errors on")
             blocks.append(SectionBlock(title=name, tables=tables, side_by_side=True, fold=fold))
-    if not blocks:
-        return None
     intro = "How often each system made the same error, the student's most frequent ones first."
-    return Section("confusions", "Most frequent word errors", "Words", intro, blocks)
+    return optional_section("confusions", "Most frequent word errors", "Words", intro, blocks)
 
 
 def speaker_rows(found: Plain, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:

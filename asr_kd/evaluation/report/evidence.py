@@ -128,8 +128,8 @@ DYNAMIC_RANGE_DB = 65.0
 WEBP_QUALITY = 45
 
 _FORMATS = (("MP3", "MPEG_LAYER_III", "audio/mpeg"), ("FLAC", "PCM_16", "audio/flac"))
-"""Formats that every browser plays, the smaller first: 3 to 4 kB a second, against 17."""
-_MP3_COMPRESSION = 0.75  # 0 best, 1 smallest: 3.2 kB a second of AN4
+"""Formats that every browser plays, the smaller first."""
+_MP3_COMPRESSION = 0.75  # 0 best, 1 smallest
 
 
 def sound(waveform: Tensor) -> str:

@@ -39,7 +39,6 @@ class Report:
 
     @property
     def sets(self) -> dict[str, Mapping[str, Any]]:
-        """The test sets that were evaluated."""
         return {name: found for name, found in self.summary["test_sets"].items() if "skipped" not in found}
 
     @property
@@ -72,7 +71,6 @@ class Report:
 
     @cached_property
     def styles(self) -> dict[str, SystemStyle]:
-        """Name, colour and shape of every system, by its key."""
         return styles_of(self.summary["models"])
 
     @cached_property
@@ -99,11 +97,9 @@ class Report:
         ]  # fmt: skip
 
     def systems(self, test_set: str) -> list[str]:
-        """Keys of the systems of a set, in the report's order."""
         return systems_of(self.sets[test_set])
 
     def name(self, key: str) -> str:
-        """A system's own name."""
         return str(self.summary["models"][key]["name"])
 
 
@@ -208,12 +204,7 @@ def rows_text(rows: Iterable[Row]) -> str:
 
 
 def _read_rows(path: Path, sha256: str | None) -> list[Row]:
-    """Rows of a file of hypotheses.
-
-    Args:
-        path: the file.
-        sha256: of its content, as results.json states it.
-    """
+    """Rows of a file of hypotheses."""
     try:
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != sha256:

@@ -18,6 +18,7 @@ from asr_kd.evaluation.report.document import (
     SectionBlock,
     Steps,
     heat,
+    optional_section,
     table,
 )
 from asr_kd.evaluation.report.loading import Report
@@ -64,10 +65,9 @@ def latency_section(report: Report) -> Section | None:
         tables = [*_latency_table(report, delays), *_stability_table(report, name)]
         if tables:
             blocks.append(SectionBlock(title=name, tables=tables, fold=report.fold(name, "Tables of")))
-    if not blocks:
-        return None
-    blocks = [SectionBlock(figures=figures), *blocks] if figures else blocks
-    return Section("delay", "Emission latency and stability", "Latency", "", blocks, key=bool(figures))
+    if blocks and figures:
+        blocks.insert(0, SectionBlock(figures=figures))
+    return optional_section("delay", "Emission latency and stability", "Latency", "", blocks, key=bool(figures))
 
 
 def matrix_section(report: Report) -> Section | None:
@@ -98,10 +98,8 @@ def agreement_section(report: Report) -> Section | None:
         if tables:
             fold = report.fold(name, "Agreement on")
             blocks.append(SectionBlock(title=name, tables=tables, items=items, fold=fold))
-    if not blocks:
-        return None
     intro = "The student's words scored against the teacher's, words that only one of them has right, and posteriors."
-    return Section("agreement", "Agreement with the teacher", "Agreement", intro, blocks)
+    return optional_section("agreement", "Agreement with the teacher", "Agreement", intro, blocks)
 
 
 def robustness_section(report: Report) -> Section | None:

@@ -24,6 +24,7 @@ from asr_kd.evaluation.report.document import (
     Scatter,
     Section,
     SectionBlock,
+    optional_section,
     table,
 )
 from asr_kd.evaluation.report.loading import Report
@@ -218,4 +219,4 @@ def pseudo_label_section(report: Report) -> Section | None:
         text = f"Labels by {found['source']}." + (f" {own} utterances keep their own transcripts." if own else "")
         tables = [ReportTable(_HEADER, rows, note=_NOTE)] if rows else []
         blocks.append(SectionBlock(title=name, text=text, tables=tables))
-    return Section("pseudo-labels", "Pseudo-labels", "Pseudo-labels", "", blocks) if blocks else None
+    return optional_section("pseudo-labels", "Pseudo-labels", "Pseudo-labels", "", blocks)

@@ -57,7 +57,6 @@ def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSett
     """The whole report as one HTML file that loads nothing.
 
     Args:
-        report: fresh or read again.
         evidence: the most telling first; the page states how much does not fit into `settings.max_mb`.
     """
     settings = settings or ReportSettings()
@@ -92,8 +91,14 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
     }
     left_out = (len(evidence) - len(kept), len(found) - len(rows))
+    intro = _BROWSER + (_EVIDENCE.format(shown=len(kept), all=len(rows)) if kept else "")
+    if any(left_out):
+        intro += (
+            f" To keep this file below {max_mb:g} MB, {left_out[0]} utterances with audio or posteriors and "
+            f"{left_out[1]} others are left out (evaluate.report.max_mb)."
+        )
     return {
-        "intro": _intro(len(kept), len(rows), left_out, max_mb),
+        "intro": intro,
         **_choices(main, styles, bool(kept)),
         "student": main.student,
         "sets": sorted({view.test_set for view, _ in rows}),
@@ -101,16 +106,6 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         "data": embedded(data),
         "evidence": [{"id": ids[item.test_set, item.id], "data": text} for item, text in kept],
     }
-
-
-def _intro(shown: int, rows: int, left_out: tuple[int, int], max_mb: float) -> str:
-    intro = _BROWSER + (_EVIDENCE.format(shown=shown, all=rows) if shown else "")
-    if any(left_out):
-        intro += (
-            f" To keep this file below {max_mb:g} MB, {left_out[0]} utterances with audio or posteriors and "
-            f"{left_out[1]} others are left out (evaluate.report.max_mb)."
-        )
-    return intro
 
 
 def _choices(main: MainSystems, styles: Styles, evidence: bool) -> dict[str, Any]:

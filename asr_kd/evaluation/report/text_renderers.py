@@ -23,7 +23,7 @@ from asr_kd.evaluation.cells import (
     set_size,
 )
 from asr_kd.evaluation.report.assemble import notices
-from asr_kd.evaluation.report.document import Document, Plain, ReportTable, Section, SectionBlock
+from asr_kd.evaluation.report.document import Document, Plain, Section, SectionBlock
 from asr_kd.evaluation.report.error_sections import known_rates, speaker_rows
 from asr_kd.evaluation.report.loading import systems_of
 
@@ -77,12 +77,6 @@ def latex_escape(text: Any) -> str:
     return " ".join("".join(_LATEX.get(symbol, symbol) for symbol in str(text)).split())
 
 
-def markdown_table(table: ReportTable) -> str:
-    """A table as a pipe table."""
-    return pipe_table([escape(cell) for cell in table.header], [[str(cell) for cell in row] for row in table.rows],
-                      table.left)  # fmt: skip
-
-
 def _section(section: Section) -> list[str]:
     parts = [part for block in section.blocks for part in _block(block)]
     if not parts:  # charts only
@@ -101,7 +95,9 @@ def _block(block: SectionBlock) -> Iterator[str]:
     for place, table in enumerate(block.tables):
         if table.caption:
             yield f"{escape(table.caption)}:"
-        yield markdown_table(table)
+        yield pipe_table(
+            [escape(cell) for cell in table.header], [list(map(str, row)) for row in table.rows], table.left
+        )
         if table.note and table.note not in notes[:place]:
             yield escape(table.note)
     if block.items:

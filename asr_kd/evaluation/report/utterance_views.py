@@ -7,7 +7,7 @@ from itertools import zip_longest
 from typing import Any, Literal
 
 from asr_kd.evaluation.report.document import MainSystems
-from asr_kd.scoring.alignment import Alignment, align_words
+from asr_kd.scoring.alignment import align_words
 
 LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
 """How an edit is written in `SystemOutput.edits`."""
@@ -25,7 +25,6 @@ class SystemOutput:
 
     @property
     def errors(self) -> int:
-        """Word errors."""
         return len(self.edits) - self.edits.count("=")
 
 
@@ -53,10 +52,10 @@ def views(rows: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], main: M
         rows: test set → system's key → its utterances (`loading.Report.rows`).
     """
     found = [view for name, by_system in rows.items() for view in _views_of(name, by_system)]
-    return sorted(found, key=lambda view: (*worst_first(view, main), view.test_set, view.id))
+    return sorted(found, key=lambda view: (*_worst_first(view, main), view.test_set, view.id))
 
 
-def worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
+def _worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
     """Sort key: many errors of the student, then few of the teacher, then short references."""
     return -view.errors(main.student), view.errors(main.teacher), len(view.reference)
 
@@ -115,11 +114,8 @@ def _views_of(name: str, by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -
         texts = [row["hypothesis"] for row in rows]
         alignments = align_words([row["reference"] for row in rows], texts)
         for row, text, alignment in zip(rows, texts, alignments, strict=True):
-            outputs.setdefault(row["id"], {})[key] = SystemOutput(text, _letters(alignment))
+            letters = "".join(LETTERS[edit.kind] * edit.length for edit in alignment)
+            outputs.setdefault(row["id"], {})[key] = SystemOutput(text, letters)
             first.setdefault(row["id"], (row.get("speaker", ""), row["reference"]))
     for utterance_id, (speaker, reference) in first.items():
         yield View(name, utterance_id, speaker, reference, outputs[utterance_id])
-
-
-def _letters(alignment: Alignment) -> str:
-    return "".join(LETTERS[edit.kind] * edit.length for edit in alignment)

@@ -29,8 +29,6 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
 
     Hypotheses and cards of an earlier evaluation in the same folder are replaced.
 
-    Args:
-        evidence: audio and posteriors of single utterances, for the page.
 
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
@@ -38,21 +36,17 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
     report = from_results(results, summarize(results))
     summary, document = dict(report.summary), assemble(report)
     register_files(folder, [READABLE, LATEX, PAGE, RESULTS])
-    _write_hypotheses(report, folder / HYPOTHESES)
+    with atomic_folder(folder / HYPOTHESES, guard=True) as partial:
+        for name, systems in report.rows.items():
+            (partial / name).mkdir()
+            for key, rows in systems.items():
+                (partial / name / f"{file_stem(key)}.jsonl").write_text(rows_text(rows), encoding="utf-8")
     write_text(folder / READABLE, markdown(document))
     write_text(folder / LATEX, latex(document))
     write_cards(report, folder / CARDS)
     write_text(folder / PAGE, page(report, evidence, results.settings.report))
     write_json(folder / RESULTS, summary)
     return summary
-
-
-def _write_hypotheses(report: Report, folder: Path) -> None:
-    with atomic_folder(folder, guard=True) as partial:
-        for name, systems in report.rows.items():
-            (partial / name).mkdir()
-            for key, rows in systems.items():
-                (partial / name / f"{file_stem(key)}.jsonl").write_text(rows_text(rows), encoding="utf-8")
 
 
 TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}
@@ -64,8 +58,8 @@ def write_cards(report: Report, folder: Path) -> None:
     Cards go into bundles, whose clients decode greedily: after a beam search none are written.
     """
     with atomic_folder(folder, guard=True) as partial:
-        for key in report.summary["models"]:
-            if _has_card(report, key):
+        for key, model in report.summary["models"].items():
+            if model.get("chunk_ms") and not model.get("external") and "decoding" not in model:
                 (partial / f"{report.name(key)}.md").write_text(card(report, key), encoding="utf-8")
 
 
@@ -98,11 +92,6 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
         "tags": [*tags, "knowledge-distillation"] if distilled else tags,
         "model-index": [{"name": report.name(key), "results": results}],
     }
-
-
-def _has_card(report: Report, key: str) -> bool:
-    model = report.summary["models"][key]
-    return bool(model.get("chunk_ms")) and not model.get("external") and "decoding" not in model
 
 
 def _sections(report: Report, key: str) -> list[str]:
