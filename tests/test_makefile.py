@@ -1,6 +1,7 @@
-"""What `make` says before it begins."""
+"""What `make` prints before it begins, and what its test processes report."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -35,3 +36,14 @@ def test_the_whisper_demo_without_data_ends_with_one_message(tmp_path: Path) -> 
     assert run.stderr.startswith("demo-whisper: ")
     assert "AN4 not found" in run.stderr
     assert len(run.stderr.splitlines()) == 1
+
+
+def test_a_test_process_that_dies_fails_the_run(tmp_path: Path) -> None:
+    options = re.search(r"^PYTEST := .* -m pytest (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert options is not None
+    (tmp_path / "test_dies.py").write_text("import os\n\ndef test_dies(): os._exit(0)\n\ndef test_passes(): pass\n")
+    words = [sys.executable, "-m", "pytest", *options[1].split(), "--rootdir", str(tmp_path), "-p", "no:cacheprovider"]
+    run = subprocess.run([*words, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1, run.stdout
+    assert "test_dies.py::test_dies" in run.stdout
+    assert "1 failed, 1 passed" in run.stdout

@@ -53,8 +53,9 @@ class PseudoLabelSettings(LabelSettings):
     beam: int = Field(default=5, ge=1)
     """Hypotheses that Whisper's decoder keeps."""
     batch: int = Field(default=1, ge=1)
-    """Voiced parts of a recording above 30 s that are decoded together. Above 1, a part that fails Whisper's own checks
-    is left to the filters instead of being decoded again at a temperature."""
+    """Utterances, or voiced parts of a recording above 30 s, that are decoded together: for a GPU, on a CPU it gains
+    nothing. Above 1, a part of a long recording that fails Whisper's own checks is left to the filters instead of being
+    decoded again at a temperature."""
     compute_type: str = "int8"
     """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
     agree_with: str | None = None

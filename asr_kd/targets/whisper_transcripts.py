@@ -11,6 +11,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
@@ -21,7 +23,7 @@ from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardMani
 from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
-from asr_kd.teachers.whisper_transcriber import Transcription, WhisperTranscriber
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription, WhisperTranscriber
 
 TRANSCRIPTS_INDEX = "transcripts.json"
 TRANSCRIBE_AGAIN = "Transcribe again into an empty folder"
@@ -90,23 +92,39 @@ def transcribe_manifest(
     )
 
     def make(shard: PlannedShard, run: ShardedExtraction[Any, Any]) -> MadeShard:
-        rows: list[dict[str, Any]] = []
+        found: dict[str, Transcription] = {}
         quarantine: list[QuarantineEntry] = []
-        batches = [[utterance] for utterance in shard.utterances]
+        batches = _batches(shard.utterances, settings)
         with closing(read_batches(batches, (Variant(1.0),), READERS)) as read:
-            for (item,) in read:
+            for batch in read:
                 run.before_batch()
-                if item.problem is not None:
-                    quarantine.append(QuarantineEntry.of(item.utterance, item.problem))
-                else:
-                    rows.append({"id": item.utterance.id, **asdict(transcriber.transcribe(item.waveforms[0]))})
-                run.after_batch(quarantine, item.utterance.duration)
+                quarantine += [QuarantineEntry.of(item.utterance, item.problem) for item in batch if item.problem]
+                usable = [item for item in batch if not item.problem]
+                texts = _transcribe(transcriber, [item.waveforms[0] for item in usable])
+                found |= {item.utterance.id: text for item, text in zip(usable, texts, strict=True)}
+                run.after_batch(quarantine, sum(item.utterance.duration for item in batch))
+        rows = [{"id": each.id, **asdict(found[each.id])} for each in shard.utterances if each.id in found]
         content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
         return MadeShard(content, text_entry(shard, content, len(rows)), quarantine)
 
     manifest = ShardManifest(TRANSCRIPTS, open_storage(folder), info, plan)
     report, _ = ShardedExtraction(manifest, share, make, MAX_QUARANTINE_SHARE, should_stop, progress).run()
     return report
+
+
+def _batches(utterances: Sequence[Utterance], settings: TranscriberSettings) -> list[list[Utterance]]:
+    """Short utterances in batches of similar lengths; long recordings are batches of their own parts."""
+    if settings.batch == 1:
+        return [[utterance] for utterance in utterances]
+    short = sorted((u for u in utterances if u.duration <= settings.long_seconds), key=lambda u: (u.duration, u.id))
+    long = [[utterance] for utterance in utterances if utterance.duration > settings.long_seconds]
+    return [short[begin : begin + settings.batch] for begin in range(0, len(short), settings.batch)] + long
+
+
+def _transcribe(transcriber: WhisperTranscriber, waveforms: Sequence[Tensor]) -> list[Transcription]:
+    if len(waveforms) > 1:
+        return transcriber.transcribe_batch(waveforms)
+    return [transcriber.transcribe(waveform) for waveform in waveforms]
 
 
 def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Transcription]]:

@@ -5,6 +5,7 @@ Through faster-whisper (extra `whisper`), which runs CTranslate2 models. A model
 converts it. No code from a model's folder runs.
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ class TranscriberSettings:
     long_seconds: float = 30.0
     """Longer recordings are cut by voice activity."""
     batch: int = 1
-    """Voiced parts of a long recording that are decoded together."""
+    """Utterances, or voiced parts of a long recording, that are decoded together."""
 
 
 class WhisperTranscriber:
@@ -92,6 +93,59 @@ class WhisperTranscriber:
         )
         return _summary(list(found), info)
 
+    def transcribe_batch(self, waveforms: Sequence[Tensor]) -> list[Transcription]:
+        """Transcribe waveforms together.
+
+        Each text is that of `transcribe`, but for the rounding of batched arithmetic: what fails Whisper's own checks,
+        what has no speech and what Whisper would continue in a second window is transcribed again alone.
+
+        Args:
+            waveforms: [S] each, 16 kHz, samples in [−1, 1]; longer ones than `long_seconds` are transcribed alone.
+        """
+        longest = self.settings.long_seconds * SAMPLE_RATE
+        short = [index for index, waveform in enumerate(waveforms) if len(waveform) <= longest]
+        together = (
+            self._decode_together([waveforms[index] for index in short]) if len(short) > 1 else [None] * len(short)
+        )
+        found = dict(zip(short, together, strict=True))
+        return [found.get(index) or self.transcribe(waveform) for index, waveform in enumerate(waveforms)]
+
+    def _decode_together(self, waveforms: Sequence[Tensor]) -> list[Transcription | None]:
+        """One window each, at temperature 0; None where that is not what `transcribe` would return."""
+        from faster_whisper.audio import pad_or_trim
+        from faster_whisper.tokenizer import Tokenizer
+        from faster_whisper.transcribe import get_compression_ratio, get_suppressed_tokens
+
+        model = self._model
+        language = (self.settings.language or "en") if model.model.is_multilingual else "en"
+        tokenizer = Tokenizer(model.hf_tokenizer, model.model.is_multilingual, task="transcribe", language=language)
+        samples = [np.ascontiguousarray(waveform.numpy(), dtype=np.float32) for waveform in waveforms]
+        windows = np.stack([pad_or_trim(model.feature_extractor(each)[..., :-1]) for each in samples])
+        results = model.model.generate(
+            model.encode(windows),
+            [model.get_prompt(tokenizer, [])] * len(windows),
+            beam_size=self.settings.beam,
+            max_length=model.max_length,
+            suppress_tokens=get_suppressed_tokens(tokenizer, [-1]),
+            return_scores=True,
+            return_no_speech_prob=True,
+        )
+        found: list[Transcription | None] = []
+        for result in results:
+            tokens = result.sequences_ids[0]
+            text = tokenizer.decode(tokens).strip()
+            avg_logprob, ratio = result.scores[0] * len(tokens) / (len(tokens) + 1), get_compression_ratio(text)
+            accepted = (
+                avg_logprob >= LEAST_LOGPROB
+                and ratio <= MOST_COMPRESSION
+                and result.no_speech_prob <= MOST_NO_SPEECH
+                and bool(text)
+                and _is_one_window(tokens, tokenizer.timestamp_begin)
+            )
+            measures = (avg_logprob, result.no_speech_prob, ratio, 0.0, language, 1.0)
+            found.append(Transcription(" ".join(text.split()), *measures) if accepted else None)
+        return found
+
     def _in_batches(self, samples: np.ndarray) -> tuple[list[Any], Any]:
         from faster_whisper import BatchedInferencePipeline
 
@@ -103,6 +157,22 @@ class WhisperTranscriber:
             vad_filter=True,
         )
         return list(found), info
+
+
+LEAST_LOGPROB, MOST_COMPRESSION, MOST_NO_SPEECH = -1.0, 2.4, 0.6
+"""faster-whisper's own thresholds for decoding a window again at a temperature, or leaving it out."""
+
+
+def _is_one_window(tokens: Sequence[int], first_timestamp: int) -> bool:
+    """Whether Whisper ends here: all segments have ends, and none is empty (such segments are dropped)."""
+    times = [token >= first_timestamp for token in tokens]
+    pairs = [index for index in range(1, len(tokens)) if times[index - 1] and times[index]]
+    if not pairs:
+        return True
+    ended = len(tokens) >= 2 and times[-1] and not times[-2]
+    borders = [0, *pairs, len(tokens)]
+    lengths = [tokens[end - 1] - tokens[begin] for begin, end in itertools.pairwise(borders)]
+    return ended and all(length != 0 for length in lengths)
 
 
 def _summary(segments: Iterable[Any], info: Any) -> Transcription:

@@ -4,7 +4,6 @@ python -m torch.distributed.run … in_ranks.py FOLDER, which has the noises, a 
 """
 
 import json
-import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,13 +18,13 @@ from asr_kd.losses import DistillSettings
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
-from asr_kd.training.step import Stepper
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control, TrainingJob
 from tests.helpers.jobs import Recorder, job_on, noises, stop_after
+from tests.helpers.teachers_beside_training import BESIDE, UNCHANGED, Failure, TeacherBesideTraining, infinite_gradients
 
-NOT_FINITE = {1: "loss", 5: "gradient"}
-"""Steps that are spoilt in the second process, which has utterances in both: by their loss, by their gradient."""
+NOT_FINITE: dict[int, Failure] = {17_600: "loss", 22_400: "gradient"}
+"""Length of an utterance in samples → what the teacher spoils in its step of each epoch."""
 
 
 def quiet(folder: Path, settings: dict | None = None, **changes) -> TrainingJob:
@@ -100,18 +99,11 @@ def random(folder: Path) -> TrainingJob:
     return job_on(noises(folder), seed=5)  # with 3 the gradient of the first step overflows
 
 
-def spoil(stepper: Stepper, ranks: Ranks) -> None:
-    """Make steps of the second process not finite."""
-    real = stepper._backward
-
-    def backward(batch, frames, step, piece):
-        costs = real(batch, frames, step, piece)
-        if NOT_FINITE.get(step) == "gradient":
-            stepper._gradients.parameters[0].grad.fill_(math.inf)
-        return costs * math.nan if NOT_FINITE.get(step) == "loss" else costs
-
-    if not ranks.first:
-        stepper._backward = backward
+def not_finite(folder: Path) -> TrainingJob:
+    teacher = TeacherBesideTraining(
+        lambda lens: next((kind for length, kind in NOT_FINITE.items() if length in lens), None)
+    )
+    return quiet(folder, {"augmentation": UNCHANGED}, distill=BESIDE, dense_teacher=teacher)
 
 
 def main(folder: Path) -> None:
@@ -144,15 +136,9 @@ def main(folder: Path) -> None:
         for _ in range(2):  # each has a disk of its own
             run("not shared", quiet(folder), ranks, place=f"disk {ranks.rank}", stop=3)
         run("too much", replace_share(unreadable(folder)), ranks)
-        original = Stepper.__init__
-
-        def spoilt(self, *arguments):
-            original(self, *arguments)
-            spoil(self, ranks)
-
-        Stepper.__init__ = spoilt
-        run("not finite", quiet(folder), ranks)
-        Stepper.__init__ = original
+        spoilt = not_finite(folder)
+        with infinite_gradients(spoilt.dense_teacher):
+            run("not finite", spoilt, ranks)
         said["talk"] = [json.dumps(ranks.gather([ranks.rank, "ä"])), json.dumps(ranks.broadcast({"from": ranks.rank}))]
         numbers = torch.tensor([1.0, float(ranks.rank)])
         ranks.sum(numbers)

@@ -1,4 +1,4 @@
-"""Small random models that still say something, and audio for them: shared by the runtime's and export's tests."""
+"""Small random models whose transcripts are not empty, and audio for them."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.settings import ConformerSettings, Streaming
-from asr_kd.models.weights import save_model
+from asr_kd.models.weights import Model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 
 CHUNK_FRAMES, LEFT_CONTEXT_FRAMES = 4, 8
@@ -31,11 +31,14 @@ def tiny_model(
         subsampling_channels=4,
         streaming=Streaming(chunk_frames=chunk_frames, left_context_frames=LEFT_CONTEXT_FRAMES) if streaming else None,
     )
-    model = Conformer(settings, len(vocabulary)).eval()
+    return with_drawn_weights(Conformer(settings, len(vocabulary)).eval(), seed)
+
+
+def with_drawn_weights(model: Model, seed: int) -> Model:
+    """Normalisation and weights by a rule of the tests, which no change of the models' initialisation alters."""
     model.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 3.0))
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        # By our own rule, so that what the tests' models say does not change with the model's initialisation.
         for name, weight in sorted(model.named_parameters()):
             if weight.ndim > 1:
                 weight.normal_(std=weight[0].numel() ** -0.5, generator=generator)

@@ -1,6 +1,4 @@
-"""Heads of inner layers: which objectives they learn from, and how they mix with the last layer's."""
-
-from types import SimpleNamespace
+"""Heads of inner layers: which objectives apply to them, with which weights."""
 
 import pytest
 import torch
@@ -9,9 +7,7 @@ from asr_kd.config import parse_settings
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.training.step import Stepper
 from tests.helpers.passes import BLANK, LENS, REFERENCES, random_log_probs
 
 SHAPE = Shape(BLANK, vocab_size=5, width=8, layers=2, teacher_width=6, teacher_layers=2, streaming=True)
@@ -62,17 +58,3 @@ def test_what_teaches_them_is_known_without_a_model():
     assert not settings_of("labels", kd_weight=1.0, frame_kl={}).trains_inner_heads
     assert not settings_of("both", kd_weight=1.0, consistency={}).trains_inner_heads
     assert not settings_of("teacher", kd_weight=0.0, frame_kl={}).trains_inner_heads
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.25])
-def test_the_step_mixes_their_mean_with_the_last_layer(weight):
-    """L = (1 − w)·L(last) + w·mean of the inner heads'; curves show the last layer's terms."""
-    last, *inner = (random_log_probs(seed, 3, 6, 5) for seed in (1, 3, 4))
-    settings = settings_of("both", frame_kl={"selection": "all"})
-    objective = Objective.from_settings(settings, SHAPE)
-    step = SimpleNamespace(objective=objective, settings=SimpleNamespace(inner_weight=weight))
-    terms = Stepper._loss(step, EncoderOutput(last, LENS, tuple(inner)), {}, SUPERVISION, 11)
-    alone = objective(StudentOutput(last, LENS), SUPERVISION, 11)
-    heads = [inner_loss(settings, head) for head in inner]
-    torch.testing.assert_close(terms.total, (1 - weight) * alone.total + weight * (heads[0] + heads[1]) / 2)
-    assert terms.parts == alone.parts

@@ -2,11 +2,12 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe import pseudo_label_tasks
@@ -75,6 +76,23 @@ def test_another_threshold_transcribes_nothing_again(manifest, whisper, tmp_path
     pseudo_label(manifest, SETTINGS.model_copy(update={"filters": loose}), tmp_path / "labels", SILENT)
     assert "u2" in HypothesisStore.open(tmp_path / "labels")
     assert [model.calls for model in whisper] == [5, 0]
+
+
+def test_batches_of_similar_lengths_give_rows_in_the_order_of_ids(manifest, whisper, tmp_path, monkeypatch):
+    sizes = []
+
+    def transcribe_batch(self, waveforms):
+        sizes.append([len(waveform) for waveform in waveforms])
+        return [self.transcribe(waveform) for waveform in waveforms]
+
+    monkeypatch.setattr(FakeWhisper, "transcribe_batch", transcribe_batch, raising=False)
+    utterances = read_manifest(manifest)
+    write_audio(utterances[1].audio, 3.0)
+    (tmp_path / "u3.wav").write_bytes(b"no audio")
+    write_manifest(manifest, [replace(u, duration=3.0) if u.id == "u1" else u for u in utterances])
+    settings = SETTINGS.model_copy(update={"batch": 2})
+    pseudo_label_tasks.transcribe_with(settings, read_manifest(manifest), tmp_path / "raw", SILENT)
+    assert sizes == [[32_000, 32_000]]  # u0 and u2; u3 cannot be read, so u4 is alone, as u1 is
 
 
 def test_a_file_that_asr_kd_did_not_write_is_kept(manifest, whisper, tmp_path):

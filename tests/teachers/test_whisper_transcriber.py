@@ -8,7 +8,7 @@ import torch
 
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
-from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, _is_one_window, open_transcriber
 from tests.helpers.tiny_whisper import save_whisper_ct2
 
 pytest.importorskip("faster_whisper")
@@ -85,3 +85,37 @@ def test_long_recordings_are_decoded_in_batches_of_voiced_parts(tmp_path, monkey
     assert transcriber.transcribe(torch.zeros(16_000 * 31)).text == ""  # no voice
     transcriber.transcribe(torch.zeros(16_000 * 2))
     assert calls == [(16_000 * 31, 4, True)]
+
+
+def test_what_whisper_would_continue_is_not_taken_from_a_batch():
+    start = 50
+    for tokens, complete in (
+        ([50, 1, 2, 90], True),
+        ([1, 2], True),
+        ([50, 1, 70, 70, 2, 90], True),  # two segments that end
+        ([50, 1, 70, 70, 2], False),  # the second has no end: the next window begins at its start
+        ([50, 1, 70, 70], False),
+        ([50, 1, 70, 70, 70, 2, 90], False),
+        ([50, 1, 50, 60, 2, 90], False),  # a segment without length, which is dropped
+    ):
+        assert _is_one_window(tokens, start) == complete, tokens
+
+
+@pytest.mark.corpora
+@pytest.mark.slow
+def test_a_batch_has_the_texts_of_single_utterances(tiny):
+    corpora = Path(os.environ.get("ASR_KD_CORPORA", ""))
+    files = sorted((corpora / "LibriSpeech" / "dev-clean").rglob("*.flac")) if os.environ.get("ASR_KD_CORPORA") else []
+    if not files:
+        pytest.skip("needs real speech through ASR_KD_CORPORA")
+    waveforms = [read_audio(path) for path in files[:7]]
+    waveforms = [waveform for waveform in waveforms if len(waveform) < 12 * 16_000]
+    waveforms += [torch.zeros(16_000), 0.01 * torch.randn(8_000, generator=torch.Generator().manual_seed(1))]
+    transcriber = open_transcriber(TranscriberSettings(str(tiny), batch=len(waveforms)))
+    single = [transcriber.transcribe(waveform) for waveform in waveforms]
+    together = transcriber.transcribe_batch(waveforms)
+    assert [each.text for each in together] == [each.text for each in single]
+    for one, other in zip(single, together, strict=True):
+        assert other.avg_logprob == pytest.approx(one.avg_logprob, abs=0.02)
+        assert other.compression_ratio == one.compression_ratio
+    assert transcriber.transcribe_batch(waveforms[:1]) == single[:1]

@@ -1,5 +1,7 @@
 """Silence in front of training utterances: every kind of target moves along, frame by frame."""
 
+import json
+
 import pytest
 import torch
 
@@ -11,14 +13,13 @@ from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.losses.guided_ctc import GuidedCtc
 from asr_kd.losses.representation import LayerPair, Representation
 from asr_kd.models.layers import output_len
-from asr_kd.posteriors.types import DensePosteriors, array_names, dequantise
+from asr_kd.models.weights import load_model
+from asr_kd.posteriors.types import DensePosteriors, array_names
 from asr_kd.recipe.system_settings import EncoderTeacherSettings
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.training.batch import collate_batch
 from asr_kd.training.batch_sampler import SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
-from asr_kd.training.step import Stepper
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
 from tests.helpers.jobs import job_on, stop_after, weights_of
@@ -33,12 +34,13 @@ LEAD = 5
 def teacher(utterances, tmp_path_factory):
     folder = tmp_path_factory.mktemp("teacher")
     job = job_on(utterances, name="teacher", settings={"epochs": 1}, model={"streaming": None})
-    return job, LocalTeacher(train(job, folder / "teacher", Control()))
+    model_folder = train(job, folder / "teacher", Control())
+    return model_folder, job, LocalTeacher(model_folder)
 
 
 @pytest.fixture(scope="module")
 def store(teacher, utterances, tmp_path_factory):
-    job, local = teacher
+    _, job, local = teacher
     folder = tmp_path_factory.mktemp("targets")
     extract(local, utterances[:9], TargetSettings(speeds=(0.9, 1.0), layers=(LAYER,)), folder)
     return Store.open(folder, vocabulary=job.vocabulary, teacher_sha256=local.sha256)
@@ -101,32 +103,26 @@ def test_the_silence_has_no_layers_to_be_drawn_to():
     torch.testing.assert_close(term(output, supervision), first + second)
 
 
-def test_a_teacher_that_runs_along_gives_what_the_store_holds(teacher, store, utterances):
-    """Dense posteriors and layers of the audio without the silence, moved by it, against the stored ones."""
-    job, local = teacher
-    dataset = SpeechDataset(utterances[:9], [[1]] * 9, 0.5, 10, store, arrays=array_names(LAYER))
-    draws = [SampledUtterance(row, 1.0, 0, lead_frames=4 * lead) for row, lead in ((2, 3), (5, 0), (7, 6))]
-    batch = collate_batch([dataset[draw] for draw in draws])
-    assert batch.lead_lens.tolist() == [12, 0, 24]
-    stepper = object.__new__(Stepper)
-    stepper.run = type("Run", (), {"dense_teacher": local._model, "vocabulary": job.vocabulary})()
-    stepper.objective = type("Needs", (), {"needs_teacher_layers": (LAYER,)})()
-    stepper.autocast = torch.autocast("cpu", enabled=False)
-    found = stepper._supervision(batch, int(batch.audio_lens.max()))
-    assert found.lead_lens.tolist() == [3, 0, 6]
-    assert torch.equal(found.targets.lens, batch.targets.lens)
-    codes, scale = (batch.arrays[name] for name in array_names(LAYER))
-    for row in range(3):
-        frames = int(found.targets.lens[row])
-        stored = batch.targets
-        probs = found.targets.log_probs[row, :frames].exp().gather(-1, stored.tokens[row, :frames].long())
-        kept = stored.probs[row, :frames]
-        # The audio ends in zeros here and nowhere in the store, which changes the last frames.
-        assert (probs.where(kept > 0, 0.0) - kept).norm() < 0.05 * kept.norm()
-        lead = int(found.lead_lens[row])
-        theirs = dequantise(codes, scale)[row, lead:frames]
-        ours = found.teacher_layers[LAYER][row, lead:frames]
-        assert (ours - theirs).norm() < 0.1 * theirs.norm() < (ours[1:] - theirs[:-1]).norm()
+@pytest.mark.parametrize(
+    "objectives",
+    [{"frame_kl": {"selection": "all"}}, {"representation": {"pairs": [[1, LAYER]]}}],
+    ids=["posteriors", "layers"],
+)
+def test_a_dense_teacher_trains_as_the_store_does_with_silence_in_front(teacher, store, make_job, tmp_path, objectives):
+    """Posteriors and layers of the audio without the silence, moved by it: the same losses as with stored ones."""
+    model_folder, _, _ = teacher
+    dense = load_model(model_folder).model
+    silent = Augmentation(speeds=(1.0,), silence_share=1.0, silence_max_seconds=0.4, gain_share=0.0, spec_augment=None)
+    settings = {"epochs": 1, "average_best": 1, "augmentation": silent}
+
+    def loss(source: str, **given) -> float:
+        distill = DistillSettings.model_validate({"kd_weight": 1.0, "targets": source, "objectives": objectives})
+        train(
+            make_job(settings=settings, model={"dropout": 0.0}, distill=distill, **given), tmp_path / source, Control()
+        )
+        return json.loads((tmp_path / source / "curve.jsonl").read_text())["train_loss"]
+
+    assert loss("dense", dense_teacher=dense) == pytest.approx(loss("stored", store=store), rel=0.02)
 
 
 @pytest.mark.parametrize(

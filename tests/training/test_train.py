@@ -10,15 +10,16 @@ import torch
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
 from asr_kd.features.augment import NO_AUGMENTATION
 from asr_kd.losses import DistillSettings
+from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.checkpoint import FILES, best_epochs, load_average
 from asr_kd.training.selection import select_trainable
-from asr_kd.training.step import Stepper, StepResult
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
+from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining, infinite_gradients
 
 
 def test_interrupted_anywhere_equals_uninterrupted(make_job, tmp_path):
@@ -61,71 +62,43 @@ def test_checkpoints_all_damaged_or_of_another_job_are_refused(make_job, tmp_pat
         train(make_job(), folder, Control())
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_too_many_stop(make_job, tmp_path, monkeypatch):
-    real = Stepper.take
-    poisoned = {2, 3}
-
-    def take(self, batch, frames, step, rate):
-        if step in poisoned:
-            return StepResult(float("nan"), {})
-        return real(self, batch, frames, step, rate)
-
-    monkeypatch.setattr(Stepper, "take", take)
+def test_steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop(make_job, tmp_path):
+    teacher = TeacherBesideTraining(lambda lens: "loss" if teacher.calls in (2, 3) else None)  # a call a step
     recorder = Recorder()
-    model = train(make_job(), tmp_path / "some", Control(progress=recorder))
+    model = train(make_job(distill=BESIDE, dense_teacher=teacher), tmp_path / "some", Control(progress=recorder))
     assert load_model(model).card["nonfinite_steps"] == 2
     assert sum("not finite" in line and "noise-" in line for line in recorder.lines) == 2
-    poisoned.update(range(100))
+    job = make_job(settings={"epochs": 5}, distill=BESIDE, dense_teacher=TeacherBesideTraining(lambda lens: "loss"))
     with pytest.raises(TrainingError, match=r"6 steps in a row.*noise-"):
-        train(make_job(settings={"epochs": 5}), tmp_path / "all", Control())
+        train(job, tmp_path / "all", Control())
 
 
-def test_an_infinite_loss_leaves_the_weights_alone(make_job, tmp_path, monkeypatch):
-    job = make_job(settings={"epochs": 1, "max_nonfinite_steps": 100})
-
-    def infinite(self, *arguments, **named):
-        terms = original(self, *arguments, **named)
-        return terms._replace(total=terms.total * float("inf"))
-
-    from asr_kd.losses import Objective
-
-    original = Objective.forward
-    monkeypatch.setattr(Objective, "forward", infinite)
-    folder = tmp_path / "run"
-    train(job, folder, Control())
+@pytest.mark.parametrize("failure", ["loss", "gradient"])
+def test_a_step_that_is_not_finite_leaves_the_weights_alone(make_job, tmp_path, failure):
+    settings = {"epochs": 1, "max_nonfinite_steps": 100}
+    teacher = TeacherBesideTraining(lambda lens: failure)
+    job = make_job(settings=settings, distill=BESIDE, dense_teacher=teacher)
+    with infinite_gradients(teacher):
+        trained = load_model(train(job, tmp_path / "run", Control())).model
     torch.manual_seed(job.seed)
-    from asr_kd.models.conformer import Conformer
-
     fresh = Conformer(job.model, len(job.vocabulary))
-    trained = load_model(folder / "model").model
     for name, parameter in fresh.named_parameters():
         assert trained.get_parameter(name).equal(parameter)
 
 
-class Small(torch.OutOfMemoryError):
-    """A GPU that is too small."""
-
-
-def test_a_batch_that_does_not_fit_into_memory_is_computed_in_pieces(make_job, tmp_path, monkeypatch):
+def test_a_batch_that_does_not_fit_into_memory_is_computed_in_pieces(make_job, tmp_path):
     """The same curve within rounding; what does not fit even one by one is left out and named."""
-    from asr_kd.models.conformer import Conformer
-
+    recorder, most = Recorder(), 9
+    teacher = TeacherBesideTraining(lambda lens: "memory" if len(lens) > most else None)
     quiet = {"augmentation": NO_AUGMENTATION, "random_chunk_offset": False, "epochs": 2}
-    job, recorder, largest = make_job(settings=quiet, model={"dropout": 0.0}), Recorder(), 2
+    job = make_job(settings=quiet, model={"dropout": 0.0}, distill=BESIDE, dense_teacher=teacher)
     train(job, tmp_path / "large", Control())
-    real = Conformer.forward
-
-    def forward(self, features, *arguments, **named):
-        if self.training and len(features) > largest:
-            raise Small
-        return real(self, features, *arguments, **named)
-
-    monkeypatch.setattr(Conformer, "forward", forward)
+    most = 2
     train(job, tmp_path / "small", Control(progress=recorder))
     assert sum("computed in 2 pieces" in line and "noise-" in line for line in recorder.lines) > 1
     weights = [load_model(tmp_path / name / "model").model.output.weight for name in ("large", "small")]
     torch.testing.assert_close(*weights, atol=1e-4, rtol=0)
-    largest = 0
+    most = 0
     with pytest.raises(TrainingError, match=r"steps in a row are not finite.*noise-"):
         train(job, tmp_path / "none", Control(progress=recorder))
     assert any("even one by one" in line for line in recorder.lines)

@@ -1,0 +1,70 @@
+"""One optimizer step: how heads of inner layers take part in its loss."""
+
+import contextlib
+
+import pytest
+import torch
+
+from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
+from asr_kd.models.acoustic_model import EncoderOutput
+from asr_kd.models.layers import output_lens
+from asr_kd.posteriors import SoftTargets
+from asr_kd.progress import SILENT
+from asr_kd.training.batch import Batch
+from asr_kd.training.settings import TrainSettings
+from asr_kd.training.step import Stepper
+from asr_kd.training.training_context import TrainingContext
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
+
+BLANK, SIZE = VOCABULARY.blank_id, len(VOCABULARY)
+
+
+@pytest.fixture
+def batch():
+    """Two utterances with labels and soft targets."""
+    torch.manual_seed(0)
+    feature_lens = torch.tensor([80, 61])
+    frames = output_lens(feature_lens)
+    tokens = torch.arange(SIZE, dtype=torch.int32).expand(2, int(frames.max()), SIZE)
+    targets = SoftTargets(tokens, torch.randn(tokens.shape).softmax(-1), frames)
+    references = References(torch.tensor([[1, 2, 3], [4, 5, 0]]), torch.tensor([3, 2]))
+    features = torch.randn(2, 80, 80) * 3 - 7
+    return Batch(["a", "b"], features, feature_lens, feature_lens, references, targets)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25])
+def test_it_mixes_the_mean_of_inner_heads_with_the_last_layer(batch, weight, tmp_path):
+    """L = (1 − w)·L(last) + w·mean of the inner heads'; the terms are the last layer's."""
+    distill = DistillSettings.model_validate({"kd_weight": 0.4, "objectives": {"frame_kl": {"selection": "all"}}})
+    shape = Shape(BLANK, SIZE, width=32, layers=2, teacher_width=None, teacher_layers=None, streaming=True)
+    objective, model = Objective.from_settings(distill, shape), tiny_model().train()
+    with torch.no_grad():
+        for module in model.modules():
+            if hasattr(module, "probability"):
+                module.probability = 0.0
+        output: EncoderOutput = model(batch.features, batch.feature_lens, inner_layers=(1, 2))
+        supervision = Supervision(batch.references, batch.targets)
+        last = objective(StudentOutput(output.log_probs, output.lens), supervision, 30)
+        heads = [
+            float(objective.of_inner_head(StudentOutput(head, output.lens), supervision, 30)) for head in output.inner
+        ]
+    plain = {"random_chunk_offset": False, "augmentation": {"spec_augment": None}}
+    settings = TrainSettings(inner_layers=(1, 2), inner_weight=weight, precision="fp32", **plain)
+    run = TrainingContext(
+        name="student",
+        key="of the test",
+        folder=tmp_path,
+        vocabulary=VOCABULARY,
+        seed=0,
+        batches=None,
+        dev_references={},
+        progress=SILENT,
+        should_checkpoint=lambda: False,
+        should_stop=lambda: None,
+        log_scalars=lambda scalars, step: None,
+    )
+    step = Stepper(model, objective, settings, run, torch.device("cpu"), contextlib.nullcontext())
+    loss, parts = step.take(batch, 30, 0, rate=1e-3)
+    assert loss == pytest.approx((1 - weight) * float(last.total) + weight * sum(heads) / 2, rel=1e-5)
+    assert parts == pytest.approx({name: float(part) for name, part in last.parts.items()}, rel=1e-5)
+    assert heads[0] != pytest.approx(heads[1], rel=1e-3)
