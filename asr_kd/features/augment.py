@@ -119,13 +119,13 @@ class Augmentation(Settings):
     """Tempo and pitch factors; one is drawn an utterance and epoch."""
     spec_augment: SpecAugment | None = SpecAugment()
     """Masks over time and frequency; None: no masks."""
-    silence_share: float = Field(0.5, ge=0, le=1)
+    silence_share: float = Field(0.6, ge=0, le=1)
     """Share of utterances that get silence in front, and share that get it behind, each drawn by itself: zeros, low
     noise, or the recording's own background. Soft targets and stored layers move along. 0 is the default of teachers
     with an `encoder`, whose outputs are kept in memory for each way an utterance is augmented."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
     """The longest silence on either side."""
-    gain_share: float = Field(0.5, ge=0, le=1)
+    gain_share: float = Field(0.8, ge=0, le=1)
     """Share of utterances at another level than recorded; 0 is the default of teachers with an `encoder`."""
     gain_db: tuple[float, float] = (-25.0, 10.0)
     """Their gain, decibels, from the least to the most."""
