@@ -301,7 +301,7 @@ def render_recipe(name: str, folder: Path, corpus: _Corpus, whisper: str, langua
             "  student-kd:",
             "    model: *student",
             "    train: *training",
-            "    distill: {kd_weight: 0.5, selection: nonblank, dilation: 1, delay_frames: 2}",
+            "    distill: {kd_weight: 0.5, selection: nonblank, dilation: 1, delay_frames: 3}",
         ]
     else:
         labels = {"source": PREFIX + whisper.removeprefix(PREFIX), "language": language}
