@@ -24,19 +24,8 @@ from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
 from asr_kd.evaluation.system_outputs import transcribe_all
+from asr_kd.features import perturb
 from asr_kd.features.augment import speed_perturb
-from asr_kd.features.perturb import (
-    add_noise,
-    at_rate,
-    babble,
-    change_gain,
-    generator_for,
-    pink_noise,
-    reverberate,
-    room_response,
-    telephone,
-    through_codec,
-)
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
 from asr_kd.progress import SILENT, Progress
@@ -194,7 +183,7 @@ class BabbleSource:
             raise EvaluationError(
                 "babble needs other utterances, and there is one only", where=utterance.id, expected="at least two"
             )
-        order = torch.randperm(len(candidates), generator=generator_for("crowd", utterance.id)).tolist()
+        order = torch.randperm(len(candidates), generator=perturb.generator_for("crowd", utterance.id)).tolist()
         return [self._read(candidates[place]) for place in order[:count]]
 
 
@@ -206,24 +195,26 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others:
         others: gives what babble is made of.
     """
     kind, value = condition
-    generator = generator_for("robustness", utterance_id, condition.name)
+    generator = perturb.generator_for("robustness", utterance_id, condition.name)
     if kind == "babble":
-        return add_noise(waveform, babble(others(BABBLE_UTTERANCES), len(waveform), generator), float(value))
+        return perturb.add_noise(
+            waveform, perturb.babble(others(BABBLE_UTTERANCES), len(waveform), generator), float(value)
+        )
     if kind == "pink":
-        return add_noise(waveform, pink_noise(len(waveform), generator), float(value))
+        return perturb.add_noise(waveform, perturb.pink_noise(len(waveform), generator), float(value))
     if kind == "reverb":
-        return reverberate(waveform, room_response(float(value), generator))
+        return perturb.reverberate(waveform, perturb.room_response(float(value), generator))
     if kind == "telephone":
-        return telephone(waveform, "gsm" if value == "gsm" else "mu-law")
+        return perturb.telephone(waveform, "gsm" if value == "gsm" else "mu-law")
     if kind == "codec":
-        return through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
+        return perturb.through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
     if kind == "speed":
         return speed_perturb(waveform, float(value))
     if kind == "lead":
         return torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform])
     if kind == "rate":
-        return at_rate(waveform, round(float(value)))
-    return change_gain(waveform, float(value))
+        return perturb.at_rate(waveform, round(float(value)))
+    return perturb.change_gain(waveform, float(value))
 
 
 def _change(condition: Condition, babble: BabbleSource, utterance: Utterance, waveform: Tensor) -> Tensor:
