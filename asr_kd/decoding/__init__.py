@@ -2,5 +2,5 @@
 
 `base` holds the interfaces and hypotheses; `greedy` is the best path; `beam` is the prefix beam search of whole
 utterances and `streaming_beam` that of streams, with a `lexicon`, hotwords and a language model through `flashlight`.
-`graph` writes decoding graphs for sherpa-onnx; `endpoint` decides when an utterance of a stream has ended.
+`graph` writes decoding graphs for sherpa-onnx; `settings` also hold the rules by which an utterance has ended.
 """

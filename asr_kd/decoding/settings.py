@@ -1,9 +1,13 @@
-"""Settings of decoding, and reading them from a file."""
+"""Settings of decoding, reading them from a file, and the rules by which an utterance of a stream has ended.
+
+The endpoint rules are the three of sherpa-onnx 2.0.1 (`endpoint.cc`), which follow Kaldi's.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
+import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, UserPath, load_yaml, parse_settings
@@ -77,3 +81,52 @@ def read_decoding(path: Path | None, hotwords: Sequence[str] = ()) -> DecodingSe
     if hotwords:
         plain = {**plain, "kind": "beam", "hotwords": [*plain.get("hotwords", ()), *hotwords]}
     return parse_settings(DecodingSettings, plain, path or "--hotword")
+
+
+FRAME_SHIFT_SECONDS = np.float32(0.04)
+"""Duration of a decoded frame; the client computes in float32, and so do the rules here."""
+
+
+class EndpointRule(NamedTuple):
+    """One rule; an utterance has ended when all its conditions hold."""
+
+    must_have_text: bool  # a token was decoded before the silence
+    min_trailing_silence_seconds: float
+    min_utterance_seconds: float
+
+
+class EndpointSettings(Settings):
+    """The three rules; an utterance ends when one of them applies. Defaults are those of sherpa-onnx."""
+
+    rule1_min_trailing_silence: float = Field(2.4, ge=0)
+    """Seconds of silence that end an utterance without any token."""
+    rule2_min_trailing_silence: float = Field(1.2, ge=0)
+    """Seconds of silence that end an utterance with a token."""
+    rule3_min_utterance_length: float = Field(20.0, ge=0)
+    """Seconds after which an utterance ends in any case."""
+
+    @property
+    def rules(self) -> tuple[EndpointRule, ...]:
+        return (
+            EndpointRule(False, self.rule1_min_trailing_silence, 0.0),
+            EndpointRule(True, self.rule2_min_trailing_silence, 0.0),
+            EndpointRule(False, 0.0, self.rule3_min_utterance_length),
+        )
+
+
+def activated_rule(settings: EndpointSettings, num_frames: int, trailing_blanks: int) -> int | None:
+    """Return the first rule, 1 to 3, that ends an utterance; None when it continues.
+
+    Args:
+        num_frames: decoded frames of 40 ms, silence included.
+        trailing_blanks: frames since the last frame that was not blank.
+    """
+    utterance, silence = (np.float32(frames) * FRAME_SHIFT_SECONDS for frames in (num_frames, trailing_blanks))
+    for number, rule in enumerate(settings.rules, start=1):
+        if (
+            (utterance > silence or not rule.must_have_text)
+            and silence >= np.float32(rule.min_trailing_silence_seconds)
+            and utterance >= np.float32(rule.min_utterance_seconds)
+        ):
+            return number
+    return None

@@ -15,7 +15,7 @@ import tempfile
 from importlib.resources import files
 from pathlib import Path
 
-from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.errors import AsrKdError, BundleError
 from asr_kd.files import atomic_folder
 from asr_kd.runtime.bundle import INT8, MODEL, Bundle, read_bundle

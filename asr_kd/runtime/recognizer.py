@@ -17,9 +17,8 @@ from torch import Tensor
 from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
-from asr_kd.decoding.endpoint import EndpointSettings
 from asr_kd.decoding.greedy import GreedyDecoder
-from asr_kd.decoding.settings import GREEDY, DecodingSettings
+from asr_kd.decoding.settings import GREEDY, DecodingSettings, EndpointSettings
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
 from asr_kd.models.acoustic_model import EncoderOutput

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from asr_kd.decoding.base import Decoder, Hypothesis, Word, text_of, words_of
-from asr_kd.decoding.endpoint import EndpointSettings, activated_rule
 from asr_kd.decoding.greedy import GreedyDecoder
+from asr_kd.decoding.settings import EndpointSettings, activated_rule
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.features.fbank import NUM_MEL_BINS, StreamingFbank
 from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS, feature_frames_for

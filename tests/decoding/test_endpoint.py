@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from asr_kd.decoding.endpoint import EndpointSettings, activated_rule
+from asr_kd.decoding.settings import EndpointSettings, activated_rule
 
 
 @pytest.mark.parametrize(

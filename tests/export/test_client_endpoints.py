@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.runtime.recognizer import open_recognizer
 from tests.helpers.tiny_models import noise_speech
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.errors import BundleError
 from asr_kd.export import web
 from asr_kd.export.export_bundle import ExportSettings, export_bundle, web_folder

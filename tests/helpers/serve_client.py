@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 
-from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.serve.protocol import samples_of
 from tests.helpers.tiny_models import noise_speech
 

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.decoding.endpoint import EndpointSettings
+from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank
 from asr_kd.runtime.backend import TorchBackend
