@@ -162,10 +162,15 @@ def render(document: Document, browser: Mapping[str, Any] | None = None) -> str:
         "default-src 'none'; img-src data:; media-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src '{_source(style)}'; script-src '{_source(script)}'"
     )
-    text = _environment().get_template("page.html").render(
+    text = _environment(markup=True).get_template("page.html").render(
         document=document, browser=browser, policy=policy, style=Markup(style), script=Markup(script)
     )  # fmt: skip
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def fill_text(file: str, /, **values: Any) -> str:
+    """A text of assets/ with these values, which are not escaped."""
+    return _environment(markup=False).get_template(file).render(**values)
 
 
 def cell_markup(cell: Cell) -> str | Markup:
@@ -193,9 +198,9 @@ def _source(content: str) -> str:
 
 
 @cache
-def _environment() -> Environment:
+def _environment(markup: bool) -> Environment:
     environment = Environment(
-        loader=FunctionLoader(asset), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FunctionLoader(asset), autoescape=markup, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(cell=cell_markup, draw=draw)
     return environment

@@ -10,11 +10,11 @@ from typing import Any
 
 import yaml
 
-from asr_kd.evaluation.cells import escape, gap, interval, millions, percent, pipe_table, plain
+from asr_kd.evaluation.cells import escape, gap, interval, millions, percent, plain
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.evidence import Evidence
 from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results, rows_text
-from asr_kd.evaluation.report.page import page
+from asr_kd.evaluation.report.page import fill_text, page
 from asr_kd.evaluation.report.text_renderers import latex, markdown
 from asr_kd.evaluation.results import Results
 from asr_kd.evaluation.results_json import summarize
@@ -64,9 +64,39 @@ def write_cards(report: Report, folder: Path) -> None:
 
 
 def card(report: Report, key: str) -> str:
-    """The model card of a system."""
-    front = yaml.safe_dump(metadata(report, key), sort_keys=False, allow_unicode=True, width=120)
-    return f"---\n{front}---\n\n" + "\n\n".join(_sections(report, key)) + "\n"
+    """The model card of a system, `assets/card.md` filled."""
+    facts, model = report.summary["provenance"], report.summary["models"][key]
+    dev_sets = ", ".join(map(escape, facts.get("dev_sets") or ()))
+    known = {
+        "Recipe": facts.get("recipe"),
+        "Corpus": facts.get("corpus"),
+        "Training utterances": model.get("training_utterances"),
+        "Epochs": model.get("epochs"),
+        "Seed": model.get("seed"),
+        "Date": facts["date"],
+        "Command": facts["command"],
+        "Git commit": facts["git_commit"],
+    }
+    return fill_text(
+        "card.md",
+        front=yaml.safe_dump(metadata(report, key), sort_keys=False, allow_unicode=True, width=120),
+        name=report.name(key),
+        key=key,
+        facts=facts,
+        model=model,
+        architecture=_architecture(model),
+        size=f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size",
+        sets={name: found for name, found in report.sets.items() if key in found},
+        selected=f" Epochs were selected on {dev_sets}." if dev_sets else "",
+        teachers=[
+            (name, report.name(pair["teacher"]), pair)
+            for name, found in report.sets.items()
+            for pair in found["comparisons"]
+            if pair["distilled"] == key and pair["teacher"] is not None
+        ],
+        origin={name: value for name, value in known.items() if value is not None},
+        **{show.__name__: show for show in (escape, gap, interval, millions, percent, plain)},
+    )
 
 
 def metadata(report: Report, key: str) -> dict[str, Any]:
@@ -94,83 +124,8 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
     }
 
 
-def _sections(report: Report, key: str) -> list[str]:
-    facts, model = report.summary["provenance"], report.summary["models"][key]
-    parts = [f"# {escape(report.name(key))}", _described(model)]
-    if facts["synthetic"]:
-        parts.append("**Trained and measured on synthetic speech: these results do not apply to real speech.**")
-    parts += ["## Results", _results(report, key), _measured(facts, model)]
-    parts += _distillation(report, key)
-    parts += [
-        "## Use",
-        "```bash\nasr-kd transcribe . recording.wav\n```\n\nsherpa-onnx reads `model.onnx` and "
-        "`tokens.txt` as an online zipformer2 CTC model.",
-        "## Limits",
-        "Measured on the sets above only. Error rates may be much higher for other speakers, rooms, microphones "
-        "and topics. Differences between groups of speakers have not been examined.",
-        "## Where this comes from",
-        _origin(facts, model),
-    ]
-    return parts
-
-
 def _architecture(model: Mapping[str, Any]) -> str:
     return str(model.get("architecture", "Conformer"))
-
-
-def _described(model: Mapping[str, Any]) -> str:
-    size = f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size"
-    return (
-        f"A streaming {_architecture(model)} CTC model, {millions(model['parameters'])} parameters, {size}: chunks of "
-        f"{model['chunk_ms']} ms with {model.get('left_context_ms')} ms of left context."
-    )
-
-
-def _results(report: Report, key: str) -> str:
-    header = ("Set", "WER %", "95 % interval", "CER %", "Utterances")
-    rows = [
-        [
-            name,
-            percent(found[key]["wer"]),
-            interval(found[key]["wer_low"], found[key]["wer_high"]),
-            percent(found[key]["cer"]),
-            str(found["utterances"]),
-        ]
-        for name, found in report.sets.items()
-        if key in found
-    ]
-    return pipe_table(header, rows, left=1)
-
-
-def _measured(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    looked_at = facts.get("dev_sets")
-    chosen = f" Epochs were selected on {', '.join(map(escape, looked_at))}." if looked_at else ""
-    decoding = escape(plain(model.get("decoding", "greedy")))
-    return f"Decoding: {decoding}; normalizer: `{facts['normalizer']}`.{chosen}"
-
-
-def _distillation(report: Report, key: str) -> list[str]:
-    lines = [
-        f"- {escape(name)}: distilled from {escape(report.name(pair['teacher']))}; gap recovered: {escape(gap(pair))}."
-        for name, found in report.sets.items()
-        for pair in found["comparisons"]
-        if pair["distilled"] == key and pair["teacher"] is not None
-    ]
-    return ["## Distillation", "\n".join(lines)] if lines else []
-
-
-def _origin(facts: Mapping[str, Any], model: Mapping[str, Any]) -> str:
-    known = {
-        "Recipe": facts.get("recipe"),
-        "Corpus": facts.get("corpus"),
-        "Training utterances": model.get("training_utterances"),
-        "Epochs": model.get("epochs"),
-        "Seed": model.get("seed"),
-        "Date": facts["date"],
-        "Command": facts["command"],
-        "Git commit": facts["git_commit"],
-    }
-    return "\n".join(f"- {name}: {escape(plain(value))}" for name, value in known.items() if value is not None)
 
 
 def _slug(text: str) -> str:
