@@ -31,7 +31,7 @@ ONE_HOME = {
     "transformers": "teachers/huggingface_ctc.py",
     "huggingface_hub": "hub.py",
     "onnx": "export/graphs.py",
-    "onnxruntime": ("runtime/onnx_backend.py", "export/graphs.py"),
+    "onnxruntime": ("runtime/graph_backends.py", "export/graphs.py"),
     "sherpa_onnx": "export/sherpa_client.py",
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",

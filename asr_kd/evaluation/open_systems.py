@@ -13,13 +13,13 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.decoding.base import Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
 from asr_kd.errors import EvaluationError, VocabularyError
 from asr_kd.evaluation.system import Role, System
+from asr_kd.features.fbank import batches_by_duration
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.grid import FrameGrid

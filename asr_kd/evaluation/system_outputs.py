@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
@@ -29,6 +28,7 @@ from asr_kd.evaluation.comparison import (
 from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
+from asr_kd.features.fbank import batches_by_duration
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
 from asr_kd.scoring.wer import score, score_groups
 

@@ -2,7 +2,7 @@
 
 With torch 2.14, onnx's legacy exporter drops inputs that a model does not use, which the client needs, and its graphs
 are slower. The pt2 file holds raw tensors and a graph as JSON: no example inputs, which are pickled, and none of the
-exporter's notes, which hold paths of this machine; `runtime.pt2_backend` refuses everything else. Only this file
+exporter's notes, which hold paths of this machine; `runtime.graph_backends` refuses everything else. Only this file
 imports onnx.
 
 Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution kernel, V vocabulary."""

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
@@ -17,6 +16,7 @@ from asr_kd.decoding.beam import BeamSearch
 from asr_kd.errors import AudioError, EvaluationError, LanguageModelError, RecipeError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, tune
+from asr_kd.features.fbank import batches_by_duration
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device

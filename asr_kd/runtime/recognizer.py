@@ -14,13 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, text_of
 from asr_kd.decoding.beam import open_decoder
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.settings import GREEDY, DecodingSettings, EndpointSettings
 from asr_kd.errors import CheckpointError
-from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, fbank, pad_batch
+from asr_kd.features.fbank import SAMPLE_RATE, StreamingFbank, batches_by_duration, fbank, pad_batch
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context, Streaming
 from asr_kd.models.weights import DESCRIPTION as MODEL_DESCRIPTION
@@ -28,8 +27,7 @@ from asr_kd.models.weights import NO_PICKLES, LoadedModel, Model, build_model, l
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, TorchBackend, check_numbers, padded_num_samples, run_chunks
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE_DESCRIPTION
 from asr_kd.runtime.bundle import PT2, Bundle, read_bundle, split_graph
-from asr_kd.runtime.onnx_backend import OnnxBackend
-from asr_kd.runtime.pt2_backend import Pt2Backend
+from asr_kd.runtime.graph_backends import OnnxBackend, Pt2Backend
 from asr_kd.runtime.streaming import DEFAULT_ENDPOINT, StreamingRecognizer, check_samples
 from asr_kd.runtime.wire import unprintable_tokens
 from asr_kd.text.vocabulary import Vocabulary

@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
+from asr_kd.features.fbank import batches_by_duration
 from asr_kd.targets.settings import Variant
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold

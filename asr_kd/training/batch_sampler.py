@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.audio.duration_batches import batches_by_duration
 from asr_kd.features.augment import Augmentation
+from asr_kd.features.fbank import batches_by_duration
 from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS
 
 Drawn = NDArray[Any]

@@ -20,7 +20,7 @@ from asr_kd.files import WRITTEN
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.runtime.bundle import MODEL, TOKENS, file_entry, read_bundle
-from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.graph_backends import OnnxBackend
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech, save_tiny_model, tiny_model

@@ -28,7 +28,7 @@ from asr_kd.models.layers import step_table
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, PT2, file_entry, read_bundle
-from asr_kd.runtime.pt2_backend import UnsafeArchiveError, checked_archive
+from asr_kd.runtime.graph_backends import UnsafeArchiveError, checked_archive
 from asr_kd.runtime.recognizer import open_backend, open_recognizer
 from tests.helpers.tiny_models import noise_speech, save_tiny_model, tiny_model
 

@@ -10,7 +10,7 @@ from asr_kd.export.sherpa_client import client_is_installed, run_client
 from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.runtime.bundle import MODEL, TOKENS, read_bundle
-from asr_kd.runtime.onnx_backend import OnnxBackend
+from asr_kd.runtime.graph_backends import OnnxBackend
 from asr_kd.runtime.recognizer import open_recognizer
 from tests.helpers.tiny_models import CHUNK_FRAMES, VOCABULARY, noise_speech
 from tests.helpers.whisper_students import whisper_student

@@ -1,9 +1,9 @@
-"""Run a bundle's model.pt2 in torch, in the wire format of the ONNX file, after validating the archive.
+"""Run a graph of a bundle, after validating it: in onnxruntime, or as a file of torch.export in torch.
 
-torch's reader unpickles members that an archive declares as pickles, evaluates expressions and guards given as text,
-and calls any function of torch that a graph names. Our exporter writes raw tensors and a graph of known operators only.
-Everything else is refused, and the verified content is written to a new archive, which torch reads. Source: torch 2.14,
-``torch/export/pt2_archive`` and ``torch/_export/serde/serialize.py``.
+Only this file imports onnxruntime to run graphs. torch's reader unpickles members that an archive declares as pickles,
+evaluates expressions and guards given as text, and calls any function of torch that a graph names. Our exporter writes
+raw tensors and a graph of known operators only. Everything else is refused, and the verified content is written to a
+new archive, which torch reads. Source: torch 2.14, ``torch/export/pt2_archive``, ``torch/_export/serde/serialize.py``.
 
 Shapes: B utterances, N streams, T feature frames, C chunk frames, V vocabulary."""
 
@@ -14,14 +14,16 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.errors import BundleError
+from asr_kd.errors import BundleError, import_extra
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
 from asr_kd.runtime.bundle import COPY_AGAIN, Bundle
+from asr_kd.runtime.wire import BATCH, TensorSpec
 
 MEMBERS = re.compile(
     r"archive/(data/weights/(weight_\d+|model_weights_config\.json)|data/constants/(tensor_\d+|"
@@ -139,7 +141,23 @@ def _problem(key: str, value: Any) -> str | None:
     return f"{key} is {str(value)[:80]!r}, which our exporter does not write" if wrong else None
 
 
-class Pt2Backend:
+class _GraphBackend:
+    """What the runtimes share: whole utterances run chunk by chunk, side by side."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._bundle, self._specs = bundle, bundle.wire.states()
+
+    @property
+    def context(self) -> Context:
+        """Chunk and left context."""
+        return self._bundle.context
+
+    def log_probs(self: Any, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
+        """Log-probabilities [B, T', V] with lengths [B] of features [B, T, 80]."""
+        return run_chunks(self, features, feature_lens)
+
+
+class Pt2Backend(_GraphBackend):
     """Runs a bundle's model.pt2 on the CPU.
 
     Raises:
@@ -147,8 +165,7 @@ class Pt2Backend:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._bundle = bundle
-        self._specs = bundle.wire.states()
+        super().__init__(bundle)
         try:
             program = torch.export.load(io.BytesIO(checked_archive(bundle.graph_bytes)))
             self._step = program.module(check_guards=False)
@@ -157,13 +174,6 @@ class Pt2Backend:
             raise self._refused(str(error)) from error
         except Exception as error:  # torch's errors about a program share no narrower base class
             raise self._refused(f"torch cannot run it: {' '.join(str(error).split())[:300]}") from error
-
-    @property
-    def context(self) -> Context:
-        return self._bundle.context
-
-    def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        return run_chunks(self, features, feature_lens)
 
     def initial_state(self, streams: int) -> list[Tensor]:
         return [torch.from_numpy(spec.zeros(streams)) for spec in self._specs]
@@ -192,3 +202,98 @@ class Pt2Backend:
 
     def _refused(self, why: str) -> BundleError:
         return BundleError(why, where=self._bundle.folder / self._bundle.graph, remedy=COPY_AGAIN)
+
+
+ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
+
+
+class OnnxBackend(_GraphBackend):
+    """Runs a bundle's ONNX graph in onnxruntime; one stream gains little from more threads.
+
+    Raises:
+        BundleError: the graph cannot be loaded, or its metadata, inputs or outputs are not those of the wire format.
+        MissingExtraError: onnxruntime is not installed.
+    """
+
+    def __init__(self, bundle: Bundle, num_threads: int = 1) -> None:
+        super().__init__(bundle)
+        self._session = _load(bundle, num_threads)
+        _check_metadata(bundle, self._session.get_modelmeta().custom_metadata_map)
+        _check_tensors(bundle, self._session.get_inputs(), bundle.wire.inputs(), "input")
+        _check_tensors(bundle, self._session.get_outputs(), bundle.wire.outputs(), "output")
+        self._input_names = [value.name for value in self._session.get_inputs()]
+        self._output_names = [value.name for value in self._session.get_outputs()]
+
+    def initial_state(self, streams: int) -> list[np.ndarray]:
+        return [spec.zeros(streams) for spec in self._specs]
+
+    def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
+        inputs = [features.contiguous().numpy(), *state]
+        log_probs, *state = self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True)))
+        return torch.from_numpy(log_probs), state
+
+    def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+        columns = zip(self._specs, zip(*states, strict=True), strict=True)
+        return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
+
+    def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
+        streams = len(state[-1])
+        columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
+        return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
+
+
+def _load(bundle: Bundle, num_threads: int) -> Any:
+    onnxruntime = import_extra("onnxruntime", "export")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # its warnings are about graph clean-up
+    options.add_session_config_entry("session.load_model_format", "ONNX")
+    # A graph may name further files for its weights, which are not hashed; below the path of a file there are none.
+    options.add_session_config_entry(
+        "session.model_external_initializers_file_folder_path", str(bundle.folder.absolute() / bundle.graph)
+    )
+    try:
+        return onnxruntime.InferenceSession(bundle.graph_bytes, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's exceptions share no narrower base class
+        raise BundleError(
+            f"onnxruntime cannot load it: {' '.join(str(error).split())[:300]}",
+            where=bundle.folder / bundle.graph,
+            remedy=COPY_AGAIN,
+        ) from error
+
+
+def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
+    wrong = {
+        key: f"{key} is {found[key]!r} instead of {value!r}" if key in found else f"{key} is missing"
+        for key, value in bundle.wire.metadata().items()
+        if found.get(key) != value
+    }
+    if wrong:
+        raise BundleError(
+            f"its metadata does not fit: {'; '.join(wrong.values())}",
+            where=bundle.folder / bundle.graph,
+            expected="the zipformer2_ctc metadata of the model in bundle.json",
+            remedy="Clients end their process on such a file: export the model again",
+        )
+
+
+def _check_tensors(bundle: Bundle, found: list[Any], expected: list[TensorSpec], kind: str) -> None:
+    if len(found) != len(expected):
+        raise BundleError(f"{len(found)} {kind}s", expected=str(len(expected)), where=bundle.folder / bundle.graph)
+    for position, (value, spec) in enumerate(zip(found, expected, strict=True)):
+        if value.type != ELEMENT_TYPES[spec.dtype] or not _fits(value.shape, spec.shape):
+            raise BundleError(
+                f"{kind} {position} ({value.name}) is {value.type} {value.shape}",
+                expected=f"{ELEMENT_TYPES[spec.dtype]} {list(spec.shape)} ({spec.name})",
+                where=bundle.folder / bundle.graph,
+                remedy=COPY_AGAIN,
+            )
+
+
+def _fits(found: list[Any], expected: tuple[int | str, ...]) -> bool:
+    """Whether fixed sizes are equal and the batch is open, under any name."""
+    return len(found) == len(expected) and all(
+        not isinstance(size, int) if wanted == BATCH else size == wanted
+        for size, wanted in zip(found, expected, strict=True)
+    )
