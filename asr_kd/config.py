@@ -275,16 +275,12 @@ def _misspelt_name(data: Any, location: Sequence[Any]) -> str:
 
 def _allowed(field: FieldInfo) -> str:
     bounds = [
-        f"{words} {_number(getattr(constraint, name))}"
+        f"{words} {value:g}" if isinstance(value := getattr(constraint, name), float) else f"{words} {value}"
         for name, words in _BOUNDS.items()
         for constraint in field.metadata
         if hasattr(constraint, name)
     ]
     return " and ".join(bounds)
-
-
-def _number(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _shown(value: Any) -> str:

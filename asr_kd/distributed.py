@@ -233,16 +233,12 @@ def _together() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        message = str(error).strip().split("\n", 1)[0].split(". ", 1)[0]  # without torch's C++ traces
         raise AsrKdError(
-            f"another process of this run is gone, or cannot be reached ({_first_sentence(error)})",
+            f"another process of this run is gone, or cannot be reached ({message})",
             expected="all processes that torchrun started",
             remedy="Run the same command again to go on from the last checkpoint (torchrun --max-restarts does so)",
         ) from error
-
-
-def _first_sentence(error: Exception) -> str:
-    """Return a message without torch's C++ traces."""
-    return str(error).strip().split("\n", 1)[0].split(". ", 1)[0]
 
 
 def _prefix_warnings(name: str) -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from datetime import timedelta
 from typing import Protocol
 
 from rich.console import Console
@@ -68,8 +69,8 @@ class ConsoleProgress:
             self._bar.update(self._task, completed=done, total=total, speed=f"{rate:.1f} {unit}/s", note=note)
         elif now - self._printed >= PLAIN_INTERVAL_SECONDS:
             self._printed = now
-            left = (total - done) / rate if rate > 0 else float("inf")
-            line = f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {_clock(left)} left {note}"
+            left = timedelta(seconds=int((total - done) / rate)) if rate > 0 else "–"
+            line = f"  {label}: {done:.0f}/{total:.0f} {unit}, {rate:.1f} {unit}/s, {left} left {note}"
             self.console.print(line.rstrip(), markup=False)
         if done >= total:
             self.close()
@@ -96,10 +97,3 @@ class ConsoleProgress:
         )
         self._bar.start()
         self._task = self._bar.add_task(label, total=total, speed="", note="")
-
-
-def _clock(seconds: float) -> str:
-    if seconds == float("inf"):
-        return "–"
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -195,7 +195,9 @@ def _write_speaker(
             speech = np.fromfile(Path(scratch) / f"{index}.pcm", dtype="<i2").astype(np.float32) / 32768
             seed = int(sha256_of([settings.seed, speaker.id, index])[:16], 16)
             samples = _degrade(speech, settings, np.random.default_rng(seed))
-            (chapter / f"{name}-{index:04d}.flac").write_bytes(_flac(samples))
+            file = io.BytesIO()  # in memory, because soundfile flushes every file to the disk
+            soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+            (chapter / f"{name}-{index:04d}.flac").write_bytes(file.getvalue())
     lines = [f"{name}-{index:04d} {sentence.upper()}\n" for index, sentence in enumerate(sentences)]
     (chapter / f"{name}.trans.txt").write_text("".join(lines), encoding="utf-8")
 
@@ -236,13 +238,6 @@ def _degrade(spoken: np.ndarray, settings: SyntheticSettings, generator: np.rand
     padded = np.pad(speech, (before, after))
     noise = generator.standard_normal(len(padded)) * _amplitude(generator.uniform(*settings.noise_db))
     return np.clip(padded + noise, -1.0, 1.0).astype(np.float32)
-
-
-def _flac(samples: np.ndarray) -> bytes:
-    # In memory, because soundfile flushes every file to the disk.
-    file = io.BytesIO()
-    soundfile.write(file, samples, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
-    return file.getvalue()
 
 
 def _amplitude(decibels: float) -> float:

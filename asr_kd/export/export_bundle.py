@@ -123,7 +123,14 @@ def export_bundle(
     """
     settings, origin = settings or ExportSettings(), origin or Origin()
     source, streaming, own = _streaming_model(model_folder, settings)
-    latency, measured = _latency(streaming, settings.tail_ms), origin.wer if streaming == own else {}
+    chunk_ms, measured = streaming.chunk_frames * FRAME_SHIFT_MS, origin.wer if streaming == own else {}
+    latency = Latency(
+        **streaming.context._asdict(),
+        chunk_ms=chunk_ms,
+        lookahead_ms=LOOKAHEAD_MS,
+        latency_ms=chunk_ms + LOOKAHEAD_MS,
+        tail_ms=settings.tail_ms,
+    )
     trace = Trace(
         model_sha256=source.sha256,
         recipe=origin.recipe,
@@ -212,18 +219,6 @@ def _describe(folder: Path, name: str, source: LoadedModel, latency: Latency, tr
         ),
         trace=trace,
         versions=_versions(),
-    )
-
-
-def _latency(streaming: Streaming, tail_ms: int) -> Latency:
-    chunk_ms = streaming.chunk_frames * FRAME_SHIFT_MS
-    return Latency(
-        chunk_frames=streaming.chunk_frames,
-        left_context_frames=streaming.left_context_frames,
-        chunk_ms=chunk_ms,
-        lookahead_ms=LOOKAHEAD_MS,
-        latency_ms=chunk_ms + LOOKAHEAD_MS,
-        tail_ms=tail_ms,
     )
 
 

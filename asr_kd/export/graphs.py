@@ -114,16 +114,15 @@ def _example(spec: TensorSpec) -> Tensor:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the exporter's progress on stdout and its warnings; failures raise."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
+    """Silence exporters' progress on stdout, their warnings and their advice; failures raise."""
+    disabled = logging.root.manager.disable
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        logger.setLevel(logging.ERROR)
+        logging.disable(logging.WARNING)
         try:
             yield
         finally:
-            logger.setLevel(level)
+            logging.disable(disabled)
 
 
 QUANTISED = ("MatMul", "Gemm")
@@ -136,7 +135,7 @@ def write_int8(source: Path, path: Path) -> None:
         MissingExtraError: onnxruntime or onnx is not installed.
     """
     quantization = import_extra("onnxruntime.quantization", "export", "onnxruntime and onnx")
-    with _without_advice():
+    with _quiet():
         quantization.quantize_dynamic(
             source,
             path,
@@ -144,18 +143,6 @@ def write_int8(source: Path, path: Path) -> None:
             per_channel=True,
             weight_type=quantization.QuantType.QInt8,
         )
-
-
-@contextlib.contextmanager
-def _without_advice() -> Iterator[None]:
-    """Silence its advice to infer shapes first, which our graphs do not need."""
-    logger = logging.getLogger()
-    disabled = logger.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        yield
-    finally:
-        logging.disable(disabled)
 
 
 LONGEST_BATCH = 4_096
@@ -168,8 +155,7 @@ def write_pt2(module: SherpaWire, wire: WireFormat, path: Path) -> None:
     batch = torch.export.Dim(BATCH, min=1, max=LONGEST_BATCH)
     shapes = ({specs[0].batch_axis: batch}, tuple({spec.batch_axis: batch} for spec in specs[1:]))
     buffer = io.BytesIO()
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with torch.inference_mode(False), torch.no_grad(), _quiet():
         program: Any = torch.export.export(module.eval(), examples, dynamic_shapes=shapes)
         program.example_inputs = None
         torch.export.save(program, buffer)

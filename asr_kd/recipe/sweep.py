@@ -85,7 +85,8 @@ class PlannedRow:
     @property
     def name(self) -> str:
         """Unique name, also of the row's folder."""
-        varied = [f"{key.rpartition('.')[2]}-{_plain(value)}" for key, value in self.varied.items()]
+        plain = {k: v if isinstance(v, str) else json.dumps(v, separators=(",", ":")) for k, v in self.varied.items()}
+        varied = [f"{key.rpartition('.')[2]}-{value}" for key, value in plain.items()]
         seed = [] if self.seed is None else [f"seed-{self.seed}"]
         return re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join([self.row, *varied, *seed])).strip("-._")[:90] or "row"
 
@@ -97,19 +98,18 @@ def load_grid(given: Sequence[str], student: str | None) -> Grid:
         RecipeError: not a grid.
     """
     if len(given) == 1 and "=" not in given[0]:
-        data = load_yaml(Path(given[0]))
-        grid = parse_settings(Grid, data, given[0])
+        grid = parse_settings(Grid, load_yaml(Path(given[0])), given[0])
     else:
-        grid = parse_settings(Grid, {"vary": dict(_values_to_try(text) for text in given)}, "--grid")
+        vary = {}
+        for each in given:
+            key, separator, text = each.partition("=")
+            if not key or not separator:
+                expected = "a YAML file, or key=[value, …] with a key below the student"
+                raise RecipeError(f"--grid {each!r}", expected=expected)
+            values = apply_overrides({}, [f"values={text}"])["values"]
+            vary[key] = values if isinstance(values, list) else [values]
+        grid = parse_settings(Grid, {"vary": vary}, "--grid")
     return grid if student is None else grid.model_copy(update={"student": student})
-
-
-def _values_to_try(given: str) -> tuple[str, list[Any]]:
-    key, separator, text = given.partition("=")
-    if not key or not separator:
-        raise RecipeError(f"--grid {given!r}", expected="a YAML file, or key=[value, …] with a key below the student")
-    values = apply_overrides({}, [f"values={text}"])["values"]
-    return key, values if isinstance(values, list) else [values]
 
 
 def plan(grid: Grid, seeds: Sequence[int]) -> list[PlannedRow]:
@@ -162,22 +162,15 @@ def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[P
         raise RecipeError(
             f"the sweep changes {grid.student!r}", where=path, expected=f"one of {', '.join(whole.students)}"
         )
-    student = data["students"][grid.student]
-    students = {row.name: _changed(student, row.changes) for row in rows if row.skip is None}
+    student = {key: value for key, value in data["students"][grid.student].items() if key != "baseline"}
+    students = {
+        row.name: apply_overrides(student, [f"{key}={json.dumps(value)}" for key, value in row.changes.items()])
+        for row in rows
+        if row.skip is None
+    }
     if not students:
         raise RecipeError("every row of the sweep is skipped", expected="one to run")
     return parse_settings(Recipe, {**data, "students": students, "export": {}}, f"{path}, as the sweep changes it")
-
-
-def _changed(student: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    student = {key: value for key, value in student.items() if key != "baseline"}
-    for key, value in changes.items():
-        student = apply_overrides(student, [f"{key}={json.dumps(value)}"])
-    return student
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
 
 
 ROWS = "rows.jsonl"

@@ -5,7 +5,7 @@ import json
 import resource
 import ssl
 from collections.abc import Callable
-from types import SimpleNamespace, TracebackType
+from types import TracebackType
 from typing import Any, Self
 
 from asr_kd.errors import ServeError, import_extra
@@ -44,7 +44,8 @@ class Server:
     """
 
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, name: str = "model") -> None:
-        self._library = _websockets()
+        self._library = import_extra("websockets.asyncio.server", "serve", "websockets")
+        self._closed = import_extra("websockets.exceptions", "serve", "websockets").ConnectionClosed
         self.settings, self.metrics, self._name = settings, Metrics(), name
         self._tls = _tls_context(settings)
         self._scheduler = Scheduler(recognizer, settings, self.metrics)
@@ -164,7 +165,7 @@ class Server:
 
     async def _connected(self, connection: Any) -> None:
         bound_socket(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)
-        websocket = Websocket(connection, self._library.ConnectionClosed)
+        websocket = Websocket(connection, self._closed)
         session = Session(websocket, connection.place, self._scheduler, self.settings, self.metrics, self._name)
         self._sessions.add(session)
         try:
@@ -199,15 +200,6 @@ def _raise_open_files(needed: int) -> None:
     wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
     if soft != resource.RLIM_INFINITY and soft < wanted:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-def _websockets() -> Any:
-    """Return the library's asynchronous server, its connection, and the exception for connections that have ended."""
-    library = import_extra("websockets.asyncio.server", "serve", "websockets")
-    exceptions = import_extra("websockets.exceptions", "serve", "websockets")
-    return SimpleNamespace(
-        serve=library.serve, ServerConnection=library.ServerConnection, ConnectionClosed=exceptions.ConnectionClosed
-    )
 
 
 def _tls_context(settings: ServeSettings) -> ssl.SSLContext | None:

@@ -148,20 +148,16 @@ def open_teacher_source(settings: TeacherSource, device: torch.device | str = "c
             members of an ensemble that differ; windows that do not fit the teacher's frames.
     """
     if settings.is_encoder:  # which has windows of its own
-        return _open_encoder(settings, device)
+        source = "hf:" + settings.members[0].source.partition(":")[2]
+        window = {} if settings.window_seconds is None else {"window_seconds": settings.window_seconds}
+        plain = {"source": source, "overlap_seconds": settings.overlap_seconds, **window}
+        return EncoderLayers(EncoderSettings.model_validate(plain), device, settings.precision)
     opened = [_open_one(member.source, settings, device) for member in settings.members]
     weights = [member.weight for member in settings.members]
     teacher = opened[0] if len(opened) == 1 else Ensemble(opened, weights, settings.average)
     if settings.window_seconds is None:
         return teacher
     return WindowedTeacher(teacher, settings.window_seconds, settings.overlap_seconds)
-
-
-def _open_encoder(settings: TeacherSource, device: torch.device | str) -> Teacher:
-    source = "hf:" + settings.members[0].source.partition(":")[2]
-    window = {} if settings.window_seconds is None else {"window_seconds": settings.window_seconds}
-    chosen = EncoderSettings.model_validate({"source": source, "overlap_seconds": settings.overlap_seconds, **window})
-    return EncoderLayers(chosen, device, settings.precision)
 
 
 def _open_one(source: str, settings: TeacherSource, device: torch.device | str) -> Teacher:

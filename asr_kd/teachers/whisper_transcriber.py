@@ -81,16 +81,14 @@ class WhisperTranscriber:
         """Transcribe one waveform [S], 16 kHz, samples in [−1, 1]."""
         samples = np.ascontiguousarray(waveform.numpy(), dtype=np.float32)
         is_long = len(samples) > self.settings.long_seconds * SAMPLE_RATE
+        options: dict[str, Any] = {"language": self.settings.language, "beam_size": self.settings.beam}
         if is_long and self.settings.batch > 1:
-            return _summary(*self._in_batches(samples))
-        found, info = self._model.transcribe(
-            samples,
-            language=self.settings.language,
-            beam_size=self.settings.beam,
-            vad_filter=is_long,
-            # Text of the window before carries hallucinations on.
-            condition_on_previous_text=False,
-        )
+            library = import_extra("faster_whisper", "whisper", "faster-whisper")
+            options |= {"batch_size": self.settings.batch, "vad_filter": True}
+            found, info = library.BatchedInferencePipeline(self._model).transcribe(samples, **options)
+        else:  # text of the window before would carry hallucinations on
+            options |= {"vad_filter": is_long, "condition_on_previous_text": False}
+            found, info = self._model.transcribe(samples, **options)
         return _summary(list(found), info)
 
     def transcribe_batch(self, waveforms: Sequence[Tensor]) -> list[Transcription]:
@@ -145,18 +143,6 @@ class WhisperTranscriber:
             measures = (avg_logprob, result.no_speech_prob, ratio, 0.0, language, 1.0)
             found.append(Transcription(" ".join(text.split()), *measures) if accepted else None)
         return found
-
-    def _in_batches(self, samples: np.ndarray) -> tuple[list[Any], Any]:
-        from faster_whisper import BatchedInferencePipeline
-
-        found, info = BatchedInferencePipeline(self._model).transcribe(
-            samples,
-            language=self.settings.language,
-            beam_size=self.settings.beam,
-            batch_size=self.settings.batch,
-            vad_filter=True,
-        )
-        return list(found), info
 
 
 LEAST_LOGPROB, MOST_COMPRESSION, MOST_NO_SPEECH = -1.0, 2.4, 0.6

@@ -50,7 +50,7 @@ def normalize(text: str, normalizer: ScoringNormalizer) -> str:
     if normalizer == "none":
         return text
     if normalizer == "whisper":
-        return _normalize_as_whisper(text)
+        return _whisper_normalizer()(text)
     if normalizer == "unicode":
         return _normalize_any_script(text)
     if normalizer != "librispeech":
@@ -101,11 +101,7 @@ def _normalize_any_script(text: str) -> str:
     return " ".join(word for word in words if word)
 
 
-@functools.lru_cache(maxsize=CACHED_TEXTS)
-def _normalize_as_whisper(text: str) -> str:
-    return _normalizer()(text)
-
-
 @functools.cache
-def _normalizer() -> Callable[[str], str]:
-    return import_extra("whisper_normalizer.english", "whisper", "whisper-normalizer").EnglishTextNormalizer()
+def _whisper_normalizer() -> Callable[[str], str]:
+    library = import_extra("whisper_normalizer.english", "whisper", "whisper-normalizer")
+    return functools.lru_cache(maxsize=CACHED_TEXTS)(library.EnglishTextNormalizer())

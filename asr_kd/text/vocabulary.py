@@ -106,7 +106,8 @@ class Vocabulary:
             )
         if self._model is not None:
             return self._model.encode(text)
-        if any(len(symbol) > 1 and not _is_mark(symbol) for symbol in self.symbols):
+        marks = ("<", ">")  # such as `<unk>`, which is no text
+        if any(len(symbol) > 1 and (symbol[0], symbol[-1]) != marks for symbol in self.symbols):
             raise VocabularyError(
                 f"the vocabulary has subwords but no {MODEL} to split text into them",
                 expected=f"{MODEL} beside tokens.txt",
@@ -172,9 +173,13 @@ class Vocabulary:
                 )
             symbols.append(symbol)
         _check_symbols(symbols, where=path)
-        bpe = _read_model(path.with_name(MODEL))
+        model, bpe = path.with_name(MODEL), None
+        try:
+            bpe = model.read_bytes() if model.exists() else None
+        except OSError as error:
+            raise VocabularyError(f"cannot be read ({error})", where=model, expected="a sentencepiece model") from error
         if bpe is not None:
-            _check_pieces(symbols, BpeModel(bpe, path.with_name(MODEL)).symbols, path.with_name(MODEL))
+            _check_pieces(symbols, BpeModel(bpe, model).symbols, model)
         return Vocabulary(tuple(symbols), bpe)
 
     def _tokens_text(self) -> str:
@@ -183,20 +188,6 @@ class Vocabulary:
 
 def _symbols_of(text: str) -> str:
     return WORD_SEPARATOR.join(text.split())
-
-
-def _is_mark(symbol: str) -> bool:
-    """Whether a symbol is a mark such as `<unk>`, which is no text."""
-    return symbol.startswith("<") and symbol.endswith(">")
-
-
-def _read_model(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise VocabularyError(f"cannot be read ({error})", where=path, expected="a sentencepiece model") from error
 
 
 def _check_pieces(symbols: Sequence[str], pieces: Sequence[str], where: str | Path = MODEL) -> None:

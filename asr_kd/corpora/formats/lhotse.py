@@ -163,7 +163,10 @@ def _cut(row: dict[str, Any], base: Path, channels: ChannelPolicy, table: Table)
     start, duration = seconds(row, "start", default=0.0), positive_seconds(row, "duration")
     supervision = supervisions[0] if supervisions else {}
     if supervision:
-        _refuse_beyond(supervision, duration, name)
+        begin = seconds(supervision, "start", least=-1e9)
+        end = begin + positive_seconds(supervision, "duration")
+        if begin < -DURATION_TOLERANCE_SECONDS or end > duration + DURATION_TOLERANCE_SECONDS:
+            raise Unfit(f"its transcript reaches from {begin:g} to {end:g} s, the cut from 0 to {duration:g} s", name)
     policy = _policy(row.get("channel", 0), file.channel_ids, channels, name)
     table.drop(row, _CUT_KEYS)
     table.drop(supervision, _SUPERVISION_KEYS)
@@ -203,13 +206,6 @@ def _file_of(row: dict[str, Any], base: Path, name: str = "") -> _File:
     if not isinstance(ids, list) or not all(isinstance(item, int) for item in ids):
         raise Malformed(f"channel_ids is {ids!r}, no list of numbers")
     return _File(audio_path(required_text(source, "source"), base, name), positive_seconds(row, "duration"), rate, ids)
-
-
-def _refuse_beyond(supervision: dict[str, Any], duration: float, name: str) -> None:
-    begin = seconds(supervision, "start", least=-1e9)
-    end = begin + positive_seconds(supervision, "duration")
-    if begin < -DURATION_TOLERANCE_SECONDS or end > duration + DURATION_TOLERANCE_SECONDS:
-        raise Unfit(f"its transcript reaches from {begin:g} to {end:g} s, the cut from 0 to {duration:g} s", name)
 
 
 def _policy(channel: Any, channel_ids: list[int], policy: ChannelPolicy, name: str) -> ChannelPolicy | None:
