@@ -95,7 +95,7 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
         "train.warmup_epochs": "0",
         "train.average_best": "1",
     }
-    page = web.FOLDER.is_dir()  # then it is in the wheel too
+    page = web.RUNTIME_FOLDER.is_dir()  # then it is in the wheel too
     forms = ["export.formats=[sherpa, web]"] if page else []
     units = ("teachers.teacher", "students.student-hard", "students.student-kd")
     overrides = [f"{unit}.{key}={value}" for unit in units for key, value in fast.items()]

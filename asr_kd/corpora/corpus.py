@@ -1,4 +1,4 @@
-"""A prepared corpus: a training set and named evaluation sets, written to and read from a run's `manifests/`."""
+"""A prepared corpus: a training set and named evaluation sets, written to and read from a run's `manifests/`; folds of speakers."""
 
 import hashlib
 import math

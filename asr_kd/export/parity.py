@@ -146,32 +146,31 @@ class _Original:
 
 def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> ParityReport:
     """Verify a float32 form: all results must be equal."""
-    waveforms, close, place = original.waveforms, original.close, bundle.folder / bundle.graph
+    waveforms, close = original.waveforms, original.close
     exported = _opened(bundle, source)
     single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
     mixed = mixed_log_probs(exported.backend, [exported.features(waveform) for waveform in waveforms])
     graph_difference, batch_difference = _difference(single, original.log_probs), _difference(single, mixed)
     if not (graph_difference <= TOLERANCE and batch_difference <= TOLERANCE):  # NaN is refused too
-        raise BundleError(
+        raise bundle.error(
             f"its log-probabilities differ from its model's by {graph_difference:.2g} nats, and batched from single "
             f"by {batch_difference:.2g}",
             expected=f"at most {TOLERANCE:g}",
-            where=place,
             remedy=REPORT,
         )
 
     alignments = stream_alignments(exported, waveforms)
     same = [ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)]
-    _refuse_differences(same, close, place, "streamed through torch")
+    _refuse_differences(bundle, same, close, "streamed through torch")
     resets = [ours == theirs for ours, theirs in zip(alignments, reset_alignments(exported, waveforms), strict=True)]
-    _refuse_differences(resets, [False] * len(resets), place, "of streams that were reset")
+    _refuse_differences(bundle, resets, [False] * len(resets), "of streams that were reset")
     client, client_same, client_resets = "", [True] * len(waveforms), [False] * len(waveforms)
     if with_client:
         client = client_version()
         client_same = client_agrees(bundle, waveforms, alignments)
-        _refuse_differences(client_same, close, place, f"from {client}")
+        _refuse_differences(bundle, client_same, close, f"from {client}")
         client_resets = client_resets_agree(bundle, exported, waveforms)
-        _refuse_differences(client_resets, [any(close)] * len(close), place, f"from {client} after a reset")
+        _refuse_differences(bundle, client_resets, [any(close)] * len(close), f"from {client} after a reset")
     return ParityReport(
         utterances=len(waveforms),
         seconds=round(sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE, 3),
@@ -189,17 +188,16 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
 
 def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> Int8Report:
     """Measure the form with 8-bit weights."""
-    waveforms, place = original.waveforms, bundle.folder / bundle.graph
+    waveforms = original.waveforms
     exported = _opened(bundle, source)
     single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
     mixed = mixed_log_probs(exported.backend, [exported.features(waveform) for waveform in waveforms])
     best = [torch.cat(rows).argmax(-1) for rows in (single, original.log_probs)]
     agreement = float((best[0] == best[1]).double().mean()) if len(best[0]) == len(best[1]) else 0.0
     if agreement < NEAR:
-        raise BundleError(
+        raise bundle.error(
             f"its best token is that of its model in {agreement:.1%} of frames",
             expected=f"at least {NEAR:.0%}",
-            where=place,
             remedy="Use model.onnx; please report the model's settings",
         )
     alignments = stream_alignments(exported, waveforms)
@@ -285,12 +283,11 @@ def _difference(ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> float:
     return float(torch.stack([(a - b).abs().max() for a, b in zip(ours, theirs, strict=True)]).max())  # keeps NaN
 
 
-def _refuse_differences(same: Sequence[bool], close: Sequence[bool], place: Path, other: str) -> None:
+def _refuse_differences(bundle: Bundle, same: Sequence[bool], close: Sequence[bool], other: str) -> None:
     wrong = [index for index, (equal, tie) in enumerate(zip(same, close, strict=True)) if not equal and not tie]
     if wrong:
-        raise BundleError(
+        raise bundle.error(
             f"{len(wrong)} of {len(same)} transcripts differ from those {other} (utterances {wrong[:10]})",
             expected="the same tokens in the same frames",
-            where=place,
             remedy=REPORT,
         )

@@ -1,6 +1,11 @@
 """A bundle as a folder of static files: one page that runs the model in the browser, without a server.
 
 The page is that of the live server; its own `transport.js` sends audio to a worker instead of a websocket.
+The worker runs onnxruntime-web, which is fetched once from its npm package, pinned by its hash:
+
+    python -m asr_kd.export.web          # or: make web
+
+Its files lie below `assets/onnxruntime-web/`, are not under version control, and are part of the wheel.
 """
 
 import base64
@@ -112,13 +117,13 @@ def _service_worker(contents: dict[str, bytes]) -> bytes:
     return re.sub(r"@(\w+)@", lambda found: values[found[1]], script).encode()
 
 
-VERSION = "1.22.0"
-PACKAGE = f"onnxruntime-web@{VERSION}"
+RUNTIME_VERSION = "1.22.0"
+PACKAGE = f"onnxruntime-web@{RUNTIME_VERSION}"
 INTEGRITY = "Ud/+EBo6mhuaQWt/OjaOk0iNWjXqJoeeMFr6xQEERZdIZH2OWpGzuujz7lfuOBjUa6TEE/sc4nb7Da5dNL34fg=="
 """SHA-512 of the package, base64, as npm states it."""
-FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
-LICENCE = Path(__file__).parent / "assets" / "onnxruntime-web.LICENSE"
-FOLDER = Path(__file__).parent / "assets" / "onnxruntime-web"
+RUNTIME_FILES = ("ort.wasm.min.mjs", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm")
+RUNTIME_LICENCE = Path(__file__).parent / "assets" / "onnxruntime-web.LICENSE"
+RUNTIME_FOLDER = Path(__file__).parent / "assets" / "onnxruntime-web"
 
 
 def runtime_files() -> list[Path]:
@@ -127,15 +132,15 @@ def runtime_files() -> list[Path]:
     Raises:
         BundleError: they have not been fetched.
     """
-    found = [FOLDER / name for name in FILES]
+    found = [RUNTIME_FOLDER / name for name in RUNTIME_FILES]
     if not all(path.is_file() for path in found):
         raise BundleError(
             "onnxruntime-web is not there",
-            where=FOLDER,
-            expected=f"{', '.join(FILES)} of version {VERSION}",
+            where=RUNTIME_FOLDER,
+            expected=f"{', '.join(RUNTIME_FILES)} of version {RUNTIME_VERSION}",
             remedy="Fetch it with: python -m asr_kd.export.web (needs npm), then run the same command again",
         )
-    return [*found, LICENCE]
+    return [*found, RUNTIME_LICENCE]
 
 
 def fetch() -> Path:
@@ -158,13 +163,13 @@ def fetch() -> Path:
             raise BundleError(
                 f"{PACKAGE} has the SHA-512 {found}", expected=INTEGRITY, remedy="Do not use this package"
             )
-        with atomic_folder(FOLDER) as partial, tarfile.open(packages[0]) as archive:
-            for name in FILES:
+        with atomic_folder(RUNTIME_FOLDER) as partial, tarfile.open(packages[0]) as archive:
+            for name in RUNTIME_FILES:
                 member = archive.extractfile(f"package/dist/{name}")
                 if member is None:
                     raise BundleError(f"{PACKAGE} holds no {name}")
                 (partial / name).write_bytes(member.read())
-    return FOLDER
+    return RUNTIME_FOLDER
 
 
 if __name__ == "__main__":

@@ -82,6 +82,25 @@ def pad_batch(features: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.nn.utils.rnn.pad_sequence(features, batch_first=True), lens
 
 
+def batches_by_duration(
+    durations: Sequence[float], limit: float, order: Iterable[int] | None = None
+) -> list[list[int]]:
+    """Divide indices into batches whose padded audio is at most `limit`; a longer item is a batch of its own.
+
+    The padded audio is the number of items times the longest. Items are taken in `order`, in which those of similar
+    length should be neighbours; None: from short to long.
+    """
+    batches: list[list[int]] = []
+    longest = 0.0
+    for index in sorted(range(len(durations)), key=durations.__getitem__) if order is None else order:
+        longest = max(longest, durations[index])
+        if not batches or longest * (len(batches[-1]) + 1) > limit:
+            batches.append([])
+            longest = durations[index]
+        batches[-1].append(index)
+    return batches
+
+
 def _native(waveform: Tensor) -> Tensor:
     """By the computer that the deployed client uses, [S] → [T, 80]; T may not be 0."""
     options = kaldi_native_fbank.FbankOptions()
@@ -219,22 +238,3 @@ def _tables() -> tuple[np.ndarray, Tensor]:
     edges = (float(SAMPLE_RATE), LOWEST_HZ, HIGHEST_HZ)
     banks, _ = torchaudio.compliance.kaldi.get_mel_banks(NUM_MEL_BINS, FFT_SIZE, *edges, 100.0, -500.0, 1.0)
     return window.numpy(), torch.nn.functional.pad(banks, (0, 1)).T.contiguous()
-
-
-def batches_by_duration(
-    durations: Sequence[float], limit: float, order: Iterable[int] | None = None
-) -> list[list[int]]:
-    """Divide indices into batches whose padded audio is at most `limit`; a longer item is a batch of its own.
-
-    The padded audio is the number of items times the longest. Items are taken in `order`, in which those of similar
-    length should be neighbours; None: from short to long.
-    """
-    batches: list[list[int]] = []
-    longest = 0.0
-    for index in sorted(range(len(durations)), key=durations.__getitem__) if order is None else order:
-        longest = max(longest, durations[index])
-        if not batches or longest * (len(batches[-1]) + 1) > limit:
-            batches.append([])
-            longest = durations[index]
-        batches[-1].append(index)
-    return batches

@@ -130,27 +130,25 @@ def read_model_folder(folder: Path, kind: str) -> ModelFolder:
         CheckpointError: not such a folder, of another format or version, or damaged.
     """
     path, weights = folder / DESCRIPTION, folder / WEIGHTS
+    again = "Copy the whole folder again"
     if not folder.is_dir() or not path.is_file():
-        raise CheckpointError(
-            "is not a model folder" if folder.exists() else "does not exist",
-            where=folder,
-            expected=f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}",
-        )
+        found = "is not a model folder" if folder.exists() else "does not exist"
+        expected = f"a folder with {DESCRIPTION}, {WEIGHTS} and {TOKENS}; {NO_PICKLES}"
+        raise CheckpointError(found, where=folder, expected=expected)
     try:
         description = read_json(path)
     except (ValueError, OSError) as error:
         raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
     if description.get("format") != kind:
         raise CheckpointError(f"does not describe an {kind}", where=path)
-    if description.get("version") != FORMAT_VERSION:
+    version = description.get("version")
+    if version != FORMAT_VERSION:
+        remedy = "Use the release of asr-kd that wrote it, or train again"
         raise CheckpointError(
-            f"format version {description.get('version')!r}",
-            expected=f"version {FORMAT_VERSION}",
-            where=path,
-            remedy="Use the release of asr-kd that wrote it, or train again",
+            f"format version {version!r}", expected=f"version {FORMAT_VERSION}", where=path, remedy=remedy
         )
     if not weights.is_file():
-        raise CheckpointError("the weights are missing", where=weights, remedy="Copy the whole folder again")
+        raise CheckpointError("the weights are missing", where=weights, remedy=again)
     sha256 = sha256_of_file(weights)
     if sha256 != description.get("weights_sha256"):
         raise CheckpointError(
@@ -161,11 +159,8 @@ def read_model_folder(folder: Path, kind: str) -> ModelFolder:
         )
     vocabulary = Vocabulary.load(folder / TOKENS)
     if vocabulary.sha256 != description.get("vocabulary_sha256"):
-        raise CheckpointError(
-            f"is not the vocabulary that {DESCRIPTION} names",
-            where=folder / TOKENS,
-            remedy="Copy the whole folder again",
-        )
+        found = f"is not the vocabulary that {DESCRIPTION} names"
+        raise CheckpointError(found, where=folder / TOKENS, remedy=again)
     return ModelFolder(description, vocabulary, sha256)
 
 

@@ -139,6 +139,10 @@ class Bundle:
     def context(self) -> Context:
         return Context(self.info.streaming.chunk_frames, self.info.streaming.left_context_frames)
 
+    def error(self, found: str, *, expected: str = "", remedy: str = COPY_AGAIN) -> BundleError:
+        """Return an error about the form to run."""
+        return BundleError(found, where=self.folder / self.graph, expected=expected, remedy=remedy)
+
     @property
     def wire(self) -> WireFormat:
         """Required inputs, outputs and metadata of the graph."""

@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.errors import BundleError, import_extra
+from asr_kd.errors import import_extra
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import run_chunks
-from asr_kd.runtime.bundle import COPY_AGAIN, Bundle
+from asr_kd.runtime.bundle import Bundle
 from asr_kd.runtime.wire import BATCH, TensorSpec
 
 MEMBERS = re.compile(
@@ -171,9 +171,9 @@ class Pt2Backend(_GraphBackend):
             self._step = program.module(check_guards=False)
             self._try()
         except UnsafeArchiveError as error:
-            raise self._refused(str(error)) from error
+            raise bundle.error(str(error)) from error
         except Exception as error:  # torch's errors about a program share no narrower base class
-            raise self._refused(f"torch cannot run it: {' '.join(str(error).split())[:300]}") from error
+            raise bundle.error(f"torch cannot run it: {' '.join(str(error).split())[:300]}") from error
 
     def initial_state(self, streams: int) -> list[Tensor]:
         return [torch.from_numpy(spec.zeros(streams)) for spec in self._specs]
@@ -199,9 +199,6 @@ class Pt2Backend(_GraphBackend):
         expected = [torch.from_numpy(spec.zeros(2)) for spec in self._bundle.wire.outputs()]
         if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in expected]:
             raise UnsafeArchiveError("its outputs are not those of the wire format")
-
-    def _refused(self, why: str) -> BundleError:
-        return BundleError(why, where=self._bundle.folder / self._bundle.graph, remedy=COPY_AGAIN)
 
 
 ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
@@ -256,11 +253,7 @@ def _load(bundle: Bundle, num_threads: int) -> Any:
     try:
         return onnxruntime.InferenceSession(bundle.graph_bytes, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's exceptions share no narrower base class
-        raise BundleError(
-            f"onnxruntime cannot load it: {' '.join(str(error).split())[:300]}",
-            where=bundle.folder / bundle.graph,
-            remedy=COPY_AGAIN,
-        ) from error
+        raise bundle.error(f"onnxruntime cannot load it: {' '.join(str(error).split())[:300]}") from error
 
 
 def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
@@ -270,9 +263,8 @@ def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
         if found.get(key) != value
     }
     if wrong:
-        raise BundleError(
+        raise bundle.error(
             f"its metadata does not fit: {'; '.join(wrong.values())}",
-            where=bundle.folder / bundle.graph,
             expected="the zipformer2_ctc metadata of the model in bundle.json",
             remedy="Clients end their process on such a file: export the model again",
         )
@@ -280,14 +272,12 @@ def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
 
 def _check_tensors(bundle: Bundle, found: list[Any], expected: list[TensorSpec], kind: str) -> None:
     if len(found) != len(expected):
-        raise BundleError(f"{len(found)} {kind}s", expected=str(len(expected)), where=bundle.folder / bundle.graph)
+        raise bundle.error(f"{len(found)} {kind}s", expected=str(len(expected)))
     for position, (value, spec) in enumerate(zip(found, expected, strict=True)):
         if value.type != ELEMENT_TYPES[spec.dtype] or not _fits(value.shape, spec.shape):
-            raise BundleError(
+            raise bundle.error(
                 f"{kind} {position} ({value.name}) is {value.type} {value.shape}",
                 expected=f"{ELEMENT_TYPES[spec.dtype]} {list(spec.shape)} ({spec.name})",
-                where=bundle.folder / bundle.graph,
-                remedy=COPY_AGAIN,
             )
 
 

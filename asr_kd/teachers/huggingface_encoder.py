@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import RecipeError
-from asr_kd.features.fbank import num_frames
+from asr_kd.features.fbank import NUM_MEL_BINS, num_frames
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_len
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import LAYERS_ONLY, arithmetic, with_precision
@@ -28,7 +28,6 @@ from asr_kd.teachers.windows import kept_frames, plan_windows
 from asr_kd.text.vocabulary import BLANK, Vocabulary
 
 WHISPER = "whisper"
-WHISPER_MEL_BINS = 80
 ENCODERS = (WHISPER, "wav2vec2", "hubert", "wavlm", "wav2vec2-bert")
 """Families by `model_type`. Each is tested against the library's own forward pass."""
 
@@ -143,11 +142,11 @@ def _check(family: str, config: Any, extractor: Any, name: str) -> None:
         raise RecipeError(f"is a {family!r} model", where=name, expected=f"one of {', '.join(ENCODERS)}")
     if extractor.sampling_rate != SAMPLE_RATE:
         raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
-    if family == WHISPER and config.num_mel_bins != WHISPER_MEL_BINS:
+    if family == WHISPER and config.num_mel_bins != NUM_MEL_BINS:
         raise RecipeError(
             f"has {config.num_mel_bins} mel bins",
             where=name,
-            expected=f"a Whisper of {WHISPER_MEL_BINS} mel bins",
+            expected=f"a Whisper of {NUM_MEL_BINS} mel bins",
             remedy="Take tiny, base, small, medium or large-v2; large-v3 and turbo have 128",
         )
 

@@ -15,7 +15,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
 from asr_kd.errors import AudioError, CheckpointError, RecipeError, TrainingError
-from asr_kd.features.fbank import NUM_MEL_BINS, fbank
+from asr_kd.features.fbank import fbank
 from asr_kd.files import sha256_of_file
 from asr_kd.hub import local_folder
 from asr_kd.models.settings import WhisperSettings, WhisperSizes
@@ -197,16 +197,14 @@ def fit_feature_map(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
         Weight [F, F] and bias [F], so that weight @ x + bias is the other frame, and the share of its variance that
         they explain.
     """
-    inner = torch.zeros(NUM_MEL_BINS + 1, NUM_MEL_BINS + 1, dtype=torch.float64)
-    outer = torch.zeros(NUM_MEL_BINS + 1, NUM_MEL_BINS, dtype=torch.float64)
-    squares = torch.zeros(NUM_MEL_BINS, dtype=torch.float64)
+    inner = outer = squares = torch.zeros((), dtype=torch.float64)
     for own, other in pairs:
         frames = min(len(own), len(other))
         given = torch.cat([own[:frames].double(), torch.ones(frames, 1, dtype=torch.float64)], dim=1)
         wanted = other[:frames].double()
-        inner += given.T @ given
-        outer += given.T @ wanted
-        squares += wanted.square().sum(0)
+        inner = inner + given.T @ given
+        outer = outer + given.T @ wanted
+        squares = squares + wanted.square().sum(0)
     solution = torch.linalg.lstsq(inner, outer).solution  # [F + 1, F]
     left = squares.sum() - 2 * (solution * outer).sum() + (solution * (inner @ solution)).sum()
     total = squares.sum() - (outer[-1].square() / inner[-1, -1]).sum()

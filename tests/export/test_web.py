@@ -39,7 +39,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory):
     """A bundle with its page."""
-    if not web.FOLDER.is_dir():
+    if not web.RUNTIME_FOLDER.is_dir():
         pytest.skip("onnxruntime-web has not been fetched (make web, which needs npm)")
     folder = tmp_path_factory.mktemp("web")
     model = save_tiny_model(folder / "model")
@@ -231,7 +231,7 @@ def test_what_is_not_ours_is_kept_and_a_missing_runtime_names_the_command(bundle
     with pytest.raises(Exception, match=r"mine|not empty|taken"):
         write_web(bundle, tmp_path / "taken")
     assert (tmp_path / "taken" / "mine.txt").read_text() == "mine"
-    monkeypatch.setattr(web, "FOLDER", tmp_path / "nothing")
+    monkeypatch.setattr(web, "RUNTIME_FOLDER", tmp_path / "nothing")
     with pytest.raises(BundleError, match=r"python -m asr_kd\.export\.web"):
         write_web(bundle, tmp_path / "page")
     assert not (tmp_path / "page").exists()
