@@ -1,4 +1,4 @@
-"""A prepared corpus: a training set and named evaluation sets, written to and read from a run's `manifests/`; folds of speakers."""
+"""A prepared corpus, a training set and named evaluation sets, in a run's `manifests/`; and folds of speakers."""
 
 import hashlib
 import math

@@ -4,10 +4,10 @@ import gzip
 import json
 import math
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
@@ -20,6 +20,20 @@ LISTED_AT_MOST = 20
 """Rows or files that one message lists; the rest is counted."""
 
 T = TypeVar("T")
+Row = TypeVar("Row")
+
+
+class WithId(Protocol):
+    """What a row describes: it has an id."""
+
+    @property
+    def id(self) -> str: ...
+
+
+Item = TypeVar("Item", bound=WithId)
+
+ROWS = "rows of id, audio, duration, text and speaker, each id once"
+REMEDY = "Correct the manifest, or run prepare again"
 
 _KEYS = ("id", "audio", "duration", "text", "speaker")
 
@@ -78,7 +92,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
 def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the manifest")) -> str:
     """Return the text that `write_manifest` writes; errors name the rows by `path`."""
     rows = [_row_of(utterance) for utterance in utterances]
-    raise_wrong_rows(_row_problems(rows), path)
+    collect_rows(enumerate(rows, start=1), lambda row: _utterance(row, path.parent), path)
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
@@ -95,22 +109,8 @@ def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = 
             or, with `check_files`, missing audio (all files in one message).
     """
     lines = read_text(path, "a manifest in JSON Lines", "Run asr-kd prepare").removesuffix("\n").split("\n")
-    rows = [_parse_row(line) for line in lines] if lines != [""] else []
-    raise_wrong_rows(_row_problems(rows), path)
-    utterances = [
-        Utterance(
-            row["id"],
-            (root or path.parent) / row["audio"],
-            float(row["duration"]),
-            row["text"],
-            row["speaker"],
-            row.get("channels", "refuse"),
-            float(row.get("start", 0.0)),
-            "start" not in row,
-        )
-        for row in rows
-        if isinstance(row, dict)
-    ]
+    rows = enumerate(lines, start=1) if lines != [""] else ()
+    utterances = collect_rows(rows, lambda line: _utterance(json_object(line), root or path.parent), path)
     if check_files:
         raise_wrong_rows(
             [(row, f"{u.audio}: no such file") for row, u in enumerate(utterances, 1) if not u.audio.is_file()], path
@@ -151,58 +151,135 @@ def _row_of(utterance: Utterance) -> dict[str, Any]:
     return row
 
 
-def _parse_row(line: str) -> dict[str, Any] | str:
-    """The row as a mapping, or what is wrong with its JSON."""
-    try:
-        row = loads_json(line)
-    except ValueError as error:
-        return f"not JSON ({error})"
-    return row if isinstance(row, dict) else f"{type(row).__name__} instead of a mapping"
-
-
-def _row_problems(rows: Sequence[dict[str, Any] | str]) -> list[tuple[int, str]]:
-    """(row from 1, problem) of every row that is not an utterance and of every repeated id."""
-    problems: list[tuple[int, str]] = []
-    first_row: dict[str, int] = {}
-    for number, row in enumerate(rows, start=1):
-        problem = row if isinstance(row, str) else _field_problem(row)
-        if problem is None and isinstance(row, dict):
-            first = first_row.setdefault(row["id"], number)
-            if first != number:
-                problem = f"the id {row['id']!r} occurs in rows {first} and {number}"
-        if problem is not None:
-            problems.append((number, problem))
-    return problems
-
-
-def _field_problem(row: dict[str, Any]) -> str | None:
+def _utterance(row: dict[str, Any], base: Path) -> Utterance:
     missing = [key for key in _KEYS if key not in row]
     if missing:
-        return f"no {', '.join(missing)}"
+        raise Malformed(f"no {', '.join(missing)}")
     for key in ("id", "audio", "speaker"):
         if not isinstance(row[key], str):
-            return f"{key} is {row[key]!r}, not a string"
-    if not isinstance(row["text"], str | None):
-        return f"text is {row['text']!r}, neither a string nor null"
+            raise Malformed(f"{key} is {row[key]!r}, not a string")
     if not row["audio"] or "\0" in row["audio"]:
-        return f"audio is {row['audio']!r}, not a path"
-    duration = row["duration"]
-    if isinstance(duration, bool) or not isinstance(duration, int | float) or not 0 < duration < math.inf:
-        return f"duration is {duration!r}, not a positive number of seconds"
-    if row.get("channels", "refuse") not in get_args(ChannelPolicy):
-        return f"channels is {row['channels']!r}, none of {', '.join(get_args(ChannelPolicy))}"
-    start = row.get("start", 0.0)
-    if isinstance(start, bool) or not isinstance(start, int | float) or not 0 <= start < math.inf:
-        return f"start is {start!r}, not a number of seconds from 0"
-    problem = id_problem(row["id"])
-    return f"the id {row['id'][:40]!r} {problem}" if problem else None
+        raise Malformed(f"audio is {row['audio']!r}, not a path")
+    channels = row.get("channels", "refuse")
+    if channels not in get_args(ChannelPolicy):
+        raise Malformed(f"channels is {channels!r}, none of {', '.join(get_args(ChannelPolicy))}")
+    text, duration = optional_text(row, "text"), positive_seconds(row, "duration")
+    start = seconds(row, "start", default=0.0)
+    return Utterance(
+        row["id"], base / row["audio"], duration, text, row["speaker"], channels, start, whole="start" not in row
+    )
+
+
+# -- rows of manifests of any format ---------------------------------------------------------------------
+
+
+class Malformed(ValueError):
+    """A row that violates its format; all such rows of a file become one error."""
+
+
+def collect_rows(
+    rows: Iterable[tuple[int, Row]],
+    parse: Callable[[Row], Item | None],
+    path: Path,
+    expected: str = ROWS,
+    remedy: str = REMEDY,
+) -> list[Item]:
+    """Parse the numbered rows of a file; those of which `parse` returns None are left out.
+
+    Raises:
+        CorpusError: names all rows that are malformed, or have an unusable or repeated id.
+    """
+    found: list[Item] = []
+    problems: list[tuple[int, str]] = []
+    first_row: dict[str, int] = {}
+    for number, row in rows:
+        try:
+            item = parse(row)
+        except Malformed as error:
+            problems.append((number, str(error)))
+            continue
+        if item is None:
+            continue
+        problem = id_problem(item.id)
+        first = first_row.setdefault(item.id, number)
+        if problem:
+            problems.append((number, f"the id {item.id[:40]!r} {problem}"))
+        elif first != number:
+            problems.append((number, f"the id {item.id!r} occurs in rows {first} and {number}"))
+        else:
+            found.append(item)
+    raise_wrong_rows(problems, path, expected, remedy)
+    return found
+
+
+def json_object(line: str) -> dict[str, Any]:
+    """Parse a line of JSON Lines.
+
+    Raises:
+        Malformed: not JSON, or not a mapping.
+    """
+    try:
+        row = loads_json(line)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"not JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise Malformed(f"{type(row).__name__} instead of a mapping (JSON Lines has one per line)")
+    return row
+
+
+def seconds(row: dict[str, Any], key: str, *, least: float = 0.0, default: float | None = None) -> float:
+    """Return a number of seconds of a row, at least `least`.
+
+    Raises:
+        Malformed: missing, not a finite number, or below.
+    """
+    value = row.get(key, default)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
+        raise Malformed(f"{key} is {value!r}, not a number of seconds" + (" from 0" if least == 0 else ""))
+    return float(value)
+
+
+def positive_seconds(row: dict[str, Any], key: str) -> float:
+    """Return a number of seconds above 0.
+
+    Raises:
+        Malformed: missing, not a finite number, or not above 0.
+    """
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise Malformed(f"{key} is {value!r}, not a positive number of seconds")
+    return float(value)
+
+
+def optional_text(row: dict[str, Any], key: str) -> str | None:
+    """Return a string of a row; None where it is missing or null.
+
+    Raises:
+        Malformed: neither.
+    """
+    value = row.get(key)
+    if not isinstance(value, str | None):
+        raise Malformed(f"{key} is {value!r}, not a string")
+    return value
+
+
+def required_text(row: dict[str, Any], key: str) -> str:
+    """Return a string of a row.
+
+    Raises:
+        Malformed: missing, empty or not a string.
+    """
+    value = optional_text(row, key)
+    if not value:
+        raise Malformed(f"no {key}")
+    return value
 
 
 def raise_wrong_rows(
     problems: list[tuple[int, str]],
     path: Path,
-    expected: str = "rows of id, audio, duration, text and speaker, each id once",
-    remedy: str = "Correct the manifest, or run prepare again",
+    expected: str = ROWS,
+    remedy: str = REMEDY,
 ) -> None:
     """Raise an error about wrong rows, each (row from 1, problem), if there are any.
 

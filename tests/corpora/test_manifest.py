@@ -51,7 +51,7 @@ def test_relative_audio_starts_at_the_manifest_and_is_written_absolute(tmp_path)
         ([1], "list instead of a mapping"),
         ({"id": "a"}, "no audio, duration, text, speaker"),
         (ROW | {"id": 7}, "not a string"),
-        (ROW | {"text": 7}, "neither a string nor null"),
+        (ROW | {"text": 7}, "not a string"),
         (ROW | {"audio": "a\0b"}, "not a path"),
         (ROW | {"duration": 0}, "not a positive number"),
         (ROW | {"duration": -1.5}, "not a positive number"),

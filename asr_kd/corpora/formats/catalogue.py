@@ -9,8 +9,8 @@ from typing import Literal
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.formats import kaldi, lhotse, nemo, speechbrain_csv
-from asr_kd.corpora.formats.table import Malformed, Rendering, Table, json_object, numbered_lines
-from asr_kd.corpora.manifest import Utterance, read_manifest, render_manifest
+from asr_kd.corpora.formats.table import Rendering, Table, numbered_lines
+from asr_kd.corpora.manifest import Malformed, Utterance, json_object, read_manifest, render_manifest
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_folder, atomic_path

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, ChannelPolicy
 from asr_kd.corpora.formats.table import (
-    Malformed,
     Rendering,
     Table,
     Unfit,
@@ -20,7 +19,7 @@ from asr_kd.corpora.formats.table import (
     numbered_lines,
     recording_names,
 )
-from asr_kd.corpora.manifest import Utterance, raise_wrong_rows
+from asr_kd.corpora.manifest import Malformed, Utterance, raise_wrong_rows
 from asr_kd.corpora.recordings import Exclusion, Recording
 from asr_kd.errors import CorpusError
 

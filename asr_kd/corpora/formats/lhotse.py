@@ -12,21 +12,24 @@ from typing import Any
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, AudioInfo, ChannelPolicy, length_problem
 from asr_kd.corpora.formats.table import (
     UNKNOWN_SPEAKER,
-    Malformed,
     Rendering,
     Table,
     Unfit,
     audio_path,
     json_lines,
-    json_object,
     numbered_lines,
+    recording_names,
+)
+from asr_kd.corpora.manifest import (
+    Malformed,
+    Utterance,
+    json_object,
     optional_text,
     positive_seconds,
-    recording_names,
+    raise_wrong_rows,
     required_text,
     seconds,
 )
-from asr_kd.corpora.manifest import Utterance, raise_wrong_rows
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.errors import AudioError, CorpusError
 

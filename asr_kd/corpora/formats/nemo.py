@@ -11,21 +11,16 @@ from typing import Any
 from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.formats.table import (
     UNKNOWN_SPEAKER,
-    Malformed,
     Rendering,
     Table,
     Unfit,
     audio_path,
     json_lines,
-    json_object,
     names_of_files,
     numbered_lines,
-    optional_text,
-    positive_seconds,
-    seconds,
     segment_name,
 )
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Malformed, Utterance, json_object, optional_text, positive_seconds, seconds
 from asr_kd.corpora.recordings import Recording
 
 _KNOWN = ("audio_filepath", "audio_filename", "duration", "text", "normalized_text", "offset", "speaker", "id")

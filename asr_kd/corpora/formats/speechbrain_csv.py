@@ -13,16 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, AudioInfo, ChannelPolicy
-from asr_kd.corpora.formats.table import (
-    UNKNOWN_SPEAKER,
-    Malformed,
-    Rendering,
-    Table,
-    Unfit,
-    audio_path,
-    finite_number,
-)
-from asr_kd.corpora.manifest import Utterance, read_text
+from asr_kd.corpora.formats.table import UNKNOWN_SPEAKER, Rendering, Table, Unfit, audio_path, finite_number
+from asr_kd.corpora.manifest import Malformed, Utterance, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.errors import AudioError, CorpusError
 

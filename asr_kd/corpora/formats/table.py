@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 import os
 import re
 from collections import Counter
@@ -11,9 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from asr_kd.corpora.manifest import Utterance, id_problem, raise_wrong_rows, read_text
+from asr_kd.corpora.manifest import Malformed, Utterance, collect_rows, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording
-from asr_kd.files import loads_json
 
 UNKNOWN_SPEAKER = "unknown"
 """Speaker of rows that name none."""
@@ -21,10 +19,6 @@ UNKNOWN_SPEAKER = "unknown"
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 Row = TypeVar("Row")
-
-
-class Malformed(ValueError):
-    """A row that violates its format; all such rows of a file become one error."""
 
 
 class Unfit(ValueError):
@@ -57,26 +51,18 @@ class Table:
         Raises:
             CorpusError: names all rows that are malformed, or have an unusable or repeated id.
         """
-        problems: list[tuple[int, str]] = []
-        first_row: dict[str, int] = {}
-        for number, row in rows:
+
+        def parse_fit(numbered: tuple[int, Row]) -> Recording | None:
+            number, row = numbered
             try:
-                recording = parse(row)
-            except Malformed as error:
-                problems.append((number, str(error)))
-                continue
+                return parse(row)
             except Unfit as error:
                 self.excluded.append(Exclusion(error.name or "–", path, f"row {number}: {error}"))
-                continue
-            problem = id_problem(recording.id)
-            first = first_row.setdefault(recording.id, number)
-            if problem:
-                problems.append((number, f"the id {recording.id[:40]!r} {problem}"))
-            elif first != number:
-                problems.append((number, f"the id {recording.id!r} occurs in rows {first} and {number}"))
-            else:
-                self.recordings.append(recording)
-        raise_wrong_rows(problems, path, expected="rows of its format, each id once", remedy="Correct the manifest")
+                return None
+
+        expected = "rows of its format, each id once"
+        numbered = ((number, (number, row)) for number, row in rows)
+        self.recordings += collect_rows(numbered, parse_fit, path, expected, "Correct the manifest")
 
 
 @dataclass
@@ -102,48 +88,9 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
 
 
-def json_object(line: str) -> dict[str, Any]:
-    """Parse a line of JSON Lines.
-
-    Raises:
-        Malformed: not JSON, or not a mapping.
-    """
-    try:
-        row = loads_json(line)
-    except (ValueError, RecursionError) as error:
-        raise Malformed(f"not JSON ({error})") from error
-    if not isinstance(row, dict):
-        raise Malformed(f"{type(row).__name__} instead of a mapping (JSON Lines has one per line)")
-    return row
-
-
 def json_lines(rows: Sequence[dict[str, Any]]) -> str:
     """Render rows as JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def seconds(row: dict[str, Any], key: str, *, least: float = 0.0, default: float | None = None) -> float:
-    """Return a number of seconds of a row, at least `least`.
-
-    Raises:
-        Malformed: missing, not a finite number, or below.
-    """
-    value = row.get(key, default)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value < math.inf:
-        raise Malformed(f"{key} is {value!r}, not a number of seconds" + (" from 0" if least == 0 else ""))
-    return float(value)
-
-
-def positive_seconds(row: dict[str, Any], key: str) -> float:
-    """Return a number of seconds above 0.
-
-    Raises:
-        Malformed: missing, not a finite number, or not above 0.
-    """
-    value = seconds(row, key, least=-math.inf)
-    if value <= 0:
-        raise Malformed(f"{key} is {value!r}, not a positive number of seconds")
-    return value
 
 
 def finite_number(value: Any, what: str = "") -> float:
@@ -160,30 +107,6 @@ def finite_number(value: Any, what: str = "") -> float:
     if not -1e12 < number < 1e12:
         raise Malformed(f"{stated} a finite number")
     return number
-
-
-def optional_text(row: dict[str, Any], key: str) -> str | None:
-    """Return a string of a row; None where it is missing or null.
-
-    Raises:
-        Malformed: neither.
-    """
-    value = row.get(key)
-    if not isinstance(value, str | None):
-        raise Malformed(f"{key} is {value!r}, not a string")
-    return value
-
-
-def required_text(row: dict[str, Any], key: str) -> str:
-    """Return a string of a row.
-
-    Raises:
-        Malformed: missing, empty or not a string.
-    """
-    value = optional_text(row, key)
-    if not value:
-        raise Malformed(f"no {key}")
-    return value
 
 
 def audio_path(written: str, base: Path, name: str = "") -> Path:
