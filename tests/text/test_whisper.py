@@ -83,7 +83,7 @@ def test_its_own_test_cases():
 
 def test_without_the_extra_the_message_names_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "whisper_normalizer.english", None)
-    whisper._normalizer.cache_clear()
+    whisper._whisper_normalizer.cache_clear()
     with pytest.raises(MissingExtraError, match=r"pip install 'asr-kd\[whisper\]'"):
         normalize("a text that nobody asked for before", "whisper")
-    whisper._normalizer.cache_clear()
+    whisper._whisper_normalizer.cache_clear()
