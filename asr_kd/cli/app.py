@@ -28,8 +28,6 @@ app = typer.Typer(
 
 # Repeated from modules that import torch, for which `--help` should not wait; a test compares them.
 ChannelPolicy = Literal["refuse", "first", "second", "mean"]
-FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
-ManifestFormat = Literal["auto", "asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 HypothesisForm = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
 WordForm = Literal["json", "ctm"]
 

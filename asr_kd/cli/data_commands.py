@@ -7,15 +7,14 @@ import typer
 
 from asr_kd.cli.app import (
     ChannelPolicy,
-    FormatName,
     HypothesisForm,
-    ManifestFormat,
     MaxMinutes,
     Overrides,
     app,
     console,
     show,
 )
+from asr_kd.corpora.formats import FormatName, ManifestFormat
 from asr_kd.text.normalize import Normalizer
 
 

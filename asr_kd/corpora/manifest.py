@@ -288,9 +288,15 @@ def raise_wrong_rows(
     """
     if not problems:
         return
-    listed = "; ".join(f"{path}:{row}: {problem}" for row, problem in problems[:LISTED_AT_MOST])
-    more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
-    raise CorpusError(f"{len(problems)} wrong rows: {listed}{more}", expected=expected, remedy=remedy)
+    named = list_some(f"{path}:{row}: {problem}" for row, problem in problems)
+    raise CorpusError(f"{len(problems)} wrong rows: {named}", expected=expected, remedy=remedy)
+
+
+def list_some(items: Iterable[str]) -> str:
+    """Return the first of several items for a message, and the number of the others."""
+    texts = list(items)
+    more = [f"and {len(texts) - LISTED_AT_MOST} more"] if len(texts) > LISTED_AT_MOST else []
+    return "; ".join(texts[:LISTED_AT_MOST] + more)
 
 
 def even_sample(items: Sequence[T], count: int) -> list[T]:

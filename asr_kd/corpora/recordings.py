@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from asr_kd.audio import AudioInfo, ChannelPolicy, length_problem, probe, read_audio
-from asr_kd.corpora.manifest import LISTED_AT_MOST, Utterance
+from asr_kd.corpora.manifest import Utterance, list_some
 from asr_kd.errors import AudioError, CorpusError
 
 THREADS = 8
@@ -117,10 +117,9 @@ def refuse_too_many(
     problems = list(exclusions)
     if len(problems) <= max_share * listed:
         return
-    named = "; ".join(f"{problem.path}: {problem.reason}" for problem in problems[:LISTED_AT_MOST])
-    more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
+    named = list_some(f"{problem.path}: {problem.reason}" for problem in problems)
     raise CorpusError(
-        f"{len(problems)} of {listed} utterances cannot be used: {named}{more}",
+        f"{len(problems)} of {listed} utterances cannot be used: {named}",
         where=where,
         expected=f"at most a share of {max_share:g} {expected}",
         remedy=remedy,

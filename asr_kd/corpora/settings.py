@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.config import Settings, UserPath
+from asr_kd.corpora.formats import ManifestFormat
 from asr_kd.errors import CorpusError
 
 CORPORA_VARIABLE = "ASR_KD_CORPORA"
@@ -24,9 +25,6 @@ UNTRANSCRIBED = "untranscribed"
 TrainSplit = Literal["train-clean-100", "train-clean-360", "train-other-500"]
 DevSplit = Literal["dev-clean", "dev-other"]
 TestSplit = Literal["test-clean", "test-other"]
-
-
-ManifestFormat = Literal["auto", "asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
 
 
 def _one_or_several(given: Any) -> Any:

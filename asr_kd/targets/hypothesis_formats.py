@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
-from asr_kd.corpora.manifest import LISTED_AT_MOST
+from asr_kd.corpora.manifest import list_some
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.scoring.formats import (
@@ -92,9 +92,8 @@ def read_hypotheses(path: Path, form: Form) -> list[ImportedHypothesis]:
         if before != item.where:
             problems.append(f"{item.name!r} stands in {before} and {item.where}")
     if problems:
-        more = f"; and {len(problems) - LISTED_AT_MOST} more" if len(problems) > LISTED_AT_MOST else ""
         raise TargetsError(
-            f"{len(problems)} wrong rows: {'; '.join(problems[:LISTED_AT_MOST])}{more}",
+            f"{len(problems)} wrong rows: {list_some(problems)}",
             where=path,
             expected=f"hypotheses in the form {form!r}, each name once",
             remedy="Correct the rows, or choose another --form",

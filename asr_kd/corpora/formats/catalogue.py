@@ -5,18 +5,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from asr_kd.audio import ChannelPolicy
-from asr_kd.corpora.formats import kaldi, lhotse, nemo, speechbrain_csv
+from asr_kd.corpora.formats import FormatName, ManifestFormat, kaldi, lhotse, nemo, speechbrain_csv
 from asr_kd.corpora.formats.table import Rendering, Table, numbered_lines
 from asr_kd.corpora.manifest import Malformed, Utterance, json_object, read_manifest, render_manifest
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_folder, atomic_path
-
-FormatName = Literal["asr-kd", "lhotse", "nemo", "speechbrain", "kaldi"]
-"""Formats of this project and of other tools."""
 
 _OTHERS = {"lhotse": lhotse, "nemo": nemo, "speechbrain": speechbrain_csv, "kaldi": kaldi}
 _JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
@@ -33,7 +29,7 @@ class Conversion:
 
 
 def read_table(
-    path: Path, name: FormatName | Literal["auto"], data_root: Path | None = None, channels: ChannelPolicy = "refuse"
+    path: Path, name: ManifestFormat, data_root: Path | None = None, channels: ChannelPolicy = "refuse"
 ) -> Table:
     """Read a manifest of any format, a file or, of lhotse and Kaldi, a folder; `auto` detects the format.
 
@@ -101,7 +97,7 @@ def render(utterances: Sequence[Utterance], name: FormatName) -> Rendering:
 def convert(
     source: Path,
     target: Path,
-    source_format: FormatName | Literal["auto"],
+    source_format: ManifestFormat,
     target_format: FormatName,
     *,
     data_root: Path | None = None,
