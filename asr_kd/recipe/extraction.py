@@ -312,7 +312,7 @@ def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[]
 
 def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
     """Report the size and fidelity of a store, and the utterances that were left out."""
-    progress.message(f"  {report.frames} frames, {report.bytes_per_frame:.2f} bytes a frame on disk")
+    progress.message(f"  {report.info.frames} frames, {report.info.bytes_per_frame:.2f} bytes a frame on disk")
     if report.fidelity is not None:
         kept = report.fidelity
         progress.message(
@@ -320,9 +320,11 @@ def report_extraction(progress: Progress, folder: Path, report: ExtractionReport
             f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
             f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
         )
-    if report.layer_bytes_per_frame:
+    if report.info.layer_bytes_per_frame:
         error = report.fidelity.layer_error if report.fidelity is not None else None
         changed = "" if error is None else f"; rounding changed them by {100 * error:.2f} % of their length"
-        progress.message(f"  of these, hidden layers take {report.layer_bytes_per_frame:.1f} bytes a frame{changed}")
+        progress.message(
+            f"  of these, hidden layers take {report.info.layer_bytes_per_frame:.1f} bytes a frame{changed}"
+        )
     if report.quarantine:
         progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")

@@ -47,10 +47,8 @@ FIDELITY = "fidelity.json"
 class ExtractionReport(ShardReport):
     """Report of an extraction of soft targets."""
 
-    frames: int
-    bytes_per_frame: float
-    layer_bytes_per_frame: float
-    """Of these, what hidden layers take."""
+    info: StoreInfo
+    """The index, with the shards that are done."""
     fidelity: Fidelity | None
     """None while other workers are still busy."""
 
@@ -103,13 +101,7 @@ def extract(
     manifest = ShardManifest(SOFT_TARGETS, storage, info, plan)
     report, info = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
     fidelity = _fidelity(teacher, utterances, settings, Store(storage, info), report) if info.complete else None
-    return ExtractionReport(
-        **vars(report),
-        frames=info.frames,
-        bytes_per_frame=info.bytes_per_frame,
-        layer_bytes_per_frame=info.layer_bytes_per_frame,
-        fidelity=fidelity,
-    )
+    return ExtractionReport(**vars(report), info=info, fidelity=fidelity)
 
 
 def _fidelity(
@@ -142,10 +134,7 @@ def _describe(
         frame_shift_ms=teacher.frame_shift_ms,
         frame_offset_ms=teacher.frame_offset_ms,
         features=dict(teacher.features),
-        epsilon=settings.epsilon,
-        max_entries=settings.max_entries,
-        certain_blank=settings.certain_blank,
-        levels=settings.levels,
+        **settings.model_dump(include={"epsilon", "max_entries", "certain_blank", "levels"}),
         variants=settings.variant_names,
         perturbed={name: sound.model_dump(mode="json") for name, sound in settings.perturbed.items()},
         manifest_sha256=manifest_sha256(utterances),

@@ -24,6 +24,49 @@ from asr_kd.targets.local_storage import LocalStorage
 CACHE_VARIABLE = "ASR_KD_CACHE"
 WRITES_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Object stores: an object appears when its upload is complete, and moving it would copy it."""
+URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
+BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
+"""A URL that was converted to a path: two slashes have become one."""
+
+
+def open_storage(folder: Path | str | Storage) -> Storage:
+    """Return the storage of a path, of a URL such as ``s3://bucket/folder``, or of ``hf:USER/NAME[@REVISION]``.
+
+    A leading ``~`` is the home folder. ``file://`` is a folder used without locks, for shared disks whose locks do not
+    work.
+
+    Raises:
+        TargetsError: a URL that was converted to a path and so lost a slash.
+    """
+    if isinstance(folder, Storage):
+        return folder
+    if is_repository(folder):
+        return LocalStorage(local_folder(folder, "dataset"))
+    if isinstance(folder, str) and URL.match(folder):
+        return RemoteStorage(folder)
+    if BROKEN_URL.match(str(folder)):
+        raise TargetsError(
+            f"the folder {str(folder)!r} looks like a URL that lost a slash",
+            expected="a URL as text, such as s3://bucket/folder, or a path",
+            remedy="Pass the URL as text, not as a path",
+        )
+    return LocalStorage(Path(os.path.expanduser(folder)))
+
+
+@contextmanager
+def writing(storage: Storage) -> Iterator[None]:
+    """Convert errors of writing to `TargetsError` with a remedy."""
+    try:
+        yield
+    except (OSError, AsrKdError) as error:
+        if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
+            raise  # more specific
+        raise TargetsError(
+            error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
+            where=(error.where if isinstance(error, AsrKdError) else "") or str(storage),
+            expected="a folder that can be written, with space left",
+            remedy="Free some space, then run the same command again: finished shards are kept and usable",
+        ) from error
 
 
 class RemoteStorage(Storage):
@@ -163,48 +206,3 @@ def cache_folder() -> Path:
 def _writes_whole(files: fsspec.AbstractFileSystem) -> bool:
     protocols = (files.protocol,) if isinstance(files.protocol, str) else files.protocol
     return not WRITES_WHOLE.isdisjoint(protocols)
-
-
-URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
-BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")
-"""A URL that was converted to a path: two slashes have become one."""
-
-
-def open_storage(folder: Path | str | Storage) -> Storage:
-    """Return the storage of a path, of a URL such as ``s3://bucket/folder``, or of ``hf:USER/NAME[@REVISION]``.
-
-    A leading ``~`` is the home folder. ``file://`` is a folder used without locks, for shared disks whose locks do not
-    work.
-
-    Raises:
-        TargetsError: a URL that was converted to a path and so lost a slash.
-    """
-    if isinstance(folder, Storage):
-        return folder
-    if is_repository(folder):
-        return LocalStorage(local_folder(folder, "dataset"))
-    if isinstance(folder, str) and URL.match(folder):
-        return RemoteStorage(folder)
-    if BROKEN_URL.match(str(folder)):
-        raise TargetsError(
-            f"the folder {str(folder)!r} looks like a URL that lost a slash",
-            expected="a URL as text, such as s3://bucket/folder, or a path",
-            remedy="Pass the URL as text, not as a path",
-        )
-    return LocalStorage(Path(os.path.expanduser(folder)))
-
-
-@contextmanager
-def writing(storage: Storage) -> Iterator[None]:
-    """Convert errors of writing to `TargetsError` with a remedy."""
-    try:
-        yield
-    except (OSError, AsrKdError) as error:
-        if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
-            raise  # more specific
-        raise TargetsError(
-            error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
-            where=(error.where if isinstance(error, AsrKdError) else "") or str(storage),
-            expected="a folder that can be written, with space left",
-            remedy="Free some space, then run the same command again: finished shards are kept and usable",
-        ) from error

@@ -49,14 +49,16 @@ def test_stored_layers_are_the_computed_ones_within_rounding(corpus, local, deep
 def test_their_cost_is_measured_and_reported(corpus, local, deep, tmp_path):
     plain = extract(local, corpus, deep.model_copy(update={"layers": ()}), tmp_path / "plain")
     report = extract(local, corpus, deep, tmp_path / "store")
-    assert plain.layer_bytes_per_frame == 0.0
+    assert plain.info.layer_bytes_per_frame == 0.0
     assert plain.fidelity.layer_error is None
     rows = len(corpus) * len(deep.speeds)
-    assert report.layer_bytes_per_frame == pytest.approx(2 * 32 * (1 + 4 * rows / report.frames))
-    assert report.bytes_per_frame - plain.bytes_per_frame == pytest.approx(report.layer_bytes_per_frame, rel=0.1)
+    assert report.info.layer_bytes_per_frame == pytest.approx(2 * 32 * (1 + 4 * rows / report.info.frames))
+    assert report.info.bytes_per_frame - plain.info.bytes_per_frame == pytest.approx(
+        report.info.layer_bytes_per_frame, rel=0.1
+    )
     assert 0.0 < report.fidelity.layer_error < 0.01
     (line,) = [line for line in summarize(tmp_path / "store").lines() if "bytes a frame" in line]
-    assert line.endswith(f"of which {report.layer_bytes_per_frame:.1f} for the teacher's layers 1, 2")
+    assert line.endswith(f"of which {report.info.layer_bytes_per_frame:.1f} for the teacher's layers 1, 2")
 
 
 def test_going_on_with_other_layers_is_refused_and_the_same_gives_the_same_bytes(
