@@ -80,10 +80,7 @@ class StreamingGreedy:
         return self._collapsed.frames
 
     def accept(self, log_probs: Tensor) -> list[int]:
-        """Decode the next chunk.
-
-        Args:
-            log_probs: log-probabilities or logits of the following frames, [T, V]; T may be 0.
+        """Decode the next chunk, log-probabilities or logits of the following frames, [T, V]; T may be 0.
 
         Returns:
             The tokens that this chunk added.

@@ -104,10 +104,7 @@ def compare(
     groups: Sequence[str] | None,
     resampling: Resampling,
 ) -> list[Compared]:
-    """Difference and gap recovered of every pair, all on the same resamples.
-
-    Args:
-        groups: the speaker of each utterance; None resamples utterances.
+    """Difference and gap recovered of every pair, all on the same resamples, of speakers where there are `groups`.
 
     Raises:
         EvaluationError: the scores are not of the same utterances, or under different normalizers.

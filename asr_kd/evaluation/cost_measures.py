@@ -85,10 +85,7 @@ def arithmetic(system: System, waveform: Tensor | None) -> Measured:
     """MACs a second of speech.
 
     A streaming model's are those of one chunk, whose left context is always full, divided by the chunk's length.
-    Attention over a whole utterance grows with it, so other models are counted on one, divided by its length.
-
-    Args:
-        waveform: an utterance [S], such as the middle one of those that are timed; None: there is none.
+    Attention over a whole utterance grows with it, so other models are counted on one [S], divided by its length.
     """
     recognizer: Any = system.recognizer
     backend: Any = getattr(recognizer, "backend", None)

@@ -38,11 +38,7 @@ def measure_costs(
     progress: Progress = SILENT,
     clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, Cost]:
-    """Cost of every system, by its key.
-
-    Args:
-        systems: timed as they transcribe; those that stream also in packets.
-        waveforms: utterances to time, each [S]; none measures no real-time factor.
+    """Cost of every system, by its key: timed on these waveforms, [S] each, if any; where it streams, in packets too.
 
     Raises:
         EvaluationError: a system's weights are missing.

@@ -82,11 +82,8 @@ def open_teacher_system(
     """A teacher that this run did not train as a system, decoded in its own vocabulary.
 
     Parameters and bytes of the weights are reported when the teacher has `num_parameters` and `num_bytes`, which the
-    protocol does not require.
-
-    Args:
-        teacher: as it came, before any bridge to the student's vocabulary and frames.
-        details: further facts for the report, such as its `source`; plain data.
+    protocol does not require. The teacher is taken before any bridge to the student's vocabulary and frames; `details`
+    are further facts for the report, such as its `source`, as plain data.
     """
     facts = {
         "engine": "teacher",
@@ -108,11 +105,7 @@ def open_teacher_system(
 
 
 class TeacherRecognizer:
-    """Transcripts of a teacher.
-
-    Args:
-        decoder: turns these into text; None is greedy.
-    """
+    """Transcripts of a teacher, by a greedy decoder where none is given."""
 
     def __init__(
         self, teacher: Teacher, batch_seconds: float = TEACHER_BATCH_SECONDS, decoder: Decoder | None = None

@@ -110,9 +110,6 @@ def measure_trailing_silence(
 
     The transcript with silence is compared with that without: `extra_words` are inserted into it, `lost_words` missing
     from it, `changed_words` others in the same place (a last word that was cut off before, for example).
-
-    Args:
-        waveforms: [S] each.
     """
     return _with_silence(recognizer.transcribe, waveforms, seconds, normalizer)
 
@@ -128,10 +125,7 @@ def measure_silent_streams(
 
     Every endpoint starts an utterance with new text and new state, as in a live stream, so the model also begins in
     silence. The words of all utterances of a stream are compared with those of a stream that ends after the speech.
-
-    Args:
-        waveforms: [S] each.
-        seconds: of silence, long enough for several endpoints.
+    The silence is long enough for several endpoints.
     """
     return _with_silence(
         lambda several: [_streamed(recognizer, waveform) for waveform in several], waveforms, seconds, normalizer
@@ -268,11 +262,7 @@ def measure_set(
     teachers: Mapping[str, str],
     sample: Sample,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Measurements of one set: the entries of `Measurements.systems` and of `Measurements.agreement`.
-
-    Args:
-        teachers: system's key → its teacher's (`teachers_of`).
-    """
+    """Measurements of one set: the entries of `Measurements.systems` and of `Measurements.agreement`."""
     by_key = {system.key: system for system in systems}
     measured, agreement = {}, {}
     for key, system in by_key.items():

@@ -190,9 +190,7 @@ class BabbleSource:
 def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others: OtherUtterances) -> Tensor:
     """A waveform [S] under a condition; as long as before, unless its speed changes or silence leads.
 
-    Args:
-        utterance_id: with the condition it decides all that is drawn.
-        others: gives what babble is made of.
+    The id of the utterance and the condition decide all that is drawn.
     """
     kind, value = condition
     generator = perturb.generator_for("robustness", utterance_id, condition.name)

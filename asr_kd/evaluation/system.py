@@ -215,9 +215,6 @@ def covers(other: ExternalSystem, ids: Collection[str]) -> bool:
 def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
     """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
 
-    Args:
-        sets: test set → ids of its utterances.
-
     Raises:
         EvaluationError: such a file.
     """

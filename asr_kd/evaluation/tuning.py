@@ -72,11 +72,8 @@ def tune(
 ) -> Tuning:
     """Decode dev at every point of the grid, then around the best one at half the distance.
 
-    Of points with as few errors, the one with the smallest weights is taken.
-
-    Args:
-        search: to be tuned; without a language model only the score of a word is.
-        lm_weights, word_scores: the grid.
+    Of points with as few errors, the one with the smallest weights is taken. Without a language model only the score of
+    a word is tuned.
     """
     weights = sorted(set(lm_weights)) if search.settings.lm is not None else [0.0]
     values = sorted(set(word_scores))

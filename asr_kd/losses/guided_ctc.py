@@ -21,9 +21,6 @@ class GuidedCtc(Term):
     """−Σ_t 1[argmax q_t ≠ ∅] · log p_{t+delay}(argmax q_t), summed over the batch.
 
     Frames where the best token is blank do not count, so it stands beside CTC or a KL that trains them.
-
-    Args:
-        delay_frames: the teacher's frame t is compared with the student's frame t + delay.
     """
 
     needs_targets = True

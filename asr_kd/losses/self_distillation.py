@@ -51,11 +51,8 @@ class Consistency(Term):
     """c · CTC(b) + α · Σ_t [KL(sg(b_t) ‖ a_t) + KL(sg(a_t) ‖ b_t)], summed over the batch.
 
     a are the posteriors of the first view, whose CTC is the weighted sum's own, b those of the second; sg stops the
-    gradient, so that each view is drawn to the other as it is. Frames of appended silence count.
-
-    Args:
-        ctc_weight: c.
-        kl_weight: α.
+    gradient, so that each view is drawn to the other as it is. Frames of appended silence count. c is `ctc_weight`,
+    α `kl_weight`.
     """
 
     on_inner_heads = False

@@ -73,11 +73,7 @@ def text_form_of(path: Path) -> TextForm:
 
 
 def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Transcripts:
-    """Read a file of transcripts.
-
-    Args:
-        side: which of a row's texts is read.
-        form: None goes by its name.
+    """Read a file of transcripts, the texts of one side; its form is inferred from its name where it is not given.
 
     Raises:
         EvaluationError: unreadable, empty, rows that are not of its form, or an id twice (both rows).

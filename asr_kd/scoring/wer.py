@@ -163,11 +163,7 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
 
 
 def score_groups(scored: Score, groups: Mapping[str, str]) -> dict[str, GroupErrors]:
-    """The errors of each group of utterances, such as each speaker's, in the order of the groups' names.
-
-    Args:
-        groups: utterance id → group.
-    """
+    """The errors of each group of utterances, such as each speaker's, in the order of the groups' names."""
     members: dict[str, list[UtteranceScore]] = {}
     for utterance_id, utterance in scored.utterances.items():
         members.setdefault(groups[utterance_id], []).append(utterance)

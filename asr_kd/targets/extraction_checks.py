@@ -88,9 +88,6 @@ def measure_teacher_wer(
 ) -> SanityReport:
     """Decode a teacher greedily on an even sample of the transcribed utterances and score it.
 
-    Args:
-        utterances: the training set; those without a transcript are passed over.
-
     Raises:
         TargetsError: the word error rate is above `max_wer`; the message lists likely causes.
     """
@@ -211,10 +208,7 @@ def plan_report(
     sample_seconds: float = SAMPLE_SECONDS,
     transcripts: Transcripts | None = None,
 ) -> PlanReport:
-    """Plan an extraction and label an even sample of it, timed.
-
-    Args:
-        sample_seconds: audio of the sample, over all variants.
+    """Plan an extraction and label an even sample of so much audio, over all variants, timed.
 
     Raises:
         TargetsError: no utterances, or none of the sample can be used.

@@ -155,10 +155,7 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
         return [TextHypothesis(item["text"], item["score"]) for item in loads_json(self._rows[utterance_id])["nbest"]]
 
     def check_audio(self, utterances: Sequence[Utterance]) -> None:
-        """Refuse hypotheses of other audio than is there now under the same ids.
-
-        Args:
-            utterances: any; those without hypotheses are not compared.
+        """Refuse hypotheses of other audio than is there now under the same ids; utterances without any are ignored.
 
         Raises:
             TargetsError: the audio of some has changed since.
@@ -177,11 +174,7 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
 
 
 def shard_content(found: Mapping[str, Sequence[TextHypothesis]], utterances: Iterable[Utterance]) -> bytes:
-    """The content of a shard: one utterance a line, with the identity of its audio.
-
-    Args:
-        utterances: those of these ids, and any others.
-    """
+    """The content of a shard: one utterance a line, with the identity of its audio; other utterances are ignored."""
     audio = audio_identities(utterance for utterance in utterances if utterance.id in found)
     lines = [
         {"id": id_, "audio": audio.get(id_, ""), "nbest": [item._asdict() for item in hypotheses]}

@@ -284,11 +284,7 @@ TOLERANCE_SECONDS = 0.3
 def transcripts_of_pieces(
     segments: Sequence[TimedSegment], pieces: Sequence[Utterance]
 ) -> tuple[dict[str, Transcription], set[str]]:
-    """Join the segments that lie in each piece.
-
-    Args:
-        segments: of the recording; words, where the system wrote times of words.
-        pieces: utterances of one recording, with `start` and `duration`.
+    """Join the segments, or words where these have times, that lie in each piece of one recording.
 
     Returns:
         Piece id → its transcription, empty text for a piece without a segment; and the ids of pieces that are left out,

@@ -38,11 +38,7 @@ class ShardRow(NamedTuple):
 
 
 def shard_bytes(codec: Codec, utterances: Mapping[str, Sequence[ShardRow]]) -> bytes:
-    """The content of a shard file; equal input gives equal bytes.
-
-    Args:
-        utterances: id → one row for each of the store's variants, in their order.
-    """
+    """The content of a shard file: of each id a row for each variant, in their order. Equal input gives equal bytes."""
     rows = [row for _, variants in sorted(utterances.items()) for row in variants]
     tensors: dict[str, Array] = {
         # Sorted ids share their beginnings: compressed they take a quarter, and short utterances would notice.

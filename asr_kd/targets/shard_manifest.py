@@ -147,12 +147,7 @@ class DoneMark(Settings, Generic[Entry]):
 
 
 class ShardManifest(Generic[Index, Entry]):
-    """The done marks of one extraction, this worker's and the others'.
-
-    Args:
-        info: the index without its shards.
-        plan: all shards, of all workers.
-    """
+    """The done marks of one extraction, this worker's and the others'; `plan` has the shards of all."""
 
     def __init__(
         self, kind: StoreKind[Index, Entry], storage: Storage, info: Index, plan: Sequence[PlannedShard]
@@ -228,10 +223,8 @@ class ShardManifest(Generic[Index, Entry]):
 
         Every worker calls this after its last mark, and reads the marks again after writing. So the last writer has
         read all marks, although without locks a slow writer may replace a newer index with an older one. A worker that
-        is killed in between leaves an index that the next call completes.
-
-        Args:
-            unfinished: excluded utterances of a shard that has no mark.
+        is killed in between leaves an index that the next call completes. `unfinished` are excluded utterances of a
+        shard that has no mark.
 
         Raises:
             TargetsError: it cannot be written, or another extraction has begun there.
@@ -277,12 +270,7 @@ def done_shards(folder: Storage | str) -> int:
 
 
 def of_other_audio(shards: Sequence[ShardEntry], utterances: Sequence[Utterance]) -> list[str]:
-    """Files of the shards whose utterances have other audio now than when the shard was made.
-
-    Args:
-        shards: of a complete store.
-        utterances: all that were planned for it.
-    """
+    """Files of a complete store's shards whose utterances, all that were planned, have other audio now than then."""
     firsts = [shard.first_id for shard in shards]
     members: dict[int, list[Utterance]] = {}
     for utterance in utterances:

@@ -73,10 +73,7 @@ class RemoteStorage(Storage):
     """Folder behind a URL.
 
     There are no locks: a shard is written by the worker whose share contains it. Two workers with the same share write
-    the same bytes.
-
-    Args:
-        url: as fsspec takes it; the file system's driver finds the credentials.
+    the same bytes. The file system's driver finds the credentials.
     """
 
     def __init__(self, url: str) -> None:

@@ -134,10 +134,7 @@ class Store:
             raise self._damaged(damaged)
 
     def check_audio(self, utterances: Sequence[Utterance]) -> None:
-        """Refuse targets of other audio than is there now under the same ids.
-
-        Args:
-            utterances: those that were extracted, all of them.
+        """Refuse targets of other audio than all extracted utterances have now under the same ids.
 
         Raises:
             TargetsError: their ids, durations or audio have changed since extraction.

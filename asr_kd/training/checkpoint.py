@@ -164,8 +164,7 @@ def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
 def still_falling(curve: list[dict[str, Any]], averaged: Sequence[int]) -> str | None:
     """Return a message when the dev WER still fell at the end, so that the average may be worse than the last epoch.
 
-    Args:
-        averaged: the epochs whose weights are averaged, the best first.
+    The epochs whose weights are `averaged` begin with the best.
     """
     rates = {row["epoch"]: row["dev_wer"] for row in curve if "dev_wer" in row}
     if len(averaged) < 2 or any(epoch not in rates for epoch in averaged):  # a stage without dev scores

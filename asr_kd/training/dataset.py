@@ -31,10 +31,8 @@ Made = TypeVar("Made", bound=tuple[Any, ...])
 class MemoryCache:
     """In-memory cache of tuples of tensors and plain values. Entries are never evicted.
 
-    Each epoch visits every key once in another order, so evicting the oldest entry would gain nothing.
-
-    Args:
-        megabytes: limit for the tensors together; an entry that does not fit is not kept.
+    Each epoch visits every key once in another order, so evicting the oldest entry would gain nothing. An entry that
+    does not fit into so many megabytes of tensors is not kept.
     """
 
     def __init__(self, megabytes: int) -> None:

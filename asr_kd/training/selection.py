@@ -124,11 +124,7 @@ def select_pseudo_labels(
     normalizer: Normalizer,
     fits: Callable[[Sequence[int], Utterance], bool],
 ) -> PseudoLabels:
-    """Return the best usable hypotheses of each utterance.
-
-    Args:
-        fits: whether CTC can emit these tokens in that utterance's audio.
-    """
+    """Return the best usable hypotheses of each utterance; `fits` states whether CTC can emit tokens in its audio."""
     labels = PseudoLabels()
     for row, utterance in enumerate(utterances):
         found = store.get(utterance.id)

@@ -43,11 +43,7 @@ class StepResult(NamedTuple):
 
 
 class Stepper:
-    """Takes optimizer steps.
-
-    Args:
-        model, objective: trained modules; `settings.layer_drop` and `random_chunk_offset` are set on the model.
-    """
+    """Takes optimizer steps; sets `settings.layer_drop` and `random_chunk_offset` on the model."""
 
     def __init__(
         self,

@@ -18,10 +18,9 @@ _SCORE_AGAIN = "Score their hypotheses again in the same way: asr-kd score"
 
 
 def open_runs(paths: Sequence[Path]) -> dict[str, Report]:
-    """Name of a run → its report. A run is named after its work_dir, with as many parent folders as make names unique.
+    """Name of a run → its report, of work_dirs, report folders or files of results.
 
-    Args:
-        paths: work_dirs, report folders or files of results.
+    A run is named after its work_dir, with as many parent folders as make names unique.
 
     Raises:
         EvaluationError: fewer than two, one twice, or no evaluation there.

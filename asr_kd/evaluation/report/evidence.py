@@ -69,9 +69,6 @@ def gather_evidence(
 ) -> list[Evidence]:
     """Collect the evidence of the utterances that `utterance_views.choose` selects, in its order.
 
-    Args:
-        results: of evaluating these systems on these sets.
-
     Raises:
         AudioError: a file that could be read before no longer can.
     """

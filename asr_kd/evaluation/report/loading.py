@@ -83,11 +83,7 @@ class Report:
         return "" if test_set == self.main.test_set else f"{title} {test_set}"
 
     def points(self, test_set: str, costs: Mapping[str, float | None] | None = None, note: str = "") -> list[Point]:
-        """The systems of a set as points of a chart, with their costs, or the note where they have none.
-
-        Args:
-            costs: system's key → value on the other axis; systems that are not in it are left out.
-        """
+        """The systems of a set, or those that have `costs`, as points of a chart; the note is for a cost of None."""
         found = self.sets[test_set]
         return [
             Point(self.styles[key], found[key]["wer"], found[key]["wer_low"], found[key]["wer_high"],

@@ -56,8 +56,7 @@ _EVIDENCE = (
 def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
     """The whole report as one HTML file that loads nothing.
 
-    Args:
-        evidence: the most telling first; the page states how much does not fit into `settings.max_mb`.
+    The page states how much of the evidence, the most telling first, does not fit into `settings.max_mb`.
     """
     settings = settings or ReportSettings()
     document = assemble(report)
@@ -152,10 +151,8 @@ _UNSAFE_IN_SCRIPT = {ord(symbol): f"\\u{ord(symbol):04x}" for symbol in "<>&\u20
 def render(document: Document, browser: Mapping[str, Any] | None = None) -> str:
     """The page, with style sheet and script inside, and a policy that allows nothing else.
 
-    Lone surrogates, which UTF-8 cannot hold, become question marks.
-
-    Args:
-        browser: what the template shows of single utterances; None leaves them out.
+    Lone surrogates, which UTF-8 cannot hold, become question marks. `browser` is what the template shows of single
+    utterances.
     """
     style, script = asset("page.css"), asset("page.js")
     policy = (

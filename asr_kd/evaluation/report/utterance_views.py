@@ -46,11 +46,7 @@ class View:
 
 
 def views(rows: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], main: MainSystems) -> list[View]:
-    """All utterances of all sets, those with most errors of the student first.
-
-    Args:
-        rows: test set → system's key → its utterances (`loading.Report.rows`).
-    """
+    """All utterances of `loading.Report.rows`, those with most errors of the student first."""
     found = [view for name, by_system in rows.items() for view in _views_of(name, by_system)]
     return sorted(found, key=lambda view: (*_worst_first(view, main), view.test_set, view.id))
 
