@@ -38,7 +38,7 @@ from asr_kd.recipe.labelled_sets import (
 )
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
 from asr_kd.recipe.stage import STAGES, StageTask, run_task, settings_difference
-from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, is_one_model
+from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, TrainedTeacher, has_layers_only, is_one_model
 from asr_kd.recipe.systems import (
     absent_systems,
     curves,
@@ -263,6 +263,7 @@ def _evaluate(context: RunContext) -> StageTask:
             for name, student in recipe.students.items()
             if student.baseline is not None
         ]
+        without_posteriors = all(has_layers_only(teacher) for teacher in recipe.teachers.values())
         facts = RunFacts(
             synthetic=corpus.synthetic,
             seeds=seeds_of(recipe),
@@ -278,7 +279,7 @@ def _evaluate(context: RunContext) -> StageTask:
             curves=curves(context),
             bridge=recipe.bridge,
             pseudo_labels=label_reports(context),
-            roles={next(iter(outputs)): "teacher"} if outputs and not recipe.teachers else {},
+            roles={next(iter(outputs)): "teacher"} if outputs and without_posteriors else {},
         )
         settings = recipe.evaluate.model_copy(update={"others": {**recipe.evaluate.others, **outputs}})
         evaluate_systems(systems, corpus.sets, settings, folder, facts=facts, progress=context.progress)

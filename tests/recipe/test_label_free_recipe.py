@@ -7,20 +7,36 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.models.weights import read_tensors
 from asr_kd.recipe.settings import load_recipe
 from tests.helpers.corpus_layouts import write_audio
+from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_run import ROOT, command, one_line
 from tests.helpers.tiny_whisper import save_whisper_ct2
 
 RECIPE = ROOT / "recipes" / "Whisper" / "label-free.yaml"
+TRAIN = "epochs: 1, batch_seconds: 40, average_best: 1"
 SMALL = [
-    "device=cpu", "threads=1",
-    "students.student.model={width: 16, layers: 1, heads: 2, feed_forward: 16, kernel: 3, subsampling_channels: 2, "
-    "streaming: {chunk_frames: 4, left_context_frames: 8}}",
-    "students.student.train={epochs: 1, batch_seconds: 40, average_best: 1}",
+    "device=cpu", "threads=1", f"students.student.train={{{TRAIN}, layers_rate: 0}}",
     "evaluate={bootstrap_samples: 200, rtf_utterances: 2, sample_utterances: 2, memory: false}",
     "export.verify_utterances=2",
 ]  # fmt: skip
+STAGES = (
+    f"students.student.stages=[{{teacher: own, train: {{{TRAIN}}}, distill: {{kd_weight: 1, objectives: "
+    "{representation: {pairs: PAIRS, distance: channels, projection: none}}}}]"
+)
+
+
+def from_layers(encoder: Path) -> list[str]:
+    """A student that begins from a tiny Whisper of two layers, and its own teacher."""
+    return [
+        f"students.student.model={{init: 'hf:{encoder}', layers: [0, 1], kernel: 5, dropout: 0, "
+        "head: {blocks: 1, width: 8, kernel: 3}, streaming: {chunk_frames: 4, left_context_frames: 8}}",
+        f"teachers.own.source=encoder:{encoder}",
+        STAGES.replace("PAIRS", "[[1, 1], [2, 2]]"),
+    ]
+
+
 NO_FILTERS = (
     "hypotheses.whisper.filters={min_avg_logprob: null, max_no_speech_prob: null, max_compression_ratio: null, "
     "max_repeats: null, max_characters_per_second: null, max_filtered_share: 0.99}"
@@ -45,6 +61,8 @@ def recordings(folder: Path) -> Path:
 def test_a_folder_without_any_transcript_becomes_a_report_and_a_bundle(whisper, tmp_path):
     run = ["run", str(RECIPE), f"work_dir={tmp_path}/run", f"corpus.train={recordings(tmp_path / 'recordings')}"]
     run += ["hypotheses.whisper.language=null", f"hypotheses.whisper.source=whisper:{whisper}", NO_FILTERS, *SMALL]
+    save_encoder("whisper", tmp_path / "encoder")
+    run += from_layers(tmp_path / "encoder")
     run += [f"store_url=file://{tmp_path}/elsewhere"]
     outcome = command(*run)
     assert outcome.code == 0, outcome.err
@@ -58,6 +76,13 @@ def test_a_folder_without_any_transcript_becomes_a_report_and_a_bundle(whisper, 
     assert "alphabet and length for CTC" in page
     assert (tmp_path / "run" / "export" / "student" / "bundle.json").is_file()
     assert list((tmp_path / "elsewhere" / "transcripts" / "whisper" / "1").glob("*.jsonl"))
+    layers = read_tensors(tmp_path / "run" / "students" / "student-stage-1" / "model" / "model.safetensors")
+    final = read_tensors(tmp_path / "run" / "students" / "student" / "model" / "model.safetensors")
+    kept = [name for name in layers if name.startswith(("layers.0.", "layers.1.", "stem."))]  # below the head
+    assert kept
+    assert all(layers[name].equal(final[name]) for name in kept)  # matched without text, then kept
+    curve = (tmp_path / "run" / "students" / "student-stage-1" / "curve.jsonl").read_text()
+    assert "dev_wer" not in curve
     again = command(*run)
     assert all(line.endswith("skipped") for line in again.did), again.out
 
@@ -86,11 +111,13 @@ def test_with_the_real_whisper_and_a_transcribed_test_set(tmp_path, monkeypatch)
     write_manifest(tmp_path / "test.jsonl", test)
     run = ["run", str(RECIPE), f"work_dir={tmp_path}/run", f"corpus.train={folder}"]
     run += [f"corpus.test={{real: {tmp_path}/test.jsonl}}", "hypotheses.whisper.source=whisper:openai/whisper-tiny.en"]
-    outcome = command(*run, "hypotheses.whisper.beam=1", *SMALL)
+    outcome = command(*run, "hypotheses.whisper.beam=1", *SMALL, STAGES.replace("PAIRS", "[[2, 2], [4, 4]]"))
     assert outcome.code == 0, outcome.err
     results = json.loads((tmp_path / "run" / "report" / "results.json").read_text())
     assert results["test_sets"]["real"]["teacher"]["wer"] < 0.3
     assert "teacher" not in results["test_sets"]["dev"]
+    int8 = tmp_path / "run" / "export" / "student" / "model.int8.onnx"
+    assert 8e6 < int8.stat().st_size < 10e6
 
 
 def test_a_folder_without_dev_needs_pseudo_labels(tmp_path):
