@@ -4,6 +4,7 @@
 # make test-fast   the same without the tests that take over ten seconds
 # make docs    build the documentation in build/site; warnings are errors
 # make web     fetch onnxruntime-web for `--format web` (needs npm)
+# make screenshot  write docs/browser.png from the demo's page (needs make demo and Chromium)
 # make setup   only the virtual environment
 
 PYTHON ?= python3
@@ -12,7 +13,7 @@ SETUP_GB := 8
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-whisper test test-fast docs web lint clean
+.PHONY: setup demo demo-whisper test test-fast docs web screenshot lint clean
 
 setup: $(READY)
 
@@ -56,6 +57,9 @@ docs: $(READY)
 
 web: $(READY)
 	$(BIN)/python -m asr_kd.export.web
+
+screenshot: $(READY)
+	ASR_KD_SCREENSHOT=docs/browser.png $(BIN)/python -m pytest tests/export/test_web.py -k pictured
 
 clean:
 	rm -rf $(VENV) exp build *.egg-info

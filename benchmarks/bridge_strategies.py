@@ -1,14 +1,14 @@
-"""What is left of a teacher's tokens when its frames become fewer: the bridge's strategies compared. Prints a table.
+"""Tokens of a teacher that remain when its frames become fewer, by strategy of the bridge. Prints a table.
 
     python benchmarks/bridge_strategies.py TEACHER_MODEL MANIFEST.jsonl
 
 Audio outside the teacher's training data; TEACHER_MODEL is a folder `…/model` of a run (40 ms frames).
 
-- "20 -> 40 ms (made)": NOT the posteriors of a 20 ms model. The 40 ms teacher hears the audio twice, the second time
-  20 ms later, and the frames of the two are interleaved on wav2vec2's grid (12.5 + 20 j ms). Its two halves do not
-  know of each other, so a token can be said twice. "KL to own" compares with the teacher's own 40 ms frames.
+- "20 -> 40 ms (made)": NOT the posteriors of a 20 ms model. The 40 ms teacher runs on the audio twice, the second time
+  20 ms later, and the frames of the two are interleaved on wav2vec2's grid (12.5 + 20 j ms). Its two halves are
+  independent, so a token can be emitted twice. "KL to own" compares with the teacher's own 40 ms frames.
 - "40 -> 60 ms" and "40 -> 80 ms": the teacher's own posteriors; many letters are nearer than 60 or 80 ms, so this is
-  harder than what a 20 ms teacher of prose asks for.
+  harder than with a 20 ms teacher of prose.
 
 Recall: share of the greedy tokens before the bridge that are there after it, in the best alignment; of those lost,
 how many were one of two equal letters. NLL: of the transcript under CTC, nats a character, for utterances that every
@@ -160,7 +160,7 @@ def tokens_kept(before: list[list[int]], after: list[list[int]]) -> str:
 
 
 def enough_frames(num_frames: int, tokens: list[int]) -> bool:
-    """Whether CTC can say so many tokens, a blank between equal ones."""
+    """Return whether CTC can emit so many tokens, with a blank between equal ones."""
     return num_frames >= len(tokens) + sum(a == b for a, b in pairwise(tokens))
 
 

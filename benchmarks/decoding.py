@@ -4,11 +4,11 @@
     python benchmarks/decoding.py MODEL MANIFEST.jsonl --lm lm.arpa --lexicon lm.words.txt [--beam 25] [--rounds 5]
 
 One run, one thread, the same posteriors, utterance by utterance, the same n-gram, words and beam width; all drop
-prefixes 10 nats below the best (everybody's default but torchaudio's, which is given it), speechbrain and pyctcdecode
+prefixes 10 nats below the best (the default of all but torchaudio's, which is given it), speechbrain and pyctcdecode
 also tokens below e⁻⁵ by their own default. The order changes from round to round, and medians are printed. MODEL is a
 folder `…/model` of a run. The last two need kenlm's module, which is built from source where there is no wheel:
 
-    pip install 'asr-kd[peers]' && pip install --no-deps pyctcdecode  # which asks for numpy < 2, but runs with 2
+    pip install 'asr-kd[peers]' && pip install --no-deps pyctcdecode  # requires numpy < 2, but runs with 2
 """
 
 import argparse
@@ -145,7 +145,7 @@ def main() -> None:
 
 
 def compute_posteriors(model: Path, manifest: Path) -> tuple[Vocabulary, dict[str, Tensor], dict[str, str]]:
-    """Posteriors [T, V] of each utterance, and what it says."""
+    """Return posteriors [T, V] of each utterance, and its transcript."""
     recognizer = open_recognizer(model)
     posteriors, references = {}, {}
     for utterance in read_manifest(manifest):
@@ -158,7 +158,7 @@ def compute_posteriors(model: Path, manifest: Path) -> tuple[Vocabulary, dict[st
 def measure(
     decoders: dict[str, Decode], posteriors: dict[str, Tensor], rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, dict[str, str]]]:
-    """CPU seconds of each decoder in each round, and what it said; the first round is not counted."""
+    """Return CPU seconds of each decoder in each round, and its transcripts; the first round is not counted."""
     seconds: dict[str, list[float]] = {name: [] for name in decoders}
     texts: dict[str, dict[str, str]] = {}
     for turn in range(rounds + 1):

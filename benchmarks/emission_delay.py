@@ -1,4 +1,4 @@
-"""How much later a student says its tokens than its teacher: what `delay_frames` should be. Prints two tables.
+"""Emission delay of a student behind its teacher, from which `delay_frames` is chosen. Prints two tables.
 
     python benchmarks/emission_delay.py TEACHER_MODEL STUDENT_MODEL MANIFEST.jsonl [--chunks 2 4 8 16]
 

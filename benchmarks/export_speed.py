@@ -1,4 +1,4 @@
-"""What each step made of the exported graph's speed, and our loop beside the real client: size, time, memory.
+"""Speed of the exported graph by optimisation step, and our loop beside the real client: size, time, memory.
 
     python benchmarks/export_speed.py [--sizes tiny 5m] [--chunks 8 16] [--model MODEL_FOLDER] [--steps]
 
@@ -91,7 +91,7 @@ def noise() -> np.ndarray:
 
 
 def take_turns(task: dict[str, Any], who: list[str], turns: int) -> dict[str, Any]:
-    """What the script above says in a process of its own."""
+    """Return what the script above prints in a process of its own."""
     request = json.dumps({**task, "who": who, "turns": turns})
     done = subprocess.run([sys.executable, "-P", "-c", TURNS, request], capture_output=True, text=True)
     if done.returncode:

@@ -1,4 +1,4 @@
-"""What each objective adds to a training step, beside CTC alone. Prints a table.
+"""Cost that each objective adds to a training step, compared with CTC alone. Prints a table.
 
     python benchmarks/objective_cost.py exp/an4/manifests exp/an4/teachers/teacher/model [--model tiny] [--rounds 10]
         [--only frame_kl delayed_kl]
@@ -8,7 +8,7 @@ collating, the optimizer step; λ = 0.5. `in memory`: features and what the stor
 `read`: audio is read, targets decoded and layers read anew each time, as with a corpus that does not fit.
 
 All forms of all kinds of `distill.objectives` take turns on the same batches, which end in the silence that
-the latest of them needs; who follows whom is drawn anew for each batch. `adds` is the median, over batches and rounds,
+the latest of them needs; their order is drawn anew for each batch. `adds` is the median, over batches and rounds,
 of an objective's processor time over that of CTC alone, less 1; `reading` is the part, of CTC's step, that reading and
 collating added. One thread.
 
@@ -124,7 +124,7 @@ def prepare(
         more["store"] = data.store
     if objective.needs_hypotheses:
         spelled = [data.vocabulary.encode(utterance.text or "") for utterance in data.utterances]
-        more["taught"] = [[WeightedHypothesis(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
+        more["hypotheses"] = [[WeightedHypothesis(tokens, 1.0 / HYPOTHESES)] * HYPOTHESES for tokens in spelled]
     return Timed(stepper, make_dataset(data.utterances, data.vocabulary, cache_mb, **more))
 
 

@@ -5,7 +5,7 @@
 2,620 synthetic utterances of 40 speakers, 52,576 words in all as in LibriSpeech's test-clean, and three systems with 3,
 6 and 9 % of the words wrong. One thread. The first table is words alone, which is all that kaldialign counts, and words
 and characters, both from texts as they come (ours normalizes them, the others split them); the second is everything
-that `asr-kd score` says of the three systems. The goals: under 1 s for a system, under 20 s for all statistics.
+that `asr-kd score` prints for the three systems. The goals: under 1 s for a system, under 20 s for all statistics.
 """
 
 import argparse
@@ -87,23 +87,26 @@ def main() -> None:
         key: {name: with_errors(text, rate, vocabulary, rng) for name, text in references.items()}
         for key, rate in RATES.items()
     }
-    told, written = list(references.values()), list(systems["student_kd"].values())
+    expected, found = list(references.values()), list(systems["student_kd"].values())
 
     def aligned(normalizer: ScoringNormalizer) -> object:
         return align_words(
-            [normalize(text, normalizer) for text in told], [normalize(text, normalizer) for text in written]
+            [normalize(text, normalizer) for text in expected],
+            [normalize(text, normalizer) for text in found],
         )
 
     ours = score(references, systems["student_kd"], "librispeech")
-    errors = {"asr-kd": ours.words.errors, "jiwer": by_jiwer(told, written, False)}
-    errors["kaldialign"] = by_kaldialign(told, written)
+    errors = {"asr-kd": ours.words.errors, "jiwer": by_jiwer(expected, found, False)}
+    errors["kaldialign"] = by_kaldialign(expected, found)
     print(f"{UTTERANCES} utterances, {ours.words.words} words, {ours.characters.characters} characters, one thread\n")
     print(f"{'one system':<14}{'errors':>8}{'words, s':>10}{'and characters, s':>19}")
     both = seconds(lambda: score(references, systems["student_kd"], "librispeech"), rounds)
     print(f"{'asr-kd':<14}{errors['asr-kd']:>8}{seconds(lambda: aligned('librispeech'), rounds):>10.3f}{both:>19.3f}")
-    alone, both = (seconds(lambda c=c: by_jiwer(told, written, c), rounds) for c in (False, True))  # type: ignore[misc]
+    alone, both = (seconds(lambda c=c: by_jiwer(expected, found, c), rounds) for c in (False, True))  # type: ignore[misc]
     print(f"{'jiwer':<14}{errors['jiwer']:>8}{alone:>10.3f}{both:>19.3f}")
-    print(f"{'kaldialign':<14}{errors['kaldialign']:>8}{seconds(lambda: by_kaldialign(told, written), rounds):>10.3f}")
+    print(
+        f"{'kaldialign':<14}{errors['kaldialign']:>8}{seconds(lambda: by_kaldialign(expected, found), rounds):>10.3f}"
+    )
 
     resampling = Resampling()
     scores = {key: score(references, texts, "librispeech") for key, texts in systems.items()}

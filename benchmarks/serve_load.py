@@ -1,11 +1,11 @@
-"""How many people can one live server hear at once? Real-time streams against a server in its own process; a table.
+"""Concurrent real-time streams that one live server can serve, in a process of its own. Prints a table.
 
     python benchmarks/serve_load.py BUNDLE MANIFEST.jsonl [--clients 10 25 50 100] [--seconds 20] [--threads 1]
 
-Each client speaks utterances of the manifest one after another, a stream each, in packets of 60 ms at the time they
+Each client sends utterances of the manifest one after another, a stream each, in packets of 60 ms at the time they
 would come from a microphone. Packets are sent by a few processes of their own. Columns: `chunk lag`, from the packet
 that completes a chunk to its partial, measured by the client; `final`, from the end of the audio to the last word
-(what a listener waits for; decoding the model's tail is in it); `late`, the share of chunks that took longer than a
+(decoding the model's tail included); `late`, the share of chunks that took longer than a
 chunk lasts; `cores`, processor time of the server per second; `batch`, streams in a step on average; and the errors
 of all transcripts against those of one stream alone, which must be 0. The limit is where lags stop being flat.
 """
@@ -72,7 +72,7 @@ def packets_of(samples: np.ndarray) -> bytes:
 
 
 def alone(bundle: Path, audio: list[bytes]) -> list[str]:
-    """What each says through one stream of its own, cut at the same endpoints."""
+    """Return the transcript of each through one stream of its own, cut at the same endpoints."""
     recognizer = open_recognizer(bundle)
     texts = []
     for one in audio:
@@ -155,7 +155,7 @@ def play(http: str, clients: int, seed: int, seconds: float, audio: list[bytes])
 
 async def person(http: str, seed: int, until: float, clients: int, audio: list[bytes], measured: Measured) -> None:
     generator = np.random.default_rng(seed)
-    await asyncio.sleep(float(generator.uniform(0, 2.0)))  # nobody speaks in step
+    await asyncio.sleep(float(generator.uniform(0, 2.0)))  # clients are not in step
     while time.monotonic() < until:
         number = int(generator.integers(len(audio)))
         await utterance(http.replace("http", "ws", 1) + "stream", number, audio[number], measured)
@@ -174,7 +174,7 @@ async def utterance(address: str, number: int, audio: bytes, measured: Measured)
             measured.refused.append(ready["code"])
             return
 
-        async def speak() -> None:
+        async def send_all() -> None:
             nonlocal ended
             begun = time.monotonic()
             for packet in range(0, len(audio), 2 * PACKET):
@@ -185,7 +185,7 @@ async def utterance(address: str, number: int, audio: bytes, measured: Measured)
             await stream.send(json.dumps({"type": "end"}))
             ended = time.monotonic()
 
-        speaking = asyncio.create_task(speak())
+        sending = asyncio.create_task(send_all())
         async for text in stream:
             now, message = time.monotonic(), json.loads(text)
             if message["type"] in ("partial", "final") and message["decoded"]:
@@ -199,7 +199,7 @@ async def utterance(address: str, number: int, audio: bytes, measured: Measured)
                 measured.finals.append(now - ended)
             if message["type"] == "error":
                 measured.refused.append(message["code"])
-        await speaking
+        await sending
     measured.texts.append((number, " ".join(texts)))
 
 

@@ -1,27 +1,26 @@
-"""What teachers say of their training audio, and of audio that they never heard, side by side. Prints tables.
+"""Teacher posteriors on training audio and on unseen audio, side by side. Prints tables.
 
     python benchmarks/teacher_targets.py RUN_OR_STORE_OR_MODEL… [--train M.jsonl] [--dev M.jsonl]
         [--utterances N] [--noisy]
 
-- RUN: a run's folder: every teacher as its recipe has it, be it one model, one of folds or an ensemble.
-- RUN/targets/NAME: that teacher of the run; its training audio is read from the store instead of being labelled here.
+- RUN: a run's folder: every teacher as its recipe has it, one model, one of folds or an ensemble.
+- RUN/targets/NAME: that teacher of the run; posteriors of its training audio are read from the store.
 - any other store: what is stored, without the unseen side.
 - MODEL, or MODEL+MODEL+…: a model folder, or the average of several.
-NAME=… before one of them calls it so. Manifests are those of the first run that is named, or --train and --dev.
+NAME=… before one of them names it in the tables. Manifests are those of the first run, or --train and --dev.
 
-A teacher hears an even sample of the training manifest (one of folds: each utterance by the member that never heard
-it), as students would be taught it, and an even sample of dev. Both are packed as a store packs them, and entropies
-are of what is packed, in nats a frame, the tail as one entry. "off": mass that is not on the likeliest token, over
-frames where that is not blank ("spoken"): what a one-hot label would not say. NLL: of the transcript under CTC, nats a
-token. WER: greedy.
+A teacher labels an even sample of the training manifest as for its students (one of folds: each utterance by the member
+that was not trained on it), and an even sample of dev. Both are packed as in a store, and entropies are those of the
+packed posteriors, in nats a frame, the tail as one entry. "non-blank": over frames whose most probable token is not
+blank. "off": mass outside the most probable token there, which a one-hot label does not have. NLL: of the transcript
+under CTC, nats a token. WER: greedy.
 
-How useful the training side is: the Kolmogorov-Smirnov distance between training and unseen audio, of the entropies of
-spoken frames ("softness") and of the transcripts' NLL by utterance ("rightness"). 0: a student is taught what the
-teacher says of strangers; 1: nothing like it. Each has a "floor" beside it, the same distance between two halves of the
-unseen speakers: less than that means nothing.
+The last table has the Kolmogorov-Smirnov distance between training and unseen audio, of the entropies of non-blank
+frames ("softness") and of the NLL by utterance ("rightness"). 0: the targets of the training audio are distributed like
+those of unseen speakers; 1: nothing like them. "floor" is the same distance between two halves of the unseen speakers:
+smaller distances mean nothing.
 
---noisy adds both sides as the teachers hear them perturbed, in noise, rooms, over telephones and at other levels: what
-a store with `targets.perturbed` holds beside the rest.
+--noisy adds both sides with noise, rooms, telephones and other levels, as in a store with `targets.perturbed`.
 """
 
 import argparse
@@ -75,28 +74,28 @@ class Subject:
 
 @dataclass(frozen=True)
 class Side:
-    """What a teacher says of one kind of audio."""
+    """Statistics of a teacher on one kind of audio."""
 
     utterances: int
     frames: int
     bytes_per_frame: float
     entropy: float
-    spoken_entropy: float
-    spoken_off: float
+    non_blank_entropy: float
+    non_blank_off: float
     blank_share: float
     nll: float | None = None
     wer: float | None = None
 
 
 @dataclass(frozen=True)
-class Heard:
-    """The same by utterance: entropies of its spoken frames, and the NLL of its transcript."""
+class ByUtterance:
+    """Entropies of the non-blank frames of each utterance, and the NLL of its transcript."""
 
     entropies: dict[str, Tensor]
     nll: dict[str, float]
 
     def of(self, ids: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Both of these utterances."""
+        """Return both for these utterances, concatenated."""
         return (
             torch.cat([self.entropies[name] for name in ids if name in self.entropies]),
             torch.tensor([self.nll[name] for name in ids if name in self.nll]),
@@ -107,9 +106,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("places", nargs="+", metavar="[NAME=]RUN_OR_STORE_OR_MODEL")
     parser.add_argument("--train", type=Path, help="manifest of what the teachers were trained on")
-    parser.add_argument("--dev", type=Path, help="manifest of speakers that none of them heard")
+    parser.add_argument("--dev", type=Path, help="manifest of speakers that none of them was trained on")
     parser.add_argument("--utterances", type=int, default=200, help="sample of each manifest")
-    parser.add_argument("--noisy", action="store_true", help="both sides as heard in noise and rooms, too")
+    parser.add_argument("--noisy", action="store_true", help="also both sides with noise and reverberation")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -129,7 +128,7 @@ def main() -> None:
 
 
 def opened(place: str) -> list[Subject]:
-    """A run's teachers, a store with its teacher where that is known, or a model."""
+    """Return a run's teachers, a store with its teacher where that is known, or a model."""
     name, path, run = name_of(place), path_of(place), run_of(path_of(place))
     if run is not None:
         context = RunContext(load_recipe(run / RESOLVED, [f"work_dir={json.dumps(str(run))}"]))
@@ -173,26 +172,26 @@ def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
 
 
 def measure(subject: Subject, train: Sequence[Utterance], dev: Sequence[Utterance], noisy: bool) -> dict[str, Any]:
-    """Both sides of a teacher, and how far they are apart; perturbed, too, where that is asked for."""
-    taught, taught_heard = side(subject, train, subject.store)
+    """Return both sides of a teacher and their distance; with `noisy` also perturbed."""
+    labelled, train_details = side(subject, train, subject.store)
     if subject.teacher is None:
-        return {"train": taught}
-    unseen, unseen_heard = side(subject, dev, None)
+        return {"train": labelled}
+    unseen, unseen_details = side(subject, dev, None)
     fold_of = fold_of_utterances(dev, 2, seed=0)
-    halves = [unseen_heard.of([u.id for u in dev if fold_of[u.id] == fold]) for fold in (0, 1)]
-    whole = taught_heard.of([u.id for u in train]), unseen_heard.of([u.id for u in dev])
+    halves = [unseen_details.of([u.id for u in dev if fold_of[u.id] == fold]) for fold in (0, 1)]
+    whole = train_details.of([u.id for u in train]), unseen_details.of([u.id for u in dev])
     apart = [[distance(one, other) for one, other in zip(*pair, strict=True)] for pair in (whole, halves)]
     names = ("softness", "rightness")
     distances = {name: {"distance": apart[0][at], "floor": apart[1][at]} for at, name in enumerate(names)}
     sides = {"train": train, "dev": dev} if noisy else {}
-    perturbed = {f"{name}, perturbed": side(subject, heard, None, PERTURBED)[0] for name, heard in sides.items()}
-    return {"train": taught, "dev": unseen, **perturbed, **distances}
+    perturbed = {f"{name}, perturbed": side(subject, part, None, PERTURBED)[0] for name, part in sides.items()}
+    return {"train": labelled, "dev": unseen, **perturbed, **distances}
 
 
 def side(
     subject: Subject, utterances: Sequence[Utterance], store: Store | None, variant: Variant = AS_RECORDED
-) -> tuple[Side, Heard]:
-    """What is said of these utterances, heard in this variant."""
+) -> tuple[Side, ByUtterance]:
+    """Statistics on these utterances in one variant, as a whole and by utterance."""
     with tempfile.TemporaryDirectory() as folder:
         if store is None:
             assert subject.teacher is not None
@@ -202,39 +201,39 @@ def side(
         stored = {u.id: store.read(u.id, variant.name) for u in utterances if u.id in store}
         bytes_per_frame, blank_id = store.info.bytes_per_frame, store.info.vocabulary.blank_id
     best = [(item.probs.max(-1), item.tokens.long()) for item in stored.values()]
-    spoken = [tokens.gather(-1, at[:, None]).squeeze(-1) != blank_id for (_, at), tokens in best]
+    non_blank = [tokens.gather(-1, at[:, None]).squeeze(-1) != blank_id for (_, at), tokens in best]
     probs = [item.probs.double() for item in stored.values()]
     tails = [(1 - kept.sum(-1)).clamp(0, 1) for kept in probs]
     entropies = [
         torch.special.entr(kept).sum(-1) + torch.special.entr(tail) for kept, tail in zip(probs, tails, strict=True)
     ]
-    everywhere, where = torch.cat(entropies), torch.cat(spoken)
+    everywhere, where = torch.cat(entropies), torch.cat(non_blank)
     readable = [utterance for utterance in utterances if utterance.id in stored]
-    nll, tokens, wer = said(subject.teacher, readable, variant) if subject.teacher else ({}, {}, None)
+    nll, tokens, wer = transcript_scores(subject.teacher, readable, variant) if subject.teacher else ({}, {}, None)
     found = Side(
         utterances=len(stored),
         frames=len(everywhere),
         bytes_per_frame=bytes_per_frame,
         entropy=float(everywhere.mean()),
-        spoken_entropy=float(everywhere[where].mean()),
-        spoken_off=float(1 - torch.cat([kept.amax(-1) for kept in probs])[where].mean()),
+        non_blank_entropy=float(everywhere[where].mean()),
+        non_blank_off=float(1 - torch.cat([kept.amax(-1) for kept in probs])[where].mean()),
         blank_share=float(1 - where.double().mean()),
         nll=sum(nll[name] * tokens[name] for name in nll) / sum(tokens.values()) if tokens else None,
         wer=wer,
     )
-    by_utterance = {name: frames[at] for name, frames, at in zip(stored, entropies, spoken, strict=True)}
-    return found, Heard(by_utterance, nll)
+    by_utterance = {name: frames[at] for name, frames, at in zip(stored, entropies, non_blank, strict=True)}
+    return found, ByUtterance(by_utterance, nll)
 
 
-def said(
+def transcript_scores(
     teacher: Teacher, utterances: Sequence[Utterance], variant: Variant
 ) -> tuple[dict[str, float], dict[str, int], float]:
-    """NLL of each transcript, nats a token, its tokens, and greedy WER; each heard by the teacher that labels it."""
-    losses, tokens, heard = {}, {}, {}
+    """Return NLL of each transcript, nats a token, its tokens, and greedy WER; each by its own teacher."""
+    losses, tokens, hypotheses = {}, {}, {}
     for utterance, log_probs in transcribe_all(teacher, utterances, variant).items():
         text, lens = normalize(utterance.text or "", "librispeech"), torch.tensor([len(log_probs)])
         found = greedy(log_probs[None], lens, teacher.vocabulary.blank_id)[0].tokens
-        heard[utterance.id] = teacher.vocabulary.decode(found)
+        hypotheses[utterance.id] = teacher.vocabulary.decode(found)
         if teacher.vocabulary.unknown_characters(text):
             continue
         spelled = torch.tensor([teacher.vocabulary.encode(text)])
@@ -250,21 +249,21 @@ def said(
             tokens[utterance.id] = spelled.shape[1]
             losses[utterance.id] = float(loss) / spelled.shape[1]
     references = {utterance.id: utterance.text or "" for utterance in utterances}
-    return losses, tokens, score(references, heard, "librispeech").wer
+    return losses, tokens, score(references, hypotheses, "librispeech").wer
 
 
 def transcribe_all(
     teacher: Teacher, utterances: Sequence[Utterance], variant: Variant = AS_RECORDED
 ) -> dict[Utterance, Tensor]:
     """Posteriors [T, V] of each."""
-    heard = {}
+    posteriors = {}
     for assigned, batch in batches_by_teacher(teacher, utterances, SETTINGS.batch_seconds):
         dense, _ = run_teacher(
             assigned, [variant.apply(read_utterance(utterance), utterance.id) for utterance in batch]
         )
         for row, utterance in enumerate(batch):
-            heard[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
-    return heard
+            posteriors[utterance] = dense.log_probs[row, : int(dense.lens[row])].float()
+    return posteriors
 
 
 def distance(one: Tensor, other: Tensor) -> float:
@@ -277,15 +276,15 @@ def distance(one: Tensor, other: Tensor) -> float:
 
 def between(teachers: Mapping[str, Teacher], dev: Sequence[Utterance]) -> dict[str, dict[str, float]]:
     """KL(row ‖ column) on unseen audio, nats a frame, of teachers with one vocabulary and one frame grid."""
-    heard = {name: transcribe_all(teacher, dev) for name, teacher in teachers.items()}
+    posteriors = {name: transcribe_all(teacher, dev) for name, teacher in teachers.items()}
     spelled = {name: teacher.vocabulary.sha256 for name, teacher in teachers.items()}
     return {
         row: {
             column: float(torch.cat([dense_kl(ours[u][None], theirs[u][None]).flatten() for u in dev]).mean())
-            for column, theirs in heard.items()
+            for column, theirs in posteriors.items()
             if column != row and spelled[row] == spelled[column]
         }
-        for row, ours in heard.items()
+        for row, ours in posteriors.items()
     }
 
 
@@ -294,22 +293,22 @@ def between(teachers: Mapping[str, Teacher], dev: Sequence[Utterance]) -> dict[s
 
 def print_all(rows: dict[str, dict[str, Any]], divergences: dict[str, dict[str, float]]) -> None:
     width = max(len(name) for name in rows) + 2
-    columns = ("utts", "B/frame", "entropy", "spoken", "off", "blank %", "NLL", "WER %")
-    titles = {"train": "on its training audio, as students are taught", "dev": "on unseen audio"}
+    columns = ("utts", "B/frame", "entropy", "non-blank", "off", "blank %", "NLL", "WER %")
+    titles = {"train": "on its training audio, as for students", "dev": "on unseen audio"}
     titles |= {f"{key}, perturbed": f"{title}, perturbed" for key, title in titles.items()}
     for key, title in titles.items():
         if not any(key in row for row in rows.values()):
             continue
-        print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>9}" for column in columns))
+        print(f"\n{title}\n{'':{width}}" + "".join(f"{column:>10}" for column in columns))
         for name, row in rows.items():
-            print(f"{name:{width}}" + (cells(row[key]) if key in row else "  no teacher to ask"))
-    heading = "".join(f"{column:>11}" for column in ("softness", "floor", "rightness", "floor", "spoken", "NLL"))
+            print(f"{name:{width}}" + (cells(row[key]) if key in row else "  no teacher"))
+    heading = "".join(f"{column:>11}" for column in ("softness", "floor", "rightness", "floor", "non-blank", "NLL"))
     print(f"\ntraining against unseen: distances, then ratios\n{'':{width}}{heading}")
     for name, row in rows.items():
         if "dev" in row:
             distances = [row[key][what] for key in ("softness", "rightness") for what in ("distance", "floor")]
-            taught, unseen = row["train"], row["dev"]
-            ratios = [ratio(taught.spoken_entropy, unseen.spoken_entropy), ratio(taught.nll, unseen.nll)]
+            labelled, unseen = row["train"], row["dev"]
+            ratios = [ratio(labelled.non_blank_entropy, unseen.non_blank_entropy), ratio(labelled.nll, unseen.nll)]
             print(f"{name:{width}}" + "".join(f"{each:>11}" for each in (*(f"{d:.3f}" for d in distances), *ratios)))
     if len(divergences) > 1:
         cell = max(width, 9)
@@ -324,8 +323,8 @@ def cells(found: Side) -> str:
     wer = "-" if found.wer is None else f"{100 * found.wer:.1f}"
     nll = "-" if found.nll is None else f"{found.nll:.3f}"
     return (
-        f"{found.utterances:9d}{found.bytes_per_frame:9.2f}{found.entropy:9.3f}{found.spoken_entropy:9.3f}"
-        f"{found.spoken_off:9.3f}{100 * found.blank_share:9.1f}{nll:>9}{wer:>9}"
+        f"{found.utterances:10d}{found.bytes_per_frame:10.2f}{found.entropy:10.3f}{found.non_blank_entropy:10.3f}"
+        f"{found.non_blank_off:10.3f}{100 * found.blank_share:10.1f}{nll:>10}{wer:>10}"
     )
 
 

@@ -99,6 +99,8 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
     forms = ["export.formats=[sherpa, web]"] if page else []
     units = ("teachers.teacher", "students.student-hard", "students.student-kd")
     overrides = [f"{unit}.{key}={value}" for unit in units for key, value in fast.items()]
+    overrides += [f"evaluate.{key}" for key in ("bootstrap_samples=200", "rtf_utterances=2", "memory=false")]
+    overrides += ["evaluate.sample_utterances=2", "export.models=[student-kd]", "export.verify_utterances=2"]
     printed = _run(
         environment,
         tmp_path,

@@ -62,6 +62,7 @@ def test_each_bundle_streams_in_its_own_chunks_as_torch_does_in_them(bundles, mo
     for name, context in CHOSEN.items():
         opened = read_bundle(bundles / name)
         assert opened.context == context
+        assert opened.info.streaming.latency_ms == 40 * context.chunk_frames + 30
         inputs = [client_input(opened, item).numpy() for item in audio]
         original = torch_recognizer(with_context(load_model(model), context))
         expected = stream_alignments(original, audio)

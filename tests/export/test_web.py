@@ -5,13 +5,16 @@ import contextlib
 import functools
 import http.server
 import json
+import os
 import shutil
 import threading
 import wave
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from asr_kd.decoding.settings import EndpointSettings
 from asr_kd.errors import BundleError
@@ -24,6 +27,7 @@ from asr_kd.serve.protocol import samples_of
 from tests.helpers.browser import open_tab
 from tests.helpers.serve_client import SPEECH
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
+from tests.helpers.tiny_run import ROOT
 
 SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>
   [...line.querySelectorAll('span')].map((word) => word.textContent).join(' '))"""
@@ -162,6 +166,34 @@ def test_it_works_without_a_network_after_the_first_load(bundle, recognizer, tmp
                 return await tab.value(SPOKEN)
 
     assert asyncio.run(run()) == [text.lower() for text in transcript(recognizer, SPEECH)]
+
+
+def test_the_page_is_pictured(bundle, tmp_path):
+    """`make screenshot` takes the demo's page and recordings, and keeps the picture in docs; a test needs no demo."""
+    kept, demo = os.environ.get("ASR_KD_SCREENSHOT"), ROOT / "exp" / "synthetic"
+    page, recordings = web_folder(bundle), [tmp_path / "1.wav", tmp_path / "2.wav"]
+    for path in recordings:
+        write_wav(path, SPEECH)
+    if kept:
+        page = demo / "export" / "student-kd-web"
+        recordings = sorted((demo / "corpus").glob("synthetic/test/**/*.flac"))[:2]
+        assert page.is_dir(), f"{page} is missing: run make demo first"
+    picture = Path(kept) if kept else tmp_path / "page.png"
+
+    async def run():
+        with served(page) as (_, address):
+            async with open_tab(tmp_path, address) as tab:
+                await tab.look(900, 700)
+                for path in recordings:
+                    before = await tab.value(f"{SPOKEN}.length")
+                    await choose(tab, path)
+                    await tab.until(f"{IDLE} && {SPOKEN}.length > {before}")
+                await tab.picture(picture)
+
+    asyncio.run(run())
+    with Image.open(picture) as image:
+        assert image.size == (900, 700)
+        assert len(image.convert("RGB").getcolors(1 << 20)) > 50, "text and buttons"
 
 
 def test_ten_minutes_have_the_transcript_of_our_recognizer(bundle, recognizer, tmp_path):

@@ -30,7 +30,7 @@ NOT_FINITE: dict[int, Failure] = {17_600: "loss", 22_400: "gradient"}
 def quiet(folder: Path, settings: dict | None = None, **changes) -> TrainingJob:
     """A job without randomness but in its plan, which knows of no processes."""
     plain = Augmentation(speeds=(0.9, 1.0, 1.1), silence_share=0.5, spec_augment=None)
-    settings = {"augmentation": plain, "random_chunk_offset": False, **(settings or {})}
+    settings = {"augmentation": plain, "random_chunk_offset": False, "epochs": 2, **(settings or {})}
     return job_on(noises(folder), settings=settings, model={"dropout": 0.0}, **changes)
 
 
