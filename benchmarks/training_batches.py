@@ -12,7 +12,6 @@ from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.layers import output_lens
 from asr_kd.models.settings import ConformerSettings, Streaming
-from asr_kd.progress import SILENT
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
@@ -22,7 +21,7 @@ from asr_kd.training.batch_sampler import DurationBatchSampler, SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
-from asr_kd.training.training_context import TrainingContext
+from asr_kd.training.training_context import Control, TrainingContext
 
 STREAMING = Streaming(chunk_frames=8, left_context_frames=64)
 MODELS = {
@@ -90,10 +89,9 @@ def make_stepper(
         seed=1,
         batches=DurationBatchSampler([1.0], NO_AUGMENTATION, 1.0, 1),
         dev_references={},
-        progress=SILENT,
         should_checkpoint=lambda: False,
-        should_stop=lambda: None,
         log_scalars=lambda scalars, step: None,
+        control=Control(device=device),
     )
     bf16 = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     teacher = MODELS["small"]
@@ -101,4 +99,4 @@ def make_stepper(
     streaming = model.streaming is not None
     shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.num_layers, streaming=streaming, **layers)
     objective = Objective.from_settings(distill, shape).to(device)
-    return Stepper(student, objective, settings or TrainSettings(), run, device, bf16)
+    return Stepper(student, objective, settings or TrainSettings(), run, bf16)

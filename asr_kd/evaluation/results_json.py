@@ -141,11 +141,11 @@ def _group(errors: GroupErrors) -> dict[str, Any]:
 
 
 def _counts(words: WordErrors, characters: CharacterErrors) -> dict[str, int]:
-    kinds = ("substitutions", "deletions", "insertions")
     return {
-        **{kind: getattr(words, kind) for kind in kinds},
-        "words": words.words,
-        **{f"character_{kind}": getattr(characters, kind) for kind in kinds},
+        **words.row,
+        "character_substitutions": characters.substitutions,
+        "character_deletions": characters.deletions,
+        "character_insertions": characters.insertions,
         "characters": characters.characters,
     }
 

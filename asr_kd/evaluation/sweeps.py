@@ -221,11 +221,4 @@ def _change(condition: Condition, babble: BabbleSource, utterance: Utterance, wa
 
 def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:
     words = score(references, texts, settings.normalizer).words
-    return {
-        "wer": words.wer,
-        "substitutions": words.substitutions,
-        "deletions": words.deletions,
-        "insertions": words.insertions,
-        "words": words.words,
-        "utterances": len(references),
-    }
+    return {"wer": words.wer, **words.row, "utterances": len(references)}

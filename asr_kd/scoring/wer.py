@@ -71,6 +71,12 @@ class WordErrors(EditCounts):
         """Word error rate, a fraction. Raises EvaluationError when the references hold no word."""
         return self.rate
 
+    @property
+    def row(self) -> dict[str, int]:
+        """Edits and reference words as a row of results."""
+        edits = {"substitutions": self.substitutions, "deletions": self.deletions, "insertions": self.insertions}
+        return edits | {"words": self.words}
+
 
 @dataclass(frozen=True, slots=True)
 class CharacterErrors(EditCounts):

@@ -56,13 +56,11 @@ def measure_fidelity(
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)
             states = {layer: batch_states[index] for layer, batch_states in hidden.items()}
             layers += compare_layers(store, utterance.id, variant_name(speed), states)
-    shards = store.info.shards
-    frames = max(store.info.frames, 1)
     means = (sums / sums[0].clamp_min(1)).tolist()
     return Fidelity(
         bytes_per_frame=store.info.bytes_per_frame,
-        entries_per_frame=sum(shard.entries for shard in shards) / frames,
-        certain_share=sum(shard.certain_frames for shard in shards) / frames,
+        entries_per_frame=store.info.entries_per_frame,
+        certain_share=store.info.certain_share,
         sampled_utterances=len(sample),
         sampled_frames=int(sums[0]),
         kl=means[1],

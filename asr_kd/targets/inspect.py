@@ -51,11 +51,8 @@ class StoreSummary:
 
     def lines(self) -> list[str]:
         info, sample = self.info, self.measures
-        frames = max(info.frames, 1)
         shard_bytes = sum(shard.num_bytes for shard in info.shards)
         hours = info.frames * info.frame_shift_ms / 3_600_000
-        entries = sum(shard.entries for shard in info.shards) / frames
-        certain = sum(shard.certain_frames for shard in info.shards) / frames
         vocabulary, folds, layers = info.vocabulary, "", ""
         if info.teacher.folds:
             hashes = ", ".join(f"{sha256[:12]}…" for sha256 in info.teacher.folds)
@@ -74,7 +71,8 @@ class StoreSummary:
             f"  frames: {info.frames} of {info.frame_shift_ms:g} ms, {hours:.3g} h in all variants",
             f"  size: {shard_bytes / 1e6:.4g} MB of shards, {self.total_bytes / 1e6:.4g} MB in all",
             f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
-            f"  entries a frame: {entries:.3f}; {100 * certain:.1f} % of frames in runs of certain blanks",
+            f"  entries a frame: {info.entries_per_frame:.3f}; "
+            f"{100 * info.certain_share:.1f} % of frames in runs of certain blanks",
             f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
             f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
             f"blank on {100 * sample.blank_share:.1f} % of frames",

@@ -108,6 +108,16 @@ class StoreInfo(StoreIndex):
         return sum(shard.frames for shard in self.shards)
 
     @property
+    def entries_per_frame(self) -> float:
+        """A collapsed blank counts as one."""
+        return sum(shard.entries for shard in self.shards) / max(self.frames, 1)
+
+    @property
+    def certain_share(self) -> float:
+        """Share of frames inside runs of certain blanks."""
+        return sum(shard.certain_frames for shard in self.shards) / max(self.frames, 1)
+
+    @property
     def bytes_per_frame(self) -> float:
         """All bytes of the shards by all their frames; 0 of an empty store."""
         return sum(shard.num_bytes for shard in self.shards) / max(self.frames, 1)

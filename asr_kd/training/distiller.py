@@ -73,16 +73,15 @@ class Distiller(sb.Brain):
         objective: Objective,
         settings: TrainSettings,
         run: TrainingContext,
-        device: torch.device,
     ) -> None:
         super().__init__(
             modules={"model": model, "objective": objective},
-            run_opts={"device": str(device), "precision": settings.precision, "noprogressbar": True},
+            run_opts={"device": str(run.control.device), "precision": settings.precision, "noprogressbar": True},
         )
         self.settings, self.run = settings, run
         self.model = model
-        self.stepper = Stepper(model, objective, settings, run, device, self.training_ctx)
-        self.dev = DevScores(run.dev_references, run.vocabulary, run.ranks)
+        self.stepper = Stepper(model, objective, settings, run, self.training_ctx)
+        self.dev = DevScores(run.dev_references, run.vocabulary, run.control.ranks)
         self.state = TrainingState(run.key)
         self.total_steps = 0
         self._checkpointed_rows = 0
@@ -101,9 +100,9 @@ class Distiller(sb.Brain):
         """
         run = self.run
         folder = run.folder / "checkpoints"
-        run.ranks.barrier()  # the files of an earlier stage are complete
-        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, run.key, run.progress)
-        steps = run.ranks.gather(restored.step if restored is not None else 0)
+        run.control.ranks.barrier()  # the files of an earlier stage are complete
+        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, run.key, run.control.run_progress)
+        steps = run.control.ranks.gather(restored.step if restored is not None else 0)
         if len(set(steps)) > 1:
             raise TrainingError(
                 f"the processes resume from different steps ({', '.join(map(str, steps))})",
@@ -114,7 +113,7 @@ class Distiller(sb.Brain):
         if restored is not None:
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
-            run.progress.message(f"{run.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
+            run.control.run_progress.message(f"{run.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
         # Batches differ a little between epochs; the schedule takes an estimate from two of them.
         self.total_steps = run.batches.count_all(self.settings.epochs)
         self.fit(range(self.state.epoch, self.settings.epochs + 1), train_loader, dev_loader)
@@ -166,19 +165,19 @@ class Distiller(sb.Brain):
         }
         state.curve.append(row)
         if keep:
-            if run.ranks.first:
+            if run.control.ranks.first:
                 with atomic_path(best_path(run.folder, state.epoch)) as partial:
                     weights = self.stepper.evaluated_model.state_dict()
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f", dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}" if dev else ""
-            run.progress.message(
+            run.control.run_progress.message(
                 f"{run.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}{shown}"
             )
         run.log_scalars({key: row[key] for key in ("train_loss", *dev)}, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()
-        elif run.ranks.first:
+        elif run.control.ranks.first:
             self.checkpoint()
 
     # -- one step ----------------------------------------------------------------------------------------
@@ -186,7 +185,7 @@ class Distiller(sb.Brain):
     def fit_batch(self, batch: Batch) -> Tensor:
         """Take one optimizer step; a non-finite loss or gradient changes nothing and is counted."""
         state, run = self.state, self.run
-        global_batch = sync_batch(batch, run.should_stop(), run.ranks)
+        global_batch = sync_batch(batch, run.control.should_stop(), run.control.ranks)
         self._stop = global_batch.stop
         note_unreadable(state, global_batch.unreadable, run, self.settings.max_bad_share)
         loss = self._step(batch, global_batch) if global_batch.utterances else 0.0
@@ -197,9 +196,9 @@ class Distiller(sb.Brain):
             state.loss_sum += loss
             state.nonfinite_row = 0
         else:
-            ids = [id_ for part in run.ranks.gather(batch.ids) for id_ in part]
+            ids = [id_ for part in run.control.ranks.gather(batch.ids) for id_ in part]
             note_nonfinite(state, ids, run, self.settings.max_nonfinite_steps)
-        run.progress.update(
+        run.control.run_progress.update(
             f"train {run.name}",
             state.step,
             max(self.total_steps, state.step),
@@ -227,7 +226,9 @@ class Distiller(sb.Brain):
         for item in batch.unreadable:
             if item.id not in self._unreadable_dev:
                 self._unreadable_dev.add(item.id)
-                self.run.own_progress.message(f"{self.run.name}: dev utterance {item.id} is left out: {item.reason}")
+                self.run.control.progress.message(
+                    f"{self.run.name}: dev utterance {item.id} is left out: {item.reason}"
+                )
         if not batch.ids:
             return torch.zeros(())
         batch = batch.to(self.device)
@@ -239,10 +240,10 @@ class Distiller(sb.Brain):
 
     def _checkpoint_or_stop(self) -> None:
         run, reason = self.run, self._stop
-        if run.ranks.first and (reason is not None or run.should_checkpoint()):
+        if run.control.ranks.first and (reason is not None or run.should_checkpoint()):
             self.checkpoint()
         if reason is not None:
-            run.ranks.barrier()  # torchrun ends all processes when one exits: wait until the state is saved
+            run.control.ranks.barrier()  # torchrun ends all processes when one exits: wait until the state is saved
             raise StoppedEarly(
                 f"training of {run.name} stopped ({reason}) at epoch {self.state.epoch}, "
                 f"step {self.state.step}; its state is saved",

@@ -51,11 +51,10 @@ class Stepper:
         objective: Objective,
         settings: TrainSettings,
         run: TrainingContext,
-        device: torch.device,
         autocast: Any,
     ) -> None:
         self.model, self.objective, self.settings, self.run = model, objective, settings, run
-        self.device, self.autocast = device, autocast
+        self.device, self.autocast = run.control.device, autocast
         model.layer_drop = settings.layer_drop
         if isinstance(model, AcousticModel):
             model.random_chunk_offset = settings.random_chunk_offset
@@ -69,7 +68,7 @@ class Stepper:
             fused=True,
         )
         self.names = list(objective.terms)
-        self._gradients = Gradients(self.trained.parameters(), run.ranks, 1 + len(self.names))
+        self._gradients = Gradients(self.trained.parameters(), run.control.ranks, 1 + len(self.names))
 
     @property
     def evaluated_model(self) -> Model | EncoderCtc:
@@ -122,7 +121,7 @@ class Stepper:
     def _backward(self, batch: Batch, frames: int, step: int, piece: int) -> Tensor:
         seed = self.run.seed * 1_000_003 + step
         context = self._draw_context(torch.Generator().manual_seed(seed))  # the same for all processes and pieces
-        ranks = self.run.ranks
+        ranks = self.run.control.ranks
         own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
         torch.manual_seed(own)
         lens, longest = batch.feature_lens, int(batch.audio_lens.max())
@@ -215,7 +214,7 @@ class Stepper:
 
     def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
         named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
-        self.run.own_progress.message(
+        self.run.control.progress.message(
             f"{self.run.name}: step {step} does not fit into memory (utterances {named}): {then}"
         )
 

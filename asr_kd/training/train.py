@@ -27,7 +27,7 @@ from asr_kd.losses import Objective, Shape
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import Model, build_model, save_model
 from asr_kd.models.whisper import StreamingWhisper
-from asr_kd.progress import SILENT, Progress
+from asr_kd.progress import Progress
 from asr_kd.teachers.base import LayeredTeacher
 from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS, EncoderCtc
 from asr_kd.teachers.local import build_encoder_ctc, save_encoder_ctc
@@ -98,8 +98,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         StoppedEarly: stopped on request; the state is saved.
         TrainingError: nothing to train on, too much unreadable audio, or too many steps that are not finite.
     """
-    ranks = control.ranks
-    progress = control.progress if ranks.first else SILENT
+    ranks, progress = control.ranks, control.run_progress
     torch.manual_seed(job.seed + OBJECTIVE_SEED)  # parameters of objectives start equal in all processes
     objective = Objective.from_settings(job.distill, _shape(job))
     selection = select(job, objective)
@@ -126,16 +125,13 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         seed=job.seed,
         batches=batches,
         dev_references=references,
-        progress=progress,
         should_checkpoint=_every(job.train.checkpoint_minutes),
-        should_stop=control.should_stop,
         log_scalars=partial(_log_scalars, writer),
+        control=control,
         dense_teacher=teacher.to(control.device).eval() if isinstance(teacher, Model) else teacher,
-        ranks=ranks,
-        own_progress=control.progress,
         trains_head=job.distill is None or job.distill.trains_head,
     )
-    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, run, control.device)
+    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, run)
     try:
         distiller.fit_all(train_loader, dev_loader)
     finally:

@@ -58,8 +58,13 @@ class Control:
 
     device: torch.device = CPU
     progress: Progress = SILENT
-    should_stop: Callable[[], str | None] = lambda: None
+    should_stop: Callable[[], str | None] = lambda: None  # the reason to stop, or None
     ranks: Ranks = ALONE
+
+    @property
+    def run_progress(self) -> Progress:
+        """Where messages that concern all processes go: silent in all but the first."""
+        return self.progress if self.ranks.first else SILENT
 
 
 @dataclass(frozen=True)
@@ -73,13 +78,10 @@ class TrainingContext:
     seed: int
     batches: DurationBatchSampler
     dev_references: dict[str, str]
-    progress: Progress  # silent in all processes but the first
     should_checkpoint: Callable[[], bool]
-    should_stop: Callable[[], str | None]  # the reason to stop, or None
     log_scalars: Callable[[dict[str, float], int], None]
+    control: Control = field(default_factory=Control)
     dense_teacher: Model | Teacher | None = None
-    ranks: Ranks = ALONE
-    own_progress: Progress = SILENT  # for messages that concern one process only
     trains_head: bool = True  # False: hidden layers alone are trained, so dev scores mean nothing
 
 
@@ -92,7 +94,9 @@ def note_nonfinite(state: TrainingState, ids: Sequence[str], run: TrainingContex
     state.nonfinite_row += 1
     state.nonfinite_total += 1
     named = ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
-    run.progress.message(f"{run.name}: step {state.step} is not finite and was left out (utterances {named})")
+    run.control.run_progress.message(
+        f"{run.name}: step {state.step} is not finite and was left out (utterances {named})"
+    )
     if state.nonfinite_row > most_in_a_row:
         raise TrainingError(
             f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
@@ -114,7 +118,7 @@ def note_unreadable(
     for id_, audio, reason in unreadable:
         if id_ not in known:
             known[id_] = {"audio": audio, "reason": reason}
-            run.progress.message(f"{run.name}: left out {id_}: {reason}")
+            run.control.run_progress.message(f"{run.name}: left out {id_}: {reason}")
     share = len(known) / max(run.batches.num_utterances, 1)
     if share > max_share:
         first = next(iter(known.values()))["reason"]

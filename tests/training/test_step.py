@@ -9,7 +9,6 @@ from asr_kd.losses import DistillSettings, Objective, References, Shape, Student
 from asr_kd.models.acoustic_model import EncoderOutput
 from asr_kd.models.layers import output_lens
 from asr_kd.posteriors import SoftTargets
-from asr_kd.progress import SILENT
 from asr_kd.training.batch import Batch
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
@@ -58,12 +57,10 @@ def test_it_mixes_the_mean_of_inner_heads_with_the_last_layer(batch, weight, tmp
         seed=0,
         batches=None,
         dev_references={},
-        progress=SILENT,
         should_checkpoint=lambda: False,
-        should_stop=lambda: None,
         log_scalars=lambda scalars, step: None,
     )
-    step = Stepper(model, objective, settings, run, torch.device("cpu"), contextlib.nullcontext())
+    step = Stepper(model, objective, settings, run, contextlib.nullcontext())
     loss, parts = step.take(batch, 30, 0, rate=1e-3)
     assert loss == pytest.approx((1 - weight) * float(last.total) + weight * sum(heads) / 2, rel=1e-5)
     assert parts == pytest.approx({name: float(part) for name, part in last.parts.items()}, rel=1e-5)

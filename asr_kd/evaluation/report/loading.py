@@ -122,18 +122,12 @@ def from_results(results: Results, summary: Summary) -> Report:
 def hypothesis_rows(found: SetResult, result: SystemResult) -> Iterable[dict[str, Any]]:
     """One utterance a row: both texts as they were scored, and as they were where the normalizer changed them."""
     for utterance_id, scored in result.score.utterances.items():
-        words = scored.words
         row: dict[str, Any] = {
             "id": utterance_id,
             **({"speaker": found.speakers[utterance_id]} if utterance_id in found.speakers else {}),
             "reference": scored.reference,
             "hypothesis": scored.hypothesis,
-            "errors": {
-                "substitutions": words.substitutions,
-                "deletions": words.deletions,
-                "insertions": words.insertions,
-                "words": words.words,
-            },
+            "errors": scored.words.row,
         }
         if found.references[utterance_id] != scored.reference:
             row["raw_reference"] = found.references[utterance_id]
