@@ -53,7 +53,7 @@ class Store:
 
         Raises:
             TargetsError: another version, vocabulary, teacher or frames, unfinished, or shards missing or of
-                another size. Their hashes are checked at first use; see `verify`.
+                another size. Their hashes are checked at first use; see `inspect.verify`.
         """
         storage = open_storage(folder)
         info = read_info(storage)
@@ -122,16 +122,6 @@ class Store:
     def ids_in(self, shard: int) -> list[str]:
         """The utterances of one shard, by its place in the index."""
         return self._shard(shard).ids
-
-    def verify(self) -> None:
-        """Check the SHA-256 of every shard.
-
-        Raises:
-            TargetsError: names all damaged shards.
-        """
-        damaged = [entry.file for entry in self.info.shards if self.storage.sha256(entry.file) != entry.sha256]
-        if damaged:
-            raise self._damaged(damaged)
 
     def check_audio(self, utterances: Sequence[Utterance]) -> None:
         """Refuse targets of other audio than all extracted utterances have now under the same ids.

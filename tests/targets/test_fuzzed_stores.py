@@ -21,7 +21,6 @@ pytestmark = pytest.mark.slow
 
 def everything(folder: Path) -> dict[str, list[torch.Tensor]]:
     store = Store.open(folder)
-    store.verify()
     return {
         f"{name} {variant}": [part.clone() for part in store.read(name, variant)[:2]]
         for name in store.ids()
