@@ -5,12 +5,22 @@ what to do next; programming mistakes keep Python's own exceptions.
 """
 
 import importlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 INTERRUPT_CODE = 130
 """Exit code after Ctrl-C."""
 INTERRUPTED = "interrupted. Finished work is kept: run the same command again to resume from the last checkpoint"
+
+
+EXAMPLES = 3
+"""How many names a message lists."""
+
+
+def examples(names: Sequence[str], separator: str = ", ") -> str:
+    """The first names, for a message."""
+    return separator.join(names[:EXAMPLES]) + (f"{separator}…" if len(names) > EXAMPLES else "")
 
 
 class AsrKdError(Exception):

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from asr_kd.errors import AsrKdError
+from asr_kd.errors import AsrKdError, examples
 
 WRITTEN = ".asr-kd-files"
 """Lists the files in a folder that asr-kd wrote: relative paths, one a line."""
@@ -109,7 +109,7 @@ def refuse_other_files(folder: Path) -> None:
     others = sorted(found - written_files(folder) - {WRITTEN})
     if others:
         raise AsrKdError(
-            f"holds files that asr-kd did not write there: {', '.join(others[:3])}{', …' * (len(others) > 3)}",
+            f"holds files that asr-kd did not write there: {examples(others)}",
             where=folder,
             expected="a new or empty folder, or one that the same command wrote",
             remedy="Choose another folder, or move these files elsewhere",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from asr_kd.errors import EvaluationError
+from asr_kd.errors import EvaluationError, examples
 from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_comparisons
 from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.results import Cost, Results, RunFacts
@@ -21,7 +21,6 @@ from asr_kd.scoring.transcripts import (
     read_transcripts,
     write_transcripts,
 )
-from asr_kd.scoring.wer import examples
 
 PREFIX = "prefix"
 """As `speakers`: what stands before the first - or _ of an id, as in sclite's spu_id and LibriSpeech."""

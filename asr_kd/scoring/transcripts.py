@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from asr_kd.errors import EvaluationError
+from asr_kd.errors import EvaluationError, examples
 from asr_kd.files import write_text
 from asr_kd.scoring.formats import (
     ReportProblem,
@@ -26,7 +26,6 @@ from asr_kd.scoring.formats import (
     trn_line,
     trn_rows,
 )
-from asr_kd.scoring.wer import EXAMPLES, examples
 
 TextForm = Literal["jsonl", "kaldi", "trn", "ctm"]
 Side = Literal["reference", "hypothesis"]
@@ -90,7 +89,7 @@ def read_transcripts(path: Path, side: Side, form: TextForm | None = None) -> Tr
         raise EvaluationError(f"cannot be read ({error})", where=path, expected="text in UTF-8") from error
     if problems:
         raise EvaluationError(
-            f"{len(problems)} wrong rows: {'; '.join(problems[:EXAMPLES])}{'; …' if len(problems) > EXAMPLES else ''}",
+            f"{len(problems)} wrong rows: {examples(problems, '; ')}",
             where=path,
             expected=f"transcripts in the form {form!r}, each id once",
         )

@@ -3,16 +3,13 @@
 The alignment is that of `alignment`; intervals are in `significance`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
-from asr_kd.errors import EvaluationError
+from asr_kd.errors import EvaluationError, examples
 from asr_kd.scoring.alignment import Alignment, align_characters, align_words
 from asr_kd.text.normalize import ScoringNormalizer, letters_beyond_english, normalize
-
-EXAMPLES = 3
-"""How many ids an error message names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,11 +235,6 @@ def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> 
             expected="the same utterance ids on both sides",
             remedy="Score hypotheses of exactly this test set; an empty hypothesis still needs its id",
         )
-
-
-def examples(ids: Sequence[str]) -> str:
-    """The first ids, for an error message."""
-    return ", ".join(ids[:EXAMPLES]) + (", …" if len(ids) > EXAMPLES else "")
 
 
 def spaced(text: str) -> str:

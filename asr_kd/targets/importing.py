@@ -7,7 +7,7 @@ from pathlib import Path
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import TargetsError
+from asr_kd.errors import TargetsError, examples
 from asr_kd.files import sha256_of
 from asr_kd.scoring.wer import Score, score
 from asr_kd.targets.base import Storage
@@ -37,8 +37,6 @@ from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, com
 from asr_kd.text.normalize import Normalizer, normalize
 
 SHARD = "shard-00000.jsonl"
-EXAMPLES = 5
-"""Names that a message lists."""
 
 
 @dataclass(frozen=True)
@@ -69,8 +67,7 @@ class ImportReport:
         if self.without_words:
             lines.append(f"{self.without_words} of these have no word in any hypothesis: they train no student")
         if self.unknown:
-            shown = ", ".join(self.unknown[:EXAMPLES]) + (", …" if len(self.unknown) > EXAMPLES else "")
-            lines.append(f"{len(self.unknown)} names are not in the manifest: {shown}")
+            lines.append(f"{len(self.unknown)} names are not in the manifest: {examples(self.unknown)}")
         if self.filtered.removed:
             lines += self.filtered.lines()
         if self.wer is not None:
@@ -176,9 +173,9 @@ def _match(
                 found[id_] = ImportedHypothesis(id_, item.where, (TextHypothesis(transcription.text),), transcription)
             continue
         if len(meant) > 1 or meant[0] in found:
-            others = meant[:EXAMPLES] if len(meant) > 1 else [meant[0], found[meant[0]].where]
+            others = meant if len(meant) > 1 else [meant[0], found[meant[0]].where]
             raise TargetsError(
-                f"{item.name!r} may mean several utterances or stands twice ({', '.join(others)})",
+                f"{item.name!r} may mean several utterances or stands twice ({examples(others)})",
                 where=item.where,
                 expected="one utterance for each name",
                 remedy="Use JSON Lines with the utterances' ids",

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from asr_kd.errors import is_out_of_memory
+from asr_kd.errors import examples, is_out_of_memory
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
@@ -213,9 +213,8 @@ class Stepper:
         return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
 
     def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
-        named = ", ".join(batch.ids[:5]) + (" …" if len(batch.ids) > 5 else "")
         self.run.control.progress.message(
-            f"{self.run.name}: step {step} does not fit into memory (utterances {named}): {then}"
+            f"{self.run.name}: step {step} does not fit into memory (utterances {examples(batch.ids)}): {then}"
         )
 
 

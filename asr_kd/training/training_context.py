@@ -9,7 +9,7 @@ import torch
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import TrainingError
+from asr_kd.errors import TrainingError, examples
 from asr_kd.features.augment import Sound
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings, WhisperSettings
@@ -93,7 +93,7 @@ def note_nonfinite(state: TrainingState, ids: Sequence[str], run: TrainingContex
     """
     state.nonfinite_row += 1
     state.nonfinite_total += 1
-    named = ", ".join(ids[:5]) + (" …" if len(ids) > 5 else "")
+    named = examples(ids)
     run.control.run_progress.message(
         f"{run.name}: step {state.step} is not finite and was left out (utterances {named})"
     )
