@@ -94,7 +94,6 @@ def make_stepper(
         control=Control(device=device),
     )
     bf16 = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
-    teacher = MODELS["small"]
     layers = {"teacher_width": teacher.width, "teacher_layers": teacher.layers} if teacher is not None else {}
     streaming = model.streaming is not None
     shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.num_layers, streaming=streaming, **layers)

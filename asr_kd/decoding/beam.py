@@ -27,7 +27,6 @@ LONGEST_AT_ONCE_FRAMES = 1_500
 class BeamSearch:
     """Beam search over posteriors of one vocabulary. All its streams share one language model.
 
-
     Raises:
         LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary; or a hotword holds
             characters outside it.
@@ -116,16 +115,14 @@ class BeamSearch:
     def _apply_weights(self) -> None:
         settings = self.settings
         weight = DEFAULT_LM_WEIGHT if settings.lm_weight is None else settings.lm_weight
-        self._scorer, self._options = (
-            self._lm,
-            SearchOptions(
-                settings.beam_size,
-                settings.beam_threshold,
-                min(settings.beam_tokens, len(self.vocabulary)),
-                weight,
-                settings.word_score or 0.0,
-                log_add=True,  # sum over all alignments of a prefix
-            ),
+        self._scorer = self._lm
+        self._options = SearchOptions(
+            settings.beam_size,
+            settings.beam_threshold,
+            min(settings.beam_tokens, len(self.vocabulary)),
+            weight,
+            settings.word_score or 0.0,
+            log_add=True,  # sum over all alignments of a prefix
         )
         if settings.hotwords:
             texts = self._entries if self.lexicon is None else [word + WORD_SEPARATOR for word in self._entries]

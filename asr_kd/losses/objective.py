@@ -66,7 +66,6 @@ class Objective(nn.Module):
     def from_settings(cls, settings: DistillSettings | None, shape: Shape) -> "Objective":
         """Build CTC and the chosen objectives; a term of weight 0 is left out, and what it needs with it.
 
-
         Raises:
             TrainingError: an objective is incompatible with the models.
         """

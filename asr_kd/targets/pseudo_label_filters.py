@@ -103,7 +103,6 @@ class FilterReport:
 def apply_filters(labels: Mapping[str, Label], filters: LabelFilters) -> FilterReport:
     """Apply every filter that is on, one after another.
 
-
     Raises:
         TargetsError: nothing to filter, or more than `max_filtered_share` of the hours fail.
     """

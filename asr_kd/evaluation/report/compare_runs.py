@@ -187,7 +187,6 @@ def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAUL
 
     A system whose hypotheses are the same in all runs (an existing teacher) counts as one run.
 
-
     Returns:
         System's key → a row for each test set that all runs share, as results.json holds it under `seeds`; its runs are
         named RUN/SYSTEM.

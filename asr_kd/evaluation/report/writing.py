@@ -29,7 +29,6 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
 
     Hypotheses and cards of an earlier evaluation in the same folder are replaced.
 
-
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
     """
