@@ -73,3 +73,23 @@ def test_tensors_of_two_devices_do_not_meet_on_a_gpu(streaming):
         assert output.log_probs.is_cuda
         assert output.layers[2].is_cuda
         assert output.inner[0].is_cuda
+
+
+def test_a_masked_first_chunk_has_a_finite_gradient_after_one_step():
+    """With all biases at zero, as models begin, it has none: LayerNorms of zeros multiply gradients by 316 each."""
+    torch.manual_seed(0)
+    settings = ConformerSettings(size="tiny", streaming=Streaming(chunk_frames=4, left_context_frames=8))
+    model = Conformer(settings.model_copy(update={"dropout": 0.0}), 10)
+    plain, masked = features(200, 2), features(200, 2)
+    masked[:, :25] = 0
+
+    def squared_gradient(batch: torch.Tensor) -> torch.Tensor:
+        model.zero_grad()
+        model(batch, torch.full((2,), 200)).log_probs[..., 1].mean().neg().backward()
+        return torch.stack([p.grad.square().sum() for p in model.parameters() if p.grad is not None]).sum()
+
+    assert not squared_gradient(masked).isfinite()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    assert squared_gradient(plain).isfinite()
+    optimizer.step()
+    assert squared_gradient(masked).isfinite()
