@@ -6,7 +6,7 @@ Written whole or not at all; opened only when its version, hashes and shapes are
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError
@@ -43,15 +43,6 @@ class LoadedModel:
     sha256: str
     """Of the weights: the model's identity for soft targets and bundles."""
     folder: Path
-
-
-class ModelFolder(NamedTuple):
-    """The verified content of a model folder, its weights aside."""
-
-    description: dict[str, Any]
-    vocabulary: Vocabulary
-    sha256: str
-    """Of the weights."""
 
 
 def build_model(settings: ConformerSettings | WhisperSettings, vocab_size: int) -> Model:
@@ -123,8 +114,8 @@ def write_model_folder(
     return sha256
 
 
-def read_model_folder(folder: Path, kind: str) -> ModelFolder:
-    """Read a model folder and verify all of it but the content of the weights.
+def read_model_folder(folder: Path, kind: str) -> tuple[dict[str, Any], Vocabulary, str]:
+    """Return description, vocabulary and SHA-256 of the weights of a model folder; all but the weights is verified.
 
     Raises:
         CheckpointError: not such a folder, of another format or version, or damaged.
@@ -161,7 +152,7 @@ def read_model_folder(folder: Path, kind: str) -> ModelFolder:
     if vocabulary.sha256 != description.get("vocabulary_sha256"):
         found = f"is not the vocabulary that {DESCRIPTION} names"
         raise CheckpointError(found, where=folder / TOKENS, remedy=again)
-    return ModelFolder(description, vocabulary, sha256)
+    return description, vocabulary, sha256
 
 
 def parse_model_settings(kind: type[AnySettings], data: Any, folder: Path) -> AnySettings:
