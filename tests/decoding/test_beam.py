@@ -201,18 +201,22 @@ def test_a_stream_remembers_no_more_than_a_bound(lm):
     assert stream.num_frames == stream.pending_frames == 0
 
 
-def test_what_never_agrees_is_settled_all_the_same(lm, monkeypatch):
-    monkeypatch.setattr(streaming_beam, "_agreed", lambda *_: 0)
-    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 50)
-    monkeypatch.setattr(streaming_beam, "LONGEST_UNSETTLED_FRAMES", 150)
-    stream = search().stream()
-    for seed in range(20):
-        stream.accept(random_posteriors(50, seed, sharpness=4.0)[0])
-        assert stream.pending_frames <= 300
+def test_a_tie_that_never_ends_is_settled_all_the_same():
+    """The first letter is A or B with equal probability, whatever follows: no prefix is in all hypotheses."""
+    tie = torch.tensor([[0.001, 0.001, 0.499, 0.499], [0.9, 0.04, 0.03, 0.03]]).log()
+    calm = torch.tensor([[0.9, 0.04, 0.03, 0.03], [0.03, 0.04, 0.9, 0.03]]).log().repeat(20, 1)
+    stream, pending = search().stream(), []
+    stream.accept(tie)
+    for _ in range(100):
+        stream.accept(calm)
+        pending.append(stream.pending_frames)
+    longest = streaming_beam.LONGEST_UNSETTLED_FRAMES
+    assert longest - len(calm) <= max(pending) <= longest + streaming_beam.SETTLE_FRAMES
+    assert max(pending[50:]) < longest / 2, "the tie is gone"
     stream.finish()
     found = stream.nbest()[0]
     assert found.frames == sorted(set(found.frames))
-    assert found.frames[-1] > 950
+    assert (len(found.frames), found.frames[-1]) == (2_001, stream.num_frames - 1)
 
 
 def test_partial_results_grow_with_the_stream_and_a_stream_can_start_anew(lm):

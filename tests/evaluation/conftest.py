@@ -9,15 +9,7 @@ import soundfile
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
-
-TEXTS = {
-    "ann-1": "one two three four",
-    "ann-2": "five six",
-    "bob-1": "seven eight nine ten",
-    "bob-2": "",
-    "eve-1": "one two",
-    "eve-2": "three four five six",
-}
+from tests.helpers.evaluations import TEXTS
 
 
 class StoredTranscripts:

@@ -10,16 +10,9 @@ from asr_kd.evaluation.report import read_results, write_report
 from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.scoring.transcripts import read_transcripts, write_transcripts
+from tests.helpers.evaluations import TEXTS as REFERENCES
 from tests.helpers.tiny_run import command, one_line
 
-REFERENCES = {
-    "ann-1": "one two three four",
-    "ann-2": "five six",
-    "bob-1": "seven eight nine ten",
-    "bob-2": "",
-    "eve-1": "one two",
-    "eve-2": "three four five six",
-}
 RIGHT = dict(REFERENCES)
 HALF = REFERENCES | {"ann-1": "two three four", "bob-1": "eight nine ten", "eve-1": "two"}
 POOR = HALF | {"ann-2": "six", "bob-2": "x", "eve-2": "four five six"}

@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 import threading
-import wave
 from pathlib import Path
 
 import numpy as np
@@ -24,14 +23,11 @@ from asr_kd.export.web import write_web
 from asr_kd.features.fbank import fbank
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.serve.protocol import samples_of
-from tests.helpers.browser import open_tab
+from tests.helpers.browser import IDLE, SPOKEN, microphone, open_tab, write_wav
 from tests.helpers.serve_client import SPEECH
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
 from tests.helpers.tiny_run import ROOT
 
-SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>
-  [...line.querySelectorAll('span')].map((word) => word.textContent).join(' '))"""
-IDLE = "document.documentElement.dataset.state === 'ready'"
 STOPPED = "document.documentElement.dataset.state === 'error'"
 
 PACKETS = ((52_800, 777), (16_000, 16_000), (401, 50), (640, 640))
@@ -83,24 +79,9 @@ def served(folder):
         server.server_close()
 
 
-def write_wav(path, samples: bytes):
-    with wave.open(str(path), "wb") as audio:
-        audio.setparams((1, 2, 16_000, 0, "NONE", ""))
-        audio.writeframes(samples)
-
-
 async def choose(tab, path):
     found = await tab.call("Runtime.evaluate", expression="document.getElementById('file')")
     await tab.call("DOM.setFileInputFiles", files=[str(path)], objectId=found["result"]["objectId"])
-
-
-def microphone(path):
-    return (
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={path}",
-        "--autoplay-policy=no-user-gesture-required",
-    )
 
 
 def test_a_file_has_the_transcript_of_our_recognizer_and_a_wrong_file_one_message(bundle, recognizer, tmp_path):

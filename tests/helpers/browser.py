@@ -7,10 +7,15 @@ import json
 import shutil
 import subprocess
 import urllib.request
+import wave
 from pathlib import Path
 
 import pytest
 
+SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>
+  [...line.querySelectorAll('span')].map((word) => word.textContent).join(' '))"""
+"""JavaScript for the final lines of the page."""
+IDLE = "document.documentElement.dataset.state === 'ready'"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -61,6 +66,23 @@ class Tab:
         """A screenshot of what is seen."""
         found = await self.call("Page.captureScreenshot", format="png")
         path.write_bytes(base64.b64decode(found["data"]))
+
+
+def write_wav(path: Path, samples: bytes, rate: int = 16_000) -> None:
+    """16-bit samples as a mono file."""
+    with wave.open(str(path), "wb") as audio:
+        audio.setparams((1, 2, rate, 0, "NONE", ""))
+        audio.writeframes(samples)
+
+
+def microphone(path: Path) -> tuple[str, ...]:
+    """Flags for a microphone that plays a file."""
+    return (
+        "--use-fake-device-for-media-stream",
+        "--use-fake-ui-for-media-stream",
+        f"--use-file-for-fake-audio-capture={path}",
+        "--autoplay-policy=no-user-gesture-required",
+    )
 
 
 @contextlib.asynccontextmanager

@@ -2,14 +2,17 @@
 
 from pathlib import Path
 
+import pytest
 import soundfile
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import Augmentation
 from asr_kd.models.settings import ConformerSettings, Context, Streaming
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.training_context import TrainingJob
+from asr_kd.training.train import train
+from asr_kd.training.training_context import Control, TrainingJob
 from tests.helpers.tiny_models import noise_speech
 
 WORDS = ["BAD", "CAB", "DAB", "FACE", "BEAD", "CAFE"]
@@ -85,6 +88,17 @@ def job_on(utterances: list[Utterance], train: list[Utterance] | None = None, **
         **changes,
     }
     return TrainingJob(**fields)
+
+
+def assert_resumes_exactly(job: TrainingJob, folder: Path, *steps: int) -> None:
+    """Train in one go, and again with stops after so many steps each: weights and curves are equal byte by byte."""
+    train(job, folder / "whole", Control())
+    for count in steps:
+        with pytest.raises(StoppedEarly):
+            train(job, folder / "pieces", Control(should_stop=stop_after(count)))
+    train(job, folder / "pieces", Control())
+    assert weights_of(folder / "pieces") == weights_of(folder / "whole")
+    assert (folder / "pieces" / "curve.jsonl").read_text() == (folder / "whole" / "curve.jsonl").read_text()
 
 
 def weights_of(folder: Path) -> bytes:

@@ -3,19 +3,15 @@
 import asyncio
 import json
 import math
-import wave
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from tests.helpers.browser import open_tab
+from tests.helpers.browser import IDLE, SPOKEN, microphone, open_tab, write_wav
 from tests.helpers.serve_client import SPEECH, START, expected_texts, stream_address
 
 PHONE, LAPTOP = (390, 844), (1280, 800)
-SPOKEN = """[...document.querySelectorAll('#finals p')].map((line) =>
-  [...line.querySelectorAll('span')].map((word) => word.textContent).join(' '))"""
-IDLE = "document.documentElement.dataset.state === 'ready'"
 WIDE = "document.documentElement.scrollWidth - innerWidth"
 UNNAMED = """[...document.querySelectorAll('button, input, a')].filter((node) =>
   !(node.textContent.trim() || node.getAttribute('aria-label') || node.labels?.length)).length"""
@@ -24,21 +20,6 @@ pytestmark = pytest.mark.slow
 
 FIGURES = ("delay", "answer", "most")
 """The figures of the page, in milliseconds."""
-
-
-def write_wav(path, samples: bytes, rate: int = 16_000):
-    with wave.open(str(path), "wb") as audio:
-        audio.setparams((1, 2, rate, 0, "NONE", ""))
-        audio.writeframes(samples)
-
-
-def microphone(path):
-    return (
-        "--use-fake-device-for-media-stream",
-        "--use-fake-ui-for-media-stream",
-        f"--use-file-for-fake-audio-capture={path}",
-        "--autoplay-policy=no-user-gesture-required",
-    )
 
 
 def test_press_speak_and_words_turn_final(serving, tmp_path):

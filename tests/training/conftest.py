@@ -1,10 +1,13 @@
 """A corpus of a dozen noises with made-up transcripts, and jobs that train on it in seconds."""
 
+from pathlib import Path
+
 import pytest
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.training.training_context import TrainingJob
 from tests.helpers.jobs import job_on, noises
+from tests.helpers.tiny_encoders import save_encoder
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +21,12 @@ def make_job(utterances):
         return job_on(utterances, train, **changes)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def whisper_encoder(tmp_path_factory) -> Path:
+    """A small random Whisper in the layout of transformers."""
+    pytest.importorskip("transformers")
+    folder = tmp_path_factory.mktemp("encoders") / "whisper"
+    save_encoder("whisper", folder)
+    return folder

@@ -5,12 +5,11 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from asr_kd.errors import StoppedEarly
 from asr_kd.models.weights import load_model
 from asr_kd.training.checkpoint import Ema
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
-from tests.helpers.jobs import stop_after, weights_of
+from tests.helpers.jobs import assert_resumes_exactly
 from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining
 
 
@@ -50,13 +49,7 @@ def test_the_average_is_what_an_epoch_leaves_and_the_final_weights(make_job, tmp
 
 def test_resumed_is_uninterrupted(make_job, tmp_path):
     job = make_job(settings={"ema": {"decay": 0.9}, "layer_drop": 0.5, "curriculum_epochs": 1})
-    train(job, tmp_path / "whole", Control())
-    for _ in range(2):
-        with pytest.raises(StoppedEarly):
-            train(job, tmp_path / "pieces", Control(should_stop=stop_after(4)))
-    train(job, tmp_path / "pieces", Control())
-    assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
-    assert (tmp_path / "pieces" / "curve.jsonl").read_text() == (tmp_path / "whole" / "curve.jsonl").read_text()
+    assert_resumes_exactly(job, tmp_path, 4, 4)
 
 
 def test_a_step_that_is_left_out_is_not_averaged(make_job, tmp_path):

@@ -1,33 +1,27 @@
-"""A public encoder with a CTC head in the training loop: the schedule, the model folder, exact resuming."""
+"""A public encoder with a CTC head in the training loop: the schedule, the model whisper_encoder, exact resuming."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
-from asr_kd.errors import StoppedEarly
 from asr_kd.models.weights import read_tensors
 from asr_kd.teachers.local import open_local
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
-from tests.helpers.jobs import Recorder, stop_after, weights_of
-from tests.helpers.tiny_encoders import save_encoder
+from tests.helpers.jobs import assert_resumes_exactly
 
 pytest.importorskip("transformers")
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("encoders") / "whisper"
-    save_encoder("whisper", place)
-    return place
-
-
 @pytest.fixture
-def make_encoder_job(make_job, folder):
+def make_encoder_job(make_job, whisper_encoder):
     def make(settings=None, **encoder):
-        model = {"encoder": {"source": f"hf:{folder}", **encoder}, "head": {"width": 16, "blocks": 1, "kernel": 3}}
+        model = {
+            "encoder": {"source": f"hf:{whisper_encoder}", **encoder},
+            "head": {"width": 16, "blocks": 1, "kernel": 3},
+        }
         return replace(make_job(settings=settings or {}), model=EncoderCtcSettings.model_validate(model))
 
     return make
@@ -44,8 +38,8 @@ def test_training_writes_a_teacher(make_encoder_job, tmp_path, precision):
     assert {name.split(".")[0] for name in weights} == {"encoder_sha256", "head"}
 
 
-def test_unfrozen_layers_are_trained_after_the_frozen_epochs_only(make_encoder_job, folder, tmp_path):
-    original = read_tensors(folder / "model.safetensors")
+def test_unfrozen_layers_are_trained_after_the_frozen_epochs_only(make_encoder_job, whisper_encoder, tmp_path):
+    original = read_tensors(whisper_encoder / "model.safetensors")
 
     def moved(epochs: int) -> float:
         job = make_encoder_job({"epochs": epochs, "average_best": 1}, unfreeze_layers=1, frozen_epochs=1, rate=1.0)
@@ -61,8 +55,4 @@ def test_unfrozen_layers_are_trained_after_the_frozen_epochs_only(make_encoder_j
 
 def test_a_resumed_run_is_the_uninterrupted_one(make_encoder_job, tmp_path):
     job = make_encoder_job(unfreeze_layers=1, frozen_epochs=1)
-    train(job, tmp_path / "whole", Control())
-    with pytest.raises(StoppedEarly):
-        train(job, tmp_path / "cut", Control(should_stop=stop_after(7)))
-    train(job, tmp_path / "cut", Control(progress=Recorder()))
-    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+    assert_resumes_exactly(job, tmp_path, 7)

@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from asr_kd.errors import StoppedEarly
 from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model
 from asr_kd.training.checkpoint import best_epochs
@@ -11,7 +10,7 @@ from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import parameter_groups, rate_share, start_epoch
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
-from tests.helpers.jobs import stop_after, weights_of
+from tests.helpers.jobs import assert_resumes_exactly
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.whisper_students import whisper_student
 
@@ -81,11 +80,7 @@ def test_frozen_epochs_change_the_output_layer_alone(make_job, tmp_path):
 
 def test_a_run_resumed_in_a_frozen_epoch_is_the_uninterrupted_one(make_job, tmp_path):
     job = make_job(settings={"frozen_epochs": 2})
-    train(job, tmp_path / "whole", Control())
-    with pytest.raises(StoppedEarly):
-        train(job, tmp_path / "cut", Control(should_stop=stop_after(5)))
-    train(job, tmp_path / "cut", Control())
-    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+    assert_resumes_exactly(job, tmp_path, 5)
 
 
 def test_the_best_epochs_of_a_run_without_dev_scores_are_the_last():

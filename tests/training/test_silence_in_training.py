@@ -5,7 +5,6 @@ import json
 import pytest
 import torch
 
-from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import Augmentation
 from asr_kd.losses import DistillSettings, StudentOutput, Supervision
 from asr_kd.losses.delayed_kl import DelayedKl
@@ -22,7 +21,7 @@ from asr_kd.training.batch_sampler import SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
-from tests.helpers.jobs import job_on, stop_after, weights_of
+from tests.helpers.jobs import assert_resumes_exactly, job_on
 
 LOUD = Augmentation(speeds=(0.9, 1.0), silence_share=0.9, silence_max_seconds=0.4, gain_share=0.5, ramp_share=0)
 LAYER = 2
@@ -138,11 +137,7 @@ def test_every_objective_trains_and_resumes_bit_for_bit(distill, make_job, store
     settings = {"epochs": 2, "augmentation": LOUD}
     stored = {"distill": DistillSettings(**distill), "store": store} if distill else {}
     job = make_job(settings=settings, **stored)
-    train(job, tmp_path / "whole", Control())
-    with pytest.raises(StoppedEarly):
-        train(job, tmp_path / "pieces", Control(should_stop=stop_after(3)))
-    train(job, tmp_path / "pieces", Control())
-    assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
+    assert_resumes_exactly(job, tmp_path, 3)
 
 
 def test_encoder_teachers_are_augmented_only_on_request():

@@ -5,7 +5,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import Augmentation, Perturbation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.layers import output_lens
@@ -16,7 +15,7 @@ from asr_kd.training.batch_sampler import SampledUtterance, plan_epoch
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
-from tests.helpers.jobs import stop_after, weights_of
+from tests.helpers.jobs import assert_resumes_exactly
 
 PERTURB = Perturbation(share=0.5, snr_db=(0.0, 10.0), room_share=0.5, telephone_share=0.5)
 SPEEDS = {"speeds": (0.9, 1.0, 1.1), "silence_share": 0.5}
@@ -77,8 +76,4 @@ def test_distils_from_targets_of_the_clean_audio_and_resumes_exactly(make_job, u
         assert len(item.targets.tokens) == int(output_lens(torch.tensor(item.audio_frames)))
     settings = {"epochs": 2, "augmentation": Augmentation(**SPEEDS, perturb=PERTURB)}
     job = make_job(distill=DistillSettings(kd_weight=0.5), store=store, settings=settings)
-    train(job, tmp_path / "whole", Control())
-    with pytest.raises(StoppedEarly):
-        train(job, tmp_path / "pieces", Control(should_stop=stop_after(3)))
-    train(job, tmp_path / "pieces", Control())
-    assert weights_of(tmp_path / "pieces") == weights_of(tmp_path / "whole")
+    assert_resumes_exactly(job, tmp_path, 3)

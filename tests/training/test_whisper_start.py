@@ -12,7 +12,7 @@ import torch
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import ALONE
-from asr_kd.errors import CheckpointError, RecipeError, StoppedEarly
+from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import fbank
 from asr_kd.models.settings import Streaming, WhisperSettings
 from asr_kd.models.weights import load_model, read_tensors
@@ -23,7 +23,7 @@ from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.train import measure_normalisation, train
 from asr_kd.training.training_context import Control
 from asr_kd.training.warm_start import encoder_hashes, fit_feature_map, read_sizes, start_from_whisper
-from tests.helpers.jobs import Recorder, stop_after, weights_of
+from tests.helpers.jobs import Recorder, assert_resumes_exactly
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_models import noise_speech
 
@@ -32,28 +32,21 @@ pytest.importorskip("transformers")
 STREAMING = Streaming(chunk_frames=4, left_context_frames=8)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    place = tmp_path_factory.mktemp("encoders") / "whisper"
-    save_encoder("whisper", place)
-    return place
-
-
 @pytest.fixture
-def make_whisper_job(make_job, folder):
+def make_whisper_job(make_job, whisper_encoder):
     def make(settings=None, model=None, **changes):
-        given = {"init": str(folder), "layers": (0, 1), "kernel": 5, "streaming": STREAMING, **(model or {})}
+        given = {"init": str(whisper_encoder), "layers": (0, 1), "kernel": 5, "streaming": STREAMING, **(model or {})}
         job = make_job(settings=settings or {}, **changes)
         return replace(job, model=read_sizes(WhisperSettings(**given), job.train.init_from))
 
     return make
 
 
-def test_the_sizes_are_the_encoders(folder):
-    found = read_sizes(WhisperSettings(init=f"hf:{folder}", layers=(1,)))
+def test_the_sizes_are_the_encoders(whisper_encoder):
+    found = read_sizes(WhisperSettings(init=f"hf:{whisper_encoder}", layers=(1,)))
     assert (found.width, found.heads, found.opened.feed_forward, found.num_layers) == (32, 2, 37, 1)
     assert len(found.opened.sha256) == 64
-    assert encoder_hashes(found) == encoder_hashes(WhisperSettings(init=str(folder), layers=(0,)))
+    assert encoder_hashes(found) == encoder_hashes(WhisperSettings(init=str(whisper_encoder), layers=(0,)))
 
 
 def test_least_squares_finds_an_affine_map_exactly():
@@ -67,11 +60,14 @@ def test_least_squares_finds_an_affine_map_exactly():
     assert explained == pytest.approx(1.0, abs=1e-6)
 
 
-def test_training_begins_from_the_encoder_and_writes_a_model_that_streams(make_whisper_job, folder, tmp_path):
+def test_training_begins_from_the_encoder_and_writes_a_model_that_streams(make_whisper_job, whisper_encoder, tmp_path):
     recorder = Recorder()
     job = make_whisper_job({"epochs": 1, "average_best": 1, "learning_rate": 1e-9, "weight_decay": 0.0})
     model = load_model(train(job, tmp_path, Control(progress=recorder))).model
-    theirs = {name.rpartition("encoder.")[2]: each for name, each in read_tensors(folder / "model.safetensors").items()}
+    theirs = {
+        name.rpartition("encoder.")[2]: each
+        for name, each in read_tensors(whisper_encoder / "model.safetensors").items()
+    }
     torch.testing.assert_close(model.layers[1].expand.weight, theirs["layers.1.fc1.weight"], atol=1e-6, rtol=0)
     torch.testing.assert_close(model.norm.bias, theirs["layer_norm.bias"], atol=1e-6, rtol=0)
     assert any("the feature map explains" in line for line in recorder.lines)
@@ -91,11 +87,7 @@ def test_it_trains_in_bfloat16_too(make_whisper_job, tmp_path):
 
 def test_a_resumed_run_is_the_uninterrupted_one(make_whisper_job, tmp_path):
     job = make_whisper_job()
-    train(job, tmp_path / "whole", Control())
-    with pytest.raises(StoppedEarly):
-        train(job, tmp_path / "cut", Control(should_stop=stop_after(7)))
-    train(job, tmp_path / "cut", Control(progress=Recorder()))
-    assert weights_of(tmp_path / "cut") == weights_of(tmp_path / "whole")
+    assert_resumes_exactly(job, tmp_path, 7)
 
 
 def test_a_later_stage_goes_on_from_a_model_folder_without_the_encoder(make_whisper_job, tmp_path):
@@ -117,11 +109,11 @@ def test_a_conformer_does_not_go_on_from_a_whisper(make_whisper_job, make_job, t
         train(make_job(settings={"init_from": folder}), tmp_path / "second", Control())
 
 
-def test_what_cannot_be_begun_from_is_refused(folder, tmp_path):
+def test_what_cannot_be_begun_from_is_refused(whisper_encoder, tmp_path):
     with pytest.raises(CheckpointError, match="does not exist"):
         read_sizes(WhisperSettings(init=str(tmp_path / "no" / "such" / "folder"), layers=(0,)))
     with pytest.raises(RecipeError, match=r"layer 2.*from 0 to 1"):
-        read_sizes(WhisperSettings(init=str(folder), layers=(0, 2)))
+        read_sizes(WhisperSettings(init=str(whisper_encoder), layers=(0, 2)))
     save_encoder("wav2vec2-base", tmp_path / "wav2vec2")
     with pytest.raises(RecipeError, match=r"'wav2vec2' model.*expected a Whisper"):
         read_sizes(WhisperSettings(init=str(tmp_path / "wav2vec2"), layers=(0,)))
@@ -130,7 +122,7 @@ def test_what_cannot_be_begun_from_is_refused(folder, tmp_path):
         read_sizes(WhisperSettings(init=str(tmp_path / "large"), layers=(0,)))
 
 
-def test_a_pickle_is_refused(folder, tmp_path):
+def test_a_pickle_is_refused(whisper_encoder, tmp_path):
     place = tmp_path / "pickled"
     save_encoder("whisper", place)
     (place / "model.safetensors").rename(place / "pytorch_model.bin")
