@@ -146,12 +146,16 @@ def transcribe_with(
         TargetsError: a folder holds transcripts of another model, manifest or decoding.
         StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
-    for number, source in enumerate(filter(None, (settings.source, settings.agree_with)), start=1):
+    second = settings.agree_beam or settings.beam
+    models = [(settings.source, settings.beam), (settings.agree_with, second)]
+    for number, (source, beam) in enumerate(models, start=1):
+        if source is None:
+            break
         transcriber = open_transcriber(
             TranscriberSettings(
                 source.removeprefix(PREFIX),
                 settings.language,
-                settings.beam,
+                beam,
                 settings.compute_type,
                 threads,
                 device,
@@ -234,7 +238,7 @@ def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSett
         evaluated = _transcripts_task(
             context,
             name,
-            settings.model_copy(update={"agree_with": None}),
+            settings.model_copy(update={"agree_with": None, "agree_beam": None}),
             context.folder("transcripts", f"{name}-evaluation"),
             lambda: utterances_to_transcribe(context),
             lambda: [each for each in context.read_corpus()[0].sets if each not in sets],
@@ -285,6 +289,8 @@ def _transcripts_task(
         return not any(of_other_audio(info.shards, found) for info in read)
 
     plain = {**settings.model_dump(mode="json", include=DECODING), **_models_in_key(context, settings, DECODING)}
+    if settings.agree_beam is not None:
+        plain["agree_beam"] = settings.agree_beam
     models = [settings.source, settings.agree_with]
     return sharded_task(
         context,
@@ -323,7 +329,7 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         return labels.info.complete
 
     plain = {
-        **settings.model_dump(mode="json", exclude={"evaluate"}),
+        **settings.model_dump(mode="json", exclude={"evaluate"} if settings.agree_beam else {"evaluate", "agree_beam"}),
         **_models_in_key(context, settings, MODELS),
         "normalizer": normalizer,
     }

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
@@ -59,9 +59,19 @@ class PseudoLabelSettings(LabelSettings):
     compute_type: str = "int8"
     """Arithmetic of CTranslate2: int8, int8_float16, float16, float32."""
     agree_with: str | None = None
-    """A second source; `filters.max_disagreement` compares the two transcripts."""
+    """A second source, or the same one with `agree_beam`; `filters.max_disagreement` compares the two transcripts."""
+    agree_beam: int | None = Field(default=None, ge=1)
+    """Hypotheses that the second source's decoder keeps; null: as many as `beam`."""
     evaluate: bool = False
     """Whether the model also transcribes the evaluation sets that have transcripts, as a system of the report."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "PseudoLabelSettings":
+        if self.agree_with is None and self.agree_beam is not None:
+            raise ValueError("agree_beam is the beam of agree_with, which names no source")
+        if self.agree_with == self.source and self.agree_beam in (None, self.beam):
+            raise ValueError("agree_with is the source itself: name another one, or another beam (agree_beam)")
+        return self
 
     @field_validator("source", "agree_with")
     @classmethod

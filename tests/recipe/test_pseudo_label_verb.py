@@ -127,6 +127,15 @@ def test_two_models_are_compared(manifest, whisper, tmp_path):
     assert len(HypothesisStore.open(tmp_path / "labels")) == 4
 
 
+def test_two_decodings_of_one_model_are_compared(manifest, whisper, tmp_path):
+    settings = SETTINGS.model_copy(update={"agree_with": SETTINGS.source, "agree_beam": 1})
+    pseudo_label(manifest, settings, tmp_path / "labels", SILENT)
+    assert [model.settings.beam for model in whisper] == [5, 1]
+    for changed, problem in (({"agree_beam": 1}, "names no source"), ({"agree_with": "whisper:base"}, "another beam")):
+        with pytest.raises(ValueError, match=problem):
+            PseudoLabelSettings(source="whisper:base", **changed)
+
+
 @pytest.mark.corpora
 def test_real_whisper_on_real_speech(tmp_path):
     models, corpora = (os.environ.get(name) for name in ("ASR_KD_MODELS", "ASR_KD_CORPORA"))
