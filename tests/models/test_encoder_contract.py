@@ -19,8 +19,8 @@ built = functools.cache(small_encoder)
 @given(chunk=st.integers(1, 9), left=st.integers(1, 20), chunks=st.integers(1, 6), seed=st.integers(0, 99))
 @settings(max_examples=12)
 def test_streamed_equals_offline(architecture, chunk, left, chunks, seed):
-    model = small_encoder(architecture, chunk, left, seed)
-    inputs = features(feature_frames_for(chunk * chunks), batch=2, seed=seed)
+    model = small_encoder(architecture, chunk, left, seed).double()  # in float32 the last bits alone reach 1e-5
+    inputs = features(feature_frames_for(chunk * chunks), batch=2, seed=seed).double()
     torch.testing.assert_close(stream(model, inputs, chunk, left), offline(model, inputs), atol=1e-5, rtol=0)
 
 
