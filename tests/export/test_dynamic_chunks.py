@@ -20,6 +20,8 @@ from asr_kd.runtime.bundle import INT8, MODEL, TOKENS, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer, torch_recognizer, with_context
 from tests.helpers.tiny_models import VOCABULARY, noise_speech, tiny_model
 
+pytestmark = pytest.mark.slow
+
 TRAINED = (Context(4, 8), Context(8, 16))
 CHOSEN = {"chunk-160ms-left-640ms": Context(4, 16), "chunk-320ms-left-640ms": Context(8, 16)}
 

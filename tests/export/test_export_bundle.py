@@ -222,6 +222,7 @@ def test_export_is_reproducible_and_states_another_tail(model_folder, bundle, tm
     assert open_recognizer(tmp_path / "again").tail_ms == 100
 
 
+@pytest.mark.slow
 @needs_client
 def test_unknown_subwords_and_an_apostrophe_at_the_start_in_the_client(tmp_path, waveforms):
     """`<unk>` would print literally and is never chosen; a symbol's leading U+2581 is a space.

@@ -29,6 +29,7 @@ def speech(corpora_root) -> list[torch.Tensor]:
     return [read_audio(path) for path in files]
 
 
+@pytest.mark.slow
 @pytest.mark.corpora
 @pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx is not installed")
 def test_a_tiny_student_on_real_speech_passes_every_comparison(speech, tmp_path):

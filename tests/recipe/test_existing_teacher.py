@@ -40,6 +40,7 @@ def results(run: Run) -> dict:
     return json.loads(run.file("report", "results.json").read_text(encoding="utf-8"))
 
 
+@pytest.mark.slow
 def test_a_teacher_from_elsewhere_teaches_and_is_scored_like_one_trained_here(copy, model):
     before = results(copy)
     source = f"teachers={{friend: {{source: 'local:{model}'}}}}"

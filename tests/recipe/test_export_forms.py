@@ -29,6 +29,7 @@ def exported(copy) -> Run:
     return copy
 
 
+@pytest.mark.slow
 def test_every_latency_holds_every_form_and_takes_turns_with_a_single_one(exported):
     folder = exported.file("export", "student-kd")
     assert sorted(path.name for path in folder.iterdir()) == sorted(FOLDERS)

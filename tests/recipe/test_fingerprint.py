@@ -29,6 +29,7 @@ def an4(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_test_files_that_are_unpacked_later_become_a_set_and_train_nothing_again(an4, tmp_path):
     run = ("run", str(RECIPE), f"work_dir={tmp_path / 'run'}", f"corpus={{kind: an4, root: {an4}}}", "--to", "evaluate")
     outcome = command(*run)

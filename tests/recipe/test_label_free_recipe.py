@@ -58,6 +58,7 @@ def recordings(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_without_any_transcript_becomes_a_report_and_a_bundle(whisper, tmp_path):
     run = ["run", str(RECIPE), f"work_dir={tmp_path}/run", f"corpus.train={recordings(tmp_path / 'recordings')}"]
     run += ["hypotheses.whisper.language=null", f"hypotheses.whisper.source=whisper:{whisper}", NO_FILTERS, *SMALL]

@@ -61,6 +61,7 @@ def test_a_card_and_a_bundle_state_greedy_rates_only(copy):
     assert greedy_rates(copy.file("nothing"), "student-kd") == ({}, None)
 
 
+@pytest.mark.slow
 def test_no_card_is_written_after_a_beam_search(copy):
     pytest.importorskip("flashlight.lib.text.decoder")
     assert copy.command("evaluate", "evaluate.decoding.kind=beam").code == 0

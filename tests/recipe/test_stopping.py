@@ -24,6 +24,7 @@ def results(run: Run) -> dict[str, str]:
     return {name: digest for name, digest in hashes(run.work_dir).items() if RESULTS.fullmatch(name)}
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_all_the_time_ends_with_the_same_bytes(finished, tmp_path):
     run = Run(tmp_path / "run", finished.corpus_root)
     stops: list[str] = []
@@ -45,6 +46,7 @@ def test_a_run_that_is_stopped_all_the_time_ends_with_the_same_bytes(finished, t
     assert results(run) == expected
 
 
+@pytest.mark.slow
 def test_sigterm_in_training_saves_the_state_and_says_75(copy):
     long = ["students.student-hard.train.epochs=5000", "students.student-hard.train.average_best=2"]
     process = start(copy.words("distill", *long, "--only", "student-hard"))
@@ -69,6 +71,7 @@ def test_sigterm_in_training_saves_the_state_and_says_75(copy):
     assert epoch >= 3
 
 
+@pytest.mark.slow
 def test_a_signal_between_stages_stops_before_the_next(copy):
     recipe = load_recipe(copy.file("recipe.resolved.yaml"), [f"work_dir={copy.work_dir}"])
     context = RunContext(recipe, should_stop=lambda: Stop("SIGTERM", urgent=True))
