@@ -33,7 +33,7 @@ WEB := asr_kd/export/assets/onnxruntime-web
 
 demo: $(READY)
 	@test -d $(WEB) || ! command -v npm >/dev/null || $(BIN)/python -m asr_kd.export.web || true
-	$(BIN)/python recipes/Synthetic/demo.py $$(test ! -d $(WEB) || echo 'export.formats=[sherpa,web]')
+	$(BIN)/python recipes/Synthetic/train_side_by_side.py $$(test ! -d $(WEB) || echo 'export.formats=[sherpa,web]')
 
 demo-whisper: $(READY)
 	$(BIN)/python recipes/Whisper/demo.py

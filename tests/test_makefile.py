@@ -50,7 +50,7 @@ def test_a_test_process_that_dies_fails_the_run(tmp_path: Path) -> None:
 
 
 def test_the_demo_hands_on_the_message_and_the_code_of_a_command_that_fails(tmp_path: Path) -> None:
-    words = [sys.executable, ROOT / "recipes/Synthetic/demo.py", "students.student-hard.train.epochs=no"]
+    words = [sys.executable, ROOT / "recipes/Synthetic/train_side_by_side.py", "students.student-hard.train.epochs=no"]
     run = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     assert run.returncode == 1
     assert "students.student-hard.train.epochs" in run.stderr

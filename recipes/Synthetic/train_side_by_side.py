@@ -1,6 +1,6 @@
 """`make demo`: recipes/Synthetic/synthetic.yaml with the student without a teacher trained beside the teacher.
 
-    python recipes/Synthetic/demo.py [KEY=VALUE …]
+    python recipes/Synthetic/train_side_by_side.py [KEY=VALUE …]
 
 Neither needs the other, so two cores are busy. The result is that of `asr-kd run recipes/Synthetic/synthetic.yaml`.
 Run from the root of the checkout; run again to resume.
