@@ -97,21 +97,24 @@ class Ranks:
         """Record a failure of this process; return the exit code of an earlier one, else None."""
         if self._store is None:
             return None
+        earlier = None
         with suppress(RuntimeError):  # the store is gone with its process: then every process reports
             if not self.first:
                 with suppress(dist.DistStoreError):  # timeout: only this process has failed
                     self._store.wait(["exit_code"], FIRST_REPORTS)
             if self._store.add("failures", 1) > 1:
-                return int(self._store.get("exit_code"))
-            self._store.set("exit_code", str(exit_code))
-        return None
+                earlier = int(self._store.get("exit_code"))
+            else:
+                self._store.set("exit_code", str(exit_code))
+            self._store.add("read", 1)  # the process of the store may leave
+        return earlier
 
     def leave(self) -> None:
         """Close the process group after a failure, so that the others notice."""
         dist.destroy_process_group()
         until = time.monotonic() + LINGER_SECONDS
         with suppress(RuntimeError):
-            while self.first and self._store.add("failures", 0) < self.count and time.monotonic() < until:
+            while self.first and self._store.add("read", 0) < self.count and time.monotonic() < until:
                 time.sleep(0.05)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 RECIPE = "recipes/Synthetic/synthetic.yaml"
 CONTROL = "student-hard"
 LOG = Path("exp/synthetic/student-hard.log")
-ASR_KD = [sys.executable, "-m", "asr_kd"]
+ASR_KD = [sys.executable, "-P", "-m", "asr_kd"]
 LINES = 20
 """Of the log that are printed after a failure."""
 
