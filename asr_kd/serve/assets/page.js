@@ -68,7 +68,7 @@ class Stream {
     while (this.log.length > 1 && this.log[0][0] < needed) this.log.shift();
     if (this.kind === "reading") {
       const speed = decoded / ((performance.now() - this.began) / 1000);
-      $("heard").textContent = `${clock(decoded)} of ${clock(this.total)}`;
+      $("heard").textContent = `${clock(Math.min(decoded, this.total))} of ${clock(this.total)}`;
       $("answer").textContent = `${speed.toFixed(speed < 10 ? 1 : 0)} ×`;
       $("spread").textContent = "real time";
       return;
