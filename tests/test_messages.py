@@ -231,7 +231,8 @@ def test_ctrl_c_at_any_time_prints_one_line_or_comes_before_the_first_of_our_lin
         out, err = process.communicate(timeout=120)
         assert out == ""
         assert len(err.splitlines()) == 1, (wait, err)
-        assert process.returncode == (130 if "interrupted" in err else 1)
+        # The model is missing: after that message a signal may meet the interpreter's own end, which it kills.
+        assert process.returncode in ([130] if "interrupted" in err else [1, -signal.SIGINT])
 
 
 def test_lack_of_memory_on_a_cpu_is_recognised():
