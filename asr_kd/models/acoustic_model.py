@@ -149,8 +149,8 @@ class AcousticModel(nn.Module):
         frames = hidden.shape[1]
         counts = lens.to(hidden.device, non_blocking=True)
         valid = torch.arange(frames, device=hidden.device) < counts.unsqueeze(1)  # [B, T']
-        allowed = visible_frames(frames, context, self._chunk_offsets(len(hidden), context)).to(hidden.device)
-        allowed = allowed & valid.unsqueeze(1)
+        offsets = self._chunk_offsets(len(hidden), context).to(hidden.device, non_blocking=True)
+        allowed = visible_frames(frames, context, offsets) & valid.unsqueeze(1)
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
         mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
         unpadded = valid.unsqueeze(-1).to(hidden.dtype)
@@ -273,8 +273,8 @@ def visible_frames(frames: int, context: Context | None, offsets: Tensor) -> Ten
         offsets: [B] int64, frames by which the first chunk of each utterance is shorter.
     """
     if context is None:
-        return torch.ones(len(offsets), frames, frames, dtype=torch.bool)
-    index = torch.arange(frames)
+        return torch.ones(len(offsets), frames, frames, dtype=torch.bool, device=offsets.device)
+    index = torch.arange(frames, device=offsets.device)
     late = offsets.unsqueeze(1)
     start = ((index + late) // context.chunk_frames * context.chunk_frames - late).unsqueeze(2)  # of a row's chunk
     return (index < start + context.chunk_frames) & (index >= start - context.left_context_frames)

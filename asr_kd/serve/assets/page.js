@@ -68,12 +68,12 @@ class Stream {
     while (this.log.length > 1 && this.log[0][0] < needed) this.log.shift();
     if (this.kind === "reading") {
       const speed = decoded / ((performance.now() - this.began) / 1000);
-      $("heard").textContent = `${clock(Math.min(decoded, this.total))} of ${clock(this.total)}`;
+      $("decoded").textContent = `${clock(Math.min(decoded, this.total))} of ${clock(this.total)}`;
       $("answer").textContent = `${speed.toFixed(speed < 10 ? 1 : 0)} ×`;
       $("spread").textContent = "real time";
       return;
     }
-    $("heard").textContent = clock(decoded);
+    $("decoded").textContent = clock(decoded);
     if (this.log.length && this.log[0][0] >= needed) answered(this, performance.now() - this.log[0][1]);
   }
 
