@@ -43,7 +43,7 @@ ONE_HOME = {
     "PIL": "evaluation/report/evidence.py",
     "jinja2": "evaluation/report/page.py",
     "sentencepiece": "text/bpe.py",
-    "fsspec": "targets/storage.py",
+    "fsspec": "targets/s3_storage.py",
     "whisper_normalizer": "text/normalize.py",
     "num2words": "text/verbalize.py",
     "faster_whisper": "teachers/whisper_transcriber.py",

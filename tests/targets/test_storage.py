@@ -11,11 +11,12 @@ import torch
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import json_text, sha256_of_file
-from asr_kd.targets import Store, extract, local_storage, storage
+from asr_kd.targets import Store, extract, local_storage, s3_storage
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.local_storage import LocalStorage
+from asr_kd.targets.s3_storage import RemoteStorage, cache_folder
 from asr_kd.targets.shard_manifest import done_shards
-from asr_kd.targets.storage import RemoteStorage, cache_folder, open_storage
+from asr_kd.targets.storage import open_storage
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -29,7 +30,7 @@ def cache(tmp_path, monkeypatch):
 def url(request, tmp_path, monkeypatch):
     """A place that is not there yet."""
     if request.param == "memory that moves":  # as on servers where a file appears while it is written
-        monkeypatch.setattr(storage, "WRITES_WHOLE", frozenset())
+        monkeypatch.setattr(s3_storage, "WRITES_WHOLE", frozenset())
     base = {"folder": str(tmp_path), "file": f"file://{tmp_path}"}.get(request.param, f"memory://{uuid4().hex}")
     return f"{base}/deep/store"
 
@@ -72,7 +73,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
         monkeypatch.setattr(Path, "replace", full)
     else:
         files = fsspec.core.url_to_fs(url)[0]
-        monkeypatch.setattr(type(files), "pipe_file" if storage._writes_whole(files) else "mv", full)
+        monkeypatch.setattr(type(files), "pipe_file" if s3_storage._writes_whole(files) else "mv", full)
     with pytest.raises(AsrKdError, match="No space left"):
         place.write("a.json", b"later")
     monkeypatch.undo()
@@ -83,7 +84,7 @@ def test_a_failed_write_leaves_the_earlier_file(url, monkeypatch):
 def test_leftovers_of_the_killed_are_cleared(url):
     place = open_storage(url)
     place.write("shard-00001.safetensors", b"whole")
-    if isinstance(place, LocalStorage) or not storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
+    if isinstance(place, LocalStorage) or not s3_storage._writes_whole(fsspec.core.url_to_fs(url)[0]):
         place.write(".shard-00001.safetensors.77.partial", b"half")
         place.write(".shard-00002.safetensors.77.partial", b"another's")
         place.clear("shard-00001")
