@@ -14,9 +14,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, precision_of
 from asr_kd.losses.ctc import ctc_loss
-from asr_kd.losses.frame_kl import FrameKl, Selection
+from asr_kd.losses.frame_kl import FrameKl, SelectionSettings
 from asr_kd.posteriors.measures import frame_mask
 
 NEAR_FRAMES = 32
@@ -105,7 +105,7 @@ class Auxiliary(Term):
         return loss + self.ctc_weight * ctc_loss(log_probs, student.lens, references, self.kl.blank_id)
 
 
-class AuxiliarySettings(TermSettings):
+class AuxiliarySettings(SelectionSettings):
     """A full-context layer with a head of its own over the student takes the frame KL, and is dropped after training.
 
     Attributes:
@@ -114,8 +114,6 @@ class AuxiliarySettings(TermSettings):
         feed_forward: its inner width; None is twice the student's.
         dropout: in it.
         ctc_weight: of CTC on its head, beside the KL.
-        selection: all frames, or those where the teacher's best token is not blank.
-        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
         delay_frames: output frames by which it may be later than the teacher; with full context it needs none.
     """
 
@@ -126,8 +124,6 @@ class AuxiliarySettings(TermSettings):
     feed_forward: int | None = Field(default=None, ge=8)
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     ctc_weight: float = Field(default=0.0, ge=0.0, le=1000.0)
-    selection: Selection = "nonblank"
-    dilation: int = Field(default=1, ge=0, le=20)
     delay_frames: int = Field(default=0, ge=0, le=50)
 
     @property

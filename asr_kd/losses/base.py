@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr_kd.config import Settings
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets
+from asr_kd.posteriors.types import DensePosteriors, SoftTargets, map_tensors
 
 Pass = Literal["full_context", "second_view"]
 """Further passes of the student over a batch: without chunks, or with other masks and dropout."""
@@ -87,7 +87,7 @@ class Shape:
 class Term(nn.Module):
     """Base class of objectives: a sum over the batch, with a declaration of what it needs.
 
-    Each is a subclass in its own file; it may own parameters, which are dropped at export.
+    It may own parameters, which are dropped at export.
     """
 
     needs_targets: ClassVar[bool] = False
@@ -164,31 +164,19 @@ class TermSettings(Settings):
 
 def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
     """Select rows of a student's output, further passes included."""
-    taken = _index(rows, student.log_probs)
-    return StudentOutput(
-        student.log_probs[taken],
-        student.lens[_index(rows, student.lens)],
-        {number: layer[taken] for number, layer in student.layers.items()},
-        {name: student_of(output, rows) for name, output in student.passes.items()},
-    )
+    return map_tensors(student, lambda part: part[_index(rows, part)])
 
 
 def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed: bool) -> Supervision:
     """Select rows of a batch's targets; all of them are transcribed, or none."""
-    references, targets, hypotheses = supervision.references, supervision.targets, supervision.hypotheses
-    kind = References if transcribed else Untranscribed
-
-    def take(part: Tensor) -> Tensor:
-        return part[_index(rows, part)]
-
-    return Supervision(
-        kind(take(references.tokens), take(references.lens)) if references is not None else None,
-        _targets_of(targets, rows) if targets is not None else None,
-        hypotheses_of(hypotheses, rows, _count(supervision)) if hypotheses is not None else None,
-        {number: take(layer) for number, layer in supervision.teacher_layers.items()},
-        {name: take(array) for name, array in supervision.arrays.items()},
-        lead_lens=take(supervision.lead_lens) if supervision.lead_lens is not None else None,
-    )
+    hypotheses = supervision.hypotheses
+    if hypotheses is not None:
+        hypotheses = hypotheses_of(hypotheses, rows, _count(supervision))
+    parts = supervision._replace(hypotheses=None, untranscribed=())
+    taken = map_tensors(parts, lambda part: part[_index(rows, part)])._replace(hypotheses=hypotheses)
+    if transcribed or taken.references is None:
+        return taken
+    return taken._replace(references=Untranscribed(*taken.references))
 
 
 def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: int) -> Hypotheses:
@@ -199,15 +187,6 @@ def hypotheses_of(hypotheses: Hypotheses, rows: Sequence[int], num_utterances: i
     kept = (renumbered >= 0).nonzero()[:, 0]
     tokens = hypotheses.tokens[kept.to(hypotheses.tokens.device, non_blocking=True)]
     return Hypotheses(tokens, hypotheses.lens[kept], renumbered[kept], hypotheses.weights[kept])
-
-
-def _targets_of(targets: SoftTargets | DensePosteriors, rows: Sequence[int]) -> SoftTargets | DensePosteriors:
-    def take(part: Tensor) -> Tensor:
-        return part[_index(rows, part)]
-
-    if isinstance(targets, SoftTargets):
-        return targets.map(take)
-    return DensePosteriors(take(targets.log_probs), take(targets.lens))
 
 
 def _count(supervision: Supervision) -> int:

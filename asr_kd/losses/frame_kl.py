@@ -1,16 +1,19 @@
-"""Frame-level KL divergence to a teacher's posteriors, on selected frames and with a fixed delay.
+"""Frame-level KL divergence to a teacher's posteriors, on selected frames, with a fixed delay or one of several.
+
+A student that streams has no access to the future that its teacher saw, so it may be later: by a fixed number of
+frames (`FrameKl`), or by a delay that is chosen between a least and a most one (`DelayedKl`).
 
 Sources: Hinton 2015 (KL, temperature); Tian 2022 and Hilmes 2025 (blank elimination and its symmetric widening);
-a fixed shift is the simplest of the delay-tolerant forms of Kurata & Saon 2020.
+Kurata & Saon 2020 (the minimum over alignments); Delayed-KD 2025 (a limited delay for streaming CTC).
 
-Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame.
+Shapes: B utterances, T frames of the student, Q frames of the teacher, V vocabulary, K kept entries a frame, D delays.
 """
 
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
-from pydantic import Field
-from torch import Tensor
+from pydantic import Field, model_validator
+from torch import Tensor, nn
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings
@@ -18,6 +21,7 @@ from asr_kd.posteriors.measures import delayed_dense_kl, delayed_sparse_kl, fram
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 Selection = Literal["all", "nonblank"]
+Mode = Literal["minimum", "soft_minimum", "utterance", "learned"]
 
 
 def select_frames(argmax: Tensor, lens: Tensor, blank_id: int, selection: Selection, dilation: int) -> Tensor:
@@ -153,42 +157,131 @@ class FrameKl(Term):
         super().__init__(blank_id)
         self.selection: Selection = selection
         self.dilation, self.delay_frames, self.temperature = dilation, delay_frames, temperature
+        self.delays = range(delay_frames, delay_frames + 1)
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """KL summed over the selected frames of the batch, a float32 scalar.
+        """The loss, a float32 scalar.
 
         Raises:
-            TrainingError: the student is too short, the vocabularies differ in size, or stored targets meet a
-                temperature other than 1.
+            TrainingError: the student is too short for the largest delay, the vocabularies differ in size, or stored
+                targets meet a temperature other than 1.
         """
         frames = teacher_frames(student, supervision, self.delay_frames)
-        delays = range(self.delay_frames, self.delay_frames + 1)
-        [divergence] = delayed_divergences(frames.targets, student.log_probs, delays, self.temperature)
+        divergences = delayed_divergences(frames.targets, student.log_probs, self.delays, self.temperature)
         mask = select_frames(frames.argmax, frames.lens, self.blank_id, self.selection, self.dilation)
-        return divergence.masked_fill(~mask, 0.0).sum() * self.temperature**2
+        return self._chosen(divergences.masked_fill(~mask, 0.0)).sum() * self.temperature**2
+
+    def _chosen(self, divergences: Tensor) -> Tensor:
+        """The divergences that count, [B, Q], or [B] by utterance, of those at all delays, [D, B, Q]."""
+        return divergences[0]
 
 
-class FrameKlSettings(TermSettings):
-    """KL to the teacher's posteriors, frame by frame.
+class DelayedKl(FrameKl):
+    """Σ_t m_t · Σ_d w_td · KL(q_t ‖ p_{t+d}), summed over the batch; w is constant in the gradient.
+
+    With K_td = KL(q_t ‖ p_{t+d}) and m as in `FrameKl`:
+
+    - minimum: w_td = 1 at argmin_d K_td, else 0.
+    - soft_minimum: w_td = softmax_d(−β·K_td).
+    - utterance: w_td = 1 at argmin_d Σ_t m_t·K_td, else 0.
+    - learned: Σ_t m_t · −log Σ_d π_d·exp(−K_td) with π = softmax(θ) learned: the delay of a frame is a hidden variable.
+      No more than the KL expected under π, never negative, and 0 when every delay that π allows fits.
+
+    The delays of a frame need not follow each other in order; of two that fit equally well the smaller one is taken.
+
+    Args:
+        delays: those to choose from, in frames; consecutive, at least one.
+        sharpness: β.
+    """
+
+    def __init__(
+        self,
+        blank_id: int,
+        mode: Mode,
+        delays: range,
+        sharpness: float = 1.0,
+        selection: Selection = "nonblank",
+        dilation: int = 1,
+    ) -> None:
+        super().__init__(blank_id, selection, dilation, delays[-1])
+        self.mode, self.delays, self.sharpness = mode, delays, sharpness
+        if mode == "learned":
+            self.logits = nn.Parameter(torch.zeros(len(delays)))
+
+    def _chosen(self, divergences: Tensor) -> Tensor:
+        if self.mode == "minimum":
+            return divergences.gather(0, divergences.argmin(0, keepdim=True))
+        if self.mode == "utterance":
+            together = divergences.sum(-1)
+            return together.gather(0, together.argmin(0, keepdim=True))
+        if self.mode == "learned":
+            prior = self.logits.float().log_softmax(0)[:, None, None]
+            return -(prior - divergences).logsumexp(0)
+        weights = (-self.sharpness * divergences.detach()).softmax(0)
+        return (weights * divergences).sum(0)
+
+
+class SelectionSettings(TermSettings):
+    """Base of the settings of objectives over some of the teacher's frames.
 
     Attributes:
         selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
-        delay_frames: the student is that many output frames later than its teacher.
-        temperature: softens both sides; other than 1 needs `targets: dense`.
     """
-
-    term: ClassVar[type[Term]] = FrameKl
 
     selection: Selection = "nonblank"
     dilation: int = Field(default=1, ge=0, le=20)
-    delay_frames: int = Field(default=0, ge=0, le=50)
-    temperature: float = Field(default=1.0, ge=1.0, le=20.0)
 
     @property
     def trains_blanks(self) -> bool:
         """Not with pure blank elimination."""
         return self.selection == "all" or self.dilation > 0
 
+
+class FrameKlSettings(SelectionSettings):
+    """KL to the teacher's posteriors, frame by frame.
+
+    Attributes:
+        delay_frames: the student is that many output frames later than its teacher.
+        temperature: softens both sides; other than 1 needs `targets: dense`.
+    """
+
+    term: ClassVar[type[Term]] = FrameKl
+
+    delay_frames: int = Field(default=0, ge=0, le=50)
+    temperature: float = Field(default=1.0, ge=1.0, le=20.0)
+
     def build(self, shape: Shape) -> Term:
         return FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames, self.temperature)
+
+
+class DelayedKlSettings(SelectionSettings):
+    """KL to the teacher's posteriors, each frame at one of several delays.
+
+    Attributes:
+        mode: how the delay is chosen. `minimum`: the best of each frame; `soft_minimum`: delays of a frame weighted by
+            how well they fit; `utterance`: the best of all selected frames of an utterance together; `learned`: a
+            distribution over delays, learned along, is what a frame's delay is drawn from.
+        min_delay_frames: the least delay to choose from, in output frames.
+        max_delay_frames: the largest delay to choose from; so much silence follows the audio.
+        sharpness: of `soft_minimum` (β): 0 weighs all delays equally, a large one is `minimum`.
+    """
+
+    term: ClassVar[type[Term]] = DelayedKl
+
+    mode: Mode = "minimum"
+    min_delay_frames: int = Field(default=0, ge=0, le=50)
+    max_delay_frames: int = Field(default=3, ge=0, le=50)
+    sharpness: float = Field(default=1.0, ge=0.0, le=1000.0)
+
+    @model_validator(mode="after")
+    def _delays_in_order(self) -> "DelayedKlSettings":
+        if self.min_delay_frames > self.max_delay_frames:
+            raise ValueError(
+                f"min_delay_frames {self.min_delay_frames} is above max_delay_frames {self.max_delay_frames}"
+            )
+        return self
+
+    def build(self, shape: Shape) -> Term:
+        delays = range(self.min_delay_frames, self.max_delay_frames + 1)
+        return DelayedKl(shape.blank_id, self.mode, delays, self.sharpness, self.selection, self.dilation)

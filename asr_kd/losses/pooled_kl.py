@@ -16,8 +16,7 @@ from torch.nn.functional import pad
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import References, Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.losses.frame_kl import check_vocabulary
-from asr_kd.posteriors.measures import dense_kl, sparse_kl
-from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.posteriors.measures import POOLED, dense_kl, occupancy, pooled_log_probs, sparse_kl
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 

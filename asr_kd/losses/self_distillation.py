@@ -14,8 +14,7 @@ from torch import Tensor
 
 from asr_kd.losses.base import Pass, Shape, StudentOutput, Supervision, Term, TermSettings
 from asr_kd.losses.ctc import ctc_loss
-from asr_kd.losses.delayed_kl import DelayedKl
-from asr_kd.losses.frame_kl import FrameKl, Selection
+from asr_kd.losses.frame_kl import DelayedKl, FrameKl, SelectionSettings
 from asr_kd.posteriors.measures import dense_kl, frame_mask
 from asr_kd.posteriors.types import DensePosteriors
 
@@ -112,7 +111,7 @@ class DualMode(Term):
     on_inner_heads = False
     needs_passes: tuple[Pass, ...] = ("full_context",)
 
-    def __init__(self, blank_id: int, kl: FrameKl | DelayedKl, ctc_weight: float, kl_weight: float) -> None:
+    def __init__(self, blank_id: int, kl: FrameKl, ctc_weight: float, kl_weight: float) -> None:
         super().__init__(blank_id)
         self.ctc_weight, self.kl_weight, self.kl = ctc_weight, kl_weight, kl
         self.delay_frames = kl.delay_frames
@@ -129,7 +128,7 @@ class DualMode(Term):
         return loss + self.ctc_weight * ctc_loss(full.log_probs, full.lens, references, self.blank_id)
 
 
-class DualModeSettings(SelfDistillationSettings):
+class DualModeSettings(SelfDistillationSettings, SelectionSettings):
     """The student with full context (attention over the whole utterance; convolutions stay causal) is its own teacher.
 
     Needs no teacher, a streaming student, and a second pass a step. The loss is (1 − λ)·CTC(chunks) + λ·weight·
@@ -141,23 +140,18 @@ class DualModeSettings(SelfDistillationSettings):
         delay: the student is `delay_frames` later (`fixed`), or with each frame where it fits best among 0 to
             `delay_frames` (`minimum`).
         delay_frames: in output frames.
-        selection: all frames, or those where the full-context pass's best token is not blank.
-        dilation: frames added on either side of each selected frame (`selection: nonblank` only).
     """
 
     term: ClassVar[type[Term]] = DualMode
 
     delay: Literal["fixed", "minimum"] = "fixed"
     delay_frames: int = Field(default=0, ge=0, le=50)
-    selection: Selection = "nonblank"
-    dilation: int = Field(default=1, ge=0, le=20)
 
     def incompatibility(self, shape: Shape) -> str | None:
         """A student without chunks has no other mode."""
         return None if shape.streaming else "needs a streaming student (model.streaming): this one has no other mode"
 
     def build(self, shape: Shape) -> Term:
-        kl: FrameKl | DelayedKl
         if self.delay == "fixed":
             kl = FrameKl(shape.blank_id, self.selection, self.dilation, self.delay_frames)
         else:

@@ -8,10 +8,8 @@ from pydantic import Field, model_validator
 from asr_kd.config import Settings
 from asr_kd.losses.auxiliary import AuxiliarySettings
 from asr_kd.losses.base import TermSettings
-from asr_kd.losses.ctc import SequenceSettings
-from asr_kd.losses.delayed_kl import DelayedKlSettings
-from asr_kd.losses.frame_kl import FrameKlSettings, Selection
-from asr_kd.losses.guided_ctc import GuidedCtcSettings
+from asr_kd.losses.ctc import GuidedCtcSettings, SequenceSettings
+from asr_kd.losses.frame_kl import DelayedKlSettings, FrameKlSettings, Selection
 from asr_kd.losses.pooled_kl import PooledKlSettings
 from asr_kd.losses.representation import RepresentationSettings
 from asr_kd.losses.self_distillation import ConsistencySettings, DualModeSettings

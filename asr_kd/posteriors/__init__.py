@@ -1,4 +1,4 @@
-"""Frame posteriors: `types`, divergences and other `measures`, CTC `occupancy`, times of frames (`grid`)."""
+"""Frame posteriors: `types`, divergences, occupancy and other `measures`, times of frames (`grid`)."""
 
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, keep_nucleus
 

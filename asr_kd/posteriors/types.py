@@ -3,8 +3,8 @@
 Shapes: B utterances, T frames, V vocabulary, K kept entries a frame.
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,9 +36,20 @@ class SoftTargets(NamedTuple):
         """The most probable token of each frame, [B, T] int64; at least one entry is kept in a frame."""
         return self.tokens.long().gather(-1, self.probs.argmax(-1, keepdim=True)).squeeze(-1)
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> "SoftTargets":
-        """Return the targets with every tensor changed."""
-        return SoftTargets(change(self.tokens), change(self.probs), None if self.lens is None else change(self.lens))
+
+Parts = TypeVar("Parts")
+
+
+def map_tensors(parts: Parts, change: Callable[[Tensor], Tensor]) -> Parts:
+    """Return named tuples and mappings, in each other or alone, with every tensor changed and the rest as it is."""
+    changed: Any = parts
+    if isinstance(parts, Tensor):
+        changed = change(parts)
+    elif isinstance(parts, tuple) and hasattr(parts, "_fields"):
+        changed = type(parts)(*(map_tensors(part, change) for part in parts))
+    elif isinstance(parts, Mapping):
+        changed = {key: map_tensors(part, change) for key, part in parts.items()}
+    return changed
 
 
 def keep_nucleus(probs: Tensor, epsilon: float, max_entries: int) -> SoftTargets:

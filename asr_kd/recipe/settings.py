@@ -12,7 +12,7 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import Context
-from asr_kd.posteriors.occupancy import POOLED
+from asr_kd.posteriors.measures import POOLED
 from asr_kd.recipe.packaged_recipes import find_recipe
 from asr_kd.recipe.system_settings import (
     AnyTeacher,

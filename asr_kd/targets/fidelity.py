@@ -10,6 +10,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SoftTargets
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
+from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.settings import TargetSettings, variant_name
 from asr_kd.targets.store import Store
@@ -85,7 +86,7 @@ def compare(log_probs: torch.Tensor, stored: SoftTargets, blank_id: int) -> torc
         of argmax agreement, of the teacher's entropy and of its blanks.
     """
     teacher = log_probs.unsqueeze(0)
-    kept = stored.map(lambda part: part.unsqueeze(0))
+    kept = map_tensors(stored, lambda part: part.unsqueeze(0))
     kept_log, tail_log = partition_log_probs(teacher, kept)
     kept_terms = (kept_log.exp() * (kept_log - kept.probs.log())).masked_fill(kept.probs == 0, 0.0).sum(-1)
     tail_terms = tail_log.exp() * (tail_log - kept.tail.clamp_min(1e-7).log())

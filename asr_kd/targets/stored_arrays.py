@@ -20,7 +20,7 @@ from asr_kd.errors import TargetsError, is_out_of_memory
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.files import sha256_of
 from asr_kd.posteriors import DensePosteriors, keep_nucleus
-from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.posteriors.measures import POOLED, occupancy, pooled_log_probs
 from asr_kd.posteriors.types import array_names, dequantise, quantise
 from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.shard import Array

@@ -4,7 +4,7 @@ Shapes: B utterances, T feature frames, F mel bins, U tokens, K kept entries.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,7 @@ from asr_kd.features.fbank import pad_batch
 from asr_kd.losses import Hypotheses, References
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.layers import output_lens
-from asr_kd.posteriors.types import SoftTargets, collate
+from asr_kd.posteriors.types import SoftTargets, collate, map_tensors
 
 
 class Unreadable(NamedTuple):
@@ -106,19 +106,8 @@ class Batch:
         return replace(piece, ids=ids, unreadable=[], hypotheses=hypotheses, untranscribed=untranscribed)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> "Batch":
-        return replace(
-            self,
-            features=change(self.features),
-            feature_lens=change(self.feature_lens),
-            audio_lens=change(self.audio_lens),
-            lead_lens=None if self.lead_lens is None else change(self.lead_lens),
-            waveforms=None if self.waveforms is None else change(self.waveforms),
-            sample_lens=None if self.sample_lens is None else change(self.sample_lens),
-            references=References(*(change(part) for part in self.references)),
-            targets=self.targets and self.targets.map(change),
-            hypotheses=Hypotheses(*(change(part) for part in self.hypotheses)) if self.hypotheses is not None else None,
-            arrays={name: change(array) for name, array in self.arrays.items()},
-        )
+        parts = {each.name: getattr(self, each.name) for each in fields(self)}
+        return replace(self, **map_tensors(parts, change))
 
 
 def collate_hypotheses(hypotheses: Sequence[Sequence[WeightedHypothesis]]) -> Hypotheses:

@@ -17,8 +17,8 @@ from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
 from asr_kd.models.layers import FACTOR, output_len
 from asr_kd.posteriors.grid import after_blanks, after_zeros
-from asr_kd.posteriors.occupancy import POOLED
-from asr_kd.posteriors.types import SoftTargets
+from asr_kd.posteriors.measures import POOLED
+from asr_kd.posteriors.types import SoftTargets, map_tensors
 from asr_kd.targets.settings import variant_name, variant_of
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored_arrays import read_pooled
@@ -119,7 +119,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
         def read() -> SoftTargets:
             stored = store.read(self.utterances[row].id, variant, num_frames=output_len(audio_frames))
-            return stored.map(torch.clone)  # a view would keep its whole block in memory
+            return map_tensors(stored, torch.clone)  # a view would keep its whole block in memory
 
         return self._cache.get(("targets", row, variant), read)
 

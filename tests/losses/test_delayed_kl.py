@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
-from asr_kd.losses.delayed_kl import DelayedKl, DelayedKlSettings
-from asr_kd.losses.frame_kl import FrameKl, delayed_divergences
+from asr_kd.losses.frame_kl import DelayedKl, DelayedKlSettings, FrameKl, delayed_divergences
 from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 
 BLANK = 0

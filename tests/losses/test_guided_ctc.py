@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, StudentOutput, Supervision
-from asr_kd.losses.guided_ctc import GuidedCtc
+from asr_kd.losses.ctc import GuidedCtc
 from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 
 BLANK = 0

@@ -9,6 +9,7 @@ from asr_kd.losses import DistillSettings, Objective, References, Shape, Student
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.posteriors import SoftTargets, keep_nucleus
+from asr_kd.posteriors.types import map_tensors
 
 LENS = torch.tensor([6, 4])
 REFERENCES = References(torch.tensor([[1, 2], [3, 0]]), torch.tensor([2, 1]))
@@ -44,7 +45,7 @@ def test_halves_of_a_batch_add_up_to_the_batch(log_probs, targets):
             StudentOutput(log_probs[half], LENS[half]),
             Supervision(
                 References(*(x[half] for x in REFERENCES)),
-                targets.map(lambda part, half=half: part[half]),
+                map_tensors(targets, lambda part, half=half: part[half]),
             ),
             10,
         ).total

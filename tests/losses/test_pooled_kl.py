@@ -13,7 +13,7 @@ from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.losses.pooled_kl import PooledKl
 from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
-from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.posteriors.measures import POOLED, occupancy, pooled_log_probs
 
 BLANK = 0
 

@@ -8,6 +8,7 @@ from asr_kd.losses.base import Hypotheses, hypotheses_of
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
 from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
+from asr_kd.posteriors.types import map_tensors
 
 LENS = torch.tensor([6, 4, 5])
 REFERENCES = References(torch.tensor([[1, 2], [0, 0], [3, 1]]), torch.tensor([2, 0, 2]))
@@ -85,7 +86,7 @@ def test_utterances_without_a_transcript_have_the_teacher_alone(student, targets
     ctc = ctc_loss(said[rows], LENS[rows], References(*(part[rows] for part in REFERENCES)), 0)
 
     def kl_of(rows):
-        taught = targets.map(lambda part: part[rows])
+        taught = map_tensors(targets, lambda part: part[rows])
         return kl(StudentOutput(said[rows], LENS[rows]), Supervision(None, taught))
 
     torch.testing.assert_close(terms.total, (0.75 * ctc + 0.25 * kl_of(rows) + kl_of([1])) / 15)

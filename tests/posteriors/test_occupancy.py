@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from asr_kd.posteriors.occupancy import occupancy, pooled_log_probs
+from asr_kd.posteriors.measures import occupancy, pooled_log_probs
 
 
 def random_log_probs(seed: int, *shape: int, sharpness: float = 2.0) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from asr_kd.posteriors.occupancy import POOLED
+from asr_kd.posteriors.measures import POOLED
 from asr_kd.targets import Store, extract
 from asr_kd.targets.store_index import StoreInfo
 from tests.helpers.fake_teacher import FakeTeacher

@@ -11,8 +11,7 @@ from asr_kd.errors import TargetsError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.files import json_text
 from asr_kd.posteriors import SoftTargets
-from asr_kd.posteriors.measures import dense_kl, sparse_kl
-from asr_kd.posteriors.occupancy import POOLED, occupancy, pooled_log_probs
+from asr_kd.posteriors.measures import POOLED, dense_kl, occupancy, pooled_log_probs, sparse_kl
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.extraction_checks import plan_report
 from asr_kd.targets.stored_arrays import read_pooled, run_teacher, spell_transcripts

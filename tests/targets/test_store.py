@@ -16,6 +16,7 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.files import json_text
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.posteriors.measures import sparse_kl
+from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets import Store, TargetSettings, collate, extract, packing
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.packing import Codec
@@ -44,7 +45,7 @@ def test_every_utterance_and_variant_reads_as_the_teachers_posteriors(folder, te
         for variant, speed in (("speed-1.0", 1.0), ("speed-0.9", 0.9)):
             dense, _ = run_teacher(teacher, [speed_perturb(read_audio(utterance.audio), speed)])
             stored = store.read(utterance.id, variant, num_frames=int(dense.lens[0]))
-            kept = stored.map(lambda part: part.unsqueeze(0))
+            kept = map_tensors(stored, lambda part: part.unsqueeze(0))
             assert (kept.argmax() == dense.log_probs.argmax(-1)[:, : dense.lens[0]]).all()
             assert float(sparse_kl(kept, dense.log_probs[:, : dense.lens[0]]).max()) < 0.01
             exact = keep_nucleus(dense.log_probs.exp(), 0.005, 8)

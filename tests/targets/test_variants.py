@@ -8,6 +8,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.features.augment import Augmentation, Sound, speed_perturb
 from asr_kd.posteriors.measures import partition_log_probs
+from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.audio_batches import read_batches
 from asr_kd.targets.settings import Variant, variant_of
@@ -49,7 +50,7 @@ def test_every_augmented_copy_is_stored_at_every_speed(tmp_path, corpus, perturb
         waveform = variant.apply(read_utterance(corpus[4]), corpus[4].id)
         dense, _ = run_teacher(teacher, [waveform])
         stored = store.read(corpus[4].id, variant.name, int(dense.lens[0]))
-        kept, _ = partition_log_probs(dense.log_probs, stored.map(lambda part: part[None]))
+        kept, _ = partition_log_probs(dense.log_probs, map_tensors(stored, lambda part: part[None]))
         assert (kept[0].exp() - stored.probs).abs().masked_fill(stored.probs == 0, 0.0).max() < 0.05
 
 

@@ -7,9 +7,8 @@ import torch
 
 from asr_kd.features.augment import Augmentation
 from asr_kd.losses import DistillSettings, StudentOutput, Supervision
-from asr_kd.losses.delayed_kl import DelayedKl
-from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.losses.guided_ctc import GuidedCtc
+from asr_kd.losses.ctc import GuidedCtc
+from asr_kd.losses.frame_kl import DelayedKl, FrameKl
 from asr_kd.losses.representation import LayerPair, Representation
 from asr_kd.models.layers import output_len
 from asr_kd.models.weights import load_model
