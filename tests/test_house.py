@@ -6,6 +6,7 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,7 @@ def modules() -> list[Path]:
     return found
 
 
+@cache
 def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"), str(path))
 
@@ -295,6 +297,48 @@ def test_the_search_for_running_code_leaves_the_rest_alone(line):
     assert not code_runners(ast.parse(line))
 
 
+NAMEDTUPLE = {"_replace", "_asdict", "_fields", "_make"}
+"""Public members of named tuples."""
+
+
+def private_names(trees: list[ast.Module]) -> set[str]:
+    """Functions, classes, variables and attributes with a leading underscore that these files define."""
+    stored = {name for tree in trees for node in ast.walk(tree) for name in names_of(node)}
+    return {name for name in stored if re.match("_[^_]", name)} - NAMEDTUPLE
+
+
+def private_uses(tree: ast.Module, private: set[str]) -> list[ast.AST]:
+    """Places that read, import or name such a thing of another object."""
+    # A test's class may have fields of the same name; to set an attribute of another object defines none.
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    own = private_names([tree]) - {node.attr for node in attributes if dotted(node.value) != "self"}
+    found: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found += [node for alias in node.names if alias.name in private]
+        elif isinstance(node, ast.Attribute) and node.attr in private - own:
+            found.append(node)
+        elif isinstance(node, ast.Call):  # monkeypatch.setattr(module, "_name", …)
+            named = [item.value for item in node.args if isinstance(item, ast.Constant) and isinstance(item.value, str)]
+            found += [node for text in named if re.fullmatch(r"[\w.]+", text) and set(text.split(".")) & private]
+    return found
+
+
+def test_tests_use_public_names_of_the_package():
+    private = private_names([tree_of(path) for path in modules()])
+    assert len(private) > 300
+    tests = sorted((ROOT / "tests").rglob("*.py"))
+    assert [at(path, node) for path in tests for node in private_uses(tree_of(path), private)] == []
+
+
+@pytest.mark.parametrize(
+    "line", ["stream._decoder", "from asr_kd.files import _decoder", 'monkeypatch.setattr("asr_kd.files._decoder", 1)']
+)
+def test_the_search_for_private_names_finds_them(line):
+    assert private_uses(ast.parse(line), {"_decoder"})
+    assert not private_uses(ast.parse("self._decoder = 1; self._decoder"), {"_decoder"})
+
+
 def homes_of(name: str) -> set[str]:
     homes = ONE_HOME[name]
     return {homes} if isinstance(homes, str) else set(homes)
@@ -322,6 +366,7 @@ def test_what_comes_with_extras_is_imported_late():
 # -- everything under version control --------------------------------------------------------------------
 
 
+@cache
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     if listed.returncode != 0:

@@ -1,6 +1,7 @@
 """Plain lines where the output is a file, a bar on a terminal."""
 
 import io
+import threading
 
 import pytest
 from rich.console import Console
@@ -72,11 +73,13 @@ def test_messages_keep_their_brackets(clock):
 
 def test_a_terminal_gets_a_bar_that_ends_and_leaves_nothing_running():
     progress, output = make(terminal=True)
+    threads = set(threading.enumerate())
     progress.update("extract", 1, 3, "s of audio", "note")
-    assert progress._bar is not None
+    [thread] = set(threading.enumerate()) - threads  # which draws the bar
     progress.message("a line that stays")
     progress.update("extract", 3, 3, "s of audio")
-    assert progress._bar is None
+    thread.join(60)
+    assert not thread.is_alive()
     assert "extract" in output.getvalue()
     assert "a line that stays" in output.getvalue()
     progress.close()

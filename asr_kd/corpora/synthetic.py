@@ -47,7 +47,7 @@ _MALE = (
     *("Mike", "Nguyen", "adam", "benjamin", "boris", "edward2", "grandpa", "klatt3"),
     *("klatt4", "klatt5", "klatt6", "marcelo", "max", "michel", "quincy", "rob", "robert", "victor"),
 )
-_ACCENT = "en-us"
+ACCENT = "en-us"
 _WORDS_PER_MINUTE = (145, 200)
 _PITCH = (35, 65)  # of 0 to 99, within a voice's own range
 _PEAK_DB = (-15.0, -3.0)
@@ -206,7 +206,7 @@ def _synthesize(speaker: Speaker, sentences: Sequence[str], scratch: Path, espea
     job = {
         "library": espeak[0],
         "data": espeak[1],
-        "voice": f"{_ACCENT}+{speaker.voice}",
+        "voice": f"{ACCENT}+{speaker.voice}",
         "words_per_minute": speaker.words_per_minute,
         "pitch": speaker.pitch,
         "seed": int(speaker.id),
@@ -247,7 +247,7 @@ def _amplitude(decibels: float) -> float:
 def _speakers_table(speakers: Sequence[Speaker]) -> str:
     rows = [";ID  |SEX| SUBSET | MINUTES | NAME (voice of eSpeak NG, words a minute, pitch)\n"]
     rows += [
-        f"{speaker.id} | {speaker.sex} | {speaker.split} | - | {_ACCENT}+{speaker.voice}, "
+        f"{speaker.id} | {speaker.sex} | {speaker.split} | - | {ACCENT}+{speaker.voice}, "
         f"{speaker.words_per_minute}, {speaker.pitch}\n"
         for speaker in speakers
     ]

@@ -138,7 +138,7 @@ class WhisperTranscriber:
                 and ratio <= MOST_COMPRESSION
                 and result.no_speech_prob <= MOST_NO_SPEECH
                 and bool(text)
-                and _is_one_window(tokens, tokenizer.timestamp_begin)
+                and is_one_window(tokens, tokenizer.timestamp_begin)
             )
             measures = (avg_logprob, result.no_speech_prob, ratio, 0.0, language, 1.0)
             found.append(Transcription(" ".join(text.split()), *measures) if accepted else None)
@@ -149,8 +149,8 @@ LEAST_LOGPROB, MOST_COMPRESSION, MOST_NO_SPEECH = -1.0, 2.4, 0.6
 """faster-whisper's own thresholds for decoding a window again at a temperature, or leaving it out."""
 
 
-def _is_one_window(tokens: Sequence[int], first_timestamp: int) -> bool:
-    """Whether Whisper ends here: all segments have ends, and none is empty (such segments are dropped)."""
+def is_one_window(tokens: Sequence[int], first_timestamp: int) -> bool:
+    """Return whether Whisper ends here: all segments have ends, and none is empty (such segments are dropped)."""
     times = [token >= first_timestamp for token in tokens]
     pairs = [index for index in range(1, len(tokens)) if times[index - 1] and times[index]]
     if not pairs:

@@ -10,7 +10,14 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora import librispeech
-from asr_kd.corpora.librispeech import archives, download_librispeech, librispeech_folder, missing_splits, read_split
+from asr_kd.corpora.librispeech import (
+    Archive,
+    archives,
+    download_librispeech,
+    librispeech_folder,
+    missing_splits,
+    read_split,
+)
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS
 from asr_kd.errors import CorpusError
 from tests.helpers.corpus_layouts import write_chapter
@@ -26,9 +33,15 @@ def archive_of(folder: Path, split: str) -> bytes:
     return file.getvalue()
 
 
+def publish(monkeypatch, *published: Archive) -> None:
+    """Make these the publisher's archives."""
+    known = {archive.split: archive for archive in published}
+    monkeypatch.setattr(librispeech, "archives", lambda splits: [known[split] for split in dict.fromkeys(splits)])
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    """What is served, by path, and what was asked for; torchaudio's table names this server."""
+    """What is served, by path, and what was requested; the archives' addresses name this server."""
     served: dict[str, bytes] = {}
     asked: list[str] = []
 
@@ -46,13 +59,13 @@ def server(tmp_path, monkeypatch):
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
-        checksums = {}
+        published = []
         for split in ("dev-clean", "test-clean"):
             data = archive_of(tmp_path / "publisher" / split, split)
             served[f"/12/{split}.tar.gz"] = data
             url = f"http://127.0.0.1:{running.server_port}/12/{split}.tar.gz"
-            checksums[url] = hashlib.sha256(data).hexdigest()
-        monkeypatch.setattr(librispeech.publisher, "_CHECKSUMS", checksums)
+            published.append(Archive(split, url, hashlib.sha256(data).hexdigest()))
+        publish(monkeypatch, *published)
         yield served, asked
         running.shutdown()
 
@@ -100,25 +113,21 @@ def test_an_archive_that_is_there_is_verified_and_not_fetched(server, tmp_path):
 
 
 def test_a_call_that_was_cut_off_while_unpacking_is_done_again(server, tmp_path, monkeypatch):
+    _, asked = server
     into = tmp_path / "corpora"
 
     def dies(*arguments, **options):
         (into / "LibriSpeech" / ".dev-clean.unpacking" / "LibriSpeech" / "dev-clean" / "half").mkdir(parents=True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(tarfile.TarFile, "extractall", dies)
-    with pytest.raises(KeyboardInterrupt):
-        download_librispeech(["dev-clean"], into, lambda line: None)
-    monkeypatch.undo()
+    with monkeypatch.context() as patch:
+        patch.setattr(tarfile.TarFile, "extractall", dies)
+        with pytest.raises(KeyboardInterrupt):
+            download_librispeech(["dev-clean"], into, lambda line: None)
     assert missing_splits([], into) == []
     assert not (into / "LibriSpeech" / "dev-clean").exists()
-    monkeypatch.setattr(librispeech, "_fetch", lambda *arguments: pytest.fail("fetched again"))
-    monkeypatch.setattr(
-        librispeech.publisher,
-        "_CHECKSUMS",
-        {"http://x/dev-clean.tar.gz": hashlib.sha256((into / "dev-clean.tar.gz").read_bytes()).hexdigest()},
-    )
     folder = download_librispeech(["dev-clean"], into, lambda line: None)
+    assert asked == ["/12/dev-clean.tar.gz"], "not fetched again"
     assert sorted(path.name for path in folder.iterdir()) == ["SPEAKERS.TXT", "dev-clean"]
     assert [path.name for path in (folder / "dev-clean").iterdir()] == ["84"]
 
@@ -128,7 +137,7 @@ def test_without_a_network_the_other_way_is_named(server, tmp_path, monkeypatch)
     del served["/12/dev-clean.tar.gz"]
     with pytest.raises(CorpusError, match=r"cannot be downloaded \(Not Found\)"):
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
-    monkeypatch.setattr(librispeech.publisher, "_CHECKSUMS", {"http://no-such-host.invalid/dev-clean.tar.gz": "0"})
+    publish(monkeypatch, Archive("dev-clean", "http://no-such-host.invalid/dev-clean.tar.gz", "0"))
     with pytest.raises(CorpusError, match=r"cannot be downloaded .*curl -LO http://no-such-host\.invalid") as caught:
         download_librispeech(["dev-clean"], tmp_path, lambda line: None)
     assert str(tmp_path / "dev-clean.tar.gz") in str(caught.value)
@@ -142,9 +151,7 @@ def test_an_archive_of_something_else_is_refused(server, tmp_path, monkeypatch):
     into.mkdir()
     for data, message in ((file.getvalue(), "holds no LibriSpeech/dev-clean"), (b"no tar", "cannot be unpacked")):
         (into / "dev-clean.tar.gz").write_bytes(data)
-        monkeypatch.setattr(
-            librispeech.publisher, "_CHECKSUMS", {"http://x/dev-clean.tar.gz": hashlib.sha256(data).hexdigest()}
-        )
+        publish(monkeypatch, Archive("dev-clean", "http://x/dev-clean.tar.gz", hashlib.sha256(data).hexdigest()))
         with pytest.raises(CorpusError, match=message):
             download_librispeech(["dev-clean"], into, lambda line: None)
         assert not (into / "LibriSpeech" / "dev-clean").exists()

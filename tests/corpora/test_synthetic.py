@@ -122,7 +122,7 @@ def test_a_folder_of_something_else_is_never_replaced(tmp_path):
 
 
 def test_a_failure_of_the_library_leaves_nothing_behind(espeak, tmp_path, monkeypatch):
-    monkeypatch.setattr(synthetic, "_ACCENT", "no-such-language")
+    monkeypatch.setattr(synthetic, "ACCENT", "no-such-language")
     with pytest.raises(CorpusError, match=r"has no voice 'no-such-language\+"):
         write_synthetic(SMALL, tmp_path / "synthetic")
     assert list(tmp_path.iterdir()) == []

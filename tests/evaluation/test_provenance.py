@@ -1,7 +1,14 @@
 """Provenance is about this process and this checkout, and about no other."""
 
+import subprocess
+from pathlib import Path
+
 import asr_kd
 from asr_kd.evaluation import provenance
+
+
+def git(root: Path, *arguments: str) -> None:
+    subprocess.run(["git", "-C", str(root), *arguments], check=True)
 
 
 def test_the_command_is_quoted_for_a_shell(monkeypatch):
@@ -12,7 +19,7 @@ def test_the_command_is_quoted_for_a_shell(monkeypatch):
 def test_the_checkout_of_another_project_is_not_ours(monkeypatch, tmp_path):
     package = tmp_path / "site-packages" / "asr_kd" / "__init__.py"
     package.parent.mkdir(parents=True)
-    provenance._git(tmp_path, "init", "-q")
+    git(tmp_path, "init", "-q")
     monkeypatch.setattr(asr_kd, "__file__", str(package))
     assert provenance.git_commit() is None
 
@@ -22,9 +29,9 @@ def test_a_checkout_gives_its_commit_and_whether_it_was_changed(monkeypatch, tmp
     package.parent.mkdir()
     package.write_text("")
     identity = ("-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "commit.gpgsign=false")
-    provenance._git(tmp_path, "init", "-q")
-    provenance._git(tmp_path, "add", ".")
-    provenance._git(tmp_path, *identity, "commit", "-q", "-m", "one")
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, *identity, "commit", "-q", "-m", "one")
     monkeypatch.setattr(asr_kd, "__file__", str(package))
     commit = provenance.git_commit()
     assert commit is not None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr_kd.corpora.corpus import read_prepared
 from asr_kd.corpora.manifest import Utterance
@@ -20,7 +21,8 @@ from asr_kd.runtime.bundle import read_bundle
 from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.targets.store_index import read_info
-from asr_kd.training.checkpoint import _verify
+from asr_kd.training.checkpoint import load_newest
+from tests.helpers.jobs import Recorder
 from tests.helpers.tiny_run import Run, command, one_line
 
 FLIPS = 25
@@ -117,13 +119,18 @@ def test_damaged_files_of_prepare_are_written_anew(copy):
 
 
 def test_a_damaged_description_of_a_checkpoint_is_named(copy):
-    folder = max(copy.file("students", "student-kd", "checkpoints").glob("step-*"))
-    path = folder / "checkpoint.json"
+    checkpoints = copy.file("students", "student-kd", "checkpoints")
+    newest, *older = sorted(checkpoints.glob("step-*"), reverse=True)
+    for folder in older:
+        shutil.rmtree(folder)
+    model = torch.nn.Linear(1, 1)
+    path = newest / "checkpoint.json"
     for changed in flips(path.read_bytes(), 4):
         path.write_bytes(changed)
-        with pytest.raises(AsrKdError) as caught:
-            _verify(folder)
-        assert str(folder) in caught.value.where
+        messages = Recorder()
+        with pytest.raises(AsrKdError, match="none of 1 checkpoints is intact"):
+            load_newest(checkpoints, model, torch.optim.SGD(model.parameters()), "", messages)
+        assert str(newest) in messages.lines[0]
 
 
 def test_hashed_json_is_its_data_and_nothing_else(tmp_path):

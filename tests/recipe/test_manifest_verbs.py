@@ -136,13 +136,13 @@ def test_download_checks_what_exists_and_fetches_the_rest(tmp_path, monkeypatch)
     assert "without --check" in one_line(command(*words, "--check"))
     fetched = []
 
-    def fetch(archive: librispeech.Archive, path: object) -> None:
-        fetched.append(archive.split)
+    def fetch(url: str, *arguments: object, **options: object) -> None:
+        fetched.append(url.rsplit("/", 1)[-1])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(librispeech, "_fetch", fetch)
+    monkeypatch.setattr(librispeech.publisher, "download_url_to_file", fetch)
     assert command(*words).code == 130
-    assert fetched == ["test-clean"]
+    assert fetched == ["test-clean.tar.gz"]
     (tmp_path / "LibriSpeech" / "test-clean").mkdir()
     outcome = command(*words)
     assert outcome.code == 0

@@ -9,6 +9,7 @@ import torch
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.decoding.settings import DecodingSettings
+from asr_kd.decoding.streaming_beam import StreamingBeam
 from asr_kd.models.layers import feature_frames_for
 from asr_kd.runtime import transcribe
 from asr_kd.runtime.backend import TorchBackend
@@ -36,20 +37,26 @@ def numbers_in(state) -> int:
 
 def watched(monkeypatch, sizes: list[dict[str, int]]):
     """Note, after each piece of audio, how much a stream keeps."""
-    feed = StreamingRecognizer.feed
+    feed, accept, pending = StreamingRecognizer.feed, StreamingBeam.accept, [0]
 
     def look(stream, samples):
         feed(stream, samples)
+        features, state = stream.window()
         sizes.append(
             {
                 "block samples": len(samples),
-                "feature frames": len(stream._features),
-                "state": numbers_in(stream._state),
-                "posteriors": getattr(stream._decoder, "pending_frames", 0),
+                "feature frames": len(features),
+                "state": numbers_in(state),
+                "posteriors": pending[-1],
             }
         )
 
+    def search(decoder, log_probs):
+        accept(decoder, log_probs)
+        pending.append(decoder.pending_frames)
+
     monkeypatch.setattr(StreamingRecognizer, "feed", look)
+    monkeypatch.setattr(StreamingBeam, "accept", search)
 
 
 @pytest.mark.parametrize("decoding", [DecodingSettings(), BEAM])
@@ -96,30 +103,30 @@ def test_files_and_waveforms_give_the_same(tmp_path, decoding):
     assert starts[-1] < 16
 
 
-def test_a_full_context_model_hears_windows(monkeypatch):
+def test_a_full_context_model_runs_over_windows(monkeypatch):
     recognizer = Recognizer(TorchBackend(tiny_model(streaming=False)), VOCABULARY)
     waveform = noise_speech(40.0, 2)
     monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 20)
     monkeypatch.setattr(transcribe, "OVERLAP_SECONDS", 8)
-    heard = []
-    log_probs = recognizer.log_probs
-    monkeypatch.setattr(recognizer, "log_probs", lambda waves: heard.append(len(waves[0])) or log_probs(waves))
+    windows, frames = [], []
+    log_probs, decoder = recognizer.log_probs, recognizer.decoder.stream()
+    accept = decoder.accept
+    monkeypatch.setattr(recognizer, "log_probs", lambda waves: windows.append(len(waves[0])) or log_probs(waves))
+    monkeypatch.setattr(recognizer.decoder, "stream", lambda: decoder)
+    monkeypatch.setattr(decoder, "accept", lambda rows: frames.append(rows) or accept(rows))
     stream = WindowedStream(recognizer)
-    frames = []
-    accept = stream._decoder.accept
-    monkeypatch.setattr(stream._decoder, "accept", lambda rows: frames.append(rows) or accept(rows))
-    for piece in waveform.split(3 * SAMPLE_RATE):
+    for number, piece in enumerate(waveform.split(3 * SAMPLE_RATE)):
         stream.feed(piece)
-        assert len(stream._samples) <= 20 * 16_000
+        assert len(windows) == max(0, (3 * number + 3 - 20 + 11) // 12), "as soon as a window is there"
     text = stream.final()
     assert stream.final() == text
-    assert max(heard) <= 20 * SAMPLE_RATE
+    assert max(windows) <= 20 * SAMPLE_RATE
     whole = log_probs([waveform])
     assert sum(map(len, frames)) == int(whole.lens[0]), "every frame once"
-    monkeypatch.setattr(transcribe, "WINDOW_SECONDS", 120)
+    monkeypatch.undo()
     short = WindowedStream(recognizer)
     short.feed(waveform)
-    assert [short.final()] == recognizer.transcribe([waveform]), "up to a window, the whole is heard"
+    assert [short.final()] == recognizer.transcribe([waveform]), "up to a window, one pass"
     # The frames lie where those of the whole do: a frame earlier or later they fit worse.
     said, meant = torch.cat(frames).argmax(-1), whole.log_probs[0].argmax(-1)
     agree = [float((said[3:-3] == meant.roll(shift)[3:-3]).float().mean()) for shift in (-1, 0, 1)]
@@ -133,7 +140,7 @@ def test_endpoints_part_a_stream_and_its_words_keep_the_recordings_time():
     waveform = noise_speech(6.0, 3)
     stream.feed(waveform[:48_000])
     before = stream.words()
-    frames = stream._decoder.num_frames
+    frames = round(stream.decoded_seconds / 0.04)
     stream.next_utterance()
     assert (stream.partial(), stream.words()) == ("", [])
     stream.feed(waveform[48_000:])

@@ -3,15 +3,21 @@
 import asyncio
 import json
 import socket
-import time
 
 import pytest
 import torch
 
 from asr_kd.errors import ServeError
+from asr_kd.serve.scheduler import Scheduler
 from asr_kd.serve.server import Server
 from asr_kd.serve.settings import ServeSettings
 from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, receive_all, speak, stream_address
+
+
+async def until(server, clients):
+    """Wait until so many streams are open."""
+    while f"asr_kd_clients {clients:.1f}" not in server.metrics.text().decode():
+        await asyncio.sleep(0.01)
 
 
 async def told(server, *messages):
@@ -83,8 +89,7 @@ def test_too_many_clients_are_told_so_and_there_is_room_again_when_one_leaves(se
                 await stream.recv()
             refused = await told(server, START)
             await first.close()
-            while server._admission.num_streams > 1:
-                await asyncio.sleep(0.01)
+            await until(server, clients=1)
             again = await speak(server, SPEECH[:6_400])
             await second.close()
             return refused, again[1]
@@ -97,11 +102,11 @@ def test_too_many_clients_are_told_so_and_there_is_room_again_when_one_leaves(se
 
 def test_a_busy_model_takes_nobody_new(serving):
     async def run():
-        async with serving(busy_load=0.5) as server:
-            server._scheduler._load, server._scheduler._measured_at = 9.0, time.monotonic()
-            return await told(server, START)
+        async with serving(busy_load=1e-9) as server:
+            first = (await speak(server, SPEECH))[1]
+            return first, (await told(server, START))[:2]
 
-    assert asyncio.run(run())[:2] == ("busy", 1013)
+    assert asyncio.run(run()) == (1000, ("busy", 1013))
 
 
 def test_one_that_leaves_in_the_middle_is_forgotten(serving, recognizer):
@@ -119,17 +124,19 @@ def test_one_that_leaves_in_the_middle_is_forgotten(serving, recognizer):
                 else:
                     await stream.close()
             said = await good
-            while server._sessions:
-                await asyncio.sleep(0.01)
-            return said, server._scheduler.num_streams
+            await until(server, clients=0)
+            return said
 
-    (messages, code), left = asyncio.run(run())
+    messages, code = asyncio.run(asyncio.wait_for(run(), 60))
     assert (finals(messages), code) == (expected_texts(recognizer, SPEECH), 1000)
-    assert left == 0
 
 
-def test_one_that_stops_reading_is_dropped_and_its_memory_bounded(serving, recognizer):
+def test_one_that_stops_reading_is_dropped_and_its_memory_bounded(serving, recognizer, monkeypatch):
     """It goes on sending and reads nothing; the server keeps little and lets it go."""
+    streams, open_stream = [], Scheduler.open
+    monkeypatch.setattr(
+        Scheduler, "open", lambda self, progress: streams.append(open_stream(self, progress)) or streams[-1]
+    )
 
     async def run():
         async with serving(ping_seconds=2, pending_seconds=1.0) as server:
@@ -145,13 +152,12 @@ def test_one_that_stops_reading_is_dropped_and_its_memory_bounded(serving, recog
 
             flooding = asyncio.create_task(flood())
             while not flooding.done():
-                kept.append(max((live.pending_samples for live in server._scheduler._live), default=0))
+                kept.append(max((live.pending_samples for live in streams), default=0))
                 await asyncio.sleep(0.01)
             with pytest.raises(ConnectionError):
                 await flooding
             said = await good
-            while server._sessions:
-                await asyncio.sleep(0.01)
+            await until(server, clients=0)
             return said, max(kept), server.metrics.text().decode()
 
     (messages, code), kept, metrics = asyncio.run(asyncio.wait_for(run(), 600))
@@ -166,8 +172,7 @@ def test_one_that_answers_no_ping_is_dropped(serving):
             reader, writer = await by_hand(server)
             said = await reader.read()  # to the end; nobody answers
             writer.close()
-            while server._sessions:
-                await asyncio.sleep(0.01)
+            await until(server, clients=0)
             return said, server.metrics.text().decode()
 
     said, metrics = asyncio.run(asyncio.wait_for(run(), 600))
@@ -204,23 +209,29 @@ def test_a_client_that_does_not_take_what_it_is_sent_is_refused():
     from asr_kd.serve.protocol import Refusal
     from asr_kd.serve.session import Outbox
 
-    class Deaf:
+    sent = []
+
+    class Slow:
         async def send(self, message):
-            await asyncio.sleep(60)
+            sent.append(message)
+            await asyncio.sleep(60 if message == "final 0" else 0)
+            return True
 
     async def run():
         outbox = Outbox()
         for number in range(1_000):
             outbox.add(f"partial {number}", partial=True)
-        assert (len(outbox._finals), outbox._partial) == (0, "partial 999")
-        outbox.add("final")
-        assert outbox._partial is None
-        for _ in range(63):
+        sending = asyncio.create_task(outbox.send_all(Slow(), 0.05))
+        await outbox.empty.wait()
+        assert sent == ["partial 999"]
+        outbox.add("partial 1000", partial=True)
+        for number in range(64):
             assert outbox.room.is_set()
-            outbox.add("final")
+            outbox.add(f"final {number}")
         assert not outbox.room.is_set()
         with pytest.raises(Refusal, match="not-reading"):
-            await outbox.send_all(Deaf(), 0.05)
+            await sending
+        assert sent == ["partial 999", "final 0"], "a final removes the partial before it"
 
     asyncio.run(run())
 

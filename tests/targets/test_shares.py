@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.files import json_text
 from asr_kd.targets import Store, TargetSettings, extract, shard_manifest
-from asr_kd.targets.shard_manifest import done_shards
+from asr_kd.targets.s3_storage import RemoteStorage
+from asr_kd.targets.shard_manifest import QUARANTINE, done_shards
 from asr_kd.targets.sharding import Share, plan_shards, slurm_share
 from tests.helpers.fake_teacher import FakeTeacher
 from tests.helpers.noise import write_corpus
@@ -130,14 +131,16 @@ def test_a_slow_writer_cannot_leave_an_old_index(tmp_path, corpus, settings, ref
     """Without locks: worker 1 has looked at the marks when worker 2 finishes the store, and writes after it."""
     folder = tmp_path / "s"
     url = f"file://{folder}"
-    write, late = shard_manifest.ShardManifest._refuse_another, []
+    write, late = RemoteStorage.write, []
 
-    def refuse(self) -> None:
-        write(self)
-        if not late and len(self.marks) == -(-len(reference) // 2):  # its own are all done: the last gathering
-            late.append(extract(FakeTeacher(), corpus, settings, url, Share(1, 2)))
+    def write_late(self, name: str, content: bytes) -> None:
+        own = -(-len(reference) // 2)
+        if name == QUARANTINE and not late and done_shards(url) == own:  # its own are all done: the last gathering
+            late.append(None)
+            late[0] = extract(FakeTeacher(), corpus, settings, url, Share(1, 2))
+        write(self, name, content)
 
-    monkeypatch.setattr(shard_manifest.ShardManifest, "_refuse_another", refuse)
+    monkeypatch.setattr(RemoteStorage, "write", write_late)
     report = extract(FakeTeacher(), corpus, settings, url, Share(0, 2))
     assert late[0].complete
     assert report.complete

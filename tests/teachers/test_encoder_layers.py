@@ -9,7 +9,8 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import LayeredTeacher
 from asr_kd.teachers.ensemble import open_teacher_source
-from asr_kd.teachers.settings import TeacherSource
+from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
+from asr_kd.teachers.settings import EncoderSettings, TeacherSource
 from tests.helpers.jobs import noises
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_models import VOCABULARY, noise_speech
@@ -18,9 +19,14 @@ pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module", params=["whisper", "wav2vec2-base", "w2v-bert"])
-def teacher(request, tmp_path_factory):
+def folder(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("encoders") / request.param
     save_encoder(request.param, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def teacher(folder):
     return open_teacher_source(TeacherSource(source=f"encoder:{folder}"))
 
 
@@ -34,9 +40,9 @@ def test_its_layers_lie_on_the_students_frames_and_do_not_depend_on_the_batch(te
     torch.testing.assert_close(layers[2][1, :16], alone[2][0], atol=1e-5, rtol=0)
 
 
-def test_a_frame_is_the_mean_of_the_two_encoder_frames_around_its_centre(teacher):
+def test_a_frame_is_the_mean_of_the_two_encoder_frames_around_its_centre(teacher, folder):
     """The bridge between frame rates: 20 ms frames of any offset become the students' of 40 ms."""
-    waveform, encoder = noise_speech(1.5), teacher._encoder
+    waveform, encoder = noise_speech(1.5), HuggingfaceEncoder(EncoderSettings(source=f"hf:{folder}"))
     hidden = torch.nn.functional.layer_norm(encoder.hidden(waveform)[0], (teacher.width,))
     centres = encoder.frame_offset_ms + encoder.frame_shift_ms * torch.arange(len(hidden), dtype=torch.float64)
     found = teacher.with_layers(waveform[None], torch.tensor([24000]), (1,))[1][1][0]

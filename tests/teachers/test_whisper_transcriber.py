@@ -8,7 +8,7 @@ import torch
 
 from asr_kd.audio import read_audio
 from asr_kd.errors import TargetsError
-from asr_kd.teachers.whisper_transcriber import TranscriberSettings, _is_one_window, open_transcriber
+from asr_kd.teachers.whisper_transcriber import TranscriberSettings, is_one_window, open_transcriber
 from tests.helpers.tiny_whisper import save_whisper_ct2
 
 pytest.importorskip("faster_whisper")
@@ -98,7 +98,7 @@ def test_what_whisper_would_continue_is_not_taken_from_a_batch():
         ([50, 1, 70, 70, 70, 2, 90], False),
         ([50, 1, 50, 60, 2, 90], False),  # a segment without length, which is dropped
     ):
-        assert _is_one_window(tokens, start) == complete, tokens
+        assert is_one_window(tokens, start) == complete, tokens
 
 
 @pytest.mark.corpora
