@@ -118,7 +118,9 @@ def main() -> None:
         "bootstrap over speakers, one system": lambda: bootstrap_wer(counted, words, groups=groups),
         "three pairs: bootstraps and MAPSSWE": lambda: every_pair(scores, groups, resampling),
         "agreement in words": lambda: agreements([], scores),
-        "everything": lambda: score_set(ReferenceSet(references, speakers), systems, [], EvaluationSettings()),
+        "everything": lambda: score_set(
+            ReferenceSet(references, speakers), systems, {key: key for key in systems}, [], EvaluationSettings()
+        ),
     }
     print(f"\n{'three systems, ' + str(resampling.samples) + ' resamples':<42}{'s':>8}")
     for name, job in jobs.items():

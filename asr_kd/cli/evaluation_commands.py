@@ -145,13 +145,12 @@ def score(
     """
     from asr_kd.evaluation.report import write_report
     from asr_kd.evaluation.report.text_renderers import speaker_table, terminal_table
-    from asr_kd.evaluation.results_json import summarize
     from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings
 
     if write is not None and out is None:
         raise typer.BadParameter("needs --out", param_hint="--write")
-    results = score_files(
+    report = score_files(
         ScoringRequest(
             reference,
             [named_file(given) for given in hypotheses],
@@ -160,9 +159,11 @@ def score(
             [named_pair(given) for given in compare or []],
         )
     )
-    summary = summarize(results) if out is None else write_report(results, out)
+    summary = report.summary
+    if out is not None:
+        write_report(report, out)
     if write is not None and out is not None:
-        write_texts(results, out / write, write)
+        write_texts(report, out / write, write)
     if as_json:
         typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return

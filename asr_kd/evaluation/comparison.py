@@ -5,20 +5,19 @@ runs of one system therefore form one row with mean, spread and an interval that
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
+from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.system import AnySystem
+from asr_kd.evaluation.system import ROLES, AnySystem
 from asr_kd.scoring.alignment import Alignment
-from asr_kd.scoring.paired import MatchedPairs, WordAgreement, matched_pairs, word_agreement
+from asr_kd.scoring.paired import matched_pairs, word_agreement
 from asr_kd.scoring.significance import (
     DEFAULT,
-    Difference,
     GapRecovered,
     Interval,
     Resampling,
-    RunsRate,
     bootstrap_difference,
     bootstrap_runs,
     gap_recovered,
@@ -44,30 +43,6 @@ class Comparison:
 
 DEFAULT_PAIR = Comparison("student_kd", "student_hard", "teacher")
 """By keys: the roles that form a pair by default."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """Result of a comparison on one test set; the systems by their keys."""
-
-    pair: Comparison
-    difference: Difference
-    """WER with distillation minus WER without."""
-    gap_recovered: GapRecovered | None
-    """None without a teacher."""
-
-
-@dataclass(frozen=True)
-class PairTest:
-    """Whether two systems differ on one test set; the systems by their keys."""
-
-    first: str
-    second: str
-    difference: Difference
-    """WER of the first minus WER of the second; the interval over utterances."""
-    speaker_interval: Interval | None
-    """Its interval over speakers."""
-    matched: MatchedPairs
 
 
 def resolve_comparisons(systems: Sequence[AnySystem], stated: Sequence[Comparison]) -> list[Comparison]:
@@ -103,8 +78,10 @@ def compare(
     scores: Mapping[str, Score],
     groups: Sequence[str] | None,
     resampling: Resampling,
-) -> list[Compared]:
-    """Difference and gap recovered of every pair, all on the same resamples, of speakers where there are `groups`.
+) -> list[dict[str, Any]]:
+    """Difference (WER with distillation minus WER without) and gap recovered of every pair, as plain data.
+
+    All are on the same resamples, of speakers where there are `groups`.
 
     Raises:
         EvaluationError: the scores are not of the same utterances, or under different normalizers.
@@ -113,23 +90,50 @@ def compare(
     for pair in pairs:
         for key in pair.names[1:]:
             check_comparable(scores[pair.distilled], scores[key])
-        distilled, baseline = scores[pair.distilled], scores[pair.baseline]
-        words = word_counts(baseline)
-        difference = bootstrap_difference(
-            error_counts(distilled), error_counts(baseline), words, groups=groups, resampling=resampling
-        )
-        gap = None
+        distilled, baseline = error_counts(scores[pair.distilled]), error_counts(scores[pair.baseline])
+        words = word_counts(scores[pair.baseline])
+        gap = undefined_gap("its teacher was not evaluated")
         if pair.teacher is not None:
             teacher = error_counts(scores[pair.teacher])
-            gap = gap_recovered(
-                error_counts(baseline), error_counts(distilled), teacher, words, groups=groups, resampling=resampling
-            )
-        found.append(Compared(pair, difference, gap))
+            recovered = gap_recovered(baseline, distilled, teacher, words, groups=groups, resampling=resampling)
+            gap = {**_recovered(recovered), "gap": {"wer": recovered.gap, **ends(recovered.gap_interval)}}
+        difference = bootstrap_difference(distilled, baseline, words, groups=groups, resampling=resampling)
+        found.append({**asdict(pair), **gap, "difference": {"wer": difference.value, **ends(difference.interval)}})
     return found
 
 
-def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling) -> list[PairTest]:
-    """Every two systems tested against each other, the later one first: a student minus its teacher.
+def default_gap(compared: Sequence[Mapping[str, Any]], keys: Collection[str]) -> dict[str, Any]:
+    """The gap recovered by student_kd over student_hard, from the results of `compare`, or why there is none."""
+    students = _students(DEFAULT_PAIR)
+    own = next((pair for pair in compared if (pair["distilled"], pair["baseline"]) == students), None)
+    if own is not None and own["teacher"] is not None:
+        return {name: value for name, value in own.items() if name.startswith("gap")}
+    reason = f"not among the systems: {', '.join(role for role in ROLES if role not in keys)}"
+    if own is None and compared:
+        reason += f"; comparisons: {', '.join(pair['distilled'] for pair in compared)}"
+    return undefined_gap(reason)
+
+
+def undefined_gap(reason: str) -> dict[str, Any]:
+    """What stands for a gap that is not computed."""
+    values = dict.fromkeys(("gap_recovered", "gap_recovered_low", "gap_recovered_high"))
+    return {**values, "gap_recovered_reason": reason}
+
+
+def _recovered(gap: GapRecovered) -> dict[str, Any]:
+    interval = ends(gap.interval, "gap_recovered_low", "gap_recovered_high")
+    return {"gap_recovered": gap.value, **interval, "gap_recovered_reason": gap.reason}
+
+
+def ends(interval: Interval | None, low: str = "low", high: str = "high") -> dict[str, float | None]:
+    """Both ends of an interval under these names."""
+    return dict(zip((low, high), interval or (None, None), strict=True))
+
+
+def every_pair(
+    scores: Mapping[str, Score], groups: Sequence[str] | None, resampling: Resampling
+) -> list[dict[str, Any]]:
+    """Every two systems tested against each other, the later one first, a student minus its teacher: plain data.
 
     Args:
         groups: the speaker of each utterance; None where they cannot be resampled.
@@ -142,26 +146,26 @@ def every_pair(scores: Mapping[str, Score], groups: Sequence[str] | None, resamp
         one, other = scores[first], scores[second]
         check_comparable(one, other)
         errors, words = (error_counts(one), error_counts(other)), word_counts(one)
-        speaker_interval = None
+        by_speaker = None
         if groups is not None:
-            speaker_interval = bootstrap_difference(*errors, words, groups=groups, resampling=resampling).interval
+            by_speaker = bootstrap_difference(*errors, words, groups=groups, resampling=resampling).interval
+        difference = bootstrap_difference(*errors, words, resampling=resampling)
+        intervals = {**ends(difference.interval), **ends(by_speaker, "low_speakers", "high_speakers")}
         found.append(
-            PairTest(
-                first,
-                second,
-                bootstrap_difference(*errors, words, resampling=resampling),
-                speaker_interval,
-                matched_pairs(alignments_of(one), alignments_of(other), words),
-            )
+            {
+                "first": first,
+                "second": second,
+                "difference": {"wer": difference.value, **intervals},
+                "mapsswe": asdict(matched_pairs(alignments_of(one), alignments_of(other), words)),
+            }
         )
     return found
 
 
-def agreements(pairs: Sequence[Comparison], scores: Mapping[str, Score]) -> dict[str, WordAgreement]:
-    """Every system beside its teacher; without one, no entry."""
-    return {
-        key: word_agreement(scores[teacher], scores[key]) for key, teacher in teachers_of(list(scores), pairs).items()
-    }
+def agreements(pairs: Sequence[Comparison], scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
+    """Every system beside its teacher, as plain data; without one, no entry."""
+    teachers = teachers_of(list(scores), pairs)
+    return {key: asdict(word_agreement(scores[teacher], scores[key])) for key, teacher in teachers.items()}
 
 
 def teachers_of(keys: Collection[str], pairs: Sequence[Comparison]) -> dict[str, str]:
@@ -239,28 +243,16 @@ class SeedRows:
         return SeedRows(rows, without_absent(self.pairs, self.rows.keys() - rows.keys()))
 
 
-@dataclass(frozen=True)
-class SeedRow:
-    """One row on one test set."""
-
-    name: str
-    runs: tuple[str, ...]
-    """Keys of the systems that it stands for."""
-    rate: RunsRate
-    pair: Comparison | None
-    """The rows (by name) that it is compared with; None for one that no pair distils."""
-    gap: GapRecovered | None
-    """Ratio of means over runs; None without a teacher."""
-
-
 def seed_rows(
     requested: SeedRows,
     errors: Errors,
     words: Sequence[int],
     groups: Sequence[str] | None = None,
     resampling: Resampling = DEFAULT,
-) -> list[SeedRow]:
-    """The rows of several runs, and those of one run that are compared with such.
+) -> dict[str, dict[str, Any]]:
+    """The rows of several runs, and those of one run that are compared with such, as plain data by name.
+
+    A gap recovered is a ratio of means over runs.
 
     Args:
         errors: of every run on the same utterances.
@@ -277,17 +269,27 @@ def seed_rows(
                 f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}",
                 expected=f"one of {', '.join(requested.rows)}",
             )
-    found = []
+    found = {}
     for name, runs in requested.rows.items():
         own = next((pair for pair in requested.pairs if pair.distilled == name), None)
         if all(len(requested.rows[row]) == 1 for row in (own.names if own is not None else (name,))):
             continue  # one run of everything: the ordinary tables show it
         rate = bootstrap_runs([errors[run] for run in runs], words, groups=groups, resampling=resampling)
-        gap = None
+        entry: dict[str, Any] = {
+            "runs": list(runs),
+            "rates": list(rate.rates),
+            "mean": rate.mean,
+            "deviation": rate.deviation,
+            "lowest": min(rate.rates),
+            "highest": max(rate.rates),
+            **ends(rate.interval),
+        }
+        if own is not None:
+            entry |= {"baseline": own.baseline, "teacher": own.teacher}
         if own is not None and own.teacher is not None:
             hard, kd, teacher = (
                 [errors[run] for run in requested.rows[row]] for row in (own.baseline, name, own.teacher)
             )
-            gap = gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling)
-        found.append(SeedRow(name, tuple(runs), rate, own, gap))
+            entry |= _recovered(gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling))
+        found[name] = entry
     return found

@@ -2,20 +2,19 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
-from asr_kd.errors import EvaluationError
+from asr_kd.corpora.recordings import Exclusion, read_utterance
+from asr_kd.errors import EXAMPLES, EvaluationError
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost_report import cost_report, measure_costs
-from asr_kd.evaluation.provenance import provenance
-from asr_kd.evaluation.report import write_report
+from asr_kd.evaluation.report import Report, write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
-from asr_kd.evaluation.results import Cost, Excluded, Measurements, Results, RunFacts
-from asr_kd.evaluation.sample_measures import Sample, measure_set
+from asr_kd.evaluation.results import RunFacts, summarize
+from asr_kd.evaluation.sample_measures import Sample, add_measurements, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows
+from asr_kd.evaluation.sweeps import context_matrices, robustness_rows
 from asr_kd.evaluation.system import (
     AnySystem,
     System,
@@ -34,25 +33,6 @@ from asr_kd.evaluation.system_outputs import (
     transcribe_all,
 )
 from asr_kd.progress import SILENT, Progress
-from asr_kd.targets.bridge import BridgeSettings
-
-EXAMPLES = 3
-"""Excluded utterances that an error message names."""
-
-
-class MeasuredSystems(NamedTuple):
-    """The systems that are measured, and the settings of the measurements."""
-
-    systems: Sequence[System]
-    teachers: Mapping[str, str]
-    """System's key → its teacher's."""
-    settings: EvaluationSettings
-    bridge: BridgeSettings | None
-    progress: Progress
-
-    def teacher_of(self, system: System) -> System | None:
-        key = self.teachers.get(system.key)
-        return next((other for other in self.systems if other.key == key), None)
 
 
 def evaluate_systems(
@@ -63,7 +43,7 @@ def evaluate_systems(
     facts: RunFacts | None = None,
     known: Mapping[str, OutputTexts] | None = None,
     progress: Progress = SILENT,
-) -> Results:
+) -> Report:
     """Evaluate all systems on all test sets and write the report into `folder`.
 
     Audio is read once and passed to all systems batch by batch, so that they get the same samples and the same
@@ -94,6 +74,7 @@ def evaluate_systems(
         read = external_outputs(external, name, [utterance.id for utterance in found.utterances])
         transcribed[name] = found._replace(texts={**found.texts, **read})
     seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
+    names = {system.key: system.name for system in shown}
     scored = {}
     for name, found in transcribed.items():
         reference_set = ReferenceSet(
@@ -102,56 +83,28 @@ def evaluate_systems(
             sum(utterance.duration for utterance in found.utterances),
             found.excluded,
         )
-        scored[name] = score_set(reference_set, found.texts, pairs, settings, seeds)
+        scored[name] = score_set(reference_set, found.texts, names, pairs, settings, seeds)
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = measure_costs(systems, waveforms, progress=progress)
+    cost_reports = cost_report(systems, costs, waveforms, memory=settings.memory, progress=progress)
     teachers = teachers_of([system.key for system in systems], pairs)
-    results = Results(
-        names={system.key: system.name for system in shown},
-        roles={system.key: system.role for system in shown},
-        details={system.key: dict(system.details) for system in shown},
-        sets=scored,
-        costs=costs | {system.key: Cost() for system in external},
-        settings=settings,
-        facts=facts,
-        provenance=provenance(facts.command),
-        measured=measure_all(
-            MeasuredSystems(systems, teachers, settings, facts.bridge, progress),
-            transcribed,
-            cost_report(systems, costs, waveforms, memory=settings.memory, progress=progress),
-        ),
-    )
-    write_report(results, folder, gather_evidence(results, systems, sets, settings.report, progress))
-    return results
-
-
-def measure_all(
-    measured: MeasuredSystems, sets: Mapping[str, TranscribedSet], costs: Mapping[str, dict[str, Any]]
-) -> Measurements:
-    """Measure on every set what the settings request."""
-    settings = measured.settings
-    systems: dict[str, dict[str, Any]] = {}
-    agreement: dict[str, dict[str, Any]] = {}
     matrix: dict[str, list[Any]] = {}
     robustness: dict[str, list[Any]] = {}
-    for name, (utterances, texts, _) in sets.items():
-        sample = Sample(utterances, settings, measured.bridge)
+    for name, found in transcribed.items():
+        sample = Sample(found.utterances, settings, facts.bridge)
         if sample.waveforms:
-            systems[name], agreement[name] = measure_set(measured.systems, measured.teachers, sample)
-            measured.progress.update(f"latency and silence {name}", 1, 1, "sets")
-        with_words = [utterance for utterance in utterances if (utterance.text or "").strip()]
-        swept = spread(with_words, settings.sweep_utterances or len(with_words))
-        for system in measured.systems if settings.matrix else ():
-            if can_change_context(system):
-                teacher = measured.teacher_of(system)
-                rows = context_matrix(system, name, swept, sample, teacher, measured.progress)
-                matrix.setdefault(system.key, []).extend(rows)
-        if settings.conditions:
-            found = robustness_rows(measured.systems, name, swept, texts, settings, measured.progress)
-            for key, rows in found.items():
-                robustness.setdefault(key, []).extend(rows)
-    return Measurements(systems, agreement, costs, matrix, robustness)
+            add_measurements(scored[name].entry, *measure_set(systems, teachers, sample))
+            progress.update(f"latency and silence {name}", 1, 1, "sets")
+        for swept, rows in (
+            (matrix, context_matrices(systems, name, found, sample, teachers, progress)),
+            (robustness, robustness_rows(systems, name, found, settings, progress)),
+        ):
+            for key, own in rows.items():
+                swept.setdefault(key, []).extend(own)
+    report = summarize(shown, scored, settings, facts, costs, cost_reports, matrix, robustness)
+    write_report(report, folder, gather_evidence(report, systems, sets, settings.report, progress), settings.report)
+    return report
 
 
 def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
@@ -176,7 +129,7 @@ def _transcribe(
     progress: Progress,
 ) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
-    excluded = [Excluded(item.id, str(item.audio), "no transcript") for item in utterances if item.text is None]
+    excluded = [Exclusion(item.id, item.audio, "no transcript") for item in utterances if item.text is None]
     found = transcribe_all(
         {system.key: system.recognizer for system in systems},
         left,
@@ -191,12 +144,12 @@ def _transcribe(
     return found._replace(excluded=excluded)
 
 
-def _check_excluded(name: str, excluded: Sequence[Excluded], total: int, allowed: float) -> None:
+def _check_excluded(name: str, excluded: Sequence[Exclusion], total: int, allowed: float) -> None:
     if len(excluded) < total and len(excluded) <= allowed * total:
         return
-    examples = "; ".join(f"{item.id}: {item.reason}" for item in excluded[:EXAMPLES])
+    named = "; ".join(f"{item.id}: {item.reason}" for item in excluded[:EXAMPLES])
     raise EvaluationError(
-        f"{len(excluded)} of {total} utterances cannot be used ({examples})",
+        f"{len(excluded)} of {total} utterances cannot be used ({named})",
         where=name,
         expected=f"at most {allowed:.0%} (evaluate.max_excluded_share)",
         remedy="Run asr-kd check on the corpus and restore the files",

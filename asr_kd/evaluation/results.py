@@ -1,94 +1,22 @@
-"""Results of an evaluation, as frozen data."""
+"""Results of an evaluation as plain data: the contents of results.json, and rows of hypotheses.
 
+Every rate is a fraction; percentages exist only where they are printed. An undefined value is null, beside
+its reason.
+"""
+
+import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from asr_kd.evaluation.comparison import DEFAULT_PAIR, Compared, Comparison, PairTest, SeedRow, SeedRows
+from asr_kd.evaluation.comparison import Comparison, SeedRows
+from asr_kd.evaluation.provenance import provenance
+from asr_kd.evaluation.report.loading import FORMAT, FORMAT_VERSION, Report, Row, references_sha256, rows_text
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import Role
-from asr_kd.scoring.formats import TimedWord
-from asr_kd.scoring.paired import WordAgreement
-from asr_kd.scoring.significance import Interval
-from asr_kd.scoring.wer import GroupErrors, Score
+from asr_kd.evaluation.system import AnySystem, Role, report_order
+from asr_kd.evaluation.system_outputs import ScoredSet
+from asr_kd.scoring.significance import Resampling
 from asr_kd.targets.bridge import BridgeSettings
-
-Plain = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What is measured beside the errors, as plain data by set and system's key."""
-
-    systems: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
-    """Set → system → `delay`, `stability`, `trailing_silence`, `silent_streams`."""
-    agreement: Mapping[str, Mapping[str, Plain]] = field(default_factory=dict)
-    """Set → system → `frame_kl`, `argmax_agreement` …, which stand beside the agreement in words."""
-    costs: Mapping[str, Plain] = field(default_factory=dict)
-    """System → its cost report."""
-    matrix: Mapping[str, list[Plain]] = field(default_factory=dict)
-    """System → a row for each set, chunk and left context."""
-    robustness: Mapping[str, list[Plain]] = field(default_factory=dict)
-    """System → a row for each set and condition."""
-
-
-@dataclass(frozen=True)
-class Excluded:
-    """An utterance that no system was scored on, and why."""
-
-    id: str
-    audio: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class SystemResult:
-    """One system on one test set. Intervals are None without enough data."""
-
-    score: Score
-    hypotheses: dict[str, str]
-    """As the system wrote them, before the normalizer."""
-    interval: Interval | None
-    """Over utterances."""
-    speaker_interval: Interval | None
-    """Over speakers."""
-    by_speaker: Mapping[str, GroupErrors] = field(default_factory=dict)
-    """Empty where speakers are not known."""
-    words: Mapping[str, Sequence[TimedWord]] = field(default_factory=dict)
-    """Utterance id → its words with times, before the normalizer, where the system wrote them."""
-
-
-@dataclass(frozen=True)
-class SetResult:
-    """Every system on the same utterances of one test set."""
-
-    systems: dict[str, SystemResult]
-    references: dict[str, str]
-    speakers: dict[str, str]
-    """Utterance id → speaker, in the order of the manifest; so are `references`. Empty where they are not known."""
-    seconds: float | None
-    """Of speech; None is not known."""
-    excluded: list[Excluded]
-    comparisons: list[Compared]
-    """Every student with distillation against the same student without, in the order of the report."""
-    resampled_by: str
-    """What comparisons were resampled by: "speakers" or "utterances"."""
-    pairs: list[PairTest] = field(default_factory=list)
-    """Every two systems."""
-    agreement: dict[str, WordAgreement] = field(default_factory=dict)
-    """System's key → its words beside its teacher's."""
-    seeds: list[SeedRow] = field(default_factory=list)
-    """Rows of several training runs."""
-
-    @property
-    def num_speakers(self) -> int:
-        return len(set(self.speakers.values()))
-
-    @property
-    def default_pair(self) -> Compared | None:
-        """`student_kd` against `student_hard`, if they are among the systems."""
-        wanted = (DEFAULT_PAIR.distilled, DEFAULT_PAIR.baseline)
-        return next((item for item in self.comparisons if (item.pair.distilled, item.pair.baseline) == wanted), None)
 
 
 @dataclass(frozen=True)
@@ -141,18 +69,81 @@ class RunFacts:
     """How a teacher's frames and symbols become its students', to compare the two frame by frame; None: the default."""
 
 
-@dataclass(frozen=True)
-class Results:
-    """All test sets and all systems."""
+def summarize(
+    systems: Sequence[AnySystem],
+    sets: Mapping[str, ScoredSet],
+    settings: EvaluationSettings,
+    facts: RunFacts,
+    costs: Mapping[str, Cost] | None = None,
+    cost_reports: Mapping[str, dict[str, Any]] | None = None,
+    matrix: Mapping[str, list[dict[str, Any]]] | None = None,
+    robustness: Mapping[str, list[dict[str, Any]]] | None = None,
+) -> Report:
+    """The contents of results.json, with the rows of all hypotheses.
 
-    names: dict[str, str]
-    """Key in the report → the system's own name."""
-    roles: dict[str, Role]
-    details: dict[str, dict[str, Any]]
-    sets: dict[str, SetResult]
-    costs: dict[str, Cost]
-    settings: EvaluationSettings
-    facts: RunFacts
-    provenance: dict[str, Any]
-    measured: Measurements = field(default_factory=Measurements)
-    """Delay, stability, cost … beside the errors."""
+    ``test_sets`` → set → ``teacher | student_hard | student_kd`` (and other systems by name) → errors, beside
+    ``comparisons`` (every pair of students, with the gap it recovered), ``gap_recovered`` (that of student_kd and
+    student_hard), ``pairs`` (every two systems, tested), ``agreement`` (every student beside its teacher) and facts of
+    the set, or ``skipped`` with a reason; ``absent_systems`` → why they are not there; ``models`` → system → cost and
+    details; ``seeds`` → row of several training runs → mean and spread on each set; ``matrix``,
+    ``robustness`` → system → rows; ``teachers`` → what is known of distilling from them; ``pseudo_labels`` → yield of
+    their filters; ``provenance`` → where the numbers come from.
+
+    Args:
+        costs: by the systems' keys; a system without one has unknown costs.
+        cost_reports: results of `cost_report.cost_report`.
+        matrix, robustness: system's key → rows of `sweeps`.
+    """
+    test_sets: dict[str, Any] = {name: {**found.entry, **_hashes(found.rows)} for name, found in sets.items()}
+    test_sets |= {name: {"skipped": reason} for name, reason in facts.absent_sets.items() if name not in test_sets}
+    by_key = {system.key: system for system in systems}
+    seeds: dict[str, list[dict[str, Any]]] = {}
+    for name, found in sets.items():
+        for row, entry in found.seeds.items():
+            seeds.setdefault(row, []).append({"set": name, **entry})
+    summary = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "test_sets": test_sets,
+        "absent_systems": dict(facts.absent_systems),
+        "models": {
+            key: _model(by_key[key], (costs or {}).get(key, Cost()), (cost_reports or {}).get(key))
+            for key in report_order(by_key)
+        },
+        "seeds": seeds,
+        "teachers": {name: dict(known) for name, known in facts.teachers.items()},
+        "pseudo_labels": {name: dict(known) for name, known in facts.pseudo_labels.items()},
+        "curves": {name: [dict(row) for row in rows] for name, rows in facts.curves.items()},
+        "provenance": {
+            "normalizer": settings.normalizer,
+            "synthetic": facts.synthetic,
+            "seeds": list(facts.seeds),
+            "recipe": facts.recipe,
+            "corpus": facts.corpus,
+            "dev_sets": list(facts.dev_sets),
+            "bootstrap": {
+                "samples": settings.bootstrap_samples,
+                "seed": settings.bootstrap_seed,
+                "confidence": Resampling().confidence,
+            },
+            **provenance(facts.command),
+        },
+        "matrix": dict(matrix or {}),
+        "robustness": dict(robustness or {}),
+    }
+    return Report(summary, {name: found.rows for name, found in sets.items()})
+
+
+def _hashes(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
+    """SHA-256 of a set's references, which all systems share, and of each system's file of hypotheses."""
+    return {
+        "references_sha256": references_sha256(next(iter(rows.values()))),
+        "hypotheses_sha256": {key: hashlib.sha256(rows_text(own).encode()).hexdigest() for key, own in rows.items()},
+    }
+
+
+def _model(system: AnySystem, cost: Cost, cost_report: dict[str, Any] | None) -> dict[str, Any]:
+    """A system's entry among the models; measured values take precedence over those of a model's card."""
+    measured = {"name": system.name, "role": system.role, **asdict(cost), "rtf_threads": 1}
+    details = {name: value for name, value in system.details.items() if name not in measured}
+    return {**measured, **details, **({"cost": cost_report} if cost_report is not None else {})}

@@ -262,7 +262,7 @@ def measure_set(
     teachers: Mapping[str, str],
     sample: Sample,
 ) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Measurements of one set: the entries of `Measurements.systems` and of `Measurements.agreement`."""
+    """Measurements of one set, as plain data by system's key: those of each system, and its agreement by frames."""
     by_key = {system.key: system for system in systems}
     measured, agreement = {}, {}
     for key, system in by_key.items():
@@ -274,3 +274,13 @@ def measure_set(
             delay = {"delay": None, "delay_reason": IS_TEACHER if is_teacher else NO_TEACHER}
         measured[key] |= delay
     return measured, agreement
+
+
+def add_measurements(
+    entry: dict[str, Any], measured: Mapping[str, dict[str, Any]], agreement: Mapping[str, dict[str, Any]]
+) -> None:
+    """Add the results of `measure_set` to the set's entry in results.json."""
+    for key, found in measured.items():
+        entry[key] |= found
+    for key, frames in agreement.items():
+        entry["agreement"][key] = {**entry["agreement"].get(key, {}), **frames}

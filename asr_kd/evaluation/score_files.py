@@ -7,8 +7,8 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError, examples
 from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_comparisons
-from asr_kd.evaluation.provenance import provenance
-from asr_kd.evaluation.results import Cost, Results, RunFacts
+from asr_kd.evaluation.report import Report
+from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import ExternalSystem, Role, check_name, check_systems, read_external
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
@@ -52,7 +52,7 @@ class ScoringRequest:
     """Of the test set; None takes the references' file name."""
 
 
-def score_files(request: ScoringRequest) -> Results:
+def score_files(request: ScoringRequest) -> Report:
     """Score hypotheses against references, system by system and pair by pair.
 
     Raises:
@@ -77,22 +77,13 @@ def score_files(request: ScoringRequest) -> Results:
     reference_set = ReferenceSet(references.texts, _speakers(request, references), seconds)
     runs = {row: [name for name, _ in named] for row, named in rows.items()}
     seeds = SeedRows(runs, _row_pairs(request.comparisons, runs)).renamed({s.name: s.key for s in systems})
-    found = score_set(reference_set, hypotheses, pairs, request.settings, seeds)
-    for system in systems:
-        found.systems[system.key] = replace(found.systems[system.key], words=system.transcripts.words)
-    return Results(
-        names={system.key: system.name for system in systems},
-        roles={system.key: system.role for system in systems},
-        details={system.key: system.details for system in systems},
-        sets={test_set: found},
-        costs={system.key: Cost() for system in systems},
-        settings=request.settings,
-        facts=RunFacts(),
-        provenance=provenance(),
-    )
+    names = {system.key: system.name for system in systems}
+    found = score_set(reference_set, hypotheses, names, pairs, request.settings, seeds)
+    report = summarize(systems, {test_set: found}, request.settings, RunFacts())
+    return replace(report, words={system.key: system.transcripts.words for system in systems})
 
 
-def write_texts(results: Results, folder: Path, form: TextForm) -> None:
+def write_texts(report: Report, folder: Path, form: TextForm) -> None:
     """References and hypotheses in a form that other tools read: `folder/reference.FORM`, `folder/SYSTEM.FORM`.
 
     They are written as they were scored, after the normalizer; `ctm` holds the words with the times that the system
@@ -102,16 +93,14 @@ def write_texts(results: Results, folder: Path, form: TextForm) -> None:
         EvaluationError: an id or text that the form cannot represent, or `ctm` of a system without times.
         AsrKdError: the folder cannot be written.
     """
-    ((_, found),) = results.sets.items()
+    ((_, rows),) = report.rows.items()
     suffix = "txt" if form == "kaldi" else form
-    scored = {key: result.score.utterances for key, result in found.systems.items()}
-    texts_of = {key: {id_: item.hypothesis for id_, item in utterances.items()} for key, utterances in scored.items()}
+    texts_of = {key: {row["id"]: row["hypothesis"] for row in own} for key, own in rows.items()}
     if form != "ctm":
-        texts_of["reference"] = {id_: item.reference for id_, item in next(iter(scored.values())).items()}
+        texts_of["reference"] = {row["id"]: row["reference"] for row in next(iter(rows.values()))}
     with atomic_folder(folder, guard=True) as partial:
         for key, texts in texts_of.items():
-            words = found.systems[key].words if form == "ctm" else None
-            write_transcripts(partial / f"{key}.{suffix}", form, texts, words)
+            write_transcripts(partial / f"{key}.{suffix}", form, texts, report.words[key] if form == "ctm" else None)
 
 
 def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple[str, Path]]]:

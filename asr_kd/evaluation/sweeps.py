@@ -23,7 +23,7 @@ from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import transcribe_all
+from asr_kd.evaluation.system_outputs import TranscribedSet, spread, transcribe_all
 from asr_kd.features import perturb
 from asr_kd.features.augment import speed_perturb
 from asr_kd.models.layers import FRAME_SHIFT_MS
@@ -42,6 +42,33 @@ def can_change_context(system: System) -> bool:
         and isinstance(recognizer.backend, TorchBackend)
         and recognizer.context is not None
     )
+
+
+def context_matrices(
+    systems: Sequence[System],
+    set_name: str,
+    outputs: TranscribedSet,
+    sample: Sample,
+    teachers: Mapping[str, str],
+    progress: Progress = SILENT,
+) -> dict[str, list[dict[str, Any]]]:
+    """System's key → its rows of `context_matrix`, for every chunked model; empty without `evaluate.matrix`.
+
+    Args:
+        teachers: system's key → its teacher's.
+    """
+    chunked = [system for system in systems if can_change_context(system)] if sample.settings.matrix else []
+    by_key, swept = {system.key: system for system in systems}, swept_utterances(outputs, sample.settings)
+    return {
+        system.key: context_matrix(system, set_name, swept, sample, by_key.get(teachers.get(system.key, "")), progress)
+        for system in chunked
+    }
+
+
+def swept_utterances(outputs: TranscribedSet, settings: EvaluationSettings) -> list[Utterance]:
+    """The utterances of a set with words, or `evaluate.sweep_utterances` of them."""
+    with_words = [utterance for utterance in outputs.utterances if (utterance.text or "").strip()]
+    return spread(with_words, settings.sweep_utterances or len(with_words))
 
 
 def context_matrix(
@@ -124,21 +151,22 @@ WAVEFORMS_KEPT = 64
 def robustness_rows(
     systems: Sequence[System],
     set_name: str,
-    utterances: Sequence[Utterance],
-    clean: Mapping[str, Mapping[str, str]],
+    clean: TranscribedSet,
     settings: EvaluationSettings,
     progress: Progress = SILENT,
 ) -> dict[str, list[dict[str, Any]]]:
-    """System's key → a row for `clean` and each condition of `evaluate.robustness`, as plain data.
+    """System's key → a row for `clean` and each condition of `evaluate.robustness`, as plain data; empty without any.
 
     Args:
-        utterances: what is transcribed; babble is made of others among them.
-        clean: system's key → utterance id → what it wrote without a condition.
+        clean: the set as it was transcribed without a condition; babble is made of other utterances of it.
     """
+    if not settings.conditions:
+        return {}
+    utterances = swept_utterances(clean, settings)
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     babble = BabbleSource(utterances)
     texts: dict[str, Mapping[str, Mapping[str, str]]] = {
-        CLEAN: {system.key: {name: clean[system.key][name] for name in references} for system in systems}
+        CLEAN: {system.key: {name: clean.texts[system.key][name] for name in references} for system in systems}
     }
     for condition in settings.conditions:
 
@@ -153,7 +181,7 @@ def robustness_rows(
             report=report,
         )
         if outputs.excluded:  # they were all read before
-            raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].audio)
+            raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].path)
         texts[condition.name] = outputs.texts
     return {
         system.key: [

@@ -8,29 +8,30 @@ Shapes: S samples.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.recordings import Exclusion, read_utterance
 from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.comparison import (
     Comparison,
     SeedRows,
     agreements,
     compare,
+    default_gap,
+    ends,
     error_counts,
     every_pair,
     seed_rows,
     word_counts,
 )
-from asr_kd.evaluation.results import Excluded, SetResult, SystemResult
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.features.fbank import batches_by_duration
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
-from asr_kd.scoring.wer import score, score_groups
+from asr_kd.scoring.wer import CharacterErrors, Score, WordErrors, score, score_groups
 
 Change = Callable[[Utterance, Tensor], Tensor]
 """A change of a waveform [S] before it is transcribed."""
@@ -47,7 +48,7 @@ class TranscribedSet(NamedTuple):
 
     utterances: Sequence[Utterance]
     texts: Mapping[str, Mapping[str, str]]  # system's key → utterance id → text
-    excluded: Sequence[Excluded] = ()  # utterances that are not scored, such as those whose audio is damaged
+    excluded: Sequence[Exclusion] = ()  # utterances that are not scored, such as those whose audio is damaged
 
 
 def transcribe_all(
@@ -71,7 +72,7 @@ def transcribe_all(
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
-    excluded: list[Excluded] = []
+    excluded: list[Exclusion] = []
     done = 0
     ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))  # from long to short
     for rows in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
@@ -102,14 +103,14 @@ def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
     return [by_duration[(2 * index + 1) * len(by_duration) // (2 * count)] for index in range(count)]
 
 
-def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Excluded]) -> dict[str, Tensor]:
+def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Exclusion]) -> dict[str, Tensor]:
     """Utterance id → waveform; damaged ones go to `excluded` instead."""
     waveforms = {}
     for utterance in batch:
         try:
             waveform = read_utterance(utterance)
         except AudioError as error:
-            excluded.append(Excluded(utterance.id, str(utterance.audio), str(error)))
+            excluded.append(Exclusion(utterance.id, utterance.audio, str(error)))
             continue
         waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
     return waveforms
@@ -125,21 +126,31 @@ class ReferenceSet:
     """Utterance id → speaker; empty where speakers are not known."""
     seconds: float | None = None
     """Of speech; None is not known."""
-    excluded: Sequence[Excluded] = ()
+    excluded: Sequence[Exclusion] = ()
     """Utterances that are not scored."""
+
+
+class ScoredSet(NamedTuple):
+    """Every system on the same utterances of one test set, as plain data."""
+
+    entry: dict[str, Any]  # of the set among the `test_sets` of results.json
+    rows: dict[str, list[dict[str, Any]]]  # system's key → its utterances in the order of the references
+    seeds: dict[str, dict[str, Any]]  # row of several training runs → its entry for this set
 
 
 def score_set(
     reference_set: ReferenceSet,
     hypotheses: Mapping[str, Mapping[str, str]],
+    names: Mapping[str, str],
     pairs: Sequence[Comparison],
     settings: EvaluationSettings,
     seeds: SeedRows | None = None,
-) -> SetResult:
+) -> ScoredSet:
     """Score every system on the same utterances and test every pair.
 
     Args:
         hypotheses: system's key → utterance id → what it wrote; at least the references' ids.
+        names: system's key → its own name.
         pairs: students to compare, by keys; those with a system that is not among the hypotheses are left out.
         seeds: which systems are runs of one, by keys; those that are not among the hypotheses are left out.
 
@@ -147,35 +158,88 @@ def score_set(
         EvaluationError: no references, or a system without a hypothesis for one.
     """
     references, speakers = reference_set.references, reference_set.speakers
+    seconds = None if reference_set.seconds is None else round(reference_set.seconds, 3)
     resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
     groups = [speakers[utterance_id] for utterance_id in references] if speakers else None
-    systems = {}
+    scores = {}
     for key in report_order(hypotheses):
-        texts = hypotheses[key]
-        own = {utterance_id: texts[utterance_id] for utterance_id in references if utterance_id in texts}
-        scored = score(references, own, settings.normalizer)
-        errors, words = error_counts(scored), word_counts(scored)
-        systems[key] = SystemResult(
-            score=scored,
-            hypotheses=own,
-            interval=bootstrap_wer(errors, words, resampling=resampling),
-            speaker_interval=bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None,
-            by_speaker=score_groups(scored, speakers) if speakers else {},
-        )
+        own = {id_: hypotheses[key][id_] for id_ in references if id_ in hypotheses[key]}
+        scores[key] = score(references, own, settings.normalizer)
     by_speaker = groups if groups is not None and len(set(groups)) > 1 else None
-    scores = {key: result.score for key, result in systems.items()}
-    counts = {key: error_counts(scored) for key, scored in scores.items()}
-    words = word_counts(next(iter(scores.values())))
-    present = [pair for pair in pairs if all(key in systems for key in pair.names)]
-    return SetResult(
-        systems=systems,
-        references=dict(references),
-        speakers=dict(speakers),
-        seconds=reference_set.seconds,
-        excluded=list(reference_set.excluded),
-        comparisons=compare(present, scores, by_speaker, resampling),
-        resampled_by="speakers" if by_speaker is not None else "utterances",
-        pairs=every_pair(scores, by_speaker, resampling),
-        agreement=agreements(present, scores),
-        seeds=seed_rows(seeds.among(scores), counts, words, by_speaker, resampling) if seeds is not None else [],
+    present = [pair for pair in pairs if all(key in scores for key in pair.names)]
+    compared = compare(present, scores, by_speaker, resampling)
+    counts, words = (
+        {key: error_counts(scored) for key, scored in scores.items()},
+        word_counts(next(iter(scores.values()))),
     )
+    entry = {
+        **{
+            key: {"name": names[key], "seconds": seconds, **_system_entry(scored, speakers, resampling)}
+            for key, scored in scores.items()
+        },
+        **default_gap(compared, scores),
+        "comparisons": compared,
+        "resampled_by": "speakers" if by_speaker is not None else "utterances",
+        "pairs": every_pair(scores, by_speaker, resampling),
+        "agreement": agreements(present, scores),
+        "utterances": len(references),
+        "speakers": len(set(speakers.values())),
+        "seconds": seconds,
+        "excluded": [
+            {"id": item.id, "audio": str(item.path), "reason": item.reason} for item in reference_set.excluded
+        ],
+    }
+    rows = {key: _rows(reference_set, scored, hypotheses[key]) for key, scored in scores.items()}
+    found = seed_rows(seeds.among(scores), counts, words, by_speaker, resampling) if seeds is not None else {}
+    return ScoredSet(entry, rows, found)
+
+
+def _system_entry(scored: Score, speakers: Mapping[str, str], resampling: Resampling) -> dict[str, Any]:
+    """Errors of one system; rates of a speaker are None where the references hold nothing."""
+    errors, words = error_counts(scored), word_counts(scored)
+    groups = [speakers[utterance_id] for utterance_id in scored.utterances] if speakers else None
+    over_speakers = bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None
+    return {
+        "wer": scored.wer,
+        **ends(bootstrap_wer(errors, words, resampling=resampling), "wer_low", "wer_high"),
+        **ends(over_speakers, "wer_low_speakers", "wer_high_speakers"),
+        "cer": scored.cer,
+        **_counts(scored.words, scored.characters),
+        "utterances": len(scored.utterances),
+        "by_speaker": {
+            speaker: {
+                "utterances": own.utterances,
+                "errors": own.words.errors,
+                "wer": own.words.wer if own.words.words else None,
+                "cer": own.characters.cer if own.characters.characters else None,
+                **_counts(own.words, own.characters),
+            }
+            for speaker, own in (score_groups(scored, speakers).items() if speakers else ())
+        },
+    }
+
+
+def _counts(words: WordErrors, characters: CharacterErrors) -> dict[str, int]:
+    return {
+        **words.row,
+        "character_substitutions": characters.substitutions,
+        "character_deletions": characters.deletions,
+        "character_insertions": characters.insertions,
+        "characters": characters.characters,
+    }
+
+
+def _rows(reference_set: ReferenceSet, scored: Score, written: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One utterance a row: both texts as they were scored, and as they were where the normalizer changed them."""
+    rows = []
+    for utterance_id, utterance in scored.utterances.items():
+        row: dict[str, Any] = {"id": utterance_id}
+        if utterance_id in reference_set.speakers:
+            row["speaker"] = reference_set.speakers[utterance_id]
+        row |= {"reference": utterance.reference, "hypothesis": utterance.hypothesis, "errors": utterance.words.row}
+        if reference_set.references[utterance_id] != utterance.reference:
+            row["raw_reference"] = reference_set.references[utterance_id]
+        if written[utterance_id] != utterance.hypothesis:
+            row["raw_hypothesis"] = written[utterance_id]
+        rows.append(row)
+    return rows

@@ -14,7 +14,7 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import BundleError
-from asr_kd.evaluation.comparison import error_counts, word_counts
+from asr_kd.evaluation.comparison import ends, error_counts, word_counts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.graphs import SherpaWire, write_int8, write_onnx, write_pt2
 from asr_kd.export.parity import verify_bundle
@@ -265,8 +265,7 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
         "wer_fp32": full.wer,
         "wer_int8": small.wer,
         "difference": found.value,
-        "low": found.interval.low if found.interval else None,
-        "high": found.interval.high if found.interval else None,
+        **ends(found.interval),
         "texts_equal": sum(texts[MODEL][utterance_id] == texts[INT8][utterance_id] for utterance_id in transcribed),
         "utterances": len(transcribed),
         "words": full.words.words,

@@ -288,7 +288,10 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
     known = _known_outputs(folder / TEACHER_OUTPUTS, teacher_key)
     found = evaluate_systems(systems, dev_sets, settings, place, facts=facts, known=known, progress=context.progress)
     if teacher_key is not None and not known:
-        texts = {name: result.systems["teacher"].hypotheses for name, result in found.sets.items()}
+        texts = {
+            name: {row["id"]: row.get("raw_hypothesis", row["hypothesis"]) for row in rows["teacher"]}
+            for name, rows in found.rows.items()
+        }
         write_json(folder / TEACHER_OUTPUTS, {"key": teacher_key, "texts": texts})
     results = read_results(place)
     distill = recipe.students[row.name].distill

@@ -6,11 +6,9 @@ import pytest
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import System
-from asr_kd.scoring.wer import WordErrors
 from tests.helpers.evaluations import QUICK
 
 SETTINGS = QUICK.model_copy(update={"rtf_utterances": 2})
@@ -33,16 +31,17 @@ def test_known_errors_of_two_systems(tmp_path, utterances, stored):
     good = stored({"bob-2": "uh"})
     poor = stored({"ann-1": "one too three", "eve-2": ""})
     systems = [System("big", "teacher", good), System("small", "student_hard", poor)]
-    results = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report")
-    found = results.sets["test"]
-    assert found.systems["teacher"].score.words == WordErrors(insertions=1, hits=16)
-    assert found.systems["student_hard"].score.words == WordErrors(substitutions=1, deletions=5, hits=10)
-    assert found.systems["teacher"].score.wer == 1 / 16
-    assert list(found.references) == [utterance.id for utterance in utterances]
-    assert found.num_speakers == 3
-    assert found.seconds == pytest.approx(sum(utterance.duration for utterance in utterances))
-    assert found.comparisons == []
-    assert results.names == {"teacher": "big", "student_hard": "small"}
+    report = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report")
+    found = report.sets["test"]
+    kinds = ("substitutions", "deletions", "insertions", "words")
+    assert [found["teacher"][kind] for kind in kinds] == [0, 0, 1, 16]
+    assert [found["student_hard"][kind] for kind in kinds] == [1, 5, 0, 16]
+    assert found["teacher"]["wer"] == 1 / 16
+    assert [row["id"] for row in report.rows["test"]["teacher"]] == [utterance.id for utterance in utterances]
+    assert found["speakers"] == 3
+    assert found["seconds"] == pytest.approx(sum(utterance.duration for utterance in utterances))
+    assert found["comparisons"] == []
+    assert {key: report.name(key) for key in report.summary["models"]} == {"teacher": "big", "student_hard": "small"}
 
 
 def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, stored):
@@ -54,11 +53,11 @@ def test_both_students_and_a_teacher_give_the_gap(tmp_path, utterances, stored):
         System("k", "student_kd", stored(half)),
     ]
     found = evaluate_systems(systems, {"test": utterances}, SETTINGS, tmp_path / "report").sets["test"]
-    assert found.resampled_by == "speakers"
-    assert found.comparisons == [found.default_pair]
-    assert found.default_pair.pair == Comparison("student_kd", "student_hard", "teacher")
-    assert found.default_pair.gap_recovered.value == pytest.approx(3 / 6)
-    assert found.default_pair.difference.value == pytest.approx(-3 / 16)
+    (pair,) = found["comparisons"]
+    assert found["resampled_by"] == "speakers"
+    assert [pair[name] for name in ("distilled", "baseline", "teacher")] == ["student_kd", "student_hard", "teacher"]
+    assert pair["gap_recovered"] == found["gap_recovered"] == pytest.approx(3 / 6)
+    assert pair["difference"]["wer"] == pytest.approx(-3 / 16)
 
 
 def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_path, utterances, stored):
@@ -66,13 +65,13 @@ def test_damaged_and_unlabelled_utterances_are_left_out_for_all_and_listed(tmp_p
     utterances[4] = dataclasses.replace(utterances[4], text=None)
     systems = [System("a", "teacher", stored()), System("b", "other", stored())]
     settings = SETTINGS.model_copy(update={"max_excluded_share": 0.5})
-    found = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report").sets["test"]
-    assert {item.id for item in found.excluded} == {"ann-2", "eve-1"}
-    reasons = {item.id: item.reason for item in found.excluded}
+    report = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report")
+    reasons = {item["id"]: item["reason"] for item in report.sets["test"]["excluded"]}
+    assert reasons.keys() == {"ann-2", "eve-1"}
     assert reasons["eve-1"] == "no transcript"
     assert "cut off" in reasons["ann-2"]
-    for result in found.systems.values():
-        assert set(result.score.utterances) == {"ann-1", "bob-1", "bob-2", "eve-2"}
+    for rows in report.rows["test"].values():
+        assert {row["id"] for row in rows} == {"ann-1", "bob-1", "bob-2", "eve-2"}
 
 
 def test_too_many_left_out_stop_the_evaluation(tmp_path, utterances, stored):
@@ -101,13 +100,12 @@ def test_what_a_system_wrote_before_is_not_transcribed_again(tmp_path, utterance
     first, other = stored(), stored()
     known = {"test": {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
     systems = [System("a", "teacher", first), System("b", "other", other)]
-    results = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", known=known)
-    found = results.sets["test"].systems
+    report = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", known=known)
     assert (first.batches, other.batches) == ([2, 2], [2, 2, 2])
-    wrote = found["teacher"].hypotheses
+    wrote = {row["id"]: row["hypothesis"] for row in report.rows["test"]["teacher"]}
     # A batch that is known only in part is transcribed as a whole, so that its padding does not change.
     assert (wrote["eve-2"], wrote["eve-1"], wrote["bob-2"], wrote["ann-2"]) == ("known", "known", "", "five six")
-    assert found["b"].score.wer == 0
+    assert report.sets["test"]["b"]["wer"] == 0
 
 
 def test_batching_does_not_change_the_result(tmp_path, utterances, stored):
@@ -115,8 +113,8 @@ def test_batching_does_not_change_the_result(tmp_path, utterances, stored):
     scores = []
     for seconds in (0.1, 1.0, 60.0):
         settings = SETTINGS.model_copy(update={"batch_seconds": seconds})
-        results = evaluate_systems([system], {"test": utterances}, settings, tmp_path / "report")
-        scores.append(results.sets["test"].systems["teacher"])
+        report = evaluate_systems([system], {"test": utterances}, settings, tmp_path / "report")
+        scores.append((report.sets["test"]["teacher"], report.rows))
     assert scores[0] == scores[1] == scores[2]
 
 

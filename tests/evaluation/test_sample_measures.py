@@ -6,16 +6,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.evaluate import MeasuredSystems, measure_all
+from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.results import Cost, Measurements, Results, RunFacts
-from asr_kd.evaluation.results_json import summarize
+from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.sample_measures import (
     IS_TEACHER,
     NO_TEACHER,
     ROOM_DBFS,
     Sample,
     Stability,
+    add_measurements,
     changes,
     measure_set,
     measure_silent_streams,
@@ -26,9 +26,8 @@ from asr_kd.evaluation.sample_measures import (
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import ReferenceSet, TranscribedSet, score_set
+from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.models.settings import Context
-from asr_kd.progress import SILENT
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.scoring.wer import score
 from tests.helpers.spelled import SpellingTeacher
@@ -276,41 +275,33 @@ def test_who_can_stand_in_the_matrix(words_of_the_model, tmp_path, late):
         in_context(late[0], Context(2, 4))
 
 
-def test_what_the_settings_request_is_measured(late, utterances):
-    texts = {system.key: {u.id: u.text for u in utterances} for system in late}
+def test_what_the_settings_request_is_measured(late, utterances, tmp_path):
     settings = EvaluationSettings(
-        normalizer="none", sample_utterances=2, silence_seconds=0, matrix=[[2, 4]], robustness=["gain:-6"],
-        sweep_utterances=3,
+        normalizer="none", bootstrap_samples=200, sample_utterances=2, silence_seconds=0, matrix=[[2, 4]],
+        robustness=["gain:-6"], sweep_utterances=3, rtf_utterances=0, memory=False,
     )  # fmt: skip
-    measured = MeasuredSystems(late, {"student_kd": "teacher"}, settings, None, SILENT)
-    found = measure_all(measured, {"dev": TranscribedSet(utterances, texts)}, {"teacher": {"parameters": 1}})
-    assert found.systems["dev"]["student_kd"]["delay"]["utterances"] == 2
-    assert found.matrix == {}  # none of the two is a chunked model
-    assert [row["utterances"] for row in found.robustness["student_kd"]] == [3, 3]
+    found = evaluate_systems(late, {"dev": utterances}, settings, tmp_path / "report")
+    assert found.sets["dev"]["student_kd"]["delay"]["utterances"] == 2
+    assert found.sets["dev"]["agreement"]["student_kd"]["frame_kl"] >= 0
+    assert found.sets["dev"]["agreement"]["student_kd"]["both_words"] > 0
+    assert found.summary["matrix"] == {}  # none of the two is a chunked model
+    assert [row["utterances"] for row in found.summary["robustness"]["student_kd"]] == [3, 3]
     off = settings.model_copy(update={"sample_utterances": 0, "matrix": (), "robustness": False})
-    nothing = measure_all(measured._replace(settings=off), {"dev": TranscribedSet(utterances, texts)}, {})
-    assert (nothing.systems, nothing.agreement, nothing.matrix, nothing.robustness) == ({}, {}, {}, {})
+    nothing = evaluate_systems(late, {"dev": utterances}, off, tmp_path / "report")
+    assert "delay" not in nothing.sets["dev"]["student_kd"]
+    assert (nothing.summary["matrix"], nothing.summary["robustness"]) == ({}, {})
 
 
 def test_everything_has_its_place_in_the_results():
     settings = EvaluationSettings(bootstrap_samples=200)
-    scored = score_set(ReferenceSet({"u": "A B"}, {}), {"s": {"u": "A"}, "teacher": {"u": "A"}}, [], settings)
-    systems = ("s", "teacher")
-    results = Results(
-        names={key: key for key in systems},
-        roles={"s": "other", "teacher": "teacher"},
-        details={key: {} for key in systems},
-        sets={"dev": scored},
-        costs=dict.fromkeys(systems, Cost()),
-        settings=settings,
-        facts=RunFacts(absent_sets={"other": "not there"}),
-        provenance={},
-        measured=Measurements(
-            *({"dev": {"s": {"delay": {"x": 1}}}}, {"dev": {"s": {"frame_kl": 0.1}}}, {"s": {"rtf": 1}}),
-            {"s": [{"wer": 1}]},
-        ),
-    )
-    found = summarize(results)
+    systems = [System("s", "other", None), System("t", "teacher", None)]
+    texts = {"s": {"u": "A"}, "teacher": {"u": "A"}}
+    scored = score_set(ReferenceSet({"u": "A B"}, {}), texts, {"s": "s", "teacher": "t"}, [], settings)
+    add_measurements(scored.entry, {"s": {"delay": {"x": 1}}}, {"s": {"frame_kl": 0.1}})
+    facts = RunFacts(absent_sets={"other": "not there"})
+    found = summarize(
+        systems, {"dev": scored}, settings, facts, cost_reports={"s": {"rtf": 1}}, matrix={"s": [{"wer": 1}]}
+    ).summary
     own, agreement = found["test_sets"]["dev"]["s"], found["test_sets"]["dev"]["agreement"]["s"]
     assert (own["wer"], own["delay"]) == (0.5, {"x": 1})
     assert (agreement["both_words"], agreement["frame_kl"]) == (1, 0.1)

@@ -40,13 +40,17 @@ def test_mean_spread_and_gap_are_of_means_over_seeds():
         {"hard": ["hard-1", "hard-2"], "kd": ["kd-1", "kd-2", "kd-3"], "big": ["big"]},
         [Comparison("kd", "hard", "big")],
     )
-    hard, kd = seed_rows(request, errors, WORDS, SPEAKERS, FEW)
-    assert (hard.name, hard.rate.mean, hard.gap) == ("hard", 0.5, None)
-    assert kd.rate.mean == pytest.approx(0.3)
-    assert kd.rate.deviation == pytest.approx(0.1)
-    assert kd.rate.interval == pytest.approx((0.2, 0.4))  # utterances do not differ: only the choice of runs does
-    assert kd.gap.value == pytest.approx((0.5 - 0.3) / (0.5 - 0.1))
-    assert kd.gap.interval.low < 0.5 < kd.gap.interval.high
+    found = seed_rows(request, errors, WORDS, SPEAKERS, FEW)
+    kd = found["kd"]
+    assert list(found) == ["hard", "kd"]
+    assert found["hard"]["mean"] == 0.5
+    assert "gap_recovered" not in found["hard"]
+    assert kd["mean"] == pytest.approx(0.3)
+    assert kd["deviation"] == pytest.approx(0.1)
+    # Utterances do not differ: only the choice of runs does.
+    assert (kd["low"], kd["high"]) == pytest.approx((0.2, 0.4))
+    assert kd["gap_recovered"] == pytest.approx((0.5 - 0.3) / (0.5 - 0.1))
+    assert kd["gap_recovered_low"] < 0.5 < kd["gap_recovered_high"]
 
 
 def test_the_interval_holds_speakers_and_seeds():
@@ -54,10 +58,10 @@ def test_the_interval_holds_speakers_and_seeds():
     by_speaker = {speaker: rate for speaker, rate in zip(sorted(set(SPEAKERS)), rng.uniform(0, 6, 8), strict=True)}
     one = [round(by_speaker[speaker]) for speaker in SPEAKERS]
     errors = {"1": one, "2": [count + 1 for count in one], "3": [count + 2 for count in one]}
-    (row,) = seed_rows(SeedRows({"x": ["1", "2", "3"]}), errors, WORDS, SPEAKERS, FEW)
-    (utterances,) = seed_rows(SeedRows({"x": ["1", "2", "3"]}), errors, WORDS, None, FEW)
-    (alone,) = seed_rows(SeedRows({"x": ["1", "1"]}), errors, WORDS, SPEAKERS, FEW)
-    wide, less, least = (item.rate.interval.high - item.rate.interval.low for item in (row, utterances, alone))
+    row = seed_rows(SeedRows({"x": ["1", "2", "3"]}), errors, WORDS, SPEAKERS, FEW)["x"]
+    utterances = seed_rows(SeedRows({"x": ["1", "2", "3"]}), errors, WORDS, None, FEW)["x"]
+    alone = seed_rows(SeedRows({"x": ["1", "1"]}), errors, WORDS, SPEAKERS, FEW)["x"]
+    wide, less, least = (item["high"] - item["low"] for item in (row, utterances, alone))
     assert wide > less
     assert wide > least
 
@@ -65,7 +69,7 @@ def test_the_interval_holds_speakers_and_seeds():
 def test_one_run_of_everything_makes_no_row_and_an_unknown_row_is_refused():
     pair = Comparison("kd", "hard", "big")
     rows = {"kd": ["3"], "hard": ["4"], "big": ["1"]}
-    assert seed_rows(SeedRows(rows, [pair]), runs(1, 3, 4), WORDS, None, FEW) == []
+    assert seed_rows(SeedRows(rows, [pair]), runs(1, 3, 4), WORDS, None, FEW) == {}
     with pytest.raises(EvaluationError, match="needs 'big'; expected one of kd, hard"):
         seed_rows(SeedRows({"kd": ["3"], "hard": ["4"]}, [pair]), runs(3, 4), WORDS, None, FEW)
 
@@ -125,8 +129,8 @@ def test_files_of_one_name_are_one_row(files):
 
 def test_a_stated_pair_of_rows_and_one_that_is_not_there(files):
     stated = request(files, comparisons=[Comparison("student-hard", "student-kd", "teacher")])
-    rows = {row.name: row for row in score_files(stated).sets["ref"].seeds}
-    assert rows["student-hard"].gap.value == pytest.approx(-1.0)
+    (row,) = score_files(stated).summary["seeds"]["student-hard"]
+    assert row["gap_recovered"] == pytest.approx(-1.0)
     with pytest.raises(EvaluationError, match="needs 'nobody'"):
         score_files(request(files, comparisons=[Comparison("student-kd", "nobody")]))
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.comparison import Comparison, SeedRows, seed_rows
+from asr_kd.evaluation.comparison import Comparison, SeedRows, ends, seed_rows
 from asr_kd.evaluation.report.loading import RESULTS, Report, Row, open_report
-from asr_kd.evaluation.results_json import plain_row
 from asr_kd.scoring.significance import DEFAULT, Resampling, bootstrap_difference
 
 FORMAT, FORMAT_VERSION = "asr-kd comparison", 1
@@ -151,8 +150,7 @@ def _difference(name: str, key: str, base: Report, report: Report, resampling: R
         groups=_speakers(before.values()),
         resampling=resampling,
     )
-    low, high = found.interval or (None, None)
-    return {"difference": {"wer": found.value, "low": low, "high": high}, "difference_reason": None}
+    return {"difference": {"wer": found.value, **ends(found.interval)}, "difference_reason": None}
 
 
 def _speakers(rows: Iterable[Row]) -> list[str] | None:
@@ -230,7 +228,7 @@ def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resa
     pairs = [pair for pair in pairs if set(pair.names) <= rows.keys()]
     words = [row["errors"]["words"] for row in utterances.values()]
     found = seed_rows(SeedRows(rows, pairs), errors, words, _speakers(utterances.values()), resampling)
-    return {row.name: plain_row(row, name) for row in found}
+    return {key: {"set": name, **row} for key, row in found.items()}
 
 
 def _by_id(run: str, name: str, report: Report) -> dict[str, dict[str, Row]]:

@@ -18,10 +18,8 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.evaluation.open_systems import posteriors_of
-from asr_kd.evaluation.report.loading import from_results
+from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.utterance_views import choose
-from asr_kd.evaluation.results import Results
-from asr_kd.evaluation.results_json import summarize
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.system import System
 from asr_kd.progress import SILENT, Progress
@@ -61,7 +59,7 @@ class Evidence:
 
 
 def gather_evidence(
-    results: Results,
+    report: Report,
     systems: Sequence[System],
     sets: Mapping[str, Sequence[Utterance]],
     settings: ReportSettings,
@@ -72,7 +70,6 @@ def gather_evidence(
     Raises:
         AudioError: a file that could be read before no longer can.
     """
-    report = from_results(results, summarize(results))
     if not report.sets or not settings.utterances:
         return []
     known = {(name, item.id): item for name, items in sets.items() for item in items}

@@ -1,4 +1,4 @@
-"""An evaluation as plain data: results.json and the rows of its hypotheses, fresh or read from a run's folder."""
+"""An evaluation as plain data: results.json and the rows of its hypotheses, which `open_report` reads."""
 
 import hashlib
 import json
@@ -11,11 +11,11 @@ from typing import Any
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.report.document import MainSystems, Point, SystemStyle, styles_of
 from asr_kd.evaluation.report.utterance_views import View, views
-from asr_kd.evaluation.results import Results, SetResult, SystemResult
-from asr_kd.evaluation.results_json import FORMAT, FORMAT_VERSION
 from asr_kd.evaluation.system import ROLES, file_stem
 from asr_kd.files import loads_json, read_json
+from asr_kd.scoring.formats import TimedWord
 
+FORMAT, FORMAT_VERSION = "asr-kd results", 2
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
 _FOLDER = "report"
 PARTS = (
@@ -36,6 +36,8 @@ class Report:
     summary: Summary
     rows: Mapping[str, Mapping[str, Sequence[Row]]] = field(default_factory=dict)
     """Test set → system's key → its utterances; empty where no hypotheses were kept."""
+    words: Mapping[str, Mapping[str, Sequence[TimedWord]]] = field(default_factory=dict)
+    """System's key → utterance → its words with times, before the normalizer, where files of hypotheses had them."""
 
     @property
     def sets(self) -> dict[str, Mapping[str, Any]]:
@@ -102,38 +104,6 @@ class Report:
 def systems_of(found: Mapping[str, Any]) -> list[str]:
     """Keys of the systems in a set: the entries that hold a WER of their own words."""
     return [key for key, value in found.items() if isinstance(value, Mapping) and "wer" in value and "words" in value]
-
-
-def from_results(results: Results, summary: Summary) -> Report:
-    """A fresh evaluation, before anything is written; its sets carry the hash of their references."""
-    rows = {
-        name: {key: list(hypothesis_rows(found, result)) for key, result in found.systems.items()}
-        for name, found in results.sets.items()
-    }
-    sets = dict(summary["test_sets"])
-    for name, systems in rows.items():
-        if systems:
-            hashes = {key: hashlib.sha256(rows_text(own).encode()).hexdigest() for key, own in systems.items()}
-            references = references_sha256(next(iter(systems.values())))
-            sets[name] = {**sets[name], "references_sha256": references, "hypotheses_sha256": hashes}
-    return Report({**summary, "test_sets": sets}, rows)
-
-
-def hypothesis_rows(found: SetResult, result: SystemResult) -> Iterable[dict[str, Any]]:
-    """One utterance a row: both texts as they were scored, and as they were where the normalizer changed them."""
-    for utterance_id, scored in result.score.utterances.items():
-        row: dict[str, Any] = {
-            "id": utterance_id,
-            **({"speaker": found.speakers[utterance_id]} if utterance_id in found.speakers else {}),
-            "reference": scored.reference,
-            "hypothesis": scored.hypothesis,
-            "errors": scored.words.row,
-        }
-        if found.references[utterance_id] != scored.reference:
-            row["raw_reference"] = found.references[utterance_id]
-        if result.hypotheses[utterance_id] != scored.hypothesis:
-            row["raw_hypothesis"] = result.hypotheses[utterance_id]
-        yield row
 
 
 def open_report(path: Path) -> Report:

@@ -13,27 +13,27 @@ import yaml
 from asr_kd.evaluation.cells import escape, gap, interval, millions, percent, plain
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, from_results, rows_text
+from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, rows_text
 from asr_kd.evaluation.report.page import fill_text, page
 from asr_kd.evaluation.report.text_renderers import latex, markdown
-from asr_kd.evaluation.results import Results
-from asr_kd.evaluation.results_json import summarize
+from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.system import file_stem
 from asr_kd.files import atomic_folder, register_files, write_json, write_text
 
 READABLE, LATEX, PAGE, CARDS = "results.md", "results.tex", "index.html", "cards"
 
 
-def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = ()) -> dict[str, Any]:
-    """Write the report and return the contents of results.json.
+def write_report(
+    report: Report, folder: Path, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None
+) -> None:
+    """Write the report.
 
     Hypotheses and cards of an earlier evaluation in the same folder are replaced.
 
     Raises:
         AsrKdError: the folder cannot be written or the disk is full.
     """
-    report = from_results(results, summarize(results))
-    summary, document = dict(report.summary), assemble(report)
+    document = assemble(report)
     register_files(folder, [READABLE, LATEX, PAGE, RESULTS])
     with atomic_folder(folder / HYPOTHESES, guard=True) as partial:
         for name, systems in report.rows.items():
@@ -43,9 +43,8 @@ def write_report(results: Results, folder: Path, evidence: Sequence[Evidence] = 
     write_text(folder / READABLE, markdown(document))
     write_text(folder / LATEX, latex(document))
     write_cards(report, folder / CARDS)
-    write_text(folder / PAGE, page(report, evidence, results.settings.report))
-    write_json(folder / RESULTS, summary)
-    return summary
+    write_text(folder / PAGE, page(report, evidence, settings))
+    write_json(folder / RESULTS, report.summary)
 
 
 TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}
