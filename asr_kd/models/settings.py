@@ -72,9 +72,10 @@ class ConformerSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_from_size(cls, data: Any) -> Any:
-        if isinstance(data, dict) and data.get("size") in SIZES:
-            return {**SIZES[data["size"]], **data}
-        return data
+        if not isinstance(data, dict) or data.get("size") is None:
+            return data
+        # An unknown name is filled in too: the error then names `size` alone, not every key that it would set.
+        return {**SIZES[data["size"] if data["size"] in SIZES else "tiny"], **data}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ConformerSettings":

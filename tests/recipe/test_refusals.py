@@ -28,6 +28,7 @@ def work_dir(tmp_path):
         (["students.student-kd.distill.kd_weight=1.5"], "allowed: at least 0 and at most 1 (found 1.5)"),
         (["students.student-hard.model.streaming.train_contexts=[[0, 4]]"], "greater than or equal to 1 (found 0)"),
         (["teachers.teacher.train.augmentation.speeds=[0]"], "speeds must be numbers from 0.5 to 2"),
+        (["students.student-kd.model={size: huge}"], "'10m' or '30m' (found 'huge'). Correct the key"),
         (["students.a/b.model.size=tiny"], "the name 'a/b' must be letters"),
         (["export.models=[nobody]"], "export.models names 'nobody'; known: teacher, student-hard, student-kd"),
         (["name=!!python/object/apply:os.getcwd []"], "tags such as !apply: or !!python are refused"),
