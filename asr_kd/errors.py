@@ -42,7 +42,7 @@ class AsrKdError(Exception):
             message += f"; expected {expected}"
         if remedy:
             message += f"{'' if message.endswith('?') else '.'} {remedy}"
-        super().__init__(message)
+        super().__init__(" ".join(message.split()))  # what a library said may have several lines
 
 
 class RecipeError(AsrKdError):

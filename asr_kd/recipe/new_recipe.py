@@ -1,6 +1,7 @@
 """`asr-kd init`: write a recipe for a folder of speech, with sizes that fit the hours and the machine."""
 
 import os
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -93,13 +94,17 @@ def write_recipe(
     for path in (recipe, manifests):
         if path.exists():
             raise RecipeError("exists already", where=path, expected="a new name", remedy="Name another recipe file")
-    corpus = (
-        _known_layout(folder)
-        or _named_manifests(folder)
-        or _divided(_single_manifest(folder) or _audio(folder, progress), manifests)
-    )
-    if not corpus.transcribed:
-        corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
+    try:
+        corpus = (
+            _known_layout(folder)
+            or _named_manifests(folder)
+            or _divided(_single_manifest(folder) or _audio(folder, progress), manifests)
+        )
+        if not corpus.transcribed:
+            corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
+    except BaseException:
+        shutil.rmtree(manifests, ignore_errors=True)  # begun here: the same command must work when its cause is gone
+        raise
     with atomic_path(recipe) as partial:
         partial.write_text(render_recipe(recipe.stem, folder, corpus, whisper, language), encoding="utf-8")
     progress.message(f"{folder}: {corpus.found}, {corpus.train_hours:.2f} hours for training")

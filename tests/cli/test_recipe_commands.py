@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import read_manifest
-from asr_kd.errors import CorpusError, RecipeError
+from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe.check import check_target
 from asr_kd.recipe.new_recipe import write_recipe
@@ -124,6 +124,16 @@ def test_init_keeps_what_exists_and_names_what_is_missing(tmp_path: Path, monkey
     with pytest.raises(CorpusError, match="holds no audio"):
         write_recipe(Path("empty"))
     assert not Path("empty.yaml").exists()
+
+
+def test_init_leaves_nothing_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("faster_whisper")
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 3, texts=False)
+    for _ in range(2):  # the second time not "exists already"
+        with pytest.raises(TargetsError, match="does not exist"):
+            write_recipe(Path("speech"), whisper=str(tmp_path / "no-model"))
+    assert [path.name for path in tmp_path.iterdir()] == ["speech"]
 
 
 @pytest.mark.corpora
