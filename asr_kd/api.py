@@ -5,7 +5,7 @@ import asr_kd
 recognizer = asr_kd.open_recognizer("exp/an4/export/student-kd")
 store = asr_kd.SoftTargetStore.open("exp/an4/targets/teacher")
 loss = asr_kd.distill_loss(log_probs, lens, asr_kd.collate_targets([store["u1"], store["u2"]]))
-asr_kd.score({"u1": "YES"}, {"u1": "YES"}, "librispeech").words.wer
+asr_kd.score({"u1": "YES"}, {"u1": "YES"}, "librispeech").wer
 """
 
 from typing import Any

@@ -43,7 +43,7 @@ def main() -> None:
         words = score(references, hypotheses, "librispeech").words
         counts = f"{words.substitutions} / {words.deletions} / {words.insertions}"
         name = graph.name if graph else "greedy"
-        print(f"{name:24} WER {100 * words.wer:5.2f} %  S / D / I {counts}  {took / seconds:.4f} RTF", flush=True)
+        print(f"{name:24} WER {100 * words.rate:5.2f} %  S / D / I {counts}  {took / seconds:.4f} RTF", flush=True)
 
 
 if __name__ == "__main__":

@@ -19,9 +19,8 @@ import kaldialign
 from asr_kd.evaluation.comparison import agreements, error_counts, every_pair, word_counts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
-from asr_kd.scoring.alignment import align_words
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
-from asr_kd.scoring.wer import score
+from asr_kd.scoring.wer import align_words, score
 from asr_kd.text.normalize import ScoringNormalizer, normalize
 
 UTTERANCES, WORDS, SPEAKERS = 2_620, 52_576, 40
@@ -98,7 +97,7 @@ def main() -> None:
     ours = score(references, systems["student_kd"], "librispeech")
     errors = {"asr-kd": ours.words.errors, "jiwer": by_jiwer(expected, found, False)}
     errors["kaldialign"] = by_kaldialign(expected, found)
-    print(f"{UTTERANCES} utterances, {ours.words.words} words, {ours.characters.characters} characters, one thread\n")
+    print(f"{UTTERANCES} utterances, {ours.words.length} words, {ours.characters.length} characters, one thread\n")
     print(f"{'one system':<14}{'errors':>8}{'words, s':>10}{'and characters, s':>19}")
     both = seconds(lambda: score(references, systems["student_kd"], "librispeech"), rounds)
     print(f"{'asr-kd':<14}{errors['asr-kd']:>8}{seconds(lambda: aligned('librispeech'), rounds):>10.3f}{both:>19.3f}")

@@ -36,7 +36,7 @@ ONE_HOME = {
     "sherpa_onnx": "export/sherpa_client.py",
     "espeakng_loader": "corpora/synthetic.py",
     "kaldi_native_fbank": "features/fbank.py",
-    "jiwer": "scoring/alignment.py",
+    "jiwer": "scoring/wer.py",
     "soxr": "audio/waveform_reader.py",
     "kaldifst": "decoding/graph.py",
     "flashlight": "decoding/flashlight.py",

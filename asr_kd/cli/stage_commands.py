@@ -28,7 +28,7 @@ def run_stages(
     """Run the recipe from stage `first` to stage `last` and print a summary."""
     # Imported here: `--help` and a misspelt verb should not wait for torch.
     from asr_kd.distributed import local_rank, open_ranks
-    from asr_kd.evaluation.provenance import command_line
+    from asr_kd.evaluation.results import command_line
     from asr_kd.progress import PrefixedProgress
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
     from asr_kd.recipe.pipeline import run_recipe
@@ -218,7 +218,7 @@ def sweep(
     """
     from asr_kd.distributed import local_rank
     from asr_kd.errors import RecipeError
-    from asr_kd.evaluation.provenance import command_line
+    from asr_kd.evaluation.results import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
     from asr_kd.recipe.sweep import load_grid, only_rows, plan, recipe_of, run_sweep
     from asr_kd.recipe.sweep_table import write_tables

@@ -9,7 +9,7 @@
 4. `cost_report`: time all systems; `cost_measures`: arithmetic, size, energy and memory of each.
 5. `sample_measures`: emission latency and frame agreement (`frame_measures`), partial results, trailing silence.
 6. `sweeps`: chunk sizes (`evaluate.matrix`), and noise, rooms and codecs (`evaluate.robustness`).
-7. `results`: everything found as plain data, the contents of results.json; `provenance`: its origin.
+7. `results`: everything found as plain data, the contents of results.json, with their provenance.
 8. `report/`: results.json, Markdown, LaTeX, the page, model cards and hypotheses (`report.write_report`).
 
 Further verbs: `asr-kd score` is `score_files`, `asr-kd tune` is `tuning`, `asr-kd compare` is `report/compare_runs`.

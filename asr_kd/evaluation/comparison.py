@@ -11,7 +11,6 @@ from typing import Any
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.system import ROLES, AnySystem
-from asr_kd.scoring.alignment import Alignment
 from asr_kd.scoring.paired import matched_pairs, word_agreement
 from asr_kd.scoring.significance import (
     DEFAULT,
@@ -22,7 +21,7 @@ from asr_kd.scoring.significance import (
     bootstrap_runs,
     gap_recovered,
 )
-from asr_kd.scoring.wer import Score, check_comparable
+from asr_kd.scoring.wer import Alignment, Score, check_comparable
 
 
 @dataclass(frozen=True)
@@ -187,7 +186,7 @@ def error_counts(scored: Score) -> list[int]:
 
 def word_counts(scored: Score) -> list[int]:
     """Reference words of each utterance, [N]."""
-    return [utterance.words.words for utterance in scored.utterances.values()]
+    return [utterance.words.length for utterance in scored.utterances.values()]
 
 
 def alignments_of(scored: Score) -> list[Alignment]:

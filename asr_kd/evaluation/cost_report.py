@@ -20,7 +20,6 @@ from torch import Tensor
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.cost_measures import NO_UTTERANCE, Memory, arithmetic, int8_size, measure_energy, measure_memory
-from asr_kd.evaluation.results import Cost
 from asr_kd.evaluation.system import Job, System, can_stream, streamed, whole
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
@@ -31,14 +30,19 @@ WEIGHT_FILES = (WEIGHTS, MODEL)
 """Files with the weights of a model folder or a bundle."""
 
 
-def measure_costs(
+def cost_report(
     systems: Sequence[System],
     waveforms: Sequence[Tensor],
     *,
+    memory: bool,
     progress: Progress = SILENT,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, Cost]:
-    """Cost of every system, by its key: timed on these waveforms, [S] each, if any; where it streams, in packets too.
+) -> dict[str, dict[str, Any]]:
+    """The cost of each system, by its key, as plain data; a missing value is None beside its reason.
+
+    Args:
+        waveforms: utterances [S] that all systems are timed on; where a system streams, in packets too.
+        memory: whether each system is also opened in its own process.
 
     Raises:
         EvaluationError: a system's weights are missing.
@@ -48,17 +52,25 @@ def measure_costs(
         f"{system.key} streamed": streamed(system.recognizer) for system in systems if can_stream(system.recognizer)
     }
     factors = real_time_factors(jobs, waveforms, progress=progress, clock=clock)
-    return {
-        system.key: Cost(
-            parameters=system.parameters,
-            size_bytes=weights_bytes(system.weights) if system.weights is not None else system.size_bytes,
-            real_time_factor=factors.get(f"{system.key} whole"),
-            streaming_real_time_factor=factors.get(f"{system.key} streamed"),
-            rtf_utterances=len(waveforms),
-            device=system.device,
-        )
-        for system in systems
-    }
+    middle = sorted(waveforms, key=len)[len(waveforms) // 2] if waveforms else None
+    found = {}
+    for done, system in enumerate(systems, start=1):
+        macs, int8 = arithmetic(system, middle), int8_size(system)
+        fp32 = weights_bytes(system.weights) if system.weights is not None else system.size_bytes
+        found[system.key] = {
+            "parameters": system.parameters,
+            "macs_per_second": macs.value,
+            "macs_of": macs.note,
+            "size_bytes": {"fp32": fp32, "int8": int8.value, "int8_of": int8.note},
+            "rtf": {kind: factors.get(f"{system.key} {kind}") for kind in ("whole", "streamed")},
+            "rtf_utterances": len(waveforms),
+            "rtf_threads": 1,
+            **_memory(system, waveforms, memory),
+            **_chunks(system, waveforms),
+            **_energy(system, waveforms),
+        }
+        progress.update("cost", done, len(systems), "systems")
+    return found
 
 
 def real_time_factors(
@@ -135,45 +147,6 @@ def _one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def cost_report(
-    systems: Sequence[System],
-    timed: Mapping[str, Cost],
-    waveforms: Sequence[Tensor],
-    *,
-    memory: bool,
-    progress: Progress = SILENT,
-) -> dict[str, dict[str, Any]]:
-    """The cost report of each system, by its key, as plain data; a missing value is None beside its reason.
-
-    Args:
-        timed: results of `measure_costs`, by key.
-        waveforms: the utterances [S] that it timed.
-        memory: whether each system is also opened in its own process.
-    """
-    found = {}
-    for done, system in enumerate(systems, start=1):
-        found[system.key] = _cost(system, timed[system.key], waveforms, memory)
-        progress.update("cost", done, len(systems), "systems")
-    return found
-
-
-def _cost(system: System, timed: Cost, waveforms: Sequence[Tensor], memory: bool) -> dict[str, Any]:
-    middle = sorted(waveforms, key=len)[len(waveforms) // 2] if waveforms else None
-    macs, int8 = arithmetic(system, middle), int8_size(system)
-    return {
-        "parameters": timed.parameters,
-        "macs_per_second": macs.value,
-        "macs_of": macs.note,
-        "size_bytes": {"fp32": timed.size_bytes, "int8": int8.value, "int8_of": int8.note},
-        "rtf": {"whole": timed.real_time_factor, "streamed": timed.streaming_real_time_factor},
-        "rtf_utterances": timed.rtf_utterances,
-        "rtf_threads": 1,
-        **_memory(system, waveforms, memory),
-        **_chunks(system, waveforms),
-        **_energy(system, waveforms),
-    }
 
 
 def _memory(system: System, waveforms: Sequence[Tensor], wanted: bool) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, read_utterance
 from asr_kd.errors import EXAMPLES, EvaluationError
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
-from asr_kd.evaluation.cost_report import cost_report, measure_costs
+from asr_kd.evaluation.cost_report import cost_report
 from asr_kd.evaluation.report import Report, write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
 from asr_kd.evaluation.results import RunFacts, summarize
@@ -19,7 +19,6 @@ from asr_kd.evaluation.system import (
     AnySystem,
     System,
     check_external,
-    check_name,
     check_systems,
     external_outputs,
     read_external,
@@ -57,15 +56,14 @@ def evaluate_systems(
         known: test set → transcripts from before; used as they are instead of transcribing again.
 
     Raises:
-        EvaluationError: no system or no test set, an empty one, a duplicate id, a comparison with a system that is
-            not there, or more left out than `settings.max_excluded_share` allows.
+        EvaluationError: no system, a comparison with one that is not there, or more left out than
+            `settings.max_excluded_share` allows.
         AsrKdError: the report cannot be written.
     """
     facts = facts or RunFacts()
     external = [read_external(name, path, facts.roles.get(name, "other")) for name, path in settings.others.items()]
     shown: list[AnySystem] = [*systems, *external]
     check_systems(shown)
-    _check_sets(sets)
     check_external(external, {name: {utterance.id for utterance in found} for name, found in sets.items()})
     pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
     transcribed = {}
@@ -86,8 +84,7 @@ def evaluate_systems(
         scored[name] = score_set(reference_set, found.texts, names, pairs, settings, seeds)
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
-    costs = measure_costs(systems, waveforms, progress=progress)
-    cost_reports = cost_report(systems, costs, waveforms, memory=settings.memory, progress=progress)
+    costs = cost_report(systems, waveforms, memory=settings.memory, progress=progress)
     teachers = teachers_of([system.key for system in systems], pairs)
     matrix: dict[str, list[Any]] = {}
     robustness: dict[str, list[Any]] = {}
@@ -102,22 +99,9 @@ def evaluate_systems(
         ):
             for key, own in rows.items():
                 swept.setdefault(key, []).extend(own)
-    report = summarize(shown, scored, settings, facts, costs, cost_reports, matrix, robustness)
+    report = summarize(shown, scored, settings, facts, costs, matrix, robustness)
     write_report(report, folder, gather_evidence(report, systems, sets, settings.report, progress), settings.report)
     return report
-
-
-def _check_sets(sets: Mapping[str, Sequence[Utterance]]) -> None:
-    if not sets:
-        raise EvaluationError("there is no test set", expected="at least one", remedy="Prepare a corpus with test data")
-    for name, utterances in sets.items():
-        check_name(name, "test set")
-        if not utterances:
-            raise EvaluationError("the test set is empty", where=name, expected="at least one utterance")
-        ids = [utterance.id for utterance in utterances]
-        if len(set(ids)) < len(ids):
-            twice = next(utterance_id for utterance_id in ids if ids.count(utterance_id) > 1)
-            raise EvaluationError(f"the id {twice!r} stands in it more than once", where=name, expected="each id once")
 
 
 def _transcribe(

@@ -29,7 +29,7 @@ from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.measures import dense_kl
-from asr_kd.scoring.alignment import align_words
+from asr_kd.scoring.wer import align_words
 from asr_kd.text.normalize import normalize
 from asr_kd.text.vocabulary import min_ctc_frames
 

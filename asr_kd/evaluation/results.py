@@ -1,36 +1,33 @@
-"""Results of an evaluation as plain data: the contents of results.json, and rows of hypotheses.
+"""Results of an evaluation as plain data: the contents of results.json, rows of hypotheses, and their provenance.
 
 Every rate is a fraction; percentages exist only where they are printed. An undefined value is null, beside
 its reason.
 """
 
 import hashlib
+import os
+import platform
+import shlex
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
+import torch
+
+import asr_kd
+from asr_kd.evaluation.cells import UNKNOWN
 from asr_kd.evaluation.comparison import Comparison, SeedRows
-from asr_kd.evaluation.provenance import provenance
 from asr_kd.evaluation.report.loading import FORMAT, FORMAT_VERSION, Report, Row, references_sha256, rows_text
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import AnySystem, Role, report_order
+from asr_kd.evaluation.system import AnySystem, Role, System, report_order
 from asr_kd.evaluation.system_outputs import ScoredSet
 from asr_kd.scoring.significance import Resampling
 from asr_kd.targets.bridge import BridgeSettings
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Cost of running a system. None: not known or not measured; so are all of an external system's."""
-
-    parameters: int | None = None
-    size_bytes: int | None = None
-    real_time_factor: float | None = None
-    """Seconds of computing a second of audio, one thread, one utterance at a time; median over utterances."""
-    streaming_real_time_factor: float | None = None
-    """The same when the audio arrives in packets; None for a system that does not stream."""
-    rtf_utterances: int = 0
-    device: str = "–"
 
 
 @dataclass(frozen=True)
@@ -74,8 +71,7 @@ def summarize(
     sets: Mapping[str, ScoredSet],
     settings: EvaluationSettings,
     facts: RunFacts,
-    costs: Mapping[str, Cost] | None = None,
-    cost_reports: Mapping[str, dict[str, Any]] | None = None,
+    costs: Mapping[str, dict[str, Any]] | None = None,
     matrix: Mapping[str, list[dict[str, Any]]] | None = None,
     robustness: Mapping[str, list[dict[str, Any]]] | None = None,
 ) -> Report:
@@ -90,8 +86,7 @@ def summarize(
     their filters; ``provenance`` → where the numbers come from.
 
     Args:
-        costs: by the systems' keys; a system without one has unknown costs.
-        cost_reports: results of `cost_report.cost_report`.
+        costs: results of `cost_report.cost_report`; those of a system without one are unknown.
         matrix, robustness: system's key → rows of `sweeps`.
     """
     test_sets: dict[str, Any] = {name: {**found.entry, **_hashes(found.rows)} for name, found in sets.items()}
@@ -106,10 +101,7 @@ def summarize(
         "version": FORMAT_VERSION,
         "test_sets": test_sets,
         "absent_systems": dict(facts.absent_systems),
-        "models": {
-            key: _model(by_key[key], (costs or {}).get(key, Cost()), (cost_reports or {}).get(key))
-            for key in report_order(by_key)
-        },
+        "models": {key: _model(by_key[key], (costs or {}).get(key, {})) for key in report_order(by_key)},
         "seeds": seeds,
         "teachers": {name: dict(known) for name, known in facts.teachers.items()},
         "pseudo_labels": {name: dict(known) for name, known in facts.pseudo_labels.items()},
@@ -142,8 +134,87 @@ def _hashes(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     }
 
 
-def _model(system: AnySystem, cost: Cost, cost_report: dict[str, Any] | None) -> dict[str, Any]:
+def _model(system: AnySystem, cost: Mapping[str, Any]) -> dict[str, Any]:
     """A system's entry among the models; measured values take precedence over those of a model's card."""
-    measured = {"name": system.name, "role": system.role, **asdict(cost), "rtf_threads": 1}
+    factors = cost.get("rtf", {})
+    measured = {
+        "name": system.name,
+        "role": system.role,
+        "parameters": cost.get("parameters"),
+        "size_bytes": cost.get("size_bytes", {}).get("fp32"),
+        "real_time_factor": factors.get("whole"),
+        "streaming_real_time_factor": factors.get("streamed"),
+        "rtf_utterances": cost.get("rtf_utterances", 0),
+        "rtf_threads": 1,
+        "device": system.device if isinstance(system, System) else UNKNOWN,
+    }
     details = {name: value for name, value in system.details.items() if name not in measured}
-    return {**measured, **details, **({"cost": cost_report} if cost_report is not None else {})}
+    return {**measured, **details, **({"cost": cost} if cost else {})}
+
+
+PACKAGES = ("torch", "torchaudio", "speechbrain", "jiwer", "numpy", "soundfile", "librosa", "onnxruntime")
+_CPU_INFO = Path("/proc/cpuinfo")
+
+
+def provenance(command: str | None = None) -> dict[str, Any]:
+    """Facts about this process as plain data: date (UTC), command, git_commit, machine, versions."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": command or command_line(),
+        "git_commit": git_commit(),
+        "machine": {
+            "cpu": cpu_model(),
+            "cpus": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+            "torch_threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "system": f"{platform.system()} {platform.machine()}",
+        },
+        "versions": versions(),
+    }
+
+
+def command_line() -> str:
+    """This process' command, the program without its folder, quoted for a shell; `python -m asr_kd` is asr-kd."""
+    program = Path(sys.argv[0]).name
+    return shlex.join(["asr-kd" if program == "__main__.py" else program, *sys.argv[1:]])
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and what numbers depend on; packages that are absent are left out."""
+    found = {"python": platform.python_version(), "asr-kd": asr_kd.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Commit of the checkout that this package runs from, with "-dirty" for local changes; None without one."""
+    root = Path(asr_kd.__file__).resolve().parent.parent
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != root:
+        return None  # installed somewhere inside another project's checkout
+    commit = _git(root, "rev-parse", "HEAD")
+    changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    return f"{commit}-dirty" if commit and changed else commit
+
+
+def cpu_model() -> str:
+    """The processor's name as the system reports it."""
+    if _CPU_INFO.is_file():
+        for line in _CPU_INFO.read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+def _git(root: Path, *arguments: str) -> str | None:
+    try:
+        command = ["git", "-C", str(root), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

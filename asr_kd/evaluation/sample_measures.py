@@ -27,8 +27,7 @@ from asr_kd.evaluation.system import PACKET_SAMPLES, System, Transcriber, can_st
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.scoring.alignment import align_words
-from asr_kd.scoring.wer import spaced
+from asr_kd.scoring.wer import align_words, spaced
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.text.normalize import ScoringNormalizer, normalize
 

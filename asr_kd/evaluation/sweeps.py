@@ -100,7 +100,7 @@ def context_matrix(
     rows = []
     for context, variant in variants.items():
         words = score(references, outputs.texts[_name(context)], settings.normalizer).words
-        errors = {"wer": words.wer, "errors": words.errors, "words": words.words, "utterances": len(utterances)}
+        errors = {"wer": words.rate, "errors": words.errors, "words": words.length, "utterances": len(utterances)}
         delay, _ = sample.against(teacher, variant)
         rows.append(
             {
@@ -249,4 +249,4 @@ def _change(condition: Condition, babble: BabbleSource, utterance: Utterance, wa
 
 def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:
     words = score(references, texts, settings.normalizer).words
-    return {"wer": words.wer, **words.row, "utterances": len(references)}
+    return {"wer": words.rate, **words.row, "utterances": len(references)}

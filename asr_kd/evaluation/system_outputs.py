@@ -31,7 +31,7 @@ from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.features.fbank import batches_by_duration
 from asr_kd.scoring.significance import Resampling, bootstrap_wer
-from asr_kd.scoring.wer import CharacterErrors, Score, WordErrors, score, score_groups
+from asr_kd.scoring.wer import ErrorCounts, Score, score, score_groups
 
 Change = Callable[[Utterance, Tensor], Tensor]
 """A change of a waveform [S] before it is transcribed."""
@@ -210,8 +210,8 @@ def _system_entry(scored: Score, speakers: Mapping[str, str], resampling: Resamp
             speaker: {
                 "utterances": own.utterances,
                 "errors": own.words.errors,
-                "wer": own.words.wer if own.words.words else None,
-                "cer": own.characters.cer if own.characters.characters else None,
+                "wer": own.words.rate if own.words.length else None,
+                "cer": own.characters.rate if own.characters.length else None,
                 **_counts(own.words, own.characters),
             }
             for speaker, own in (score_groups(scored, speakers).items() if speakers else ())
@@ -219,13 +219,13 @@ def _system_entry(scored: Score, speakers: Mapping[str, str], resampling: Resamp
     }
 
 
-def _counts(words: WordErrors, characters: CharacterErrors) -> dict[str, int]:
+def _counts(words: ErrorCounts, characters: ErrorCounts) -> dict[str, int]:
     return {
         **words.row,
         "character_substitutions": characters.substitutions,
         "character_deletions": characters.deletions,
         "character_insertions": characters.insertions,
-        "characters": characters.characters,
+        "characters": characters.length,
     }
 
 

@@ -117,4 +117,4 @@ def _errors(decoder: Decoder, vocabulary: Vocabulary, dev: DevSet, normalizer: S
         [nbest] = decoder.decode(frames.unsqueeze(0), torch.tensor([len(frames)]))
         texts[utterance_id] = text_of(nbest[0], vocabulary)
     found = score(dev.references, texts, normalizer).words
-    return found.errors, found.words
+    return found.errors, found.length

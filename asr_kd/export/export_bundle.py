@@ -268,7 +268,7 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
         **ends(found.interval),
         "texts_equal": sum(texts[MODEL][utterance_id] == texts[INT8][utterance_id] for utterance_id in transcribed),
         "utterances": len(transcribed),
-        "words": full.words.words,
+        "words": full.words.length,
         "speakers": len(set(speakers)),
         "resampled_by": "speakers" if several else "utterances",
         "normalizer": normalizer,

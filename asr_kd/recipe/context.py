@@ -16,7 +16,7 @@ from asr_kd.corpora.settings import SyntheticSettings
 from asr_kd.corpora.synthetic import settings_key
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, CheckpointError, RecipeError
-from asr_kd.evaluation.provenance import provenance
+from asr_kd.evaluation.results import provenance
 from asr_kd.files import register_files, sha256_of_file, write_json, write_text
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from asr_kd.scoring.alignment import Alignment, align_words
-from asr_kd.scoring.wer import Score, WordErrors, check_comparable, count_words
+from asr_kd.scoring.wer import Alignment, ErrorCounts, Score, align_words, check_comparable, count_edits
 
 MIN_GOOD_WORDS = 2
 """Words that both must have right in a row for a segment to end; sc_stats' default."""
@@ -174,5 +173,5 @@ def _against_teacher(teacher: Score, student: Score) -> tuple[float | None, str 
     """Both texts are normalized already; whisper's normalizer would rewrite its own output."""
     references = [scored.hypothesis for scored in teacher.utterances.values()]
     hypotheses = [student.utterances[utterance_id].hypothesis for utterance_id in teacher.utterances]
-    words = sum((count_words(alignment) for alignment in align_words(references, hypotheses)), WordErrors())
-    return (words.wer, None) if words.words else (None, "the teacher wrote no word")
+    words = sum((count_edits(alignment) for alignment in align_words(references, hypotheses)), ErrorCounts())
+    return (words.rate, None) if words.length else (None, "the teacher wrote no word")

@@ -1,20 +1,93 @@
-"""Word and character errors of hypotheses against references, matched by utterance id.
+"""Word and character errors of hypotheses against references, matched by utterance id; intervals are in `significance`.
 
-The alignment is that of `alignment`; intervals are in `significance`.
+Texts are aligned by jiwer's Levenshtein distance, in which all edits cost 1. sclite weighs a substitution 4 and the
+others 3, so that it sometimes prefers one error more: its totals are never below these.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import Any, Literal, NamedTuple
+
+import jiwer
 
 from asr_kd.errors import EvaluationError, examples
-from asr_kd.scoring.alignment import Alignment, align_characters, align_words
 from asr_kd.text.normalize import ScoringNormalizer, letters_beyond_english, normalize
+
+EditKind = Literal["equal", "substitute", "delete", "insert"]
+
+
+class Edit(NamedTuple):
+    """A run of words (or characters) of one kind; places count from 0, ends are exclusive."""
+
+    kind: EditKind
+    reference_start: int
+    reference_end: int
+    hypothesis_start: int
+    hypothesis_end: int
+
+    @property
+    def length(self) -> int:
+        """Edits, or equal words; an insertion has no reference side, a deletion no hypothesis side."""
+        return max(self.reference_end - self.reference_start, self.hypothesis_end - self.hypothesis_start)
+
+
+Alignment = tuple[Edit, ...]
+"""A reference and its hypothesis from left to right, without a gap on either side."""
+
+
+def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
+    """Align words, which one space separates, pair by pair."""
+    # jiwer's default transforms would rewrite white space again; the normalizer has decided what a word is.
+    to_words = jiwer.ReduceToListOfListOfWords()
+
+    def process(references: list[str], written: list[str]) -> Any:
+        return jiwer.process_words(references, written, to_words, to_words)
+
+    return _aligned(references, hypotheses, process, lambda text: len(text.split()))
+
+
+def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
+    """Align characters, the space between words among them, pair by pair."""
+    to_characters = jiwer.ReduceToListOfListOfChars()
+
+    def process(references: list[str], written: list[str]) -> Any:
+        return jiwer.process_characters(references, written, to_characters, to_characters)
+
+    return _aligned(references, hypotheses, process, len)
+
+
+def _aligned(
+    references: Sequence[str],
+    hypotheses: Sequence[str],
+    process: Callable[[list[str], list[str]], Any],
+    length: Callable[[str], int],
+) -> list[Alignment]:
+    """Only what differs goes to jiwer: of a good system's texts most do not."""
+    pairs = list(zip(references, hypotheses, strict=True))
+    different = [pair for pair in pairs if pair[0] != pair[1]]
+    chunks = iter(
+        process([reference for reference, _ in different], [text for _, text in different]).alignments
+        if different
+        else []
+    )
+    aligned: list[Alignment] = []
+    for reference, written in pairs:
+        size = length(reference)
+        if reference == written:
+            aligned.append((Edit("equal", 0, size, 0, size),) if size else ())
+        else:
+            aligned.append(
+                tuple(
+                    Edit(edit.type, edit.ref_start_idx, edit.ref_end_idx, edit.hyp_start_idx, edit.hyp_end_idx)
+                    for edit in next(chunks)
+                )
+            )
+    return aligned
 
 
 @dataclass(frozen=True, slots=True)
-class EditCounts:
-    """Edits that turn references into hypotheses, and the tokens that needed none."""
+class ErrorCounts:
+    """Edits that turn references into hypotheses, and the words (or characters) that needed none."""
 
     substitutions: int = 0
     deletions: int = 0
@@ -26,7 +99,8 @@ class EditCounts:
         return self.substitutions + self.deletions + self.insertions
 
     @property
-    def reference_length(self) -> int:
+    def length(self) -> int:
+        """Words (or characters) of the references."""
         return self.hits + self.substitutions + self.deletions
 
     @property
@@ -36,57 +110,26 @@ class EditCounts:
         Raises:
             EvaluationError: the references are empty, so that there is no rate.
         """
-        if not self.reference_length:
+        if not self.length:
             raise EvaluationError(
                 f"an error rate over empty references ({self.insertions} insertions) does not exist",
                 expected="at least one word in the references",
             )
-        return self.errors / self.reference_length
+        return self.errors / self.length
 
-    def __add__(self, other: Self) -> Self:
-        return type(self)(
+    @property
+    def row(self) -> dict[str, int]:
+        """Edits and length of words as a row of results."""
+        edits = {"substitutions": self.substitutions, "deletions": self.deletions, "insertions": self.insertions}
+        return edits | {"words": self.length}
+
+    def __add__(self, other: "ErrorCounts") -> "ErrorCounts":
+        return ErrorCounts(
             self.substitutions + other.substitutions,
             self.deletions + other.deletions,
             self.insertions + other.insertions,
             self.hits + other.hits,
         )
-
-
-Counts = TypeVar("Counts", bound=EditCounts)
-
-
-@dataclass(frozen=True, slots=True)
-class WordErrors(EditCounts):
-    """Word errors of one utterance, or summed over many."""
-
-    @property
-    def words(self) -> int:
-        return self.reference_length
-
-    @property
-    def wer(self) -> float:
-        """Word error rate, a fraction. Raises EvaluationError when the references hold no word."""
-        return self.rate
-
-    @property
-    def row(self) -> dict[str, int]:
-        """Edits and reference words as a row of results."""
-        edits = {"substitutions": self.substitutions, "deletions": self.deletions, "insertions": self.insertions}
-        return edits | {"words": self.words}
-
-
-@dataclass(frozen=True, slots=True)
-class CharacterErrors(EditCounts):
-    """Character errors; one space between words counts as a character."""
-
-    @property
-    def characters(self) -> int:
-        return self.reference_length
-
-    @property
-    def cer(self) -> float:
-        """Character error rate, a fraction. Raises EvaluationError when the references hold no character."""
-        return self.rate
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +138,9 @@ class UtteranceScore:
 
     reference: str
     hypothesis: str
-    words: WordErrors
-    characters: CharacterErrors
+    words: ErrorCounts
+    characters: ErrorCounts
+    """One space between words counts as a character."""
     alignment: Alignment
     """Of the words of both texts."""
 
@@ -107,25 +151,24 @@ class Score:
 
     normalizer: ScoringNormalizer
     utterances: dict[str, UtteranceScore]
-    words: WordErrors
-    characters: CharacterErrors
+    words: ErrorCounts
+    characters: ErrorCounts
 
     @property
     def wer(self) -> float:
-        return self.words.wer
+        return self.words.rate
 
     @property
     def cer(self) -> float:
-        return self.characters.cer
+        return self.characters.rate
 
 
-@dataclass(frozen=True, slots=True)
-class GroupErrors:
+class GroupErrors(NamedTuple):
     """The sums of some of a set's utterances, such as a speaker's."""
 
     utterances: int
-    words: WordErrors
-    characters: CharacterErrors
+    words: ErrorCounts
+    characters: ErrorCounts
 
 
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: ScoringNormalizer) -> Score:
@@ -152,16 +195,14 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
             remedy="Look at the texts of this test set; `asr-kd check` lists empty transcripts",
         )
     alignments = align_words(reference_texts, hypothesis_texts)
-    words = [count_words(alignment) for alignment in alignments]
-    characters = [
-        _counted(CharacterErrors, alignment) for alignment in align_characters(reference_texts, hypothesis_texts)
-    ]
+    words = [count_edits(alignment) for alignment in alignments]
+    characters = [count_edits(alignment) for alignment in align_characters(reference_texts, hypothesis_texts)]
     scored = map(UtteranceScore, reference_texts, hypothesis_texts, words, characters, alignments)
     return Score(
         normalizer=normalizer,
         utterances=dict(zip(references, scored, strict=True)),
-        words=sum(words, WordErrors()),
-        characters=sum(characters, CharacterErrors()),
+        words=sum(words, ErrorCounts()),
+        characters=sum(characters, ErrorCounts()),
     )
 
 
@@ -173,8 +214,8 @@ def score_groups(scored: Score, groups: Mapping[str, str]) -> dict[str, GroupErr
     return {
         group: GroupErrors(
             len(members[group]),
-            sum((item.words for item in members[group]), WordErrors()),
-            sum((item.characters for item in members[group]), CharacterErrors()),
+            sum((item.words for item in members[group]), ErrorCounts()),
+            sum((item.characters for item in members[group]), ErrorCounts()),
         )
         for group in sorted(members)
     }
@@ -197,11 +238,6 @@ def check_comparable(first: Score, second: Score) -> None:
     for utterance_id, scored in first.utterances.items():
         if scored.reference != second.utterances[utterance_id].reference:
             raise EvaluationError("the two scores have different references", where=utterance_id, expected="the same")
-
-
-def count_words(alignment: Alignment) -> WordErrors:
-    """The word errors of an alignment."""
-    return _counted(WordErrors, alignment)
 
 
 def _check_english(references: Mapping[str, str]) -> None:
@@ -242,8 +278,9 @@ def spaced(text: str) -> str:
     return " ".join(text.split())
 
 
-def _counted(kind: type[Counts], alignment: Alignment) -> Counts:
+def count_edits(alignment: Alignment) -> ErrorCounts:
+    """The errors of an alignment."""
     counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
     for edit in alignment:
         counts[edit.kind] += edit.length
-    return kind(counts["substitute"], counts["delete"], counts["insert"], counts["equal"])
+    return ErrorCounts(counts["substitute"], counts["delete"], counts["insert"], counts["equal"])

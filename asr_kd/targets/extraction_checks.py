@@ -141,7 +141,7 @@ def _examples(scored: Score) -> tuple[ScoredExample, ...]:
 
     def errors(item: tuple[str, UtteranceScore]) -> tuple[float, str]:
         counts = item[1].characters
-        return counts.errors / max(counts.characters, 1), item[0]
+        return counts.errors / max(counts.length, 1), item[0]
 
     ranked = sorted(scored.utterances.items(), key=errors)
     chosen = [ranked[index] for index in sorted({(len(ranked) - 1) // 2, len(ranked) - 1})]

@@ -168,7 +168,7 @@ def _word_error_rates(
         return [None] * len(hypotheses)
     texts = {str(index): item.text for index, item in enumerate(hypotheses)}
     scored = score(dict.fromkeys(texts, reference), texts, "none")
-    return [scored.utterances[index].words.wer for index in texts]
+    return [scored.utterances[index].words.rate for index in texts]
 
 
 def pseudo_labels_of(job: TrainingJob, utterances: Sequence[Utterance]) -> PseudoLabels:

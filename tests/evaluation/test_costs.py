@@ -21,12 +21,11 @@ from asr_kd.evaluation.cost_measures import (
 from asr_kd.evaluation.cost_report import (
     chunk_milliseconds,
     cost_report,
-    measure_costs,
     real_time_factors,
     weights_bytes,
 )
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.system import System
+from asr_kd.evaluation.system import System, whole
 from asr_kd.models.layers import feature_frames_for
 from asr_kd.models.settings import Context
 from tests.helpers.spelled import SpellingTeacher
@@ -77,17 +76,17 @@ class Streaming(Slow):
 WAVEFORMS = [torch.zeros(16_000), torch.zeros(32_000), torch.zeros(40_000)]
 
 
-def test_factors_are_per_second_of_audio_and_leave_the_first_call_out():
+def test_factors_are_per_second_of_audio_and_leave_the_first_call_out(monkeypatch):
     clock = Clock()
     teacher, student = Slow(clock, 0.5), Streaming(clock, 0.01)
     systems = [System("t", "teacher", teacher, parameters=12), System("s", "student_kd", student, device="cuda:0")]
-    costs = measure_costs(systems, WAVEFORMS, clock=clock)
-    assert costs["teacher"].real_time_factor == pytest.approx(0.5)
-    assert costs["teacher"].streaming_real_time_factor is None
-    assert (costs["teacher"].parameters, costs["teacher"].size_bytes, costs["teacher"].rtf_utterances) == (12, None, 3)
-    assert costs["student_kd"].real_time_factor == pytest.approx(0.01)
-    assert costs["student_kd"].streaming_real_time_factor == pytest.approx(0.02)
-    assert costs["student_kd"].device == "cuda:0"
+    monkeypatch.setattr(cost_report_module, "chunk_milliseconds", lambda recognizer, waveforms: [])
+    costs = cost_report(systems, WAVEFORMS, memory=False, clock=clock)
+    teacher, student = costs["teacher"], costs["student_kd"]
+    assert teacher["rtf"] == {"whole": pytest.approx(0.5), "streamed": None}
+    assert (teacher["parameters"], teacher["size_bytes"]["fp32"], teacher["rtf_utterances"]) == (12, None, 3)
+    assert student["rtf"] == {"whole": pytest.approx(0.01), "streamed": pytest.approx(0.02)}
+    assert student["energy_reason"] == "not readable here for cuda:0"
 
 
 def test_timing_runs_on_one_thread_and_restores_the_number():
@@ -96,7 +95,7 @@ def test_timing_runs_on_one_thread_and_restores_the_number():
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        measure_costs([System("t", "teacher", recognizer)], WAVEFORMS, clock=clock)
+        real_time_factors({"t": whole(recognizer)}, WAVEFORMS, clock=clock)
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(before)
@@ -114,8 +113,8 @@ def test_the_median_ignores_one_disturbed_utterance():
 
 
 def test_no_waveforms_measure_nothing():
-    cost = measure_costs([System("t", "teacher", Slow(Clock(), 1.0))], [])["teacher"]
-    assert (cost.real_time_factor, cost.rtf_utterances) == (None, 0)
+    cost = cost_report([System("t", "teacher", Slow(Clock(), 1.0))], [], memory=False)["teacher"]
+    assert (cost["rtf"]["whole"], cost["rtf_utterances"]) == (None, 0)
 
 
 def test_bytes_of_a_file_and_of_the_weights_in_a_folder(tmp_path):
@@ -217,8 +216,7 @@ def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
     student = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     teacher = open_teacher_system("t", SpellingTeacher({}))
     waveforms = [noise_speech(0.6)]
-    timed = measure_costs([teacher, student], waveforms)
-    found = cost_report([teacher, student], timed, waveforms, memory=True)
+    found = cost_report([teacher, student], waveforms, memory=True)
     own = found["student_kd"]
     assert own["parameters"] == student.parameters
     assert own["macs_per_second"] > 0
@@ -229,7 +227,7 @@ def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
     assert own["chunk_ms"]["chunks"] == 2
     assert (found["teacher"]["chunk_ms"], found["teacher"]["chunk_reason"]) == (None, "it does not stream")
     assert (found["teacher"]["size_bytes"]["fp32"], found["teacher"]["rtf"]["streamed"]) == (4_000, None)
-    nothing = cost_report([student], timed, [], memory=False)["student_kd"]
+    nothing = cost_report([student], [], memory=False)["student_kd"]
     assert (nothing["rss_reason"], nothing["chunk_ms"]) == ("not measured: evaluate.memory is off", None)
     assert nothing["energy_reason"] == "no utterance is timed (evaluate.rtf_utterances)"
 

@@ -146,10 +146,6 @@ def test_what_cannot_be_compared_is_refused(tmp_path, utterances, stored):
             evaluate_systems(systems, sets, SETTINGS, tmp_path / "report", RunFacts())
 
     refused([], {"test": utterances}, "no system")
-    refused(one, {}, "no test set")
-    refused(one, {"test": []}, "test: the test set is empty")
-    refused(one, {"../test": utterances}, "cannot be a file name")
-    refused(one, {"test": [utterances[0], utterances[0]]}, "'ann-1' stands in it more than once")
     refused([*one, System("b", "teacher", recognizer)], {"test": utterances}, "'a' and 'b' both stand for 'teacher'")
     refused([System("gap_recovered", "other", recognizer)], {"test": utterances}, "uses the name")
     refused([System("teacher", "other", recognizer)], {"test": utterances}, "uses the name")

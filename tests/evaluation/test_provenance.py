@@ -4,7 +4,7 @@ import subprocess
 from pathlib import Path
 
 import asr_kd
-from asr_kd.evaluation import provenance
+from asr_kd.evaluation import results
 
 
 def git(root: Path, *arguments: str) -> None:
@@ -13,7 +13,7 @@ def git(root: Path, *arguments: str) -> None:
 
 def test_the_command_is_quoted_for_a_shell(monkeypatch):
     monkeypatch.setattr("sys.argv", ["/some/where/bin/asr-kd", "run", "my recipe.yaml", "a.b=1"])
-    assert provenance.command_line() == "asr-kd run 'my recipe.yaml' a.b=1"
+    assert results.command_line() == "asr-kd run 'my recipe.yaml' a.b=1"
 
 
 def test_the_checkout_of_another_project_is_not_ours(monkeypatch, tmp_path):
@@ -21,7 +21,7 @@ def test_the_checkout_of_another_project_is_not_ours(monkeypatch, tmp_path):
     package.parent.mkdir(parents=True)
     git(tmp_path, "init", "-q")
     monkeypatch.setattr(asr_kd, "__file__", str(package))
-    assert provenance.git_commit() is None
+    assert results.git_commit() is None
 
 
 def test_a_checkout_gives_its_commit_and_whether_it_was_changed(monkeypatch, tmp_path):
@@ -33,13 +33,13 @@ def test_a_checkout_gives_its_commit_and_whether_it_was_changed(monkeypatch, tmp
     git(tmp_path, "add", ".")
     git(tmp_path, *identity, "commit", "-q", "-m", "one")
     monkeypatch.setattr(asr_kd, "__file__", str(package))
-    commit = provenance.git_commit()
+    commit = results.git_commit()
     assert commit is not None
     assert len(commit) == 40
     package.write_text("changed = True\n")
-    assert provenance.git_commit() == f"{commit}-dirty"
+    assert results.git_commit() == f"{commit}-dirty"
 
 
 def test_without_git_there_is_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", "")
-    assert provenance.git_commit() is None
+    assert results.git_commit() is None

@@ -300,12 +300,12 @@ def test_everything_has_its_place_in_the_results():
     add_measurements(scored.entry, {"s": {"delay": {"x": 1}}}, {"s": {"frame_kl": 0.1}})
     facts = RunFacts(absent_sets={"other": "not there"})
     found = summarize(
-        systems, {"dev": scored}, settings, facts, cost_reports={"s": {"rtf": 1}}, matrix={"s": [{"wer": 1}]}
+        systems, {"dev": scored}, settings, facts, costs={"s": {"parameters": 1}}, matrix={"s": [{"wer": 1}]}
     ).summary
     own, agreement = found["test_sets"]["dev"]["s"], found["test_sets"]["dev"]["agreement"]["s"]
     assert (own["wer"], own["delay"]) == (0.5, {"x": 1})
     assert (agreement["both_words"], agreement["frame_kl"]) == (1, 0.1)
     assert found["test_sets"]["other"] == {"skipped": "not there"}
-    assert found["models"]["s"]["cost"] == {"rtf": 1}
+    assert found["models"]["s"]["cost"] == {"parameters": 1}
     assert "cost" not in found["models"]["teacher"]
     assert (found["matrix"], found["robustness"]) == ({"s": [{"wer": 1}]}, {})

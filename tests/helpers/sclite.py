@@ -5,7 +5,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from asr_kd.scoring.alignment import Alignment, Edit
+from asr_kd.scoring.wer import Alignment, Edit
 
 MISSING = "sclite is not installed (Debian: apt install sctk)"
 _KINDS = {"C": "equal", "S": "substitute", "D": "delete", "I": "insert"}

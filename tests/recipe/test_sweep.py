@@ -5,7 +5,7 @@ import json
 import pytest
 
 from asr_kd.errors import RecipeError
-from asr_kd.evaluation.provenance import git_commit
+from asr_kd.evaluation.results import git_commit
 from asr_kd.files import json_text
 from asr_kd.recipe.sweep import (
     Grid,

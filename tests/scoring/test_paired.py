@@ -35,7 +35,7 @@ WORDS = st.lists(st.sampled_from("abc"), min_size=1, max_size=9).map(" ".join)
 def aligned(references, *systems):
     """Alignments of the systems, and the lengths of the references."""
     scored = [score(references, system, "none") for system in systems]
-    lengths = [utterance.words.words for utterance in scored[0].utterances.values()]
+    lengths = [utterance.words.length for utterance in scored[0].utterances.values()]
     return [[utterance.alignment for utterance in one.utterances.values()] for one in scored], lengths
 
 
@@ -151,7 +151,7 @@ def test_a_student_that_writes_what_its_teacher_writes_agrees():
     scored = score(AGREED, TEACHER, "none")
     found = word_agreement(scored, scored)
     assert (found.wer_against_teacher, found.only_teacher_words, found.only_student_words) == (0.0, 0, 0)
-    assert found.both_words + found.neither_words == scored.words.words
+    assert found.both_words + found.neither_words == scored.words.length
 
 
 def test_a_teacher_without_words_leaves_no_rate_with_a_reason():

@@ -108,7 +108,7 @@ def test_errors_of_each_speaker_are_sclites(texts, aligned):
     for speaker, *numbers in rows:
         utterances, words, _, _, _, _, errors, _ = map(int, numbers)
         own = ours[speaker]
-        assert (own.utterances, own.words.words) == (utterances, words)
+        assert (own.utterances, own.words.length) == (utterances, words)
         assert 0 <= errors - own.words.errors <= 1
 
 

@@ -33,8 +33,7 @@ from asr_kd.evaluation.report.document import (
     optional_section,
     table,
 )
-from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.utterance_views import Kind, confusions
+from asr_kd.evaluation.report.loading import Kind, Report, confusions
 from asr_kd.scoring.paired import ENOUGH_SEGMENTS
 
 MOST_SPEAKERS = 40

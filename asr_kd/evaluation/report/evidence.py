@@ -18,8 +18,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.evaluation.open_systems import posteriors_of
-from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.utterance_views import choose
+from asr_kd.evaluation.report.loading import Report, choose
 from asr_kd.evaluation.settings import ReportSettings
 from asr_kd.evaluation.system import System
 from asr_kd.progress import SILENT, Progress
@@ -65,7 +64,7 @@ def gather_evidence(
     settings: ReportSettings,
     progress: Progress = SILENT,
 ) -> list[Evidence]:
-    """Collect the evidence of the utterances that `utterance_views.choose` selects, in its order.
+    """Collect the evidence of the utterances that `loading.choose` selects, in its order.
 
     Raises:
         AudioError: a file that could be read before no longer can.

@@ -21,8 +21,7 @@ from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.charts import draw, mark, markup
 from asr_kd.evaluation.report.document import Cell, Document, MainSystems, Styles
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.loading import Report
-from asr_kd.evaluation.report.utterance_views import View
+from asr_kd.evaluation.report.loading import Report, View
 from asr_kd.evaluation.settings import ReportSettings
 
 CONTROLS_BYTES = 6_000
