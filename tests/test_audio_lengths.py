@@ -12,7 +12,7 @@ import soundfile
 import torch
 
 from asr_kd.audio import AudioInfo, length_problem, probe, read_audio, read_blocks
-from asr_kd.audio.mpeg import read_mpeg_frames
+from asr_kd.audio.containers import read_mpeg_frames
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Recording, measure, read_utterance
 from asr_kd.corpora.utterance_checks import check_utterances

@@ -1,27 +1,36 @@
-"""Prefix beam search with a KenLM n-gram model, a lexicon and hotwords; streams give the result of whole utterances.
+"""Prefix beam search with a KenLM n-gram model, a lexicon and hotwords, of whole utterances and of streams.
 
-The search is torchaudio's (flashlight): Graves & Jaitly 2014, Collobert et al. 2016.
+The search is torchaudio's (flashlight): Graves & Jaitly 2014, Collobert et al. 2016. A stream is searched in constant
+memory: frames on which all prefixes agree are settled and dropped. For every way to cut an utterance into chunks the
+result is that of the search over the whole utterance.
 
 Shapes: B utterances, T frames, V vocabulary.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.decoding.base import NOTHING, Decoder, Hypothesis, collapse_path, distinct
+from asr_kd.decoding.base import NOTHING, Collapsed, Decoder, Hypothesis, collapse_path, distinct
 from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.lexicon import Hotwords, Lexicon, build_lexicon, read_words, separator_of, written_hotword
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
-from asr_kd.decoding.streaming_beam import StreamingBeam, num_candidates, searched_frames
 from asr_kd.posteriors.measures import LOWEST_LOG_PROB
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 LONGEST_AT_ONCE_FRAMES = 1_500
 """Longer utterances (one minute) are decoded as a stream, in constant memory."""
+
+SETTLE_FRAMES = 250
+"""Frames (ten seconds) between two looks for settled frames."""
+
+LONGEST_UNSETTLED_FRAMES = 1_500
+"""Frames (one minute) after which the best prefix is settled although others are left."""
 
 
 class BeamSearch:
@@ -64,10 +73,10 @@ class BeamSearch:
             log_probs: [B, T, V], any float type; −inf is the logarithm of 0.
             lens: frames of each utterance, [B].
         """
-        frames = np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
+        frames = _clamped(log_probs)
         return [self._decode(rows[:length]) for rows, length in zip(frames, lens.tolist(), strict=True)]
 
-    def stream(self) -> StreamingBeam:
+    def stream(self) -> "StreamingBeam":
         """Return a decoder of one stream, with its own search around the shared language model."""
         words = None if self.lexicon is None else self._entries
         return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, words)
@@ -135,6 +144,174 @@ class BeamSearch:
         blank = self.vocabulary.blank_id
         silence = blank if self._separator is None else self._separator
         return open_search(len(self.vocabulary), blank, silence, self._options, self.lexicon, self._scorer)
+
+
+class StreamingBeam:
+    """Decoder of one stream, with its own search.
+
+    Args:
+        search: torchaudio's decoder.
+        last_frame: frame [1, V] that ends the last word, see `BeamSearch.last_frame`.
+        words: words of the lexicon by number; None without one.
+
+    Attributes:
+        num_frames: frames decoded so far.
+        trailing_blanks: frames at the end whose likeliest token is the blank.
+    """
+
+    def __init__(
+        self,
+        search: Any,
+        blank_id: int,
+        settings: DecodingSettings,
+        last_frame: np.ndarray | None,
+        words: Sequence[str] | None,
+    ) -> None:
+        self._search, self._blank_id = search, blank_id
+        self._nbest, self._sure_blank = settings.nbest, settings.sure_blank
+        self._last_frame, self._words = last_frame, words
+        self.reset()
+
+    def reset(self) -> None:
+        self._search.decode_begin()
+        self.num_frames = self.trailing_blanks = 0
+        self._after_blank = False
+        self._settled = Collapsed([], [], [], [])
+        self._settled_words: list[str] = []
+        self._settled_score = 0.0
+        self._previous = self._blank_id  # token of the last settled frame
+        self._frames: list[np.ndarray] = []  # searched frames [T, V] that are not settled
+        self._numbers: list[int] = []  # their numbers in the stream
+        self._new_frames = 0  # since the last look for settled frames
+        self._results: list[Any] | None = None  # of an ended stream
+
+    @property
+    def pending_frames(self) -> int:
+        """Frames that are not settled."""
+        return len(self._numbers)
+
+    def accept(self, log_probs: Tensor) -> None:
+        """Decode the next frames, [T, V]; T may be 0.
+
+        Raises:
+            ValueError: the stream has ended.
+        """
+        if self._results is not None:
+            raise ValueError("this stream has ended; call reset() or open another one")
+        frames = _clamped(log_probs)
+        for start in range(0, len(frames), SETTLE_FRAMES):
+            self._accept(frames[start : start + SETTLE_FRAMES])
+
+    def _accept(self, frames: np.ndarray) -> None:
+        not_blank = (frames.argmax(axis=-1) != self._blank_id).nonzero()[0]
+        last = int(not_blank[-1]) if len(not_blank) else -1 - self.trailing_blanks
+        self.trailing_blanks = len(frames) - 1 - last
+        kept, self._after_blank = searched_frames(frames, self._blank_id, self._sure_blank, self._after_blank)
+        searched = frames[kept]
+        self._settled_score += float(frames[:, self._blank_id].sum() - searched[:, self._blank_id].sum())
+        if len(searched):
+            self._search.decoder.decode_step(searched.ctypes.data, *searched.shape)
+            self._frames.append(searched)
+            self._numbers += (kept + self.num_frames).tolist()
+        self.num_frames += len(frames)
+        self._new_frames += len(searched)
+        if self._new_frames >= SETTLE_FRAMES:
+            self._new_frames = 0
+            self._settle()
+
+    def finish(self) -> None:
+        if self._results is None:
+            if self._last_frame is not None:
+                self._search.decoder.decode_step(self._last_frame.ctypes.data, *self._last_frame.shape)
+            self._search.decode_end()
+            self._results = self._search.decoder.get_all_final_hypothesis()[: num_candidates(self._nbest)]
+
+    def nbest(self) -> list[Hypothesis]:
+        """Return at most `nbest` hypotheses, best first; before `finish` one, up to its last whole word."""
+        if self._results is not None:
+            return distinct([self._hypothesis(result) for result in self._results])[: self._nbest] or [NOTHING]
+        if not self._numbers:
+            return [NOTHING]
+        return [self._hypothesis(self._search.decoder.get_best_hypothesis(0))]
+
+    def _hypothesis(self, result: Any) -> Hypothesis:
+        """The settled part, continued by a result of the search."""
+        settled = self._settled
+        whole = Collapsed(list(settled.tokens), list(settled.frames), list(settled.ends), list(settled.log_probs))
+        self._collapse(whole, result.tokens[1 : self.pending_frames + 1])
+        words = None
+        if self._words is not None:
+            words = (*self._settled_words, *(self._words[w] for w in result.words[1:] if w >= 0))
+        return Hypothesis(*whole, self._settled_score + result.score, words)
+
+    def _collapse(self, into: Collapsed, path: Sequence[int]) -> None:
+        """Add the frames after the settled ones."""
+        if path:
+            values = np.concatenate(self._frames)[np.arange(len(path)), path].tolist()
+            into.append(path, values, self._numbers, self._previous, self._blank_id)
+
+    def _settle(self) -> None:
+        """Settle the frames on which all prefixes agree, and drop them from the search."""
+        results = self._search.decoder.get_all_final_hypothesis()
+        if not results:
+            return
+        best = max(results, key=lambda result: result.score)
+        length = len(best.tokens)
+        agreed = _agreed([result.tokens for result in results], [result.words for result in results])
+        if length - agreed > LONGEST_UNSETTLED_FRAMES:
+            agreed = length - SETTLE_FRAMES
+        if agreed < 2:
+            return
+        self._search.decoder.prune(length - agreed)
+        dropped = length - len(self._search.decoder.get_all_final_hypothesis()[0].tokens)
+        if dropped <= 0:
+            return
+        self._settled_score += best.score
+        self._collapse(self._settled, best.tokens[1 : dropped + 1])
+        if self._words is not None:
+            self._settled_words += [self._words[w] for w in best.words[1 : dropped + 1] if w >= 0]
+        self._previous = best.tokens[dropped]
+        self._frames = [np.concatenate(self._frames)[dropped:].copy()]  # a copy: a view would keep the dropped frames
+        self._numbers = self._numbers[dropped:]
+
+
+def _clamped(log_probs: Tensor) -> np.ndarray:
+    return np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
+
+
+def num_candidates(nbest: int) -> int | None:
+    """Number of paths that are needed for so many texts, of which several may be equal; None: all paths."""
+    return 1 if nbest == 1 else None
+
+
+def searched_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_blank: bool) -> tuple[np.ndarray, bool]:
+    """Select the frames that are searched: of neighbours whose blank is nearly certain only the first, and all others.
+
+    A blank after a blank changes no prefix (Jung et al. 2022, "Blank Collapse: Compressing CTC Emission for the Faster
+    Decoding").
+
+    Args:
+        frames: log-posteriors [T, V].
+        sure_blank: probability above which a blank is nearly certain.
+        after_blank: whether this holds for the frame before the first.
+
+    Returns:
+        Their indices, and whether the last frame is nearly certainly blank.
+    """
+    sure = frames[:, blank_id] > (math.log(sure_blank) if sure_blank < 1 else math.inf)
+    if not len(sure):
+        return np.arange(0), after_blank
+    repeated = sure.copy()
+    repeated[0] &= after_blank
+    repeated[1:] &= sure[:-1]
+    return np.flatnonzero(~repeated), bool(sure[-1])
+
+
+def _agreed(paths: Sequence[Sequence[int]], words: Sequence[Sequence[int]]) -> int:
+    """Number of positions from the start in which all paths have the same tokens and words."""
+    both = np.concatenate([np.asarray(paths), np.asarray(words)], axis=0).reshape(2, len(paths), -1)
+    same = (both == both[:, :1]).all(axis=(0, 1))
+    return int(same.argmin()) if not same.all() else same.size
 
 
 def open_decoder(vocabulary: Vocabulary, settings: DecodingSettings = GREEDY) -> Decoder:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchaudio.models.decoder import ctc_decoder
 
-from asr_kd.decoding import streaming_beam
+from asr_kd.decoding import beam as beam_module
 from asr_kd.decoding.base import text_of, words_of
 from asr_kd.decoding.beam import BeamSearch, open_decoder
 from asr_kd.decoding.greedy import greedy
@@ -166,7 +166,7 @@ def settings_of(case: str, lm) -> dict:
 @pytest.mark.parametrize("seed", [0, 2])
 @pytest.mark.parametrize("case", CASES)
 def test_a_stream_gives_what_the_whole_gives_however_it_is_cut(case, seed, lm, monkeypatch):
-    monkeypatch.setattr(streaming_beam, "SETTLE_FRAMES", 20)  # look often for settled frames
+    monkeypatch.setattr(beam_module, "SETTLE_FRAMES", 20)  # look often for settled frames
     decoder = search(nbest=3, beam_threshold=8.0, **settings_of(case, lm))
     log_probs = random_posteriors(120, seed, sharpness=6.0)
     [whole] = decoder.decode(log_probs, torch.tensor([120]))
@@ -193,7 +193,7 @@ def test_a_stream_remembers_no_more_than_a_bound(lm):
         stream.accept(random_posteriors(200, seed)[0])
         longest = max(longest, stream.pending_frames)
     assert stream.num_frames == 6_000
-    assert longest <= streaming_beam.SETTLE_FRAMES + 200
+    assert longest <= beam_module.SETTLE_FRAMES + 200
     stream.reset()
     assert stream.num_frames == stream.pending_frames == 0
 
@@ -207,8 +207,8 @@ def test_a_tie_that_never_ends_is_settled_all_the_same():
     for _ in range(100):
         stream.accept(calm)
         pending.append(stream.pending_frames)
-    longest = streaming_beam.LONGEST_UNSETTLED_FRAMES
-    assert longest - len(calm) <= max(pending) <= longest + streaming_beam.SETTLE_FRAMES
+    longest = beam_module.LONGEST_UNSETTLED_FRAMES
+    assert longest - len(calm) <= max(pending) <= longest + beam_module.SETTLE_FRAMES
     assert max(pending[50:]) < longest / 2, "the tie is gone"
     stream.finish()
     found = stream.nbest()[0]

@@ -8,8 +8,8 @@ import soundfile
 import torch
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.decoding.beam import StreamingBeam
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.decoding.streaming_beam import StreamingBeam
 from asr_kd.models.layers import feature_frames_for
 from asr_kd.runtime import transcribe
 from asr_kd.runtime.backend import TorchBackend
