@@ -8,7 +8,7 @@ Soft targets, in the order of the data:
 - `extract`: posteriors and their nucleus, packed; `stored_arrays`: hidden layers and pooled posteriors.
 - `bridge` (`bridge_vocabulary`, `bridge_frames`): posteriors in the students' vocabulary and frames.
 - `packing`: frames as small integers, compressed blocks of rows; `shard`: a shard's file.
-- `storage`: opens a folder (`local_storage`, with file locks) or a URL (`s3_storage`); `base`: their interface.
+- `storage`: opens a folder (`local_storage`, with file locks) or a URL (`s3_storage`).
 - `store`, `store_index`: the reader; `fidelity`, `inspect`: what was lost, what is stored.
 
 Hypotheses: `hypotheses` (their store), `nbest` (a teacher's beam search), `importing` with `hypothesis_formats` (other

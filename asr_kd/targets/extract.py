@@ -17,6 +17,7 @@ import torch
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.errors import TargetsError
+from asr_kd.files import json_text, parse_json
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets.audio_batches import Reading, batches_by_teacher, read_batches
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
@@ -110,7 +111,7 @@ def _fidelity(
     storage = store.storage
     if not report.made and FIDELITY in storage.sizes():
         try:
-            return Fidelity.model_validate(storage.read_json(FIDELITY))
+            return Fidelity.model_validate(parse_json(storage.read(FIDELITY)))
         except ValueError:
             pass  # measured again below
     # The sample is drawn here: a look-up of all utterances would open every shard.
@@ -119,7 +120,7 @@ def _fidelity(
     sample = even_sample(stored, settings.fidelity_utterances)
     fidelity = measure_fidelity(teacher, store, sample, settings)
     with writing(storage):
-        storage.write_json(FIDELITY, fidelity.model_dump())
+        storage.write(FIDELITY, json_text(fidelity.model_dump()).encode())
     return fidelity
 
 

@@ -18,11 +18,10 @@ from asr_kd.corpora.fingerprint import audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.targets.base import Storage
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
 from asr_kd.targets.sharded_extraction import MadeShard
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.normalize import Normalizer
 
 HYPOTHESES_INDEX = "hypotheses.json"

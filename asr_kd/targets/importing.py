@@ -8,9 +8,8 @@ from pathlib import Path
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError, examples
-from asr_kd.files import sha256_of
+from asr_kd.files import json_text, sha256_of
 from asr_kd.scoring.wer import Score, score
-from asr_kd.targets.base import Storage
 from asr_kd.targets.hypotheses import (
     HYPOTHESES,
     HYPOTHESES_INDEX,
@@ -32,7 +31,7 @@ from asr_kd.targets.pseudo_labelling import (
 )
 from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 from asr_kd.text.normalize import Normalizer, normalize
 
@@ -261,7 +260,7 @@ def _store(
     with writing(storage):
         storage.write(SHARD, content)
         storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        storage.write_json(HYPOTHESES_INDEX, info.model_dump(mode="json"))
+        storage.write(HYPOTHESES_INDEX, json_text(info.model_dump(mode="json")).encode())
 
 
 def _compare(

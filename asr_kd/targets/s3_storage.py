@@ -17,15 +17,14 @@ from fsspec.registry import known_implementations
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import atomic_path, sha256_of_file
-from asr_kd.targets.base import Storage
 
 CACHE_VARIABLE = "ASR_KD_CACHE"
 WRITES_WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "memory"})
 """Object stores: an object appears when its upload is complete, and moving it would copy it."""
 
 
-class RemoteStorage(Storage):
-    """Folder behind a URL.
+class RemoteStorage:
+    """Folder behind a URL; see `LocalStorage` for its methods.
 
     There are no locks: a shard is written by the worker whose share contains it. Two workers with the same share write
     the same bytes. The file system's driver finds the credentials.
@@ -106,11 +105,8 @@ class RemoteStorage(Storage):
     def acquire(self, name: str) -> str | None:
         return None
 
-    def hold(self, name: str) -> None:
-        """See `Storage`."""
-
     def release(self, name: str) -> None:
-        """See `Storage`."""
+        """Do nothing: there are no locks."""
 
     @contextmanager
     def _connected(self, to_write: bool = False) -> Iterator[tuple[fsspec.AbstractFileSystem, str]]:

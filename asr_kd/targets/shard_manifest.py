@@ -18,9 +18,9 @@ from asr_kd.config import Settings, parse_settings
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.targets.base import Storage
+from asr_kd.files import json_text, parse_json
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import open_storage, writing
+from asr_kd.targets.storage import Storage, open_storage, writing
 
 QUARANTINE = "quarantine.jsonl"
 LOOK_SECONDS = 30.0
@@ -100,7 +100,7 @@ class StoreKind(Generic[Index, Entry]):
         where, again = f"{storage}/{self.index}", self.make_again
         format_, version = (self.info.model_fields[name].default for name in ("format", "version"))
         try:
-            data = storage.read_json(self.index)
+            data = parse_json(storage.read(self.index))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TargetsError(
                 f"no {self.contents} here",
@@ -169,7 +169,7 @@ class ShardManifest(Generic[Index, Entry]):
             if self.kind.index in self.storage.sizes():
                 self._refuse_another()
             else:
-                self.storage.write_json(self.kind.index, self.info.model_dump(mode="json"))
+                self.storage.write(self.kind.index, json_text(self.info.model_dump(mode="json")).encode())
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
@@ -200,7 +200,7 @@ class ShardManifest(Generic[Index, Entry]):
         mark = self._mark_type(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
         with writing(self.storage):
             self.storage.write(entry.file, content)
-            self.storage.write_json(f"{shard.name}.json", mark.model_dump(mode="json"))
+            self.storage.write(f"{shard.name}.json", json_text(mark.model_dump(mode="json")).encode())
         self.marks[shard.index] = mark
         if time.monotonic() - self._gathered > LOOK_SECONDS:  # not each time: there may be thousands
             self.gather()
@@ -238,7 +238,7 @@ class ShardManifest(Generic[Index, Entry]):
                 quarantine = (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
                 self._refuse_another()
                 self.storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
-                self.storage.write_json(self.kind.index, info.model_dump(mode="json"))
+                self.storage.write(self.kind.index, json_text(info.model_dump(mode="json")).encode())
                 self.look(at_once=True)
                 if self.marks.keys() == written.keys():
                     break
@@ -247,7 +247,7 @@ class ShardManifest(Generic[Index, Entry]):
 
     def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
         try:
-            return self._mark_type.model_validate(self.storage.read_json(f"{shard.name}.json"))
+            return self._mark_type.model_validate(parse_json(self.storage.read(f"{shard.name}.json")))
         except (FileNotFoundError, ValueError):
             return None  # not done, or damaged: it is made again
 

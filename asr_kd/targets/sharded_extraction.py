@@ -151,7 +151,6 @@ class ShardedExtraction(Generic[Index, Entry]):
 
     def after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
         """Report progress, given the shard's quarantine so far and the seconds of audio just done."""
-        self.storage.hold(self.shard.name)
         self.manifest.look()
         self.under_way += seconds
         self._report_progress()

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.hub import is_repository, local_folder
-from asr_kd.targets.base import Storage
 from asr_kd.targets.local_storage import LocalStorage
 from asr_kd.targets.s3_storage import RemoteStorage
+
+Storage = LocalStorage | RemoteStorage
+"""A flat folder of named files; `LocalStorage` documents the methods that both have."""
 
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*(::|://)")
 BROKEN_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+:/[^/]")

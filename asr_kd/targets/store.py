@@ -8,12 +8,11 @@ from typing import Any
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors.types import SoftTargets
-from asr_kd.targets.base import Storage
 from asr_kd.targets.packing import BlockCache
 from asr_kd.targets.shard import Array, Shard
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, StoreInfo, read_info
 from asr_kd.text.vocabulary import Vocabulary
 

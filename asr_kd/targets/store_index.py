@@ -10,11 +10,10 @@ from pydantic import Field
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
-from asr_kd.targets.base import Storage
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES
 from asr_kd.targets.shard_manifest import ShardEntry, StoreIndex, StoreKind
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.vocabulary import Vocabulary
 
 INDEX, VOCABULARY = "store.json", "tokens.txt"

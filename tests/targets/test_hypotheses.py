@@ -70,7 +70,7 @@ def folder(tmp_path):
         planned_shards=1,
         shards=(ShardEntry(file="shard-00000.jsonl", sha256=place.sha256("shard-00000.jsonl") or "", utterances=2),),
     )
-    place.write_json(HYPOTHESES_INDEX, info.model_dump(mode="json"))
+    write_json(tmp_path / HYPOTHESES_INDEX, info.model_dump(mode="json"))
     return tmp_path
 
 

@@ -163,17 +163,6 @@ def test_a_stopped_worker_leaves_what_it_made_readable(tmp_path, corpus, setting
     assert len(Store.open(folder, partial=True).info.shards) == 1
 
 
-def test_a_stale_lock_of_another_machine_is_taken_over(tmp_path, corpus, settings, reference, shard_files):
-    folder = tmp_path / "s"
-    folder.mkdir()
-    lock = folder / "shard-00001.lock"
-    lock.write_text(json.dumps({"pid": 1, "host": "another-machine", "started": "1"}))
-    assert extract(FakeTeacher(), corpus, settings, folder).busy
-    os.utime(lock, (0, 0))
-    assert extract(FakeTeacher(), corpus, settings, folder).complete
-    assert shard_files(folder) == reference
-
-
 @given(count=st.integers(1, 40), shards=st.integers(0, 200), parts=st.integers(1, 5))
 def test_shares_cover_every_shard_once(count, shards, parts):
     shares = [Share(index, count).split(part, parts) for index in range(count) for part in range(parts)]
