@@ -21,11 +21,11 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.posteriors import keep_nucleus
-from asr_kd.targets.audio_batches import plan_batches
 from asr_kd.targets.fidelity import compare
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
+from asr_kd.targets.sharded_extraction import plan_batches
 from asr_kd.targets.sharding import plan_shards
 from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher, Teacher, TeacherSource, open_teacher_source

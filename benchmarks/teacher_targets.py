@@ -48,8 +48,8 @@ from asr_kd.recipe.systems import absent_systems
 from asr_kd.recipe.teachers import bridged, open_teacher
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.settings import Variant
+from asr_kd.targets.sharded_extraction import batches_by_teacher
 from asr_kd.targets.store_index import INDEX
 from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.teachers import LocalTeacher, Teacher

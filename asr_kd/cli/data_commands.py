@@ -153,7 +153,7 @@ def info(store: StorePlace) -> None:
     """
     from asr_kd.targets.inspect import summarize
 
-    show(summarize(store).lines())
+    show(summarize(store))
 
 
 @targets_app.command()

@@ -22,10 +22,10 @@ from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
 from asr_kd.targets.extract import ExtractionReport, extract
-from asr_kd.targets.extraction_checks import measure_teacher_wer, plan_report
-from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
+from asr_kd.targets.extraction_checks import check_teacher_wer, plan_lines
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesesInfo, HypothesisStore
 from asr_kd.targets.inspect import verify
-from asr_kd.targets.nbest import NbestReport, extract_hypotheses
+from asr_kd.targets.nbest import extract_hypotheses
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
@@ -39,7 +39,7 @@ from asr_kd.text.vocabulary import Vocabulary
 PLACE = "place.json"
 """Note with the URL of a store that is outside the work_dir."""
 
-Report = TypeVar("Report", bound=ShardReport)
+Report = TypeVar("Report", bound=ShardReport[Any])
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,12 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
 
     def compute(
         opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
-    ) -> NbestReport:
+    ) -> ShardReport[HypothesesInfo]:
         return extract_hypotheses(opened, utterances, recipe.nbest, place.store, normalizer, **options)
 
-    def report(nbest: NbestReport) -> None:
-        context.progress.message(f"  hypotheses of {nbest.utterances} utterances")
+    def report(nbest: ShardReport[HypothesesInfo]) -> None:
+        utterances = sum(shard.utterances for shard in nbest.info.shards)
+        context.progress.message(f"  hypotheses of {utterances} utterances")
         if nbest.quarantine:
             context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
 
@@ -252,9 +253,9 @@ def check_teacher(context: RunContext, teacher: Teacher) -> None:
     corpus, _ = context.read_corpus()
     transcribed = any(utterance.text for utterance in corpus.train)
     sample = corpus.train if transcribed else corpus.dev  # a folder of audio has no transcripts
-    report = measure_teacher_wer(teacher, sample, context.recipe.vocabulary.normalizer, context.recipe.sanity)
+    lines = check_teacher_wer(teacher, sample, context.recipe.vocabulary.normalizer, context.recipe.sanity)
     if context.ranks.first:
-        for line in report.lines():
+        for line in lines:
             context.progress.message(f"  {line}")
 
 
@@ -276,7 +277,7 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
         settings = _target_settings(context, name)
         utterances = utterances_to_label(context, name, corpus)
         transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
-        for line in plan_report(teacher, utterances, settings, transcripts=transcripts).lines(workers):
+        for line in plan_lines(teacher, utterances, settings, transcripts, workers):
             context.progress.message(line)
 
 

@@ -43,7 +43,12 @@ from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts, transcribe_manifest
+from asr_kd.targets.whisper_transcripts import (
+    TRANSCRIPTS_INDEX,
+    TranscriptsInfo,
+    read_transcripts,
+    transcribe_manifest,
+)
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
@@ -74,9 +79,7 @@ def import_for(
     utterances, written, vocabulary = open_target(target, normalizer)
     alphabet = Alphabet(written, vocabulary, _fits_ctc if vocabulary is not None else None, settings.language or "en")
     scorer = reading_scorer(settings, written)
-    return import_hypotheses(
-        source, utterances, folder, written, form, min_coverage, settings, alphabet, scorer
-    ).lines()
+    return import_hypotheses(source, utterances, folder, written, form, min_coverage, settings, alphabet, scorer)
 
 
 def open_target(
@@ -139,7 +142,7 @@ def transcribe_with(
     should_stop: Callable[[], bool] = lambda: False,
     threads: int = 1,
     device: str = "cpu",
-) -> ShardReport:
+) -> ShardReport[TranscriptsInfo]:
     """Transcribe with each model that the settings name, into `folder`/1 and `folder`/2; the report of the last one.
 
     Raises:
@@ -262,7 +265,7 @@ def _transcripts_task(
     parts = [StorePlace(context, folder / number, TRANSCRIPTS_INDEX) for number in numbers]
     place = context.stored_at(folder)
 
-    def compute(share: Share) -> ShardReport:
+    def compute(share: Share) -> ShardReport[TranscriptsInfo]:
         return transcribe_with(
             settings,
             utterances(),
@@ -274,7 +277,7 @@ def _transcripts_task(
             context.device.type,
         )
 
-    def write_notes(report: ShardReport) -> None:
+    def write_notes(report: ShardReport[TranscriptsInfo]) -> None:
         for part in parts:
             part.write_note()
 

@@ -3,8 +3,8 @@
 Soft targets, in the order of the data:
 
 - `extraction_checks`: the teacher's WER on a sample, and the estimated cost, before anything is extracted.
-- `sharding`: plan of shards, shares of workers; `sharded_extraction` runs it; `shard_manifest` lists finished shards.
-- `audio_batches`: audio in batches by duration, read ahead, for the teacher assigned to each utterance.
+- `sharding`: plan of shards, shares of workers; `sharded_extraction` runs it over audio in batches that threads
+  read ahead; `shard_manifest` lists finished shards.
 - `extract`: posteriors and their nucleus, packed; `stored_arrays`: hidden layers and pooled posteriors.
 - `bridge` (`bridge_vocabulary`, `bridge_frames`): posteriors in the students' vocabulary and frames.
 - `packing`: frames as small integers, compressed blocks of rows; `shard`: a shard's file.

@@ -19,15 +19,21 @@ from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.errors import TargetsError
 from asr_kd.files import json_text, parse_json
 from asr_kd.posteriors import keep_nucleus
-from asr_kd.targets.audio_batches import Reading, batches_by_teacher, read_batches
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
 from asr_kd.targets.packing import Packed
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow, parts_sha256, shard_bytes
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest, writing
-from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport
+from asr_kd.targets.sharded_extraction import (
+    MadeShard,
+    Reading,
+    ShardedExtraction,
+    ShardReport,
+    batches_by_teacher,
+    read_batches,
+)
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards, variant_seconds
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import (
     SOFT_TARGETS,
@@ -45,11 +51,9 @@ FIDELITY = "fidelity.json"
 
 
 @dataclass(frozen=True)
-class ExtractionReport(ShardReport):
+class ExtractionReport(ShardReport[StoreInfo]):
     """Report of an extraction of soft targets."""
 
-    info: StoreInfo
-    """The index, with the shards that are done."""
     fidelity: Fidelity | None
     """None while other workers are still busy."""
 
@@ -100,15 +104,18 @@ def extract(
 
     plan, most_unusable = plan_shards(utterances, settings), settings.max_quarantine_share
     manifest = ShardManifest(SOFT_TARGETS, storage, info, plan)
-    report, info = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
-    fidelity = _fidelity(teacher, utterances, settings, Store(storage, info), report) if info.complete else None
-    return ExtractionReport(**vars(report), info=info, fidelity=fidelity)
+    report = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
+    fidelity = _fidelity(teacher, utterances, settings, storage, report) if report.info.complete else None
+    return ExtractionReport(**vars(report), fidelity=fidelity)
 
 
 def _fidelity(
-    teacher: Teacher, utterances: Sequence[Utterance], settings: TargetSettings, store: Store, report: ShardReport
+    teacher: Teacher,
+    utterances: Sequence[Utterance],
+    settings: TargetSettings,
+    storage: Storage,
+    report: ShardReport[StoreInfo],
 ) -> Fidelity:
-    storage = store.storage
     if not report.made and FIDELITY in storage.sizes():
         try:
             return Fidelity.model_validate(parse_json(storage.read(FIDELITY)))
@@ -118,7 +125,7 @@ def _fidelity(
     left_out = {entry.id for entry in report.quarantine}
     stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]
     sample = even_sample(stored, settings.fidelity_utterances)
-    fidelity = measure_fidelity(teacher, store, sample, settings)
+    fidelity = measure_fidelity(teacher, Store(storage, report.info), sample, settings)
     with writing(storage):
         storage.write(FIDELITY, json_text(fidelity.model_dump()).encode())
     return fidelity

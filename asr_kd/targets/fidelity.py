@@ -11,8 +11,8 @@ from asr_kd.features.augment import speed_perturb
 from asr_kd.posteriors import SoftTargets
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.posteriors.types import map_tensors
-from asr_kd.targets.audio_batches import batches_by_teacher
 from asr_kd.targets.settings import TargetSettings, variant_name
+from asr_kd.targets.sharded_extraction import batches_by_teacher
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored_arrays import read_layer, run_teacher
 from asr_kd.teachers.base import Teacher

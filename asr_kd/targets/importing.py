@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError, examples
 from asr_kd.files import json_text, sha256_of
-from asr_kd.scoring.wer import Score, score
+from asr_kd.scoring.wer import score
 from asr_kd.targets.hypotheses import (
     HYPOTHESES,
     HYPOTHESES_INDEX,
@@ -38,42 +38,6 @@ from asr_kd.text.normalize import Normalizer, normalize
 SHARD = "shard-00000.jsonl"
 
 
-@dataclass(frozen=True)
-class ImportReport:
-    """Result of an import."""
-
-    folder: str
-    utterances: int
-    """Of the manifest."""
-    found: int
-    """Of these, with hypotheses."""
-    without_words: int
-    """Of these, without a word in any hypothesis."""
-    hypotheses: int
-    unknown: tuple[str, ...]
-    """Names that no utterance has."""
-    compared: int
-    """Utterances whose best hypothesis could be compared with a transcript."""
-    wer: float | None
-    """Of the best hypotheses against transcripts, where there are some: a fraction."""
-    filtered: FilterReport
-    """Yield of the filters."""
-
-    def lines(self) -> list[str]:
-        share = 100 * self.found / max(self.utterances, 1)
-        covered = f"{self.found} of {self.utterances} utterances ({share:.1f} %)"
-        lines = [f"{self.folder}: {self.hypotheses} hypotheses for {covered}"]
-        if self.without_words:
-            lines.append(f"{self.without_words} of these have no word in any hypothesis: they train no student")
-        if self.unknown:
-            lines.append(f"{len(self.unknown)} names are not in the manifest: {examples(self.unknown)}")
-        if self.filtered.removed:
-            lines += self.filtered.lines()
-        if self.wer is not None:
-            lines.append(f"WER of the best against {self.compared} transcripts: {100 * self.wer:.1f} %")
-        return lines
-
-
 def import_hypotheses(
     source: Path,
     utterances: Sequence[Utterance],
@@ -84,8 +48,8 @@ def import_hypotheses(
     settings: LabelSettings | None = None,
     alphabet: Alphabet | None = None,
     score_readings: ScoreReadings | None = None,
-) -> ImportReport:
-    """Import another system's hypotheses of a manifest's utterances.
+) -> list[str]:
+    """Import another system's hypotheses of a manifest's utterances; return the lines of a report.
 
     A name is an utterance's id, or else its audio file without folder and suffix, where one utterance alone has it.
     Where a long recording was cut into several utterances, the times of its segments or words assign them. Readings and
@@ -136,18 +100,16 @@ def import_hypotheses(
     content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
     origin = HypothesesSource(kind="imported", name=source.name, sha256=content)
     _store(storage, texts, left_out, utterances, origin, normalizer, settings)
-    scored = _compare(texts, utterances, normalizer)
-    return ImportReport(
-        folder=str(storage),
-        utterances=len(utterances),
-        found=len(found),
-        without_words=sum(not hypotheses for hypotheses in texts.values()),
-        hypotheses=sum(len(hypotheses) for hypotheses in texts.values()),
-        unknown=tuple(item.name for item in unknown),
-        compared=len(scored.utterances) if scored else 0,
-        wer=scored.wer if scored else None,
-        filtered=labelled.report,
-    )
+    count, share = sum(map(len, texts.values())), 100 * len(found) / max(len(utterances), 1)
+    lines = [f"{storage}: {count} hypotheses for {len(found)} of {len(utterances)} utterances ({share:.1f} %)"]
+    without_words = sum(not hypotheses for hypotheses in texts.values())
+    if without_words:
+        lines.append(f"{without_words} of these have no word in any hypothesis: they train no student")
+    if unknown:
+        lines.append(f"{len(unknown)} names are not in the manifest: {examples([item.name for item in unknown])}")
+    if removed:
+        lines += labelled.report.lines()
+    return lines + _compare(texts, utterances, normalizer)
 
 
 def _match(
@@ -265,12 +227,13 @@ def _store(
 
 def _compare(
     texts: Mapping[str, Sequence[TextHypothesis]], utterances: Sequence[Utterance], normalizer: Normalizer
-) -> Score | None:
-    """The best hypotheses against the transcripts there are: a wrong file or normalizer shows at once."""
+) -> list[str]:
+    """The best hypotheses against the transcripts there are, in a line: a wrong file or normalizer shows at once."""
     references = {u.id: normalize(u.text, normalizer) for u in utterances if u.text and u.id in texts}
     if not any(text.strip() for text in references.values()):
-        return None
-    return score(references, {id_: texts[id_][0].text if texts[id_] else "" for id_ in references}, "none")
+        return []
+    scored = score(references, {id_: texts[id_][0].text if texts[id_] else "" for id_ in references}, "none")
+    return [f"WER of the best against {len(scored.utterances)} transcripts: {100 * scored.wer:.1f} %"]
 
 
 TOLERANCE_SECONDS = 0.3

@@ -37,58 +37,41 @@ class Measures:
     """Frames whose most probable token is the blank."""
 
 
-@dataclass(frozen=True)
-class StoreSummary:
-    """Summary of a store, as `asr-kd targets info` prints it."""
-
-    storage: str
-    info: StoreInfo
-    total_bytes: int
-    """All files: shards, marks, index, lists."""
-    quarantined: int
-    measures: Measures
-    """Of the first variant."""
-
-    def lines(self) -> list[str]:
-        info, sample = self.info, self.measures
-        shard_bytes = sum(shard.num_bytes for shard in info.shards)
-        hours = info.frames * info.frame_shift_ms / 3_600_000
-        vocabulary, folds, layers = info.vocabulary, "", ""
-        if info.teacher.folds:
-            hashes = ", ".join(f"{sha256[:12]}…" for sha256 in info.teacher.folds)
-            folds = f"; out of fold, by {len(info.teacher.folds)} teachers: {hashes}"
-        if info.layers:
-            numbers = ", ".join(map(str, info.layers))
-            layers = f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {numbers}"
-        return [
-            f"{self.storage}",
-            f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{folds}",
-            f"  vocabulary: {vocabulary.size} symbols, blank {vocabulary.blank_id}, {vocabulary.sha256[:12]}…",
-            f"  kept: ε {info.epsilon:g}, at most {info.max_entries} entries, certain blank δ {info.certain_blank:g}",
-            f"  variants: {', '.join(info.variants)}",
-            f"  shards: {len(info.shards)} of {info.planned_shards}{'' if info.complete else ', unfinished'}",
-            f"  utterances: {sum(shard.utterances for shard in info.shards)}, and {self.quarantined} quarantined",
-            f"  frames: {info.frames} of {info.frame_shift_ms:g} ms, {hours:.3g} h in all variants",
-            f"  size: {shard_bytes / 1e6:.4g} MB of shards, {self.total_bytes / 1e6:.4g} MB in all",
-            f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
-            f"  entries a frame: {info.entries_per_frame:.3f}; "
-            f"{100 * info.certain_share:.1f} % of frames in runs of certain blanks",
-            f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
-            f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
-            f"blank on {100 * sample.blank_share:.1f} % of frames",
-        ]
-
-
-def summarize(folder: Path | str) -> StoreSummary:
-    """Summarize a store, finished or not.
+def summarize(folder: Path | str) -> list[str]:
+    """Summarize a store, finished or not, in lines.
 
     Raises:
         TargetsError: not a store, or damaged.
     """
     store = Store.open(folder, partial=True)
-    sizes = store.storage.sizes()
-    listed = store.storage.read(QUARANTINE).decode().splitlines() if QUARANTINE in sizes else []
-    return StoreSummary(str(store.storage), store.info, sum(sizes.values()), len(listed), measure(store))
+    info, sizes, sample = store.info, store.storage.sizes(), measure(store)
+    quarantined = len(store.storage.read(QUARANTINE).splitlines()) if QUARANTINE in sizes else 0
+    shard_bytes = sum(shard.num_bytes for shard in info.shards)
+    hours = info.frames * info.frame_shift_ms / 3_600_000
+    vocabulary, folds, layers = info.vocabulary, "", ""
+    if info.teacher.folds:
+        hashes = ", ".join(f"{sha256[:12]}…" for sha256 in info.teacher.folds)
+        folds = f"; out of fold, by {len(info.teacher.folds)} teachers: {hashes}"
+    if info.layers:
+        numbers = ", ".join(map(str, info.layers))
+        layers = f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {numbers}"
+    return [
+        f"{store.storage}",
+        f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{folds}",
+        f"  vocabulary: {vocabulary.size} symbols, blank {vocabulary.blank_id}, {vocabulary.sha256[:12]}…",
+        f"  kept: ε {info.epsilon:g}, at most {info.max_entries} entries, certain blank δ {info.certain_blank:g}",
+        f"  variants: {', '.join(info.variants)}",
+        f"  shards: {len(info.shards)} of {info.planned_shards}{'' if info.complete else ', unfinished'}",
+        f"  utterances: {sum(shard.utterances for shard in info.shards)}, and {quarantined} quarantined",
+        f"  frames: {info.frames} of {info.frame_shift_ms:g} ms, {hours:.3g} h in all variants",
+        f"  size: {shard_bytes / 1e6:.4g} MB of shards, {sum(sizes.values()) / 1e6:.4g} MB in all",
+        f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
+        f"  entries a frame: {info.entries_per_frame:.3f}; "
+        f"{100 * info.certain_share:.1f} % of frames in runs of certain blanks",
+        f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
+        f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
+        f"blank on {100 * sample.blank_share:.1f} % of frames",
+    ]
 
 
 def measure(store: Store) -> Measures:

@@ -57,13 +57,23 @@ def variant_of(speed: float, version: str, sounds: Mapping[str, Sound]) -> Varia
 VERSION = re.compile(r"[a-z0-9_]{1,40}")
 
 
-class TargetSettings(Settings):
-    """Settings of a soft-target store and of its extraction.
-
-    The first eight decide what is stored and belong to the store's identity; the others only divide the work.
-    """
+class ShardSettings(Settings):
+    """Division of the work of an extraction; changes no result."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset({"max_quarantine_share"})
+
+    shard_seconds: float = Field(default=1800.0, gt=0.0)
+    """Audio in a shard: an interruption loses at most one shard."""
+    batch_seconds: float = Field(default=60.0, gt=0.0)
+    """Audio in one batch of the teacher, padding included."""
+    readers: int = Field(default=4, ge=0, le=64)
+    """Threads that read audio ahead while the device computes; 0 reads in between."""
+    max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the utterances that may be unusable before extraction stops."""
+
+
+class TargetSettings(ShardSettings):
+    """Settings of a soft-target store and of its extraction; all but the last decide what is stored."""
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """Entries of a frame are kept until at most this mass is outside (ε)."""
@@ -84,14 +94,6 @@ class TargetSettings(Settings):
     layers: tuple[int, ...] = ()
     """Also keep these hidden layers of the teacher, counted from 1, with 8 bits a channel: many times the posteriors'
     size. Done anyway for those that a student here needs; teachers of this project only."""
-    shard_seconds: float = Field(default=1800.0, gt=0.0)
-    """Audio in a shard: an interruption loses at most one shard."""
-    batch_seconds: float = Field(default=60.0, gt=0.0)
-    """Audio in one batch of the teacher, padding included."""
-    readers: int = Field(default=4, ge=0, le=64)
-    """Threads that read audio ahead while the device computes; 0 reads in between. Changes no result."""
-    max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
-    """Share of the utterances that may be unusable before extraction stops."""
     fidelity_utterances: int = Field(default=32, ge=1)
     """Sample of the fidelity report."""
 

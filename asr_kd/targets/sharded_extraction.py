@@ -2,17 +2,28 @@
 
 One engine for soft targets, hidden layers, n-best lists and pseudo-labels. It can be interrupted at any time and
 resumed with the same call, and several workers may run it at once; the bytes of a shard depend on its utterances and
-settings alone.
+settings alone. Audio is read in batches by duration, ahead of the teacher, by threads: libsndfile decodes without
+Python's global lock.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from math import ceil
 from typing import Any, Generic, NamedTuple
 
-from asr_kd.errors import StoppedEarly, TargetsError
+from torch import Tensor
+
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import read_utterance
+from asr_kd.errors import AudioError, StoppedEarly, TargetsError
+from asr_kd.features.fbank import batches_by_duration
+from asr_kd.targets.settings import Variant
 from asr_kd.targets.shard_manifest import QUARANTINE, Entry, Index, QuarantineEntry, ShardManifest, writing
 from asr_kd.targets.sharding import PlannedShard, Share
+from asr_kd.teachers.base import Teacher
+from asr_kd.teachers.ensemble import OutOfFold
 
 
 class MadeShard(NamedTuple):
@@ -31,11 +42,11 @@ MakeShard = Callable[[PlannedShard, "ShardedExtraction[Any, Any]"], MadeShard]
 
 
 @dataclass(frozen=True)
-class ShardReport:
+class ShardReport(Generic[Index]):
     """Report of one worker's call, and the state of the whole extraction."""
 
-    complete: bool
-    """Whether all shards are done, those of other workers too."""
+    info: Index
+    """The index, with the shards that are done, of all workers."""
     made: int
     """Shards written by this call."""
     skipped: int
@@ -43,19 +54,20 @@ class ShardReport:
     busy: tuple[str, ...]
     """Owners of the shards of its share that this call left to others."""
     share: Share
-    done: int
-    """Shards that are done, of all workers."""
-    planned: int
-    """Shards of all shares."""
     quarantine: tuple[QuarantineEntry, ...]
     """Of all shards that are done."""
+
+    @property
+    def complete(self) -> bool:
+        """Whether all shards are done, those of other workers too."""
+        return self.info.complete
 
     def share_line(self) -> str:
         """Return a line with the shards of this worker and of all."""
         left = f", {len(self.busy)} left to others" if self.busy else ""
         return (
             f"share {self.share}: {self.made} shards made, {self.skipped} already complete{left}; "
-            f"{self.done} of {self.planned} done by all workers"
+            f"{len(self.info.shards)} of {self.info.planned_shards} done by all workers"
         )
 
 
@@ -75,7 +87,7 @@ class ShardedExtraction(Generic[Index, Entry]):
     under_way: float = 0.0
     """Seconds of the shard that is being made."""
 
-    def run(self, begin: Callable[[], None] = lambda: None) -> tuple[ShardReport, Index]:
+    def run(self, begin: Callable[[], None] = lambda: None) -> ShardReport[Index]:
         """Make what is missing of this worker's share, then write the index.
 
         Args:
@@ -102,17 +114,8 @@ class ShardedExtraction(Generic[Index, Entry]):
         info, quarantine = self.manifest.gather()
         self._refuse_too_many(len(quarantine), quarantine)
         self._report_progress()
-        report = ShardReport(
-            complete=info.complete,
-            made=made,
-            skipped=len(self.finished) - made,
-            busy=tuple(self.busy.values()),
-            share=self.share,
-            done=len(info.shards),
-            planned=len(self.plan),
-            quarantine=quarantine,
-        )
-        return report, info
+        skipped = len(self.finished) - made
+        return ShardReport(info, made, skipped, tuple(self.busy.values()), self.share, quarantine)
 
     def _make_or_skip(self, shard: PlannedShard) -> bool:
         """Make a shard unless another worker has locked or finished it; return whether it was made."""
@@ -178,3 +181,67 @@ class ShardedExtraction(Generic[Index, Entry]):
 
     def _report_progress(self) -> None:
         self.progress(self._done_seconds(), self.total_seconds)
+
+
+BATCHES_AHEAD = 3
+"""Batches that are read, or being read, beside the one that is worked on."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Waveforms of an utterance, or why it cannot be read."""
+
+    utterance: Utterance
+    waveforms: tuple[Tensor, ...]
+    """[S] in each variant, in their order; none when it could not be read."""
+    problem: str | None = None
+
+
+def read_batches(
+    batches: Sequence[Sequence[Utterance]], variants: Sequence[Variant], readers: int
+) -> Generator[list[Reading], None, None]:
+    """Batch after batch, in the order given, each utterance in all variants, at most `BATCHES_AHEAD` in advance.
+
+    `readers` are threads; 0 reads in between, in the caller's own.
+    """
+    if readers == 0:
+        for batch in batches:
+            yield [_read(utterance, variants) for utterance in batch]
+        return
+    waiting: deque[list[Future[Reading]]] = deque()
+    pool = ThreadPoolExecutor(readers, thread_name_prefix="reader")
+    try:
+        for batch in batches:
+            waiting.append([pool.submit(_read, utterance, variants) for utterance in batch])
+            if len(waiting) > BATCHES_AHEAD:
+                yield [future.result() for future in waiting.popleft()]
+        while waiting:
+            yield [future.result() for future in waiting.popleft()]
+    finally:  # also when the caller stops in the middle: nothing more is read
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _read(utterance: Utterance, variants: Sequence[Variant]) -> Reading:
+    try:
+        waveform = read_utterance(utterance)
+    except AudioError as error:
+        return Reading(utterance, (), str(error))
+    return Reading(utterance, tuple(variant.apply(waveform, utterance.id) for variant in variants))
+
+
+def plan_batches(utterances: Iterable[Utterance], batch_seconds: float) -> list[list[Utterance]]:
+    """Return batches of similar durations, from short to long; see `batches_by_duration`."""
+    ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
+    batches = batches_by_duration([item.duration for item in ordered], batch_seconds)
+    return [[ordered[index] for index in batch] for batch in batches]
+
+
+def batches_by_teacher(
+    teacher: Teacher, utterances: Iterable[Utterance], batch_seconds: float
+) -> list[tuple[Teacher, list[Utterance]]]:
+    """Return batches as of `plan_batches`, each with the one teacher that labels it."""
+    groups: dict[int, tuple[Teacher, list[Utterance]]] = {}
+    for utterance in utterances:
+        chosen = teacher.member_for(utterance.id) if isinstance(teacher, OutOfFold) else teacher
+        groups.setdefault(id(chosen), (chosen, []))[1].append(utterance)
+    return [(chosen, batch) for chosen, members in groups.values() for batch in plan_batches(members, batch_seconds)]

@@ -16,11 +16,10 @@ from torch import Tensor
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.targets.audio_batches import read_batches
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.settings import TargetSettings, Variant
 from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
-from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport
+from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport, read_batches
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription, WhisperTranscriber
@@ -66,7 +65,7 @@ def transcribe_manifest(
     share: Share = EVERYTHING,
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float, float], None] = lambda done, total: None,
-) -> ShardReport:
+) -> ShardReport[TranscriptsInfo]:
     """Transcribe every utterance, resuming where an earlier call stopped.
 
     Args:
@@ -108,8 +107,7 @@ def transcribe_manifest(
         return MadeShard(content, text_entry(shard, content, len(rows)), quarantine)
 
     manifest = ShardManifest(TRANSCRIPTS, open_storage(folder), info, plan)
-    report, _ = ShardedExtraction(manifest, share, make, MAX_QUARANTINE_SHARE, should_stop, progress).run()
-    return report
+    return ShardedExtraction(manifest, share, make, MAX_QUARANTINE_SHARE, should_stop, progress).run()
 
 
 def _batches(utterances: Sequence[Utterance], settings: TranscriberSettings) -> list[list[Utterance]]:

@@ -8,9 +8,9 @@ import torch
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly
 from asr_kd.features.augment import speed_perturb
-from asr_kd.targets import audio_batches, extract
-from asr_kd.targets.audio_batches import BATCHES_AHEAD, plan_batches, read_batches
+from asr_kd.targets import extract, sharded_extraction
 from asr_kd.targets.settings import Variant
+from asr_kd.targets.sharded_extraction import BATCHES_AHEAD, plan_batches, read_batches
 from tests.helpers.fake_teacher import FakeTeacher
 
 
@@ -50,7 +50,7 @@ def test_what_cannot_be_read_travels_with_the_reason(corpus):
 
 @pytest.mark.parametrize("readers", [0, 2])
 def test_a_reader_that_breaks_is_an_error(tmp_path, corpus, settings, readers, monkeypatch):
-    monkeypatch.setattr(audio_batches, "read_utterance", lambda utterance: 1 / 0)
+    monkeypatch.setattr(sharded_extraction, "read_utterance", lambda utterance: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         extract(FakeTeacher(), corpus, settings.model_copy(update={"readers": readers}), tmp_path / "s")
 
@@ -62,7 +62,7 @@ def test_only_so_many_batches_are_read_ahead(corpus, monkeypatch):
         begun.append(utterance.id)
         return read_utterance(utterance)
 
-    monkeypatch.setattr(audio_batches, "read_utterance", read)
+    monkeypatch.setattr(sharded_extraction, "read_utterance", read)
     batches = [[utterance] for utterance in corpus]
     most = 0
     for done, _ in enumerate(read_batches(batches, [Variant(1.0)], 4), start=1):

@@ -14,7 +14,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.files import json_text, read_json
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.audio_batches import plan_batches
+from asr_kd.targets.sharded_extraction import plan_batches
 from asr_kd.targets.sharding import plan_shards
 from tests.helpers.fake_teacher import FakeTeacher
 

@@ -1,6 +1,7 @@
 """Looking into stores: right numbers, damage by name, frames that can be read; and what one would cost."""
 
 import json
+import re
 from dataclasses import replace
 from uuid import uuid4
 
@@ -13,8 +14,8 @@ from asr_kd.cli import app
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.extraction_checks import plan_report
-from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, sample_lines, summarize, verify
+from asr_kd.targets.extraction_checks import plan_lines
+from asr_kd.targets.inspect import SAMPLED_IN_A_SHARD, SAMPLED_SHARDS, measure, sample_lines, summarize, verify
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store_index import read_vocabulary
@@ -47,21 +48,21 @@ def run(*arguments: str):
 
 
 def test_a_summary_of_known_frames(folder, corpus):
-    summary = summarize(folder)
-    measures = summary.measures
+    store = Store.open(folder)
+    measures = measure(store)
     assert measures.utterances == len(corpus)
     assert measures.frames == len(corpus) * len(FRAMES)
     assert measures.blank_share == pytest.approx(5 / 9)
     torn = -(0.75 * np.log(0.75) + 0.25 * np.log(0.25))
     assert measures.entropy == pytest.approx(torn / 9, abs=0.02)
     assert measures.kept_mass == pytest.approx(1.0, abs=0.005)
-    assert summary.total_bytes == sum(path.stat().st_size for path in folder.iterdir())
-    text = "\n".join(summary.lines())
-    assert f"shards: {len(summary.info.shards)} of {len(summary.info.shards)}\n" in text
+    text = "\n".join(summarize(folder))
+    assert f"{sum(path.stat().st_size for path in folder.iterdir()) / 1e6:.4g} MB in all" in text
+    assert f"shards: {len(store.info.shards)} of {len(store.info.shards)}\n" in text
     assert f"utterances: {len(corpus)}, and 0 quarantined" in text
     assert f"frames: {2 * len(corpus) * len(FRAMES)} of 40 ms" in text
     assert "teacher: fake, weights aaaaaaaaaaaa…" in text
-    assert f"bytes a frame: {summary.info.bytes_per_frame:.3f}" in text
+    assert f"bytes a frame: {store.info.bytes_per_frame:.3f}" in text
     assert "variants: speed-1.0, speed-0.9" in text
 
 
@@ -71,14 +72,14 @@ def test_the_sample_of_a_summary_is_bounded_and_even(tmp_path, corpus):
     extract(SpellingTeacher(), many, settings, tmp_path / "s")
     store = Store.open(tmp_path / "s")
     assert len(store.info.shards) < SAMPLED_SHARDS
-    assert summarize(tmp_path / "s").measures.utterances == len(store.info.shards) * SAMPLED_IN_A_SHARD < len(many)
+    assert measure(store).utterances == len(store.info.shards) * SAMPLED_IN_A_SHARD < len(many)
 
 
 def test_an_unfinished_store_with_quarantine_is_reported(tmp_path, corpus, settings):
     corpus[0].audio.unlink()
     settings = settings.model_copy(update={"max_quarantine_share": 0.2})
     extract(SpellingTeacher(), corpus, settings, tmp_path / "s", Share(0, 2))
-    lines = summarize(tmp_path / "s").lines()
+    lines = summarize(tmp_path / "s")
     assert any("unfinished" in line for line in lines)
     assert verify(tmp_path / "s").ok
     assert "the others are not extracted yet" in verify(tmp_path / "s").lines()[0]
@@ -154,7 +155,7 @@ def test_sample_draws_and_draws_again(folder, corpus):
 def test_info_is_printed(folder):
     printed = run("info", folder)
     assert printed.exit_code == 0
-    assert printed.output.splitlines() == summarize(folder).lines()
+    assert printed.output.splitlines() == summarize(folder)
 
 
 def test_a_store_behind_a_url_is_looked_into(corpus, settings, tmp_path, monkeypatch):
@@ -162,7 +163,7 @@ def test_a_store_behind_a_url_is_looked_into(corpus, settings, tmp_path, monkeyp
     url = f"memory://{uuid4().hex}"
     extract(SpellingTeacher(), corpus, settings, url)
     assert verify(url).ok
-    assert summarize(url).measures.utterances == len(corpus)
+    assert measure(Store.open(url)).utterances == len(corpus)
     assert sample_lines(url)[1] == "best path: ab"
 
 
@@ -180,42 +181,36 @@ def test_a_resumed_extraction_puts_the_vocabulary_back(folder, corpus, settings)
 
 
 def test_a_plan_counts_and_estimates(tmp_path, corpus, settings):
-    report = plan_report(FakeTeacher(), corpus, settings)
+    lines = plan_lines(FakeTeacher(), corpus, settings, workers=4)
     extract(FakeTeacher(), corpus, settings, tmp_path / "s")
     info = Store.open(tmp_path / "s").info
-    assert report.shards == len(info.shards)
-    assert report.sampled_utterances == report.utterances == len(corpus)
-    assert report.frames == info.frames, "the sample is everything here"
-    assert report.labelled_seconds == pytest.approx(report.sampled_seconds)
-    assert report.device_hours == pytest.approx(report.took_seconds / 3600)
-    assert report.unusable == 0
-    lines = report.lines(workers=4)
-    assert f"  {len(info.shards)} shards, about {info.frames} frames" in lines[1]
+    assert lines[0].startswith(f"  {len(corpus)} utterances, ")
+    assert f"  {len(info.shards)} shards, about {info.frames} frames" in lines[1], "the sample is everything here"
     assert "each on 4 workers" in lines[2]
+    assert lines[3].startswith(f"  estimated from {len(corpus)} utterances (")
+    assert "cannot be used" not in lines[3]
     assert not list(tmp_path.glob("plan*"))
 
 
 def test_a_plan_of_a_part_scales_up(corpus, settings):
-    whole = plan_report(FakeTeacher(), corpus, settings)
-    part = plan_report(FakeTeacher(), corpus, settings, sample_seconds=5.0)
-    assert 1 < part.sampled_utterances < len(corpus) // 2 + 1
-    assert part.sampled_seconds < 0.6 * whole.sampled_seconds
-    assert part.frames == pytest.approx(whole.frames, rel=0.1)
-    assert part.labelled_seconds == whole.labelled_seconds
-    assert part.device_hours == pytest.approx(part.took_seconds / 3600 * whole.labelled_seconds / part.sampled_seconds)
+    whole = plan_lines(FakeTeacher(), corpus, settings)
+    part = plan_lines(FakeTeacher(), corpus, settings, sample_seconds=5.0)
+    sampled = int(re.search(r"estimated from (\d+) utterances", part[3])[1])
+    assert 1 < sampled < len(corpus) // 2 + 1
+    frames, all_frames = (int(re.search(r"about (\d+) frames", lines[1])[1]) for lines in (part, whole))
+    assert frames == pytest.approx(all_frames, rel=0.1)
+    assert part[0] == whole[0]
 
 
 def test_a_plan_counts_what_cannot_be_used(corpus, settings):
     corpus[0].audio.unlink()
-    report = plan_report(FakeTeacher(), corpus, settings)
-    assert report.unusable == 1
-    assert "1 of them cannot be used" in report.lines()[-1]
+    assert "1 of them cannot be used" in plan_lines(FakeTeacher(), corpus, settings)[-1]
     for utterance in corpus[1:]:
         utterance.audio.unlink()
     with pytest.raises(TargetsError, match="none of the 9 sampled utterances can be used"):
-        plan_report(FakeTeacher(), corpus, settings)
+        plan_lines(FakeTeacher(), corpus, settings)
     with pytest.raises(TargetsError, match="no utterances"):
-        plan_report(FakeTeacher(), [], settings)
+        plan_lines(FakeTeacher(), [], settings)
 
 
 def test_the_index_is_json_that_others_can_read(folder):

@@ -7,7 +7,7 @@ from torch import Tensor
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.extraction_checks import SanitySettings, measure_teacher_wer
+from asr_kd.targets.extraction_checks import SanitySettings, check_teacher_wer
 from asr_kd.targets.fidelity import measure_fidelity
 from asr_kd.targets.inspect import summarize
 from asr_kd.targets.sharding import Share
@@ -61,7 +61,7 @@ def test_each_utterance_is_labelled_by_the_teacher_of_its_fold(tmp_path, togethe
 def test_the_store_names_the_teachers(tmp_path, together, members, corpus, settings):
     extract(together, corpus, settings, tmp_path / "s")
     assert Store.open(tmp_path / "s").info.teacher.folds == tuple(member.sha256 for member in members)
-    line = next(line for line in summarize(tmp_path / "s").lines() if "teacher:" in line)
+    line = next(line for line in summarize(tmp_path / "s") if "teacher:" in line)
     assert "out of fold, by 3 teachers: 111111111111…, 222222222222…, 333333333333…" in line
     extract(members[0], corpus, settings, tmp_path / "one")
     assert Store.open(tmp_path / "one").info.teacher.folds == ()
@@ -101,7 +101,7 @@ def test_fidelity_and_checks_use_the_teacher_that_was_not_trained_on_it(tmp_path
     assert kept.kl < 0.01
     assert measure_fidelity(members[0], store, corpus, everything).kl > 0.1
     calls = [member.calls for member in members]
-    measure_teacher_wer(together, corpus, "none", SanitySettings(utterances=len(corpus), max_wer=100.0))
+    check_teacher_wer(together, corpus, "none", SanitySettings(utterances=len(corpus), max_wer=100.0))
     transcribed = {together.fold_of[utterance.id] for utterance in corpus if utterance.text}
     used = [member.calls > before for member, before in zip(members, calls, strict=True)]
     assert used == [number in transcribed for number in range(3)]

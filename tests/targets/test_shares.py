@@ -84,15 +84,15 @@ def test_each_worker_reports_what_is_done_by_all(tmp_path, corpus, settings, ref
     folder, seen = tmp_path / "s", []
     first = extract(FakeTeacher(), corpus, settings, folder, Share(0, 2))
     assert (first.complete, first.fidelity, first.busy, str(first.share)) == (False, None, (), "1/2")
-    assert first.done == first.made == done_shards(folder) == -(-len(reference) // 2)
-    assert first.planned == len(reference)
+    assert len(first.info.shards) == first.made == done_shards(folder) == -(-len(reference) // 2)
+    assert first.info.planned_shards == len(reference)
     assert first.share_line() == (
-        f"share 1/2: {first.made} shards made, 0 already complete; {first.made} of {first.planned} done by all workers"
+        f"share 1/2: {first.made} shards made, 0 already complete; {first.made} of {len(reference)} done by all workers"
     )
     second = extract(
         FakeTeacher(), corpus, settings, folder, Share(1, 2), progress=lambda done, total: seen.append((done, total))
     )
-    assert (second.complete, second.done, second.made) == (True, len(reference), len(reference) // 2)
+    assert (second.complete, len(second.info.shards), second.made) == (True, len(reference), len(reference) // 2)
     assert second.fidelity is not None
     total = sum(utterance.duration * (1 + 1 / 0.9) for utterance in corpus)
     assert 0.3 * total < seen[0][0] < 0.7 * total, "the first worker's part counts from the start"

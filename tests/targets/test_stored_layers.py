@@ -57,7 +57,7 @@ def test_their_cost_is_measured_and_reported(corpus, local, deep, tmp_path):
         report.info.layer_bytes_per_frame, rel=0.1
     )
     assert 0.0 < report.fidelity.layer_error < 0.01
-    (line,) = [line for line in summarize(tmp_path / "store").lines() if "bytes a frame" in line]
+    (line,) = [line for line in summarize(tmp_path / "store") if "bytes a frame" in line]
     assert line.endswith(f"of which {report.info.layer_bytes_per_frame:.1f} for the teacher's layers 1, 2")
 
 

@@ -10,8 +10,8 @@ from asr_kd.features.augment import Augmentation, Sound, speed_perturb
 from asr_kd.posteriors.measures import partition_log_probs
 from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets import Store, TargetSettings, extract
-from asr_kd.targets.audio_batches import read_batches
 from asr_kd.targets.settings import Variant, variant_of
+from asr_kd.targets.sharded_extraction import read_batches
 from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.training.batch_sampler import SampledUtterance, plan_epoch
 from asr_kd.training.dataset import SpeechDataset
