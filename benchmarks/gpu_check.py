@@ -25,7 +25,7 @@ from asr_kd.models.settings import ConformerSettings
 from asr_kd.targets.extract import extract
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.teachers.encoder_ctc import WAVEFORM_BLOCKS
-from asr_kd.teachers.local import EncoderTeacher, build_encoder_ctc, save_encoder_ctc
+from asr_kd.teachers.local import LocalTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import collate_batch
@@ -176,7 +176,7 @@ def main() -> None:
         saved = build_encoder_ctc(settings, len(vocabulary))
         save_encoder_ctc(folder / "teacher", saved, vocabulary, {"name": "teacher"})
         some = utterances[: len(utterances) // 4]
-        teacher = EncoderTeacher(folder / "teacher", DEVICE, "bf16")
+        teacher = LocalTeacher(folder / "teacher", DEVICE, "bf16")
         start = time.perf_counter()
         extract(teacher, some, TargetSettings(speeds=(1.0,)), folder / "store")
         row("extract", sum(u.duration for u in some), time.perf_counter() - start, None, rate, None)

@@ -36,8 +36,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.fbank import fbank
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets import Store, TargetSettings
-from asr_kd.targets.packing import BlockCache
-from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
+from asr_kd.targets.shard import Shard, ShardRow, block_cache, shard_bytes
 
 Read = Callable[[str], object]
 ROUNDS = 5
@@ -53,7 +52,7 @@ def write_shard(path: Path, log_probs: Mapping[str, Tensor], blank_id: int) -> t
         kept = keep_nucleus(dense.exp(), settings.epsilon, settings.max_entries)
         rows[name] = [ShardRow(codec.pack(kept.tokens.numpy(), kept.probs.numpy()))]
     path.write_bytes(shard_bytes(codec, rows))
-    shard = Shard(path, codec, 1, BlockCache(1_000_000))
+    shard = Shard(path, codec, 1, block_cache(1_000_000))
     frames = sum(len(dense) for dense in log_probs.values())
     decode = decode_us(lambda name: shard.read(name, 0), sorted(log_probs), frames)
     return lambda name: shard.read(name, 0), decode

@@ -7,14 +7,14 @@ Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder
 frames, L left-context frames, K convolution kernel, V vocabulary."""
 
 from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple, Protocol, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.layers import Table, attention_mask, output_lens
-from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.settings import ConformerSettings, Context, WhisperSettings
 
 
 class StreamState(NamedTuple):
@@ -45,21 +45,6 @@ class EncoderOutput(NamedTuple):
     lens: Tensor  # [B] int64, encoder frames
     inner: tuple[Tensor, ...] = ()  # [B, T', V] each: the head on the requested inner layers
     layers: Mapping[int, Tensor] = {}  # layer, counted from 1 → [B, T', D]: the requested ones
-
-
-class ModelShape(Protocol):
-    """Settings that a stream's caches depend on."""
-
-    @property
-    def width(self) -> int: ...
-    @property
-    def heads(self) -> int: ...
-    @property
-    def kernel(self) -> int: ...
-    @property
-    def num_layers(self) -> int: ...
-    @property
-    def streaming(self) -> Streaming | None: ...
 
 
 class ModelLayer(nn.Module):
@@ -97,7 +82,7 @@ class AcousticModel(nn.Module):
     frozen: bool = False
     """Whether everything below the head is computed without gradients; not part of the model."""
 
-    def __init__(self, settings: ModelShape, vocab_size: int) -> None:
+    def __init__(self, settings: ConformerSettings | WhisperSettings, vocab_size: int) -> None:
         super().__init__()
         self.vocab_size = vocab_size
         self._shape = settings

@@ -15,7 +15,7 @@ from asr_kd.recipe.context import RunContext, model_sha256
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import AnyTeacher, ExistingTeacher, StudentSettings, has_layers_only, is_one_model
 from asr_kd.recipe.teachers import IDENTITY, encoder_of, open_teacher, teacher_sha256
-from asr_kd.teachers.local import is_encoder_folder, open_local, read_card
+from asr_kd.teachers.local import LocalTeacher, is_encoder_folder, read_card
 
 CURVE = "curve.jsonl"
 """What training writes beside a model's folder."""
@@ -63,7 +63,7 @@ def open_recipe_system(context: RunContext, name: str) -> System:
     if card.get(FALLING_CURVE):
         details[FALLING_CURVE] = card[FALLING_CURVE]
     if loaded is None:
-        teacher = open_local(folder, context.device, encoder=encoder_of(context, name))
+        teacher = LocalTeacher(folder, context.device, encoder=encoder_of(context, name))
         details["external"] = False
         return open_teacher_system(name, teacher, role=role, device=device, details=details, decoding=decoding)
     details["architecture"] = loaded.model.settings.architecture

@@ -31,7 +31,7 @@ from asr_kd.recipe.system_settings import (
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold, open_teacher_source
-from asr_kd.teachers.local import open_local
+from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import parse_source
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -132,7 +132,7 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
     """
     found = teacher_sha256(context, name)  # before anything is downloaded
     if is_one_model(context.recipe.teachers[name]):
-        return open_local(context.teacher_folder(name) / "model", context.device, encoder=encoder_of(context, name))
+        return LocalTeacher(context.teacher_folder(name) / "model", context.device, encoder=encoder_of(context, name))
     teacher = _open(context, name, context.device)
     if teacher.sha256 != found:
         raise CheckpointError(
@@ -167,7 +167,7 @@ def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
     if isinstance(settings, ExistingTeacher):
         return open_teacher_source(settings.resolved(lambda trained: context.teacher_folder(trained) / "model"), device)
     models = [context.teacher_folder(fold) / "model" for fold in fold_names(name, settings)]
-    members = [open_local(model, device, encoder=encoder_of(context, name)) for model in models]
+    members = [LocalTeacher(model, device, encoder=encoder_of(context, name)) for model in models]
     return OutOfFold(members, fold_of_training(context, settings), f"{name} of {len(members)} folds")
 
 

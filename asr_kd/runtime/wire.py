@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.acoustic_model import ModelShape
 from asr_kd.models.layers import FACTOR, feature_frames_for
+from asr_kd.models.settings import ConformerSettings, WhisperSettings
 from asr_kd.text.vocabulary import Vocabulary
 
 BATCH = "batch"
@@ -54,7 +54,7 @@ class WireFormat:
     vocab_size: int
 
     @classmethod
-    def of(cls, settings: ModelShape, vocab_size: int) -> "WireFormat":
+    def of(cls, settings: ConformerSettings | WhisperSettings, vocab_size: int) -> "WireFormat":
         """Return the wire format of a model; a ValueError for full context."""
         if settings.streaming is None:
             raise ValueError("a full-context model has no streaming wire format; set model.streaming in its recipe")

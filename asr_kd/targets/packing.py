@@ -23,8 +23,7 @@ Shapes: R rows, T frames, E events, N entries of all frames, K most entries of a
 """
 
 import zlib
-from collections import OrderedDict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -163,8 +162,6 @@ Array = NDArray[Any]
 
 BLOCK_FRAMES = 8192
 """A block ends with the row that reaches this number of frames: larger ones compress better and take longer to open."""
-CACHED_BLOCKS = 64
-"""Decompressed blocks that a store keeps in memory; with 8 entries a frame they take at most 64 bytes a frame."""
 NUM_COLUMNS = 7
 
 
@@ -195,25 +192,6 @@ class Block:
         start, end, width = self._ends[index], self._ends[index + 1], self._widths[index]
         tokens, probs = self._tokens[start:end, :width], self._probs[start:end, :width]
         return SoftTargets(torch.from_numpy(tokens), torch.from_numpy(probs))
-
-
-class BlockCache:
-    """The blocks that were read last."""
-
-    def __init__(self, max_blocks: int = CACHED_BLOCKS) -> None:
-        self._max_blocks = max_blocks
-        self._blocks: OrderedDict[Hashable, Block] = OrderedDict()
-
-    def get(self, key: Hashable, read: Callable[[], Block]) -> Block:
-        """The block under `key`; `read` makes it when it is not in memory."""
-        block = self._blocks.get(key)
-        if block is None:
-            block = self._blocks[key] = read()
-            if len(self._blocks) > self._max_blocks:
-                self._blocks.popitem(last=False)
-        else:
-            self._blocks.move_to_end(key)
-        return block
 
 
 def compress_rows(codec: Codec, rows: Sequence[Packed]) -> CompressedRows:

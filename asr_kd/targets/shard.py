@@ -4,10 +4,11 @@ Hashes and the index are the store's.
 """
 
 import bisect
+import functools
 import hashlib
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,9 +20,12 @@ from safetensors.numpy import load, save
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.posteriors.types import SoftTargets
-from asr_kd.targets.packing import Block, BlockCache, Codec, CompressedRows, Packed, compress_rows, read_block
+from asr_kd.targets.packing import Block, Codec, CompressedRows, Packed, compress_rows, read_block
 
 Array = NDArray[Any]
+
+CACHED_BLOCKS = 64
+"""Decompressed blocks that a store keeps in memory; with 8 entries a frame they take at most 64 bytes a frame."""
 
 FRAMES = "frames"
 """Name of the part of a shard that every store has: ids and the posteriors of frames."""
@@ -86,24 +90,23 @@ class Shard:
 
     Args:
         path: a file whose hash was already found right.
-        cache: of decompressed blocks, shared by the shards of a store.
+        blocks: see `block_cache`; shared by the shards of a store.
 
     Raises:
         TargetsError: the file is not such a shard.
     """
 
-    def __init__(self, path: Path, codec: Codec, num_variants: int, cache: BlockCache | None = None) -> None:
+    def __init__(self, path: Path, codec: Codec, num_variants: int, blocks: "BlockCache | None" = None) -> None:
         self.path = path
-        self._cache = cache or BlockCache()
+        self._blocks = blocks or block_cache()
         self._codec = codec
         self._num_variants = num_variants
         try:
             self._file = safe_open(path, framework="np")
             self.ids: list[str] = loads_json(zlib.decompress(self._file.get_tensor("ids").tobytes()))
-            self._frames = self._load("")
+            self._compressed = {FRAMES: self._load("")}
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
             raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
-        self._further: dict[str, _Rows] = {}
         self._offsets: dict[str, Array] = {}
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
@@ -116,7 +119,7 @@ class Shard:
         Raises:
             TargetsError: the block is damaged.
         """
-        return self._row_of(FRAMES, self._frames, utterance_id, variant)
+        return self._row_of(FRAMES, utterance_id, variant)
 
     def read_posteriors(self, name: str, utterance_id: str, variant: int) -> SoftTargets:
         """Further named posteriors of an utterance that is in this shard; not to be changed.
@@ -124,12 +127,12 @@ class Shard:
         Raises:
             TargetsError: none have this name, or the block is damaged.
         """
-        if name not in self._further:
+        if name not in self._compressed:
             try:
-                self._further[name] = self._load(f"posteriors.{name}.")
+                self._compressed[name] = self._load(f"posteriors.{name}.")
             except (SafetensorError, ValueError) as error:
                 raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
-        return self._row_of(name, self._further[name], utterance_id, variant)
+        return self._row_of(name, utterance_id, variant)
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -169,13 +172,19 @@ class Shard:
             )
         return _Rows(found.data.tobytes(), found.column_bytes.tolist(), block_ends.tolist(), first_rows.tolist())
 
-    def _row_of(self, name: str, rows: _Rows, utterance_id: str, variant: int) -> SoftTargets:
+    def _row_of(self, name: str, utterance_id: str, variant: int) -> SoftTargets:
+        first_rows = self._compressed[name].first_rows
         row = self._row[utterance_id] * self._num_variants + variant
-        index = bisect.bisect_right(rows.first_rows, row) - 1
-        block = self._cache.get((self.path, name, index), lambda: self._block(name, rows, index))
-        return block.row(row - rows.first_rows[index])
+        index = bisect.bisect_right(first_rows, row) - 1
+        return self._blocks(self, name, index).row(row - first_rows[index])
 
-    def _block(self, name: str, rows: _Rows, index: int) -> Block:
+    def block(self, name: str, index: int) -> Block:
+        """Decompress a block of the frames, or of further named posteriors.
+
+        Raises:
+            TargetsError: the block is damaged.
+        """
+        rows = self._compressed[name]
         data = rows.data[rows.block_ends[index] : rows.block_ends[index + 1]]
         first, end = rows.first_rows[index], rows.first_rows[index + 1]
         try:
@@ -185,6 +194,14 @@ class Shard:
             raise TargetsError(
                 f"block {index} of {name!r} (utterances {ids[0]!r} to {ids[1]!r}) is damaged: {error}", where=self.path
             ) from error
+
+
+BlockCache = Callable[[Shard, str, int], Block]
+
+
+def block_cache(max_blocks: int = CACHED_BLOCKS) -> BlockCache:
+    """Return `Shard.block` with a memory of the blocks that were read last."""
+    return functools.lru_cache(max_blocks)(Shard.block)
 
 
 def _blocks(codec: Codec, prefix: str, rows: Sequence[Packed]) -> dict[str, Array]:

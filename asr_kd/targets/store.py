@@ -8,8 +8,7 @@ from typing import Any
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors.types import SoftTargets
-from asr_kd.targets.packing import BlockCache
-from asr_kd.targets.shard import Array, Shard
+from asr_kd.targets.shard import Array, BlockCache, Shard, block_cache
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
@@ -29,7 +28,7 @@ class Store:
         self.folder = str(self.storage)
         self.info = info
         self._open: dict[int, Shard] = {}
-        self._blocks = BlockCache()
+        self._blocks: BlockCache | None = None  # made with the first shard
         self._first_ids = [entry.first_id for entry in info.shards]
 
     @classmethod
@@ -142,7 +141,7 @@ class Store:
             )
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_open": {}, "_blocks": BlockCache()}
+        return {**self.__dict__, "_open": {}, "_blocks": None}
 
     def _check_files(self) -> None:
         sizes = self.storage.sizes()
@@ -174,6 +173,7 @@ class Store:
             path = self.storage.checked(entry.file, entry.sha256)
             if path is None:
                 raise self._damaged([entry.file])
+            self._blocks = self._blocks or block_cache()
             self._open[index] = Shard(path, self.info.codec, len(self.info.variants), self._blocks)
         return self._open[index]
 

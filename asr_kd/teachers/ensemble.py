@@ -17,7 +17,7 @@ from asr_kd.hub import own_model
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.huggingface_encoder import EncoderLayers
-from asr_kd.teachers.local import open_local
+from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import EncoderSettings, TeacherSource, parse_source
 from asr_kd.teachers.windows import WindowedTeacher
 
@@ -164,14 +164,14 @@ def _open_one(source: str, settings: TeacherSource, device: torch.device | str) 
     kind, place, revision = parse_source(source)
     # Each library is imported only when one of its models is opened.
     if kind == "local":
-        return open_local(Path(place).expanduser(), device, settings.precision)
+        return LocalTeacher(Path(place).expanduser(), device, settings.precision)
     if kind == "torchaudio":
         from asr_kd.teachers.torchaudio_ctc import open_torchaudio
 
         return open_torchaudio(place, device, settings.precision)
     if kind == "hf":
         if (own := own_model(place, revision)) is not None:
-            return open_local(own, device, settings.precision)
+            return LocalTeacher(own, device, settings.precision)
         from asr_kd.teachers.huggingface_ctc import open_huggingface
 
         return open_huggingface(place, revision, device, settings.precision)

@@ -13,10 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from asr_kd.errors import CheckpointError, is_out_of_memory
+from asr_kd.errors import is_out_of_memory
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.files import read_json
-from asr_kd.models.acoustic_model import AcousticModel
 from asr_kd.models.layers import (
     FRAME_OFFSET_MS,
     FRAME_SHIFT_MS,
@@ -27,6 +26,7 @@ from asr_kd.models.layers import (
 from asr_kd.models.weights import (
     DESCRIPTION,
     WEIGHTS,
+    Model,
     load_model,
     load_weights,
     parse_model_settings,
@@ -34,7 +34,7 @@ from asr_kd.models.weights import (
     write_model_folder,
 )
 from asr_kd.posteriors.types import DensePosteriors
-from asr_kd.teachers.base import LayeredTeacher, arithmetic, with_precision
+from asr_kd.teachers.base import arithmetic, with_precision
 from asr_kd.teachers.encoder_ctc import EncoderCtc, waveform_blocks
 from asr_kd.teachers.huggingface_encoder import HuggingfaceEncoder
 from asr_kd.teachers.settings import EncoderCtcSettings, Precision
@@ -43,53 +43,61 @@ from asr_kd.text.vocabulary import Vocabulary
 ENCODER_FORMAT = "asr-kd encoder with a CTC head"
 
 
-def open_local(
-    folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32", encoder: str | None = None
-) -> LayeredTeacher:
-    """Open a model folder of this project: a Conformer, or an encoder with a CTC head.
+class LocalTeacher:
+    """A model folder as a teacher, posteriors on its device; see `teachers.base.LayeredTeacher` for its members.
 
-    The encoder is where it was when the head was trained, or `encoder`.
+    Utterances that do not fit into memory go through a streaming model chunk by chunk, to the same posteriors. Layers
+    of an encoder are layer-normalised; the encoder is where it was when the head was trained, or `encoder`.
 
     Raises:
         CheckpointError: not a model folder, or damaged; or the encoder is missing or another one.
         MissingExtraError: an encoder without transformers.
     """
-    if is_encoder_folder(folder):
-        return EncoderTeacher(folder, device, precision, encoder)
-    return LocalTeacher(folder, device, precision)
 
-
-class _FolderTeacher:
-    """A model folder as a teacher, posteriors on its device; see `teachers.base.LayeredTeacher` for its members.
-
-    Raises:
-        CheckpointError: not such a folder, or damaged.
-    """
-
-    vocabulary: Vocabulary
-    features: Mapping[str, Any]
-    num_layers: int
-    width: int
     frame_shift_ms = float(FRAME_SHIFT_MS)
     frame_offset_ms = float(FRAME_OFFSET_MS)
-    _model: nn.Module
+    features: Mapping[str, Any]
+    _model: Model | EncoderCtc
 
-    def __init__(self, folder: Path, device: torch.device | str = "cpu", precision: Precision = "fp32") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device | str = "cpu",
+        precision: Precision = "fp32",
+        encoder: str | None = None,
+    ) -> None:
         self._device, self._precision = torch.device(device), precision
-        card, sha256 = self._open(folder)
+        if is_encoder_folder(folder):
+            description, self.vocabulary, sha256 = read_model_folder(folder, ENCODER_FORMAT)
+            model = _open_encoder(folder, description, len(self.vocabulary), encoder).to(self._device).eval()
+            self._model, card, self._inputs = model, description.get("card", {}), waveform_blocks
+            self.num_parameters = model.num_parameters
+            self.num_layers, self.width = model.encoder.num_layers, model.encoder.width
+            self.features = {
+                "kind": "encoder",
+                "encoder": model.encoder.name,
+                "encoder_sha256": model.encoder.sha256,
+            }
+        else:
+            loaded = load_model(folder, self._device)
+            self._model, self.vocabulary, card, sha256 = loaded.model, loaded.vocabulary, loaded.card, loaded.sha256
+            self._inputs, self.features = fbank, FEATURE_CONTRACT
+            self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
         self.name = str(card.get("name", folder.name))
         self.sha256 = with_precision(sha256, precision)
 
-    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
-        """Load the model; return its card and the SHA-256 of its weights."""
-        raise NotImplementedError
-
-    def _inputs(self, waveform: Tensor) -> Tensor:
-        """Input of the model, [T, F], for a waveform [S]."""
-        raise NotImplementedError
-
     def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        return self.with_layers(waveforms, sample_lens, ())[0]
+        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
+        model = self._model
+        try:
+            return self.with_layers(waveforms, sample_lens, ())[0]
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(model, EncoderCtc) or len(waveforms) > 1 or not is_out_of_memory(error):
+                raise
+            if model.settings.streaming is None:
+                raise
+        features = self._inputs(waveforms[0, : int(sample_lens[0])])
+        return self._in_chunks(model, features, model.settings.streaming.chunk_frames)
 
     def with_layers(
         self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
@@ -103,81 +111,17 @@ class _FolderTeacher:
             output = self._model(inputs.to(self._device), lens.to(self._device), wanted_layers=layers)
         return DensePosteriors(output.log_probs, output.lens), output.layers
 
-
-class LocalTeacher(_FolderTeacher):
-    """A Conformer's folder, written by `save_model`, as a teacher.
-
-    Utterances that do not fit into memory go through a streaming model chunk by chunk, to the same posteriors.
-    """
-
-    _model: AcousticModel
-
-    features = FEATURE_CONTRACT
-
-    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
-        loaded = load_model(folder, self._device)
-        self._model, self.vocabulary = loaded.model, loaded.vocabulary
-        self._streaming = loaded.model.settings.streaming
-        self.num_layers, self.width = loaded.model.settings.num_layers, loaded.model.settings.width
-        return loaded.card, loaded.sha256
-
-    def _inputs(self, waveform: Tensor) -> Tensor:
-        return fbank(waveform)
-
-    def log_probs(self, waveforms: Tensor, sample_lens: Tensor) -> DensePosteriors:
-        """Posteriors [B, T, V] and lengths [B] of waveforms [B, S]."""
-        try:
-            return super().log_probs(waveforms, sample_lens)
-        except (RuntimeError, MemoryError) as error:
-            if self._streaming is None or len(waveforms) > 1 or not is_out_of_memory(error):
-                raise
-        return self._in_chunks(self._inputs(waveforms[0, : int(sample_lens[0])]), self._streaming.chunk_frames)
-
-    def _in_chunks(self, features: Tensor, chunk_frames: int) -> DensePosteriors:
+    def _in_chunks(self, model: Model, features: Tensor, chunk_frames: int) -> DensePosteriors:
         """Posteriors [1, T', V] of features [T, F], of which a chunk at a time is on the device."""
         frames = output_len(len(features))
-        state, pieces = self._model.initial_state(1), []
+        state, pieces = model.initial_state(1), []
         with torch.inference_mode(), arithmetic(self._precision, self._device):
             for first in range(0, frames, chunk_frames):
                 stop = feature_frames_for(min(first + chunk_frames, frames))
                 window = features[feature_frames_for(first) - LOOKAHEAD_FEATURE_FRAMES : stop]
-                log_probs, state = self._model.stream_step(window.unsqueeze(0).to(self._device), state)
+                log_probs, state = model.stream_step(window.unsqueeze(0).to(self._device), state)
                 pieces.append(log_probs)
         return DensePosteriors(torch.cat(pieces, 1), torch.tensor([frames], device=self._device))
-
-
-class EncoderTeacher(_FolderTeacher):
-    """The folder of an encoder with a CTC head, written by `save_encoder_ctc`, as a teacher.
-
-    Its layers are layer-normalised. The encoder is the one that model.json names, or `encoder`; raises also when it is
-    missing or another one.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        device: torch.device | str = "cpu",
-        precision: Precision = "fp32",
-        encoder: str | None = None,
-    ) -> None:
-        self._encoder_source = encoder
-        super().__init__(folder, device, precision)
-
-    def _open(self, folder: Path) -> tuple[Mapping[str, Any], str]:
-        description, self.vocabulary, sha256 = read_model_folder(folder, ENCODER_FORMAT)
-        opened = _open_encoder(folder, description, len(self.vocabulary), self._encoder_source)
-        model = opened.to(self._device).eval()
-        encoder = model.encoder
-        self._model, self.num_parameters = model, model.num_parameters
-        self.features = {"kind": "encoder", "encoder": encoder.name, "encoder_sha256": encoder.sha256}
-        self.num_layers, self.width = encoder.num_layers, encoder.width
-        return description.get("card", {}), sha256
-
-    def _inputs(self, waveform: Tensor) -> Tensor:
-        return waveform_blocks(waveform)
-
-
-# -- the folder of an encoder with a head ----------------------------------------------------------------
 
 
 def build_encoder_ctc(settings: EncoderCtcSettings, vocab_size: int) -> EncoderCtc:
@@ -214,14 +158,6 @@ def _open_encoder(folder: Path, description: Mapping[str, Any], vocab_size: int,
     if source is not None:
         settings = settings.model_copy(update={"encoder": settings.encoder.model_copy(update={"source": source})})
     model = build_encoder_ctc(settings, vocab_size)
-    expected = description.get("encoder", {}).get("sha256")
-    if model.encoder.sha256 != expected:
-        raise CheckpointError(
-            f"the encoder {settings.encoder.source} has the SHA-256 {model.encoder.sha256[:12]}…",
-            expected=f"{str(expected)[:12]}…, that of the encoder this head was trained on",
-            where=folder / DESCRIPTION,
-            remedy="Put that encoder back in its place, or train the head again",
-        )
     load_weights(model, folder / WEIGHTS)
     model.start_epoch(settings.encoder.frozen_epochs + 1)
     return model

@@ -20,7 +20,7 @@ from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets import Store, TargetSettings, collate, extract, packing
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.packing import Codec
-from asr_kd.targets.shard import Shard, ShardRow, shard_bytes
+from asr_kd.targets.shard import Shard, ShardRow, block_cache, shard_bytes
 from asr_kd.targets.stored_arrays import run_teacher
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.fake_teacher import FakeTeacher
@@ -108,7 +108,7 @@ def test_rows_of_many_blocks_are_read_in_any_order(tmp_path, monkeypatch, cached
     path = tmp_path / "shard.safetensors"
     path.write_bytes(shard_bytes(codec, rows))
     assert load(path.read_bytes())["block_rows"].tolist() == [5, 2, 2, 2, 1]
-    shard = Shard(path, codec, 1, packing.BlockCache(cached_blocks))
+    shard = Shard(path, codec, 1, block_cache(cached_blocks))
     for utterance_id in [*rows, *reversed(rows), "u03", "u11", "u03"]:
         expected = codec.unpack(rows[utterance_id][0].packed)
         for one, other in zip(shard.read(utterance_id, 0)[:2], expected[:2], strict=True):

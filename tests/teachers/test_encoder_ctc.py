@@ -11,7 +11,7 @@ from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.layers import output_len
 from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
-from asr_kd.teachers.local import build_encoder_ctc, open_local, save_encoder_ctc
+from asr_kd.teachers.local import LocalTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 from tests.helpers.tiny_encoders import save_encoder
@@ -126,7 +126,7 @@ def test_a_saved_folder_opens_as_a_teacher_with_the_same_posteriors(folder, tmp_
         for parameter in model.unfrozen.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     sha256 = save_encoder_ctc(tmp_path / "saved", model, VOCABULARY, {"name": "whisper"})
-    teacher = open_local(tmp_path / "saved")
+    teacher = LocalTeacher(tmp_path / "saved")
     assert (teacher.name, teacher.sha256, teacher.num_layers, teacher.width) == ("whisper", sha256, 2, 32)
     waveform = noise(16000)
     dense, layers = teacher.with_layers(waveform.unsqueeze(0), torch.tensor([16000]), [1])
@@ -141,15 +141,15 @@ def test_another_encoder_under_a_saved_head_is_refused(folder, tmp_path):
     description = json.loads((tmp_path / "saved" / "model.json").read_text())
     description["model"]["encoder"]["source"] = f"hf:{tmp_path / 'other'}"
     (tmp_path / "saved" / "model.json").write_text(json_text(description))
-    with pytest.raises(CheckpointError, match="that of the encoder this head was trained on"):
-        open_local(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="that of the encoder these weights were trained on"):
+        LocalTeacher(tmp_path / "saved")
 
 
 def test_damaged_weights_are_refused(folder, tmp_path):
     save_encoder_ctc(tmp_path / "saved", built(folder), VOCABULARY, {})
     (tmp_path / "saved" / "model.safetensors").write_bytes(b"nothing")
     with pytest.raises(CheckpointError, match="SHA-256"):
-        open_local(tmp_path / "saved")
+        LocalTeacher(tmp_path / "saved")
 
 
 def test_layers_that_the_encoder_does_not_have(folder):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from asr_kd.models.weights import read_tensors
-from asr_kd.teachers.local import open_local
+from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
@@ -30,7 +30,7 @@ def make_encoder_job(make_job, whisper_encoder):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_writes_a_teacher(make_encoder_job, tmp_path, precision):
     job = make_encoder_job({"precision": precision, "epochs": 2, "ema": {"decay": 0.9}})
-    teacher = open_local(train(job, tmp_path, Control()))
+    teacher = LocalTeacher(train(job, tmp_path, Control()))
     assert teacher.vocabulary.symbols == job.vocabulary.symbols
     dense = teacher.log_probs(torch.zeros(1, 16000), torch.tensor([16000]))
     assert bool(torch.isfinite(dense.log_probs).all())

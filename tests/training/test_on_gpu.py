@@ -18,7 +18,7 @@ from asr_kd.targets.extract import extract
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.sharding import Share
-from asr_kd.teachers.ensemble import open_local
+from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
 from asr_kd.training.training_context import Control
 from tests.helpers.jobs import noises, stop_after
@@ -58,8 +58,8 @@ def test_targets_are_those_of_the_cpu_and_two_processes_share_one_device(make_jo
     model = train(make_job(model={"streaming": None}, settings={"epochs": 1}), tmp_path / "run", Control())
     utterances = noises(tmp_path)
     waveform, lens = torch.randn(1, 16000, generator=torch.Generator().manual_seed(0)), torch.tensor([16000])
-    ours = open_local(model, DEVICE).log_probs(waveform, lens).log_probs.cpu()
-    torch.testing.assert_close(ours, open_local(model).log_probs(waveform, lens).log_probs, atol=1e-3, rtol=1e-3)
+    ours = LocalTeacher(model, DEVICE).log_probs(waveform, lens).log_probs.cpu()
+    torch.testing.assert_close(ours, LocalTeacher(model).log_probs(waveform, lens).log_probs, atol=1e-3, rtol=1e-3)
     settings = TargetSettings(speeds=(1.0,), shard_seconds=4.0)
     code = (
         "import sys; from pathlib import Path; from tests.training.test_on_gpu import extract_share; "
@@ -68,7 +68,7 @@ def test_targets_are_those_of_the_cpu_and_two_processes_share_one_device(make_jo
     words = [sys.executable, "-c", code, str(model), str(tmp_path), str(tmp_path / "store")]
     running = [subprocess.Popen([*words, share]) for share in ("1/2", "2/2")]
     assert [process.wait(timeout=120) for process in running] == [0, 0]
-    report = extract(open_local(model, DEVICE), utterances, settings, tmp_path / "store")
+    report = extract(LocalTeacher(model, DEVICE), utterances, settings, tmp_path / "store")
     assert report.complete
     assert verify(tmp_path / "store").ok
 
@@ -76,4 +76,4 @@ def test_targets_are_those_of_the_cpu_and_two_processes_share_one_device(make_jo
 def extract_share(model: Path, audio: Path, store: Path, share: str) -> None:
     """Extract a share of the noises; run in a process of its own."""
     settings = TargetSettings(speeds=(1.0,), shard_seconds=4.0)
-    extract(open_local(model, DEVICE), noises(audio), settings, store, Share.parse(share))
+    extract(LocalTeacher(model, DEVICE), noises(audio), settings, store, Share.parse(share))
