@@ -36,7 +36,7 @@ def test_the_best_hypothesis_is_the_best_path_of_a_certain_teacher(corpus, tmp_p
     report = extract_hypotheses(teacher, corpus, SETTINGS, tmp_path / "nbest", "none")
     assert report.complete
     assert report.made > 2
-    assert report.utterances == len(corpus)
+    assert sum(shard.utterances for shard in report.info.shards) == len(corpus)
     store = HypothesisStore.open(tmp_path / "nbest", normalizer="none", source_sha256=teacher.sha256)
     spoken = 0
     for utterance in corpus:
@@ -128,7 +128,7 @@ def test_what_cannot_be_used_is_quarantined_up_to_a_share(corpus, tmp_path):
     report = extract_hypotheses(FakeTeacher(), data, allowed, tmp_path / "nbest", "none")
     assert {entry.id for entry in report.quarantine} == {corpus[2].id, corpus[4].id}
     assert len((tmp_path / "nbest" / "quarantine.jsonl").read_text().splitlines()) == 2
-    assert report.utterances == len(corpus) - 2
+    assert sum(shard.utterances for shard in report.info.shards) == len(corpus) - 2
     with pytest.raises(TargetsError, match="max_quarantine_share"):
         extract_hypotheses(FakeTeacher(), data, SETTINGS, tmp_path / "strict", "none")
 
