@@ -21,7 +21,7 @@ from asr_kd.training.batch_sampler import DurationBatchSampler, SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
-from asr_kd.training.training_context import Control, TrainingContext
+from asr_kd.training.training_job import Control, TrainingJob
 
 STREAMING = Streaming(chunk_frames=8, left_context_frames=64)
 MODELS = {
@@ -81,21 +81,21 @@ def make_stepper(
         student = Conformer(model, len(vocabulary)).train()
         student.set_normalisation(torch.full((80,), -7.0), torch.full((80,), 4.0))
     student = student.to(device)
-    run = TrainingContext(
+    job = TrainingJob(
         name="benchmark",
         key="benchmark",
-        folder=Path(),
+        model=model,
+        train=settings or TrainSettings(),
+        distill=distill,
         vocabulary=vocabulary,
+        normalizer="none",
         seed=1,
-        batches=DurationBatchSampler([1.0], NO_AUGMENTATION, 1.0, 1),
-        dev_references={},
-        should_checkpoint=lambda: False,
-        log_scalars=lambda scalars, step: None,
-        control=Control(device=device),
+        train_utterances=[],
+        dev_utterances=[],
     )
     bf16 = torch.autocast(device.type, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
     layers = {"teacher_width": teacher.width, "teacher_layers": teacher.layers} if teacher is not None else {}
     streaming = model.streaming is not None
     shape = Shape(vocabulary.blank_id, len(vocabulary), model.width, model.num_layers, streaming=streaming, **layers)
     objective = Objective.from_settings(distill, shape).to(device)
-    return Stepper(student, objective, settings or TrainSettings(), run, bf16)
+    return Stepper(student, objective, job, Control(device=device), bf16)

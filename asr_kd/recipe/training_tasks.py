@@ -28,7 +28,7 @@ from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control, TrainingJob
+from asr_kd.training.training_job import Control, TrainingJob
 from asr_kd.training.warm_start import encoder_hashes, read_sizes, warm_start_sha256
 
 

@@ -6,16 +6,20 @@ summed by `Gradients` (step.py): DDP averages over processes and cannot divide b
 """
 
 import math
+import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import speechbrain as sb
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.tensorboard import SummaryWriter
 
 from asr_kd.decoding.greedy import greedy
 from asr_kd.distributed import Ranks
-from asr_kd.errors import StoppedEarly, TrainingError
+from asr_kd.errors import StoppedEarly, TrainingError, examples
 from asr_kd.files import atomic_path
 from asr_kd.losses import Objective
 from asr_kd.losses.base import References
@@ -25,11 +29,11 @@ from asr_kd.models.weights import Model, write_tensors
 from asr_kd.scoring.wer import score
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.batch import Batch, GlobalBatch, sync_batch
+from asr_kd.training.batch import Batch, GlobalBatch, Unreadable, sync_batch
+from asr_kd.training.batch_sampler import DurationBatchSampler
 from asr_kd.training.checkpoint import TrainingState, best_path, load_newest, prune_best, save_checkpoint
-from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper, learning_rate, start_epoch
-from asr_kd.training.training_context import TrainingContext, note_nonfinite, note_unreadable
+from asr_kd.training.training_job import Control, TrainingJob
 
 
 class DevScores:
@@ -71,38 +75,51 @@ class Distiller(sb.Brain):
         self,
         model: Model | EncoderCtc,
         objective: Objective,
-        settings: TrainSettings,
-        run: TrainingContext,
+        job: TrainingJob,
+        folder: Path,
+        control: Control,
     ) -> None:
         super().__init__(
             modules={"model": model, "objective": objective},
-            run_opts={"device": str(run.control.device), "precision": settings.precision, "noprogressbar": True},
+            run_opts={"device": str(control.device), "precision": job.train.precision, "noprogressbar": True},
         )
-        self.settings, self.run = settings, run
+        self.job, self.settings, self.folder, self.control = job, job.train, folder, control
         self.model = model
-        self.stepper = Stepper(model, objective, settings, run, self.training_ctx)
-        self.dev = DevScores(run.dev_references, run.vocabulary, run.control.ranks)
-        self.state = TrainingState(run.key)
+        self.stepper = Stepper(model, objective, job, control, self.training_ctx)
+        self.state = TrainingState(job.key)
+        self.trains_head = job.distill is None or job.distill.trains_head  # else dev scores mean nothing
+        self.writer = SummaryWriter(str(folder / "tensorboard")) if control.ranks.first else None
         self.total_steps = 0
+        self._checkpointed_at = time.monotonic()
         self._checkpointed_rows = 0
         self._stop: str | None = None
         self._unreadable_dev: set[str] = set()
 
     # -- epochs -----------------------------------------------------------------------------------------
 
-    def fit_all(self, train_loader: Any, dev_loader: Any) -> TrainingState:
+    def fit_all(
+        self,
+        train_loader: DataLoader[Any],
+        dev_loader: DataLoader[Any],
+        batches: DurationBatchSampler,
+        dev_references: dict[str, str],
+    ) -> TrainingState:
         """Train to the last epoch, from the newest intact checkpoint if there is one.
+
+        Args:
+            batches: the sampler of `train_loader`.
+            dev_references: dev transcripts by utterance id, normalized.
 
         Raises:
             StoppedEarly: `should_stop` returned a reason; the state is saved.
             TrainingError: too many steps that are not finite, or too much unreadable audio; or the processes do not
                 see the same files.
         """
-        run = self.run
-        folder = run.folder / "checkpoints"
-        run.control.ranks.barrier()  # the files of an earlier stage are complete
-        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, run.key, run.control.run_progress)
-        steps = run.control.ranks.gather(restored.step if restored is not None else 0)
+        folder, ranks, progress = self.folder / "checkpoints", self.control.ranks, self.control.run_progress
+        self.batches, self.dev = batches, DevScores(dev_references, self.job.vocabulary, ranks)
+        ranks.barrier()  # the files of an earlier stage are complete
+        restored = load_newest(folder, self.stepper.trained, self.stepper.optimizer, self.job.key, progress)
+        steps = ranks.gather(restored.step if restored is not None else 0)
         if len(set(steps)) > 1:
             raise TrainingError(
                 f"the processes resume from different steps ({', '.join(map(str, steps))})",
@@ -113,9 +130,9 @@ class Distiller(sb.Brain):
         if restored is not None:
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
-            run.control.run_progress.message(f"{run.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
+            progress.message(f"{self.job.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
         # Batches differ a little between epochs; the schedule takes an estimate from two of them.
-        self.total_steps = run.batches.count_all(self.settings.epochs)
+        self.total_steps = batches.count_all(self.settings.epochs)
         self.fit(range(self.state.epoch, self.settings.epochs + 1), train_loader, dev_loader)
         return self.state
 
@@ -128,19 +145,19 @@ class Distiller(sb.Brain):
     def on_stage_start(self, stage: sb.Stage, epoch: int | None = None) -> None:
         """Compose the batches of the epoch, or clear the dev hypotheses."""
         if stage == sb.Stage.TRAIN:
-            self.run.batches.set_epoch(self.state.epoch)
+            self.batches.set_epoch(self.state.epoch)
             for model in (self.model, self.stepper.evaluated_model):
                 start_epoch(model, self.state.epoch, self.settings)
-            self.run.batches.skip = self.state.batch
+            self.batches.skip = self.state.batch
             self.step = self.state.batch
-            self._epoch_batches = len(self.run.batches)
+            self._epoch_batches = len(self.batches)
         else:
             self.dev.clear()
 
     def _fit_valid(self, valid_set: Any, epoch: int, enable: bool) -> None:
         every = self.settings.validate_every_epochs
         is_looked_at = epoch % every == 0 or epoch == self.settings.epochs
-        if is_looked_at and self.run.trains_head:
+        if is_looked_at and self.trains_head:
             super()._fit_valid(valid_set, epoch, enable)
         else:
             self._end_epoch({}, keep=is_looked_at)
@@ -155,7 +172,7 @@ class Distiller(sb.Brain):
 
         An output layer that learns nothing has no dev scores: the last epochs are then the best.
         """
-        run, state = self.run, self.state
+        state = self.state
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -165,29 +182,34 @@ class Distiller(sb.Brain):
         }
         state.curve.append(row)
         if keep:
-            if run.control.ranks.first:
-                with atomic_path(best_path(run.folder, state.epoch)) as partial:
+            if self.control.ranks.first:
+                with atomic_path(best_path(self.folder, state.epoch)) as partial:
                     weights = self.stepper.evaluated_model.state_dict()
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f", dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}" if dev else ""
-            run.control.run_progress.message(
-                f"{run.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}{shown}"
+            self.control.run_progress.message(
+                f"{self.job.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}{shown}"
             )
-        run.log_scalars({key: row[key] for key in ("train_loss", *dev)}, state.epoch)
+        self._log({key: row[key] for key in ("train_loss", *dev)}, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()
-        elif run.control.ranks.first:
+        elif self.control.ranks.first:
             self.checkpoint()
+
+    def _log(self, scalars: dict[str, float], step: int) -> None:
+        if self.writer is not None:
+            for name, value in scalars.items():
+                self.writer.add_scalar(name, value, step)
 
     # -- one step ----------------------------------------------------------------------------------------
 
     def fit_batch(self, batch: Batch) -> Tensor:
         """Take one optimizer step; a non-finite loss or gradient changes nothing and is counted."""
-        state, run = self.state, self.run
-        global_batch = sync_batch(batch, run.control.should_stop(), run.control.ranks)
+        state, control = self.state, self.control
+        global_batch = sync_batch(batch, control.should_stop(), control.ranks)
         self._stop = global_batch.stop
-        note_unreadable(state, global_batch.unreadable, run, self.settings.max_bad_share)
+        self._note_unreadable(global_batch.unreadable)
         loss = self._step(batch, global_batch) if global_batch.utterances else 0.0
         state.batch += 1
         state.step += 1
@@ -196,10 +218,9 @@ class Distiller(sb.Brain):
             state.loss_sum += loss
             state.nonfinite_row = 0
         else:
-            ids = [id_ for part in run.control.ranks.gather(batch.ids) for id_ in part]
-            note_nonfinite(state, ids, run, self.settings.max_nonfinite_steps)
-        run.control.run_progress.update(
-            f"train {run.name}",
+            self._note_nonfinite([id_ for part in control.ranks.gather(batch.ids) for id_ in part])
+        control.run_progress.update(
+            f"train {self.job.name}",
             state.step,
             max(self.total_steps, state.step),
             "steps",
@@ -216,8 +237,41 @@ class Distiller(sb.Brain):
         self.stepper.objective.weigh(step, self.total_steps)
         loss, parts = self.stepper.take(batch, global_batch.frames, step, rate)
         if parts and step % 20 == 0:
-            self.run.log_scalars({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
+            self._log({f"step/{name}": part for name, part in parts.items()} | {"step/rate": rate}, step)
         return loss
+
+    def _note_nonfinite(self, ids: Sequence[str]) -> None:
+        """Count and report a skipped step; `ids` are those of the global batch."""
+        state, most, named = self.state, self.settings.max_nonfinite_steps, examples(ids)
+        state.nonfinite_row += 1
+        state.nonfinite_total += 1
+        self.control.run_progress.message(
+            f"{self.job.name}: step {state.step} is not finite and was left out (utterances {named})"
+        )
+        if state.nonfinite_row > most:
+            raise TrainingError(
+                f"{state.nonfinite_row} steps in a row are not finite; the last had utterances {named}",
+                where=f"training of {self.job.name}",
+                expected=f"at most {most} in a row",
+                remedy="Lower learning_rate, or look at those utterances with `asr-kd check`; the checkpoint holds",
+            )
+
+    def _note_unreadable(self, unreadable: Sequence[Unreadable]) -> None:
+        """Count and report each unreadable utterance once."""
+        known, most = self.state.unreadable, self.settings.max_bad_share
+        for id_, audio, reason in unreadable:
+            if id_ not in known:
+                known[id_] = {"audio": audio, "reason": reason}
+                self.control.run_progress.message(f"{self.job.name}: left out {id_}: {reason}")
+        share = len(known) / max(self.batches.num_utterances, 1)
+        if share > most:
+            first = next(iter(known.values()))["reason"]
+            raise TrainingError(
+                f"{len(known)} utterances ({100 * share:.1f} %) cannot be read; the first: {first}",
+                where=f"training of {self.job.name}",
+                expected=f"at most {100 * most:g} % (max_bad_share)",
+                remedy="Look at the corpus with `asr-kd check`",
+            )
 
     # -- the dev set -------------------------------------------------------------------------------------
 
@@ -226,9 +280,7 @@ class Distiller(sb.Brain):
         for item in batch.unreadable:
             if item.id not in self._unreadable_dev:
                 self._unreadable_dev.add(item.id)
-                self.run.control.progress.message(
-                    f"{self.run.name}: dev utterance {item.id} is left out: {item.reason}"
-                )
+                self.control.progress.message(f"{self.job.name}: dev utterance {item.id} is left out: {item.reason}")
         if not batch.ids:
             return torch.zeros(())
         batch = batch.to(self.device)
@@ -239,13 +291,14 @@ class Distiller(sb.Brain):
     # -- stopping ----------------------------------------------------------------------------------------
 
     def _checkpoint_or_stop(self) -> None:
-        run, reason = self.run, self._stop
-        if run.control.ranks.first and (reason is not None or run.should_checkpoint()):
+        reason, ranks = self._stop, self.control.ranks
+        due = time.monotonic() - self._checkpointed_at >= self.settings.checkpoint_minutes * 60
+        if ranks.first and (due or reason is not None):
             self.checkpoint()
         if reason is not None:
-            run.control.ranks.barrier()  # torchrun ends all processes when one exits: wait until the state is saved
+            ranks.barrier()  # torchrun ends all processes when one exits: wait until the state is saved
             raise StoppedEarly(
-                f"training of {run.name} stopped ({reason}) at epoch {self.state.epoch}, "
+                f"training of {self.job.name} stopped ({reason}) at epoch {self.state.epoch}, "
                 f"step {self.state.step}; its state is saved",
                 remedy="Run the same command again to resume",
             )
@@ -253,7 +306,8 @@ class Distiller(sb.Brain):
     def checkpoint(self) -> None:
         """Save the state and delete weights of epochs no longer among the best; called in the first process."""
         stepper = self.stepper
-        save_checkpoint(self.run.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
+        save_checkpoint(self.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
         # The previous checkpoint may be the one that is resumed: the best epochs of that time are kept, too.
-        prune_best(self.run.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
+        prune_best(self.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
         self._checkpointed_rows = len(self.state.curve)
+        self._checkpointed_at = time.monotonic()

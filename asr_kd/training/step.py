@@ -29,7 +29,7 @@ from asr_kd.training.batch import Batch
 from asr_kd.training.checkpoint import Ema
 from asr_kd.training.gradients import Gradients
 from asr_kd.training.settings import TrainSettings
-from asr_kd.training.training_context import TrainingContext
+from asr_kd.training.training_job import Control, TrainingJob
 
 ANOTHER_STREAM = 0x9E3779B97F4A7C15
 """Added to a seed for each further piece of a batch; far from the seeds of other steps and processes."""
@@ -43,18 +43,19 @@ class StepResult(NamedTuple):
 
 
 class Stepper:
-    """Takes optimizer steps; sets `settings.layer_drop` and `random_chunk_offset` on the model."""
+    """Takes optimizer steps; sets `layer_drop` and `random_chunk_offset` of `job.train` on the model."""
 
     def __init__(
         self,
         model: Model | EncoderCtc,
         objective: Objective,
-        settings: TrainSettings,
-        run: TrainingContext,
+        job: TrainingJob,
+        control: Control,
         autocast: Any,
     ) -> None:
-        self.model, self.objective, self.settings, self.run = model, objective, settings, run
-        self.device, self.autocast = run.control.device, autocast
+        settings = job.train
+        self.model, self.objective, self.settings, self.job, self.control = model, objective, settings, job, control
+        self.device, self.autocast = control.device, autocast
         model.layer_drop = settings.layer_drop
         if isinstance(model, AcousticModel):
             model.random_chunk_offset = settings.random_chunk_offset
@@ -68,7 +69,7 @@ class Stepper:
             fused=True,
         )
         self.names = list(objective.terms)
-        self._gradients = Gradients(self.trained.parameters(), run.control.ranks, 1 + len(self.names))
+        self._gradients = Gradients(self.trained.parameters(), control.ranks, 1 + len(self.names))
 
     @property
     def evaluated_model(self) -> Model | EncoderCtc:
@@ -119,9 +120,9 @@ class Stepper:
             torch.cuda.empty_cache()
 
     def _backward(self, batch: Batch, frames: int, step: int, piece: int) -> Tensor:
-        seed = self.run.seed * 1_000_003 + step
+        seed = self.job.seed * 1_000_003 + step
         context = self._draw_context(torch.Generator().manual_seed(seed))  # the same for all processes and pieces
-        ranks = self.run.control.ranks
+        ranks = self.control.ranks
         own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
         torch.manual_seed(own)
         lens, longest = batch.feature_lens, int(batch.audio_lens.max())
@@ -176,11 +177,11 @@ class Stepper:
         supervision = Supervision(
             batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed, lead
         )
-        if self.run.dense_teacher is None:
+        if self.job.dense_teacher is None:
             return supervision
-        targets, layers = self._teacher_output(self.run.dense_teacher, batch, longest)
+        targets, layers = self._teacher_output(self.job.dense_teacher, batch, longest)
         if lead is not None:
-            targets = dense_after_blanks(targets, lead, self.run.vocabulary.blank_id)
+            targets = dense_after_blanks(targets, lead, self.job.vocabulary.blank_id)
             layers = {number: layers_after_zeros(layer, lead) for number, layer in layers.items()}
         return supervision._replace(targets=targets, teacher_layers=layers)
 
@@ -213,8 +214,8 @@ class Stepper:
         return streaming.train_contexts[int(torch.randint(len(streaming.train_contexts), (), generator=generator))]
 
     def _report_skipped(self, step: int, batch: Batch, then: str) -> None:
-        self.run.control.progress.message(
-            f"{self.run.name}: step {step} does not fit into memory (utterances {examples(batch.ids)}): {then}"
+        self.control.progress.message(
+            f"{self.job.name}: step {step} does not fit into memory (utterances {examples(batch.ids)}): {then}"
         )
 
 

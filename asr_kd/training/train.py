@@ -2,9 +2,7 @@
 
 import json
 import logging
-import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.tensorboard import SummaryWriter
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
@@ -46,7 +43,7 @@ from asr_kd.training.checkpoint import (
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.distiller import Distiller
 from asr_kd.training.selection import Selection, select
-from asr_kd.training.training_context import Control, TrainingContext, TrainingJob
+from asr_kd.training.training_job import Control, TrainingJob
 from asr_kd.training.warm_start import start_from_whisper, warm_start
 
 NORMALISATION_SAMPLE = 1000
@@ -114,29 +111,15 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
             start_from_whisper(model, usable, job.seed, ranks, progress)
     else:  # the weights include the normalisation of the features
         warm_start(model, job.vocabulary, job.train)
-    train_loader, dev_loader, batches, references = _loaders(job, objective, selection, control)
-    writer = SummaryWriter(str(folder / "tensorboard")) if ranks.first else None
-    teacher = job.dense_teacher  # those that read waveforms are opened where they run
-    run = TrainingContext(
-        name=job.name,
-        key=job.key,
-        folder=folder,
-        vocabulary=job.vocabulary,
-        seed=job.seed,
-        batches=batches,
-        dev_references=references,
-        should_checkpoint=_every(job.train.checkpoint_minutes),
-        log_scalars=partial(_log_scalars, writer),
-        control=control,
-        dense_teacher=teacher.to(control.device).eval() if isinstance(teacher, Model) else teacher,
-        trains_head=job.distill is None or job.distill.trains_head,
-    )
-    distiller = Distiller(model.to(control.device), objective.to(control.device), job.train, run)
+    loaders = _loaders(job, objective, selection, control)
+    if isinstance(job.dense_teacher, Model):  # those that read waveforms are opened where they run
+        job.dense_teacher.to(control.device).eval()
+    distiller = Distiller(model.to(control.device), objective.to(control.device), job, folder, control)
     try:
-        distiller.fit_all(train_loader, dev_loader)
+        distiller.fit_all(*loaders)
     finally:
-        if writer is not None:
-            writer.close()
+        if distiller.writer is not None:
+            distiller.writer.close()
             _write_rows(folder / "curve.jsonl", distiller.state.curve)
     if ranks.first:
         _write_model(job, folder, model, distiller.state, len(usable), selection.excluded)
@@ -176,8 +159,8 @@ def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Prog
     Raises:
         TrainingError: no utterance is left.
     """
-    if selection.summary:
-        progress.message(f"{job.name}: {selection.summary}")
+    if any(selection.hypotheses):
+        progress.message(f"{job.name}: trains on {selection.summary()}")
     excluded, path = selection.excluded, folder / "excluded.jsonl"
     if excluded:
         progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {path}")
@@ -231,12 +214,6 @@ def _write_model(
         save_encoder_ctc(folder / "model", model, job.vocabulary, card)
     else:
         save_model(folder / "model", model, job.vocabulary, card)
-
-
-def _log_scalars(writer: SummaryWriter | None, scalars: dict[str, float], step: int) -> None:
-    if writer is not None:
-        for name, value in scalars.items():
-            writer.add_scalar(name, value, step)
 
 
 def _loaders(
@@ -295,20 +272,6 @@ def _loaders(
     plain = DurationBatchSampler([u.duration for u in known], NO_AUGMENTATION, 60.0, 0, DEV_SILENCE_FRAMES, **share)
     dev_loader: DataLoader[Any] = DataLoader(dev, batch_sampler=plain, collate_fn=collate_batch, pin_memory=pinned)
     return train_loader, dev_loader, batches, references
-
-
-def _every(minutes: float) -> Callable[[], bool]:
-    """Return a function that is true once every `minutes`."""
-    last = time.monotonic()
-
-    def due() -> bool:
-        nonlocal last
-        if time.monotonic() - last < minutes * 60:
-            return False
-        last = time.monotonic()
-        return True
-
-    return due
 
 
 def _write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:

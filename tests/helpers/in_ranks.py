@@ -19,7 +19,7 @@ from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.store import Store
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control, TrainingJob
+from asr_kd.training.training_job import Control, TrainingJob
 from tests.helpers.jobs import Recorder, job_on, noises, stop_after
 from tests.helpers.teachers_beside_training import BESIDE, UNCHANGED, Failure, TeacherBesideTraining, infinite_gradients
 

@@ -12,7 +12,7 @@ from asr_kd.models.settings import ConformerSettings, Context, Streaming
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control, TrainingJob
+from asr_kd.training.training_job import Control, TrainingJob
 from tests.helpers.tiny_models import noise_speech
 
 WORDS = ["BAD", "CAB", "DAB", "FACE", "BEAD", "CAFE"]

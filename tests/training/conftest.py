@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.training.training_context import TrainingJob
+from asr_kd.training.training_job import TrainingJob
 from tests.helpers.jobs import job_on, noises
 from tests.helpers.tiny_encoders import save_encoder
 

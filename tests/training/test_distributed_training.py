@@ -14,7 +14,7 @@ from asr_kd.targets import TargetSettings, extract
 from asr_kd.targets.importing import import_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.in_ranks import JOBS, NOT_FINITE, not_finite
 from tests.helpers.jobs import job_on, noises, weights_of
 from tests.helpers.teachers_beside_training import infinite_gradients

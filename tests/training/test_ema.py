@@ -8,7 +8,7 @@ from torch import nn
 from asr_kd.models.weights import load_model
 from asr_kd.training.checkpoint import Ema
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import assert_resumes_exactly
 from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining
 

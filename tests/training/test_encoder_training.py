@@ -9,7 +9,7 @@ from asr_kd.models.weights import read_tensors
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import EncoderCtcSettings
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import assert_resumes_exactly
 
 pytest.importorskip("transformers")

@@ -15,7 +15,7 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.checkpoint import FILES
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 from tests.helpers.teachers_beside_training import TeacherBesideTraining
 

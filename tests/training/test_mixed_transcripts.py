@@ -5,16 +5,16 @@ from dataclasses import replace
 import pytest
 
 from asr_kd.errors import StoppedEarly
-from asr_kd.losses import DistillSettings
+from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.batch import Example, collate_batch
 from asr_kd.training.batch_sampler import SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
-from asr_kd.training.selection import select_trainable
+from asr_kd.training.selection import select
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import stop_after, weights_of
 
 MIXED = DistillSettings(kd_weight=0.8, kd_weight_final=0.2, kd_schedule="cosine", untranscribed=True)
@@ -26,14 +26,14 @@ def mixed(utterances):
 
 
 def test_they_are_taken_only_where_the_teacher_alone_may_teach(make_job, mixed):
-    usable, tokens, excluded = select_trainable(make_job(train=mixed, distill=MIXED), needs_references=True)
-    assert len(usable) == 9
-    assert [row is None for row in tokens] == [number % 3 == 0 for number in range(9)]
-    assert not excluded
-    labels = make_job(train=mixed, distill=DistillSettings(kd_weight=0.5))
-    usable, _, excluded = select_trainable(labels, needs_references=True)
-    assert len(usable) == 6
-    assert {row["reason"] for row in excluded} == {"empty transcript"}
+    objective = Objective.from_settings(MIXED, Shape(blank_id=0))
+    found = select(make_job(train=mixed, distill=MIXED), objective)
+    assert len(found.utterances) == 9
+    assert [row is None for row in found.tokens] == [number % 3 == 0 for number in range(9)]
+    assert not found.excluded
+    found = select(make_job(train=mixed, distill=DistillSettings(kd_weight=0.5)), objective)
+    assert len(found.utterances) == 6
+    assert {row["reason"] for row in found.excluded} == {"empty transcript"}
 
 
 def test_a_batch_and_its_pieces_know_which_rows_they_are(utterances):

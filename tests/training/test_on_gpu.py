@@ -20,7 +20,7 @@ from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.sharding import Share
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import noises, stop_after
 
 DEVICE = os.environ.get("ASR_KD_GPU_CHECK", "cuda")

@@ -12,7 +12,7 @@ from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.targets.stored_arrays import spell_transcripts
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 
 POOLED = DistillSettings(kd_weight=0.5, objectives={"pooled_kl": {}})
 

@@ -9,7 +9,7 @@ import torch
 
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import StoppedEarly, TrainingError
-from asr_kd.losses import DistillSettings, References
+from asr_kd.losses import DistillSettings, Objective, References, Shape
 from asr_kd.losses.base import hypotheses_of
 from asr_kd.models.weights import load_model
 from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
@@ -18,9 +18,9 @@ from asr_kd.targets.nbest import NbestSettings, extract_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.batch import Batch, WeightedHypothesis, collate_hypotheses
-from asr_kd.training.selection import select_pseudo_labels
+from asr_kd.training.selection import select
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 
 SEQUENCE = DistillSettings(level="sequence", kd_weight=0.5, hypotheses=2)
@@ -33,14 +33,20 @@ class Stored(dict):
     sha256 = "stored"
 
 
-def lessons_of(utterance, hypotheses, settings=SEQUENCE, most_tokens=100):
-    store = Stored({utterance.id: hypotheses})
-    return select_pseudo_labels(
-        [utterance], store, settings, LETTERS, "librispeech", lambda tokens, _: len(tokens) <= most_tokens
-    )
+@pytest.fixture
+def lessons_of(make_job):
+    """Selects from the hypotheses of one utterance."""
+
+    def selected(utterance, hypotheses, settings=SEQUENCE):
+        settings = settings.model_copy(update={"kd_weight": 1.0})
+        stored = Stored({utterance.id: hypotheses})
+        job = make_job(train=[utterance], distill=settings, hypotheses=stored, vocabulary=LETTERS)
+        return select(job, Objective.from_settings(settings, Shape(blank_id=0)))
+
+    return selected
 
 
-def test_the_best_that_can_be_taught_are_taught_by_their_scores(utterances):
+def test_the_best_that_can_be_taught_are_taught_by_their_scores(lessons_of, utterances):
     found = lessons_of(
         utterances[0],
         [
@@ -59,7 +65,7 @@ def test_the_best_that_can_be_taught_are_taught_by_their_scores(utterances):
     assert "2 hypotheses of 1 utterances; left out: 1 characters outside the vocabulary" in found.summary()
 
 
-def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(utterances):
+def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(lessons_of, utterances):
     utterance = replace(utterances[0], text="BAD CAB")
     settings = SEQUENCE.model_copy(update={"max_hypothesis_wer": 0.5})
     given = [TextHypothesis("FACE FACE", -1.0), TextHypothesis("BAD CAB", -2.0), TextHypothesis("BAD CAFE", -3.0)]
@@ -68,17 +74,17 @@ def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(utterances)
     [taught] = lessons_of(replace(utterance, text=None), given, settings).hypotheses
     assert list(taught[0].tokens) == LETTERS.encode("FACE FACE")
     nothing = lessons_of(utterance, given[:1], settings)
-    assert nothing.rows == []
+    assert nothing.utterances == []
     assert "max_hypothesis_wer" in nothing.excluded[0]["reason"]
-    short = lessons_of(utterance, given, most_tokens=7)
+    short = lessons_of(replace(utterance, duration=0.31), given)
     assert [len(item.tokens) for item in short.hypotheses[0]] == [7]
     assert short.dropped["too long for CTC in its audio"] == 2
 
 
 @pytest.mark.parametrize(("hypotheses", "reason"), [([], "recognised no word"), (None, "no hypotheses")])
-def test_utterances_without_hypotheses_are_listed(utterances, hypotheses, reason):
+def test_utterances_without_hypotheses_are_listed(lessons_of, utterances, hypotheses, reason):
     found = lessons_of(utterances[0], hypotheses)
-    assert found.rows == []
+    assert found.utterances == []
     assert reason in found.excluded[0]["reason"]
     assert found.excluded[0]["id"] == utterances[0].id
 

@@ -9,7 +9,7 @@ from asr_kd.training.checkpoint import best_epochs
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import parameter_groups, rate_share, start_epoch
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import assert_resumes_exactly
 from tests.helpers.tiny_models import tiny_model
 from tests.helpers.whisper_students import whisper_student

@@ -15,7 +15,7 @@ from asr_kd.training.batch import collate_batch
 from asr_kd.training.batch_sampler import plan_epoch
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, noises
 from tests.helpers.tiny_encoders import save_encoder
 

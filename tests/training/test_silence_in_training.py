@@ -19,7 +19,7 @@ from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.batch_sampler import SampledUtterance
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import assert_resumes_exactly, job_on
 
 LOUD = Augmentation(speeds=(0.9, 1.0), silence_share=0.9, silence_max_seconds=0.4, gain_share=0.5, ramp_share=0)

@@ -12,7 +12,7 @@ from asr_kd.posteriors import SoftTargets
 from asr_kd.training.batch import Batch
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.step import Stepper
-from asr_kd.training.training_context import TrainingContext
+from asr_kd.training.training_job import Control, TrainingJob
 from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 BLANK, SIZE = VOCABULARY.blank_id, len(VOCABULARY)
@@ -49,18 +49,19 @@ def test_it_mixes_the_mean_of_inner_heads_with_the_last_layer(batch, weight, tmp
         ]
     plain = {"random_chunk_offset": False, "augmentation": {"spec_augment": None}}
     settings = TrainSettings(inner_layers=(1, 2), inner_weight=weight, precision="fp32", **plain)
-    run = TrainingContext(
+    job = TrainingJob(
         name="student",
         key="of the test",
-        folder=tmp_path,
+        model=model.settings,
+        train=settings,
+        distill=None,
         vocabulary=VOCABULARY,
+        normalizer="none",
         seed=0,
-        batches=None,
-        dev_references={},
-        should_checkpoint=lambda: False,
-        log_scalars=lambda scalars, step: None,
+        train_utterances=[],
+        dev_utterances=[],
     )
-    step = Stepper(model, objective, settings, run, contextlib.nullcontext())
+    step = Stepper(model, objective, job, Control(), contextlib.nullcontext())
     loss, parts = step.take(batch, 30, 0, rate=1e-3)
     assert loss == pytest.approx((1 - weight) * float(last.total) + weight * sum(heads) / 2, rel=1e-5)
     assert parts == pytest.approx({name: float(part) for name, part in last.parts.items()}, rel=1e-5)

@@ -9,15 +9,15 @@ import torch
 
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
 from asr_kd.features.augment import NO_AUGMENTATION
-from asr_kd.losses import DistillSettings
+from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.checkpoint import FILES, best_epochs, load_average
-from asr_kd.training.selection import select_trainable
+from asr_kd.training.selection import select
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining, infinite_gradients
 
@@ -133,16 +133,16 @@ def test_what_cannot_be_trained_on_is_listed_with_its_reason(make_job, utterance
         replace(utterances[3], id="none", text=None),
         utterances[4],
     ]
-    usable, tokens, excluded = select_trainable(make_job(train=odd), needs_references=True)
-    assert [u.id for u in usable] == [utterances[4].id]
-    assert len(tokens) == 1
-    reasons = {row["id"]: row["reason"] for row in excluded}
+    found = select(make_job(train=odd), Objective.from_settings(None, Shape(blank_id=0)))
+    assert [u.id for u in found.utterances] == [utterances[4].id]
+    assert len(found.tokens) == 1
+    reasons = {row["id"]: row["reason"] for row in found.excluded}
     assert reasons["empty"] == reasons["none"] == "empty transcript"
     assert "Ä" in reasons["foreign"]
     assert "needs" in reasons["long"]
-    usable, _, excluded = select_trainable(make_job(train=odd), needs_references=False)
-    assert len(usable) == 5
-    assert not excluded
+    found = select(make_job(train=odd), Objective.from_settings(DistillSettings(kd_weight=1.0), Shape(blank_id=0)))
+    assert len(found.utterances) == 5
+    assert not found.excluded
 
 
 def distil(make_job, folder: Path, utterances, **distill) -> Path:

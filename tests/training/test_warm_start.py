@@ -11,7 +11,7 @@ from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from asr_kd.training.warm_start import warm_start, warm_start_sha256
 from tests.helpers.tiny_models import VOCABULARY, save_tiny_model, tiny_model
 

@@ -14,7 +14,7 @@ from asr_kd.training.batch import Example
 from asr_kd.training.batch_sampler import SampledUtterance, plan_epoch
 from asr_kd.training.dataset import SpeechDataset
 from asr_kd.training.train import train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from tests.helpers.jobs import assert_resumes_exactly
 
 PERTURB = Perturbation(share=0.5, snr_db=(0.0, 10.0), room_share=0.5, telephone_share=0.5)

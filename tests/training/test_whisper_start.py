@@ -21,7 +21,7 @@ from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.train import measure_normalisation, train
-from asr_kd.training.training_context import Control
+from asr_kd.training.training_job import Control
 from asr_kd.training.warm_start import encoder_hashes, fit_feature_map, read_sizes, start_from_whisper
 from tests.helpers.jobs import Recorder, assert_resumes_exactly
 from tests.helpers.tiny_encoders import save_encoder
