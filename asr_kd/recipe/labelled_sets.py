@@ -15,7 +15,7 @@ from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import Recipe
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
-from asr_kd.targets.pseudo_labelling import Alphabet, LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
+from asr_kd.targets.pseudo_labelling import LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts
 from asr_kd.teachers.ensemble import open_teacher_source
@@ -84,17 +84,15 @@ def evaluating_models(context: RunContext) -> list[str]:
 
 def model_outputs(context: RunContext, folder: Path) -> dict[str, Path]:
     """Write each evaluating model's transcripts, in the reading that its labels have, into `folder`; name → file."""
-    _, vocabulary = context.read_corpus()
     normalizer = context.recipe.vocabulary.normalizer
     utterances = utterances_to_transcribe(context)
     files = {}
     for name in evaluating_models(context):
         settings = context.recipe.hypotheses[name]
-        alphabet = Alphabet(normalizer, vocabulary, None, settings.language or "en")
         scorer = reading_scorer(settings, normalizer)
         _, found = read_transcripts(_outputs(context, name))
         rows = [
-            {"id": u.id, "text": read_out(u, found[u.id].text, settings, alphabet, scorer)}
+            {"id": u.id, "text": read_out(u, found[u.id].text, settings, normalizer, scorer)}
             for u in utterances
             if u.id in found
         ]

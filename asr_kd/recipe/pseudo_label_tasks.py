@@ -13,9 +13,7 @@ from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
-from asr_kd.features.fbank import SAMPLE_RATE, num_frames
 from asr_kd.files import register_files
-from asr_kd.models.layers import output_len
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext
 from asr_kd.recipe.extraction import StorePlace, sharded_task
@@ -34,7 +32,6 @@ from asr_kd.targets.hypothesis_formats import Form
 from asr_kd.targets.importing import SHARD, import_hypotheses, store_labels
 from asr_kd.targets.pseudo_labelling import (
     PREFIX,
-    Alphabet,
     LabelSettings,
     PseudoLabelSettings,
     make_pseudo_labels,
@@ -51,7 +48,7 @@ from asr_kd.targets.whisper_transcripts import (
 )
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transcriber
 from asr_kd.text.normalize import Normalizer
-from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
+from asr_kd.text.vocabulary import Vocabulary
 
 
 def import_for(
@@ -77,9 +74,8 @@ def import_for(
         CorpusError: the target is neither, or the recipe's corpus is not prepared.
     """
     utterances, written, vocabulary = open_target(target, normalizer)
-    alphabet = Alphabet(written, vocabulary, _fits_ctc if vocabulary is not None else None, settings.language or "en")
     scorer = reading_scorer(settings, written)
-    return import_hypotheses(source, utterances, folder, written, form, min_coverage, settings, alphabet, scorer)
+    return import_hypotheses(source, utterances, folder, written, form, min_coverage, settings, vocabulary, scorer)
 
 
 def open_target(
@@ -193,25 +189,21 @@ def label_from(
     """
     info, first = read_transcripts(f"{transcripts}/1")
     second = read_transcripts(f"{transcripts}/2")[1] if settings.agree_with is not None else None
-    alphabet = Alphabet(normalizer, vocabulary, _fits_ctc, settings.language or "en")
-    labelled = make_pseudo_labels(first, utterances, settings, alphabet, second, reading_scorer(settings, normalizer))
+    scorer = reading_scorer(settings, normalizer)
+    labelled = make_pseudo_labels(first, utterances, settings, normalizer, vocabulary, second, scorer)
     if isinstance(folder, Path):
         register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
     store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
     content = {
         "steps": [asdict(step) for step in labelled.report.steps],
         "removed": dict(labelled.report.removed),
-        "from_transcripts": labelled.from_transcripts,
+        "from_transcripts": len(labelled.own_transcripts),
     }
     open_storage(folder).write(FILTERS, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     lines = labelled.report.lines() if labelled.report.steps else []
-    if labelled.from_transcripts:
-        lines.append(f"{labelled.from_transcripts} utterances keep their own transcripts (transcript_share)")
+    if labelled.own_transcripts:
+        lines.append(f"{len(labelled.own_transcripts)} utterances keep their own transcripts (transcript_share)")
     return [*lines, f"{len(labelled.texts)} pseudo-labels: {folder}; name it in a student: hypotheses: {folder}"]
-
-
-def _fits_ctc(tokens: Sequence[int], utterance: Utterance) -> bool:
-    return min_ctc_frames(tokens) <= output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
 
 
 DECODING = {"source", "agree_with", "language", "beam", "batch", "compute_type"}

@@ -5,7 +5,7 @@
 Shapes: B utterances, S samples, T frames, V vocabulary, D width.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,13 +51,11 @@ def bridge(
     vocabulary: Vocabulary,
     grid: FrameGrid = STUDENT_GRID,
     settings: BridgeSettings | None = None,
-    frames_of: Callable[[Tensor], Tensor] = student_frames,
 ) -> Teacher:
     """Return a teacher whose posteriors are in the student's vocabulary on the student's frames.
 
     Args:
         grid: times of the student's frames.
-        frames_of: the student's frames for so many samples, [B] → [B]; belongs to `grid`.
 
     Returns:
         The teacher itself when nothing differs; a teacher without symbols gives the blank in all frames.
@@ -71,7 +69,7 @@ def bridge(
     symbols = map_symbols(teacher.vocabulary, vocabulary, settings.symbols, settings.ignore)
     if symbols.identical and grid_of(teacher) == grid:
         return teacher
-    return BridgedTeacher(teacher, symbols, grid, settings.strategy, frames_of)
+    return BridgedTeacher(teacher, symbols, grid, settings.strategy)
 
 
 def grid_of(teacher: Teacher) -> FrameGrid:
@@ -85,19 +83,12 @@ class BridgedTeacher:
     Its SHA-256 covers the teacher's and the bridge's settings, which `features` lists as plain data.
     """
 
-    def __init__(
-        self,
-        teacher: Teacher,
-        symbols: SymbolMap,
-        grid: FrameGrid,
-        strategy: Strategy,
-        frames_of: Callable[[Tensor], Tensor],
-    ) -> None:
+    def __init__(self, teacher: Teacher, symbols: SymbolMap, grid: FrameGrid, strategy: Strategy) -> None:
         self.teacher, self.symbols, self.strategy = teacher, symbols, strategy
         self.name = teacher.name
         self.vocabulary = symbols.student
         self.frame_shift_ms, self.frame_offset_ms = grid.shift_ms, grid.offset_ms
-        self._grid, self._frames_of = grid, frames_of
+        self._grid = grid
         own = grid_of(teacher)
         description = {
             "teacher_sha256": teacher.sha256,
@@ -133,7 +124,7 @@ class BridgedTeacher:
                 self._unmapped_mass += float(mass.masked_fill(~inside, 0.0).sum())
                 self._frames += int(lens.sum())
             mapped = DensePosteriors(self.symbols.apply(computed), lens)
-            blank_id, target_lens = self.vocabulary.blank_id, self._frames_of(sample_lens)
+            blank_id, target_lens = self.vocabulary.blank_id, student_frames(sample_lens)
             return resample(mapped, grid_of(self.teacher), self._grid, target_lens, blank_id, self.strategy)
 
 

@@ -22,7 +22,6 @@ from asr_kd.targets.hypotheses import (
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
 from asr_kd.targets.pseudo_label_filters import FilterReport
 from asr_kd.targets.pseudo_labelling import (
-    Alphabet,
     LabelSettings,
     PseudoLabelled,
     ScoreReadings,
@@ -34,6 +33,7 @@ from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 from asr_kd.text.normalize import Normalizer, normalize
+from asr_kd.text.vocabulary import Vocabulary
 
 SHARD = "shard-00000.jsonl"
 
@@ -46,7 +46,7 @@ def import_hypotheses(
     form: Form | None = None,
     min_coverage: float = 0.95,
     settings: LabelSettings | None = None,
-    alphabet: Alphabet | None = None,
+    vocabulary: Vocabulary | None = None,
     score_readings: ScoreReadings | None = None,
 ) -> list[str]:
     """Import another system's hypotheses of a manifest's utterances; return the lines of a report.
@@ -60,7 +60,7 @@ def import_hypotheses(
         source: a file or, of Whisper, a folder.
         folder: where to put them, a path or a URL; an earlier import there is replaced.
         min_coverage: share of the utterances that must have hypotheses.
-        alphabet: what a text must fit; None: any letters.
+        vocabulary: what a text must be spelled in, and CTC must emit in the audio; None: any letters and length.
         score_readings: a CTC model's score of readings; None takes the most usual reading.
 
     Raises:
@@ -68,7 +68,6 @@ def import_hypotheses(
             folder holds something else.
     """
     settings = settings or LabelSettings()
-    alphabet = alphabet or Alphabet(normalizer, None, None, settings.language or "en")
     storage = _storage_for(folder, "imported")
     imported = read_hypotheses(source, form or form_of(source))
     found, unknown = _match(imported, utterances)
@@ -81,7 +80,7 @@ def import_hypotheses(
     }
     labelled = PseudoLabelled({}, FilterReport(()), frozenset())
     if best:
-        labelled = make_pseudo_labels(best, utterances, settings, alphabet, score_readings=score_readings)
+        labelled = make_pseudo_labels(best, utterances, settings, normalizer, vocabulary, None, score_readings)
     texts: dict[str, list[TextHypothesis]] = {id_: [TextHypothesis(text)] for id_, text in labelled.texts.items()}
     for utterance in utterances:
         item = found.get(utterance.id)
@@ -91,7 +90,7 @@ def import_hypotheses(
             texts[utterance.id] = []
         elif utterance.id not in labelled.own_transcripts:
             first, *others = item.hypotheses
-            further = [TextHypothesis(read_out(utterance, text, settings, alphabet), value) for text, value in others]
+            further = [TextHypothesis(read_out(utterance, text, settings, normalizer), value) for text, value in others]
             texts[utterance.id] = distinct([TextHypothesis(labelled.texts[utterance.id], first.score), *further])
     removed = labelled.report.removed
     left_out = [QuarantineEntry.of(utterance, "no hypothesis was imported") for utterance in missing]

@@ -7,7 +7,7 @@ its yield in the report: utterances and hours kept, and the WER before and after
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from typing import Any
 
 from pydantic import Field
 
@@ -111,9 +111,11 @@ def apply_filters(labels: Mapping[str, Label], filters: LabelFilters) -> FilterR
     kept = dict(labels)
     removed: dict[str, str] = {}
     steps = [_step("none", None, kept)]
-    for name, threshold, passes in _active(filters):
-        failing = [id_ for id_, label in kept.items() if not passes(label)]
-        for id_ in failing:
+    for name, passes in FILTERS.items():
+        threshold = getattr(filters, name, None)
+        if threshold is None and name in LabelFilters.model_fields:
+            continue  # switched off
+        for id_ in [id_ for id_, label in kept.items() if not passes(label, threshold)]:
             removed[id_] = name
             del kept[id_]
         steps.append(_step(name, threshold, kept))
@@ -142,35 +144,6 @@ def longest_repeat(text: str) -> int:
     return most
 
 
-def _active(filters: LabelFilters) -> list[tuple[str, float | int | None, Callable[[Label], bool]]]:
-    """Name, threshold and test of each filter that is on."""
-    every: dict[str, Callable[[Label, float], bool]] = {
-        "min_avg_logprob": lambda x, t: x.avg_logprob is None or x.avg_logprob >= t,
-        "max_no_speech_prob": lambda x, t: (x.no_speech_prob or 0.0) <= t,
-        "max_compression_ratio": lambda x, t: (x.compression_ratio or 0.0) <= t,
-        "max_repeats": lambda x, t: longest_repeat(x.text) <= t,
-        "min_characters_per_second": lambda x, t: _rate(x) >= t,
-        "max_characters_per_second": lambda x, t: _rate(x) <= t,
-        "min_language_prob": lambda x, t: x.language_prob is None or x.language_prob >= t,
-        "max_disagreement": lambda x, t: _distance(x.second_text, x.text) <= t,
-        "max_transcript_wer": lambda x, t: _distance(x.transcript, x.text) <= t,
-        "min_reading_margin": lambda x, t: x.reading_margin is None or x.reading_margin >= t,
-    }
-    found: list[tuple[str, float | int | None, Callable[[Label], bool]]] = [
-        ("empty", None, lambda label: bool(label.text.strip())),
-        ("alphabet and length for CTC", None, lambda label: label.problem is None),
-    ]
-    for name, passes in every.items():
-        threshold = getattr(filters, name)
-        if threshold is not None:
-            found.append((name, threshold, partial(_passes, passes, threshold)))
-    return found
-
-
-def _passes(passes: Callable[[Label, float], bool], threshold: float, label: Label) -> bool:
-    return passes(label, threshold)
-
-
 def _rate(label: Label) -> float:
     return len(label.text.replace(" ", "")) / max(label.seconds, 1e-3)
 
@@ -192,3 +165,20 @@ def _step(name: str, threshold: float | int | None, kept: Mapping[str, Label]) -
         references = {id_: label.transcript or "" for id_, label in pairs.items()}
         wer = score(references, {id_: label.text for id_, label in pairs.items()}, "none").wer
     return FilterStep(name, threshold, len(kept), hours, wer)
+
+
+FILTERS: dict[str, Callable[[Label, Any], bool]] = {
+    "empty": lambda label, _: bool(label.text.strip()),
+    "alphabet and length for CTC": lambda label, _: label.problem is None,
+    "min_avg_logprob": lambda label, least: label.avg_logprob is None or label.avg_logprob >= least,
+    "max_no_speech_prob": lambda label, most: (label.no_speech_prob or 0.0) <= most,
+    "max_compression_ratio": lambda label, most: (label.compression_ratio or 0.0) <= most,
+    "max_repeats": lambda label, most: longest_repeat(label.text) <= most,
+    "min_characters_per_second": lambda label, least: _rate(label) >= least,
+    "max_characters_per_second": lambda label, most: _rate(label) <= most,
+    "min_language_prob": lambda label, least: label.language_prob is None or label.language_prob >= least,
+    "max_disagreement": lambda label, most: _distance(label.second_text, label.text) <= most,
+    "max_transcript_wer": lambda label, most: _distance(label.transcript, label.text) <= most,
+    "min_reading_margin": lambda label, least: label.reading_margin is None or label.reading_margin >= least,
+}
+"""Whether a label passes each filter, by name, in order; those that `LabelFilters` names take its threshold."""

@@ -6,7 +6,6 @@ and this step is repeated whenever a threshold changes.
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -14,19 +13,19 @@ from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.features.fbank import SAMPLE_RATE, num_frames
+from asr_kd.models.layers import output_len
 from asr_kd.targets.pseudo_label_filters import FilterReport, Label, LabelFilters, apply_filters
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.whisper_transcriber import Transcription
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.verbalize import strip_annotations, verbalize
-from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.text.vocabulary import Vocabulary, min_ctc_frames
 
 PREFIX = "whisper:"
 
 ScoreReadings = Callable[[Utterance, Sequence[str]], Sequence[float]]
 """Log-probability, in nats, of each reading of an utterance under a CTC model."""
-FitsCtc = Callable[[Sequence[int], Utterance], bool]
-"""Whether CTC can emit these tokens in the utterance's frames."""
 
 
 class LabelSettings(Settings):
@@ -90,29 +89,13 @@ class PseudoLabelled(NamedTuple):
     own_transcripts: frozenset[str]
     """Ids of the utterances whose own transcript was used (`transcript_share`)."""
 
-    @property
-    def from_transcripts(self) -> int:
-        """Number of these."""
-        return len(self.own_transcripts)
-
-
-@dataclass(frozen=True)
-class Alphabet:
-    """Normalizer, vocabulary and length limit of labels."""
-
-    normalizer: Normalizer
-    vocabulary: Vocabulary | None
-    """None: any letters."""
-    fits_ctc: FitsCtc | None
-    """None: any length."""
-    language: str = "en"
-
 
 def make_pseudo_labels(
     transcriptions: Mapping[str, Transcription],
     utterances: Sequence[Utterance],
     settings: LabelSettings,
-    alphabet: Alphabet,
+    normalizer: Normalizer,
+    vocabulary: Vocabulary | None = None,
     second: Mapping[str, Transcription] | None = None,
     score_readings: ScoreReadings | None = None,
 ) -> PseudoLabelled:
@@ -120,6 +103,7 @@ def make_pseudo_labels(
 
     Args:
         transcriptions: utterance id → what the system wrote; utterances without are left out.
+        vocabulary: what a text must be spelled in, and CTC must emit in the audio; None: any letters and length.
         second: transcripts of the second system, where one is compared.
         score_readings: a CTC model's score of readings; None takes the most usual reading.
 
@@ -129,16 +113,16 @@ def make_pseudo_labels(
     labels: dict[str, Label] = {}
     kept_transcripts: dict[str, str] = {}
     for utterance in utterances:
-        transcript = None if utterance.text is None else normalize(utterance.text, alphabet.normalizer)
+        transcript = None if utterance.text is None else normalize(utterance.text, normalizer)
         if transcript and in_share(utterance.id, settings.transcript_share):
             kept_transcripts[utterance.id] = transcript
         elif utterance.id in transcriptions:
             found = transcriptions[utterance.id]
-            text, margin = _choose(utterance, _readings(found.text, settings, alphabet), score_readings)
+            text, margin = _choose(utterance, _readings(found.text, settings, normalizer), score_readings)
             second_text = None
             if second is not None and utterance.id in second:
                 # Readings may differ ("two thirty", "two three oh") where the two systems agree: the nearest counts.
-                others = _readings(second[utterance.id].text, settings, alphabet)
+                others = _readings(second[utterance.id].text, settings, normalizer)
                 second_text = text if text in others else others[0]
             labels[utterance.id] = Label(
                 text=text,
@@ -150,7 +134,7 @@ def make_pseudo_labels(
                 second_text=second_text,
                 transcript=transcript,
                 reading_margin=margin,
-                problem=_problem(text, utterance, alphabet),
+                problem=None if vocabulary is None else _problem(text, utterance, vocabulary),
             )
     if not labels and kept_transcripts:
         return PseudoLabelled(kept_transcripts, FilterReport(()), frozenset(kept_transcripts))
@@ -205,17 +189,17 @@ def read_out(
     utterance: Utterance,
     text: str,
     settings: LabelSettings,
-    alphabet: Alphabet,
+    normalizer: Normalizer,
     score_readings: ScoreReadings | None = None,
 ) -> str:
     """A system's text as it is spoken, normalized: the best reading, or the most usual one without a CTC model."""
-    return _choose(utterance, _readings(text, settings, alphabet), score_readings)[0]
+    return _choose(utterance, _readings(text, settings, normalizer), score_readings)[0]
 
 
-def _readings(text: str, settings: LabelSettings, alphabet: Alphabet) -> list[str]:
+def _readings(text: str, settings: LabelSettings, normalizer: Normalizer) -> list[str]:
     """Normalized readings, the most usual first."""
-    written = verbalize(text, alphabet.language) if settings.verbalize else [strip_annotations(text)]
-    return list(dict.fromkeys(normalize(reading, alphabet.normalizer) for reading in written))
+    written = verbalize(text, settings.language or "en") if settings.verbalize else [strip_annotations(text)]
+    return list(dict.fromkeys(normalize(reading, normalizer) for reading in written))
 
 
 def _choose(
@@ -231,13 +215,10 @@ def _choose(
     return text, best - next_best
 
 
-def _problem(text: str, utterance: Utterance, alphabet: Alphabet) -> str | None:
+def _problem(text: str, utterance: Utterance, vocabulary: Vocabulary) -> str | None:
     """Return why no student can be trained on this text, or None."""
-    if alphabet.vocabulary is None:
-        return None
-    unknown = alphabet.vocabulary.unknown_characters(text)
+    unknown = vocabulary.unknown_characters(text)
     if unknown:
         return f"characters outside the vocabulary: {' '.join(unknown)}"
-    if alphabet.fits_ctc is not None and not alphabet.fits_ctc(alphabet.vocabulary.encode(text), utterance):
-        return "too long for CTC in its audio"
-    return None
+    frames = output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
+    return None if min_ctc_frames(vocabulary.encode(text)) <= frames else "too long for CTC in its audio"

@@ -27,6 +27,7 @@ from asr_kd.targets.shard import Array
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import EXTRACT_AGAIN
 from asr_kd.teachers.base import LayeredTeacher, Teacher
+from asr_kd.teachers.windows import in_halves
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -82,43 +83,35 @@ def run_teacher(
     Raises:
         TargetsError: the teacher does not have these layers, or a single utterance does not fit into memory.
     """
-    lens = torch.tensor([waveform.shape[0] for waveform in waveforms])
-    padded = pad_sequence(list(waveforms), batch_first=True)
-    problem: Exception
-    try:
-        if not layers:
-            return teacher.log_probs(padded, lens), {}
-        return layered(teacher, layers).with_layers(padded, lens, layers)
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        problem = error.with_traceback(None)  # which keeps the tensors of the attempt
-    if len(waveforms) == 1:
-        named = f"utterance {ids[0]!r}" if ids else "an utterance"
-        raise TargetsError(
-            f"{named} of {int(lens[0]) / SAMPLE_RATE:.1f} s does not fit into memory",
-            where=f"teacher {teacher.name}",
-            expected="an utterance that fits",
-            remedy="Set the teacher's window_seconds, cut the recording, or leave the utterance out of the manifest",
-        ) from problem
-    del padded
-    middle = len(waveforms) // 2
-    return _joined(
-        run_teacher(teacher, waveforms[:middle], layers, ids[:middle]),
-        run_teacher(teacher, waveforms[middle:], layers, ids[middle:]),
-    )
 
+    def compute(rows: Sequence[int]) -> list[Outputs]:
+        lens = torch.tensor([waveforms[row].shape[0] for row in rows])
+        padded = pad_sequence([waveforms[row] for row in rows], batch_first=True)
+        try:
+            if not layers:
+                return [(teacher.log_probs(padded, lens), {})]
+            return [layered(teacher, layers).with_layers(padded, lens, layers)]
+        except (RuntimeError, MemoryError) as error:
+            if len(rows) > 1 or not is_out_of_memory(error):
+                raise
+            named = f"utterance {ids[rows[0]]!r}" if ids else "an utterance"
+            raise TargetsError(
+                f"{named} of {int(lens[0]) / SAMPLE_RATE:.1f} s does not fit into memory",
+                where=f"teacher {teacher.name}",
+                expected="an utterance that fits",
+                remedy="Set the teacher's window_seconds, cut the recording, or leave the utterance out",
+            ) from error
 
-def _joined(first: Outputs, second: Outputs) -> Outputs:
-    """Two batches as one."""
+    parts = in_halves(compute, range(len(waveforms)))
+    if len(parts) == 1:
+        return parts[0]
 
-    def stacked(parts: Sequence[Tensor]) -> Tensor:
-        return pad_sequence([row for part in parts for row in part], batch_first=True)
+    def stacked(batches: Iterable[Tensor]) -> Tensor:
+        return pad_sequence([row for batch in batches for row in batch], batch_first=True)
 
-    dense = DensePosteriors(
-        stacked([first[0].log_probs, second[0].log_probs]), torch.cat([first[0].lens, second[0].lens])
-    )
-    return dense, {layer: stacked([first[1][layer], second[1][layer]]) for layer in first[1]}
+    lens = torch.cat([dense.lens for dense, _ in parts])
+    dense = DensePosteriors(stacked(dense.log_probs for dense, _ in parts), lens)
+    return dense, {layer: stacked(hidden[layer] for _, hidden in parts) for layer in layers}
 
 
 def layer_arrays(layers: Mapping[int, Tensor], row: int, num_frames: int) -> dict[str, Array]:

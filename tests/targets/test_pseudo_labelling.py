@@ -8,7 +8,6 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import (
-    Alphabet,
     PseudoLabelSettings,
     ctc_reading_scorer,
     in_share,
@@ -17,7 +16,7 @@ from asr_kd.targets.pseudo_labelling import (
 from asr_kd.teachers.whisper_transcriber import Transcription
 from asr_kd.text.vocabulary import Vocabulary
 
-ANY = Alphabet("librispeech", None, None)
+ANY = "librispeech"
 SETTINGS = PseudoLabelSettings(source="whisper:base")
 
 
@@ -67,14 +66,14 @@ def test_two_systems_agree_when_one_reading_fits_both():
     def prefers_oh(_, readings):
         return [float("OH" in reading) for reading in readings]
 
-    found = make_pseudo_labels(first, both, settings, ANY, second, prefers_oh)
+    found = make_pseudo_labels(first, both, settings, ANY, second=second, score_readings=prefers_oh)
     assert found.texts == {"a": "AT THREE OH FIVE"}
 
 
 def test_letters_outside_the_vocabulary_and_texts_too_long_for_ctc_are_removed():
-    alphabet = Alphabet("librispeech", Vocabulary.characters(["AB C"]), lambda tokens, _: len(tokens) < 5)
     written = {"good": whisper("ab"), "letters": whisper("xyz"), "long": whisper("abc abc abc")}
-    found = make_pseudo_labels(written, [utterance(id_) for id_ in written], SETTINGS, alphabet)
+    utterances = [utterance(id_, seconds=0.3) for id_ in written]
+    found = make_pseudo_labels(written, utterances, SETTINGS, ANY, Vocabulary.characters(["AB C"]))
     assert list(found.texts) == ["good"]
 
 
@@ -84,7 +83,7 @@ def test_a_share_of_the_transcripts_is_used_as_it_is():
     settings = SETTINGS.model_copy(update={"transcript_share": 0.1})
     found = make_pseudo_labels(written, utterances, settings, ANY)
     kept = [id_ for id_, text in found.texts.items() if text == "THE TRANSCRIPT"]
-    assert 5 < len(kept) == found.from_transcripts < 40
+    assert 5 < len(kept) == len(found.own_transcripts) < 40
     assert len(found.texts) == 200
 
 

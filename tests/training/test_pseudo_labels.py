@@ -76,7 +76,7 @@ def test_hypotheses_far_from_the_transcript_or_too_long_are_left_out(lessons_of,
     nothing = lessons_of(utterance, given[:1], settings)
     assert nothing.utterances == []
     assert "max_hypothesis_wer" in nothing.excluded[0]["reason"]
-    short = lessons_of(replace(utterance, duration=0.31), given)
+    short = lessons_of(replace(utterance, duration=0.34), given)
     assert [len(item.tokens) for item in short.hypotheses[0]] == [7]
     assert short.dropped["too long for CTC in its audio"] == 2
 
