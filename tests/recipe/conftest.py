@@ -1,10 +1,12 @@
 """One whole run of the tiny recipe for all tests of a session; whoever changes it takes a copy."""
 
+import json
 import shutil
 from pathlib import Path
 
 import pytest
 
+from tests.helpers.made_once import made_once
 from tests.helpers.tiny_run import Outcome, Run, start
 
 
@@ -13,11 +15,14 @@ def first_run(tmp_path_factory) -> tuple[Run, Outcome]:
     """The recipe from nothing to the bundle, in a process of its own, and what it said."""
     for package in ("espeakng_loader", "onnx", "onnxruntime", "sherpa_onnx"):
         pytest.importorskip(package)
-    folder = tmp_path_factory.mktemp("tiny")
-    run = Run(folder / "run", folder / "corpus")
-    process = start(run.words("run"))
-    out, err = process.communicate(timeout=600)
-    return run, Outcome(process.returncode, out, err)
+
+    def make(folder: Path) -> None:
+        process = start(Run(folder / "run", folder / "corpus").words("run"))
+        out, err = process.communicate(timeout=600)
+        (folder / "outcome.json").write_text(json.dumps([process.returncode, out, err]))
+
+    folder = made_once(tmp_path_factory, "tiny-run", make)
+    return Run(folder / "run", folder / "corpus"), Outcome(*json.loads((folder / "outcome.json").read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,8 @@ from asr_kd.errors import AsrKdError
 from asr_kd.recipe.stage import hold_lock
 
 
-def _hold(path: Path, pipe: Connection) -> None:
+def _hold(path: Path, pipe: Connection, other_end: Connection) -> None:
+    other_end.close()
     with hold_lock(path, "student a"):
         pipe.send("held")
         pipe.poll(60)
@@ -23,9 +24,9 @@ def another_run(path: Path):
 
     A pipe and no event: setting an event waits for those that wait on it, and a killed process never answers.
     """
-    spawn = multiprocessing.get_context("spawn")
-    here, there = spawn.Pipe()
-    other = spawn.Process(target=_hold, args=(path, there))
+    fork = multiprocessing.get_context("fork")
+    here, there = fork.Pipe()
+    other = fork.Process(target=_hold, args=(path, there, here))
     other.start()
     there.close()
     assert here.poll(60), "the other run did not start"

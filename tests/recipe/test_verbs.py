@@ -13,10 +13,10 @@ import typer
 from asr_kd.audio import ChannelPolicy
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.runtime.transcribe import WordForm
 from asr_kd.targets.hypothesis_formats import Form
-from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.tiny_bundle import tiny_bundle
+from tests.helpers.tiny_models import noise_speech
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
 app_module = importlib.import_module("asr_kd.cli.app")  # the name is that of the application too
@@ -135,14 +135,10 @@ def test_check_of_what_is_neither(tmp_path, manifest):
 
 
 @pytest.fixture(scope="module")
-def talking(tmp_path_factory):
-    """A model that says something, and its bundle."""
-    for package in ("onnx", "onnxruntime"):
-        pytest.importorskip(package)
-    folder = tmp_path_factory.mktemp("talking")
-    model = save_tiny_model(folder / "model", vocabulary=VOCABULARY)
-    export_bundle(model, folder / "bundle", [noise_speech(1.0)], settings=ExportSettings(client=False))
-    return folder
+def systems(tmp_path_factory):
+    """A model whose transcripts are not empty, and its bundle: their folders by kind."""
+    made = tiny_bundle(tmp_path_factory)
+    return {"model": made.model, "bundle": made.forms}
 
 
 @pytest.fixture
@@ -153,8 +149,8 @@ def recordings(tmp_path):
     return [str(path) for path in paths]
 
 
-def test_transcribe_prints_the_same_for_a_bundle_and_its_model(talking, recordings):
-    outcomes = [command("transcribe", str(talking / kind), *recordings) for kind in ("bundle", "model")]
+def test_transcribe_prints_the_same_for_a_bundle_and_its_model(systems, recordings):
+    outcomes = [command("transcribe", str(systems[kind]), *recordings) for kind in ("bundle", "model")]
     assert [outcome.code for outcome in outcomes] == [0, 0]
     assert outcomes[0].out == outcomes[1].out
     rows = [line.split("\t") for line in outcomes[0].out.splitlines()]
@@ -172,36 +168,36 @@ def test_the_run_s_own_bundle_and_student_agree(finished):
     assert len(bundle.out.splitlines()) == len(audio) == 3
 
 
-def test_a_damaged_recording_is_a_message_and_the_others_are_transcribed(talking, recordings, tmp_path):
+def test_a_damaged_recording_is_a_message_and_the_others_are_transcribed(systems, recordings, tmp_path):
     bad = tmp_path / "bad.flac"
     bad.write_bytes((tmp_path / "two words.flac").read_bytes()[:4000])
     outcome = command(
-        "transcribe", str(talking / "bundle"), recordings[0], str(bad), str(tmp_path / "no"), recordings[1]
+        "transcribe", str(systems["bundle"]), recordings[0], str(bad), str(tmp_path / "no"), recordings[1]
     )
     assert outcome.code == 1
-    good = command("transcribe", str(talking / "bundle"), *recordings)
+    good = command("transcribe", str(systems["bundle"]), *recordings)
     assert outcome.out == good.out
     lines = outcome.err.splitlines()
     assert [line.split(": ")[:2] for line in lines] == [["asr-kd", str(bad)], ["asr-kd", str(tmp_path / "no")]]
     assert "no such file" in lines[1]
 
 
-def test_several_channels_are_a_choice(talking, recordings, tmp_path):
+def test_several_channels_are_a_choice(systems, recordings, tmp_path):
     mono = noise_speech(1.5).numpy()
     soundfile.write(tmp_path / "stereo.wav", [[sample, 0.0] for sample in mono], 16_000)
     stereo = str(tmp_path / "stereo.wav")
-    assert "has 2 channels" in one_line(command("transcribe", str(talking / "model"), stereo))
-    text = command("transcribe", str(talking / "model"), recordings[0]).out.split("\t")[1]
-    assert command("transcribe", str(talking / "model"), stereo, "--channels", "first").out == f"{stereo}\t{text}"
-    assert command("transcribe", str(talking / "model"), stereo, "--channels", "left").code == 2
+    assert "has 2 channels" in one_line(command("transcribe", str(systems["model"]), stereo))
+    text = command("transcribe", str(systems["model"]), recordings[0]).out.split("\t")[1]
+    assert command("transcribe", str(systems["model"]), stereo, "--channels", "first").out == f"{stereo}\t{text}"
+    assert command("transcribe", str(systems["model"]), stereo, "--channels", "left").code == 2
 
 
-def test_what_is_no_model_is_refused(talking, recordings, tmp_path):
+def test_what_is_no_model_is_refused(systems, recordings, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "is neither a model folder nor a bundle" in one_line(
         command("transcribe", str(tmp_path / "empty"), *recordings)
     )
     assert "does not exist" in one_line(command("transcribe", str(tmp_path / "nothing"), *recordings))
-    broken = shutil.copytree(talking / "bundle", tmp_path / "bundle")
+    broken = shutil.copytree(systems["bundle"], tmp_path / "bundle")
     (broken / "tokens.txt").write_text("a 0\n")
     assert "tokens.txt" in one_line(command("transcribe", str(broken), *recordings))
