@@ -145,19 +145,17 @@ def score(
     """
     from asr_kd.evaluation.report import write_report
     from asr_kd.evaluation.report.text_renderers import speaker_table, terminal_table
-    from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files, write_texts
+    from asr_kd.evaluation.score_files import named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings
 
     if write is not None and out is None:
         raise typer.BadParameter("needs --out", param_hint="--write")
     report = score_files(
-        ScoringRequest(
-            reference,
-            [named_file(given) for given in hypotheses],
-            EvaluationSettings(normalizer=normalizer, bootstrap_samples=samples, bootstrap_seed=seed),
-            speakers,
-            [named_pair(given) for given in compare or []],
-        )
+        reference,
+        [named_file(given) for given in hypotheses],
+        EvaluationSettings(normalizer=normalizer, bootstrap_samples=samples, bootstrap_seed=seed),
+        speakers,
+        [named_pair(given) for given in compare or []],
     )
     summary = report.summary
     if out is not None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, read_utterance
-from asr_kd.errors import EXAMPLES, EvaluationError
+from asr_kd.errors import EvaluationError, examples
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost_report import cost_report
 from asr_kd.evaluation.report import Report, write_report
@@ -124,17 +124,12 @@ def _transcribe(
         ),
     )
     excluded += found.excluded
-    _check_excluded(name, excluded, len(utterances), settings.max_excluded_share)
+    if not found.utterances or len(excluded) > settings.max_excluded_share * len(utterances):
+        reasons = examples([f"{item.id}: {item.reason}" for item in excluded], "; ")
+        raise EvaluationError(
+            f"{len(excluded)} of {len(utterances)} utterances cannot be used ({reasons})",
+            where=name,
+            expected=f"at most {settings.max_excluded_share:.0%} (evaluate.max_excluded_share)",
+            remedy="Run asr-kd check on the corpus and restore the files",
+        )
     return found._replace(excluded=excluded)
-
-
-def _check_excluded(name: str, excluded: Sequence[Exclusion], total: int, allowed: float) -> None:
-    if len(excluded) < total and len(excluded) <= allowed * total:
-        return
-    named = "; ".join(f"{item.id}: {item.reason}" for item in excluded[:EXAMPLES])
-    raise EvaluationError(
-        f"{len(excluded)} of {total} utterances cannot be used ({named})",
-        where=name,
-        expected=f"at most {allowed:.0%} (evaluate.max_excluded_share)",
-        remedy="Run asr-kd check on the corpus and restore the files",
-    )

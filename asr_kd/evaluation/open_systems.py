@@ -5,6 +5,7 @@ Shapes: B utterances, S samples, T frames, V vocabulary.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -171,8 +172,9 @@ def posteriors_of(system: System) -> SystemPosteriors | None:
     if isinstance(recognizer, TeacherRecognizer):
         return _posteriors_of_teacher(recognizer.teacher)
     if isinstance(recognizer, Recognizer):
-        own = recognizer
-        return SystemPosteriors(lambda waveform: _one(own, waveform), own.vocabulary, STUDENT_GRID, own.context)
+        return SystemPosteriors(
+            partial(_posteriors_of_utterance, recognizer), recognizer.vocabulary, STUDENT_GRID, recognizer.context
+        )
     return None
 
 
@@ -194,7 +196,7 @@ def bridged_to(
         raise EvaluationError(f"the teacher's symbols cannot be mapped to the student's ({error})") from error
 
 
-def _one(recognizer: Recognizer, waveform: Tensor) -> Tensor:
+def _posteriors_of_utterance(recognizer: Recognizer, waveform: Tensor) -> Tensor:
     output = recognizer.log_probs([waveform])
     return output.log_probs[0, : int(output.lens[0])].float()
 

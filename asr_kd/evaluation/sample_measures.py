@@ -9,8 +9,8 @@ Shapes: S samples.
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -23,52 +23,13 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay
 from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, posteriors_of
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import PACKET_SAMPLES, System, Transcriber, can_stream
+from asr_kd.evaluation.system import PACKET_SAMPLES, System, can_stream
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.scoring.wer import align_words, spaced
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.text.normalize import ScoringNormalizer, normalize
-
-
-@dataclass
-class Stability:
-    """Counts over utterances."""
-
-    utterances: int = 0
-    words: int = 0
-    """In the final transcripts."""
-    revised: int = 0
-    """Words of partial results that the next one replaced or removed, counted each time."""
-    grown: int = 0
-    """Last words of partial results that the next one lengthened."""
-    utterances_revised: int = 0
-
-    def add(self, partials: Sequence[str]) -> None:
-        """Count the partial results of an utterance, in order; the last one is the final transcript."""
-        revised = grown = 0
-        for before, after in itertools.pairwise(partials):
-            changed, longer = changes(before.split(), after.split())
-            revised, grown = revised + changed, grown + longer
-        self.utterances += 1
-        self.words += len(partials[-1].split()) if partials else 0
-        self.revised += revised
-        self.grown += grown
-        self.utterances_revised += revised > 0
-
-    def plain(self) -> dict[str, Any]:
-        """Plain data: the counts, and each count per final word (None without a final word)."""
-        return {
-            "utterances": self.utterances,
-            "words": self.words,
-            "revised_words": self.revised,
-            "grown_words": self.grown,
-            "revised_per_word": self.revised / self.words if self.words else None,
-            "grown_per_word": self.grown / self.words if self.words else None,
-            "utterances_revised": self.utterances_revised,
-            "packet_ms": 1000 * PACKET_SAMPLES // SAMPLE_RATE,
-        }
 
 
 def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
@@ -85,14 +46,34 @@ def changes(before: Sequence[str], after: Sequence[str]) -> tuple[int, int]:
     return changed, 0
 
 
-def measure_stability(recognizer: Recognizer, waveforms: Iterable[Tensor]) -> Stability:
-    """Send each waveform [S] in packets of 100 ms and count the changes between successive partial results."""
-    found = Stability()
+def measure_stability(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> dict[str, Any]:
+    """Send each waveform [S] in packets of 100 ms and count the changes between successive partial results.
+
+    Returns:
+        Words of the final transcripts; words of partial results that the next one revised (replaced or removed), and
+        last words that it lengthened, each time and per final word (None without one); utterances with a revision.
+    """
+    counts = Counter[str]()
     for waveform in waveforms:
         stream = recognizer.stream()
-        shown = [stream.accept(packet) for packet in waveform.split(PACKET_SAMPLES)]
-        found.add([*shown, stream.final()])
-    return found
+        partials = [*(stream.accept(packet) for packet in waveform.split(PACKET_SAMPLES)), stream.final()]
+        moves = [changes(before.split(), after.split()) for before, after in itertools.pairwise(partials)]
+        revised = sum(count for count, _ in moves)
+        counts["words"] += len(partials[-1].split())
+        counts["revised"] += revised
+        counts["grown"] += sum(count for _, count in moves)
+        counts["utterances_revised"] += revised > 0
+    words = counts["words"]
+    return {
+        "utterances": len(waveforms),
+        "words": words,
+        "revised_words": counts["revised"],
+        "grown_words": counts["grown"],
+        "revised_per_word": counts["revised"] / words if words else None,
+        "grown_per_word": counts["grown"] / words if words else None,
+        "utterances_revised": counts["utterances_revised"],
+        "packet_ms": 1000 * PACKET_SAMPLES // SAMPLE_RATE,
+    }
 
 
 SilenceKind = Literal["digital", "room"]
@@ -102,42 +83,21 @@ KINDS: tuple[SilenceKind, ...] = ("digital", "room")
 ROOM_DBFS = -60.0
 
 
-def measure_trailing_silence(
-    recognizer: Transcriber, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
+SILENT_STREAMS = 10
+"""Utterances whose streams are continued by silence: each costs as much compute as that silence."""
+
+
+def measure_silence(
+    transcribe: Callable[[list[Tensor]], list[str]],
+    waveforms: Sequence[Tensor],
+    seconds: float,
+    normalizer: ScoringNormalizer,
 ) -> dict[str, Any]:
     """Count words inserted, deleted and changed when silence follows, as plain data for each kind of silence.
 
     The transcript with silence is compared with that without: `extra_words` are inserted into it, `lost_words` missing
     from it, `changed_words` others in the same place (a last word that was cut off before, for example).
     """
-    return _with_silence(recognizer.transcribe, waveforms, seconds, normalizer)
-
-
-SILENT_STREAMS = 10
-"""Utterances whose streams are continued by silence: each costs as much compute as that silence."""
-
-
-def measure_silent_streams(
-    recognizer: Recognizer, waveforms: Sequence[Tensor], seconds: float, normalizer: ScoringNormalizer
-) -> dict[str, Any]:
-    """Count words inserted in streams that silence follows, as plain data for each kind of silence.
-
-    Every endpoint starts an utterance with new text and new state, as in a live stream, so the model also begins in
-    silence. The words of all utterances of a stream are compared with those of a stream that ends after the speech.
-    The silence is long enough for several endpoints.
-    """
-    return _with_silence(
-        lambda several: [_streamed(recognizer, waveform) for waveform in several], waveforms, seconds, normalizer
-    )
-
-
-def _with_silence(
-    transcribe: Callable[[list[Tensor]], list[str]],
-    waveforms: Sequence[Tensor],
-    seconds: float,
-    normalizer: ScoringNormalizer,
-) -> dict[str, Any]:
-    """Compare transcripts with those of the same waveforms and silence behind them."""
     before = [normalize(text, normalizer) for text in transcribe(list(waveforms))]
     found: dict[str, Any] = {"seconds": seconds, "utterances": len(waveforms)}
     for kind in KINDS:
@@ -146,13 +106,19 @@ def _with_silence(
     return found
 
 
-def _streamed(recognizer: Any, waveform: Tensor) -> str:
-    """The text of all utterances of a stream that is cut at endpoints."""
-    stream = recognizer.stream(cut_at_endpoints=True)
-    for packet in waveform.split(PACKET_SAMPLES):
-        stream.accept(packet)
-    last = stream.final()
-    return " ".join([*(utterance.text for utterance in stream.take_utterances()), last])
+def transcribe_live(recognizer: Any, waveforms: Sequence[Tensor]) -> list[str]:
+    """The text of all utterances of a stream for each waveform [S].
+
+    Every endpoint starts an utterance with new text and new state, so behind speech the model also begins in silence.
+    """
+    texts = []
+    for waveform in waveforms:
+        stream = recognizer.stream(cut_at_endpoints=True)
+        for packet in waveform.split(PACKET_SAMPLES):
+            stream.accept(packet)
+        last = stream.final()
+        texts.append(" ".join([*(utterance.text for utterance in stream.take_utterances()), last]))
+    return texts
 
 
 def silence(kind: SilenceKind, seconds: float, number: int = 0) -> Tensor:
@@ -204,17 +170,19 @@ class Sample:
         recognizer: Any = system.recognizer
         settings, normalizer = self.settings, self.settings.normalizer
         missing = None if can_stream(recognizer) else "it does not stream"
-        found = _measured("stability", missing, lambda: measure_stability(recognizer, self.waveforms).plain())
+        found = _measured("stability", missing, lambda: measure_stability(recognizer, self.waveforms))
         seconds, stream_seconds = settings.silence_seconds, settings.stream_silence_seconds
         if not seconds:
             return {**found, "trailing_silence": None, "trailing_silence_reason": "evaluate.silence_seconds is 0"}
-        found["trailing_silence"] = measure_trailing_silence(recognizer, self.waveforms, seconds, normalizer)
+        found["trailing_silence"] = measure_silence(recognizer.transcribe, self.waveforms, seconds, normalizer)
         if missing is None and not stream_seconds:
             missing = "evaluate.stream_silence_seconds is 0"
         step = max(len(self.waveforms) // SILENT_STREAMS, 1)  # from the shortest to the longest
         some = self.waveforms[::step][:SILENT_STREAMS]
         silent = _measured(
-            "silent_streams", missing, lambda: measure_silent_streams(recognizer, some, stream_seconds, normalizer)
+            "silent_streams",
+            missing,
+            lambda: measure_silence(partial(transcribe_live, recognizer), some, stream_seconds, normalizer),
         )
         return found | silent
 

@@ -1,7 +1,7 @@
 """Score references and hypotheses from files in the same way as an evaluation."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,34 +35,29 @@ _ROLES: dict[str, Role] = {
 """Names that imply a role: those of the recipes and of a report's files."""
 
 
-@dataclass(frozen=True)
-class ScoringRequest:
-    """Files to score, and how."""
-
-    reference: Path
-    hypotheses: Sequence[tuple[str | None, Path]]
-    """Each with its system's name; None takes the file's. A name with several files is one system of several training
-    runs (seeds)."""
-    settings: EvaluationSettings = field(default_factory=EvaluationSettings)
-    speakers: str | None = None
-    """A file such as Kaldi's utt2spk, or `prefix`; None: from the rows of the references."""
-    comparisons: Sequence[Comparison] = ()
-    """Beside that of student-kd, student-hard and teacher; by names."""
-    name: str | None = None
-    """Of the test set; None takes the references' file name."""
-
-
-def score_files(request: ScoringRequest) -> Report:
+def score_files(
+    reference: Path,
+    hypotheses: Sequence[tuple[str | None, Path]],
+    settings: EvaluationSettings,
+    speakers: str | None = None,
+    comparisons: Sequence[Comparison] = (),
+) -> Report:
     """Score hypotheses against references, system by system and pair by pair.
+
+    Args:
+        hypotheses: each file with its system's name; None takes the file's. A name with several files is one system of
+            several training runs (seeds).
+        speakers: a file such as Kaldi's utt2spk, or `prefix`; None: from the rows of the references.
+        comparisons: pairs beside that of student-kd, student-hard and teacher; by names.
 
     Raises:
         EvaluationError: a file cannot be read, ids do not match, two systems of one name, or a name that cannot be
             one.
     """
-    references = read_transcripts(request.reference.expanduser(), "reference")
-    test_set = request.name or _stem(request.reference)
+    references = read_transcripts(reference.expanduser(), "reference")
+    test_set = _stem(reference)
     check_name(test_set, "test set")
-    rows = _rows(request.hypotheses)
+    rows = _rows(hypotheses)
     systems = [
         read_external(name, path, _ROLES.get(name, "other") if len(runs) == 1 else "other")
         for runs in rows.values()
@@ -70,16 +65,16 @@ def score_files(request: ScoringRequest) -> Report:
     ]
     check_systems(systems)
     ids = list(references.texts)
-    hypotheses = {system.key: _texts_of(system, test_set, ids) for system in systems}
+    texts = {system.key: _texts_of(system, test_set, ids) for system in systems}
     one_run = {name for name, runs in rows.items() if len(runs) == 1}
-    pairs = resolve_comparisons(systems, [pair for pair in request.comparisons if set(pair.names) <= one_run])
+    pairs = resolve_comparisons(systems, [pair for pair in comparisons if set(pair.names) <= one_run])
     seconds = sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
-    reference_set = ReferenceSet(references.texts, _speakers(request, references), seconds)
+    reference_set = ReferenceSet(references.texts, _speakers(speakers, references), seconds)
     runs = {row: [name for name, _ in named] for row, named in rows.items()}
-    seeds = SeedRows(runs, _row_pairs(request.comparisons, runs)).renamed({s.name: s.key for s in systems})
+    seeds = SeedRows(runs, _row_pairs(comparisons, runs)).renamed({s.name: s.key for s in systems})
     names = {system.key: system.name for system in systems}
-    found = score_set(reference_set, hypotheses, names, pairs, request.settings, seeds)
-    report = summarize(systems, {test_set: found}, request.settings, RunFacts())
+    found = score_set(reference_set, texts, names, pairs, settings, seeds)
+    report = summarize(systems, {test_set: found}, settings, RunFacts())
     return replace(report, words={system.key: system.transcripts.words for system in systems})
 
 
@@ -134,19 +129,19 @@ def _texts_of(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapp
     return texts
 
 
-def _speakers(request: ScoringRequest, references: Transcripts) -> dict[str, str]:
+def _speakers(given: str | None, references: Transcripts) -> dict[str, str]:
     """Utterance id → speaker; empty where not all are known."""
     ids = list(references.texts)
-    if request.speakers is None:
+    if given is None:
         return dict(references.speakers) if len(references.speakers) == len(ids) else {}
-    if request.speakers == PREFIX:
+    if given == PREFIX:
         return {utterance_id: utterance_id.replace("_", "-").split("-")[0] for utterance_id in ids}
-    speakers = read_speakers(Path(request.speakers).expanduser())
+    speakers = read_speakers(Path(given).expanduser())
     missing = [utterance_id for utterance_id in ids if utterance_id not in speakers]
     if missing:
         raise EvaluationError(
             f"names no speaker for {len(missing)} of {len(ids)} utterances ({examples(missing)})",
-            where=request.speakers,
+            where=given,
             expected="every utterance",
         )
     return {utterance_id: speakers[utterance_id] for utterance_id in ids}

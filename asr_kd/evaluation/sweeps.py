@@ -119,9 +119,8 @@ def context_matrix(
 
 def in_context(system: System, context: Context) -> System:
     """The same system with another chunk and left context."""
-    if not isinstance(system.recognizer, Recognizer):
-        raise TypeError(f"{system.key} has no context to change")
-    return replace(system, recognizer=system.recognizer.in_context(context))
+    recognizer: Any = system.recognizer
+    return replace(system, recognizer=recognizer.in_context(context))
 
 
 def trained_contexts(system: System) -> set[Context]:

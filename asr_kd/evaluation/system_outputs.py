@@ -7,12 +7,11 @@ Shapes: S samples.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import Exclusion, read_utterance
 from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.comparison import (
@@ -97,10 +96,7 @@ def transcribe_all(
 
 def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
     """At most `count` utterances at equal steps from the shortest to the longest."""
-    by_duration = sorted(utterances, key=lambda utterance: (utterance.duration, utterance.id))
-    if count >= len(by_duration):
-        return by_duration
-    return [by_duration[(2 * index + 1) * len(by_duration) // (2 * count)] for index in range(count)]
+    return even_sample(sorted(utterances, key=lambda utterance: (utterance.duration, utterance.id)), count)
 
 
 def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Exclusion]) -> dict[str, Tensor]:
@@ -116,18 +112,13 @@ def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Excl
     return waveforms
 
 
-@dataclass(frozen=True)
-class ReferenceSet:
+class ReferenceSet(NamedTuple):
     """References of a test set, with their speakers."""
 
-    references: Mapping[str, str]
-    """Utterance id → text."""
-    speakers: Mapping[str, str]
-    """Utterance id → speaker; empty where speakers are not known."""
-    seconds: float | None = None
-    """Of speech; None is not known."""
-    excluded: Sequence[Exclusion] = ()
-    """Utterances that are not scored."""
+    references: Mapping[str, str]  # utterance id → text
+    speakers: Mapping[str, str]  # utterance id → speaker; empty where speakers are not known
+    seconds: float | None = None  # of speech; None: not known
+    excluded: Sequence[Exclusion] = ()  # utterances that are not scored
 
 
 class ScoredSet(NamedTuple):

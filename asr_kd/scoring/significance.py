@@ -65,10 +65,6 @@ class GapRecovered:
     gap_interval: Interval | None
     reason: str | None = None
 
-    @property
-    def defined(self) -> bool:
-        return self.value is not None
-
 
 @dataclass(frozen=True, slots=True)
 class RunsRate:

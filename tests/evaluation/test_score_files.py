@@ -7,7 +7,7 @@ import pytest
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.report import read_results, write_report
-from asr_kd.evaluation.score_files import ScoringRequest, named_file, named_pair, score_files
+from asr_kd.evaluation.score_files import named_file, named_pair, score_files
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.scoring.transcripts import read_transcripts, write_transcripts
 from tests.helpers.evaluations import TEXTS as REFERENCES
@@ -33,13 +33,13 @@ def files(tmp_path):
     return tmp_path
 
 
-def request(files, *names, **options):
+def scored(files, *names, **options):
     settings = {"settings": FEW, **options}
-    return ScoringRequest(files / "test.jsonl", [named_file(str(files / name)) for name in names], **settings)
+    return score_files(files / "test.jsonl", [named_file(str(files / name)) for name in names], **settings)
 
 
 def test_systems_in_different_forms_are_scored_beside_each_other(files):
-    report = score_files(request(files, "student-kd.jsonl", "teacher.trn", "student-hard.txt"))
+    report = scored(files, "student-kd.jsonl", "teacher.trn", "student-hard.txt")
     assert list(report.sets) == ["test"]
     found = report.sets["test"]
     assert report.systems("test") == ["teacher", "student_hard", "student_kd"]
@@ -62,7 +62,7 @@ def test_a_ctm_that_leaves_an_utterance_out_is_empty_there_and_listed(files):
         for name, text in REFERENCES.items() if name != "eve-1"
         for place, word in enumerate(text.split())
     ))  # fmt: skip
-    report = score_files(request(files, "other.ctm"))
+    report = scored(files, "other.ctm")
     assert report.sets["test"]["other"]["deletions"] == 2
     assert report.summary["models"]["other"]["taken_as_silent"] == {"test": 2}  # bob-2 is empty anyway
 
@@ -70,23 +70,22 @@ def test_a_ctm_that_leaves_an_utterance_out_is_empty_there_and_listed(files):
 def test_speakers_come_from_the_manifest_from_a_file_or_from_ids(files):
     write_transcripts(files / "plain.trn", "trn", REFERENCES)
     (files / "utt2spk").write_text("".join(f"{name} {name[-1]}\n" for name in REFERENCES))
-    plain = ScoringRequest(files / "plain.trn", [(None, files / "student-kd.jsonl")], FEW)
+    plain = files / "plain.trn", [(None, files / "student-kd.jsonl")], FEW
     for speakers, expected in (
         (None, []),
         ("prefix", ["ann", "bob", "eve"]),
         (str(files / "utt2spk"), ["1", "2"]),
     ):
-        request = ScoringRequest(plain.reference, plain.hypotheses, FEW, speakers)
-        (found,) = score_files(request).sets.values()
+        (found,) = score_files(*plain, speakers).sets.values()
         assert list(found["student_kd"]["by_speaker"]) == expected
         assert (found["student_kd"]["wer_low_speakers"] is None) == (not expected)
     (files / "utt2spk").write_text("ann-1 ann\n")
     with pytest.raises(EvaluationError, match="names no speaker for 5 of 6 utterances"):
-        score_files(ScoringRequest(plain.reference, plain.hypotheses, FEW, str(files / "utt2spk")))
+        score_files(*plain, str(files / "utt2spk"))
 
 
 def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(files):
-    write_report(score_files(request(files, "teacher.trn", "student-kd.jsonl")), files / "report")
+    write_report(scored(files, "teacher.trn", "student-kd.jsonl"), files / "report")
     text = (files / "report" / "results.md").read_text()
     assert "6 utterances, 3 speakers, 0.2 min of speech." in text
     assert "| System | WER % | 95 % interval | by speaker | S | D | I | Words | CER % | Gap recovered |" in text
@@ -100,7 +99,7 @@ def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(f
         "character_insertions": 0,
     }  # fmt: skip
     again = files / "report" / "hypotheses" / "test" / "student-kd.jsonl"
-    (found,) = score_files(ScoringRequest(again, [(None, again)], FEW)).sets.values()
+    (found,) = score_files(again, [(None, again)], FEW).sets.values()
     assert found["student_kd"]["wer"] == 3 / 16
 
 
@@ -115,17 +114,17 @@ def test_ids_that_do_not_match_are_refused(change, message, files):
     texts = {name: text for name, text in (HALF | change).items() if text is not None}
     write_transcripts(files / "student-kd.jsonl", "jsonl", texts)
     with pytest.raises(EvaluationError, match=message):
-        score_files(request(files, "student-kd.jsonl"))
+        scored(files, "student-kd.jsonl")
 
 
 def test_an_empty_set_and_two_of_one_name_are_refused(files):
     (files / "a").mkdir()
     (files / "a" / "teacher.trn").write_text((files / "teacher.trn").read_text())
     with pytest.raises(EvaluationError, match="are both called 'teacher'; expected a name for each"):
-        score_files(request(files, "teacher.trn", "a/teacher.trn"))
+        scored(files, "teacher.trn", "a/teacher.trn")
     (files / "test.jsonl").write_text("")
     with pytest.raises(EvaluationError, match="holds no transcript"):
-        score_files(request(files, "teacher.trn"))
+        scored(files, "teacher.trn")
 
 
 def test_how_the_command_line_names_files_and_pairs(tmp_path):

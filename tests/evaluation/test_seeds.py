@@ -14,7 +14,7 @@ from asr_kd.evaluation.report.compare_runs import seeds_of_runs
 from asr_kd.evaluation.report.loading import open_report
 from asr_kd.evaluation.report.text_renderers import markdown
 from asr_kd.evaluation.results import RunFacts
-from asr_kd.evaluation.score_files import ScoringRequest, score_files
+from asr_kd.evaluation.score_files import score_files
 from asr_kd.evaluation.system import System
 from asr_kd.files import json_text
 from asr_kd.scoring.significance import Resampling
@@ -101,18 +101,18 @@ def files(tmp_path):
     return tmp_path
 
 
-def request(files, **options):
+def scored(files, **options):
     names = [
         ("student-hard", "hard-1"), ("student-hard", "hard-2"), ("student-kd", "kd-1"), ("student-kd", "kd-2"),
         ("teacher", "teacher"),
     ]  # fmt: skip
-    return ScoringRequest(
+    return score_files(
         files / "ref.trn", [(name, files / f"{run}.trn") for name, run in names], SETTINGS, "prefix", **options
     )
 
 
 def test_files_of_one_name_are_one_row(files):
-    write_report(score_files(request(files)), files / "report")
+    write_report(scored(files), files / "report")
     summary = read_results(files / "report")
     found = summary["test_sets"]["ref"]
     assert {"teacher", "student-hard-1", "student-hard-2", "student-kd-1", "student-kd-2"} <= found.keys()
@@ -128,11 +128,11 @@ def test_files_of_one_name_are_one_row(files):
 
 
 def test_a_stated_pair_of_rows_and_one_that_is_not_there(files):
-    stated = request(files, comparisons=[Comparison("student-hard", "student-kd", "teacher")])
-    (row,) = score_files(stated).summary["seeds"]["student-hard"]
+    stated = scored(files, comparisons=[Comparison("student-hard", "student-kd", "teacher")])
+    (row,) = stated.summary["seeds"]["student-hard"]
     assert row["gap_recovered"] == pytest.approx(-1.0)
     with pytest.raises(EvaluationError, match="needs 'nobody'"):
-        score_files(request(files, comparisons=[Comparison("student-kd", "nobody")]))
+        scored(files, comparisons=[Comparison("student-kd", "nobody")])
 
 
 # -- from runs -------------------------------------------------------------------------------------------
@@ -144,7 +144,7 @@ def two_runs(files):
     for number in (1, 2):
         systems = [("student-hard", f"hard-{number}"), ("student-kd", f"kd-{number}"), ("teacher", "teacher")]
         named = [(name, files / f"{run}.trn") for name, run in systems]
-        write_report(score_files(ScoringRequest(files / "ref.trn", named, SETTINGS, "prefix")), files / f"run{number}")
+        write_report(score_files(files / "ref.trn", named, SETTINGS, "prefix"), files / f"run{number}")
     return {f"run{number}": open_report(files / f"run{number}") for number in (1, 2)}
 
 
@@ -159,7 +159,7 @@ def test_runs_give_the_rows_that_their_files_give(two_runs, files):
 
 
 def read_of_files(files):
-    write_report(score_files(request(files)), files / "report")
+    write_report(scored(files), files / "report")
     return read_results(files / "report")["seeds"]
 
 
@@ -172,8 +172,8 @@ def test_runs_that_cannot_be_pooled_are_refused(two_runs, files):
     with pytest.raises(EvaluationError, match=r"different normalizers \(run1: none, run2: librispeech\)"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})
     write_transcripts(files / "ref.trn", "trn", REFERENCES | {"s0-0": "a b c e"})
-    question = ScoringRequest(files / "ref.trn", [("student-kd", files / "kd-2.trn")], SETTINGS, "prefix")
-    write_report(score_files(question), files / "run2")
+    other = score_files(files / "ref.trn", [("student-kd", files / "kd-2.trn")], SETTINGS, "prefix")
+    write_report(other, files / "run2")
     with pytest.raises(EvaluationError, match="ref: run1 and run2 were scored on different references"):
         seeds_of_runs({**two_runs, "run2": open_report(files / "run2")})
 
