@@ -181,6 +181,9 @@ class StudentSettings(StudentStage):
     """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
     seed: int | None = Field(None, ge=0, lt=2**31)
     """Of its weights and its training; None: the recipe's."""
+    transcript_share: float = Field(1.0, gt=0, le=1)
+    """Share of the training utterances whose transcripts it uses, the same ones as `hypotheses.NAME.transcript_share`;
+    the others count as untranscribed. The control of a student with pseudo-labels where few transcripts exist."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "StudentSettings":

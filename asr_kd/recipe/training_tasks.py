@@ -25,6 +25,7 @@ from asr_kd.recipe.system_settings import (
 )
 from asr_kd.recipe.teachers import bridged, bridged_sha256, open_teacher, teacher_sha256, utterances_of_fold
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
+from asr_kd.targets.pseudo_labelling import in_share
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.train import train
@@ -148,6 +149,7 @@ def _training_job(
     utterances, card = corpus.train, {"recipe": recipe.name, "corpus": corpus.name, "synthetic": corpus.synthetic}
     if isinstance(settings, StudentSettings):
         distillation = {"distill": settings.distill, **_teacher_data(context, settings, corpus, vocabulary)}
+        utterances = _with_transcripts_of(settings, utterances)
         if _reads_untranscribed(context, settings):
             utterances = [*utterances, *corpus.untranscribed]
     elif fold is not None:
@@ -167,6 +169,13 @@ def _training_job(
         augmented_copies=recipe.targets.perturbed,
         **distillation,
     )
+
+
+def _with_transcripts_of(student: StudentSettings, utterances: Sequence[Utterance]) -> list[Utterance]:
+    """Return the utterances with the transcripts that the student uses; without, only where it is trained on such."""
+    used = [u if in_share(u.id, student.transcript_share) else replace(u, text=None) for u in utterances]
+    keeps_all = student.transcript_share == 1 or student.learns_untranscribed
+    return [u for u in used if keeps_all or u.text is not None]
 
 
 def _teacher_data(

@@ -11,6 +11,7 @@ from asr_kd.corpora.corpus import read_prepared
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.targets import Store
+from asr_kd.targets.pseudo_labelling import in_share
 from tests.helpers.tiny_models import noise_speech
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
@@ -81,3 +82,14 @@ def test_one_student_learns_from_it_and_the_others_stay_as_they_are(copy, heap):
     assert load_model(copy.file("students", "student-kd", "model")).card["training_utterances"] == 44
     again = copy.command("run", beside(heap), LISTENING, "--to", "student")
     assert {line.split(": ")[1] for line in again.did} == {"skipped"}
+
+
+def test_a_student_uses_the_transcripts_of_a_share_of_the_corpus(copy):
+    share = "students.student-hard.transcript_share=0.4"
+    outcome = copy.command("run", share, "--to", "student")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did[-2:] == ["student student-hard: starts", "student student-kd: skipped"]
+    train = read_prepared(copy.work_dir).train
+    used = load_model(copy.file("students", "student-hard", "model")).card["training_utterances"]
+    assert used == sum(in_share(utterance.id, 0.4) for utterance in train)
+    assert 0 < used < len(train)
