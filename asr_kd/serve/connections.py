@@ -1,16 +1,13 @@
-"""Connections of the websockets library: HTTP is handled before it, and a session sees a `Websocket`."""
+"""Connections of the websockets library, which are counted, and what a session sees of one (`Websocket`)."""
 
-import asyncio
 import contextlib
 import errno
 import logging
 import socket
 import struct
-from collections.abc import Callable
 from typing import Any
 
 from asr_kd.serve.admission import LOG_SECONDS, Admission
-from asr_kd.serve.http_messages import BadRequest, HttpRequest, HttpResponse, parse_request, plain_text, response_bytes
 from asr_kd.serve.protocol import Refusal
 
 SEND_BUFFER_BYTES = 65_536
@@ -19,18 +16,12 @@ SEND_BUFFER_BYTES = 65_536
 LINGER_NOT = struct.pack("ii", 1, 0)
 """To close a socket at once, with a reset."""
 
-RespondTo = Callable[[HttpRequest, Any], HttpResponse | None]
-"""Responds to a request on a connection; None opens a websocket."""
 
-
-def connection_class(library_class: Any, admission: Admission, respond_to: RespondTo, send_seconds: float) -> Any:
-    """Return the library's connection with our HTTP before it.
-
-    The library reads one request, and only for a websocket; HEAD, malformed requests and repeated headers are ours.
-    """
+def connection_class(library_class: Any, admission: Admission) -> Any:
+    """Return the library's connection, counted by `admission` from its first byte on."""
 
     class ClientConnection(library_class):
-        """A connection: its request is parsed here, then the library goes on or a response ends it."""
+        """A connection with its `place`."""
 
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, **options)
@@ -38,46 +29,12 @@ def connection_class(library_class: Any, admission: Admission, respond_to: Respo
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
-            self._received, self._responded = bytearray(), False
             peer = transport.get_extra_info("peername")
             self.place = admission.enter(str(peer[0]) if peer else "unknown", transport.abort)
 
         def connection_lost(self, exc: Exception | None) -> None:
             self.place.leave()
             super().connection_lost(exc)
-
-        def data_received(self, data: bytes) -> None:
-            if self.place.opened:
-                super().data_received(data)
-            elif not self._responded:
-                self._received += data
-                self._read_request()
-
-        def _read_request(self) -> None:
-            method = "GET"
-            try:
-                request = parse_request(bytes(self._received))
-                if request is None:
-                    return
-                method = request.method
-                self.http_request = request
-                self.place.forwarded_for(request.headers.get("x-forwarded-for", ""))
-                result = respond_to(request, self)
-            except BadRequest as bad:
-                self.place.refused("malformed-request")
-                result = plain_text(bad.status, bad.reason, bad.headers)
-            if result is None:
-                self.place.opened = True
-                super().data_received(bytes(self._received))
-                self._received.clear()
-                return
-            self._responded = True
-            self.transport.write(response_bytes(result, with_body=method != "HEAD"))
-            if self.transport.can_write_eof():
-                self.transport.write_eof()  # the client closes: a close here could reset what it has not read yet
-                asyncio.get_running_loop().call_later(send_seconds, self.transport.abort)
-            else:
-                self.transport.close()
 
     return ClientConnection
 
@@ -94,21 +51,22 @@ def bound_socket(client: socket.socket, seconds: float) -> None:
 
 
 def library_logger() -> logging.Logger:
-    """Return the library's logger: handlers that failed, at most one record a minute; not what clients do wrong."""
+    """Return the library's logger: our own failures, at most one record a minute; not what clients do wrong."""
     logger = logging.getLogger(f"{__name__}.library")
     logger.filters = [_Failures()]
     return logger
 
 
 class _Failures(logging.Filter):
-    """Passes records of failed handlers, at most one in `LOG_SECONDS`."""
+    """Passes records of failures in our code, at most one in `LOG_SECONDS`."""
 
     def __init__(self) -> None:
         super().__init__()
         self._next = 0.0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if "handler failed" not in record.getMessage() or record.created < self._next:
+        ours = any(name in record.getMessage() for name in ("handler failed", "process_request failed"))
+        if not ours or record.created < self._next:
             return False
         self._next = record.created + LOG_SECONDS
         return True

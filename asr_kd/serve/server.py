@@ -5,6 +5,7 @@ import json
 import resource
 import ssl
 from collections.abc import Callable
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,9 +15,10 @@ from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Place
 from asr_kd.serve.connections import Websocket, bound_socket, connection_class, library_logger
 from asr_kd.serve.http_messages import (
     HEALTH,
+    METHODS,
     METRICS,
+    SINGLE,
     STREAM,
-    HttpRequest,
     HttpResponse,
     Metrics,
     allowed_origin,
@@ -46,6 +48,8 @@ class Server:
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, name: str = "model") -> None:
         self._library = import_extra("websockets.asyncio.server", "serve", "websockets")
         self._closed = import_extra("websockets.exceptions", "serve", "websockets").ConnectionClosed
+        self._response = import_extra("websockets.http11", "serve", "websockets").Response
+        self._headers = import_extra("websockets.datastructures", "serve", "websockets").Headers
         self.settings, self.metrics, self._name = settings, Metrics(), name
         self._tls = _tls_context(settings)
         self._scheduler = Scheduler(recognizer, settings, self.metrics)
@@ -68,9 +72,7 @@ class Server:
         """
         settings = self.settings
         _raise_open_files(settings.max_clients + settings.max_waiting + MOST_HANDSHAKES + 64)
-        connections = connection_class(
-            self._library.ServerConnection, self._admission, self._http_response, settings.send_seconds
-        )
+        connections = connection_class(self._library.ServerConnection, self._admission)
         self._work = asyncio.create_task(self._scheduler.run())
         try:
             self._sockets = await self._library.serve(
@@ -79,6 +81,7 @@ class Server:
                 settings.port,
                 ssl=self._tls,
                 create_connection=connections,
+                process_request=self._process_request,
                 logger=library_logger(),
                 open_timeout=settings.start_seconds,
                 compression=None,  # audio hardly shrinks, and each client's window would cost memory
@@ -131,29 +134,53 @@ class Server:
 
     # -- requests and clients -----------------------------------------------------------------------------
 
-    def _http_response(self, request: HttpRequest, connection: Any) -> HttpResponse | None:
-        """Respond to plain HTTP; None opens a websocket."""
-        if request.path == HEALTH:
-            return self._health()
-        if request.path not in (METRICS, STREAM):
-            return page_file(request.path) or plain_text(404, "there is nothing here")
+    def _process_request(self, connection: Any, request: Any) -> Any:
+        """Return the library's response to plain HTTP; None opens a websocket."""
+        connection.place.forwarded_for(", ".join(request.headers.get_all("X-Forwarded-For")))
+        found = self._http_response(request, connection)
+        if found is None:
+            connection.place.opened = True
+            return None
+        length = str(len(found.body))
+        headers = {"Content-Type": found.content_type, "Content-Length": length, "Connection": "close"}
+        return self._response(
+            found.status,
+            HTTPStatus(found.status).phrase,
+            self._headers({**headers, **found.headers}),
+            b"" if request.method == "HEAD" else found.body,
+        )
+
+    def _http_response(self, request: Any, connection: Any) -> HttpResponse | None:
         place: Place = connection.place
-        if request.path == STREAM:
-            if not request.is_upgrade:
+        twice = [name for name in SINGLE if len(request.headers.get_all(name)) > 1]
+        if twice:
+            place.refused("malformed-request")
+            return plain_text(400, f"the header {twice[0]} twice")
+        if request.method not in METHODS:
+            place.refused("malformed-request")
+            allowed = ", ".join(METHODS)
+            return plain_text(405, f"the method {request.method[:20]}; expected {allowed}", {"Allow": allowed})
+        path = request.path.partition("?")[0]
+        if path == HEALTH:
+            return self._health()
+        if path not in (METRICS, STREAM):
+            return page_file(path) or plain_text(404, "there is nothing here")
+        if path == STREAM:
+            if request.method != "GET" or "websocket" not in request.headers.get("Upgrade", "").lower():
                 return plain_text(426, "a websocket is expected here", {"Upgrade": "websocket"})
-            origin, local = request.headers.get("origin"), connection.local_address[:2]
+            origin, local = request.headers.get("Origin"), connection.local_address[:2]
             if not allowed_origin(origin, local, self._tls is not None, self.settings.origins):
                 place.refused("origin")
                 return plain_text(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
         try:
-            if "authorization" in request.headers or request.path == METRICS:
-                place.check_token(request.headers.get("authorization", "").removeprefix("Bearer "))
+            if "Authorization" in request.headers or path == METRICS:
+                place.check_token(request.headers.get("Authorization", "").removeprefix("Bearer "))
         except Refusal as refused:
             place.refused(refused.code)
             if refused.code == "throttled":
                 return plain_text(429, str(refused), {"Retry-After": "60"})
             return plain_text(401, str(refused), {"WWW-Authenticate": "Bearer"})
-        if request.path == METRICS:
+        if path == METRICS:
             return HttpResponse(200, self.metrics.content_type, self.metrics.text())
         return None
 
@@ -169,7 +196,7 @@ class Server:
         session = Session(websocket, connection.place, self._scheduler, self.settings, self.metrics, self._name)
         self._sessions.add(session)
         try:
-            await session.run(authorized="authorization" in connection.http_request.headers)
+            await session.run(authorized="Authorization" in connection.request.headers)
         finally:
             connection.place.give_slot_back()
             self._sessions.discard(session)
