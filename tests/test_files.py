@@ -3,11 +3,11 @@
 import errno
 import hashlib
 import os
-import subprocess
-import sys
+import resource
 from pathlib import Path
 
 import pytest
+import torch
 
 from asr_kd.errors import AsrKdError
 from asr_kd.files import (
@@ -23,6 +23,8 @@ from asr_kd.files import (
     write_text,
     written_files,
 )
+from asr_kd.models.weights import write_tensors
+from tests.helpers.forked import in_a_process
 
 
 def names(folder: Path) -> list[str]:
@@ -156,24 +158,18 @@ def test_a_parent_that_is_a_file_is_one_message(tmp_path):
 
 def test_a_real_limit_on_size_is_the_same_message_for_tensors_too(tmp_path):
     # safetensors reports a full disk in an error class of its own.
-    script = """
-import resource, sys, torch
-from pathlib import Path
-from asr_kd.errors import AsrKdError
-from asr_kd.files import atomic_path
-from asr_kd.models.weights import write_tensors
-resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-try:
-    with atomic_path(Path(sys.argv[1])) as partial:
-        write_tensors(partial, {"weights": torch.zeros(100_000)})
-except AsrKdError as error:
-    print(error)
-"""
     path = tmp_path / "model.safetensors"
     path.write_text("old")
-    done = subprocess.run([sys.executable, "-P", "-c", script, path], capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"{path}: cannot be written (")
-    assert "File too large" in done.stdout
+
+    def write() -> str:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+        with pytest.raises(AsrKdError) as caught, atomic_path(path) as partial:
+            write_tensors(partial, {"weights": torch.zeros(100_000)})
+        return str(caught.value)
+
+    message = in_a_process(write)
+    assert message.startswith(f"{path}: cannot be written (")
+    assert "File too large" in message
     assert path.read_text() == "old"
     assert names(tmp_path) == ["model.safetensors"]
 

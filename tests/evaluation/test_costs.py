@@ -181,7 +181,10 @@ def test_each_chunk_is_timed_but_the_first_of_a_stream():
     assert recognizer.lengths == [5_120, 5_120, 5_120, 100] * 2 + [5_120]  # the first utterance warms up
 
 
-def test_a_model_is_opened_in_a_process_of_its_own(tmp_path):
+def test_a_model_is_opened_in_a_process_of_its_own(tmp_path, monkeypatch):
+    """Which ignores a module in the working folder."""
+    (tmp_path / "torch.py").write_text("raise SystemExit('the module of the working folder ran')")
+    monkeypatch.chdir(tmp_path)
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     found = measure_memory(system, [8_000])
     assert found.reason is None

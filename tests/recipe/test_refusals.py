@@ -2,15 +2,15 @@
 
 import errno
 import os
-import subprocess
-import sys
+import resource
 
 import pytest
 import torch
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from asr_kd.files import read_json, write_json
-from tests.helpers.tiny_run import RECIPE, ROOT, command, hashes, one_line
+from tests.helpers.forked import in_a_process
+from tests.helpers.tiny_run import RECIPE, Outcome, command, hashes, one_line
 
 
 @pytest.fixture
@@ -63,22 +63,6 @@ def test_a_recipe_that_is_not_there_or_not_one(tmp_path, verb):
     assert "not a mapping" in one_line(command(verb, str(tmp_path / "list.yaml")))
 
 
-def test_the_console_script_itself_says_one_line_and_no_traceback(work_dir):
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "asr_kd", "run", str(RECIPE), f"work_dir={work_dir}", "sed=2"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        check=False,
-    )
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        f"asr-kd: {RECIPE}: unknown key 'sed': did you mean 'seed'? "
-        "Correct the key in the recipe or in the override; nothing has run yet\n"
-    )
-    assert not work_dir.exists()
-
-
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, finished):
     (tmp_path / "file").write_text("")
     line = one_line(command("run", str(RECIPE), f"work_dir={tmp_path / 'file' / 'run'}"))
@@ -88,15 +72,12 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, finished):
 
 def test_a_disk_that_is_full_is_one_line_and_the_same_command_goes_on(copy):
     before = hashes(copy.work_dir)
-    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
-    script = f"{limited}from asr_kd.cli import main; main()"
-    words = copy.words("train", "--force")
-    done = subprocess.run(
-        [sys.executable, "-P", "-c", script, *words], capture_output=True, text=True, cwd=ROOT, check=False
-    )
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    line = done.stderr.splitlines()[-1]
+
+    def limited() -> Outcome:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+        return copy.command("train", "--force")
+
+    line = one_line(in_a_process(limited))
     assert "File too large" in line
     assert "cannot be written" in line
     outcome = copy.command("train")
