@@ -49,7 +49,7 @@ ONE_HOME = {
     "num2words": "text/verbalize.py",
     "faster_whisper": "teachers/whisper_transcriber.py",
     "websockets": "serve/server.py",
-    "prometheus_client": "serve/http_messages.py",
+    "prometheus_client": "serve/admission.py",
     "typer": "cli/",
 }
 """Clients of other projects, and the one file, or folder, that imports each; speechbrain trains and teaches."""

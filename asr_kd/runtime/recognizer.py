@@ -148,17 +148,15 @@ class Recognizer:
 def open_recognizer(
     path: Path | str,
     *,
-    tail_ms: int | None = None,
     device: str = "cpu",
     num_threads: int = 1,
     decoding: DecodingSettings = GREEDY,
 ) -> Recognizer:
-    """Open a model folder or a bundle.
+    """Open a model folder or a bundle, with the bundle's silence after an utterance, or the default.
 
     Args:
         path: a folder with model.json (torch on `device`) or bundle.json (onnxruntime or torch.export), or a graph of a
             bundle, such as BUNDLE/model.int8.onnx.
-        tail_ms: silence after an utterance; None is that of the bundle, or the default.
         device: of a model folder.
         num_threads: of a bundle.
         decoding: settings of the decoder.
@@ -172,10 +170,13 @@ def open_recognizer(
     folder, graph = split_graph(Path(path))
     if (folder / BUNDLE_DESCRIPTION).is_file():
         bundle = read_bundle(folder, graph)
-        tail = bundle.info.streaming.tail_ms if tail_ms is None else tail_ms
-        decoder = open_decoder(bundle.vocabulary, decoding)
-        backend = open_backend(bundle, num_threads)
-        return Recognizer(backend, bundle.vocabulary, tail_ms=tail, name=str(folder), decoder=decoder)
+        return Recognizer(
+            open_backend(bundle, num_threads),
+            bundle.vocabulary,
+            tail_ms=bundle.info.streaming.tail_ms,
+            name=str(folder),
+            decoder=open_decoder(bundle.vocabulary, decoding),
+        )
     if not (folder / MODEL_DESCRIPTION).is_file():
         raise CheckpointError(
             "is neither a model folder nor a bundle" if folder.exists() else "does not exist",
@@ -183,17 +184,16 @@ def open_recognizer(
             expected=f"a folder with {MODEL_DESCRIPTION} or {BUNDLE_DESCRIPTION}; {NO_PICKLES}",
             remedy="Pass a folder such as students/NAME/model or export/NAME of a run's work_dir",
         )
-    return torch_recognizer(load_model(folder, device), tail_ms=tail_ms, decoding=decoding)
+    return torch_recognizer(load_model(folder, device), decoding=decoding)
 
 
 def torch_recognizer(
-    loaded: LoadedModel, *, tail_ms: int | None = None, decoding: DecodingSettings = GREEDY
+    loaded: LoadedModel, *, tail_ms: int = DEFAULT_TAIL_MS, decoding: DecodingSettings = GREEDY
 ) -> Recognizer:
     """Return a recognizer of a loaded model."""
     backend = TorchBackend(loaded.model, unprintable_tokens(loaded.vocabulary))
-    tail = DEFAULT_TAIL_MS if tail_ms is None else tail_ms
     decoder = open_decoder(loaded.vocabulary, decoding)
-    return Recognizer(backend, loaded.vocabulary, tail_ms=tail, name=str(loaded.folder), decoder=decoder)
+    return Recognizer(backend, loaded.vocabulary, tail_ms=tail_ms, name=str(loaded.folder), decoder=decoder)
 
 
 def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:

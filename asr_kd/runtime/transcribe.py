@@ -7,7 +7,7 @@ frames go through one decoder. Transcripts are printed as plain lines, as JSON w
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,13 +33,6 @@ WordForm = Literal["json", "ctm"]
 _FRAME_SAMPLES = SAMPLE_RATE * FRAME_SHIFT_MS // 1000
 
 
-class Scored(NamedTuple):
-    """One of several hypotheses."""
-
-    text: str
-    score: float
-
-
 class Transcript(NamedTuple):
     """The text of a file, or the error that prevented it."""
 
@@ -47,7 +40,7 @@ class Transcript(NamedTuple):
     text: str
     error: AudioError | None = None
     words: tuple[Word, ...] = ()
-    nbest: tuple[Scored, ...] = ()
+    nbest: tuple[tuple[str, float], ...] = ()  # text and score, best first
 
 
 def transcribe_files(
@@ -59,12 +52,9 @@ def transcribe_files(
     """Transcribe audio files; a file that cannot be read gives its error, and the others follow.
 
     Raises:
-        AudioError: `channels` is none of its policies.
         CheckpointError, BundleError: the model is not one, or is damaged; before any file is read.
         LanguageModelError: the decoding does not fit the model.
     """
-    if channels not in get_args(ChannelPolicy):
-        raise AudioError(f"channels is {channels!r}", expected=" or ".join(get_args(ChannelPolicy)))
     recognizer = open_recognizer(model, decoding=decoding)
     for path in paths:
         try:
@@ -79,7 +69,7 @@ def _transcribe(recognizer: Recognizer, path: Path, channels: ChannelPolicy) -> 
     for block in read_blocks(path, channels=channels):
         stream.feed(block)
     text = stream.final()
-    scored = tuple(Scored(text_of(item, recognizer.vocabulary), item.score) for item in stream.nbest())
+    scored = tuple((text_of(item, recognizer.vocabulary), item.score) for item in stream.nbest())
     return Transcript(path, text, None, tuple(stream.words()), scored)
 
 
@@ -149,6 +139,6 @@ def transcript_lines(transcript: Transcript, form: WordForm | None = None) -> st
             {"word": w.text, "start": w.start_seconds, "end": w.end_seconds, "confidence": round(w.confidence, 4)}
             for w in transcript.words
         ],
-        "nbest": [{"text": item.text, "score": round(item.score, 4)} for item in transcript.nbest],
+        "nbest": [{"text": text, "score": round(score, 4)} for text, score in transcript.nbest],
     }
     return json.dumps(plain, ensure_ascii=False) + "\n"

@@ -1,14 +1,116 @@
-"""Connections of the websockets library, which are counted, and what a session sees of one (`Websocket`)."""
+"""HTTP responses and the check of origins; connections of the websockets library, and what a session sees of one."""
 
 import contextlib
 import errno
+import ipaddress
 import logging
 import socket
 import struct
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 from asr_kd.serve.admission import LOG_SECONDS, Admission
 from asr_kd.serve.protocol import Refusal
+
+STREAM, HEALTH, METRICS = "/stream", "/health", "/metrics"
+
+PAGES = {
+    "/": ("index.html", "text/html; charset=utf-8"),
+    "/page.css": ("page.css", "text/css; charset=utf-8"),
+    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
+    "/capture.js": ("capture.js", "text/javascript; charset=utf-8"),
+    "/resampler.js": ("resampler.js", "text/javascript; charset=utf-8"),
+    "/transport.js": ("transport.js", "text/javascript; charset=utf-8"),
+}
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "worker-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+SAFE = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "microphone=(self)",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-cache",
+}
+"""Headers of every response."""
+
+
+METHODS = ("GET", "HEAD")
+"""Methods with a response."""
+
+SINGLE = frozenset(
+    {"host", "origin", "authorization", "content-length", "content-type", "transfer-encoding", "upgrade"}
+    | {"sec-websocket-key", "sec-websocket-version"}
+)
+"""Headers that a request may have once (RFC 9110, RFC 6455)."""
+
+
+class HttpResponse(NamedTuple):
+    """Response to a request that is no websocket."""
+
+    status: int
+    content_type: str
+    body: bytes
+    headers: Mapping[str, str] = SAFE
+
+
+def plain_text(status: int, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """Return a response of one line of text, with further headers."""
+    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode(), {**SAFE, **(headers or {})})
+
+
+def page_file(path: str) -> HttpResponse | None:
+    """Return a part of the page; None for other paths."""
+    if path not in PAGES:
+        return None
+    name, content_type = PAGES[path]
+    return HttpResponse(200, content_type, files("asr_kd.serve").joinpath("assets", name).read_bytes())
+
+
+def allowed_origin(origin: str | None, local: tuple[str, int], tls: bool, others: Sequence[str]) -> bool:
+    """Return whether a page from `origin` may open a stream.
+
+    Our own page has the address of our side of the connection. The Host header proves nothing: a page of another site
+    whose name resolves to this machine sends a matching one.
+
+    Args:
+        origin: the header; None from clients other than browsers.
+        local: address and port of our side of the connection.
+        tls: whether the connection is encrypted.
+        others: further allowed origins.
+    """
+    if origin is None or origin.rstrip("/") in {other.rstrip("/") for other in others}:
+        return True
+    try:
+        parts = urlsplit(origin)
+        port = parts.port or (443 if parts.scheme == "https" else 80)
+        host = parts.hostname or ""
+    except ValueError:
+        return False
+    if parts.scheme != ("https" if tls else "http") or port != local[1]:
+        return False
+    here = _address(local[0])
+    if here is not None and here.is_loopback:
+        there = _address(host)
+        return host == "localhost" or (there is not None and there.is_loopback)
+    return here is not None and _address(host) == here
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return mapped or address
+
 
 SEND_BUFFER_BYTES = 65_536
 """Of the operating system, for each client: what is sent to one that does not read must not pile up there either."""

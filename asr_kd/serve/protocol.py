@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from asr_kd.audio.waveform_reader import StreamResampler
-from asr_kd.config import Settings
+from asr_kd.config import S, Settings
 from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.streaming import EndedUtterance, check_samples
@@ -137,6 +137,12 @@ class Start(Settings):
     token: str | None = None
 
 
+class End(Settings):
+    """The last message: no more audio follows."""
+
+    type: Literal["end"]
+
+
 def parse_start(message: str | bytes) -> Start:
     """Parse the first message of a client.
 
@@ -145,11 +151,7 @@ def parse_start(message: str | bytes) -> Start:
     """
     if isinstance(message, bytes):
         raise Refusal("malformed", 'audio came first; expected {"type": "start", "sample_rate": 16000}')
-    try:
-        start = Start.model_validate(_parse_object(message))
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, p['loc']))}: {p['msg']}" for p in error.errors(include_url=False))
-        raise Refusal("malformed", f"start: {problems[:300]}") from error
+    start = _parse(Start, message)
     if start.sample_rate not in SAMPLE_RATES:
         rates = " or ".join(map(str, SAMPLE_RATES))
         message = f"sample_rate is {start.sample_rate}; expected {rates}: resample before sending"
@@ -163,20 +165,20 @@ def parse_end(message: str) -> None:
     Raises:
         Refusal: it is another one.
     """
-    if _parse_object(message) != {"type": "end"}:
-        raise Refusal("malformed", 'a text message after the first; expected {"type": "end"} or binary audio')
+    _parse(End, message)
 
 
-def _parse_object(message: str) -> dict[str, Any]:
+def _parse(kind: type[S], message: str) -> S:
     if len(message) > LONGEST_TEXT:
         raise Refusal("too-large", f"a text message of {len(message)} characters; expected at most {LONGEST_TEXT}")
     try:
-        data = json.loads(message)
-    except (ValueError, RecursionError) as error:
-        raise Refusal("malformed", f"a text message is not JSON ({str(error)[:100]})") from error
-    if not isinstance(data, dict):
-        raise Refusal("malformed", f"a text message holds {type(data).__name__}; expected a JSON object")
-    return data
+        return kind.model_validate_json(message)
+    except ValidationError as error:
+        problems = "; ".join(
+            ": ".join(filter(None, (".".join(map(str, found["loc"])), found["msg"])))
+            for found in error.errors(include_url=False)
+        )
+        raise Refusal("malformed", f"expected {kind.__name__.lower()}: {problems[:300]}") from error
 
 
 def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:

@@ -19,7 +19,7 @@ from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.runtime.streaming import EndedUtterance, StreamingRecognizer, step_together
-from asr_kd.serve.http_messages import Metrics
+from asr_kd.serve.admission import Metrics
 from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 

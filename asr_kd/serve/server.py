@@ -11,17 +11,19 @@ from typing import Any, Self
 
 from asr_kd.errors import ServeError, import_extra
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Place
-from asr_kd.serve.connections import Websocket, bound_socket, connection_class, library_logger
-from asr_kd.serve.http_messages import (
+from asr_kd.serve.admission import MOST_HANDSHAKES, Admission, Metrics, Place
+from asr_kd.serve.connections import (
     HEALTH,
     METHODS,
     METRICS,
     SINGLE,
     STREAM,
     HttpResponse,
-    Metrics,
+    Websocket,
     allowed_origin,
+    bound_socket,
+    connection_class,
+    library_logger,
     page_file,
     plain_text,
 )

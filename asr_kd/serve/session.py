@@ -9,9 +9,8 @@ from typing import Any
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
-from asr_kd.serve.admission import Place
+from asr_kd.serve.admission import Metrics, Place
 from asr_kd.serve.connections import Websocket
-from asr_kd.serve.http_messages import Metrics
 from asr_kd.serve.protocol import IncomingAudio, Refusal
 from asr_kd.serve.scheduler import LiveStream, Scheduler, StreamProgress
 from asr_kd.serve.settings import ServeSettings

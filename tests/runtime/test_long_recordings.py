@@ -94,7 +94,7 @@ def test_files_and_waveforms_give_the_same(tmp_path, decoding):
     recognizer = open_recognizer(model, decoding=decoding)
     assert recognizer.transcribe([waveform]) == [result.text]
     [nbest] = recognizer.hypotheses([waveform])
-    assert result.nbest[0].score == pytest.approx(nbest[0].score, abs=0.01)
+    assert result.nbest[0][1] == pytest.approx(nbest[0].score, abs=0.01)
     assert len(result.nbest) == decoding.nbest
     assert " ".join(word.text for word in result.words) == result.text
     assert all(0 <= word.confidence <= 1 and word.start_seconds < word.end_seconds for word in result.words)
@@ -153,7 +153,7 @@ def test_endpoints_part_a_stream_and_its_words_keep_the_recordings_time():
 
 def test_lines_of_each_form(tmp_path):
     word = transcribe.Word("HELLO", 0.4, 0.92, 0.81234)
-    result = transcribe.Transcript(tmp_path / "a b.wav", "HELLO", None, (word,), (transcribe.Scored("HELLO", -1.5),))
+    result = transcribe.Transcript(tmp_path / "a b.wav", "HELLO", None, (word,), (("HELLO", -1.5),))
     assert transcript_lines(result) == f"{tmp_path / 'a b.wav'}\tHELLO\n"
     plain = json.loads(transcript_lines(result, "json"))
     assert plain["words"] == [{"word": "HELLO", "start": 0.4, "end": 0.92, "confidence": 0.8123}]

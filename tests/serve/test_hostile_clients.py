@@ -9,8 +9,7 @@ import time
 
 import pytest
 
-from asr_kd.serve.admission import Admission, group_of
-from asr_kd.serve.http_messages import Metrics
+from asr_kd.serve.admission import Admission, Metrics, group_of
 from asr_kd.serve.protocol import Refusal
 from asr_kd.serve.settings import ServeSettings
 from tests.helpers.serve_client import SPEECH, START, speak, stream_address

@@ -181,7 +181,7 @@ def _names(homes: Sequence[Path]) -> list[str]:
 
 
 def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAULT) -> dict[str, list[dict[str, Any]]]:
-    """Pool every system that all runs have in a row, test set by test set.
+    """Pool every system that all runs have in a row, test set by test set; see `check_comparable_runs`.
 
     A system whose hypotheses are the same in all runs (an existing teacher) counts as one run.
 
@@ -190,11 +190,8 @@ def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAUL
         named RUN/SYSTEM.
 
     Raises:
-        EvaluationError: fewer than two runs, other normalizers, other references, or hypotheses that were not kept.
+        EvaluationError: no system in common, or hypotheses that were not kept.
     """
-    if len(reports) < 2:
-        raise EvaluationError(f"{len(reports)} runs", expected="at least two, with different seeds")
-    check_comparable_runs(reports)
     first, *others = reports.values()
     shared = [name for name in first.sets if all(name in report.sets for report in others)]
     found: dict[str, list[dict[str, Any]]] = {}
