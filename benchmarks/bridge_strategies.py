@@ -31,8 +31,8 @@ from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import dense_kl, entropy
+from asr_kd.posteriors.types import FrameGrid
 from asr_kd.scoring.wer import score
 from asr_kd.targets.bridge import STUDENT_GRID
 from asr_kd.targets.bridge_frames import Strategy, resample

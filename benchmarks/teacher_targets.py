@@ -45,9 +45,10 @@ from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.language_models import RESOLVED
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems
-from asr_kd.recipe.teachers import bridged, open_teacher
+from asr_kd.recipe.teachers import open_teacher
 from asr_kd.scoring.wer import score
 from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.bridge import bridge
 from asr_kd.targets.settings import Variant
 from asr_kd.targets.sharded_extraction import batches_by_teacher
 from asr_kd.targets.store_index import INDEX
@@ -135,7 +136,9 @@ def opened(place: str) -> list[Subject]:
         absent, (_, vocabulary) = absent_systems(context), context.read_corpus()
         wanted = [path.name] if path != run else [each for each in context.recipe.teachers if each not in absent]
         store = Store.open(path) if path != run else None
-        teachers = {each: bridged(context, open_teacher(context, each), vocabulary) for each in wanted}
+        teachers = {
+            each: bridge(open_teacher(context, each), vocabulary, settings=context.recipe.bridge) for each in wanted
+        }
         return [
             Subject(name if name and len(wanted) == 1 else f"{name}{each}", teacher, store)
             for each, teacher in teachers.items()

@@ -20,7 +20,7 @@ from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, w
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.lexicon import Hotwords, Lexicon, build_lexicon, read_words, separator_of, written_hotword
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
-from asr_kd.posteriors.measures import LOWEST_LOG_PROB
+from asr_kd.posteriors.types import LOWEST_LOG_PROB
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 LONGEST_AT_ONCE_FRAMES = 1_500

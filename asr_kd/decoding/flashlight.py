@@ -17,7 +17,7 @@ from torch import Tensor
 
 from asr_kd.decoding.lexicon import Hotwords, Lexicon
 from asr_kd.errors import LanguageModelError, MissingExtraError
-from asr_kd.posteriors.measures import LOWEST_LOG_PROB
+from asr_kd.posteriors.types import LOWEST_LOG_PROB
 from asr_kd.text.kneser_ney import UNKNOWN
 from asr_kd.text.vocabulary import WORD_SEPARATOR
 

@@ -23,9 +23,8 @@ from asr_kd.evaluation.system import Role, System
 from asr_kd.features.fbank import batches_by_duration
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context
-from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
-from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.posteriors.types import DensePosteriors, FrameGrid
 from asr_kd.runtime.backend import TorchBackend, check_numbers
 from asr_kd.runtime.bundle import read_bundle, split_graph
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer

@@ -25,8 +25,7 @@ from asr_kd.losses.base import (
     Untranscribed,
 )
 from asr_kd.losses.frame_kl import check_vocabulary, select_frames, teacher_frames
-from asr_kd.posteriors.measures import LOWEST_LOG_PROB
-from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.posteriors.types import LOWEST_LOG_PROB, DensePosteriors
 
 
 def ctc_loss(log_probs: Tensor, lens: Tensor, references: References, blank_id: int) -> Tensor:

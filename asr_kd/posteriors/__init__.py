@@ -1,4 +1,4 @@
-"""Frame posteriors: `types`, divergences, occupancy and other `measures`, times of frames (`grid`)."""
+"""Frame posteriors: `types`, with the times of frames; divergences, occupancy and other `measures`."""
 
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets, keep_nucleus
 

@@ -14,10 +14,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import pad
 
-from asr_kd.posteriors.types import SoftTargets
+from asr_kd.posteriors.types import LOWEST_LOG_PROB, SoftTargets
 
-LOWEST_LOG_PROB = -1.0e4
-"""Stands for the logarithm of 0: finite, so that 0 · log 0 is 0 and no gradient becomes NaN."""
 EXCLUDED = 2 * LOWEST_LOG_PROB
 """Added to a logarithm that must not count beside any other. Adding is faster than filling by bools."""
 

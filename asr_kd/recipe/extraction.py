@@ -20,7 +20,8 @@ from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
-from asr_kd.recipe.teachers import bridged, open_teacher, teacher_sha256
+from asr_kd.recipe.teachers import open_teacher, teacher_sha256
+from asr_kd.targets.bridge import bridge
 from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.extraction_checks import check_teacher_wer, plan_lines
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesesInfo, HypothesisStore
@@ -107,11 +108,11 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
     plain = {key: value for key, value in settings.key_settings().items() if key != "readers"}
     if settings.pooled:
         plain["normalizer"] = context.recipe.vocabulary.normalizer
-    bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
-    if bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
-        plain["bridge"] = bridge
+    settings_of_bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
+    if settings_of_bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
+        plain["bridge"] = settings_of_bridge
     report = functools.partial(report_extraction, context.progress, place.folder)
-    return _teacher_task(place, teacher, teacher, plain, compute, report, is_intact, bridge=True)
+    return _teacher_task(place, teacher, teacher, plain, compute, report, is_intact, is_bridged=True)
 
 
 def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
@@ -137,7 +138,7 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     plain = recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
     plain["normalizer"] = normalizer
     # Not bridged: text has no frames.
-    return _teacher_task(place, teacher, nbest_task_name(teacher), plain, compute, report, is_intact, bridge=False)
+    return _teacher_task(place, teacher, nbest_task_name(teacher), plain, compute, report, is_intact, is_bridged=False)
 
 
 def _teacher_task(
@@ -148,13 +149,13 @@ def _teacher_task(
     compute: Callable[..., Report],
     report: Callable[[Report], None],
     is_intact: Callable[[], bool],
-    bridge: bool,
+    is_bridged: bool,
 ) -> StageTask:
     """A sharded task with one teacher.
 
     Args:
         is_intact: whether all files are as they were written; may raise TargetsError.
-        bridge: whether the teacher is converted to the students' vocabulary and frames.
+        is_bridged: whether the teacher is converted to the students' vocabulary and frames.
     """
     context, is_checked = place.context, False
 
@@ -162,8 +163,8 @@ def _teacher_task(
         nonlocal is_checked
         corpus, vocabulary = context.read_corpus()
         opened = open_teacher(context, teacher)
-        if bridge:
-            opened = bridged(context, opened, vocabulary)
+        if is_bridged:
+            opened = bridge(opened, vocabulary, settings=context.recipe.bridge)
         if not is_checked:
             check_teacher(context, opened)
             is_checked = True
@@ -195,7 +196,7 @@ def _teacher_task(
         label,
         on_complete,
         settings=place.key_settings(settings),
-        inputs=lambda: [*context.corpus_hashes(*manifests, spelling=bridge), teacher_sha256(context, teacher)],
+        inputs=lambda: [*context.corpus_hashes(*manifests, spelling=is_bridged), teacher_sha256(context, teacher)],
         results=(place.result,),
         is_intact=check_files,
     )
@@ -272,7 +273,7 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
     if context.recipe.threads is not None:
         torch.set_num_threads(context.recipe.threads)
     for name in only or teachers:
-        teacher = bridged(context, open_teacher(context, name), vocabulary)
+        teacher = bridge(open_teacher(context, name), vocabulary, settings=context.recipe.bridge)
         context.progress.message(f"[extract {name}] planned, nothing is stored")
         settings = _target_settings(context, name)
         utterances = utterances_to_label(context, name, corpus)

@@ -12,8 +12,8 @@ from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError
 from asr_kd.files import write_text
 from asr_kd.recipe.context import RunContext, store_sha256
-from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import Recipe
+from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
 from asr_kd.targets.storage import open_storage

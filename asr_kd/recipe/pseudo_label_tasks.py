@@ -24,9 +24,9 @@ from asr_kd.recipe.labelled_sets import (
     utterances_to_label,
     utterances_to_transcribe,
 )
-from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.stage import StageTask
+from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.hypothesis_formats import Form
 from asr_kd.targets.importing import SHARD, import_hypotheses, store_labels

@@ -1,8 +1,14 @@
-"""The teachers of a recipe, trained here or existing: opened, identified, bridged, assigned to folds.
+"""The teachers of a recipe, trained here or existing: opened, identified, bridged, assigned to folds; model sources.
 
-The description of an existing teacher is written once, so that later stages identify the teacher without opening it."""
+The description of an existing teacher is written once, so that later stages identify the teacher without opening it.
 
-from collections.abc import Mapping
+Cache keys hold the content of a folder that a recipe names as a model, and not its path: a folder that is moved repeats
+no finished work, and other weights under the same path do. A name of the hub stands in the key as it is. The content is
+recorded in the work_dir, so that finished stages are also found where the folder is missing.
+"""
+
+import functools
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,11 +20,11 @@ from asr_kd.corpora.an4 import person_of
 from asr_kd.corpora.corpus import fold_of_utterances, read_prepared
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import An4Settings
-from asr_kd.errors import CheckpointError
-from asr_kd.files import read_json, write_json
+from asr_kd.errors import AsrKdError, CheckpointError
+from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
+from asr_kd.models.settings import WhisperSettings
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import VOCABULARY, RunContext, existing, model_sha256
-from asr_kd.recipe.model_sources import source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     AnyTeacher,
@@ -32,7 +38,7 @@ from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold, open_teacher_source
 from asr_kd.teachers.local import LocalTeacher
-from asr_kd.teachers.settings import parse_source
+from asr_kd.teachers.settings import EncoderCtcSettings, parse_source
 from asr_kd.text.vocabulary import Vocabulary
 
 IDENTITY = "teacher.json"
@@ -149,16 +155,11 @@ def encoder_of(context: RunContext, name: str) -> str | None:
     return settings.encoder.source if isinstance(settings, EncoderTeacherSettings) else None
 
 
-def bridged(context: RunContext, teacher: Teacher, vocabulary: Vocabulary) -> Teacher:
-    """The teacher in the students' vocabulary and on their frames."""
-    return bridge(teacher, vocabulary, settings=context.recipe.bridge)
-
-
 def bridged_sha256(context: RunContext, name: str, vocabulary: Vocabulary) -> str:
     """The identity of a bridged teacher, as its soft targets carry it; the teacher is not opened."""
     if is_one_model(context.recipe.teachers[name]):
         return teacher_sha256(context, name)
-    return bridged(context, described_teacher(context, name), vocabulary).sha256
+    return bridge(described_teacher(context, name), vocabulary, settings=context.recipe.bridge).sha256
 
 
 def _open(context: RunContext, name: str, device: torch.device) -> Teacher:
@@ -203,3 +204,72 @@ def utterances_of_fold(context: RunContext, teacher: TrainedTeacher, fold: int) 
     """Training utterances of a fold's teacher: all but that fold. Raises as `fold_of_training`."""
     fold_of = fold_of_training(context, teacher)
     return [utterance for utterance in read_prepared(context.work_dir).train if fold_of[utterance.id] != fold]
+
+
+RECORD = "models.json"
+"""Below stages/ in the work_dir: source → SHA-256 of its folder's content."""
+NO_FOLDERS = ("recipe", "torchaudio")
+"""Kinds of sources that name no folder."""
+NOT_CONTENT = frozenset({".md", ".lock"})
+"""Suffixes of files that decide nothing: model cards."""
+
+
+def source_in_key(context: RunContext, source: str) -> str:
+    """A source as the settings of a cache key hold it: without the path of a folder, see `source_hashes`."""
+    kind = source.partition(":")[0]
+    return f"{kind}:FOLDER" if _folder(source) is not None or source in _recorded(context) else source
+
+
+def source_hashes(context: RunContext, sources: Iterable[str | None]) -> list[str]:
+    """The SHA-256 of the content of each source that is a folder; other sources have none."""
+    hashes, recorded = [], _recorded(context)
+    for source in filter(None, sources):
+        folder = _folder(source)
+        if folder is not None:
+            found = folder_sha256(folder)
+            if recorded.get(source) != found:
+                recorded[source] = found
+                write_json(context.folder("stages", RECORD), recorded)
+            hashes.append(found)
+        elif source in recorded:
+            hashes.append(recorded[source])
+    return hashes
+
+
+def folder_sha256(folder: Path) -> str:
+    """The SHA-256 of the names and contents of a folder's files, without model cards and sub-folders."""
+    files = [path for path in folder.iterdir() if path.is_file() and path.suffix not in NOT_CONTENT]
+    found = [(path, path.stat()) for path in sorted(files) if not path.name.startswith(".")]
+    return sha256_of({path.name: _sha256(path, stat.st_size, stat.st_mtime_ns) for path, stat in found})
+
+
+def encoder_sources(model: object) -> list[str]:
+    """The public encoder that a model contains or begins from."""
+    if isinstance(model, EncoderCtcSettings):
+        return [model.encoder.source]
+    return [model.source] if isinstance(model, WhisperSettings) else []
+
+
+@functools.lru_cache(maxsize=256)
+def _sha256(path: Path, size: int, changed_ns: int) -> str:
+    return sha256_of_file(path)
+
+
+def _folder(source: str) -> Path | None:
+    kind, _, place = source.partition(":")
+    if kind in NO_FOLDERS or not place:
+        return None
+    named = (place, place.rpartition("@")[0]) if kind == "speechbrain" else (place,)
+    return next((path for name in named if name and (path := Path(name).expanduser()).is_dir()), None)
+
+
+def _recorded(context: RunContext) -> dict[str, Any]:
+    path = context.folder("stages", RECORD)
+    try:
+        return read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise AsrKdError(
+            f"cannot be read ({error})", where=path, expected="what asr-kd wrote", remedy="Delete it and run again"
+        ) from error

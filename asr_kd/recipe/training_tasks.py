@@ -15,7 +15,6 @@ from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, store_sha256, targets_sha256
 from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.labelled_sets import dev_label_hashes, evaluated_corpus
-from asr_kd.recipe.model_sources import encoder_sources, source_hashes, source_in_key
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.system_settings import (
     StudentSettings,
@@ -23,7 +22,16 @@ from asr_kd.recipe.system_settings import (
     TrainedTeacher,
     fold_names,
 )
-from asr_kd.recipe.teachers import bridged, bridged_sha256, open_teacher, teacher_sha256, utterances_of_fold
+from asr_kd.recipe.teachers import (
+    bridged_sha256,
+    encoder_sources,
+    open_teacher,
+    source_hashes,
+    source_in_key,
+    teacher_sha256,
+    utterances_of_fold,
+)
+from asr_kd.targets.bridge import bridge
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import in_share
 from asr_kd.targets.store import Store
@@ -209,7 +217,7 @@ def _teacher_data(
         if isinstance(context.recipe.teachers[teacher], TeacherSettings):
             data["dense_teacher"] = load_model(context.teacher_folder(teacher) / "model", context.device).model
         else:
-            data["dense_teacher"] = bridged(context, open_teacher(context, teacher), vocabulary)
+            data["dense_teacher"] = bridge(open_teacher(context, teacher), vocabulary, settings=context.recipe.bridge)
     return data
 
 

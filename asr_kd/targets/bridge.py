@@ -16,9 +16,8 @@ from asr_kd.config import Settings
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import sha256_of
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_lens
-from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
-from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.posteriors.types import DensePosteriors, FrameGrid
 from asr_kd.targets.bridge_frames import Strategy, resample
 from asr_kd.targets.bridge_vocabulary import SymbolMap, map_symbols
 from asr_kd.teachers.base import LayeredTeacher, Teacher

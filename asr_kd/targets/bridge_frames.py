@@ -16,8 +16,8 @@ from torch import Tensor
 
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.posteriors.grid import FrameGrid
 from asr_kd.posteriors.measures import frame_mask
+from asr_kd.posteriors.types import FrameGrid
 
 MOST_MOVED_FRAMES = 1
 """Largest distance by which a token may be moved, in coarser frames."""

@@ -174,4 +174,4 @@ def sync_batch(batch: Batch, stop: str | None, ranks: Ranks) -> GlobalBatch:
     utterances, frames, unreadable, stopping = numbers.tolist()
     rows = [row for rows in ranks.gather(batch.unreadable) for row in rows] if unreadable else []
     reasons = [reason for reason in ranks.gather(stop) if reason is not None] if stopping else [None]
-    return GlobalBatch(utterances, frames, [Unreadable(*row) for row in rows], reasons[0])
+    return GlobalBatch(utterances, frames, rows, reasons[0])

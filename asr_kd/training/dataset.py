@@ -16,9 +16,8 @@ from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_wavefor
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
 from asr_kd.models.layers import FACTOR, output_len
-from asr_kd.posteriors.grid import after_blanks, after_zeros
 from asr_kd.posteriors.measures import POOLED
-from asr_kd.posteriors.types import SoftTargets, map_tensors
+from asr_kd.posteriors.types import SoftTargets, after_blanks, after_zeros, map_tensors
 from asr_kd.targets.settings import variant_name, variant_of
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored_arrays import read_pooled

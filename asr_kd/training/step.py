@@ -21,8 +21,7 @@ from asr_kd.models.acoustic_model import FULL_CONTEXT, AcousticModel, EncoderOut
 from asr_kd.models.layers import FACTOR
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import Model
-from asr_kd.posteriors.grid import dense_after_blanks, layers_after_zeros, without_lead
-from asr_kd.posteriors.types import DensePosteriors
+from asr_kd.posteriors.types import DensePosteriors, dense_after_blanks, layers_after_zeros, without_lead
 from asr_kd.teachers.base import LayeredTeacher, Teacher
 from asr_kd.teachers.encoder_ctc import EncoderCtc
 from asr_kd.training.batch import Batch

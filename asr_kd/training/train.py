@@ -174,10 +174,10 @@ def _set_normalisation(model: Model, utterances: Sequence[Utterance], seed: int,
     """Measure in the first process and broadcast; skipped on resume, where the checkpoint holds the statistics."""
     measured = None
     if ranks.first and not has_checkpoint(folder / "checkpoints"):
-        measured = [part.tolist() for part in measure_normalisation(utterances, seed)]
+        measured = measure_normalisation(utterances, seed)
     measured = ranks.broadcast(measured)
     if measured is not None:
-        model.set_normalisation(*(torch.tensor(part) for part in measured))
+        model.set_normalisation(*measured)
 
 
 def _write_model(

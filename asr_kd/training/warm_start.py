@@ -186,7 +186,7 @@ def start_from_whisper(
             "none of the training utterances can be read", remedy="Look at the corpus with `asr-kd check`"
         )
     weight, bias, explained = fitted
-    model.set_feature_map(torch.tensor(weight), torch.tensor(bias))
+    model.set_feature_map(weight, bias)
     progress.message(f"begins from {encoder.name}; the feature map explains {100 * explained:.0f} % of its features")
 
 
@@ -213,8 +213,8 @@ def fit_feature_map(pairs: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Ten
 
 def _fitted(
     encoder: HuggingfaceEncoder, utterances: Sequence[Utterance], seed: int
-) -> tuple[list[list[float]], list[float], float] | None:
-    """`fit_feature_map` on a random sample, as plain numbers; None where none of it can be read."""
+) -> tuple[Tensor, Tensor, float] | None:
+    """`fit_feature_map` on a random sample; None where none of it can be read."""
     pairs = []
     for index in np.random.default_rng(seed).permutation(len(utterances))[:MAP_SAMPLE]:
         try:
@@ -222,10 +222,7 @@ def _fitted(
         except AudioError:
             continue
         pairs.append((fbank(waveform), encoder.inputs(waveform)["input_features"][0].T))
-    if not pairs:
-        return None
-    weight, bias, explained = fit_feature_map(pairs)
-    return weight.tolist(), bias.tolist(), explained
+    return fit_feature_map(pairs) if pairs else None
 
 
 def _open(settings: WhisperSettings) -> HuggingfaceEncoder:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.posteriors.types import FrameGrid
 
 WAV2VEC2, STUDENT = FrameGrid(20.0, 12.5), FrameGrid(40.0, 35.0)
 

@@ -2,14 +2,15 @@
 
 import torch
 
-from asr_kd.posteriors.grid import (
+from asr_kd.posteriors.types import (
+    DensePosteriors,
+    SoftTargets,
     after_blanks,
     after_zeros,
     dense_after_blanks,
     layers_after_zeros,
     without_lead,
 )
-from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
 BLANK = 2
 

@@ -8,8 +8,8 @@ import yaml
 
 from asr_kd.recipe import pseudo_label_tasks
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.model_sources import RECORD, folder_sha256, source_hashes, source_in_key
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.teachers import RECORD, folder_sha256, source_hashes, source_in_key
 from asr_kd.teachers.whisper_transcriber import Transcription
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_run import RECIPE, command

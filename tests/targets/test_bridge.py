@@ -12,7 +12,7 @@ from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.features.augment import speed_perturb
 from asr_kd.features.fbank import fbank
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.posteriors.types import FrameGrid
 from asr_kd.targets import Store, extract, variant_name
 from asr_kd.targets.bridge import STUDENT_GRID, BridgedTeacher, BridgeSettings, bridge, student_frames
 from asr_kd.teachers import LocalTeacher

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors import DensePosteriors
-from asr_kd.posteriors.grid import FrameGrid
+from asr_kd.posteriors.types import FrameGrid
 from asr_kd.targets.bridge import STUDENT_GRID, student_frames
 from asr_kd.targets.bridge_frames import Strategy, resample
 
