@@ -80,6 +80,7 @@ class Auxiliary(Term):
 
     needs_targets = True
     on_inner_heads = False
+    trains_blanks = False  # of the student's own head
 
     def __init__(self, branch: FullContextLayer, layer: int, kl: FrameKl, ctc_weight: float) -> None:
         super().__init__()
@@ -125,11 +126,6 @@ class AuxiliarySettings(SelectionSettings):
     dropout: float = Field(default=0.1, ge=0.0, lt=1.0)
     ctc_weight: float = Field(default=0.0, ge=0.0, le=1000.0)
     delay_frames: int = Field(default=0, ge=0, le=50)
-
-    @property
-    def trains_blanks(self) -> bool:
-        """Never the student's own head."""
-        return False
 
     @property
     def needs_references(self) -> bool:

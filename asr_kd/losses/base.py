@@ -94,6 +94,10 @@ class Term(nn.Module):
     needs_hypotheses: ClassVar[bool] = False
     on_inner_heads: ClassVar[bool] = True
     """Whether it also applies to the head on an inner layer."""
+    trains_head: ClassVar[bool] = True
+    """Whether the student's output layer learns from it at all."""
+    trains_blanks: ClassVar[bool] = True
+    """Whether it trains blanks of the student's output layer by itself, without CTC."""
 
     needs_references: bool = False
     needs_layers: tuple[int, ...] = ()
@@ -136,13 +140,8 @@ class TermSettings(Settings):
 
     @property
     def trains_blanks(self) -> bool:
-        """Whether it trains blanks by itself, without CTC."""
-        return True
-
-    @property
-    def trains_head(self) -> bool:
-        """Whether the student's output layer learns from it at all."""
-        return True
+        """Whether it trains blanks by itself with these settings, without CTC."""
+        return self.term.trains_blanks
 
     @property
     def needs_references(self) -> bool:

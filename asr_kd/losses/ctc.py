@@ -130,6 +130,7 @@ class GuidedCtc(Term):
     """
 
     needs_targets = True
+    trains_blanks = False
 
     def __init__(self, blank_id: int, delay_frames: int = 0) -> None:
         super().__init__(blank_id)
@@ -162,11 +163,6 @@ class GuidedCtcSettings(TermSettings):
     term: ClassVar[type[Term]] = GuidedCtc
 
     delay_frames: int = Field(default=0, ge=0, le=50)
-
-    @property
-    def trains_blanks(self) -> bool:
-        """Blanks do not count."""
-        return False
 
     def build(self, shape: Shape) -> Term:
         return GuidedCtc(shape.blank_id, self.delay_frames)

@@ -235,7 +235,7 @@ class SelectionSettings(TermSettings):
     @property
     def trains_blanks(self) -> bool:
         """Not with pure blank elimination."""
-        return self.selection == "all" or self.dilation > 0
+        return self.term.trains_blanks and (self.selection == "all" or self.dilation > 0)
 
 
 class FrameKlSettings(SelectionSettings):

@@ -33,6 +33,7 @@ class PooledKl(Term):
     needs_references = True
     needs_targets = True
     needs_arrays = (POOLED,)
+    trains_blanks = False
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
         """The loss, a float32 scalar.
@@ -84,11 +85,6 @@ class PooledKlSettings(TermSettings):
     """KL to the teacher's posteriors of each token of the transcript, pooled over its frames."""
 
     term: ClassVar[type[Term]] = PooledKl
-
-    @property
-    def trains_blanks(self) -> bool:
-        """It looks at tokens only."""
-        return False
 
     def build(self, shape: Shape) -> Term:
         return PooledKl(shape.blank_id)

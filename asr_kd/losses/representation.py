@@ -51,7 +51,7 @@ class Representation(Term):
     """
 
     needs_targets = True  # their lengths are the teacher's frames
-    on_inner_heads = False
+    on_inner_heads = trains_head = trains_blanks = False
 
     def __init__(
         self,
@@ -153,15 +153,6 @@ class RepresentationSettings(TermSettings):
     distance: Distance = "mse"
     projection: Projection = "linear"
     delay_frames: int = Field(default=0, ge=0, le=50)
-
-    @property
-    def trains_blanks(self) -> bool:
-        """Never: the student's head learns nothing from it."""
-        return False
-
-    @property
-    def trains_head(self) -> bool:
-        return False
 
     @property
     def teacher_layers(self) -> tuple[int, ...]:

@@ -135,7 +135,7 @@ class DistillSettings(Settings):
     @property
     def trains_head(self) -> bool:
         """Whether the student's output layer learns anything; not from hidden layers alone."""
-        return self.learns_from_labels or any(term.trains_head for term in self._terms.values())
+        return self.learns_from_labels or any(settings.term.trains_head for settings in self._terms.values())
 
     @property
     def _least_kd_weight(self) -> float:

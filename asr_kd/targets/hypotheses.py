@@ -131,11 +131,6 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
             )
         return cls(storage, info, dict(_rows(storage, info)))
 
-    @property
-    def sha256(self) -> str:
-        """SHA-256 over all hypotheses and their index."""
-        return hashlib.sha256(self.info.model_dump_json().encode()).hexdigest()
-
     def __len__(self) -> int:
         return len(self._rows)
 

@@ -14,6 +14,7 @@ from pydantic import Field
 from asr_kd.config import Settings
 from asr_kd.errors import TargetsError
 from asr_kd.scoring.wer import score
+from asr_kd.teachers.whisper_transcriber import Transcription
 
 LONGEST_REPEAT = 4
 """Words of the longest phrase whose repetition is counted."""
@@ -47,17 +48,11 @@ class LabelFilters(Settings):
 
 
 @dataclass(frozen=True)
-class Label:
-    """A transcript with its measures."""
+class Label(Transcription):
+    """A transcript, normalized in the student's alphabet, with its measures."""
 
-    text: str
-    """Normalized, in the student's alphabet."""
-    seconds: float
+    seconds: float = 0.0
     """Of the utterance's audio."""
-    avg_logprob: float | None = None
-    no_speech_prob: float | None = None
-    compression_ratio: float | None = None
-    language_prob: float | None = None
     second_text: str | None = None
     """Of the second model or decoding, normalized in the same way."""
     transcript: str | None = None

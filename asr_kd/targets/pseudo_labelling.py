@@ -125,12 +125,8 @@ def make_pseudo_labels(
                 others = _readings(second[utterance.id].text, settings, normalizer)
                 second_text = text if text in others else others[0]
             labels[utterance.id] = Label(
-                text=text,
+                **{**vars(found), "text": text},
                 seconds=utterance.duration,
-                avg_logprob=found.avg_logprob,
-                no_speech_prob=found.no_speech_prob,
-                compression_ratio=found.compression_ratio,
-                language_prob=found.language_prob,
                 second_text=second_text,
                 transcript=transcript,
                 reading_margin=margin,

@@ -12,8 +12,10 @@ from asr_kd.targets.shard import Array, BlockCache, Shard, block_cache
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, StoreInfo, read_info
+from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, SOFT_TARGETS, StoreInfo
 from asr_kd.text.vocabulary import Vocabulary
+
+REPAIR = "Run the same `asr-kd extract` again; it makes missing and damaged shards again and keeps the others"
 
 
 class Store:
@@ -54,16 +56,10 @@ class Store:
                 another size. Their hashes are checked at first use; see `inspect.verify`.
         """
         storage = open_storage(folder)
-        info = read_info(storage)
+        info = SOFT_TARGETS.read(storage) if partial else SOFT_TARGETS.read_complete(storage)
         _compare(info, str(storage), vocabulary, teacher_sha256, frame_shift_ms, frame_offset_ms)
         store = cls(storage, info)
         store._check_files()
-        if not info.complete and not partial:
-            raise TargetsError(
-                f"extraction is unfinished: {len(info.shards)} of {info.planned_shards} shards",
-                where=str(storage),
-                remedy="Run the same `asr-kd extract` again; it resumes where it stopped",
-            )
         return store
 
     def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> SoftTargets:
@@ -147,7 +143,7 @@ class Store:
         sizes = self.storage.sizes()
         missing = [entry.file for entry in self.info.shards if entry.file not in sizes]
         if missing:
-            raise TargetsError(f"missing shards: {', '.join(missing)}", where=self.folder, remedy=self._repair())
+            raise TargetsError(f"missing shards: {', '.join(missing)}", where=self.folder, remedy=REPAIR)
         truncated = [entry.file for entry in self.info.shards if sizes[entry.file] != entry.num_bytes]
         if truncated:
             raise self._damaged(truncated)
@@ -192,11 +188,8 @@ class Store:
             f"damaged shards: {', '.join(files)}",
             expected=f"the SHA-256 and size that {INDEX} names",
             where=self.folder,
-            remedy=self._repair(),
+            remedy=REPAIR,
         )
-
-    def _repair(self) -> str:
-        return "Run the same `asr-kd extract` again; it makes missing and damaged shards again and keeps the others"
 
 
 def _compare(

@@ -7,6 +7,7 @@ converts it. No code from a model's folder runs.
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ from asr_kd.files import sha256_of_file
 from asr_kd.teachers.settings import MODELS_VARIABLE, find_model
 
 WEIGHTS = "model.bin"
+HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
+"""A model of faster-whisper, or OWNER/NAME of the hub."""
 SILENT = -10.0
 """Average log-probability of a transcript without a segment."""
 
@@ -204,12 +207,9 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
     """
     library = import_extra("faster_whisper", "whisper", "faster-whisper")
     folder = _local_copy(settings.source) or Path(settings.source).expanduser()
-    source = settings.source
-    is_hub_name = source.count("/") == 1 and not source.startswith((".", "~", "/")) and not Path(source).exists()
-    looks_like_path = "/" in source and not is_hub_name
     if folder.is_dir():
         _check_form(folder)
-    elif looks_like_path or folder.is_absolute() or settings.source.startswith((".", "~")):
+    elif folder.exists() or not HUB_NAME.fullmatch(settings.source):
         raise TargetsError(
             "does not exist", where=folder, expected="a folder with a Whisper model in CTranslate2's form (model.bin)"
         )

@@ -81,7 +81,7 @@ def test_what_was_written_is_read(folder):
     assert list(store) == ["u1", "u2"]
     assert len(store) == 2
     assert "u3" not in store
-    assert store.sha256 == HypothesisStore.open(f"file://{folder}").sha256
+    assert store.info == HypothesisStore.open(f"file://{folder}").info
 
 
 def edited(folder, **changes):
