@@ -143,10 +143,6 @@ class RunContext:
         corpus = self.recipe.corpus
         return [*hashes, settings_key(corpus)] if isinstance(corpus, SyntheticSettings) else hashes
 
-    def training_hashes(self, *further: str) -> list[str]:
-        """`corpus_hashes` of the training and dev sets, and of further manifests."""
-        return self.corpus_hashes("train", *further, *read_prepared(self.work_dir).dev_sets)
-
 
 def choose_device(device_name: str, ranks: Ranks = ALONE) -> torch.device:
     """Return the device of this process; `auto` takes a GPU when there is one, one for each local process.

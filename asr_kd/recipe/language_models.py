@@ -20,7 +20,7 @@ from asr_kd.features.fbank import batches_by_duration
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device
-from asr_kd.recipe.settings import Recipe, load_recipe
+from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
@@ -141,11 +141,14 @@ def tune_recipe(
     `target` is a recipe or the folder of a run; `lm_weights` and `word_scores` are the first grid.
 
     Raises:
-        RecipeError: `evaluate.decoding` has nothing to tune, or `only` names a system that does not exist.
+        RecipeError: no such run or recipe, `evaluate.decoding` has nothing to tune, or `only` names a system that does
+            not exist.
         EvaluationError: a dev set without transcripts.
         LanguageModelError: the LM or lexicon cannot be read, or does not fit.
     """
-    recipe = open_recipe(target, overrides)
+    if target.is_dir() and not (target / RESOLVED).is_file():
+        raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
+    recipe = load_recipe(target / RESOLVED if target.is_dir() else target, list(overrides))
     if not recipe.evaluate.decoding.is_tunable:
         raise RecipeError(
             "there is nothing to tune",
@@ -167,13 +170,6 @@ def tune_recipe(
     for name in [name for name in names if name in only or not only]:
         lines += _tune_one(context, name, corpus.dev, (lm_weights, word_scores))
     return lines
-
-
-def open_recipe(target: Path, overrides: Sequence[str]) -> Recipe:
-    """Read a recipe from its file, or as it was run from the work_dir of its run; a RecipeError for neither."""
-    if target.is_dir() and not (target / RESOLVED).is_file():
-        raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
-    return load_recipe(target / RESOLVED if target.is_dir() else target, list(overrides))
 
 
 def _tune_one(

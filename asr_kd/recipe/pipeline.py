@@ -210,7 +210,7 @@ def _refuse_untrainable(context: RunContext, corpus: PreparedCorpus, vocabulary:
         CorpusError: the vocabulary or the normalizer is another one than the transcripts need.
     """
     recipe = context.recipe
-    if not recipe.needs_transcripts:
+    if not recipe.trained_on_transcripts:
         return
     transcribed = [utterance for utterance in corpus.train if utterance.text is not None]
     if not transcribed:

@@ -111,7 +111,11 @@ class Recipe(Settings):
         for name, teacher in self.teachers.items():
             self._check_members(name, teacher)
             self._check_layers(name, teacher)
-            self._check_unit_names(name)
+            other = nbest_task_name(name)
+            if self.needs_nbest(name) and self.target_speeds(other):
+                raise ValueError(
+                    f"the teacher {other!r} has the name of the task for the n-best of {name!r}; rename it"
+                )
             self._check_folds(name, teacher)
         for name, student in self.students.items():
             taken = sorted(set(student.in_stages(name)) & {*self.teachers, *self.students} - {name})
@@ -193,12 +197,6 @@ class Recipe(Settings):
             raise ValueError(
                 f"targets.layers {list(self.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
             )
-
-    def _check_unit_names(self, name: str) -> None:
-        """Each task of extraction has a status file of its own."""
-        other = nbest_task_name(name)
-        if self.needs_nbest(name) and self.target_speeds(other):
-            raise ValueError(f"the teacher {other!r} has the name of the task for the n-best of {name!r}; rename it")
 
     def _check_folds(self, name: str, teacher: AnyTeacher) -> None:
         """Restrictions of teachers with folds."""
@@ -293,11 +291,6 @@ class Recipe(Settings):
     def teacher_of(self, student: StudentSettings) -> str:
         """The name of a student's teacher: the one it names, or the only one."""
         return student.teacher or next(iter(self.teachers))
-
-    @property
-    def needs_transcripts(self) -> bool:
-        """Whether any model is trained on transcripts."""
-        return bool(self.trained_on_transcripts)
 
     @property
     def trained_on_transcripts(self) -> list[str]:

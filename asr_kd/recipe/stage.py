@@ -69,11 +69,6 @@ class StageTask:
         """JSON file with the cache key, the settings, and whether the task is done."""
         return self.work_dir / "stages" / f"{self._file_stem}.json"
 
-    @property
-    def lock_path(self) -> Path:
-        """Lock file, held while the task runs."""
-        return self.status_path.with_suffix(".lock")
-
     def previous_folder(self, key: str) -> Path:
         """Folder that keeps a result of another cache key."""
         return self.work_dir / "previous" / f"{self._file_stem}-{key[:8]}"
@@ -96,7 +91,8 @@ def run_task(
         StoppedEarly: a process was stopped; the others have then finished their part.
         AsrKdError: another run holds the lock, or any error of the task itself.
     """
-    with hold_lock(task.lock_path, task.label) if ranks.first and not task.shared else nullcontext():
+    lock = hold_lock(task.status_path.with_suffix(".lock"), task.label)
+    with lock if ranks.first and not task.shared else nullcontext():
         status = ranks.broadcast(_begin(task, force, report, on_change) if ranks.first else None)
         if status is None:
             return False

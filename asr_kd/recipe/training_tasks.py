@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from asr_kd.corpora.corpus import PreparedCorpus
+from asr_kd.corpora.corpus import PreparedCorpus, read_prepared
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import TargetsError
@@ -82,11 +82,11 @@ def _trained(
             **({} if fold is None else {"fold": fold + 1}),
             **_key_settings(context, settings),
             "seed": context.recipe.seed_of(settings),
-            **_augmented_copies(context, settings),
+            "augmented_copies": _augmented_copies(context, settings),
             **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
         },
         inputs=lambda: (
-            context.training_hashes(*further)
+            context.corpus_hashes("train", *further, *read_prepared(context.work_dir).dev_sets)
             + dev_label_hashes(context)
             + _teacher_hashes(context, settings)
             + warm_start_sha256(settings.train)
@@ -118,8 +118,7 @@ def _key_settings(context: RunContext, settings: TrainedTeacher | StudentSetting
 def _augmented_copies(context: RunContext, settings: TrainedTeacher | StudentSettings) -> dict[str, Any]:
     """Return the settings of the augmented copies that a model trains on, as part of its cache key."""
     copies = context.recipe.targets.perturbed
-    used = {name: copies[name].model_dump(mode="json") for name in settings.train.augmentation.augmented_copies}
-    return {"augmented_copies": used}
+    return {name: copies[name].model_dump(mode="json") for name in settings.train.augmentation.augmented_copies}
 
 
 def _reads_untranscribed(context: RunContext, settings: TrainedTeacher | StudentSettings) -> bool:
@@ -204,7 +203,7 @@ def _teacher_data(
             frame_offset_ms=FRAME_OFFSET_MS,
         )
         store.check_audio(utterances_to_label(context, teacher, corpus))
-        for name, copy in _augmented_copies(context, student)["augmented_copies"].items():
+        for name, copy in _augmented_copies(context, student).items():
             if store.info.perturbed.get(name) != copy:
                 raise TargetsError(
                     f"the targets of the copy {name!r} have other settings than targets.perturbed.{name}",

@@ -102,7 +102,12 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     usable = selection.utterances
     _report(job, selection, folder, progress, ranks)
     torch.manual_seed(job.seed)
-    model = _new_model(job)
+    size = len(job.vocabulary)
+    model = (
+        build_encoder_ctc(job.model, size)
+        if isinstance(job.model, EncoderCtcSettings)
+        else build_model(job.model, size)
+    )
     if isinstance(model, EncoderCtc):
         pass  # its encoder's features come with it
     elif job.train.init_from is None:
@@ -125,12 +130,6 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         _write_model(job, folder, model, distiller.state, len(usable), selection.excluded)
     ranks.barrier()
     return folder / "model"
-
-
-def _new_model(job: TrainingJob) -> Model | EncoderCtc:
-    if isinstance(job.model, EncoderCtcSettings):
-        return build_encoder_ctc(job.model, len(job.vocabulary))
-    return build_model(job.model, len(job.vocabulary))
 
 
 def _shape(job: TrainingJob) -> Shape:

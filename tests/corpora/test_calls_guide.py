@@ -20,7 +20,7 @@ def test_the_recipe_of_the_guide_prepares_calls(tmp_path, monkeypatch):
     recipe = next(block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if block.startswith("name:"))
     Path("calls.yaml").write_text(recipe, encoding="utf-8")
     settings = load_recipe(Path("calls.yaml"), [])
-    assert not settings.needs_transcripts
+    assert not settings.trained_on_transcripts
     augmented = re.search(r"train: \{augmentation: (.*)\}\n```", text)[1]
     changed = load_recipe(Path("calls.yaml"), [f"students.student-kd.train.augmentation={augmented}"])
     assert changed.students["student-kd"].train.augmentation.perturb.telephone_share == 0.5
