@@ -113,16 +113,8 @@ class Shard:
     def __contains__(self, utterance_id: str) -> bool:
         return utterance_id in self._row
 
-    def read(self, utterance_id: str, variant: int) -> SoftTargets:
-        """Frame posteriors [T, K] of an utterance that is in this shard; not to be changed.
-
-        Raises:
-            TargetsError: the block is damaged.
-        """
-        return self._row_of(FRAMES, utterance_id, variant)
-
-    def read_posteriors(self, name: str, utterance_id: str, variant: int) -> SoftTargets:
-        """Further named posteriors of an utterance that is in this shard; not to be changed.
+    def read(self, utterance_id: str, variant: int, name: str = FRAMES) -> SoftTargets:
+        """Posteriors [T, K] of an utterance that is in this shard, by frame or further named ones; not to be changed.
 
         Raises:
             TargetsError: none have this name, or the block is damaged.
@@ -132,7 +124,10 @@ class Shard:
                 self._compressed[name] = self._load(f"posteriors.{name}.")
             except (SafetensorError, ValueError) as error:
                 raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
-        return self._row_of(name, utterance_id, variant)
+        first_rows = self._compressed[name].first_rows
+        row = self._row[utterance_id] * self._num_variants + variant
+        index = bisect.bisect_right(first_rows, row) - 1
+        return self._blocks(self, name, index).row(row - first_rows[index])
 
     def read_array(self, name: str, utterance_id: str, variant: int) -> Array:
         """A further named array of an utterance that is in this shard.
@@ -171,12 +166,6 @@ class Shard:
                 expected=f"{len(self.ids)} utterances × {self._num_variants} variants in {block_ends[-1]} bytes",
             )
         return _Rows(found.data.tobytes(), found.column_bytes.tolist(), block_ends.tolist(), first_rows.tolist())
-
-    def _row_of(self, name: str, utterance_id: str, variant: int) -> SoftTargets:
-        first_rows = self._compressed[name].first_rows
-        row = self._row[utterance_id] * self._num_variants + variant
-        index = bisect.bisect_right(first_rows, row) - 1
-        return self._blocks(self, name, index).row(row - first_rows[index])
 
     def block(self, name: str, index: int) -> Block:
         """Decompress a block of the frames, or of further named posteriors.

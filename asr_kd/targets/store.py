@@ -8,7 +8,7 @@ from typing import Any
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.posteriors.types import SoftTargets
-from asr_kd.targets.shard import Array, BlockCache, Shard, block_cache
+from asr_kd.targets.shard import FRAMES, Array, BlockCache, Shard, block_cache
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
@@ -62,11 +62,14 @@ class Store:
         store._check_files()
         return store
 
-    def read(self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None) -> SoftTargets:
+    def read(
+        self, utterance_id: str, variant: str = "speed-1.0", num_frames: int | None = None, name: str = FRAMES
+    ) -> SoftTargets:
         """Targets of an utterance.
 
         Args:
             num_frames: frames that the student has for the same audio; None does not compare.
+            name: of other posteriors than those of the frames, such as those pooled over tokens.
 
         Returns:
             Tokens (int32) and probabilities (float32), [T, K], by falling probability, fillers 0; K is the most
@@ -77,7 +80,7 @@ class Store:
             TargetsError: not stored, damaged, or another number of frames (nothing is cropped).
         """
         shard = self._shard_of(utterance_id)
-        found = shard.read(utterance_id, self._variant(variant))
+        found = shard.read(utterance_id, self._variant(variant), name)
         if num_frames is not None and num_frames != len(found.tokens):
             raise TargetsError(
                 f"utterance {utterance_id!r} ({variant}) has {len(found.tokens)} frames of targets, "
@@ -96,14 +99,6 @@ class Store:
             TargetsError: no such array or utterance.
         """
         return self._shard_of(utterance_id).read_array(name, utterance_id, self._variant(variant))
-
-    def read_posteriors(self, name: str, utterance_id: str, variant: str = "speed-1.0") -> SoftTargets:
-        """Further named posteriors of an utterance, such as those pooled over tokens; as `read` gives frames.
-
-        Raises:
-            TargetsError: none of that name, or no such utterance.
-        """
-        return self._shard_of(utterance_id).read_posteriors(name, utterance_id, self._variant(variant))
 
     def __contains__(self, utterance_id: str) -> bool:
         index = self._position(utterance_id)

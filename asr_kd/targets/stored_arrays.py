@@ -210,7 +210,7 @@ def read_pooled(store: Store, utterance_id: str, variant: str, tokens: Sequence[
             expected="the transcript, its normalizer and the vocabulary as they were at extraction",
             remedy=EXTRACT_AGAIN,
         )
-    stored = store.read_posteriors(POOLED, utterance_id, variant)
+    stored = store.read(utterance_id, variant, name=POOLED)
     entries = torch.zeros(len(stored.tokens), store.info.max_entries, 2)
     entries[:, : stored.tokens.shape[1]] = torch.stack([stored.tokens.float(), stored.probs], -1)
     return entries

@@ -84,7 +84,7 @@ def test_a_store_without_pooled_posteriors_is_refused(tmp_path, teacher, corpus,
     with pytest.raises(TargetsError, match=r"targets\.pooled: true"):
         read_pooled(Store.open(tmp_path / "plain"), corpus[0].id, "speed-1.0", [1, 2])
     with pytest.raises(TargetsError, match="no posteriors 'pooled'"):
-        Store.open(tmp_path / "plain").read_posteriors(POOLED, corpus[0].id)
+        Store.open(tmp_path / "plain").read(corpus[0].id, name=POOLED)
 
 
 def test_other_transcripts_do_not_go_into_a_store_that_was_begun(folder, corpus, pooling, teacher):
