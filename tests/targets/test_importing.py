@@ -169,11 +169,11 @@ def test_unreadable_and_unnamed_forms_are_refused(tmp_path):
 def test_an_import_is_replaced_but_a_teachers_hypotheses_are_not(tmp_path):
     source, into = json_lines(tmp_path / "hyps.jsonl", ROWS), tmp_path / "into"
     import_hypotheses(source, UTTERANCES, into, "librispeech")
-    before = HypothesisStore.open(into).sha256
+    before = HypothesisStore.open(into).info
     json_lines(source, [{**ROWS[0], "nbest": [{"text": "other"}]}, *ROWS[1:]])
     import_hypotheses(source, UTTERANCES, into, "librispeech")
     assert best(into)["an4-1"] == "OTHER"
-    assert HypothesisStore.open(into).sha256 != before
+    assert HypothesisStore.open(into).info != before
     index = into / "hypotheses.json"
     described = read_json(index)
     write_json(index, {**described, "source": {**described["source"], "kind": "teacher"}})
