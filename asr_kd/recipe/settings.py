@@ -19,7 +19,6 @@ from asr_kd.recipe.system_settings import (
     ExistingTeacher,
     StudentSettings,
     TrainedTeacher,
-    check_inner_layers,
     fold_names,
     has_layers_only,
     is_one_model,
@@ -126,7 +125,12 @@ class Recipe(Settings):
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
         for name, system in {**systems, **self.trainings}.items():
             if not isinstance(system, ExistingTeacher):
-                check_inner_layers(name, system)
+                inner, layers = system.train.inner_layers, system.model.num_layers
+                if any(not 1 <= layer < layers for layer in inner):
+                    raise ValueError(
+                        f"{name}: train.inner_layers {list(inner)} must lie from 1 to {layers - 1}, below the last of "
+                        f"its {layers} layers"
+                    )
                 self._check_augmented_copies(name, system)
         self._check_untranscribed()
         if isinstance(self.corpus, FolderSettings) and not self.corpus.dev:

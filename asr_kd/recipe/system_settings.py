@@ -227,19 +227,6 @@ def has_layers_only(teacher: AnyTeacher) -> bool:
     return isinstance(teacher, ExistingTeacher) and teacher.is_encoder
 
 
-def check_inner_layers(name: str, system: TrainedTeacher | StudentSettings) -> None:
-    """Inner layers lie below the last.
-
-    Raises:
-        ValueError: they do not.
-    """
-    if any(not 1 <= layer < system.model.num_layers for layer in system.train.inner_layers):
-        raise ValueError(
-            f"{name}: train.inner_layers {list(system.train.inner_layers)} must lie from 1 to "
-            f"{system.model.num_layers - 1}, below the last of its {system.model.num_layers} layers"
-        )
-
-
 def nbest_task_name(teacher: str) -> str:
     """Name of the task that extracts a teacher's n-best; that of its soft targets has the teacher's name."""
     return f"{teacher}-hypotheses"
