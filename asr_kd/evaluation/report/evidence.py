@@ -8,7 +8,7 @@ Shapes: S samples, T frames, V vocabulary.
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -30,31 +30,9 @@ LONGEST_SECONDS = 60.0
 """A longer utterance is shown with its words only."""
 
 
-@dataclass(frozen=True, slots=True)
-class TokenPosteriors:
-    """Probabilities of a system's tokens over time, without the blank."""
-
-    shift_ms: float
-    offset_ms: float
-    """Centre of frame 0 after the start of the audio."""
-    symbols: list[str]
-    """Tokens that occur; `spikes` refers to them by index."""
-    spikes: list[int]
-    """Flat triples: frame, symbol, probability in percent."""
-
-
-@dataclass(frozen=True, slots=True)
-class Evidence:
-    """Audio, pictures and posteriors of one utterance."""
-
-    test_set: str
-    id: str
-    seconds: float
-    envelope: list[int]
-    spectrogram: str
-    audio: str | None
-    posteriors: Mapping[str, TokenPosteriors] = field(default_factory=dict)
-    """By the systems' keys; without those that give no posteriors."""
+Evidence = dict[str, Any]
+"""Of one utterance: `test_set`, `id`, `seconds`, `envelope`, `spectrogram`, `audio` (None: it cannot be played), and
+`posteriors` of each system that gives them, by its key."""
 
 
 def gather_evidence(
@@ -85,19 +63,24 @@ def gather_evidence(
 def evidence_of(test_set: str, utterance_id: str, waveform: Tensor, systems: Sequence[System], audio: bool) -> Evidence:
     """One utterance, [S] at 16 kHz, through all systems that give posteriors."""
     posteriors = {system.key: token_posteriors(system, waveform) for system in systems}
-    return Evidence(
-        test_set,
-        utterance_id,
-        seconds=len(waveform) / SAMPLE_RATE,
-        envelope=envelope(waveform, ENVELOPE_COLUMNS),
-        spectrogram=spectrogram(waveform),
-        audio=sound(waveform) if audio else None,
-        posteriors={key: found for key, found in posteriors.items() if found is not None},
-    )
+    return {
+        "test_set": test_set,
+        "id": utterance_id,
+        "seconds": round(len(waveform) / SAMPLE_RATE, 3),
+        "envelope": envelope(waveform, ENVELOPE_COLUMNS),
+        "spectrogram": spectrogram(waveform),
+        "audio": sound(waveform) if audio else None,
+        "posteriors": {key: found for key, found in posteriors.items() if found is not None},
+    }
 
 
-def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None:
-    """Token posteriors of a system for an utterance, [S]; None for a system that gives text only."""
+def token_posteriors(system: System, waveform: Tensor) -> dict[str, Any] | None:
+    """Probabilities of a system's tokens over an utterance, [S], without the blank; None for a system of text only.
+
+    Returns:
+        `shift_ms` from frame to frame, `offset_ms` of the centre of frame 0, `symbols` that occur, and `spikes`, flat
+        triples of frame, index of the symbol, and probability in percent.
+    """
     source = posteriors_of(system)
     if source is None:
         return None
@@ -110,7 +93,8 @@ def token_posteriors(system: System, waveform: Tensor) -> TokenPosteriors | None
     for (frame, token), height in zip(drawn.nonzero().tolist(), percent, strict=True):
         spikes += [frame, symbols.setdefault(token, len(symbols)), height]
     names = [source.vocabulary.symbols[token] for token in symbols]
-    return TokenPosteriors(source.grid.shift_ms, source.grid.offset_ms, names, spikes)
+    grid = source.grid
+    return {"shift_ms": grid.shift_ms, "offset_ms": grid.offset_ms, "symbols": names, "spikes": spikes}
 
 
 MEL_BINS = 80

@@ -8,7 +8,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -78,9 +77,9 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
     found, main, styles = report.views, report.main, report.styles
     rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room - CONTROLS_BYTES)
     shown = {(view.test_set, view.id) for view, _ in rows}
-    there = ((item, embedded(_plain(item))) for item in evidence if (item.test_set, item.id) in shown)
+    there = ((item, embedded(_plain(item))) for item in evidence if (item["test_set"], item["id"]) in shown)
     kept, _ = _within(there, room)
-    ids = {(item.test_set, item.id): f"e{number}" for number, (item, _) in enumerate(kept)}
+    ids = {(item["test_set"], item["id"]): f"e{number}" for number, (item, _) in enumerate(kept)}
     data = {
         "systems": {key: {"name": style.name, "kind": style.kind} for key, style in styles.items()},
         "order": list(styles),
@@ -102,7 +101,7 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         "sets": sorted({view.test_set for view, _ in rows}),
         "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
         "data": embedded(data),
-        "evidence": [{"id": ids[item.test_set, item.id], "data": text} for item, text in kept],
+        "evidence": [{"id": ids[item["test_set"], item["id"]], "data": text} for item, text in kept],
     }
 
 
@@ -135,13 +134,7 @@ def _row(view: View, evidence: str) -> list[Any]:
 
 
 def _plain(item: Evidence) -> dict[str, Any]:
-    return {
-        "seconds": round(item.seconds, 3),
-        "envelope": item.envelope,
-        "spectrogram": item.spectrogram,
-        "audio": item.audio,
-        "posteriors": {key: asdict(posteriors) for key, posteriors in item.posteriors.items()},
-    }
+    return {name: value for name, value in item.items() if name not in ("test_set", "id")}
 
 
 _UNSAFE_IN_SCRIPT = {ord(symbol): f"\\u{ord(symbol):04x}" for symbol in "<>&\u2028\u2029"}

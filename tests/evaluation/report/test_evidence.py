@@ -61,10 +61,10 @@ def test_posteriors_spell_what_the_system_decodes(tmp_path, streaming):
     system = open_system("s", "other", save_tiny_model(tmp_path / "m", streaming=streaming))
     waveform = noise_speech(2.0)
     found = token_posteriors(system, waveform)
-    spikes = list(zip(found.spikes[::3], found.spikes[1::3], found.spikes[2::3], strict=True))
+    spikes = list(zip(found["spikes"][::3], found["spikes"][1::3], found["spikes"][2::3], strict=True))
     assert [frame for frame, _, _ in spikes] == sorted(frame for frame, _, _ in spikes)
-    assert "<blk>" not in found.symbols
-    likely = {frame: found.symbols[symbol] for frame, symbol, percent in spikes if percent > 50}
+    assert "<blk>" not in found["symbols"]
+    likely = {frame: found["symbols"][symbol] for frame, symbol, percent in spikes if percent > 50}
     frames = sorted(likely)
     tokens = [likely[frame] for frame in frames]
     new = [not (b - a == 1 and x == y) for (a, b), (x, y) in zip(pairwise(frames), pairwise(tokens), strict=True)]
@@ -74,12 +74,12 @@ def test_posteriors_spell_what_the_system_decodes(tmp_path, streaming):
     assert len(sure) > 3
     assert len(emitted) >= len(sure) / 2
     assert all(token in sure for token in emitted)
-    assert (found.shift_ms, found.offset_ms) == (40, 35)
+    assert (found["shift_ms"], found["offset_ms"]) == (40, 35)
 
 
 def test_a_system_that_writes_text_only_is_shown_without_posteriors(stored):
     found = evidence_of("dev", "a", noise_speech(0.5), [System("s", "other", stored())], audio=False)
-    assert (found.posteriors, found.audio, found.seconds) == ({}, None, 0.5)
+    assert (found["posteriors"], found["audio"], found["seconds"]) == ({}, None, 0.5)
 
 
 def test_the_number_gathered_is_that_of_the_settings(tmp_path, utterances, stored, settings):
@@ -87,8 +87,8 @@ def test_the_number_gathered_is_that_of_the_settings(tmp_path, utterances, store
     settings = settings.model_copy(update={"report": ReportSettings(utterances=2)})
     results = evaluate_systems([system], {"dev": utterances}, settings, tmp_path / "report")
     found = gather_evidence(results, [system], {"dev": utterances}, settings.report)
-    assert [item.id for item in found] == ["ann-1", "bob-1"]  # the worst, and the longest right one
+    assert [item["id"] for item in found] == ["ann-1", "bob-1"]  # the worst, and the longest right one
     assert (tmp_path / "report" / "index.html").read_text(encoding="utf-8").count("data:audio/") == 2
     without_audio = ReportSettings(utterances=1, audio=False)
-    assert [item.audio for item in gather_evidence(results, [system], {"dev": utterances}, without_audio)] == [None]
+    assert [item["audio"] for item in gather_evidence(results, [system], {"dev": utterances}, without_audio)] == [None]
     assert gather_evidence(results, [system], {"dev": utterances}, ReportSettings(utterances=0)) == []

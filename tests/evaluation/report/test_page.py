@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors
+from asr_kd.evaluation.report.evidence import Evidence
 from asr_kd.evaluation.report.page import CONTROLS_BYTES, asset, embedded, page
 from asr_kd.evaluation.settings import ReportSettings
 
@@ -47,8 +47,10 @@ class Parsed(HTMLParser):
 
 
 def evidence(test_set: str, utterance_id: str, size: int = 100) -> Evidence:
-    posteriors = {"teacher": TokenPosteriors(20.0, 12.5, ["a", "</script>"], [0, 0, 99, 3, 1, 40])}
-    return Evidence(test_set, utterance_id, 1.0, [0, 50, 100], "data:image/webp;base64," + "A" * size, None, posteriors)
+    tokens = {"shift_ms": 20.0, "offset_ms": 12.5, "symbols": ["a", "</script>"], "spikes": [0, 0, 99, 3, 1, 40]}
+    picture = "data:image/webp;base64," + "A" * size
+    shown = {"seconds": 1.0, "envelope": [0, 50, 100], "spectrogram": picture, "audio": None}
+    return {"test_set": test_set, "id": utterance_id, **shown, "posteriors": {"teacher": tokens}}
 
 
 def test_it_loads_nothing_from_elsewhere(report):

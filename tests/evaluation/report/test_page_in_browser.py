@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from asr_kd.evaluation.report.evidence import Evidence, TokenPosteriors, envelope, sound, spectrogram
+from asr_kd.evaluation.report.evidence import envelope, sound, spectrogram
 from asr_kd.evaluation.report.page import page
 
 FETCH = """<script>addEventListener("load", () => setTimeout(() =>
@@ -84,10 +84,10 @@ def probed(browser, tmp_path, text, width, fragment=""):
 
 def evidence(test_set, utterance_id):
     tone = 0.3 * torch.sin(torch.arange(24_000) * 0.2)
-    seen = TokenPosteriors(40, 35, ["A", "</script>", "▁"], [3, 0, 90, 4, 0, 20, 6, 2, 95, 9, 1, 80])
-    return Evidence(
-        test_set, utterance_id, 1.5, envelope(tone, 50), spectrogram(tone), sound(tone), {"student_kd": seen}
-    )
+    spikes = [3, 0, 90, 4, 0, 20, 6, 2, 95, 9, 1, 80]
+    seen = {"shift_ms": 40, "offset_ms": 35, "symbols": ["A", "</script>", "▁"], "spikes": spikes}
+    shown = {"seconds": 1.5, "envelope": envelope(tone, 50), "spectrogram": spectrogram(tone), "audio": sound(tone)}
+    return {"test_set": test_set, "id": utterance_id, **shown, "posteriors": {"student_kd": seen}}
 
 
 def test_the_policy_lets_the_page_work_and_nothing_is_complained_of(browser, tmp_path, report):
