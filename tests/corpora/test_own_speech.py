@@ -131,19 +131,24 @@ def test_what_a_row_cannot_say_is_said(own):
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("kind", "changes", "message"),
     [
-        ({"train": []}, "train"),
-        ({"format": "kaldy"}, "format"),
-        ({"test": {"train": "x"}}, "the name 'train'"),
-        ({"test": {"../x": "x"}}, "the name '../x'"),
-        ({"dev": None}, "dev"),
-        ({"rooot": "x"}, "unknown key 'rooot'"),
+        (ManifestSettings, {"train": []}, "train"),
+        (ManifestSettings, {"format": "kaldy"}, "format"),
+        (ManifestSettings, {"test": {"train": "x"}}, "the name 'train'"),
+        (ManifestSettings, {"test": {"../x": "x"}}, "the name '../x'"),
+        (ManifestSettings, {"dev": None}, "dev"),
+        (ManifestSettings, {"rooot": "x"}, "unknown key 'rooot'"),
+        (FolderSettings, {"max_seconds": 5.0}, "max_seconds must be at least"),
+        (FolderSettings, {"extensions": ["flac"]}, "'flac' must be a dot"),
+        (FolderSettings, {"extensions": []}, "at least one ending"),
+        (FolderSettings, {"min_seconds": 0.0}, "min_seconds: allowed: at least 0.1"),
+        (FolderSettings, {"speakers": "two"}, "speakers"),
     ],
 )
-def test_wrong_settings_are_refused(changes, message):
+def test_wrong_settings_are_refused(kind, changes, message):
     with pytest.raises(RecipeError, match=message):
-        parse_settings(ManifestSettings, {"train": "a", "dev": "b"} | changes, "recipe")
+        parse_settings(kind, {"train": "a", "dev": "b"} | changes, "recipe")
 
 
 def test_the_fingerprint_sees_the_manifests_and_the_files_they_name(own):
@@ -288,21 +293,6 @@ def test_damage_where_a_cut_is_sought_leaves_the_file_out(own):
     corpus = prepare(folder_settings(folder, **cut, max_excluded_share=0.5), folder)
     assert [u.id for u in corpus.train] == ["good"]
     assert "cannot be decoded" in corpus.excluded[0].reason
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"max_seconds": 5.0}, "max_seconds must be at least"),
-        ({"extensions": ["flac"]}, "'flac' must be a dot"),
-        ({"extensions": []}, "at least one ending"),
-        ({"min_seconds": 0.0}, "min_seconds: allowed: at least 0.1"),
-        ({"speakers": "two"}, "speakers"),
-    ],
-)
-def test_wrong_folder_settings_are_refused(changes, message):
-    with pytest.raises(RecipeError, match=message):
-        parse_settings(FolderSettings, {"train": "a", "dev": "b"} | changes, "recipe")
 
 
 def test_the_fingerprint_sees_every_file_of_the_folder(heap):

@@ -14,12 +14,21 @@ from tests.helpers.tiny_whisper import save_whisper_ct2
 pytest.importorskip("faster_whisper")
 
 
-@pytest.fixture(scope="module")
-def tiny() -> Path:
-    folder = Path(os.environ.get("ASR_KD_MODELS", "")) / "whisper-tiny.en-ct2"
+def converted(name: str) -> Path:
+    """A real model in CTranslate2's form."""
+    folder = Path(os.environ.get("ASR_KD_MODELS", "")) / f"{name}-ct2"
     if not os.environ.get("ASR_KD_MODELS") or not folder.is_dir():
         pytest.skip("needs the Whisper models through ASR_KD_MODELS")
     return folder
+
+
+@pytest.fixture
+def recordings(corpora_root) -> list[Path]:
+    """Real speech."""
+    files = sorted((corpora_root / "LibriSpeech" / "dev-clean").rglob("*.flac"))
+    if not files:
+        pytest.skip("needs dev-clean of LibriSpeech")
+    return files
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -40,26 +49,19 @@ def test_a_damaged_model_is_refused(tmp_path):
 
 
 def test_a_multilingual_model_needs_a_language():
-    folder = Path(os.environ.get("ASR_KD_MODELS", "")) / "whisper-base-ct2"
-    if not os.environ.get("ASR_KD_MODELS") or not folder.is_dir():
-        pytest.skip("needs the Whisper models through ASR_KD_MODELS")
+    settings = TranscriberSettings(str(converted("whisper-base")))
     with pytest.raises(TargetsError, match="language"):
-        open_transcriber(TranscriberSettings(str(folder)))
+        open_transcriber(settings)
 
 
 @pytest.mark.corpora
-def test_real_speech_and_silence(tiny):
-    corpora = Path(os.environ.get("ASR_KD_CORPORA", ""))
-    files = sorted((corpora / "LibriSpeech" / "dev-clean").rglob("*.flac")) if os.environ.get("ASR_KD_CORPORA") else []
-    if not files:
-        pytest.skip("needs real speech through ASR_KD_CORPORA")
-    transcripts = dict(
-        line.split(" ", 1) for line in next(files[0].parent.glob("*.trans.txt")).read_text().splitlines()
-    )
-    transcriber = open_transcriber(TranscriberSettings(str(tiny), beam=1))
-    waveform = read_audio(files[0])
+def test_real_speech_and_silence(recordings):
+    first = recordings[0]
+    transcripts = dict(line.split(" ", 1) for line in next(first.parent.glob("*.trans.txt")).read_text().splitlines())
+    transcriber = open_transcriber(TranscriberSettings(str(converted("whisper-tiny.en")), beam=1))
+    waveform = read_audio(first)
     found = transcriber.transcribe(waveform)
-    said = set(transcripts[files[0].stem].split())
+    said = set(transcripts[first.stem].split())
     words = {word.strip(".,?!'").upper() for word in found.text.split()}
     assert len(said & words) >= 0.7 * len(said)
     assert found.avg_logprob > -1.0
@@ -103,15 +105,11 @@ def test_what_whisper_would_continue_is_not_taken_from_a_batch():
 
 @pytest.mark.corpora
 @pytest.mark.slow
-def test_a_batch_has_the_texts_of_single_utterances(tiny):
-    corpora = Path(os.environ.get("ASR_KD_CORPORA", ""))
-    files = sorted((corpora / "LibriSpeech" / "dev-clean").rglob("*.flac")) if os.environ.get("ASR_KD_CORPORA") else []
-    if not files:
-        pytest.skip("needs real speech through ASR_KD_CORPORA")
-    waveforms = [read_audio(path) for path in files[:7]]
+def test_a_batch_has_the_texts_of_single_utterances(recordings):
+    waveforms = [read_audio(path) for path in recordings[:7]]
     waveforms = [waveform for waveform in waveforms if len(waveform) < 12 * 16_000]
     waveforms += [torch.zeros(16_000), 0.01 * torch.randn(8_000, generator=torch.Generator().manual_seed(1))]
-    transcriber = open_transcriber(TranscriberSettings(str(tiny), batch=len(waveforms)))
+    transcriber = open_transcriber(TranscriberSettings(str(converted("whisper-tiny.en")), batch=len(waveforms)))
     single = [transcriber.transcribe(waveform) for waveform in waveforms]
     together = transcriber.transcribe_batch(waveforms)
     assert [each.text for each in together] == [each.text for each in single]
