@@ -37,14 +37,16 @@ BLOCK_BYTES = 16_384
 T = TypeVar("T")
 
 
-def fingerprint(settings: AnyCorpus) -> Any:
-    """Return plain data that changes with the files of a corpus.
+def fingerprint(settings: AnyCorpus | UntranscribedSettings) -> Any:
+    """Return plain data that changes with the files of a corpus, or of untranscribed audio.
 
     Raises:
         CorpusError: the corpus is missing, or a manifest cannot be read.
     """
     if isinstance(settings, SyntheticSettings):
         return settings_key(settings)
+    if isinstance(settings, UntranscribedSettings):
+        return [_sizes(audio_files(folder, settings.extensions)) for folder in settings.folders]
     if isinstance(settings, FolderSettings):
         audio = [_sizes(audio_files(folder, settings.extensions)) for folder in settings.train]
         return [audio, _manifests([*settings.dev, *settings.test.values()], settings)]
@@ -55,15 +57,6 @@ def fingerprint(settings: AnyCorpus) -> Any:
     else:
         folder, parts = find_librispeech(settings.root), sorted({*settings.train, *settings.dev, *settings.test})
     return [str(folder.resolve()), [entry for part in parts for entry in _listing(folder / part)]]
-
-
-def untranscribed_fingerprint(settings: UntranscribedSettings) -> Any:
-    """Return the fingerprint of untranscribed audio.
-
-    Raises:
-        CorpusError: there is no such folder.
-    """
-    return [_sizes(audio_files(folder, settings.extensions)) for folder in settings.folders]
 
 
 def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:

@@ -42,7 +42,7 @@ class StreamDecoder(Protocol):
     def reset(self) -> None:
         """Start a new stream."""
 
-    def accept(self, log_probs: Tensor) -> object:
+    def accept(self, log_probs: Tensor) -> None:
         """Decode the next frames, [T, V]."""
 
     def finish(self) -> None:

@@ -70,20 +70,8 @@ class StreamingGreedy:
         self.trailing_blanks = 0
         self._previous = self.blank_id
 
-    @property
-    def tokens(self) -> list[int]:
-        return self._collapsed.tokens
-
-    @property
-    def frames(self) -> list[int]:
-        """Frame of each token, counted from the start of the stream."""
-        return self._collapsed.frames
-
-    def accept(self, log_probs: Tensor) -> list[int]:
+    def accept(self, log_probs: Tensor) -> None:
         """Decode the next chunk, log-probabilities or logits of the following frames, [T, V]; T may be 0.
-
-        Returns:
-            The tokens that this chunk added.
 
         Raises:
             ValueError: not of that shape, or the blank lies outside the vocabulary.
@@ -91,11 +79,10 @@ class StreamingGreedy:
         if log_probs.ndim != 2 or not 0 <= self.blank_id < log_probs.shape[1]:
             raise ValueError(f"log_probs {tuple(log_probs.shape)}; expected [T, V] with V above blank {self.blank_id}")
         if len(log_probs) == 0:
-            return []
+            return
         values = log_probs.detach().float().cpu().numpy()  # numpy is faster for so few numbers
         best = values.argmax(axis=-1)  # [T]
         path, path_values = best.tolist(), values[np.arange(len(best)), best].tolist()
-        num_before = len(self.tokens)
         numbers = range(self.num_frames, self.num_frames + len(path))
         self._collapsed.append(path, path_values, numbers, self._previous, self.blank_id)
         self._score += sum(path_values)
@@ -103,7 +90,6 @@ class StreamingGreedy:
         self._previous = path[-1]
         blanks = next((i for i, token in enumerate(reversed(path)) if token != self.blank_id), None)
         self.trailing_blanks = self.trailing_blanks + len(path) if blanks is None else blanks
-        return self.tokens[num_before:]
 
     def finish(self) -> None:
         """End the stream; nothing is left to decide."""

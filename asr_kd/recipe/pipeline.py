@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from asr_kd.corpora.corpus import PreparedCorpus, is_prepared, manifests_folder, write_prepared
-from asr_kd.corpora.fingerprint import fingerprint, untranscribed_fingerprint
+from asr_kd.corpora.fingerprint import fingerprint
 from asr_kd.corpora.manifest import hours
 from asr_kd.corpora.prepare import add_untranscribed, prepare
 from asr_kd.corpora.recordings import read_utterance, refuse_too_many
@@ -194,7 +194,7 @@ def _prepare(context: RunContext) -> StageTask:
         inputs=lambda: [
             fingerprint(recipe.corpus),
             vocabulary_fingerprint(recipe.vocabulary),
-            *([untranscribed_fingerprint(extra)] if extra is not None else []),
+            *([fingerprint(extra)] if extra is not None else []),
         ],
         run=run,
         results=tuple(results),
