@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 
 from asr_kd.decoding.graph import write_graph
 from asr_kd.errors import AsrKdError, LanguageModelError
-from asr_kd.export.export_bundle import ExportSettings, export_bundle
 from asr_kd.export.sherpa_client import run_client
 from asr_kd.runtime.bundle import MODEL, TOKENS
 from asr_kd.text.vocabulary import Vocabulary
-from tests.helpers.tiny_models import VOCABULARY, noise_speech, save_tiny_model
+from tests.helpers.tiny_bundle import tiny_bundle
+from tests.helpers.tiny_models import VOCABULARY, noise_speech
 
 kaldifst = pytest.importorskip("kaldifst")
 
@@ -137,17 +137,13 @@ def test_wrong_input_is_one_message(folder):
 
 
 @pytest.mark.slow
-def test_the_real_client_outputs_words_of_the_graph_only(folder):
+def test_the_real_client_outputs_words_of_the_graph_only(folder, tmp_path_factory):
     pytest.importorskip("sherpa_onnx")
-    model = save_tiny_model(folder / "model")
-    export_bundle(model, folder / "bundle", [noise_speech(2.0)], settings=ExportSettings(client=False))
+    bundle = tiny_bundle(tmp_path_factory).forms
     write_graph(folder / "client.fst", VOCABULARY, WORDS, folder / "lm.arpa", 0.1)
     waveforms = [noise_speech(3.0, seed=seed).numpy() for seed in range(4)]
     free, limited = (
-        [
-            result.text
-            for result in run_client(folder / "bundle" / MODEL, folder / "bundle" / TOKENS, waveforms, graph=graph)
-        ]
+        [result.text for result in run_client(bundle / MODEL, bundle / TOKENS, waveforms, graph=graph)]
         for graph in (None, folder / "client.fst")
     )
     assert any(set(text.split()) - set(WORDS) for text in free)

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 import soundfile
 
-from asr_kd.export.export_bundle import ExportSettings, export_bundle
-from tests.helpers.tiny_models import noise_speech, save_tiny_model
+from tests.helpers.tiny_models import noise_speech
 
 ROOT = Path(__file__).parents[2]
 GUIDE = (ROOT / "docs" / "guides" / "phones.md").read_text(encoding="utf-8")
@@ -88,17 +87,15 @@ def test_methods_are_those_of_the_client():
 
 
 @pytest.mark.slow
-def test_the_script_measures_a_bundle(tmp_path):
+def test_the_script_measures_a_bundle(forms, model_folder, tmp_path):
     program = shutil.which("sherpa-onnx", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         pytest.skip("sherpa-onnx's program is not installed (sherpa-onnx-bin)")
-    model = save_tiny_model(tmp_path / "model")
-    export_bundle(model, tmp_path / "bundle", [noise_speech(2.0)], settings=ExportSettings(client=False))
     soundfile.write(tmp_path / "speech.wav", noise_speech(120.0).numpy(), 16_000)
     words = [
         "sh",
         str(ROOT / "benchmarks" / "client_program.sh"),
-        str(tmp_path / "bundle"),
+        str(forms),
         str(tmp_path / "speech.wav"),
         program,
     ]
@@ -109,6 +106,6 @@ def test_the_script_measures_a_bundle(tmp_path):
     assert re.search(r"first word: at most \d+ ms", done.stdout), done.stdout
     words[3] = str(tmp_path / "missing.wav")
     failed = subprocess.run(
-        [*words[:2], str(tmp_path / "model"), *words[3:]], capture_output=True, text=True, check=False, timeout=600
+        [*words[:2], str(model_folder), *words[3:]], capture_output=True, text=True, check=False, timeout=600
     )
     assert failed.returncode != 0
