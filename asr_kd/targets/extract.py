@@ -16,7 +16,6 @@ import torch
 
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance, even_sample
-from asr_kd.errors import TargetsError
 from asr_kd.files import json_text, parse_json
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
@@ -85,11 +84,9 @@ def extract(
             the teacher does not expose the layers; or it cannot be written (disk full): finished shards stay usable.
         StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
-    if not utterances:
-        raise TargetsError("no utterances to extract", expected="a manifest with at least one", where=str(folder))
     if settings.pooled and transcripts is None:
         raise ValueError("settings.pooled needs transcripts")
-    storage, transcripts = open_storage(folder), transcripts or {}
+    plan, storage, transcripts = plan_shards(utterances, settings), open_storage(folder), transcripts or {}
     info = _describe(teacher, utterances, settings, transcripts)
     codec = info.codec
 
@@ -102,7 +99,7 @@ def extract(
         with writing(storage):
             write_vocabulary(storage, teacher.vocabulary)
 
-    plan, most_unusable = plan_shards(utterances, settings), settings.max_quarantine_share
+    most_unusable = settings.max_quarantine_share
     manifest = ShardManifest(SOFT_TARGETS, storage, info, plan)
     report = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
     fidelity = _fidelity(teacher, utterances, settings, storage, report) if report.info.complete else None

@@ -130,8 +130,7 @@ def plan_lines(
     Raises:
         TargetsError: no utterances, or none of the sample can be used.
     """
-    if not utterances:
-        raise TargetsError("no utterances to extract", expected="a manifest with at least one")
+    shards = plan_shards(utterances, settings)
     # A sample with the corpus's distribution of lengths, so that batches are equally full and padded.
     ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
     labelled = sum(variant_seconds(item, settings) for item in ordered)
@@ -158,7 +157,7 @@ def plan_lines(
     return [
         f"  {len(utterances)} utterances, {_time(sum(item.duration for item in utterances) / 3600)} of audio, "
         f"{_time(labelled / 3600)} in the variants {', '.join(settings.variant_names)}",
-        f"  {len(plan_shards(utterances, settings))} shards, about {round(frames)} frames and "
+        f"  {len(shards)} shards, about {round(frames)} frames and "
         f"{frames * bytes_per_frame / 1e6:.3g} MB ({bytes_per_frame:.2f} bytes a frame)",
         f"  about {_time(hours)} on this device at {sampled / took:.0f} × real time{shared}",
         f"  estimated from {len(sample)} utterances ({sampled:.0f} s of audio in {took:.1f} s, reading included)"

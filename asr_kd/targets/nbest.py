@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.decoding.flashlight import NbestDecoder
-from asr_kd.errors import TargetsError
 from asr_kd.targets.hypotheses import (
     HYPOTHESES,
     HypothesesInfo,
@@ -79,8 +78,6 @@ def extract_hypotheses(
         StoppedEarly: `should_stop` returned true; finished shards are kept.
         MissingExtraError: flashlight-text is not installed.
     """
-    if not utterances:
-        raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
     # Hypotheses are text: they hold at every speed at which the audio is played.
     plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=settings.shard_seconds))
     info = HypothesesInfo(

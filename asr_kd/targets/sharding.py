@@ -101,7 +101,11 @@ def slurm_share(environment: Mapping[str, str] = os.environ) -> Share:
 
 
 def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> list[PlannedShard]:
-    """Cut the sorted utterances into shards of at least `shard_seconds` of audio, but for the last one."""
+    """Cut the sorted utterances into shards of at least `shard_seconds` of audio, but for the last one.
+
+    Raises:
+        TargetsError: there are no utterances.
+    """
     shards: list[PlannedShard] = []
     pending: list[Utterance] = []
     seconds = 0.0
@@ -113,6 +117,8 @@ def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> li
             pending, seconds = [], 0.0
     if pending:
         shards.append(PlannedShard(len(shards), tuple(pending), seconds))
+    if not shards:
+        raise TargetsError("no utterances to extract", expected="a manifest with at least one")
     return shards
 
 

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
 from asr_kd.targets.hypotheses import text_entry
 from asr_kd.targets.settings import TargetSettings, Variant
@@ -78,8 +77,6 @@ def transcribe_manifest(
             cannot be read.
         StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
-    if not utterances:
-        raise TargetsError("no utterances", expected="a manifest with at least one", where=str(folder))
     plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=SHARD_SECONDS))
     settings = transcriber.settings
     info = TranscriptsInfo(
