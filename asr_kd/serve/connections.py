@@ -121,13 +121,27 @@ LINGER_NOT = struct.pack("ii", 1, 0)
 
 def connection_class(library_class: Any, admission: Admission) -> Any:
     """Return the library's connection, counted by `admission` from its first byte on."""
+    from websockets.exceptions import InvalidMessage
 
     class ClientConnection(library_class):
-        """A connection with its `place`."""
+        """A connection with its `place`; what is no HTTP request gets status 400, where the library only closes."""
 
-        def __init__(self, *arguments: Any, **options: Any) -> None:
-            super().__init__(*arguments, **options)
+        def __init__(self, protocol: Any, *arguments: Any, **options: Any) -> None:
+            super().__init__(protocol, *arguments, **options)
             admission.begin_handshake()
+            send_eof = protocol.send_eof
+
+            def refuse_and_send_eof() -> None:
+                error = protocol.handshake_exc
+                if isinstance(error, InvalidMessage) and not isinstance(error.__cause__, EOFError):
+                    self.place.refused("malformed-request")
+                    found = plain_text(400, f"no HTTP request without a body ({error.__cause__}); expected GET or HEAD")
+                    response = protocol.reject(400, found.body.decode())
+                    response.headers.update(SAFE)
+                    protocol.writes.append(response.serialize())
+                send_eof()
+
+            protocol.send_eof = refuse_and_send_eof
 
         def connection_made(self, transport: Any) -> None:
             super().connection_made(transport)
