@@ -86,13 +86,17 @@ class LocalStorage:
             TargetsError: the disk has no locks.
         """
         path = self.folder / f"{name}.lock"
-        file = path.open("a+", encoding="utf-8")
-        try:
-            self._lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                file.seek(0)
-                return f"{file.read() or 'another process'} (lock {path})"
+        while True:
+            file = path.open("a+", encoding="utf-8")
+            try:
+                self._lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                with file:
+                    file.seek(0)
+                    return f"{file.read() or 'another process'} (lock {path})"
+            if _is_at(file, path):
+                break
+            file.close()  # its owner removed it between our opening and locking it: the lock would exclude nobody
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -117,3 +121,11 @@ class LocalStorage:
                 remedy=f"Name the folder as file://{self.folder.absolute()}: it is used without locks then, and each "
                 "worker must have a share of its own",
             ) from error
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Return whether an open file still has its name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,5 +1,6 @@
 """Storage: a folder, a disk without locks and an object store behave alike; errors of access."""
 
+import fcntl
 import hashlib
 import pickle
 from pathlib import Path
@@ -209,3 +210,20 @@ def test_the_cache_is_where_the_variable_names(monkeypatch, tmp_path, cache):
     monkeypatch.delenv("ASR_KD_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
     assert cache_folder() == tmp_path / "xdg" / "asr-kd" / "shards"
+
+
+def test_a_lock_that_was_released_while_another_process_opened_it_excludes_a_third(tmp_path, monkeypatch):
+    first, second, third = (LocalStorage(tmp_path) for _ in range(3))
+    assert first.acquire("shard") is None
+    flock = fcntl.flock
+
+    def after_the_release(file, operation):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        first.release("shard")  # removes the file that `second` has open
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_release)
+    assert second.acquire("shard") is None
+    assert "process" in (third.acquire("shard") or "")
+    second.release("shard")
+    assert third.acquire("shard") is None
