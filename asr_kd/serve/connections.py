@@ -119,9 +119,11 @@ LINGER_NOT = struct.pack("ii", 1, 0)
 """To close a socket at once, with a reset."""
 
 
-def connection_class(library_class: Any, admission: Admission) -> Any:
-    """Return the library's connection, counted by `admission` from its first byte on."""
-    from websockets.exceptions import InvalidMessage
+def connection_class(library_class: Any, invalid_message: type[Exception], admission: Admission) -> Any:
+    """Return the library's connection, counted by `admission` from its first byte on.
+
+    `invalid_message` is the library's exception for what is no HTTP request.
+    """
 
     class ClientConnection(library_class):
         """A connection with its `place`; what is no HTTP request gets status 400, where the library only closes."""
@@ -133,7 +135,7 @@ def connection_class(library_class: Any, admission: Admission) -> Any:
 
             def refuse_and_send_eof() -> None:
                 error = protocol.handshake_exc
-                if isinstance(error, InvalidMessage) and not isinstance(error.__cause__, EOFError):
+                if isinstance(error, invalid_message) and not isinstance(error.__cause__, EOFError):
                     self.place.refused("malformed-request")
                     found = plain_text(400, f"no HTTP request without a body ({error.__cause__}); expected GET or HEAD")
                     response = protocol.reject(400, found.body.decode())

@@ -49,7 +49,8 @@ class Server:
 
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, name: str = "model") -> None:
         self._library = import_extra("websockets.asyncio.server", "serve", "websockets")
-        self._closed = import_extra("websockets.exceptions", "serve", "websockets").ConnectionClosed
+        exceptions = import_extra("websockets.exceptions", "serve", "websockets")
+        self._closed, self._invalid_message = exceptions.ConnectionClosed, exceptions.InvalidMessage
         self._response = import_extra("websockets.http11", "serve", "websockets").Response
         self._headers = import_extra("websockets.datastructures", "serve", "websockets").Headers
         self.settings, self.metrics, self._name = settings, Metrics(), name
@@ -74,7 +75,7 @@ class Server:
         """
         settings = self.settings
         _raise_open_files(settings.max_clients + settings.max_waiting + MOST_HANDSHAKES + 64)
-        connections = connection_class(self._library.ServerConnection, self._admission)
+        connections = connection_class(self._library.ServerConnection, self._invalid_message, self._admission)
         self._work = asyncio.create_task(self._scheduler.run())
         try:
             self._sockets = await self._library.serve(
