@@ -1,4 +1,7 @@
-"""Processes that do one thing each together, and how they end: forked from this one, which has imported torch."""
+"""Processes that do one thing each together, and how they end: forked from one that has imported torch already.
+
+python in_processes.py KIND... prints {KIND: [[exit code, output, complaints] of each process]}.
+"""
 
 import json
 import logging
@@ -6,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,7 +66,7 @@ KINDS: dict[str, Callable[[Ranks], None]] = {
 
 def be(kind: str) -> None:
     """One of the processes, as the command line would run it."""
-    logging.basicConfig(format="%(message)s", force=True)
+    logging.basicConfig(format="%(message)s")
     try:
         with open_ranks() as ranks:
             KINDS[kind](ranks)
@@ -82,7 +86,6 @@ def fork(kind: str, rank: int, port: int, folder: Path) -> int:
         return child
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(folder / f"{name}-{rank}", os.O_WRONLY | os.O_CREAT), number)
-    sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115 - not the tests' own, which are captured
     numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
     os.environ.update({name: str(number) for name, number in numbers.items()}, MASTER_ADDR="localhost")
     code = 0
@@ -114,3 +117,10 @@ def end(children: list[int], folder: Path) -> list[tuple[int, str, str]]:
         (code, (folder / f"out-{rank}").read_text(), (folder / f"err-{rank}").read_text())
         for rank, code in enumerate(codes)
     ]
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as name:
+        places = {kind: Path(name) / kind for kind in sys.argv[1:]}
+        begun = {kind: begin(kind, place) for kind, place in places.items()}
+        print(json.dumps({kind: end(begun[kind], place) for kind, place in places.items()}))

@@ -1,13 +1,9 @@
 """Extraction: resumable, parallel without communication, errors of audio and of writing."""
 
 import json
-import multiprocessing
-import os
-import resource
-import signal
 import socket
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,26 +26,25 @@ def reference(tmp_path, teacher, corpus, settings, shard_files):
     return shard_files(tmp_path / "reference")
 
 
-def extract_in_process(folder: Path, corpus, settings, before_call: Callable[[int, Connection], object]):
-    """`extract` in a process of its own, with `before_call` run before each call of the teacher, and a pipe to it.
-
-    The process is forked, which spares it the imports; its error comes through the pipe.
-    """
-    fork = multiprocessing.get_context("fork")
-    here, there = fork.Pipe()
-
-    def work() -> None:
-        teacher = FakeTeacher()
-        teacher.before_call = lambda calls: before_call(calls, there)
-        try:
-            extract(teacher, corpus, settings, folder)
-        except TargetsError as error:
-            there.send(str(error))
-
-    process = fork.Process(target=work)
-    process.start()
-    there.close()
-    return process, here
+def run_in_process(folder: Path, corpus: list[Utterance], before_call: str, preamble: str = "") -> subprocess.Popen:
+    """`extract` in a process of its own, with `before_call` run before each call of the teacher."""
+    script = f"""
+import os, signal, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parents[2])!r})
+from tests.helpers.noise import write_corpus
+from tests.helpers.fake_teacher import FakeTeacher
+from asr_kd.targets import TargetSettings, extract
+{preamble}
+def before_call(calls):
+    {before_call}
+teacher = FakeTeacher()
+teacher.before_call = before_call
+settings = TargetSettings(speeds=(1.0, 0.9), shard_seconds=4.0, batch_seconds=2.0, fidelity_utterances=3)
+extract(teacher, write_corpus(Path({str(corpus[0].audio.parent)!r})), settings, Path({str(folder)!r}))
+"""
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-P", "-c", script], stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 
 
 def test_reports_what_there_is(tmp_path, teacher, corpus, settings):
@@ -95,11 +90,9 @@ def test_killed_in_the_middle_of_a_shard_only_that_one_is_made_again(
     tmp_path, teacher, corpus, settings, reference, shard_files
 ):
     folder = tmp_path / "killed"
-    process, _ = extract_in_process(
-        folder, corpus, settings, lambda calls, _: calls == 5 and os.kill(os.getpid(), signal.SIGKILL)
-    )
-    process.join(600)
-    assert process.exitcode == -9
+    process = run_in_process(folder, corpus, "if calls == 5: os.kill(os.getpid(), signal.SIGKILL)")
+    process.communicate(timeout=600)
+    assert process.returncode == -9
     before = shard_files(folder)
     assert 0 < len(before) < len(reference)
     assert list(folder.glob("*.lock")), "the killed process must have left its lock"
@@ -127,18 +120,15 @@ def test_two_writers_share_the_work_and_one_wins_each_shard(
     tmp_path, teacher, corpus, settings, reference, shard_files
 ):
     folder = tmp_path / "shared"
-    process, pipe = extract_in_process(
-        folder, corpus, settings, lambda calls, pipe: calls == 0 and (pipe.send("holding"), pipe.recv())
-    )
-    assert pipe.recv() == "holding"
+    process = run_in_process(folder, corpus, "calls == 0 and (print('holding', flush=True), sys.stdin.read())")
+    assert process.stdout.readline() == "holding\n"
     report = extract(teacher, corpus, settings, folder)
     assert (report.complete, report.made) == (False, len(reference) - 1)
     assert [busy.split(":")[0] for busy in report.busy] == ["shard-00000"]
     assert f"process {process.pid} on {socket.gethostname()}" in report.busy[0]
     assert "shard-00000.lock" in report.busy[0]
-    pipe.send("go on")
-    process.join(600)
-    assert process.exitcode == 0
+    process.communicate(timeout=600)
+    assert process.returncode == 0
     assert shard_files(folder) == reference
     assert Store.open(folder).info.complete
 
@@ -172,13 +162,18 @@ def test_disk_full_keeps_what_was_finished(tmp_path, teacher, corpus, settings, 
     assert shard_files(folder) == reference
 
 
-def test_a_limit_on_file_size_is_a_clear_error(tmp_path, corpus, settings):
+def test_a_limit_on_file_size_is_a_clear_error(tmp_path, corpus):
     """The same through the operating system: no patched functions."""
-    process, pipe = extract_in_process(
-        tmp_path / "limited", corpus, settings, lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+    process = run_in_process(
+        tmp_path / "limited",
+        corpus,
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))",
+        preamble="import resource",
     )
-    assert "File too large" in pipe.recv()
-    process.join(600)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 1
+    assert "TargetsError" in errors
+    assert "File too large" in errors
 
 
 def test_unusable_utterances_are_quarantined_with_the_reason(tmp_path, teacher, corpus, settings):

@@ -22,7 +22,9 @@ from asr_kd.targets.sharding import Share, plan_shards, slurm_share
 from tests.helpers.fake_teacher import FakeTeacher
 from tests.helpers.noise import write_corpus
 
-PROCESSES = multiprocessing.get_context("fork")  # without importing torch in each
+# Processes of their own without importing torch in each: the server that forks them has it.
+PROCESSES = multiprocessing.get_context("forkserver")
+PROCESSES.set_forkserver_preload(["asr_kd.targets", "hypothesis", "pytest"])
 
 
 def work(audio: Path, folder: str, settings: TargetSettings, share: str, kill_at_call: int) -> None:
