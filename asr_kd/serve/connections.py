@@ -7,6 +7,7 @@ import logging
 import socket
 import struct
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from importlib.resources import files
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
@@ -137,8 +138,8 @@ def connection_class(library_class: Any, invalid_message: type[Exception], admis
                 error = protocol.handshake_exc
                 if isinstance(error, invalid_message) and not isinstance(error.__cause__, EOFError):
                     self.place.refused("malformed-request")
-                    found = plain_text(400, f"no HTTP request without a body ({error.__cause__}); expected GET or HEAD")
-                    response = protocol.reject(400, found.body.decode())
+                    reason = f"not a valid HTTP request ({error.__cause__}); expected GET or HEAD without a body"
+                    response = protocol.reject(HTTPStatus.BAD_REQUEST, f"{reason}\n")
                     response.headers.update(SAFE)
                     protocol.writes.append(response.serialize())
                 send_eof()
