@@ -144,7 +144,7 @@ def score(
       asr-kd score exp/an4/manifests/devtest.jsonl exp/an4/report/hypotheses/devtest/teacher.jsonl
     """
     from asr_kd.evaluation.report import write_report
-    from asr_kd.evaluation.report.text_renderers import speaker_table, terminal_table
+    from asr_kd.evaluation.report.text_renderers import terminal_speakers, terminal_table
     from asr_kd.evaluation.score_files import named_file, named_pair, score_files, write_texts
     from asr_kd.evaluation.settings import EvaluationSettings
 
@@ -157,18 +157,17 @@ def score(
         speakers,
         [named_pair(given) for given in compare or []],
     )
-    summary = report.summary
     if out is not None:
         write_report(report, out)
     if write is not None and out is not None:
         write_texts(report, out / write, write)
     if as_json:
-        typer.echo(json.dumps(summary, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(report.summary, indent=2, ensure_ascii=False))
         return
     with console() as progress:
-        progress.console.print(terminal_table(summary))
+        progress.console.print(terminal_table(report))
         if by_speaker:
-            progress.console.print(speaker_table(summary))
+            progress.console.print(terminal_speakers(report))
         if out is not None:
             progress.message(f"report:  {out / 'index.html'} (also results.md, results.json and hypotheses/)")
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 UNKNOWN = "–"
+"""Stands for a value that is not there."""
 
 
 def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> str:
@@ -12,6 +13,11 @@ def pipe_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) 
     rule = [":--" if column < left else "--:" for column in range(len(header))]
     lines = [header, rule, *([escape(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def optional(value: Any, show: Callable[[Any], str]) -> str:
+    """A value as `show` writes it, or what stands for none."""
+    return UNKNOWN if value is None else show(value)
 
 
 def plain(value: Any) -> str:
@@ -24,6 +30,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.2f}"
 
 
+def points(fraction: float) -> str:
+    """A difference of rates in percentage points, signed, with a typographic minus."""
+    return signed(f"{100 * fraction:+.2f}")
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Two fractions in percent, or what stands for no interval."""
     return UNKNOWN if low is None or high is None else signed(f"[{100 * low:.2f}, {100 * high:.2f}]")
@@ -34,34 +45,21 @@ def rate_with_interval(rate: str, low: float | None, high: float | None) -> str:
     return rate + ("" if low is None or high is None else signed(f" [{100 * low:.1f}, {100 * high:.1f}]"))
 
 
-def points(fraction: float) -> str:
-    """A difference of rates in percentage points, signed, with a typographic minus."""
-    return signed(f"{100 * fraction:+.2f}")
+def millions(count: float) -> str:
+    return f"{count / 1e6:.2f} M"
 
 
-def millions(count: int | None) -> str:
-    """A number of parameters."""
-    return optional(count, lambda number: f"{number / 1e6:.2f} M")
+def megabytes(size_bytes: float) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"
 
 
-def megabytes(size_bytes: int | None) -> str:
-    """A size."""
-    return optional(size_bytes, lambda size: f"{size / 1e6:.1f} MB")
-
-
-def short_factor(factor: float | None) -> str:
+def short_factor(factor: float) -> str:
     """A real-time factor."""
-    return optional(factor, "{:.2g}".format)
+    return f"{factor:.2g}"
 
 
-def probability(p: float | None) -> str:
-    """A p value."""
-    return optional(p, lambda value: "< 0.0001" if value < 0.0001 else f"{value:.4f}")
-
-
-def optional(value: Any, show: Callable[[Any], str]) -> str:
-    """A value as `show` writes it, or what stands for none."""
-    return UNKNOWN if value is None else show(value)
+def probability(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def gap(pair: Mapping[str, Any]) -> str:
@@ -72,14 +70,6 @@ def gap(pair: Mapping[str, Any]) -> str:
     return signed(f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]")
 
 
-def gap_of_system(found: Mapping[str, Any], key: str) -> str:
-    """The gap that a system recovered on a test set; empty for one that was not distilled."""
-    own = next((pair for pair in found["comparisons"] if pair["distilled"] == key), None)
-    if own is None:
-        return ""
-    return gap(own) if own["gap_recovered"] is not None else "undefined"
-
-
 def set_size(found: Mapping[str, Any]) -> str:
     """Utterances, speakers and duration of a test set."""
     speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
@@ -88,22 +78,6 @@ def set_size(found: Mapping[str, Any]) -> str:
         return size
     duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
     return f"{size}, {duration} of speech"
-
-
-COSTS = ("Parameters", "Size", "RTF")
-
-
-def cost_cells(model: Mapping[str, Any]) -> list[str]:
-    """The cells of `COSTS` of a system's entry among the `models` of results.json."""
-    return [millions(model["parameters"]), megabytes(model["size_bytes"]), short_factor(model["real_time_factor"])]
-
-
-def only_gap(found: Mapping[str, Any]) -> str | None:
-    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
-    pairs = found["comparisons"]
-    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
-        return None
-    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
 
 
 def signed(text: str) -> str:

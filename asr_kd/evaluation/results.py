@@ -5,6 +5,7 @@ its reason.
 """
 
 import hashlib
+import json
 import os
 import platform
 import shlex
@@ -22,7 +23,7 @@ import torch
 import asr_kd
 from asr_kd.evaluation.cells import UNKNOWN
 from asr_kd.evaluation.comparison import Comparison, SeedRows
-from asr_kd.evaluation.report.loading import FORMAT, FORMAT_VERSION, Report, Row, references_sha256, rows_text
+from asr_kd.evaluation.report.loading import FORMAT, FORMAT_VERSION, Report, Row, rows_text
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import AnySystem, Role, System, report_order
 from asr_kd.evaluation.system_outputs import ScoredSet
@@ -128,8 +129,11 @@ def summarize(
 
 def _hashes(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
     """SHA-256 of a set's references, which all systems share, and of each system's file of hypotheses."""
+    digest = hashlib.sha256()  # in any order: equal exactly when the references are the same
+    for utterance_id, reference in sorted((row["id"], row["reference"]) for row in next(iter(rows.values()))):
+        digest.update(json.dumps([utterance_id, reference]).encode() + b"\n")
     return {
-        "references_sha256": references_sha256(next(iter(rows.values()))),
+        "references_sha256": digest.hexdigest(),
         "hypotheses_sha256": {key: hashlib.sha256(rows_text(own).encode()).hexdigest() for key, own in rows.items()},
     }
 

@@ -69,7 +69,7 @@ def test_results_md_has_a_row_for_every_pair(summary):
 
 
 def test_the_terminal_names_the_students(summary):
-    shown = printed(terminal_table(summary))
+    shown = printed(terminal_table(Report(summary)))
     assert "Gap recovered by 5m-kd: 50 % [" in shown
     assert "Gap recovered by 10m-kd: 100 % [100, 100]" in shown
 
@@ -124,7 +124,7 @@ def test_systems_that_are_not_there_yet_are_named_and_their_pairs_left_out(syste
     assert summary["absent_systems"] == {"10m-kd": "not trained yet"}
     assert [pair["distilled"] for pair in summary["test_sets"]["dev"]["comparisons"]] == ["5m-kd"]
     assert "Not evaluated: 10m-kd (not trained yet)." in markdown(assemble(Report(summary)))
-    shown = printed(terminal_table(summary))
+    shown = printed(terminal_table(Report(summary)))
     assert "Not evaluated: 10m-kd (not trained yet)." in shown
 
 

@@ -127,7 +127,7 @@ def test_every_markdown_row_has_as_many_cells_as_its_header(folder):
 
 
 def test_the_terminal_table_prints_from_the_stored_results(folder):
-    text = printed(terminal_table(read_results(folder)))
+    text = printed(terminal_table(open_report(folder)))
     assert "dev: 6 utterances, 3 speakers, 0.1 min of speech" in text
     line = next(line for line in text.splitlines() if "student-hard" in line)
     assert "37.50 [" in line
@@ -161,7 +161,7 @@ def test_an_undefined_gap_has_a_reason(tmp_path, utterances, stored):
     summary = read_results(tmp_path / "report")
     assert summary["test_sets"]["dev"]["gap_recovered"] is None
     assert "undefined (the teacher's lead of 0.00 points has the 95 % interval" in markdown(assemble(Report(summary)))
-    shown = printed(terminal_table(summary))
+    shown = printed(terminal_table(Report(summary)))
     assert "Gap recovered: undefined (the teacher's lead" in shown
 
 
@@ -175,7 +175,7 @@ def test_excluded_utterances_are_printed_as_data_and_not_as_markup(tmp_path, utt
     assert (
         "1 of 6 utterances left out, for every system alike:\n\n- ann-1: &lt;b&gt;bold&lt;/b&gt; \\| [red] next" in text
     )
-    shown = printed(terminal_table(summary))
+    shown = printed(terminal_table(Report(summary)))
     assert "1 of 6 utterances left out, listed in results.md" in shown
 
 

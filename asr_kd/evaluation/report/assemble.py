@@ -1,12 +1,12 @@
 """Assemble the report of an evaluation: headline, key figures, notices, sections and facts, in their order."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from asr_kd.evaluation.cells import points, signed
-from asr_kd.evaluation.report.document import Document, Headline, KeyFigure, Notice
+from asr_kd.evaluation.report.document import Document, KeyFigure
 from asr_kd.evaluation.report.error_sections import confusion_section, result_section, seed_section, speaker_section
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.report.measure_sections import (
@@ -38,7 +38,6 @@ SECTIONS = (
     training_section,
     system_section,
 )
-"""Each builds its section, or None where results.json has nothing for it."""
 SYNTHETIC_NOTICE = "Synthetic speech: these results do not apply to real speech."
 
 
@@ -46,32 +45,35 @@ def assemble(report: Report) -> Document:
     """The whole report as data, fresh or read again."""
     facts = report.summary["provenance"]
     sections = [build(report) for build in SECTIONS] if report.sets else []
+    title, lead = headline(report)
     return Document(
         title=f"asr-kd report: {facts['recipe'] or ', '.join(report.sets) or 'nothing'}",
         kicker=" · ".join(part for part in (facts["recipe"], str(facts["date"])[:10]) if part),
-        headline=headline(report),
+        headline=title,
+        lead=lead,
         settings=f"{_decoding(report)} Normalizer: {facts['normalizer']}. {_seeds_notice(report)}".strip(),
         figures=list(_key_figures(report)) if report.sets else [],
-        notices=[Notice(text, text == SYNTHETIC_NOTICE) for text in notices(report.summary)],
-        sections=[section for section in sections if section is not None],
+        warning=SYNTHETIC_NOTICE if facts["synthetic"] else "",
+        notices=notices(report),
+        sections=[section for section in sections if section.blocks or section.figures],
         key=list(report.styles.values()),
         facts=_facts(report),
         footer="Written by asr-kd evaluate. This file loads nothing from elsewhere.",
     )
 
 
-def notices(summary: Mapping[str, Any]) -> list[str]:
-    """Synthetic speech, and sets and systems that were not evaluated."""
+def notices(report: Report) -> list[str]:
+    """Sets whose references are pseudo-labels, and sets and systems that were not evaluated."""
+    summary = report.summary
+    pseudo = [
+        f"{test_set} has no transcripts: its references are the pseudo-labels {name!r} of {found['source']}, "
+        "and a WER on it is the distance to that model."
+        for name, found in summary.get("pseudo_labels", {}).items()
+        for test_set in found["references_of"]
+    ]
     skipped = {name: found["skipped"] for name, found in summary["test_sets"].items() if "skipped" in found}
     absent = {**skipped, **summary["absent_systems"]}
-    parts = [SYNTHETIC_NOTICE] if summary["provenance"]["synthetic"] else []
-    for name, found in summary.get("pseudo_labels", {}).items():
-        for test_set in found["references_of"]:
-            parts.append(
-                f"{test_set} has no transcripts: its references are the pseudo-labels {name!r} of {found['source']}, "
-                "and a WER on it is the distance to that model."
-            )
-    return parts + [f"Not evaluated: {name} ({reason})." for name, reason in absent.items()]
+    return pseudo + [f"Not evaluated: {name} ({reason})." for name, reason in absent.items()]
 
 
 def _key_figures(report: Report) -> Iterator[KeyFigure]:
@@ -89,41 +91,39 @@ def _key_figures(report: Report) -> Iterator[KeyFigure]:
         yield KeyFigure("gap recovered", value, "%", f"95 % interval {low} to {high}")
 
 
-def headline(report: Report) -> Headline:
-    """The finding of the main set's first comparison; without a comparison, the student's error rate."""
+def headline(report: Report) -> tuple[str, Sequence[str]]:
+    """The finding of the main set's first comparison, and sentences; without a comparison, the student's error rate."""
     if not report.sets:
-        return Headline("No set was evaluated", ["There was no test set. The notices below give the reasons."])
-    found = report.sets[report.main.test_set]
-    pairs = found["comparisons"]
-    if not pairs:
-        return _without_pair(report)
-    difference, pair = pairs[0]["difference"], pairs[0]
-    low, high, wer = difference["low"], difference["high"], 100 * difference["wer"]
-    title = f"Distillation {'reduces' if wer < 0 else 'increases'} the word error rate by {abs(wer):.1f} points"
-    if low is None or low <= 0 <= high:
-        title = "Distillation made no significant difference on this test set"
-    return Headline(title, [_rates(report), _difference(difference, found), _gap_sentence(pair)])
-
-
-def _rates(report: Report) -> str:
+        return "No set was evaluated", ["There was no test set. The notices below give the reasons."]
     main = report.main
     found = report.sets[main.test_set]
-    sentence = f"On {main.test_set}, {report.name(main.student)} has a WER of {_rate(found, main.student)}"
+    rate = {key: f"{100 * found[key]['wer']:.2f} %" for key in main.keys}
+    if not found["comparisons"]:
+        sentences = [f"On {main.test_set}: {found['utterances']} utterances, {found[main.student]['words']} words."]
+        if main.teacher is not None:
+            sentences.append(f"Its teacher, {report.name(main.teacher)}, has {rate[main.teacher]}.")
+            sentences.append(f"No gap recovered is computed: {found['gap_recovered_reason']}.")
+        return f"{report.name(main.student)} has a word error rate of {rate[main.student]}", sentences
+    pair = found["comparisons"][0]
+    low, high, wer = (pair["difference"][name] for name in ("low", "high", "wer"))
+    title = f"Distillation {'reduces' if wer < 0 else 'increases'} the word error rate by {abs(100 * wer):.1f} points"
+    if low is None or low <= 0 <= high:
+        title = "Distillation made no significant difference on this test set"
+    rates = f"On {main.test_set}, {report.name(main.student)} has a WER of {rate[main.student]}"
     if main.baseline is not None:
-        sentence += f", the same student without distillation ({report.name(main.baseline)}) "
-        sentence += _rate(found, main.baseline)
+        rates += f", the same student without distillation ({report.name(main.baseline)}) {rate[main.baseline]}"
     if main.teacher is not None:
-        sentence += f", and the teacher ({report.name(main.teacher)}) {_rate(found, main.teacher)}"
-    return f"{sentence}."
+        rates += f", and the teacher ({report.name(main.teacher)}) {rate[main.teacher]}"
+    return title, [f"{rates}.", _difference(pair["difference"], found["resampled_by"]), _gap_sentence(pair)]
 
 
-def _difference(difference: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+def _difference(difference: Mapping[str, Any], resampled_by: str) -> str:
     low, high = difference["low"], difference["high"]
     if low is None:
         return f"The difference is {points(difference['wer'])} points; there is too little data for an interval."
     spread = (
         f"The difference is {points(difference['wer'])} points, 95 % interval {points(low)} to {points(high)} "
-        f"(paired bootstrap over {found['resampled_by']})"
+        f"(paired bootstrap over {resampled_by})"
     )
     if low <= 0 <= high:
         return f"{spread}: it is compatible with chance."
@@ -135,34 +135,19 @@ def _gap_sentence(pair: Mapping[str, Any]) -> str:
         reason = re.sub(r"-(?=\d)", "−", pair["gap_recovered_reason"])
         return f"The share of the gap to the teacher that was recovered is undefined: {reason}."
     value, low, high = (100 * pair[f"gap_recovered{end}"] for end in ("", "_low", "_high"))
-    sentence = (
+    sentence = signed(
         f"Distillation recovers {value:.0f} % of the gap between the student without distillation and the teacher, "
         f"95 % interval {low:.0f} to {high:.0f} %"
-    ).replace("-", "−")
+    )
     return f"{sentence}: recovering nothing is not excluded." if low <= 0 else f"{sentence}."
-
-
-def _without_pair(report: Report) -> Headline:
-    main = report.main
-    found = report.sets[main.test_set]
-    name, rate = report.name(main.student), _rate(found, main.student)
-    sentences = [f"On {main.test_set}: {found['utterances']} utterances, {found[main.student]['words']} words."]
-    if main.teacher is not None:
-        sentences.append(f"Its teacher, {report.name(main.teacher)}, has {_rate(found, main.teacher)}.")
-        sentences.append(f"No gap recovered is computed: {found['gap_recovered_reason']}.")
-    return Headline(f"{name} has a word error rate of {rate}", sentences)
-
-
-def _rate(found: Mapping[str, Any], key: str) -> str:
-    return f"{100 * found[key]['wer']:.2f} %"
 
 
 def _decoding(report: Report) -> str:
     """How posteriors became text, and with which language model; empty where only files of hypotheses were scored."""
-    models = [model for model in report.summary["models"].values() if not model.get("hypotheses_sha256")]
     by_decoding: dict[str, list[str]] = {}
-    for model in models:
-        by_decoding.setdefault(_described(model.get("decoding")), []).append(model["name"])
+    for model in report.summary["models"].values():
+        if not model.get("hypotheses_sha256"):
+            by_decoding.setdefault(_described(model.get("decoding")), []).append(model["name"])
     if len(by_decoding) < 2:
         return "".join(f"Decoding: {described}." for described in by_decoding)
     parts = [f"{', '.join(names)}: {described}" for described, names in by_decoding.items()]

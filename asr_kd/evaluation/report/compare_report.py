@@ -8,27 +8,40 @@ from rich.text import Text
 
 from asr_kd.evaluation.cells import interval, millions, percent, points, rate_with_interval, short_factor
 from asr_kd.evaluation.report.document import (
-    Cell,
+    Columns,
+    CurveChart,
     Document,
     Figure,
-    Forest,
-    Headline,
     Plain,
     Point,
-    ReportTable,
-    Scatter,
+    RowChart,
     Section,
     SectionBlock,
-    SystemStyle,
     style_of_role,
+    table,
 )
 from asr_kd.evaluation.report.page import render
-from asr_kd.evaluation.report.text_renderers import markdown, rich_table
+from asr_kd.evaluation.report.text_renderers import markdown, rich_table, stacked
 from asr_kd.files import register_files, write_json, write_text
 
-_HEADER = (
-    "Run", "System", "WER %", "95 % interval", "against the first", "95 % interval", "CER %", "Parameters", "RTF"
-)  # fmt: skip
+_COLUMNS: Columns = (
+    ("Run", "run", str),
+    ("System", "", lambda row: style_of_role(row["name"], row["role"])),
+    ("WER %", "wer", percent),
+    ("95 % interval", "", lambda row: interval(row["wer_low"], row["wer_high"])),
+    ("against the first", "difference.wer", points),
+    ("95 % interval", "difference", lambda by: interval(by["low"], by["high"])),
+    ("CER %", "cer", percent),
+    ("Parameters", "parameters", millions),
+    ("RTF", "real_time_factor", short_factor),
+)
+_NARROW: Columns = (
+    ("Run", "run", str),
+    ("System", "name", str),
+    ("WER % [95 %]", "", lambda row: rate_with_interval(percent(row["wer"]), row["wer_low"], row["wer_high"])),
+    ("against the first", "difference", lambda by: rate_with_interval(points(by["wer"]), by["low"], by["high"])),
+    ("Params", "parameters", millions),
+)
 _LEGEND = (
     "Against the first: WER minus that of the same system in the first run that has it, in points, with a paired "
     "interval over the same speakers (or utterances)."
@@ -53,17 +66,14 @@ def comparison_document(found: Plain) -> Document:
     sections = [_section(place, name, rows) for place, (name, rows) in enumerate(found["sets"].items())]
     seeds = list(_seed_lines(found))
     if seeds:
-        sections.append(Section("seeds", "Several training runs", "Seeds", "", [SectionBlock(items=seeds)]))
-    best = [_best(name, rows) for name, rows in found["sets"].items() if rows]
+        sections.append(Section("seeds", "Several training runs", "Seeds", [SectionBlock(items=seeds)]))
     return Document(
         title=f"asr-kd compare: {', '.join(found['runs'])}",
         kicker="compare",
-        headline=Headline(f"Comparison of {len(found['runs'])} runs", [*best, _LEGEND]),
+        headline=f"Comparison of {len(found['runs'])} runs",
+        lead=[*(_best(name, rows) for name, rows in found["sets"].items() if rows), _LEGEND],
         settings=f"Normalizer: {found['normalizer']}.",
-        figures=[],
-        notices=[],
         sections=sections,
-        key=[],
         facts=[(run, _origin(facts)) for run, facts in found["runs"].items()],
         footer="Written by asr-kd compare. This file loads nothing from elsewhere.",
     )
@@ -71,61 +81,26 @@ def comparison_document(found: Plain) -> Document:
 
 def terminal(found: Plain) -> RichTable:
     """The comparison for `rich` to print; fits a terminal of 80 columns."""
-    page = RichTable.grid()
-    page.add_row(Text(f"Normalizer: {found['normalizer']}"))
-    header = ("Run", "System", "WER % [95 %]", "against the first", "Params")
+    parts: list[str | Text | RichTable] = [f"Normalizer: {found['normalizer']}"]
     for name, rows in found["sets"].items():
-        cells = [
-            [row["run"], row["name"], rate_with_interval(percent(row["wer"]), row["wer_low"], row["wer_high"]),
-             _difference(row), millions(row["parameters"])]
-            for row in rows
-        ]  # fmt: skip
-        page.add_row("")
-        page.add_row(Text(name, style="bold"))
-        page.add_row(rich_table(header, cells, left=2))
-    for line in _seed_lines(found):
-        page.add_row(Text(line))
-    return page
+        parts += ["", Text(name, style="bold"), rich_table(table(_NARROW, rows, left=2))]
+    return stacked([*parts, *_seed_lines(found)])
 
 
 def _section(place: int, name: str, rows: Sequence[Plain]) -> Section:
-    wer = [Point(_style(row), row["wer"], row["wer_low"], row["wer_high"]) for row in rows]
-    sized = [
-        Point(_style(row), row["wer"], row["wer_low"], row["wer_high"], row["size_bytes"] / 1e6)
+    """A system's colour shows its role; its name on a chart includes the run."""
+    points = [
+        Point(style_of_role(f"{row['run']} · {row['name']}", row["role"]), row["wer"], row["wer_low"], row["wer_high"],
+              row["size_bytes"] / 1e6 if row["size_bytes"] else None)
         for row in rows
-        if row["size_bytes"]
-    ]
-    figures = [Figure("Word error rate", Forest(wer), f"WER of every system on {name}", "with 95 % intervals")]
+    ]  # fmt: skip
+    chart = RowChart([(point.style.name, [point]) for point in points])
+    figures = [Figure("Word error rate", chart, f"WER of every system on {name}", "with 95 % intervals")]
+    sized = [[point] for point in points if point.x]
     if sized:
-        chart = Scatter(sized, "megabytes of weights")
-        figures.append(Figure("Size", chart, f"WER on {name} against size", "lower left is better"))
-    table = ReportTable(_HEADER, [_cells(row) for row in rows], left=2)
-    return Section(f"set{place}", name, name, "", [SectionBlock(figures=figures, tables=[table])])
-
-
-def _style(row: Plain) -> SystemStyle:
-    """A system's colour shows its role; its name includes the run."""
-    return style_of_role(f"{row['run']} · {row['name']}", row["role"])
-
-
-def _cells(row: Plain) -> list[Cell]:
-    difference = row.get("difference")
-    return [
-        row["run"],
-        style_of_role(row["name"], row["role"]),
-        percent(row["wer"]),
-        interval(row["wer_low"], row["wer_high"]),
-        points(difference["wer"]) if difference else "",
-        interval(difference["low"], difference["high"]) if difference else "",
-        percent(row["cer"]),
-        millions(row["parameters"]),
-        short_factor(row["real_time_factor"]),
-    ]
-
-
-def _difference(row: Plain) -> str:
-    difference = row.get("difference")
-    return rate_with_interval(points(difference["wer"]), difference["low"], difference["high"]) if difference else ""
+        by_size = CurveChart(sized, "megabytes of weights", logarithm=True)
+        figures.append(Figure("Size", by_size, f"WER on {name} against size", "lower left is better"))
+    return Section(f"set{place}", name, name, [SectionBlock(tables=[table(_COLUMNS, rows, left=2)])], figures)
 
 
 def _best(name: str, rows: Sequence[Plain]) -> str:

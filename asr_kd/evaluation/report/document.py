@@ -1,8 +1,10 @@
-"""The report as data: sections of text, tables and charts. One renderer each writes it as HTML, Markdown and LaTeX."""
+"""The report as data: sections of tables and charts, which `page` and `text_renderers` write."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from asr_kd.evaluation.cells import UNKNOWN
 
 Plain = Mapping[str, Any]
 """A part of results.json."""
@@ -26,39 +28,18 @@ class SystemStyle:
         return self.name
 
 
-Styles = Mapping[str, SystemStyle]
-"""By the systems' keys."""
-
 Cell = str | SystemStyle
 
 
 @dataclass(frozen=True)
-class MainSystems:
-    """The main test set, and the keys of the systems that the headline compares on it; empty without a test set."""
-
-    test_set: str = ""
-    student: str = ""
-    """The student under test; where there is none, the only system."""
-    baseline: str | None = None
-    teacher: str | None = None
-
-    @property
-    def keys(self) -> list[str]:
-        """Teacher, baseline and student, as far as there are any."""
-        return [key for key in (self.teacher, self.baseline, self.student) if key]
-
-
-@dataclass(frozen=True)
 class Point:
-    """A system's WER with its interval, fractions, and its value on the other axis of a chart."""
+    """A system's WER with its interval, fractions, and its value on the other axis of a `CurveChart`."""
 
     style: SystemStyle
     wer: float
-    low: float | None
-    high: float | None
-    cost: float | None = None
-    note: str = ""
-    """Why there is no cost; such a point is drawn at the right edge."""
+    low: float | None = None
+    high: float | None = None
+    x: float | None = None
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -67,45 +48,26 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Forest:
-    """Each system's WER with its interval, one below the other."""
+class RowChart:
+    """WER from left to right, a row for each label: of one system with its interval, or of several."""
 
-    points: Sequence[Point]
+    rows: Sequence[tuple[str, Sequence[Point]]]
 
 
 @dataclass(frozen=True)
-class Scatter:
-    """WER over a cost; the lower left is better. Costs that are not above 0 need `logarithm` off."""
+class CurveChart:
+    """WER over another quantity: a system is a named point with its interval, or a curve of several points.
 
-    points: Sequence[Point]
+    A point without a value stands at the right edge under the label `edge`, or is left out where that is empty.
+    """
+
+    curves: Sequence[Sequence[Point]]
     axis: str
-    logarithm: bool = True
-
-
-@dataclass(frozen=True)
-class Curves:
-    """A rate after each epoch of each system's training: (style, [(epoch, rate)])."""
-
-    series: Sequence[tuple[SystemStyle, Sequence[tuple[float, float]]]]
-
-
-@dataclass(frozen=True)
-class Steps:
-    """A rate at each of a few settings, such as chunk sizes, a line for each system; settings stand at equal steps."""
-
-    series: Sequence[tuple[SystemStyle, Mapping[int, float]]]
-    axis: str
-
-
-@dataclass(frozen=True)
-class Dumbbells:
-    """Each speaker's WER under each system: speaker → system's key → rate, in the order given."""
-
-    rates: Mapping[str, Mapping[str, float]]
-    styles: Styles
-
-
-Chart = Forest | Scatter | Curves | Steps | Dumbbells
+    logarithm: bool = False
+    """Leaves out values that are not above 0."""
+    ticks: Sequence[float] = ()
+    """Marks of the axis; round numbers where it is empty."""
+    edge: str = ""
 
 
 @dataclass(frozen=True)
@@ -113,7 +75,7 @@ class Figure:
     """A chart with its title, the text for screen readers, and a note on how to read it."""
 
     title: str
-    chart: Chart
+    chart: RowChart | CurveChart
     label: str
     note: str = ""
 
@@ -134,23 +96,35 @@ class ReportTable:
     """How to read it, below."""
 
 
-Columns = Sequence[tuple[Cell, Callable[..., Cell]]]
-"""Heading of each column, and the function that makes its cell of the values of a row."""
+Columns = Sequence[tuple[Cell, str, Callable[[Any], Cell]]]
+"""Heading of each column, the place of its value in a row ("cost.rtf.whole"; empty: the row), and how it is written."""
 
 
-def table(columns: Columns, rows: Iterable[Sequence[Any]], **options: Any) -> ReportTable:
-    """A table with a row for each tuple of values; `options` are further fields of `ReportTable`."""
-    header = [heading for heading, _ in columns]
-    return ReportTable(header, [[show(*values) for _, show in columns] for values in rows], **options)
+SYSTEM: tuple[Cell, str, Callable[[Any], Cell]] = ("System", "style", lambda style: style)
+"""The column of a system's name, its `SystemStyle`."""
+
+
+def table(columns: Columns, rows: Iterable[Plain], **options: Any) -> ReportTable:
+    """A table of plain data; values that are None or missing are dashes. `options` are fields of `ReportTable`."""
+    return ReportTable(
+        [heading for heading, _, _ in columns],
+        [[_cell(row, place, show) for _, place, show in columns] for row in rows],
+        **options,
+    )
+
+
+def _cell(row: Any, place: str, show: Callable[[Any], Cell]) -> Cell:
+    for name in place.split(".") if place else ():
+        row = row.get(name) if isinstance(row, Mapping) else None
+    return UNKNOWN if row is None else show(row)
 
 
 @dataclass(frozen=True)
 class SectionBlock:
-    """Text, figures, tables (below each other or side by side) and a list; folded away in the page with a `fold`."""
+    """Text, tables (below each other or side by side) and a list; folded away in the page with a `fold`."""
 
     title: str = ""
     text: str = ""
-    figures: Sequence[Figure] = ()
     tables: Sequence[ReportTable] = ()
     items: Sequence[str] = ()
     side_by_side: bool = False
@@ -159,31 +133,15 @@ class SectionBlock:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of the report."""
+    """A part of the report; left out where it has neither figures nor blocks."""
 
     id: str
     title: str
     short: str
     """In the navigation."""
-    intro: str = ""
     blocks: Sequence[SectionBlock] = ()
-    key: bool = False
-    """Whether its charts need the list of systems with their colours."""
-
-
-def optional_section(
-    id: str, title: str, short: str, intro: str, blocks: Sequence[SectionBlock], key: bool = False
-) -> Section | None:
-    """A section of these blocks; None without any."""
-    return Section(id, title, short, intro, blocks, key) if blocks else None
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The main finding, and sentences that explain it."""
-
-    title: str
-    sentences: Sequence[str]
+    figures: Sequence[Figure] = ()
+    intro: str = ""
 
 
 @dataclass(frozen=True)
@@ -197,43 +155,39 @@ class KeyFigure:
 
 
 @dataclass(frozen=True)
-class Notice:
-    """A remark that readers must see; a warning is set off."""
-
-    text: str
-    warning: bool = False
-
-
-@dataclass(frozen=True)
 class Document:
     """A whole report."""
 
     title: str
     kicker: str
     """Recipe and date, above the headline."""
-    headline: Headline
+    headline: str
+    """The main finding."""
+    lead: Sequence[str]
+    """Sentences that explain it."""
     settings: str
-    """Decoding and normalizer, below the headline."""
-    figures: Sequence[KeyFigure]
-    notices: Sequence[Notice]
+    """Decoding and normalizer."""
     sections: Sequence[Section]
-    key: Sequence[SystemStyle]
     facts: Sequence[tuple[str, str]]
     """Where the numbers come from: name, value."""
     footer: str
+    figures: Sequence[KeyFigure] = ()
+    warning: str = ""
+    """A notice that is set off."""
+    notices: Sequence[str] = ()
+    key: Sequence[SystemStyle] = ()
+    """Systems with their colours, shown above charts."""
 
 
-def styles_of(models: Mapping[str, Mapping[str, Any]]) -> dict[str, SystemStyle]:
+def styles_of(models: Mapping[str, Plain]) -> dict[str, SystemStyle]:
     """Style of every system, by its key."""
-    found: dict[str, SystemStyle] = {}
-    further = 0
-    for key, model in models.items():
-        if model["role"] in _COLOURS:
-            found[key] = style_of_role(str(model["name"]), model["role"])
-        else:
-            found[key] = SystemStyle(str(model["name"]), f"c-{3 + further % _FURTHER}", "diamond")
-            further += 1
-    return found
+    further = [key for key, model in models.items() if model["role"] not in _COLOURS]
+    return {
+        key: SystemStyle(str(model["name"]), f"c-{3 + further.index(key) % _FURTHER}", "diamond")
+        if key in further
+        else style_of_role(str(model["name"]), model["role"])
+        for key, model in models.items()
+    }
 
 
 def style_of_role(name: str, role: str) -> SystemStyle:

@@ -5,32 +5,31 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import median
 
 from asr_kd.evaluation.cells import (
-    COSTS,
     UNKNOWN,
-    cost_cells,
     gap,
-    gap_of_system,
     interval,
-    only_gap,
+    megabytes,
+    millions,
     optional,
     percent,
     points,
     probability,
     set_size,
+    short_factor,
     signed,
 )
 from asr_kd.evaluation.report.document import (
+    SYSTEM,
     Cell,
     Columns,
-    Dumbbells,
     Figure,
-    Forest,
     Plain,
+    Point,
     ReportTable,
+    RowChart,
     Section,
     SectionBlock,
     SystemStyle,
-    optional_section,
     table,
 )
 from asr_kd.evaluation.report.loading import Kind, Report, confusions
@@ -62,6 +61,61 @@ _SEEDS_NOTE = (
     "WER: mean over runs, their standard deviation (n − 1) and range; the interval covers the choice of runs as well "
     "as that of speakers (utterances where speakers are not known); gap recovered: ratio of the means over runs."
 )
+COSTS: Columns = (
+    ("Parameters", "model.parameters", millions),
+    ("Size", "model.size_bytes", megabytes),
+    ("RTF", "model.real_time_factor", short_factor),
+)
+_RESULT: Columns = (
+    SYSTEM,
+    ("WER %", "wer", percent),
+    ("95 % interval", "", lambda row: interval(row["wer_low"], row["wer_high"])),
+    ("by speaker", "", lambda row: interval(row["wer_low_speakers"], row["wer_high_speakers"])),
+    ("S", "substitutions", str),
+    ("D", "deletions", str),
+    ("I", "insertions", str),
+    ("Words", "words", str),
+    ("CER %", "cer", percent),
+)
+_PAIRS: Columns = (
+    ("First", "first", lambda style: style),
+    ("Second", "second", lambda style: style),
+    ("Points", "difference.wer", points),
+    ("95 % interval", "difference", lambda by: interval(by["low"], by["high"])),
+    ("by speaker", "difference", lambda by: interval(by["low_speakers"], by["high_speakers"])),
+    ("z", "mapsswe.z", lambda z: signed(f"{z:+.2f}")),
+    ("p", "mapsswe.p", probability),
+    ("Segments", "mapsswe.segments", str),
+)
+_GAPS: Columns = (
+    ("With KD", "distilled", lambda style: style),
+    ("Without", "baseline", lambda style: style),
+    ("Teacher", "teacher", lambda style: style),
+    ("Gap recovered", "", gap),
+    (
+        "WER with minus without, points",
+        "difference",
+        lambda by: f"{points(by['wer'])} {interval(by['low'], by['high'])}",
+    ),
+)
+_SEEDS: Columns = (
+    ("Row", "name", str),
+    ("Set", "set", str),
+    ("Runs", "runs", lambda runs: str(len(runs))),
+    ("WER %", "mean", percent),
+    ("SD", "deviation", percent),
+    ("Range", "", lambda row: f"{percent(row['lowest'])}–{percent(row['highest'])}"),
+    ("95 % interval", "", lambda row: interval(row["low"], row["high"])),
+    ("Gap recovered", "", lambda row: gap(row) if "gap_recovered" in row else ""),
+)
+_SPREAD: Columns = (
+    SYSTEM,
+    ("Speakers", "rates", lambda rates: str(len(rates))),
+    ("Lowest WER %", "rates", lambda rates: percent(min(rates.values()))),
+    ("Median", "rates", lambda rates: percent(median(rates.values()))),
+    ("Highest", "rates", lambda rates: percent(max(rates.values()))),
+    ("of", "rates", lambda rates: max(rates, key=rates.__getitem__)),
+)
 
 
 def result_section(report: Report) -> Section:
@@ -69,71 +123,43 @@ def result_section(report: Report) -> Section:
     figures, blocks = [], []
     for name in report.order:
         found = report.sets[name]
-        label = f"WER of each system on {name} with 95 % intervals"
-        figures.append(Figure(name, Forest(report.points(name)), label, set_size(found)))
-        tables = [
-            _result_table(report, name),
-            *_gap_table(report.styles, found),
-            *_pair_table(report.styles, found["pairs"]),
-        ]
+        chart = RowChart([(point.style.name, [point]) for point in report.points(name)])
+        figures.append(Figure(name, chart, f"WER of each system on {name} with 95 % intervals", set_size(found)))
+        tables = [_result_table(report, name), *_gap_table(report, found), *_pair_table(report, found["pairs"])]
         text = " ".join([f"{set_size(found)}.", *_gap_sentences(found)])
         blocks.append(SectionBlock(title=name, text=text, tables=tables, fold=report.fold(name, "Tables of")))
         if found["excluded"]:
             blocks.append(_excluded_block(found))
     timed = max((model["rtf_utterances"] for model in report.summary["models"].values()), default=0)
     legend = _LEGEND.format(costs=_COSTS_LEGEND.format(utterances=timed) if timed else "")
-    blocks = [SectionBlock(figures=figures), *blocks, SectionBlock(text=legend)]
-    return Section("result", "Word error rates", "Result", "", blocks, key=True)
+    return Section("result", "Word error rates", "Result", [*blocks, SectionBlock(text=legend)], figures)
 
 
-def seed_section(report: Report) -> Section | None:
+def seed_section(report: Report) -> Section:
     """Several training runs of one system as one row."""
-    rows = [(name, row) for name, found in report.summary["seeds"].items() for row in found]
-    if not rows:
-        return None
-    columns: Columns = [
-        ("Row", lambda name, _: name),
-        ("Set", lambda _, row: row["set"]),
-        ("Runs", lambda _, row: str(len(row["runs"]))),
-        ("WER %", lambda _, row: percent(row["mean"])),
-        ("SD", lambda _, row: optional(row["deviation"], percent)),
-        ("Range", lambda _, row: f"{percent(row['lowest'])}–{percent(row['highest'])}"),
-        ("95 % interval", lambda _, row: interval(row["low"], row["high"])),
-        ("Gap recovered", lambda _, row: gap(row) if "gap_recovered" in row else ""),
-    ]
-    blocks = [SectionBlock(tables=[table(columns, rows, left=2, note=_SEEDS_NOTE)])]
-    return Section("seeds", "Several training runs", "Seeds", "", blocks)
+    rows = [{"name": name, **row} for name, found in report.summary["seeds"].items() for row in found]
+    blocks = [SectionBlock(tables=[table(_SEEDS, rows, left=2, note=_SEEDS_NOTE)])] if rows else []
+    return Section("seeds", "Several training runs", "Seeds", blocks)
 
 
-def speaker_section(report: Report) -> Section | None:
+def speaker_section(report: Report) -> Section:
     """Spread of the WER over speakers."""
-    figures, blocks = [], []
+    figures: list[Figure] = []
+    blocks = []
     for name in report.order:
         rates = {key: known for key in report.systems(name) if (known := known_rates(report.sets[name][key]))}
-        by_speaker: dict[str, dict[str, float]] = {}
-        for key, known in rates.items():
-            for speaker, rate in known.items():
-                by_speaker.setdefault(speaker, {})[key] = rate
-        if len(by_speaker) > 1:
-            order = sorted(
-                by_speaker, key=lambda speaker: (-by_speaker[speaker].get(report.main.student, 0.0), speaker)
-            )
-            shown = {speaker: by_speaker[speaker] for speaker in order[:MOST_SPEAKERS]}
-            more = f"; the {MOST_SPEAKERS} with most errors are shown" if len(by_speaker) > MOST_SPEAKERS else ""
-            note = f"{len(by_speaker)} speakers{more}"
-            figures.append(Figure(name, Dumbbells(shown, report.styles), f"WER of each speaker of {name}", note))
-        if rates:
-            blocks.append(SectionBlock(title=name, tables=[_spread_table(report.styles, rates)]))
-            header, rows = speaker_rows(report.sets[name], list(rates))
-            if len(rows) <= SPEAKERS_LISTED:
-                blocks.append(SectionBlock(tables=[ReportTable(header, rows)], fold=f"Every speaker of {name}"))
-    if figures:
-        text = "Each row is a speaker, and the line spans the systems. Sorted by the student's errors."
-        blocks.insert(0, SectionBlock(text=text, figures=figures))
-    return optional_section("speakers", "Errors by speaker", "Speakers", "", blocks, key=bool(figures))
+        if not rates:
+            continue
+        figures += _speaker_figure(report, name, rates)
+        rows = [{"style": report.styles[key], "rates": known} for key, known in rates.items()]
+        blocks.append(SectionBlock(title=name, tables=[table(_SPREAD, rows)]))
+        every = speaker_table(report.sets[name], list(rates))
+        if len(every.rows) <= SPEAKERS_LISTED:
+            blocks.append(SectionBlock(tables=[every], fold=f"Every speaker of {name}"))
+    return Section("speakers", "Errors by speaker", "Speakers", blocks, figures)
 
 
-def confusion_section(report: Report) -> Section | None:
+def confusion_section(report: Report) -> Section:
     """The most frequent word errors."""
     blocks = []
     for name in report.order:
@@ -142,20 +168,20 @@ def confusion_section(report: Report) -> Section | None:
             fold = report.fold(name, "Word errors on")
             blocks.append(SectionBlock(title=name, tables=tables, side_by_side=True, fold=fold))
     intro = "How often each system made the same error, the student's most frequent ones first."
-    return optional_section("confusions", "Most frequent word errors", "Words", intro, blocks)
+    return Section("confusions", "Most frequent word errors", "Words", blocks, intro=intro)
 
 
-def speaker_rows(found: Plain, keys: Sequence[str]) -> tuple[list[str], list[list[str]]]:
-    """Header and rows of a set: speaker, reference words, each system's WER; most errors of the first system first."""
+def speaker_table(found: Plain, keys: Sequence[str]) -> ReportTable:
+    """Reference words of each speaker of a set, and each system's WER; most errors of the first system first."""
     by_speaker = {key: found[key]["by_speaker"] for key in keys}
     first = by_speaker[keys[0]]
     order = sorted(first, key=lambda speaker: (-(first[speaker]["wer"] or 0.0), speaker))
-    header = ["Speaker", "Words", *(f"{found[key]['name']} WER %" for key in keys)]
-    return header, [
+    rows = [
         [speaker, str(first[speaker]["words"]),
          *(optional(by_speaker[key].get(speaker, {}).get("wer"), percent) for key in keys)]
         for speaker in order
     ]  # fmt: skip
+    return ReportTable(["Speaker", "Words", *(f"{found[key]['name']} WER %" for key in keys)], rows)
 
 
 def known_rates(errors: Plain) -> dict[str, float]:
@@ -163,23 +189,35 @@ def known_rates(errors: Plain) -> dict[str, float]:
     return {speaker: row["wer"] for speaker, row in errors["by_speaker"].items() if row["wer"] is not None}
 
 
+def with_costs(columns: Columns, rows: Sequence[Plain]) -> Columns:
+    """The columns, and those of the costs where a row has any."""
+    known = any(cell != UNKNOWN for row in table(COSTS, rows).rows for cell in row)
+    return [*columns, *(COSTS if known else ())]
+
+
+def gap_of_system(found: Plain, key: str) -> str:
+    """The gap that a system recovered on a test set; empty for one that was not distilled."""
+    own = next((pair for pair in found["comparisons"] if pair["distilled"] == key), None)
+    if own is None:
+        return ""
+    return gap(own) if own["gap_recovered"] is not None else "undefined"
+
+
+def only_gap(found: Plain) -> str | None:
+    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
+    pairs = found["comparisons"]
+    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
+        return None
+    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+
+
 def _result_table(report: Report, name: str) -> ReportTable:
     found, models = report.sets[name], report.summary["models"]
-    keys = report.systems(name)
-    costs = {key: cost_cells(models[key]) for key in keys}
-    shown = COSTS if any(set(cells) != {UNKNOWN} for cells in costs.values()) else ()
-    counts = {"S": "substitutions", "D": "deletions", "I": "insertions", "Words": "words"}
-    columns: Columns = [
-        ("System", lambda key, _: report.styles[key]),
-        ("WER %", lambda _, row: percent(row["wer"])),
-        ("95 % interval", lambda _, row: interval(row["wer_low"], row["wer_high"])),
-        ("by speaker", lambda _, row: interval(row["wer_low_speakers"], row["wer_high_speakers"])),
-        *((title, lambda _, row, count=count: str(row[count])) for title, count in counts.items()),
-        ("CER %", lambda _, row: percent(row["cer"])),
-        *((title, lambda key, _, place=place: costs[key][place]) for place, title in enumerate(shown)),
-        ("Gap recovered", lambda key, _: gap_of_system(found, key)),
+    rows = [
+        {**found[key], "style": report.styles[key], "model": models[key], "gap": gap_of_system(found, key)}
+        for key in report.systems(name)
     ]
-    return table(columns, [(key, found[key]) for key in keys], kind="result")
+    return table([*with_costs(_RESULT, rows), ("Gap recovered", "gap", str)], rows, kind="result")
 
 
 def _gap_sentences(found: Plain) -> Iterator[str]:
@@ -195,40 +233,28 @@ def _gap_sentences(found: Plain) -> Iterator[str]:
         )
 
 
-def _gap_table(styles: Mapping[str, SystemStyle], found: Plain) -> Iterator[ReportTable]:
+def _gap_table(report: Report, found: Plain) -> Iterator[ReportTable]:
     if len(found["comparisons"]) > 1:
-        columns: Columns = [
-            ("With KD", lambda pair, _: styles[pair["distilled"]]),
-            ("Without", lambda pair, _: styles[pair["baseline"]]),
-            ("Teacher", lambda pair, _: UNKNOWN if pair["teacher"] is None else styles[pair["teacher"]]),
-            ("Gap recovered", lambda pair, _: gap(pair)),
-            ("WER with minus without, points", lambda _, by: f"{points(by['wer'])} {interval(by['low'], by['high'])}"),
-        ]
-        rows = [(pair, pair["difference"]) for pair in found["comparisons"]]
-        yield table(columns, rows, left=3, note=f"Differences are paired, resampled by {found['resampled_by']}.")
+        rows = [_with_styles(report.styles, pair, "distilled", "baseline", "teacher") for pair in found["comparisons"]]
+        yield table(_GAPS, rows, left=3, note=f"Differences are paired, resampled by {found['resampled_by']}.")
 
 
-def _pair_table(styles: Mapping[str, SystemStyle], pairs: Sequence[Plain]) -> Iterator[ReportTable]:
+def _pair_table(report: Report, pairs: Sequence[Plain]) -> Iterator[ReportTable]:
     """The test of every two systems."""
     if not pairs:
         return
-    columns: Columns = [
-        ("First", lambda pair, *_: styles[pair["first"]]),
-        ("Second", lambda pair, *_: styles[pair["second"]]),
-        ("Points", lambda _, by, __: points(by["wer"])),
-        ("95 % interval", lambda _, by, __: interval(by["low"], by["high"])),
-        ("by speaker", lambda _, by, __: interval(by["low_speakers"], by["high_speakers"])),
-        ("z", lambda _, __, test: optional(test["z"], lambda z: signed(f"{z:+.2f}"))),
-        ("p", lambda _, __, test: probability(test["p"])),
-        ("Segments", lambda _, __, test: str(test["segments"])),
-    ]
-    rows = [(pair, pair["difference"], pair["mapsswe"]) for pair in pairs[:PAIRS_SHOWN]]
     notes = [_PAIRS_NOTE]
     if len(pairs) > PAIRS_SHOWN:
         notes.append(f"{len(pairs) - PAIRS_SHOWN} more pairs are in results.json.")
     if any(0 < pair["mapsswe"]["segments"] < ENOUGH_SEGMENTS for pair in pairs):
         notes.append(f"Below about {ENOUGH_SEGMENTS} segments p is a rough estimate.")
-    yield table(columns, rows, caption="Significance of the differences", left=2, note=" ".join(notes))
+    rows = [_with_styles(report.styles, pair, "first", "second") for pair in pairs[:PAIRS_SHOWN]]
+    yield table(_PAIRS, rows, caption="Significance of the differences", left=2, note=" ".join(notes))
+
+
+def _with_styles(styles: Mapping[str, SystemStyle], row: Plain, *places: str) -> Plain:
+    """A row with styles in place of systems' keys."""
+    return {**row, **{place: styles.get(row[place]) for place in places}}
 
 
 def _excluded_block(found: Plain) -> SectionBlock:
@@ -240,16 +266,18 @@ def _excluded_block(found: Plain) -> SectionBlock:
     return SectionBlock(text=f"{count}:", items=items, fold=count)
 
 
-def _spread_table(styles: Mapping[str, SystemStyle], rates: Mapping[str, Mapping[str, float]]) -> ReportTable:
-    columns: Columns = [
-        ("System", lambda key, _: styles[key]),
-        ("Speakers", lambda _, known: str(len(known))),
-        ("Lowest WER %", lambda _, known: percent(min(known.values()))),
-        ("Median", lambda _, known: percent(median(known.values()))),
-        ("Highest", lambda _, known: percent(max(known.values()))),
-        ("of", lambda _, known: max(known, key=known.__getitem__)),
-    ]
-    return table(columns, rates.items())
+def _speaker_figure(report: Report, name: str, rates: Mapping[str, Mapping[str, float]]) -> Iterator[Figure]:
+    student = rates.get(report.main.student, {})
+    speakers = {speaker for known in rates.values() for speaker in known}
+    order = sorted(speakers, key=lambda speaker: (-student.get(speaker, 0.0), speaker))
+    if len(order) > 1:
+        rows = [
+            (speaker, [Point(report.styles[key], rate[speaker]) for key, rate in rates.items() if speaker in rate])
+            for speaker in order[:MOST_SPEAKERS]
+        ]
+        more = f"; the {MOST_SPEAKERS} with most errors are shown" if len(order) > MOST_SPEAKERS else ""
+        note = f"{len(order)} speakers{more}; the line spans the systems; sorted by the student's errors"
+        yield Figure(name, RowChart(rows), f"WER of each speaker of {name}", note)
 
 
 def _confusion_tables(report: Report, name: str) -> list[ReportTable]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.report.document import MainSystems, Point, SystemStyle, styles_of
+from asr_kd.evaluation.report.document import Point, SystemStyle, styles_of
 from asr_kd.evaluation.system import ROLES, file_stem
 from asr_kd.files import loads_json, read_json
 from asr_kd.scoring.formats import TimedWord
@@ -22,7 +22,6 @@ from asr_kd.scoring.wer import align_words
 
 FORMAT, FORMAT_VERSION = "asr-kd results", 2
 RESULTS, HYPOTHESES = "results.json", "hypotheses"
-_FOLDER = "report"
 PARTS = (
     "test_sets", "absent_systems", "models", "seeds", "teachers", "curves", "provenance", "matrix", "robustness"
 )  # fmt: skip
@@ -33,11 +32,25 @@ Summary = Mapping[str, Any]
 Row = Mapping[str, Any]
 """One utterance of one system: id, reference, hypothesis (as scored) and errors; its speaker where known."""
 
-
-LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
-"""How an edit is written in `SystemOutput.edits`."""
+_LETTERS = {"equal": "=", "substitute": "s", "delete": "d", "insert": "i"}
 
 Kind = Literal["substitutions", "deletions", "insertions"]
+
+
+@dataclass(frozen=True)
+class MainSystems:
+    """The main test set, and the keys of the systems that the headline compares on it; empty without a test set."""
+
+    test_set: str = ""
+    student: str = ""
+    """The student under test; where there is none, the only system."""
+    baseline: str | None = None
+    teacher: str | None = None
+
+    @property
+    def keys(self) -> list[str]:
+        """Teacher, baseline and student, as far as there are any."""
+        return [key for key in (self.teacher, self.baseline, self.student) if key]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +60,6 @@ class SystemOutput:
     text: str
     edits: str
     """A letter a column of the alignment with the reference: = right, s substituted, d deleted, i inserted."""
-
-    @property
-    def errors(self) -> int:
-        return len(self.edits) - self.edits.count("=")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +75,8 @@ class View:
 
     def errors(self, key: str | None) -> int:
         """Word errors of a system; 0 where it is not there."""
-        found = self.outputs.get(key) if key is not None else None
-        return found.errors if found is not None else 0
+        edits = self.outputs[key].edits if key is not None and key in self.outputs else ""
+        return len(edits) - edits.count("=")
 
 
 @dataclass(frozen=True)
@@ -82,12 +91,8 @@ class Report:
 
     @property
     def sets(self) -> dict[str, Mapping[str, Any]]:
+        """The test sets that were evaluated."""
         return {name: found for name, found in self.summary["test_sets"].items() if "skipped" not in found}
-
-    @property
-    def skipped(self) -> dict[str, str]:
-        """Test set → why it was not evaluated."""
-        return {name: found["skipped"] for name, found in self.summary["test_sets"].items() if "skipped" in found}
 
     @cached_property
     def main(self) -> MainSystems:
@@ -110,7 +115,7 @@ class Report:
     @property
     def order(self) -> list[str]:
         """The main set, then the others."""
-        return [self.main.test_set, *(name for name in self.sets if name != self.main.test_set)] if self.sets else []
+        return sorted(self.sets, key=lambda name: name != self.main.test_set)
 
     @cached_property
     def styles(self) -> dict[str, SystemStyle]:
@@ -125,15 +130,15 @@ class Report:
         """Title under which a set's tables are folded away; the main set's are not."""
         return "" if test_set == self.main.test_set else f"{title} {test_set}"
 
-    def points(self, test_set: str, costs: Mapping[str, float | None] | None = None, note: str = "") -> list[Point]:
-        """The systems of a set, or those that have `costs`, as points of a chart; the note is for a cost of None."""
+    def points(self, test_set: str, xs: Mapping[str, float | None] | None = None) -> list[Point]:
+        """The systems of a set, or those among the keys of `xs`, as points of a chart."""
         found = self.sets[test_set]
+        keys = [key for key in self.systems(test_set) if xs is None or key in xs]
+        errors = {key: found[key] for key in keys}
         return [
-            Point(self.styles[key], found[key]["wer"], found[key]["wer_low"], found[key]["wer_high"],
-                  (costs or {}).get(key), note)
-            for key in self.systems(test_set)
-            if costs is None or key in costs
-        ]  # fmt: skip
+            Point(self.styles[key], row["wer"], row["wer_low"], row["wer_high"], (xs or {}).get(key))
+            for key, row in errors.items()
+        ]
 
     def systems(self, test_set: str) -> list[str]:
         return systems_of(self.sets[test_set])
@@ -157,8 +162,8 @@ def open_report(path: Path) -> Report:
         EvaluationError: there is none, or it is damaged or of another version.
     """
     folder = path.parent if path.name == RESULTS else path
-    if not (folder / RESULTS).is_file() and (folder / _FOLDER / RESULTS).is_file():
-        folder = folder / _FOLDER
+    if not (folder / RESULTS).is_file() and (folder / "report" / RESULTS).is_file():
+        folder = folder / "report"
     summary = read_results(folder)
     rows: dict[str, dict[str, list[Row]]] = {}
     for name, found in summary["test_sets"].items():
@@ -191,14 +196,6 @@ def read_results(folder: Path) -> dict[str, Any]:
     return summary
 
 
-def references_sha256(rows: Iterable[Row]) -> str:
-    """Hex SHA-256 of a set's references with their ids, in any order: equal exactly when they are the same."""
-    digest = hashlib.sha256()
-    for utterance_id, reference in sorted((row["id"], row["reference"]) for row in rows):
-        digest.update(json.dumps([utterance_id, reference]).encode() + b"\n")
-    return digest.hexdigest()
-
-
 def rows_text(rows: Iterable[Row]) -> str:
     """Rows as their file holds them: JSON Lines."""
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
@@ -216,23 +213,32 @@ def _read_rows(path: Path, sha256: str | None) -> list[Row]:
             f"cannot be read ({error})", where=path, expected="rows of JSON", remedy=_REMEDY
         ) from error
     for number, row in enumerate(rows, start=1):
-        lacking = isinstance(row, dict) and {"id", "reference", "hypothesis", "errors"} - row.keys()
-        if not isinstance(row, dict) or lacking:
+        if not isinstance(row, dict) or {"id", "reference", "hypothesis", "errors"} - row.keys():
             raise EvaluationError(
                 "is no hypothesis", where=f"{path}:{number}", expected="id, reference, hypothesis, errors"
             )
     return rows
 
 
-def views(rows: Mapping[str, Mapping[str, Sequence[Mapping[str, Any]]]], main: MainSystems) -> list[View]:
-    """All utterances of `Report.rows`, those with most errors of the student first."""
-    found = [view for name, by_system in rows.items() for view in _views_of(name, by_system)]
-    return sorted(found, key=lambda view: (*_worst_first(view, main), view.test_set, view.id))
+def views(rows: Mapping[str, Mapping[str, Sequence[Row]]], main: MainSystems) -> list[View]:
+    """All utterances of `Report.rows`: many errors of the student first, then few of the teacher, then short ones."""
+    found = []
+    for name, by_system in rows.items():
+        outputs: dict[str, dict[str, SystemOutput]] = {}
+        first: dict[str, Row] = {}
+        for key, own in by_system.items():
+            alignments = align_words([row["reference"] for row in own], [row["hypothesis"] for row in own])
+            for row, alignment in zip(own, alignments, strict=True):
+                letters = "".join(_LETTERS[edit.kind] * edit.length for edit in alignment)
+                outputs.setdefault(row["id"], {})[key] = SystemOutput(row["hypothesis"], letters)
+                first.setdefault(row["id"], row)
+        found += [View(name, id_, row.get("speaker", ""), row["reference"], outputs[id_]) for id_, row in first.items()]
 
+    def order(view: View) -> tuple[Any, ...]:
+        errors = -view.errors(main.student), view.errors(main.teacher)
+        return *errors, len(view.reference), view.test_set, view.id
 
-def _worst_first(view: View, main: MainSystems) -> tuple[int, int, int]:
-    """Sort key: many errors of the student, then few of the teacher, then short references."""
-    return -view.errors(main.student), view.errors(main.teacher), len(view.reference)
+    return sorted(found, key=order)
 
 
 def choose(found: Sequence[View], main: MainSystems, count: int) -> list[View]:
@@ -242,21 +248,16 @@ def choose(found: Sequence[View], main: MainSystems, count: int) -> list[View]:
     teacher got wrong, and the longest that both got right.
     """
     student, teacher = main.student, main.teacher
-    only_student = [view for view in found if view.errors(student) and not view.errors(teacher)]
-    only_teacher = [view for view in found if view.errors(teacher) and not view.errors(student)]
-    right = [view for view in found if not view.errors(student) and not view.errors(teacher)]
+    wrong = [view for view in found if view.errors(student)]
+    no_errors = [view for view in found if not view.errors(student)]
     groups = [
-        [view for view in found if view.errors(student)],
-        only_student,
-        sorted(only_teacher, key=lambda view: -view.errors(teacher)),
-        sorted(right, key=lambda view: -len(view.reference)),
+        wrong,
+        [view for view in wrong if not view.errors(teacher)],
+        sorted((view for view in no_errors if view.errors(teacher)), key=lambda view: -view.errors(teacher)),
+        sorted((view for view in no_errors if not view.errors(teacher)), key=lambda view: -len(view.reference)),
     ]
-    chosen: dict[tuple[str, str], View] = {}
-    for round_ in zip_longest(*groups):
-        for view in round_:
-            if view is not None and len(chosen) < count:
-                chosen.setdefault((view.test_set, view.id), view)
-    return list(chosen.values())
+    in_turn = [view for round_ in zip_longest(*groups) for view in round_ if view is not None]
+    return list({(view.test_set, view.id): view for view in in_turn}.values())[:count]
 
 
 def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str, str]]]:
@@ -266,12 +267,12 @@ def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str,
         "deletions": Counter(),
         "insertions": Counter(),
     }
-    kinds: dict[str, Kind] = {"s": "substitutions", "d": "deletions", "i": "insertions"}
+    by_letter = dict(zip("sdi", counts.values(), strict=True))
     for view in found:
         if key in view.outputs:
             for edit, reference, hypothesis in columns(view.reference, view.outputs[key]):
                 if edit != "=":
-                    counts[kinds[edit]][reference, hypothesis] += 1
+                    by_letter[edit][reference, hypothesis] += 1
     return counts
 
 
@@ -280,17 +281,3 @@ def columns(reference: str, output: SystemOutput) -> Iterator[tuple[str, str, st
     words, written = iter(reference.split(" ")), iter(output.text.split(" "))
     for edit in output.edits:
         yield edit, "" if edit == "i" else next(words), "" if edit == "d" else next(written)
-
-
-def _views_of(name: str, by_system: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[View]:
-    outputs: dict[str, dict[str, SystemOutput]] = {}
-    first: dict[str, tuple[str, str]] = {}
-    for key, rows in by_system.items():
-        texts = [row["hypothesis"] for row in rows]
-        alignments = align_words([row["reference"] for row in rows], texts)
-        for row, text, alignment in zip(rows, texts, alignments, strict=True):
-            letters = "".join(LETTERS[edit.kind] * edit.length for edit in alignment)
-            outputs.setdefault(row["id"], {})[key] = SystemOutput(text, letters)
-            first.setdefault(row["id"], (row.get("speaker", ""), row["reference"]))
-    for utterance_id, (speaker, reference) in first.items():
-        yield View(name, utterance_id, speaker, reference, outputs[utterance_id])

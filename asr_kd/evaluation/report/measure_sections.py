@@ -8,24 +8,23 @@ from typing import Any
 
 from asr_kd.evaluation.cells import UNKNOWN, optional, percent, signed
 from asr_kd.evaluation.report.document import (
+    SYSTEM,
     Cell,
     Columns,
+    CurveChart,
     Figure,
     Plain,
+    Point,
     ReportTable,
-    Scatter,
     Section,
     SectionBlock,
-    Steps,
     heat,
-    optional_section,
     table,
 )
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.models.layers import FRAME_SHIFT_MS
 
 WORDS_SHOWN = 5
-_PARTS = {"": "tokens", "first token": "first_token", "end of speech": "end_of_speech"}
 _LATENCY_NOTE = (
     "Median (90th percentile) over tokens that student and teacher both got right, against forced alignment of the "
     "reference with the teacher's posteriors. Emission: from the token's frame in that alignment to the frame in which "
@@ -53,217 +52,186 @@ _CONDITIONS_NOTE = (
 )
 
 
-def latency_section(report: Report) -> Section | None:
+def _median(delays: Plain) -> str:
+    """Median and 90th percentile of a part of the delays, milliseconds."""
+    if delays["median_ms"] is None:
+        return UNKNOWN
+    return signed(f"{delays['median_ms']:.0f} ({delays['p90_ms']:.0f})")
+
+
+def _share(fraction: float) -> str:
+    return f"{100 * fraction:.1f}"
+
+
+_LATENCY: Columns = (
+    SYSTEM,
+    ("Chunk", "", lambda row: f"{row['chunk_frames'] * FRAME_SHIFT_MS} ms" if row["chunk_frames"] else "whole"),
+    ("Emission, ms", "emission.tokens", _median),
+    ("first token", "emission.first_token", _median),
+    ("end of speech", "emission.end_of_speech", _median),
+    ("Available, ms", "available.tokens", _median),
+    ("first token", "available.first_token", _median),
+    ("end of speech", "available.end_of_speech", _median),
+)
+_STABILITY: Columns = (
+    SYSTEM,
+    ("Revised a word", "stability.revised_per_word", "{:.2f}".format),
+    ("Grown", "stability.grown_per_word", "{:.2f}".format),
+    ("Extra words, digital silence", "trailing_silence.digital.extra_words", str),
+    ("quiet room", "trailing_silence.room.extra_words", str),
+    ("Utterances", "", lambda row: str((row["trailing_silence"] or row["stability"])["utterances"])),
+    ("With endpoints, digital silence", "silent_streams.digital.extra_words", str),
+    ("quiet room", "silent_streams.room.extra_words", str),
+)
+_WORDS: Columns = (
+    SYSTEM,
+    ("WER against teacher %", "wer_against_teacher", percent),
+    ("Only teacher right", "only_teacher_words", str),
+    ("Only student right", "only_student_words", str),
+    ("Both", "both_words", str),
+    ("Neither", "neither_words", str),
+)
+_FRAMES: Columns = (
+    SYSTEM,
+    ("Frame KL", "frame_kl", "{:.3f}".format),
+    ("Same token, %", "argmax_agreement", _share),
+    ("not blank", "spoken_agreement", _share),
+    ("Best shift, ms", "at_best_shift.shift_ms", str),
+    ("Frame KL", "at_best_shift.frame_kl", "{:.3f}".format),
+    ("Same token, %", "at_best_shift.argmax_agreement", _share),
+    ("not blank", "at_best_shift.spoken_agreement", _share),
+)
+
+
+def latency_section(report: Report) -> Section:
     """Emission latency, stability of partial results, and words in silence."""
     figures: list[Figure] = []
     blocks = []
     for name in report.order:
-        found = report.sets[name]
-        delays = {key: found[key]["delay"] for key in report.systems(name) if found[key].get("delay")}
+        rows = [{"style": report.styles[key], **report.sets[name][key]} for key in report.systems(name)]
+        delays = [{"style": row["style"], **row["delay"]} for row in rows if row.get("delay")]
+        tables = [table(_LATENCY, delays, note=_LATENCY_NOTE)] if delays else []
+        tables += _stability_table(rows)
         if name == report.main.test_set:
-            figures += _latency_figures(report, name, delays)
-        tables = [*_latency_table(report, delays), *_stability_table(report, name)]
+            figures += _latency_figures(report, name)
         if tables:
             blocks.append(SectionBlock(title=name, tables=tables, fold=report.fold(name, "Tables of")))
-    if blocks and figures:
-        blocks.insert(0, SectionBlock(figures=figures))
-    return optional_section("delay", "Emission latency and stability", "Latency", "", blocks, key=bool(figures))
+    return Section("delay", "Emission latency and stability", "Latency", blocks, figures)
 
 
-def matrix_section(report: Report) -> Section | None:
+def matrix_section(report: Report) -> Section:
     """WER by chunk and left context."""
-    matrix: Mapping[str, Sequence[Plain]] = report.summary["matrix"]
     figures: list[Figure] = []
     tables: list[ReportTable] = []
     for name in report.order:
-        found = {key: here for key, rows in matrix.items() if (here := [row for row in rows if row["set"] == name])}
-        figures += _matrix_figures(report, name, found)
+        matrix = {key: [row for row in rows if row["set"] == name] for key, rows in report.summary["matrix"].items()}
+        found = {key: rows for key, rows in matrix.items() if rows}
+        figures += _matrix_figure(report, name, found)
         tables += [_matrix_table(f"{report.name(key)} on {name}", rows) for key, rows in found.items()]
-    if not tables:
-        return None
     intro = "One model with shorter and longer chunks. * marks contexts that it was not trained with."
-    blocks = [*([SectionBlock(figures=figures)] if figures else []), SectionBlock(tables=tables)]
-    return Section("matrix", "Chunk and left context", "Chunks", intro, blocks, key=True)
+    blocks = [SectionBlock(tables=tables)] if tables else []
+    return Section("matrix", "Chunk and left context", "Chunks", blocks, figures, intro)
 
 
-def agreement_section(report: Report) -> Section | None:
+def agreement_section(report: Report) -> Section:
     """Agreement of students with their teachers, in words and frame by frame."""
     blocks = []
     for name in report.order:
-        agreement = {key: row for key, row in report.sets[name]["agreement"].items() if key in report.styles}
-        words = {key: row for key, row in agreement.items() if "only_teacher_words" in row}
-        frames = {key: row for key, row in agreement.items() if row.get("frame_kl") is not None}
-        tables = [*_word_table(report, words), *_frame_table(report, frames)]
-        items = [line for key, row in words.items() for line in _most_frequent(report.name(key), row)]
+        agreement = report.sets[name]["agreement"]
+        rows = [{"style": report.styles[key], **row} for key, row in agreement.items() if key in report.styles]
+        words = [row for row in rows if "only_teacher_words" in row]
+        frames = [row for row in rows if row.get("frame_kl") is not None]
+        tables = [table(_WORDS, words)] if words else []
+        tables += [table(_FRAMES, frames, note=_FRAMES_NOTE)] if frames else []
         if tables:
+            items = [line for row in words for line in _most_frequent(row)]
             fold = report.fold(name, "Agreement on")
             blocks.append(SectionBlock(title=name, tables=tables, items=items, fold=fold))
     intro = "The student's words scored against the teacher's, words that only one of them has right, and posteriors."
-    return optional_section("agreement", "Agreement with the teacher", "Agreement", intro, blocks)
+    return Section("agreement", "Agreement with the teacher", "Agreement", blocks, intro=intro)
 
 
-def robustness_section(report: Report) -> Section | None:
+def robustness_section(report: Report) -> Section:
     """WER of the same recordings in noise, rooms and codecs."""
     found = report.summary["robustness"]
+    header: list[Cell] = ["Condition", *(report.styles[key] for key in found)]
     tables = []
     for name in report.order:
-        wer = {key: {row["condition"]: row["wer"] for row in rows if row["set"] == name} for key, rows in found.items()}
-        conditions = list(dict.fromkeys(condition for rates in wer.values() for condition in rates))
-        if conditions:
-            columns: Columns = [
-                ("Condition", lambda condition: condition),
-                *(
-                    (report.styles[key], lambda condition, rates=rates: optional(rates.get(condition), percent))
-                    for key, rates in wer.items()
-                ),
-            ]
-            shades = heat([[rates.get(condition) for rates in wer.values()] for condition in conditions])
-            rows = [(condition,) for condition in conditions]
-            tables.append(table(columns, rows, caption=name, kind="heat", heat=shades))
-    if not tables:
-        return None
-    blocks = [SectionBlock(tables=tables, side_by_side=True), SectionBlock(text=_CONDITIONS_NOTE)]
-    return Section("robustness", "Robustness", "Robustness", "", blocks)
+        wer = [{row["condition"]: row["wer"] for row in rows if row["set"] == name} for rows in found.values()]
+        rates = {condition: [own.get(condition) for own in wer] for own in wer for condition in own}
+        if rates:
+            rows = [[condition, *(optional(rate, percent) for rate in row)] for condition, row in rates.items()]
+            tables.append(ReportTable(header, rows, name, kind="heat", heat=heat(list(rates.values()))))
+    blocks = [SectionBlock(tables=tables, side_by_side=True), SectionBlock(text=_CONDITIONS_NOTE)] if tables else []
+    return Section("robustness", "Robustness", "Robustness", blocks)
 
 
-def _latency_figures(report: Report, name: str, delays: Mapping[str, Plain]) -> Iterator[Figure]:
+def _latency_figures(report: Report, name: str) -> Iterator[Figure]:
     axis = "median latency of a token, milliseconds"
     for kind, note in (("emission", "of the model alone"), ("available", "with the wait for the end of a chunk")):
-        medians = {key: (delay[kind] or {}).get("tokens", {}).get("median_ms") for key, delay in delays.items()}
-        points = [point for point in report.points(name, medians) if point.cost is not None]
+        delays = {key: report.sets[name][key].get("delay") or {} for key in report.systems(name)}
+        medians = {key: delay[kind]["tokens"]["median_ms"] for key, delay in delays.items() if delay.get(kind)}
+        points = [point for point in report.points(name, medians) if point.x is not None]
         if points:
-            label = f"WER on {name} against {axis}, {kind}"
-            yield Figure(kind.capitalize(), Scatter(points, axis, logarithm=False), label, f"WER on {name}; {note}")
+            chart = CurveChart([[point] for point in points], axis)
+            yield Figure(kind.capitalize(), chart, f"WER on {name} against {axis}, {kind}", f"WER on {name}; {note}")
 
 
-def _latency_table(report: Report, delays: Mapping[str, Plain]) -> Iterator[ReportTable]:
-    if delays:
-        columns: Columns = [
-            ("System", lambda key, _: report.styles[key]),
-            ("Chunk", lambda _, delay: _milliseconds(delay["chunk_frames"])),
-            *(
-                (title or f"{kind.capitalize()}, ms", lambda _, delay, kind=kind, part=part: _median(delay[kind], part))
-                for kind in ("emission", "available")
-                for title, part in _PARTS.items()
-            ),
-        ]
-        yield table(columns, delays.items(), note=_LATENCY_NOTE)
-
-
-def _stability_table(report: Report, name: str) -> Iterator[ReportTable]:
-    found = report.sets[name]
-    rows: list[tuple[Any, ...]] = [
-        (
-            key,
-            *(found[key].get(part) or {} for part in ("stability", "trailing_silence", "silent_streams")),
-        )
-        for key in report.systems(name)
-        if found[key].get("stability") or found[key].get("trailing_silence")
+def _stability_table(systems: Sequence[Plain]) -> Iterator[ReportTable]:
+    rows: list[dict[str, Any]] = [
+        {part: system.get(part) for part in ("style", "stability", "trailing_silence", "silent_streams")}
+        for system in systems
+        if system.get("stability") or system.get("trailing_silence")
     ]
     if rows:
-        columns: Columns = [
-            ("System", lambda key, *_: report.styles[key]),
-            ("Revised a word", lambda *row: optional(row[1].get("revised_per_word"), "{:.2f}".format)),
-            ("Grown", lambda *row: optional(row[1].get("grown_per_word"), "{:.2f}".format)),
-            *(
-                (title, lambda *row, kind=kind: optional(row[2].get(kind, {}).get("extra_words"), str))
-                for title, kind in (("Extra words, digital silence", "digital"), ("quiet room", "room"))
-            ),
-            ("Utterances", lambda *row: str({**row[1], **row[2]}["utterances"])),
-            *(
-                (title, lambda *row, kind=kind: optional(row[3].get(kind, {}).get("extra_words"), str))
-                for title, kind in (("With endpoints, digital silence", "digital"), ("quiet room", "room"))
-            ),
-        ]
-        seconds, stream_seconds = (next((row[at]["seconds"] for row in rows if row[at]), 0) for at in (2, 3))
-        yield table(columns, rows, note=_STABILITY_NOTE.format(seconds=seconds, stream_seconds=stream_seconds))
+        seconds, stream_seconds = (
+            max((row[part] or {}).get("seconds", 0) for row in rows) for part in ("trailing_silence", "silent_streams")
+        )
+        yield table(_STABILITY, rows, note=_STABILITY_NOTE.format(seconds=seconds, stream_seconds=stream_seconds))
 
 
-def _matrix_figures(report: Report, name: str, found: Mapping[str, Sequence[Plain]]) -> Iterator[Figure]:
+def _matrix_figure(report: Report, name: str, found: Mapping[str, Sequence[Plain]]) -> Iterator[Figure]:
     """WER against the chunk, at the longest left context; nothing for a single chunk size."""
     longest = max((row["left_context_frames"] for rows in found.values() for row in rows), default=0)
-    series = [
-        (report.styles[key], {row["chunk_ms"]: row["wer"] for row in rows if row["left_context_frames"] == longest})
-        for key, rows in found.items()
-    ]
-    if len({chunk for _, rates in series for chunk in rates}) > 1:
-        chart = Steps(series, "milliseconds of audio a chunk")
+    curves = []
+    for key, rows in found.items():
+        at_longest = sorted((row["chunk_ms"], row["wer"]) for row in rows if row["left_context_frames"] == longest)
+        curves.append([Point(report.styles[key], wer, x=chunk) for chunk, wer in at_longest])
+    chunks = sorted({point.x for curve in curves for point in curve if point.x is not None})
+    if len(chunks) > 1:
+        chart = CurveChart([curve for curve in curves if curve], "milliseconds of audio a chunk", True, chunks)
         note = f"WER, left context {longest * FRAME_SHIFT_MS} ms"
         yield Figure(name, chart, f"WER on {name} against the chunk", note)
 
 
 def _matrix_table(caption: str, found: Sequence[Plain]) -> ReportTable:
     """A row for each chunk; a column of WER for each left context; the latency at the longest."""
-    rows: dict[int, dict[int, Plain]] = {chunk: {} for chunk in sorted({row["chunk_ms"] for row in found})}
-    for row in found:
-        rows[row["chunk_ms"]][row["left_context_ms"]] = row
     lefts = sorted({row["left_context_ms"] for row in found})
-    latency = (("Emission, ms", "emission", "tokens"), ("Available", "available", "tokens"))
+    rows = []
+    for chunk in sorted({row["chunk_ms"] for row in found}):
+        here = {str(row["left_context_ms"]): row for row in found if row["chunk_ms"] == chunk}
+        rows.append({"chunk": chunk, "at": here, "longest": here[max(here, key=int)].get("delay")})
     columns: Columns = [
-        ("Chunk, ms", lambda chunk, _: str(chunk)),
-        *((f"WER %, left {left} ms", lambda _, here, left=left: _wer(here.get(left))) for left in lefts),
+        ("Chunk, ms", "chunk", str),
         *(
-            (title, lambda _, here, kind=kind, part=part: _median((here[max(here)].get("delay") or {}).get(kind), part))
-            for title, kind, part in (*latency, ("End of speech", "available", "end_of_speech"))
+            (f"WER %, left {left} ms", f"at.{left}", lambda row: percent(row["wer"]) + ("" if row["trained"] else " *"))
+            for left in lefts
         ),
+        ("Emission, ms", "longest.emission.tokens", _median),
+        ("Available", "longest.available.tokens", _median),
+        ("End of speech", "longest.available.end_of_speech", _median),
     ]
-    values = [[here[left]["wer"] if left in here else None for left in lefts] for here in rows.values()]
-    return table(columns, rows.items(), caption=caption, kind="heat", heat=[[*row, 0, 0, 0] for row in heat(values)])
+    values = [[row["at"].get(str(left), {}).get("wer") for left in lefts] for row in rows]
+    return table(columns, rows, caption=caption, kind="heat", heat=[[*row, 0, 0, 0] for row in heat(values)])
 
 
-def _word_table(report: Report, words: Mapping[str, Plain]) -> Iterator[ReportTable]:
-    if words:
-        counts = {
-            "Only teacher right": "only_teacher_words",
-            "Only student right": "only_student_words",
-            "Both": "both_words",
-            "Neither": "neither_words",
-        }
-        columns: Columns = [
-            ("System", lambda key, _: report.styles[key]),
-            ("WER against teacher %", lambda _, row: optional(row["wer_against_teacher"], percent)),
-            *((title, lambda _, row, count=count: str(row[count])) for title, count in counts.items()),
-        ]
-        yield table(columns, words.items())
-
-
-def _frame_table(report: Report, frames: Mapping[str, Plain]) -> Iterator[ReportTable]:
-    def rates(found: Plain) -> list[str]:
-        shares = (optional(found[name], "{:.1%}".format) for name in ("argmax_agreement", "spoken_agreement"))
-        return [f"{found['frame_kl']:.3f}", *(share.removesuffix("%") for share in shares)]
-
-    if frames:
-        titles = ("Frame KL", "Same token, %", "not blank")
-        header = ("System", *titles, "Best shift, ms", *titles)
-        rows: list[list[Cell]] = [
-            [report.styles[key], *rates(row), str(row["at_best_shift"]["shift_ms"]), *rates(row["at_best_shift"])]
-            for key, row in frames.items()
-        ]
-        yield ReportTable(header, rows, note=_FRAMES_NOTE)
-
-
-def _most_frequent(name: str, row: Plain) -> Iterator[str]:
+def _most_frequent(row: Plain) -> Iterator[str]:
     """Words that only one of the two has right, most frequent first."""
     sides = {
-        "only_teacher_most": f"the teacher has right and {name} has wrong",
-        "only_student_most": f"{name} has right and the teacher has wrong",
+        "only_teacher_most": f"the teacher has right and {row['style']} has wrong",
+        "only_student_most": f"{row['style']} has right and the teacher has wrong",
     }
     for key, side in sides.items():
         words = ", ".join(f"{word} ({count})" for word, count in row[key][:WORDS_SHOWN])
         if words:
             yield f"Most frequent words that {side}: {words}"
-
-
-def _wer(row: Plain | None) -> str:
-    return UNKNOWN if row is None else percent(row["wer"]) + ("" if row["trained"] else " *")
-
-
-def _milliseconds(chunk_frames: int | None) -> str:
-    return f"{chunk_frames * FRAME_SHIFT_MS} ms" if chunk_frames else "whole"
-
-
-def _median(delays: Plain | None, part: str) -> str:
-    """Median and 90th percentile of a part of the delays, milliseconds."""
-    if not delays or delays[part]["median_ms"] is None:
-        return UNKNOWN
-    return signed(f"{delays[part]['median_ms']:.0f} ({delays[part]['p90_ms']:.0f})")

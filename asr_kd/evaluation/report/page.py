@@ -18,9 +18,9 @@ from markupsafe import Markup
 
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.charts import draw, mark, markup
-from asr_kd.evaluation.report.document import Cell, Document, MainSystems, Styles
+from asr_kd.evaluation.report.document import Cell, Document
 from asr_kd.evaluation.report.evidence import Evidence
-from asr_kd.evaluation.report.loading import Report, View
+from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.settings import ReportSettings
 
 CONTROLS_BYTES = 6_000
@@ -74,45 +74,51 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         room: bytes that are left for all of this.
         max_mb: of the whole page; stated where something is left out.
     """
-    found, main, styles = report.views, report.main, report.styles
-    rows, room = _within(((view, embedded(_row(view, ""))) for view in found), room - CONTROLS_BYTES)
-    shown = {(view.test_set, view.id) for view, _ in rows}
-    there = ((item, embedded(_plain(item))) for item in evidence if (item["test_set"], item["id"]) in shown)
-    kept, _ = _within(there, room)
-    ids = {(item["test_set"], item["id"]): f"e{number}" for number, (item, _) in enumerate(kept)}
-    data = {
-        "systems": {key: {"name": style.name, "kind": style.kind} for key, style in styles.items()},
-        "order": list(styles),
-        "student": main.student,
-        "teacher": main.teacher,
-        "rows": [_row(view, ids.get((view.test_set, view.id), "")) for view, _ in rows],
-    }
-    left_out = (len(evidence) - len(kept), len(found) - len(rows))
+    main, styles = report.main, report.styles
+    all_rows: list[list[Any]] = [
+        [view.test_set, view.id, view.speaker, view.reference,
+         {key: [found.text, found.edits] for key, found in view.outputs.items()}, ""]
+        for view in report.views
+    ]  # fmt: skip
+    rows, room = _within(((row, embedded(row)) for row in all_rows), room - CONTROLS_BYTES)
+    by_id = {(row[0], row[1]): row for row, _ in rows}
+    shown = [
+        ({key: value for key, value in item.items() if key not in ("test_set", "id")}, by_id[place])
+        for item in evidence
+        if (place := (item["test_set"], item["id"])) in by_id
+    ]
+    kept, _ = _within(((row, embedded(data)) for data, row in shown), room)
+    for number, (row, _) in enumerate(kept):
+        row[5] = f"e{number}"  # the id of its evidence
     intro = _BROWSER + (_EVIDENCE.format(shown=len(kept), all=len(rows)) if kept else "")
+    left_out = (len(evidence) - len(kept), len(all_rows) - len(rows))
     if any(left_out):
         intro += (
             f" To keep this file below {max_mb:g} MB, {left_out[0]} utterances with audio or posteriors and "
             f"{left_out[1]} others are left out (evaluate.report.max_mb)."
         )
+    with_teacher = main.teacher is not None
+    data = {
+        "systems": {key: {"name": style.name, "kind": style.kind} for key, style in styles.items()},
+        "order": list(styles),
+        "student": main.student,
+        "teacher": main.teacher,
+        "rows": [row for row, _ in rows],
+    }
     return {
         "intro": intro,
-        **_choices(main, styles, bool(kept)),
-        "student": main.student,
-        "sets": sorted({view.test_set for view, _ in rows}),
-        "speakers": sorted({view.speaker for view, _ in rows if view.speaker}),
-        "data": embedded(data),
-        "evidence": [{"id": ids[item["test_set"], item["id"]], "data": text} for item, text in kept],
-    }
-
-
-def _choices(main: MainSystems, styles: Styles, evidence: bool) -> dict[str, Any]:
-    """Values and labels of the menus."""
-    offered = {kind for kind, _ in _KINDS} if main.teacher is not None else set(_WITHOUT_TEACHER)
-    offered -= set() if evidence else {"evidence"}
-    return {
-        "kinds": [kind for kind in _KINDS if kind[0] in offered],
-        "orders": [order for order in _ORDERS if main.teacher is not None or order[0] not in ("behind", "ahead")],
+        "kinds": [
+            (kind, text)
+            for kind, text in _KINDS
+            if (with_teacher or kind in _WITHOUT_TEACHER) and (kept or kind != "evidence")
+        ],
+        "orders": [order for order in _ORDERS if with_teacher or order[0] not in ("behind", "ahead")],
         "students": [(key, style.name) for key, style in styles.items() if key != main.teacher],
+        "student": main.student,
+        "sets": sorted({row[0] for row, _ in rows}),
+        "speakers": sorted({row[2] for row, _ in rows if row[2]}),
+        "data": embedded(data),
+        "evidence": [{"id": row[5], "data": text} for row, text in kept],
     }
 
 
@@ -126,15 +132,6 @@ def _within(items: Iterable[tuple[Any, Markup]], room: float) -> tuple[list[tupl
         kept.append((item, text))
         room -= size
     return kept, room
-
-
-def _row(view: View, evidence: str) -> list[Any]:
-    outputs = {key: [found.text, found.edits] for key, found in view.outputs.items()}
-    return [view.test_set, view.id, view.speaker, view.reference, outputs, evidence]
-
-
-def _plain(item: Evidence) -> dict[str, Any]:
-    return {name: value for name, value in item.items() if name not in ("test_set", "id")}
 
 
 _UNSAFE_IN_SCRIPT = {ord(symbol): f"\\u{ord(symbol):04x}" for symbol in "<>&\u2028\u2029"}

@@ -8,12 +8,9 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from asr_kd.evaluation.cells import (
-    UNKNOWN,
-    cost_cells,
     escape,
     gap,
     interval,
-    only_gap,
     optional,
     percent,
     pipe_table,
@@ -22,10 +19,10 @@ from asr_kd.evaluation.cells import (
     rate_with_interval,
     set_size,
 )
-from asr_kd.evaluation.report.assemble import notices
-from asr_kd.evaluation.report.document import Document, Plain, Section, SectionBlock
-from asr_kd.evaluation.report.error_sections import known_rates, speaker_rows
-from asr_kd.evaluation.report.loading import systems_of
+from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, notices
+from asr_kd.evaluation.report.document import Columns, Document, Plain, ReportTable, Section, table
+from asr_kd.evaluation.report.error_sections import known_rates, only_gap, speaker_table, with_costs
+from asr_kd.evaluation.report.loading import Report
 
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -42,14 +39,35 @@ _LATEX = {
 
 def markdown(document: Document) -> str:
     """The report in Markdown, without its charts."""
-    parts = [f"# {escape(document.headline.title)}"]
-    parts += [escape(sentence) for sentence in document.headline.sentences]
-    parts += [escape(document.settings)] if document.settings else []
-    parts += [escape(notice.text) for notice in document.notices]
+    texts = [*document.lead, document.settings, document.warning, *document.notices]
+    parts = [f"# {escape(document.headline)}", *(escape(text) for text in texts if text)]
     for section in document.sections:
         parts += _section(section)
     facts = [f"- {escape(name)}: {escape(value)}" for name, value in document.facts]
     return "\n\n".join([*parts, "## Where this comes from", "\n".join(facts)]) + "\n"
+
+
+def _section(section: Section) -> Iterator[str]:
+    if section.blocks:
+        yield f"## {escape(section.title)}"
+        if section.intro:
+            yield escape(section.intro)
+    for block in section.blocks:
+        if block.title:
+            yield f"### {escape(block.title)}"
+        if block.text:
+            yield escape(block.text)
+        notes: list[str] = []
+        for found in block.tables:
+            if found.caption:
+                yield f"{escape(found.caption)}:"
+            header = [escape(cell) for cell in found.header]
+            yield pipe_table(header, [list(map(str, row)) for row in found.rows], found.left)
+            if found.note and found.note not in notes:
+                yield escape(found.note)
+                notes.append(found.note)
+        if block.items:
+            yield "\n".join(f"- {escape(item)}" for item in block.items)
 
 
 def latex(document: Document) -> str:
@@ -59,49 +77,22 @@ def latex(document: Document) -> str:
     """
     blocks = [block for section in document.sections if section.id == "result" for block in section.blocks]
     tables = [(block.title, block.tables[0]) for block in blocks if block.tables]
-    columns = max((len(table.header) for _, table in tables), default=1)
+    columns = max((len(found.header) for _, found in tables), default=1)
     facts = dict(document.facts)
     lines = ["% Rows of a table with the columns"]
-    lines += [f"%   {_latex_row(table.header, columns)}" for _, table in tables[:1]]
+    lines += [f"%   {_latex_row(found.header, columns)}" for _, found in tables[:1]]
     lines.append(f"% for \\begin{{tabular}}{{l{'r' * (columns - 1)}}}. {' '.join(document.settings.split())}")
     lines.append(f"% {' '.join(facts['Date'].split())}, {' '.join(facts['Command'].split())}")
-    for position, (title, table) in enumerate(tables):
+    for position, (title, found) in enumerate(tables):
         lines += ["\\midrule"] if position else []
         lines.append(f"\\multicolumn{{{columns}}}{{l}}{{\\emph{{{latex_escape(title)}}}}} \\\\")
-        lines += [_latex_row(row, columns) for row in table.rows]
+        lines += [_latex_row(row, columns) for row in found.rows]
     return "\n".join(lines) + "\n"
 
 
 def latex_escape(text: Any) -> str:
     """Text as LaTeX data: no command, no cell or line ended early."""
     return " ".join("".join(_LATEX.get(symbol, symbol) for symbol in str(text)).split())
-
-
-def _section(section: Section) -> list[str]:
-    parts = [part for block in section.blocks for part in _block(block)]
-    if not parts:  # charts only
-        return []
-    return [f"## {escape(section.title)}", *([escape(section.intro)] if section.intro else []), *parts]
-
-
-def _block(block: SectionBlock) -> Iterator[str]:
-    if block.figures and not block.tables and not block.items:
-        return
-    if block.title:
-        yield f"### {escape(block.title)}"
-    if block.text:
-        yield escape(block.text)
-    notes = [table.note for table in block.tables]
-    for place, table in enumerate(block.tables):
-        if table.caption:
-            yield f"{escape(table.caption)}:"
-        yield pipe_table(
-            [escape(cell) for cell in table.header], [list(map(str, row)) for row in table.rows], table.left
-        )
-        if table.note and table.note not in notes[:place]:
-            yield escape(table.note)
-    if block.items:
-        yield "\n".join(f"- {escape(item)}" for item in block.items)
 
 
 def _latex_row(cells: Sequence[Any], columns: int) -> str:
@@ -111,68 +102,55 @@ def _latex_row(cells: Sequence[Any], columns: int) -> str:
 
 PAIRS_SHOWN = 6
 """Pairs of systems; results.json has all."""
+_SYSTEMS: Columns = (
+    ("System", "name", str),
+    ("WER % [95 %]", "", lambda row: rate_with_interval(percent(row["wer"]), row["wer_low"], row["wer_high"])),
+    ("S/D/I", "", lambda row: "/".join(str(row[name]) for name in ("substitutions", "deletions", "insertions"))),
+    ("CER %", "cer", percent),
+)
 
 
-def terminal_table(summary: Plain) -> RichTable:
+def terminal_table(report: Report) -> RichTable:
     """All test sets, each with its gaps recovered and tests below; fits a terminal of 80 columns."""
-    page = RichTable.grid()
-    for line in (*notices(summary), f"Normalizer: {summary['provenance']['normalizer']}."):
-        page.add_row(Text(line))
-    for name, found in summary["test_sets"].items():
-        if "skipped" in found:
-            continue
-        page.add_row("")
-        page.add_row(Text(f"{name}: {set_size(found)}", style="bold"))
-        page.add_row(_set_table(found, summary["models"]))
-        for line in (*_gap_lines(found), *_pair_lines(found)):
-            page.add_row(Text(line))
+    facts = report.summary["provenance"]
+    warnings = [SYNTHETIC_NOTICE] if facts["synthetic"] else []
+    parts: list[Any] = [*warnings, *notices(report), f"Normalizer: {facts['normalizer']}."]
+    for name, found in report.sets.items():
+        rows = [{**found[key], "model": report.summary["models"][key]} for key in report.systems(name)]
+        parts += ["", Text(f"{name}: {set_size(found)}", style="bold")]
+        parts += [rich_table(table(with_costs(_SYSTEMS, rows), rows)), *_gap_lines(found), *_pair_lines(found)]
         if found["excluded"]:
             total = found["utterances"] + len(found["excluded"])
-            page.add_row(Text(f"{len(found['excluded'])} of {total} utterances left out, listed in results.md"))
-    for line in _seed_lines(summary):
-        page.add_row(Text(line))
-    return page
+            parts.append(f"{len(found['excluded'])} of {total} utterances left out, listed in results.md")
+    return stacked([*parts, *_seed_lines(report.summary["seeds"])])
 
 
-def speaker_table(summary: Plain) -> RichTable:
+def terminal_speakers(report: Report) -> RichTable:
     """Every speaker's WER of every set."""
+    parts: list[Any] = []
+    for name, found in report.sets.items():
+        keys = [key for key in report.summary["models"] if key in found and known_rates(found[key])]
+        parts.append(rich_table(speaker_table(found, keys)) if keys else f"{name}: speakers are not known")
+    return stacked(parts)
+
+
+def stacked(parts: Sequence[str | Text | RichTable]) -> RichTable:
+    """Lines and tables below each other; strings are printed as they are, without markup."""
     page = RichTable.grid()
-    for name, found in summary["test_sets"].items():
-        keys = [key for key in summary["models"] if key in found and known_rates(found[key])]
-        if not keys:
-            page.add_row(Text(f"{name}: speakers are not known"))
-            continue
-        header, rows = speaker_rows(found, keys)
-        page.add_row(rich_table(header, rows, left=1))
+    for part in parts:
+        page.add_row(Text(part) if isinstance(part, str) else part)
     return page
 
 
-def rich_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int) -> RichTable:
-    """A compact table; the first `left` columns are text and fold, the others are numbers."""
+def rich_table(found: ReportTable) -> RichTable:
+    """A compact table for the terminal; columns of text fold."""
     table = RichTable(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, collapse_padding=True)
-    for column, heading in enumerate(header):
-        text = column < left
-        table.add_column(heading, justify="left" if text else "right", overflow="fold", no_wrap=not text)
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+    for column, heading in enumerate(found.header):
+        text = column < found.left
+        table.add_column(str(heading), justify="left" if text else "right", overflow="fold", no_wrap=not text)
+    for row in found.rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
     return table
-
-
-def _set_table(found: Plain, models: Plain) -> RichTable:
-    costs = {key: cost_cells(models[key]) for key in systems_of(found)}
-    any_cost = any(set(cells) != {UNKNOWN} for cells in costs.values())
-    rows = [
-        [
-            found[key]["name"],
-            rate_with_interval(percent(found[key]["wer"]), found[key]["wer_low"], found[key]["wer_high"]),
-            "/".join(str(found[key][count]) for count in ("substitutions", "deletions", "insertions")),
-            percent(found[key]["cer"]),
-            *(cells if any_cost else []),
-        ]
-        for key, cells in costs.items()
-    ]
-    header = ["System", "WER % [95 %]", "S/D/I", "CER %", *(("Params", "Size", "RTF") if any_cost else ())]
-    return rich_table(header, rows, left=1)
 
 
 def _gap_lines(found: Plain) -> Iterator[str]:
@@ -201,8 +179,8 @@ def _pair_lines(found: Plain) -> Iterator[str]:
         yield f"… and {len(found['pairs']) - PAIRS_SHOWN} more pairs in results.json"
 
 
-def _seed_lines(summary: Plain) -> Iterator[str]:
-    for name, rows in summary["seeds"].items():
+def _seed_lines(seeds: Plain) -> Iterator[str]:
+    for name, rows in seeds.items():
         for row in rows:
             recovered = f", gap recovered {gap(row)}" if "gap_recovered" in row else ""
             yield (

@@ -4,13 +4,14 @@ Model cards are in the Hugging Face format: YAML with a model-index, then result
 is written last, so that in a new folder its presence means that the rest is complete.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from asr_kd.evaluation.cells import escape, gap, interval, millions, percent, plain
+from asr_kd.evaluation.cells import escape, gap, interval, millions, optional, percent, plain
 from asr_kd.evaluation.report.assemble import assemble
 from asr_kd.evaluation.report.evidence import Evidence
 from asr_kd.evaluation.report.loading import HYPOTHESES, RESULTS, Report, rows_text
@@ -47,9 +48,6 @@ def write_report(
     write_json(folder / RESULTS, report.summary)
 
 
-TASK = {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"}
-
-
 def write_cards(report: Report, folder: Path) -> None:
     """Write a card for every streaming system that this run trained, FOLDER/NAME.md; cards from before are replaced.
 
@@ -65,7 +63,7 @@ def card(report: Report, key: str) -> str:
     """The model card of a system, `assets/card.md` filled."""
     facts, model = report.summary["provenance"], report.summary["models"][key]
     dev_sets = ", ".join(map(escape, facts.get("dev_sets") or ()))
-    known = {
+    origin = {
         "Recipe": facts.get("recipe"),
         "Corpus": facts.get("corpus"),
         "Training utterances": model.get("training_utterances"),
@@ -83,17 +81,13 @@ def card(report: Report, key: str) -> str:
         facts=facts,
         model=model,
         architecture=_architecture(model),
+        parameters=optional(model["parameters"], millions),
         size=f"{model['size_bytes'] / 1e6:.1f} MB of weights" if model["size_bytes"] else "weights of unknown size",
         sets={name: found for name, found in report.sets.items() if key in found},
         selected=f" Epochs were selected on {dev_sets}." if dev_sets else "",
-        teachers=[
-            (name, report.name(pair["teacher"]), pair)
-            for name, found in report.sets.items()
-            for pair in found["comparisons"]
-            if pair["distilled"] == key and pair["teacher"] is not None
-        ],
-        origin={name: value for name, value in known.items() if value is not None},
-        **{show.__name__: show for show in (escape, gap, interval, millions, percent, plain)},
+        teachers=[(name, report.name(pair["teacher"]), pair) for name, pair in _pairs(report, key) if pair["teacher"]],
+        origin={name: value for name, value in origin.items() if value is not None},
+        **{show.__name__: show for show in (escape, gap, interval, percent, plain)},
     )
 
 
@@ -102,22 +96,22 @@ def metadata(report: Report, key: str) -> dict[str, Any]:
     corpus = report.summary["provenance"].get("corpus") or "unknown"
     results = [
         {
-            "task": dict(TASK),
-            "dataset": {"name": f"{corpus} {name}", "type": _slug(corpus), "split": name},
+            "task": {"type": "automatic-speech-recognition", "name": "Automatic Speech Recognition"},
+            # A type has letters, digits and - _ . only.
+            "dataset": {"name": f"{corpus} {name}", "type": re.sub(r"[^A-Za-z0-9_.-]", "-", corpus), "split": name},
             "metrics": [
-                {"type": "wer", "value": round(100 * found[key]["wer"], 2), "name": "Word error rate, %"},
-                {"type": "cer", "value": round(100 * found[key]["cer"], 2), "name": "Character error rate, %"},
+                {"type": kind, "value": round(100 * found[key][kind], 2), "name": f"{title} error rate, %"}
+                for kind, title in (("wer", "Word"), ("cer", "Character"))
             ],
         }
         for name, found in report.sets.items()
         if key in found
     ]
     tags = ["asr-kd", "ctc", _architecture(report.summary["models"][key]).lower(), "streaming", "sherpa-onnx"]
-    distilled = any(pair["distilled"] == key for found in report.sets.values() for pair in found["comparisons"])
     return {
         "library_name": "sherpa-onnx",
         "pipeline_tag": "automatic-speech-recognition",
-        "tags": [*tags, "knowledge-distillation"] if distilled else tags,
+        "tags": [*tags, *(["knowledge-distillation"] if _pairs(report, key) else [])],
         "model-index": [{"name": report.name(key), "results": results}],
     }
 
@@ -126,6 +120,8 @@ def _architecture(model: Mapping[str, Any]) -> str:
     return str(model.get("architecture", "Conformer"))
 
 
-def _slug(text: str) -> str:
-    """A dataset's type, with letters, digits and - _ . only."""
-    return "".join(symbol if symbol.isascii() and (symbol.isalnum() or symbol in "-_.") else "-" for symbol in text)
+def _pairs(report: Report, key: str) -> list[tuple[str, Mapping[str, Any]]]:
+    """Test sets with the comparisons in which a system is the distilled one."""
+    return [
+        (name, pair) for name, found in report.sets.items() for pair in found["comparisons"] if pair["distilled"] == key
+    ]

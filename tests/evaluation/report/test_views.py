@@ -4,8 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.evaluation.report import Report
-from asr_kd.evaluation.report.document import MainSystems
-from asr_kd.evaluation.report.loading import choose, columns, confusions, views
+from asr_kd.evaluation.report.loading import MainSystems, choose, columns, confusions, views
 
 WORDS = st.lists(st.sampled_from(["ab", "cd", "e", "f"]), max_size=6).map(" ".join)
 
