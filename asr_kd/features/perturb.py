@@ -121,7 +121,10 @@ def reverberate(waveform: Tensor, response: Tensor) -> Tensor:
     """A waveform [S] in a room [R]: as long as before, what rings on is cut off."""
     if not len(waveform):
         return waveform
-    return torchaudio.functional.fftconvolve(waveform, response)[: len(waveform)]
+    # The transform's length is then a power of two; of other lengths it takes up to four times as long.
+    full = len(waveform) + len(response) - 1
+    padded = torch.nn.functional.pad(waveform, (0, (1 << (full - 1).bit_length()) - full))
+    return torchaudio.functional.fftconvolve(padded, response)[: len(waveform)]
 
 
 def telephone(waveform: Tensor, coding: Literal["mu-law", "gsm"] = "mu-law") -> Tensor:

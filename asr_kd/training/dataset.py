@@ -14,6 +14,7 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
 from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
+from asr_kd.features.perturb import change_gain
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
 from asr_kd.models.layers import FACTOR, output_len
 from asr_kd.posteriors.measures import POOLED
@@ -59,7 +60,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         cache_mb: memory for features, and for what is read from the store.
         store: soft targets, when the objective needs them from there, and `arrays` of it.
         perturb: waveform augmentation of samples with an `augmentation_seed`.
-        with_waveforms: also return the waveform, for a teacher that runs along; it is read again, not cached.
+        with_waveforms: also return the waveform, for a teacher that runs along; it is not cached.
     """
 
     def __init__(
@@ -88,7 +89,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def __getitem__(self, sample: SampledUtterance) -> Example | Unreadable:
         utterance = self.utterances[sample.row]
         try:
-            features, audio_frames = self._surrounded(sample)
+            features, audio_frames, waveform = self._view(sample)
         except AudioError as error:
             return Unreadable(utterance.id, str(utterance.audio), str(error))
         targets, arrays = None, {}
@@ -102,16 +103,26 @@ class SpeechDataset(Dataset[Example | Unreadable]):
                 arrays = {name: after_zeros(name, array, lead) for name, array in arrays.items()}
         hypotheses = self.hypotheses[sample.row] if self.hypotheses is not None else ()
         tokens, lead = self.tokens[sample.row], sample.lead_frames
-        waveform = self._same_view(sample) if self._with_waveforms else None
         return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, lead, waveform)
 
-    def _same_view(self, sample: SampledUtterance) -> Tensor:
-        """Return the waveform of a sample as its features are of: augmented and at its level, without its silence."""
-        waveform = self._waveform(sample)
-        if sample.augmentation_seed is not None:
-            lead = sample.lead_frames * FRAME_SHIFT_SAMPLES
-            waveform = self._augmented_waveform(sample, sample.augmentation_seed)[lead : lead + len(waveform)]
-        return (waveform * 10 ** (sample.gain_db / 20)).clamp(-1, 1) if sample.gain_db else waveform
+    def _view(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor | None]:
+        """Return a sample's features at its level and with its silence, the frames of the utterance itself, and, where
+        a teacher runs on waveforms, the same audio [S] without the silence."""
+        if sample.augmentation_seed is None:
+            features, audio_frames = self._surrounded(sample)
+            waveform = self._waveform(sample) if self._with_waveforms else None
+        else:
+            # Not cached: the augmentation is drawn anew each epoch. It covers the silence too.
+            augmented = self._augmented_waveform(sample, sample.augmentation_seed)
+            lead, behind = (frames * FRAME_SHIFT_SAMPLES for frames in (sample.lead_frames, sample.silence_frames + 1))
+            waveform = augmented[lead : len(augmented) - behind]
+            audio_frames = num_frames(len(waveform))
+            features = self._kind.compute(augmented)[: audio_frames + sample.extra_frames]
+            if sample.gain_db:
+                features = self._kind.amplify(features, sample.gain_db)
+        if waveform is not None and sample.gain_db:
+            waveform = change_gain(waveform, sample.gain_db)
+        return features, audio_frames, waveform if self._with_waveforms else None
 
     def _targets(self, row: int, variant: str, audio_frames: int, store: Store) -> SoftTargets:
         """Return the targets of an utterance with `audio_frames` feature frames of audio."""
@@ -134,9 +145,6 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
     def _surrounded(self, sample: SampledUtterance) -> tuple[Tensor, int]:
         """Return the features of a sample at its level, with its silence, and the frames of the utterance itself."""
-        if sample.augmentation_seed is not None:
-            features, audio_frames = self._augmented(sample, sample.augmentation_seed)
-            return self._kind.amplify(features, sample.gain_db) if sample.gain_db else features, audio_frames
         key = (sample.row, sample.speed, sample.augmented_copy)
         features, audio_frames, front = self._cache.get(key, lambda: self._unaugmented(sample))
         # Silence behind is cut from the features of audio followed by zeros, as a streaming client computes them.
@@ -145,13 +153,6 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         found = self._kind.surround(cropped, audio_frames, front, sample.lead_frames, sample.gain_db, generator)
         return found, audio_frames
-
-    def _augmented(self, sample: SampledUtterance, seed: int) -> tuple[Tensor, int]:
-        """Return features after waveform augmentation, which covers the silence too; they are not cached."""
-        augmented = self._augmented_waveform(sample, seed)
-        silence = (sample.lead_frames + sample.silence_frames + 1) * FRAME_SHIFT_SAMPLES  # added before augmentation
-        audio_frames = num_frames(len(augmented) - silence)
-        return self._kind.compute(augmented)[: audio_frames + sample.extra_frames], audio_frames
 
     def _augmented_waveform(self, sample: SampledUtterance, seed: int) -> Tensor:
         if self._perturb is None:
