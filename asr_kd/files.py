@@ -185,6 +185,11 @@ def json_text(data: Mapping[str, Any]) -> str:
     return json.dumps(hashed(data), indent=2, ensure_ascii=False) + "\n"
 
 
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return JSON Lines, a row a line."""
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
 def loads_json(text: str | bytes) -> Any:
     """Parse JSON as `json.loads` does; also nesting that exceeds the interpreter's recursion limit is its error.
 

@@ -1,7 +1,6 @@
 """Utterances, and JSON Lines manifests of them, one utterance per row. Audio is not opened here."""
 
 import gzip
-import json
 import math
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +10,7 @@ from typing import Any, Protocol, TypeVar, get_args
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
-from asr_kd.files import atomic_path, loads_json
+from asr_kd.files import atomic_path, json_lines, loads_json
 
 MAX_ID_LENGTH = 200
 """Longest utterance id; ids become parts of file names, of which file systems allow 255 bytes."""
@@ -93,7 +92,7 @@ def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the mani
     """Return the text that `write_manifest` writes; errors name the rows by `path`."""
     rows = [_row_of(utterance) for utterance in utterances]
     collect_rows(enumerate(rows, start=1), lambda row: _utterance(row, path.parent), path)
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    return json_lines(rows)
 
 
 def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = None) -> list[Utterance]:

@@ -24,7 +24,7 @@ from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import is_one_model
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.storage import open_storage
-from asr_kd.targets.store_index import INDEX, read_info
+from asr_kd.targets.store_index import INDEX, StoreInfo
 from asr_kd.text.bpe import MODEL as BPE
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -232,7 +232,7 @@ def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
         TargetsError: their index is damaged.
     """
     whole = store_sha256(store)
-    return read_info(store).parts_identity(arrays) or whole
+    return StoreInfo.read(store).parts_identity(arrays) or whole
 
 
 def existing(path: Path, stage: str) -> Path:

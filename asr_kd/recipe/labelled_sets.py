@@ -10,7 +10,7 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError
-from asr_kd.files import write_text
+from asr_kd.files import json_lines, write_text
 from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.teachers import source_hashes, source_in_key
@@ -97,7 +97,7 @@ def model_outputs(context: RunContext, folder: Path) -> dict[str, Path]:
             if u.id in found
         ]
         files[name] = folder / f"{name}.jsonl"
-        write_text(files[name], "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_text(files[name], json_lines(rows))
     return files
 
 

@@ -7,10 +7,8 @@ that cannot be used becomes a quarantine entry with the reason.
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,23 +17,21 @@ from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.files import json_text, parse_json
 from asr_kd.posteriors import keep_nucleus
 from asr_kd.targets.fidelity import Fidelity, measure_fidelity
-from asr_kd.targets.packing import Packed
+from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow, parts_sha256, shard_bytes
-from asr_kd.targets.shard_manifest import QuarantineEntry, ShardManifest, writing
+from asr_kd.targets.shard_manifest import ShardManifest
 from asr_kd.targets.sharded_extraction import (
-    MadeShard,
     Reading,
     ShardedExtraction,
+    ShardMaker,
     ShardReport,
     batches_by_teacher,
-    read_batches,
 )
-from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards, variant_seconds
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.storage import Storage, open_storage, writing
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import (
-    SOFT_TARGETS,
     PosteriorShardEntry,
     StoreInfo,
     TeacherIdentity,
@@ -87,21 +83,14 @@ def extract(
     if settings.pooled and transcripts is None:
         raise ValueError("settings.pooled needs transcripts")
     plan, storage, transcripts = plan_shards(utterances, settings), open_storage(folder), transcripts or {}
-    info = _describe(teacher, utterances, settings, transcripts)
-    codec = info.codec
-
-    def make(shard: PlannedShard, run: ShardedExtraction[Any, Any]) -> MadeShard:
-        labels = label(teacher, shard.utterances, settings, transcripts, run.before_batch, run.after_batch)
-        content = shard_bytes(codec, labels.rows)
-        return MadeShard(content, entry_of(shard, content, labels.rows), labels.quarantine)
 
     def begin() -> None:
         with writing(storage):
             write_vocabulary(storage, teacher.vocabulary)
 
-    most_unusable = settings.max_quarantine_share
-    manifest = ShardManifest(SOFT_TARGETS, storage, info, plan)
-    report = ShardedExtraction(manifest, share, make, most_unusable, should_stop, progress).run(begin)
+    manifest = ShardManifest(storage, _describe(teacher, utterances, settings, transcripts), plan)
+    maker = shard_maker(teacher, settings, transcripts)
+    report = ShardedExtraction(manifest, share, maker, should_stop, progress).run(begin)
     fidelity = _fidelity(teacher, utterances, settings, storage, report) if report.info.complete else None
     return ExtractionReport(**vars(report), fidelity=fidelity)
 
@@ -149,12 +138,30 @@ def _describe(
     )
 
 
-def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[ShardRow]]) -> PosteriorShardEntry:
-    """Return the entry of a shard in the index."""
+def shard_maker(teacher: Teacher, settings: TargetSettings, transcripts: Transcripts) -> ShardMaker[list[ShardRow]]:
+    """Return what makes shards of soft targets: of each utterance a row for each variant.
+
+    Args:
+        transcripts: tokens by id; used with `settings.pooled`.
+    """
+    codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
+    return ShardMaker(
+        batches=lambda utterances: batches_by_teacher(teacher, utterances, settings.batch_seconds),
+        label=lambda assigned, batch: _label_batch(assigned, batch, settings, codec, transcripts),
+        pack=lambda shard, rows: pack_rows(shard, rows, codec),
+        settings=settings,
+    )
+
+
+def pack_rows(
+    shard: PlannedShard, rows: Mapping[str, Sequence[ShardRow]], codec: Codec
+) -> tuple[bytes, PosteriorShardEntry]:
+    """Return the content of a shard, and its entry in the index."""
+    content = shard_bytes(codec, rows)
     packed = [row.packed for variants in rows.values() for row in variants]
     certain = sum(int(item.runs.sum()) for item in packed)
     written = sum(int((item.events > 0).sum()) for item in packed)
-    return PosteriorShardEntry(
+    return content, PosteriorShardEntry(
         file=f"{shard.name}.safetensors",
         sha256=hashlib.sha256(content).hexdigest(),
         num_bytes=len(content),
@@ -168,72 +175,34 @@ def entry_of(shard: PlannedShard, content: bytes, rows: Mapping[str, Sequence[Sh
     )
 
 
-@dataclass
-class Labels:
-    """Packed targets of some utterances."""
-
-    rows: dict[str, list[ShardRow]] = field(default_factory=dict)
-    """By id, one row for each variant."""
-    quarantine: list[QuarantineEntry] = field(default_factory=list)
-
-
-def label(
-    teacher: Teacher,
-    utterances: Sequence[Utterance],
-    settings: TargetSettings,
-    transcripts: Transcripts,
-    before_batch: Callable[[], None] = lambda: None,
-    after_batch: Callable[[Sequence[QuarantineEntry], float], None] = lambda quarantine, seconds: None,
-) -> Labels:
-    """Label utterances in all variants; the result depends on the arguments alone.
-
-    Args:
-        transcripts: tokens by id; used with `settings.pooled`.
-        before_batch: called before each batch; may raise to stop.
-        after_batch: called with the quarantine so far and the seconds of the batch; may raise to stop.
-    """
-    labels = Labels()
-    planned = batches_by_teacher(teacher, utterances, settings.batch_seconds)
-    batches = [batch for _, batch in planned]
-    with closing(read_batches(batches, settings.variants, settings.readers)) as read:
-        for (assigned, _), batch in zip(planned, read, strict=True):
-            before_batch()
-            _label_batch(assigned, batch, settings, transcripts, labels)
-            after_batch(labels.quarantine, sum(variant_seconds(item.utterance, settings) for item in batch))
-    for entry in labels.quarantine:  # all of its variants or none
-        labels.rows.pop(entry.id, None)
-    return labels
-
-
 def _label_batch(
-    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, transcripts: Transcripts, labels: Labels
-) -> None:
-    """Add a batch to `labels`; an utterance that fails in one variant is not tried in the next."""
-    usable: list[Reading] = []
-    for item in batch:
-        if item.problem is None:
-            usable.append(item)
-        else:
-            labels.quarantine.append(QuarantineEntry.of(item.utterance, item.problem))
-    for index in range(len(settings.variants)):
-        good = []
-        for item, row in zip(usable, _label_variant(teacher, usable, index, settings, transcripts), strict=True):
+    teacher: Teacher, batch: Sequence[Reading], settings: TargetSettings, codec: Codec, transcripts: Transcripts
+) -> list[list[ShardRow] | str]:
+    """Label a batch in all variants; an utterance that fails in one is not tried in the next."""
+    found: list[list[ShardRow] | str] = [[] for _ in batch]
+    for variant in range(len(settings.variants)):
+        usable = [(batch[index], rows) for index, rows in enumerate(found) if isinstance(rows, list)]
+        labelled = _label_variant(teacher, [item for item, _ in usable], variant, settings, codec, transcripts)
+        for (item, rows), row in zip(usable, labelled, strict=True):
             if isinstance(row, str):
-                labels.quarantine.append(QuarantineEntry.of(item.utterance, row))
+                found[batch.index(item)] = row
             else:
-                labels.rows.setdefault(item.utterance.id, []).append(row)
-                good.append(item)
-        usable = good
+                rows.append(row)
+    return found
 
 
 def _label_variant(
-    teacher: Teacher, usable: Sequence[Reading], variant: int, settings: TargetSettings, transcripts: Transcripts
+    teacher: Teacher,
+    usable: Sequence[Reading],
+    variant: int,
+    settings: TargetSettings,
+    codec: Codec,
+    transcripts: Transcripts,
 ) -> Iterator[ShardRow | str]:
     """Yield the row of each utterance, or the reason why there is none."""
     if not usable:
         return
-    described, blank_id = settings.variants[variant].words, teacher.vocabulary.blank_id
-    codec = settings.codec(len(teacher.vocabulary), blank_id)
+    described = settings.variants[variant].words
     ids = [item.utterance.id for item in usable]
     dense, hidden = run_teacher(teacher, [item.waveforms[variant] for item in usable], settings.layers, ids)
     nucleus = keep_nucleus(dense.log_probs.float().exp(), settings.epsilon, settings.max_entries)

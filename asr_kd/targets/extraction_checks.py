@@ -15,11 +15,10 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import AudioError, TargetsError
 from asr_kd.scoring.wer import Score, UtteranceScore, score
 from asr_kd.targets.bridge import BridgedTeacher
-from asr_kd.targets.extract import entry_of, label
+from asr_kd.targets.extract import pack_rows, shard_maker
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard import shard_bytes
 from asr_kd.targets.sharded_extraction import batches_by_teacher
-from asr_kd.targets.sharding import PlannedShard, plan_shards, variant_seconds
+from asr_kd.targets.sharding import PlannedShard, plan_shards
 from asr_kd.targets.stored_arrays import Transcripts, run_teacher
 from asr_kd.teachers.base import Teacher
 from asr_kd.text.normalize import Normalizer, normalize
@@ -133,27 +132,27 @@ def plan_lines(
     shards = plan_shards(utterances, settings)
     # A sample with the corpus's distribution of lengths, so that batches are equally full and padded.
     ordered = sorted(utterances, key=lambda item: (item.duration, item.id))
-    labelled = sum(variant_seconds(item, settings) for item in ordered)
+    labelled = sum(settings.seconds(item) for item in ordered)
     sample = even_sample(ordered, max(1, round(sample_seconds * len(ordered) / labelled)))
-    codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
-    transcripts = transcripts or {}
-    label(teacher, sample[-WARM_UP_UTTERANCES:], settings, transcripts)  # kernels are chosen, memory is taken
+    maker = shard_maker(teacher, settings, transcripts or {})
+    maker.rows(sample[-WARM_UP_UTTERANCES:])  # kernels are chosen, memory is taken
     started = time.perf_counter()
-    labels = label(teacher, sample, settings, transcripts)
+    rows, quarantine = maker.rows(sample)
     took = max(time.perf_counter() - started, 1e-9)
-    if not labels.rows:
+    if not rows:
         raise TargetsError(
-            f"none of the {len(sample)} sampled utterances can be used: {labels.quarantine[0].reason}",
+            f"none of the {len(sample)} sampled utterances can be used: {quarantine[0].reason}",
             expected="audio that can be read and is long enough for the teacher",
             remedy="Run `asr-kd check`",
         )
-    entry = entry_of(PlannedShard(0, tuple(sample), 0.0), shard_bytes(codec, labels.rows), labels.rows)
-    sampled = sum(variant_seconds(item, settings) for item in sample)
-    frames = labelled * entry.frames / sum(variant_seconds(u, settings) for u in sample if u.id in labels.rows)
+    codec = settings.codec(len(teacher.vocabulary), teacher.vocabulary.blank_id)
+    _, entry = pack_rows(PlannedShard(0, tuple(sample), 0.0), rows, codec)
+    sampled = sum(settings.seconds(item) for item in sample)
+    frames = labelled * entry.frames / sum(settings.seconds(u) for u in sample if u.id in rows)
     bytes_per_frame = entry.num_bytes / max(entry.frames, 1)
     hours = labelled * took / sampled / 3600
     shared = f", {_time(hours / workers)} each on {workers} workers" if workers > 1 else ""
-    unusable = f"; {len(labels.quarantine)} of them cannot be used" if labels.quarantine else ""
+    unusable = f"; {len(quarantine)} of them cannot be used" if quarantine else ""
     return [
         f"  {len(utterances)} utterances, {_time(sum(item.duration for item in utterances) / 3600)} of audio, "
         f"{_time(labelled / 3600)} in the variants {', '.join(settings.variant_names)}",

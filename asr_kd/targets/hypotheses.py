@@ -4,23 +4,19 @@ A folder of JSON Lines shards and `hypotheses.json` with source, normalizer and 
 students of any vocabulary and frame rate. `nbest`, `importing` and `pseudo_labelling` make such stores.
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 
 from asr_kd.config import Settings
-from asr_kd.corpora.fingerprint import audio_identities, audio_sha256
+from asr_kd.corpora.fingerprint import audio_identities
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import loads_json
-from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, StoreIndex, StoreKind, read_shard
-from asr_kd.targets.sharded_extraction import MadeShard
-from asr_kd.targets.sharding import PlannedShard
+from asr_kd.targets.shard_manifest import StoreIndex, read_json_lines
 from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.text.normalize import Normalizer
 
@@ -71,6 +67,11 @@ class HypothesesSource(Settings):
 class HypothesesInfo(StoreIndex):
     """Content of `hypotheses.json`."""
 
+    index: ClassVar[str] = HYPOTHESES_INDEX
+    contents: ClassVar[str] = "hypotheses"
+    made_by: ClassVar[str] = "`asr-kd extract` or `asr-kd targets import`"
+    make_again: ClassVar[str] = MAKE_AGAIN
+
     format: Literal["asr-kd hypotheses"] = "asr-kd hypotheses"
     version: Literal[2] = 2
     source: HypothesesSource
@@ -80,17 +81,6 @@ class HypothesesInfo(StoreIndex):
     """Of ids and durations, see `sharding.manifest_sha256`."""
     settings: dict[str, Any]
     """Settings of their making; plain data."""
-
-
-HYPOTHESES = StoreKind(
-    HYPOTHESES_INDEX,
-    ".jsonl",
-    HypothesesInfo,
-    ShardEntry,
-    "hypotheses",
-    "`asr-kd extract` or `asr-kd targets import`",
-    MAKE_AGAIN,
-)
 
 
 class HypothesisStore(Mapping[str, list[TextHypothesis]]):
@@ -114,7 +104,7 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
             TargetsError: another version, normalizer or teacher; unfinished; or a part is missing or damaged.
         """
         storage = open_storage(folder)
-        info = HYPOTHESES.read_complete(storage)
+        info = HypothesesInfo.read(storage, partial=False)
         if normalizer is not None and normalizer != info.normalizer:
             raise TargetsError(
                 f"hypotheses under the normalizer {info.normalizer!r}",
@@ -129,7 +119,7 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
                 where=str(storage),
                 remedy=MAKE_AGAIN,
             )
-        return cls(storage, info, dict(_rows(storage, info)))
+        return cls(storage, info, {loads_json(line)["id"]: line for line in read_json_lines(storage, info)})
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -167,37 +157,10 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
             )
 
 
-def shard_content(found: Mapping[str, Sequence[TextHypothesis]], utterances: Iterable[Utterance]) -> bytes:
-    """The content of a shard: one utterance a line, with the identity of its audio; other utterances are ignored."""
+def hypothesis_rows(
+    found: Mapping[str, Sequence[TextHypothesis]], utterances: Iterable[Utterance]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a shard, one an utterance, with the identity of its audio; other utterances are ignored."""
     audio = audio_identities(utterance for utterance in utterances if utterance.id in found)
-    lines = [
-        {"id": id_, "audio": audio.get(id_, ""), "nbest": [item._asdict() for item in hypotheses]}
-        for id_, hypotheses in sorted(found.items())
-    ]
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
-
-
-def hypotheses_shard(
-    shard: PlannedShard, found: Mapping[str, Sequence[TextHypothesis]], quarantine: Sequence[QuarantineEntry]
-) -> MadeShard:
-    """A shard of hypotheses as the extraction engine writes it."""
-    content = shard_content(found, shard.utterances)
-    return MadeShard(content, text_entry(shard, content, len(found)), quarantine)
-
-
-def text_entry(shard: PlannedShard, content: bytes, rows: int) -> ShardEntry:
-    """Return the index entry of a shard of JSON Lines."""
-    return ShardEntry(
-        file=f"{shard.name}.jsonl",
-        sha256=hashlib.sha256(content).hexdigest(),
-        utterances=rows,
-        first_id=shard.utterances[0].id,
-        audio_sha256=audio_sha256(shard.utterances),
-    )
-
-
-def _rows(storage: Storage, info: HypothesesInfo) -> Iterator[tuple[str, bytes]]:
-    """Id and line of each utterance, once the hash of every shard is verified."""
-    for shard in info.shards:
-        content = read_shard(storage, shard, HYPOTHESES_INDEX)
-        yield from ((loads_json(line)["id"], line) for line in content.split(b"\n") if line)
+    for id_, hypotheses in sorted(found.items()):
+        yield {"id": id_, "audio": audio.get(id_, ""), "nbest": [item._asdict() for item in hypotheses]}

@@ -8,16 +8,15 @@ from pathlib import Path
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError, examples
-from asr_kd.files import json_text, sha256_of
+from asr_kd.files import json_lines, sha256_of
 from asr_kd.scoring.wer import score
 from asr_kd.targets.hypotheses import (
-    HYPOTHESES,
     HYPOTHESES_INDEX,
     HypothesesInfo,
     HypothesesSource,
     TextHypothesis,
     distinct,
-    shard_content,
+    hypothesis_rows,
 )
 from asr_kd.targets.hypothesis_formats import Form, ImportedHypothesis, form_of, read_hypotheses
 from asr_kd.targets.pseudo_label_filters import FilterReport
@@ -28,9 +27,9 @@ from asr_kd.targets.pseudo_labelling import (
     make_pseudo_labels,
     read_out,
 )
-from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry, writing
+from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.storage import Storage, open_storage, writing
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
@@ -187,7 +186,7 @@ def store_labels(
 def _storage_for(folder: Path | str, kind: str) -> Storage:
     """Storage of hypotheses; those of another kind are not replaced."""
     storage = open_storage(folder)
-    found = HYPOTHESES.read(storage).source.kind if HYPOTHESES_INDEX in storage.sizes() else kind
+    found = HypothesesInfo.read(storage).source.kind if HYPOTHESES_INDEX in storage.sizes() else kind
     if found != kind:
         raise TargetsError(
             f"holds hypotheses of another kind: {found}",
@@ -207,7 +206,7 @@ def _store(
     normalizer: Normalizer,
     settings: Settings,
 ) -> None:
-    content = shard_content(texts, utterances)
+    content = json_lines(hypothesis_rows(texts, utterances)).encode()
     shard = ShardEntry(file=SHARD, sha256=hashlib.sha256(content).hexdigest(), utterances=len(texts))
     info = HypothesesInfo(
         source=source,
@@ -221,7 +220,7 @@ def _store(
     with writing(storage):
         storage.write(SHARD, content)
         storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        storage.write(HYPOTHESES_INDEX, json_text(info.model_dump(mode="json")).encode())
+        storage.write(info.index, info.to_bytes())
 
 
 def _compare(

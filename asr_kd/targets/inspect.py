@@ -17,7 +17,7 @@ from asr_kd.progress import SILENT, Progress
 from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
-from asr_kd.targets.store_index import StoreInfo, read_info, read_vocabulary
+from asr_kd.targets.store_index import StoreInfo, read_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
 
 SAMPLED_SHARDS = 16
@@ -127,7 +127,7 @@ def verify(folder: Path | str, progress: Progress = SILENT) -> Verification:
         TargetsError: not a store, or its index is damaged.
     """
     storage = open_storage(folder)
-    info = read_info(storage)
+    info = StoreInfo.read(storage)
     damage = []
     with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
         hashes = pool.map(storage.sha256, [entry.file for entry in info.shards])

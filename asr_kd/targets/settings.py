@@ -8,6 +8,7 @@ from pydantic import Field, field_validator
 from torch import Tensor
 
 from asr_kd.config import Settings
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.features.augment import Sound, augment_waveform, speed_perturb
 from asr_kd.features.perturb import generator_for
 from asr_kd.targets.packing import Codec
@@ -70,6 +71,15 @@ class ShardSettings(Settings):
     """Threads that read audio ahead while the device computes; 0 reads in between."""
     max_quarantine_share: float = Field(default=0.01, ge=0.0, le=1.0)
     """Share of the utterances that may be unusable before extraction stops."""
+
+    @property
+    def variants(self) -> tuple[Variant, ...]:
+        """The variants of each utterance: as recorded."""
+        return (Variant(1.0),)
+
+    def seconds(self, utterance: Utterance) -> float:
+        """Audio of an utterance over all its variants."""
+        return sum(utterance.duration / variant.speed for variant in self.variants)
 
 
 class TargetSettings(ShardSettings):

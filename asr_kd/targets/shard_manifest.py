@@ -1,24 +1,24 @@
 """The manifest of finished shards: a mark beside each, gathered into the index and the quarantine list of a store.
 
 Workers do not communicate: each writes its marks, and `gather` reads the marks of all. Soft targets, n-best lists and
-pseudo-labels share it; `StoreKind` holds what differs.
+pseudo-labels share it; subclasses of `StoreIndex` hold what differs.
 """
 
 import bisect
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import ClassVar, Generic, TypeVar
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Self, TypeVar
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from asr_kd.config import Settings, parse_settings
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.files import json_text, parse_json
+from asr_kd.files import json_lines, json_text, parse_json
 from asr_kd.targets.sharding import PlannedShard
 from asr_kd.targets.storage import Storage, open_storage, writing
 
@@ -54,8 +54,18 @@ class ShardEntry(Settings):
 
 
 class StoreIndex(Settings):
-    """Base of the indices of all kinds of stores."""
+    """Content of a store's index; each kind of store is a subclass, with the file names and words of its messages."""
 
+    index: ClassVar[str]
+    """Name of the index."""
+    shard_suffix: ClassVar[str] = ".jsonl"
+    entry: ClassVar[type[ShardEntry]] = ShardEntry
+    contents: ClassVar[str]
+    """What the store holds: "soft targets", "hypotheses"."""
+    made_by: ClassVar[str]
+    """The command that makes such a store."""
+    make_again: ClassVar[str]
+    """The remedy for a store that is damaged or of other settings."""
     differs_freely: ClassVar[frozenset[str]] = frozenset({"shards"})
     """Names of fields that two extractions of the same results may differ in."""
 
@@ -68,69 +78,44 @@ class StoreIndex(Settings):
         """Whether every planned shard is done."""
         return len(self.shards) == self.planned_shards
 
+    def to_bytes(self) -> bytes:
+        """Return the content of the file."""
+        return json_text(self.model_dump(mode="json")).encode()
 
-Entry = TypeVar("Entry", bound=ShardEntry)
-Index = TypeVar("Index", bound=StoreIndex)
-
-
-@dataclass(frozen=True)
-class StoreKind(Generic[Index, Entry]):
-    """A kind of store: its index and shards, and the words of its messages."""
-
-    index: str
-    """File name of the index."""
-    suffix: str
-    """Of a shard's file."""
-    info: type[Index]
-    """Content of the index; its fields `format` and `version` have one value each."""
-    entry: type[Entry]
-    contents: str
-    """What the store holds: "soft targets", "hypotheses"."""
-    made_by: str
-    """The command that makes such a store."""
-    make_again: str
-    """The remedy for a store that is damaged or of other settings."""
-
-    def read(self, storage: Storage) -> Index:
-        """Read the index of a store.
+    @classmethod
+    def read(cls, folder: Path | str | Storage, partial: bool = True) -> Self:
+        """Read the index of a store; `partial` also accepts a store whose shards are not all done.
 
         Raises:
-            TargetsError: not such a store, of another version, or its index is damaged.
+            TargetsError: not such a store, of another version, damaged, or unfinished.
         """
-        where, again = f"{storage}/{self.index}", self.make_again
-        format_, version = (self.info.model_fields[name].default for name in ("format", "version"))
+        storage = open_storage(folder)
+        where, again = f"{storage}/{cls.index}", cls.make_again
+        format_, version = (cls.model_fields[name].default for name in ("format", "version"))
         try:
-            data = parse_json(storage.read(self.index))
+            data = parse_json(storage.read(cls.index))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise TargetsError(
-                f"no {self.contents} here",
+                f"no {cls.contents} here",
                 where=str(storage),
-                expected=f"a folder with {self.index}",
-                remedy=f"Run {self.made_by} first",
+                expected=f"a folder with {cls.index}",
+                remedy=f"Run {cls.made_by} first",
             ) from error
         except (OSError, ValueError) as error:
             raise TargetsError(
                 f"cannot be read ({error})", where=where, expected="what was written", remedy=again
             ) from error
         if data.get("format") != format_:
-            raise TargetsError(f"does not describe {self.contents}", where=where, remedy=again)
+            raise TargetsError(f"does not describe {cls.contents}", where=where, remedy=again)
         if data.get("version") != version:
             raise TargetsError(
                 f"format version {data.get('version')!r}", expected=f"version {version}", where=where, remedy=again
             )
         try:
-            return parse_settings(self.info, data, where)
+            info = parse_settings(cls, data, where)
         except RecipeError as error:
             raise TargetsError(f"the description is damaged: {error.found}", where=where, remedy=again) from error
-
-    def read_complete(self, storage: Storage) -> Index:
-        """Read the index of a store whose shards are all done.
-
-        Raises:
-            TargetsError: as `read`, or shards are missing.
-        """
-        info = self.read(storage)
-        if not info.complete:
+        if not partial and not info.complete:
             raise TargetsError(
                 f"unfinished: {len(info.shards)} of {info.planned_shards} shards",
                 where=str(storage),
@@ -139,24 +124,24 @@ class StoreKind(Generic[Index, Entry]):
         return info
 
 
-class DoneMark(Settings, Generic[Entry]):
+Index = TypeVar("Index", bound=StoreIndex)
+
+
+class DoneMark(Settings):
     """Beside each finished shard: its entry in the index, and the utterances that were left out."""
 
-    entry: Entry
+    entry: SerializeAsAny[ShardEntry]
     quarantine: tuple[QuarantineEntry, ...]
 
 
-class ShardManifest(Generic[Index, Entry]):
+class ShardManifest(Generic[Index]):
     """The done marks of one extraction, this worker's and the others'; `plan` has the shards of all."""
 
-    def __init__(
-        self, kind: StoreKind[Index, Entry], storage: Storage, info: Index, plan: Sequence[PlannedShard]
-    ) -> None:
-        self.kind, self.storage, self.plan = kind, storage, plan
+    def __init__(self, storage: Storage, info: Index, plan: Sequence[PlannedShard]) -> None:
+        self.storage, self.plan = storage, plan
         self.info = info.model_copy(update={"planned_shards": len(plan)})
-        self.marks: dict[int, DoneMark[Entry]] = {}
+        self.marks: dict[int, DoneMark] = {}
         """By number of the shard, as last read."""
-        self._mark_type: type[DoneMark[Entry]] = DoneMark[kind.entry]  # type: ignore[name-defined]
         self._looked = self._gathered = float("-inf")
 
     def begin(self) -> None:
@@ -166,10 +151,10 @@ class ShardManifest(Generic[Index, Entry]):
             TargetsError: it holds another teacher's, data's or settings' targets, or cannot be written.
         """
         with writing(self.storage), self.storage.guard():
-            if self.kind.index in self.storage.sizes():
+            if self.info.index in self.storage.sizes():
                 self._refuse_another()
             else:
-                self.storage.write(self.kind.index, json_text(self.info.model_dump(mode="json")).encode())
+                self.storage.write(self.info.index, self.info.to_bytes())
             self.look(at_once=True)
 
     def is_done(self, shard: PlannedShard) -> bool:
@@ -177,7 +162,7 @@ class ShardManifest(Generic[Index, Entry]):
         mark = self._read(shard)
         done = (
             mark is not None
-            and self.storage.sha256(f"{shard.name}{self.kind.suffix}") == mark.entry.sha256
+            and self.storage.sha256(f"{shard.name}{self.info.shard_suffix}") == mark.entry.sha256
             and mark.entry.audio_sha256 in (None, audio_sha256(shard.utterances))
         )
         if mark is not None and done:
@@ -191,13 +176,15 @@ class ShardManifest(Generic[Index, Entry]):
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             return {shard.index for shard, done in zip(shards, pool.map(self.is_done, shards), strict=True) if done}
 
-    def finish(self, shard: PlannedShard, content: bytes, entry: Entry, quarantine: Sequence[QuarantineEntry]) -> None:
+    def finish(
+        self, shard: PlannedShard, content: bytes, entry: ShardEntry, quarantine: Sequence[QuarantineEntry]
+    ) -> None:
         """Write a shard, then its mark.
 
         Raises:
             TargetsError: it cannot be written; what was finished before stays usable.
         """
-        mark = self._mark_type(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
+        mark = DoneMark(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
         with writing(self.storage):
             self.storage.write(entry.file, content)
             self.storage.write(f"{shard.name}.json", json_text(mark.model_dump(mode="json")).encode())
@@ -238,29 +225,30 @@ class ShardManifest(Generic[Index, Entry]):
                 quarantine = (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
                 self._refuse_another()
                 self.storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
-                self.storage.write(self.kind.index, json_text(info.model_dump(mode="json")).encode())
+                self.storage.write(info.index, info.to_bytes())
                 self.look(at_once=True)
                 if self.marks.keys() == written.keys():
                     break
         self._gathered = time.monotonic()
         return info, quarantine
 
-    def _read(self, shard: PlannedShard) -> DoneMark[Entry] | None:
+    def _read(self, shard: PlannedShard) -> DoneMark | None:
         try:
-            return self._mark_type.model_validate(parse_json(self.storage.read(f"{shard.name}.json")))
+            data = parse_json(self.storage.read(f"{shard.name}.json"))
+            return DoneMark.model_validate({**data, "entry": self.info.entry.model_validate(data.get("entry"))})
         except (FileNotFoundError, ValueError):
             return None  # not done, or damaged: it is made again
 
     def _refuse_another(self) -> None:
-        found, ours = (info.model_dump(mode="json") for info in (self.kind.read(self.storage), self.info))
+        found, ours = (info.model_dump(mode="json") for info in (type(self.info).read(self.storage), self.info))
         differing = [name for name in ours if name not in self.info.differs_freely and found[name] != ours[name]]
         if differing:
             raise TargetsError(
-                f"holds {self.kind.contents} that differ in "
+                f"holds {self.info.contents} that differ in "
                 + ", ".join(f"{name} ({found[name]!r} there, {ours[name]!r} here)" for name in differing),
                 where=str(self.storage),
                 expected="the same teacher, manifest and settings as the extraction that began it",
-                remedy=self.kind.make_again,
+                remedy=self.info.make_again,
             )
 
 
@@ -282,21 +270,35 @@ def of_other_audio(shards: Sequence[ShardEntry], utterances: Sequence[Utterance]
     ]
 
 
-def read_shard(storage: Storage, shard: ShardEntry, index: str) -> bytes:
-    """Read the file of a finished shard and verify its hash.
+def json_lines_shard(shard: PlannedShard, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, ShardEntry]:
+    """Return the content of a shard of JSON Lines, a row an utterance, and its entry in the index."""
+    content = json_lines(rows).encode()
+    entry = ShardEntry(
+        file=f"{shard.name}.jsonl",
+        sha256=hashlib.sha256(content).hexdigest(),
+        utterances=content.count(b"\n"),
+        first_id=shard.utterances[0].id,
+        audio_sha256=audio_sha256(shard.utterances),
+    )
+    return content, entry
+
+
+def read_json_lines(storage: Storage, info: StoreIndex) -> Iterator[bytes]:
+    """Yield the lines of all shards of JSON Lines, once the hash of each is verified.
 
     Raises:
-        TargetsError: it is missing or damaged.
+        TargetsError: a shard is missing or damaged.
     """
-    try:
-        content = storage.read(shard.file)
-    except FileNotFoundError:
-        content = b""
-    if hashlib.sha256(content).hexdigest() != shard.sha256:
-        raise TargetsError(
-            f"{shard.file} is missing or damaged",
-            expected=f"the SHA-256 in {index}",
-            where=str(storage),
-            remedy="Run the command that made it again",
-        )
-    return content
+    for shard in info.shards:
+        try:
+            content = storage.read(shard.file)
+        except FileNotFoundError:
+            content = b""
+        if hashlib.sha256(content).hexdigest() != shard.sha256:
+            raise TargetsError(
+                f"{shard.file} is missing or damaged",
+                expected=f"the SHA-256 in {info.index}",
+                where=str(storage),
+                remedy="Run the command that made it again",
+            )
+        yield from content.splitlines()

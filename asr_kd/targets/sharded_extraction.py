@@ -7,11 +7,12 @@ Python's global lock.
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from math import ceil
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, TypeVar
 
 from torch import Tensor
 
@@ -19,26 +20,56 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, StoppedEarly, TargetsError
 from asr_kd.features.fbank import batches_by_duration
-from asr_kd.targets.settings import Variant
-from asr_kd.targets.shard_manifest import QUARANTINE, Entry, Index, QuarantineEntry, ShardManifest, writing
+from asr_kd.targets.settings import ShardSettings, Variant
+from asr_kd.targets.shard_manifest import QUARANTINE, Index, QuarantineEntry, ShardEntry, ShardManifest
 from asr_kd.targets.sharding import PlannedShard, Share
+from asr_kd.targets.storage import writing
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
 
-
-class MadeShard(NamedTuple):
-    """Content of one shard."""
-
-    content: bytes
-    """Of the file."""
-    entry: Any
-    """For the index; of the kind's entry type."""
-    quarantine: Sequence[QuarantineEntry]
-    """Utterances that could not be used."""
+Row = TypeVar("Row")
 
 
-MakeShard = Callable[[PlannedShard, "ShardedExtraction[Any, Any]"], MadeShard]
-"""Makes a shard; calls `before_batch` and `after_batch` around each batch, which may raise to stop."""
+@dataclass(frozen=True)
+class ShardMaker(Generic[Row]):
+    """What an extraction computes: batches of utterances, a row for each utterance, and a file of rows."""
+
+    batches: Callable[[Sequence[Utterance]], Sequence[tuple[Any, Sequence[Utterance]]]]
+    """Returns batches, each with the model that labels it."""
+    label: Callable[[Any, Sequence["Reading"]], Iterable[Row | str]]
+    """Given a model and a batch that could be read, returns the row of each utterance, or why there is none."""
+    pack: Callable[[PlannedShard, Mapping[str, Row]], tuple[bytes, ShardEntry]]
+    """Given rows by utterance id, returns the content of the shard's file and its entry in the index."""
+    settings: ShardSettings
+
+    def rows(
+        self,
+        utterances: Sequence[Utterance],
+        before_batch: Callable[[], None] = lambda: None,
+        after_batch: Callable[[Sequence[QuarantineEntry], float], None] = lambda quarantine, seconds: None,
+    ) -> tuple[dict[str, Row], list[QuarantineEntry]]:
+        """Label utterances; return rows by id, and the utterances without one.
+
+        Args:
+            before_batch: called before each batch; may raise to stop.
+            after_batch: called with the quarantine so far and the seconds of the batch; may raise to stop.
+        """
+        rows: dict[str, Row] = {}
+        quarantine: list[QuarantineEntry] = []
+        planned = self.batches(utterances)
+        batches = read_batches([batch for _, batch in planned], self.settings.variants, self.settings.readers)
+        with closing(batches) as read:
+            for (model, _), batch in zip(planned, read, strict=True):
+                before_batch()
+                usable = [item for item in batch if item.problem is None]
+                quarantine += [QuarantineEntry.of(item.utterance, item.problem) for item in batch if item.problem]
+                for item, row in zip(usable, self.label(model, usable) if usable else (), strict=True):
+                    if isinstance(row, str):
+                        quarantine.append(QuarantineEntry.of(item.utterance, row))
+                    else:
+                        rows[item.utterance.id] = row
+                after_batch(quarantine, sum(self.settings.seconds(item.utterance) for item in batch))
+        return rows, quarantine
 
 
 @dataclass(frozen=True)
@@ -72,13 +103,12 @@ class ShardReport(Generic[Index]):
 
 
 @dataclass
-class ShardedExtraction(Generic[Index, Entry]):
+class ShardedExtraction(Generic[Index]):
     """One worker's part of an extraction."""
 
-    manifest: ShardManifest[Index, Entry]
+    manifest: ShardManifest[Index]
     share: Share
-    make: MakeShard
-    max_quarantine_share: float
+    maker: ShardMaker[Any]
     should_stop: Callable[[], bool] = lambda: False
     progress: Callable[[float, float], None] = lambda done, total: None
     finished: set[int] = field(default_factory=set)
@@ -137,8 +167,8 @@ class ShardedExtraction(Generic[Index, Entry]):
         self.storage.clear(shard.name)  # left by a killed process: the shard is locked by this one now
         self.shard = shard
         try:
-            content, entry, quarantine = self.make(shard, self)
-            self.manifest.finish(shard, content, entry, quarantine)
+            rows, quarantine = self.maker.rows(shard.utterances, self.before_batch, self.after_batch)
+            self.manifest.finish(shard, *self.maker.pack(shard, rows), quarantine)
         finally:
             self.under_way = 0.0
 
@@ -161,7 +191,8 @@ class ShardedExtraction(Generic[Index, Entry]):
         self._refuse_too_many(before + len(quarantine), quarantine, unfinished=True)
 
     def _refuse_too_many(self, count: int, entries: Sequence[QuarantineEntry], unfinished: bool = False) -> None:
-        allowed = ceil(self.max_quarantine_share * self.num_utterances)
+        most = self.maker.settings.max_quarantine_share
+        allowed = ceil(most * self.num_utterances)
         if count <= allowed:
             return
         if unfinished:
@@ -169,7 +200,7 @@ class ShardedExtraction(Generic[Index, Entry]):
         worst = "; ".join(f"{entry.id}: {entry.reason}" for entry in entries[-3:])
         raise TargetsError(
             f"{count} of {self.num_utterances} utterances cannot be used, among them {worst}",
-            expected=f"at most {allowed} (max_quarantine_share {self.max_quarantine_share:g})",
+            expected=f"at most {allowed} (max_quarantine_share {most:g})",
             where=f"{self.storage}/{QUARANTINE}",
             remedy="Run `asr-kd check`, repair or remove the listed utterances, or raise max_quarantine_share",
         )

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
-from asr_kd.targets.settings import TargetSettings
+from asr_kd.targets.settings import ShardSettings
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def slurm_share(environment: Mapping[str, str] = os.environ) -> Share:
         ) from error
 
 
-def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> list[PlannedShard]:
+def plan_shards(utterances: Iterable[Utterance], settings: ShardSettings) -> list[PlannedShard]:
     """Cut the sorted utterances into shards of at least `shard_seconds` of audio, but for the last one.
 
     Raises:
@@ -111,7 +111,7 @@ def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> li
     seconds = 0.0
     for utterance in sorted(utterances, key=lambda item: item.id):
         pending.append(utterance)
-        seconds += variant_seconds(utterance, settings)
+        seconds += settings.seconds(utterance)
         if seconds >= settings.shard_seconds:
             shards.append(PlannedShard(len(shards), tuple(pending), seconds))
             pending, seconds = [], 0.0
@@ -120,11 +120,6 @@ def plan_shards(utterances: Iterable[Utterance], settings: TargetSettings) -> li
     if not shards:
         raise TargetsError("no utterances to extract", expected="a manifest with at least one")
     return shards
-
-
-def variant_seconds(utterance: Utterance, settings: TargetSettings) -> float:
-    """Audio of an utterance over all its variants."""
-    return sum(utterance.duration / variant.speed for variant in settings.variants)
 
 
 def manifest_sha256(utterances: Iterable[Utterance]) -> str:

@@ -12,7 +12,7 @@ from asr_kd.targets.shard import FRAMES, Array, BlockCache, Shard, block_cache
 from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharding import manifest_sha256
 from asr_kd.targets.storage import Storage, open_storage
-from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, SOFT_TARGETS, StoreInfo
+from asr_kd.targets.store_index import EXTRACT_AGAIN, INDEX, StoreInfo
 from asr_kd.text.vocabulary import Vocabulary
 
 REPAIR = "Run the same `asr-kd extract` again; it makes missing and damaged shards again and keeps the others"
@@ -56,7 +56,7 @@ class Store:
                 another size. Their hashes are checked at first use; see `inspect.verify`.
         """
         storage = open_storage(folder)
-        info = SOFT_TARGETS.read(storage) if partial else SOFT_TARGETS.read_complete(storage)
+        info = StoreInfo.read(storage, partial)
         _compare(info, str(storage), vocabulary, teacher_sha256, frame_shift_ms, frame_offset_ms)
         store = cls(storage, info)
         store._check_files()

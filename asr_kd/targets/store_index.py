@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,8 +12,8 @@ from asr_kd.errors import TargetsError
 from asr_kd.files import sha256_of
 from asr_kd.targets.packing import Codec
 from asr_kd.targets.shard import FRAMES
-from asr_kd.targets.shard_manifest import ShardEntry, StoreIndex, StoreKind
-from asr_kd.targets.storage import Storage, open_storage
+from asr_kd.targets.shard_manifest import ShardEntry, StoreIndex
+from asr_kd.targets.storage import Storage
 from asr_kd.text.vocabulary import Vocabulary
 
 INDEX, VOCABULARY = "store.json", "tokens.txt"
@@ -57,6 +57,13 @@ class PosteriorShardEntry(ShardEntry):
 
 class StoreInfo(StoreIndex):
     """Content of `store.json`."""
+
+    index: ClassVar[str] = INDEX
+    shard_suffix: ClassVar[str] = ".safetensors"
+    entry: ClassVar[type[ShardEntry]] = PosteriorShardEntry
+    contents: ClassVar[str] = "soft targets"
+    made_by: ClassVar[str] = "`asr-kd extract`"
+    make_again: ClassVar[str] = EXTRACT_AGAIN
 
     format: Literal["asr-kd soft targets"] = "asr-kd soft targets"
     version: Literal[3] = 3
@@ -126,16 +133,6 @@ class StoreInfo(StoreIndex):
         """Of these, what hidden layers take: a byte a channel, and 4 for its scale in each utterance and variant."""
         rows = sum(shard.utterances for shard in self.shards) * len(self.variants)
         return sum(self.layers.values()) * (1 + 4 * rows / max(self.frames, 1))
-
-
-SOFT_TARGETS = StoreKind(
-    INDEX, ".safetensors", StoreInfo, PosteriorShardEntry, "soft targets", "`asr-kd extract`", EXTRACT_AGAIN
-)
-
-
-def read_info(folder: Path | str | Storage) -> StoreInfo:
-    """Read the index of a store; see `StoreKind.read`."""
-    return SOFT_TARGETS.read(open_storage(folder))
 
 
 def write_vocabulary(storage: Storage, vocabulary: Vocabulary) -> None:

@@ -4,9 +4,7 @@ Made by the extraction engine: sharded, resumable, several workers. Filters and 
 change without transcribing again.
 """
 
-import json
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -15,25 +13,24 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.files import loads_json
-from asr_kd.targets.hypotheses import text_entry
-from asr_kd.targets.settings import TargetSettings, Variant
-from asr_kd.targets.shard_manifest import QuarantineEntry, ShardEntry, ShardManifest, StoreIndex, StoreKind, read_shard
-from asr_kd.targets.sharded_extraction import MadeShard, ShardedExtraction, ShardReport, read_batches
-from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
+from asr_kd.targets.settings import ShardSettings
+from asr_kd.targets.shard_manifest import ShardManifest, StoreIndex, json_lines_shard, read_json_lines
+from asr_kd.targets.sharded_extraction import ShardedExtraction, ShardMaker, ShardReport
+from asr_kd.targets.sharding import EVERYTHING, Share, manifest_sha256, plan_shards
 from asr_kd.targets.storage import open_storage
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription, WhisperTranscriber
 
 TRANSCRIPTS_INDEX = "transcripts.json"
-TRANSCRIBE_AGAIN = "Transcribe again into an empty folder"
-SHARD_SECONDS = 600.0
-"""Audio in a shard: an interruption loses at most one shard."""
-READERS = 2
-MAX_QUARANTINE_SHARE = 0.01
+SHARDS = ShardSettings(shard_seconds=600.0, readers=2)
 
 
 class TranscriptsInfo(StoreIndex):
     """Content of `transcripts.json`."""
 
+    index: ClassVar[str] = TRANSCRIPTS_INDEX
+    contents: ClassVar[str] = "transcripts"
+    made_by: ClassVar[str] = "`asr-kd pseudo-label`"
+    make_again: ClassVar[str] = "Transcribe again into an empty folder"
     differs_freely: ClassVar[frozenset[str]] = frozenset({"shards", "model"})
 
     format: Literal["asr-kd transcripts"] = "asr-kd transcripts"
@@ -44,17 +41,6 @@ class TranscriptsInfo(StoreIndex):
     settings: dict[str, Any]
     """Of the decoding; plain data."""
     manifest_sha256: str
-
-
-TRANSCRIPTS = StoreKind(
-    TRANSCRIPTS_INDEX,
-    ".jsonl",
-    TranscriptsInfo,
-    ShardEntry,
-    "transcripts",
-    "`asr-kd pseudo-label`",
-    TRANSCRIBE_AGAIN,
-)
 
 
 def transcribe_manifest(
@@ -77,7 +63,7 @@ def transcribe_manifest(
             cannot be read.
         StoppedEarly: `should_stop` returned true; finished shards are kept.
     """
-    plan = plan_shards(utterances, TargetSettings(speeds=(1.0,), shard_seconds=SHARD_SECONDS))
+    plan = plan_shards(utterances, SHARDS)
     settings = transcriber.settings
     info = TranscriptsInfo(
         model=Path(settings.source).name,
@@ -87,24 +73,16 @@ def transcribe_manifest(
         planned_shards=len(plan),
     )
 
-    def make(shard: PlannedShard, run: ShardedExtraction[Any, Any]) -> MadeShard:
-        found: dict[str, Transcription] = {}
-        quarantine: list[QuarantineEntry] = []
-        batches = _batches(shard.utterances, settings)
-        with closing(read_batches(batches, (Variant(1.0),), READERS)) as read:
-            for batch in read:
-                run.before_batch()
-                quarantine += [QuarantineEntry.of(item.utterance, item.problem) for item in batch if item.problem]
-                usable = [item for item in batch if not item.problem]
-                texts = _transcribe(transcriber, [item.waveforms[0] for item in usable])
-                found |= {item.utterance.id: text for item, text in zip(usable, texts, strict=True)}
-                run.after_batch(quarantine, sum(item.utterance.duration for item in batch))
-        rows = [{"id": each.id, **asdict(found[each.id])} for each in shard.utterances if each.id in found]
-        content = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
-        return MadeShard(content, text_entry(shard, content, len(rows)), quarantine)
-
-    manifest = ShardManifest(TRANSCRIPTS, open_storage(folder), info, plan)
-    return ShardedExtraction(manifest, share, make, MAX_QUARANTINE_SHARE, should_stop, progress).run()
+    maker = ShardMaker(
+        batches=lambda utterances: [(transcriber, batch) for batch in _batches(utterances, settings)],
+        label=lambda model, batch: _transcribe(model, [item.waveforms[0] for item in batch]),
+        pack=lambda shard, found: json_lines_shard(
+            shard, [{"id": u.id, **asdict(found[u.id])} for u in shard.utterances if u.id in found]
+        ),
+        settings=SHARDS,
+    )
+    manifest = ShardManifest(open_storage(folder), info, plan)
+    return ShardedExtraction(manifest, share, maker, should_stop, progress).run()
 
 
 def _batches(utterances: Sequence[Utterance], settings: TranscriberSettings) -> list[list[Utterance]]:
@@ -129,11 +107,6 @@ def read_transcripts(folder: Path | str) -> tuple[TranscriptsInfo, dict[str, Tra
         TargetsError: not such a folder, unfinished, or a shard is missing or damaged.
     """
     storage = open_storage(folder)
-    info = TRANSCRIPTS.read_complete(storage)
-    found: dict[str, Transcription] = {}
-    for shard in info.shards:
-        for line in read_shard(storage, shard, TRANSCRIPTS_INDEX).splitlines():
-            row = loads_json(line)
-            id_ = row.pop("id")
-            found[id_] = Transcription(**row)
-    return info, found
+    info = TranscriptsInfo.read(storage, partial=False)
+    rows = [loads_json(line) for line in read_json_lines(storage, info)]
+    return info, {row.pop("id"): Transcription(**row) for row in rows}

@@ -9,7 +9,7 @@ import torch
 
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.targets.store import Store
-from asr_kd.targets.store_index import read_info
+from asr_kd.targets.store_index import StoreInfo
 from asr_kd.text.vocabulary import Vocabulary
 from tests.helpers.tiny_run import Run, one_line
 
@@ -48,7 +48,7 @@ def test_a_teacher_from_elsewhere_teaches_and_is_scored_like_one_trained_here(co
     assert outcome.code == 0, outcome.err
     assert "teacher checked on 4 utterances" in outcome.out
     assert copy.file("teachers", "friend", "teacher.json").is_file()
-    assert read_info(copy.file("targets", "friend")).teacher.sha256 == load_model(model).sha256
+    assert StoreInfo.read(copy.file("targets", "friend")).teacher.sha256 == load_model(model).sha256
     after = results(copy)
     for name, row in before["test_sets"].items():
         assert after["test_sets"][name]["teacher"]["wer"] == row["teacher"]["wer"]
@@ -64,7 +64,7 @@ def test_a_teacher_in_a_folder_shows_its_layers(copy, model):
     matches = "{kd_weight: 0.5, objectives: {representation: {pairs: [[1, 1]]}}}"
     outcome = copy.command("run", source, student_of("taught", matches), EXPORTED, *QUICK, "--to", "student")
     assert outcome.code == 0, outcome.err
-    assert read_info(copy.file("targets", "friend")).layers == {1: 16}
+    assert StoreInfo.read(copy.file("targets", "friend")).layers == {1: 16}
     too_high = matches.replace("[[1, 1]]", "[[1, 7]]")
     line = one_line(copy.command("extract", source, student_of("taught", too_high), EXPORTED))
     assert "7" in line

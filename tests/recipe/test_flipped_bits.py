@@ -20,7 +20,7 @@ from asr_kd.recipe.sweep import append_row, read_rows
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.importing import import_hypotheses
-from asr_kd.targets.store_index import read_info
+from asr_kd.targets.store_index import StoreInfo
 from asr_kd.training.checkpoint import load_newest
 from tests.helpers.jobs import Recorder
 from tests.helpers.tiny_run import Run, command, one_line
@@ -30,7 +30,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "manifests/corpus.json": lambda path: read_prepared(path.parents[1]),
     "manifests/train.jsonl": lambda path: read_prepared(path.parents[1]),
     "manifests/tokens.txt": lambda path: read_prepared(path.parents[1]),
-    "targets/teacher/store.json": lambda path: read_info(path.parent),
+    "targets/teacher/store.json": lambda path: StoreInfo.read(path.parent),
     "teachers/teacher/model/model.json": lambda path: load_model(path.parent),
     "students/student-kd/model/model.json": lambda path: load_model(path.parent),
     "report/results.json": lambda path: read_results(path.parent),
@@ -104,7 +104,7 @@ def test_a_changed_number_in_a_store_is_refused_and_verify_says_so(copy):
     path.write_text(path.read_text().replace('"levels": 24', '"levels": 34'))
     assert CONTENT_SHA256 in one_line(command("targets", "verify", str(path.parent)))
     with pytest.raises(AsrKdError, match=CONTENT_SHA256):
-        read_info(path.parent)
+        StoreInfo.read(path.parent)
 
 
 def test_damaged_files_of_prepare_are_written_anew(copy):

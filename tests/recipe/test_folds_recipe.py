@@ -12,7 +12,7 @@ from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.targets.store_index import read_info
+from asr_kd.targets.store_index import StoreInfo
 from tests.helpers.tiny_run import Run, one_line
 
 FOLDS = "teachers.teacher.folds=2"
@@ -47,7 +47,7 @@ def test_the_folds_train_label_and_are_scored_as_one_teacher(of_folds):
     heard = [model.card["training_utterances"] for model in models]
     assert sum(heard) == 40, "each leaves out what the other hears"
     assert [model.card["left_out_fold"] for model in models] == [[1, 2], [2, 2]]
-    info = read_info(run.file("targets", "teacher"))
+    info = StoreInfo.read(run.file("targets", "teacher"))
     assert info.teacher.folds == tuple(model.sha256 for model in models)
     assert info.teacher.sha256 == identity(run)["sha256"]
     done = run.command("evaluate", FOLDS, "evaluate.rtf_utterances=1")  # with the students of the first run
@@ -78,14 +78,14 @@ def test_a_fold_that_is_gone_is_trained_again_and_nothing_else(of_folds):
 
 def test_shares_label_their_part_of_the_store(of_folds):
     run, _ = of_folds
-    before = read_info(run.file("targets", "teacher")).teacher
+    before = StoreInfo.read(run.file("targets", "teacher")).teacher
     words = (FOLDS, "targets.shard_seconds=30")
     first = run.command("extract", *words, "--share", "1/2")
     assert first.code == 0, first.err
     assert "share 1/2" in first.out
     done = run.command("extract", *words)
     assert done.code == 0, done.err
-    info = read_info(run.file("targets", "teacher"))
+    info = StoreInfo.read(run.file("targets", "teacher"))
     assert info.complete
     assert info.teacher == before
 

@@ -9,7 +9,7 @@ from asr_kd.errors import RecipeError
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
-from asr_kd.targets.store_index import read_info
+from asr_kd.targets.store_index import StoreInfo
 from tests.helpers.tiny_run import one_line
 
 NOISY = "targets.perturbed={noisy: {snr_db: [5, 10]}}"
@@ -19,7 +19,7 @@ HEARS = "students.student-kd.train.augmentation={augmented_copies: [noisy]}"
 def test_students_train_on_the_sound_that_was_labelled(copy):
     outcome = copy.command("extract", NOISY, HEARS)
     assert outcome.code == 0, outcome.err
-    info = read_info(copy.file("targets", "teacher"))
+    info = StoreInfo.read(copy.file("targets", "teacher"))
     assert info.variants == ("speed-1.0", "speed-1.0-noisy")
     assert info.perturbed["noisy"]["snr_db"] == [5.0, 10.0]
     trained = copy.command("distill", NOISY, HEARS)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from asr_kd.errors import TargetsError
-from asr_kd.files import read_json, write_json
+from asr_kd.files import json_lines, read_json, write_json
 from asr_kd.targets.hypotheses import (
     HYPOTHESES_INDEX,
     HypothesesInfo,
@@ -15,7 +15,7 @@ from asr_kd.targets.hypotheses import (
     HypothesisStore,
     TextHypothesis,
     distinct,
-    shard_content,
+    hypothesis_rows,
     weights_of,
 )
 from asr_kd.targets.shard_manifest import ShardEntry
@@ -59,7 +59,8 @@ def test_without_scores_the_order_stays_and_all_weigh_the_same():
 
 @pytest.fixture
 def folder(tmp_path):
-    content = shard_content({"u1": [TextHypothesis("ÄB C", -0.5), TextHypothesis("D", -1.5)], "u2": []}, [])
+    rows = {"u1": [TextHypothesis("ÄB C", -0.5), TextHypothesis("D", -1.5)], "u2": []}
+    content = json_lines(hypothesis_rows(rows, [])).encode()
     place = open_storage(tmp_path)
     place.write("shard-00000.jsonl", content)
     info = HypothesesInfo(

@@ -16,7 +16,6 @@ from asr_kd.corpora.formats.table import (
     Table,
     Unfit,
     audio_path,
-    json_lines,
     numbered_lines,
     recording_names,
 )
@@ -32,6 +31,7 @@ from asr_kd.corpora.manifest import (
 )
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.errors import AudioError, CorpusError
+from asr_kd.files import json_lines
 
 _RECORDINGS, _SUPERVISIONS = "recordings", "supervisions"
 _CUT_KEYS = ("id", "start", "duration", "channel", "supervisions", "recording", "type")

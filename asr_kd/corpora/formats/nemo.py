@@ -15,13 +15,13 @@ from asr_kd.corpora.formats.table import (
     Table,
     Unfit,
     audio_path,
-    json_lines,
     names_of_files,
     numbered_lines,
     segment_name,
 )
 from asr_kd.corpora.manifest import Malformed, Utterance, json_object, optional_text, positive_seconds, seconds
 from asr_kd.corpora.recordings import Recording
+from asr_kd.files import json_lines
 
 _KNOWN = ("audio_filepath", "audio_filename", "duration", "text", "normalized_text", "offset", "speaker", "id")
 

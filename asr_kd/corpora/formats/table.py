@@ -1,7 +1,6 @@
 """Tables that manifests of any format are read into, and the parts that all readers and writers share."""
 
 import hashlib
-import json
 import os
 import re
 from collections import Counter
@@ -86,11 +85,6 @@ def numbered_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     lines = read_text(path, "a manifest in UTF-8", "Check the path").split("\n")
     return ((number, line) for number, line in enumerate(lines, start=1) if line.strip())
-
-
-def json_lines(rows: Sequence[dict[str, Any]]) -> str:
-    """Render rows as JSON Lines."""
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
 def finite_number(value: Any, what: str = "") -> float:
