@@ -11,12 +11,13 @@ with the shift at which the posteriors are most alike; the second has a row for 
 import argparse
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.evaluation.frame_measures import Delays, frame_agreement, measure_delay
+from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay, token_delays
 from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, open_system, posteriors_of
 from asr_kd.evaluation.sweeps import in_context
 from asr_kd.evaluation.system_outputs import spread
@@ -43,7 +44,7 @@ def main() -> None:
     )
     by_teacher = [teacher.log_probs(waveform) for waveform in waveforms]
     pairs = list(zip(by_teacher, map(student_posteriors.log_probs, waveforms), strict=True))
-    print_counts(measure_delay(references, teacher, student_posteriors, pairs))
+    print_counts(token_delays(references, teacher, student_posteriors, pairs))
     best = frame_agreement(pairs, student_posteriors.vocabulary.blank_id)["at_best_shift"]
     print(f"most alike at a shift of {best['shift_frames']} frames: KL {best['frame_kl']:.3f} nats a frame")
     for chunk_frames in arguments.chunks:
@@ -61,12 +62,12 @@ def required(posteriors: SystemPosteriors | None) -> SystemPosteriors:
     return posteriors
 
 
-def print_counts(delays: Delays) -> None:
-    counts = Counter(round(late_ms / FRAME_SHIFT_MS) for late_ms in delays.emission["tokens"])
+def print_counts(delays: dict[str, Any]) -> None:
+    counts = Counter(round(late_ms / FRAME_SHIFT_MS) for late_ms in delays["emission"]["tokens"])
     total = sum(counts.values())
     if not total:
         raise SystemExit("there is no token that both models got right: nothing to compare")
-    print(f"{total} of {delays.reference_tokens} tokens right in both, {delays.utterances} utterances")
+    print(f"{total} of {delays['reference_tokens']} tokens right in both, {delays['utterances']} utterances")
     print(f"{'frames':>6} {'ms':>5} {'tokens':>7} {'share':>7} {'up to here':>10}")
     below = 0
     for frames, count in sorted(counts.items()):
@@ -74,8 +75,7 @@ def print_counts(delays: Delays) -> None:
         print(f"{frames:6d} {FRAME_SHIFT_MS * frames:5d} {count:7d} {count / total:7.1%} {below / total:10.1%}")
 
 
-def print_chunk(chunk_frames: int, delays: Delays) -> None:
-    found = delays.plain()
+def print_chunk(chunk_frames: int, found: dict[str, Any]) -> None:
     cells = [f"chunk of {chunk_frames * FRAME_SHIFT_MS} ms"]
     for kind in ("emission", "available"):
         for part, numbers in found[kind].items():

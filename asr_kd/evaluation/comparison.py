@@ -36,8 +36,12 @@ class Comparison:
     """Without one among the systems there is a difference, but no gap to recover."""
 
     @property
+    def students(self) -> tuple[str, str]:
+        return self.distilled, self.baseline
+
+    @property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in (self.distilled, self.baseline, self.teacher) if name is not None)
+        return self.students if self.teacher is None else (*self.students, self.teacher)
 
 
 DEFAULT_PAIR = Comparison("student_kd", "student_hard", "teacher")
@@ -51,24 +55,34 @@ def resolve_comparisons(systems: Sequence[AnySystem], stated: Sequence[Compariso
         EvaluationError: a pair names a system that is not there or one system twice, or is stated twice.
     """
     keys = {system.name: system.key for system in systems}
-    pairs = [_by_key(keys, pair) for pair in stated]
-    present, default = set(keys.values()), DEFAULT_PAIR
-    if {*_students(default)} <= present and all(_students(pair) != _students(default) for pair in pairs):
-        pairs.insert(0, replace(default, teacher=default.teacher if default.teacher in present else None))
-    seen: set[tuple[str, str]] = set()
-    for pair in pairs:
-        if _students(pair) in seen:
+    pairs: dict[tuple[str, str], Comparison] = {}
+    for stated_pair in stated:
+        what = f"the comparison of {stated_pair.distilled!r} with {stated_pair.baseline!r}"
+        _check_known(stated_pair, keys, f"{what} needs", ", which is not evaluated")
+        pair = Comparison(*(keys[name] for name in stated_pair.names))
+        if len(set(pair.names)) < len(pair.names):
             raise EvaluationError(
-                f"the comparison of {pair.distilled!r} with {pair.baseline!r} is stated twice",
-                expected="each pair once",
+                f"{what} and teacher {stated_pair.teacher!r} names one system twice",
+                expected="a student with distillation, one without, and a teacher",
             )
-        seen.add(_students(pair))
-    return pairs
+        if pair.students in pairs:
+            raise EvaluationError(f"{what} is stated twice", expected="each pair once")
+        pairs[pair.students] = pair
+    present, default = set(keys.values()), DEFAULT_PAIR
+    if {*default.students} <= present and default.students not in pairs:
+        return [*without_absent([default], {"teacher"} - present), *pairs.values()]
+    return list(pairs.values())
+
+
+def _check_known(pair: Comparison, known: Collection[str], what: str, why: str = "") -> None:
+    unknown = [name for name in pair.names if name not in known]
+    if unknown:
+        raise EvaluationError(f"{what} {unknown[0]!r}{why}", expected=f"one of {', '.join(known)}")
 
 
 def without_absent(stated: Sequence[Comparison], absent: Collection[str]) -> list[Comparison]:
     """The pairs of which both students are there; one whose teacher is not keeps its difference."""
-    left = [pair for pair in stated if pair.distilled not in absent and pair.baseline not in absent]
+    left = [pair for pair in stated if not set(pair.students) & set(absent)]
     return [replace(pair, teacher=None) if pair.teacher in absent else pair for pair in left]
 
 
@@ -103,8 +117,7 @@ def compare(
 
 def default_gap(compared: Sequence[Mapping[str, Any]], keys: Collection[str]) -> dict[str, Any]:
     """The gap recovered by student_kd over student_hard, from the results of `compare`, or why there is none."""
-    students = _students(DEFAULT_PAIR)
-    own = next((pair for pair in compared if (pair["distilled"], pair["baseline"]) == students), None)
+    own = next((pair for pair in compared if (pair["distilled"], pair["baseline"]) == DEFAULT_PAIR.students), None)
     if own is not None and own["teacher"] is not None:
         return {name: value for name, value in own.items() if name.startswith("gap")}
     reason = f"not among the systems: {', '.join(role for role in ROLES if role not in keys)}"
@@ -115,8 +128,7 @@ def default_gap(compared: Sequence[Mapping[str, Any]], keys: Collection[str]) ->
 
 def undefined_gap(reason: str) -> dict[str, Any]:
     """What stands for a gap that is not computed."""
-    values = dict.fromkeys(("gap_recovered", "gap_recovered_low", "gap_recovered_high"))
-    return {**values, "gap_recovered_reason": reason}
+    return _recovered(GapRecovered(None, None, 0.0, None, reason))
 
 
 def _recovered(gap: GapRecovered) -> dict[str, Any]:
@@ -194,57 +206,29 @@ def alignments_of(scored: Score) -> list[Alignment]:
     return [utterance.alignment for utterance in scored.utterances.values()]
 
 
-def _by_key(keys: Mapping[str, str], pair: Comparison) -> Comparison:
-    unknown = [name for name in pair.names if name not in keys]
-    if unknown:
-        raise EvaluationError(
-            f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}, which is not evaluated",
-            expected=f"one of {', '.join(keys)}",
-        )
-    if len(set(pair.names)) < len(pair.names):
-        raise EvaluationError(
-            f"the comparison of {pair.distilled!r} with {pair.baseline!r} and teacher {pair.teacher!r} names one "
-            "system twice",
-            expected="a student with distillation, one without, and a teacher",
-        )
-    return Comparison(
-        keys[pair.distilled], keys[pair.baseline], keys[pair.teacher] if pair.teacher is not None else None
-    )
-
-
-def _students(pair: Comparison) -> tuple[str, str]:
-    return pair.distilled, pair.baseline
-
-
-Errors = Mapping[str, Sequence[int]]
-"""System's key → word errors of each utterance, [N]."""
-
-
 @dataclass(frozen=True)
 class SeedRows:
-    """Systems grouped as runs of one, by names or by keys."""
+    """Systems grouped as runs of one."""
 
     rows: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """Row → its runs; a row of one run for a teacher that was not trained again."""
+    """Row → its runs, by names; a row of one run for a teacher that was not trained again."""
     pairs: Sequence[Comparison] = ()
     """Pairs of rows to compare, with their teachers."""
 
-    def renamed(self, names: Mapping[str, str]) -> "SeedRows":
-        """The same with runs renamed by `names`; runs that are not in it are left out."""
-        return SeedRows(
-            {row: [names[run] for run in runs if run in names] for row, runs in self.rows.items()}, self.pairs
-        )
+    def among(self, keys: Mapping[str, str]) -> "SeedRows":
+        """The rows of runs that are there, by keys; a pair without its teacher keeps its difference.
 
-    def among(self, present: Collection[str]) -> "SeedRows":
-        """The same restricted to the given runs; a pair without its teacher keeps its difference."""
-        rows = {row: [run for run in runs if run in present] for row, runs in self.rows.items()}
+        Args:
+            keys: name of a run → its key.
+        """
+        rows = {row: [keys[run] for run in runs if run in keys] for row, runs in self.rows.items()}
         rows = {row: runs for row, runs in rows.items() if runs}
         return SeedRows(rows, without_absent(self.pairs, self.rows.keys() - rows.keys()))
 
 
 def seed_rows(
     requested: SeedRows,
-    errors: Errors,
+    errors: Mapping[str, Sequence[int]],
     words: Sequence[int],
     groups: Sequence[str] | None = None,
     resampling: Resampling = DEFAULT,
@@ -254,7 +238,7 @@ def seed_rows(
     A gap recovered is a ratio of means over runs.
 
     Args:
-        errors: of every run on the same utterances.
+        errors: key of every run → word errors of each utterance, [N].
         words: reference words of each utterance, [N].
         groups: the speaker of each utterance; None resamples utterances.
 
@@ -262,19 +246,17 @@ def seed_rows(
         EvaluationError: a pair names a row that is not there.
     """
     for pair in requested.pairs:
-        unknown = [name for name in pair.names if name not in requested.rows]
-        if unknown:
-            raise EvaluationError(
-                f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs {unknown[0]!r}",
-                expected=f"one of {', '.join(requested.rows)}",
-            )
-    found = {}
+        what = f"the comparison of {pair.distilled!r} with {pair.baseline!r} needs"
+        _check_known(pair, requested.rows.keys(), what)
+    own_pairs = {pair.distilled: pair for pair in reversed(requested.pairs)}
+    errors_of = {row: [errors[run] for run in runs] for row, runs in requested.rows.items()}
+    found: dict[str, dict[str, Any]] = {}
     for name, runs in requested.rows.items():
-        own = next((pair for pair in requested.pairs if pair.distilled == name), None)
-        if all(len(requested.rows[row]) == 1 for row in (own.names if own is not None else (name,))):
+        own = own_pairs.get(name)
+        if all(len(errors_of[row]) == 1 for row in (own.names if own is not None else (name,))):
             continue  # one run of everything: the ordinary tables show it
-        rate = bootstrap_runs([errors[run] for run in runs], words, groups=groups, resampling=resampling)
-        entry: dict[str, Any] = {
+        rate = bootstrap_runs(errors_of[name], words, groups=groups, resampling=resampling)
+        found[name] = {
             "runs": list(runs),
             "rates": list(rate.rates),
             "mean": rate.mean,
@@ -284,11 +266,8 @@ def seed_rows(
             **ends(rate.interval),
         }
         if own is not None:
-            entry |= {"baseline": own.baseline, "teacher": own.teacher}
+            found[name] |= {"baseline": own.baseline, "teacher": own.teacher}
         if own is not None and own.teacher is not None:
-            hard, kd, teacher = (
-                [errors[run] for run in requested.rows[row]] for row in (own.baseline, name, own.teacher)
-            )
-            entry |= _recovered(gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling))
-        found[name] = entry
+            hard, kd, teacher = (errors_of[row] for row in (own.baseline, name, own.teacher))
+            found[name] |= _recovered(gap_recovered(hard, kd, teacher, words, groups=groups, resampling=resampling))
     return found

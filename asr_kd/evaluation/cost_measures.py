@@ -15,8 +15,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import AsrKdError, BundleError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
-from asr_kd.evaluation.system import System, Transcriber, can_stream, streamed, whole
+from asr_kd.evaluation.system import System, Transcriber, usual_job
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.files import sha256_of_file
 from asr_kd.models.layers import FRAME_SHIFT_MS, feature_frames_for
@@ -59,26 +58,20 @@ def count_macs(job: Callable[[], object]) -> int:
 
     What is done element by element, softmaxes and Fourier transforms are not counted.
     """
+    # torch's counter covers neither the CPU's fused attention nor the fused Transformer layers.
     attention = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops}
-    with _unfused_layers(), FlopCounterMode(display=False, custom_mapping=attention) as counter:
-        job()
+    fused = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with FlopCounterMode(display=False, custom_mapping=attention) as counter:
+            job()
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fused)
     return int(counter.get_total_flops()) // 2
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-    """Of the CPU's fused attention, from the shapes; torch's counter covers those of GPUs only."""
     return int(sdpa_flop_count(query, key, value))
-
-
-@contextmanager
-def _unfused_layers() -> Iterator[None]:
-    """Disable torch's fused Transformer layers, which the counter does not cover."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
 
 
 def arithmetic(system: System, waveform: Tensor | None) -> Measured:
@@ -111,10 +104,10 @@ def arithmetic(system: System, waveform: Tensor | None) -> Measured:
 
 def int8_size(system: System) -> Measured:
     """Bytes of the weights as 8-bit integers, of a file or estimated; the note states which."""
-    folders = [folder for folder in (system.weights, _bundle_of(system)) if folder is not None and folder.is_dir()]
-    for path in (folder / name for folder in folders for name in INT8_FILES):
-        if path.is_file():
-            return Measured(path.stat().st_size, f"file {path.name}")
+    for folder in filter(None, (system.weights, _bundle_of(system))):
+        for name in INT8_FILES:
+            if (folder / name).is_file():
+                return Measured((folder / name).stat().st_size, f"file {name}")
     backend: Any = getattr(system.recognizer, "backend", None)
     if isinstance(backend, TorchBackend):
         of = "estimate: matrices as int8 with a float32 scale for each output, the rest float32"
@@ -148,46 +141,37 @@ POWERCAP = Path("/sys/class/powercap")
 MICRO = 1e-6
 
 
-class EnergyCounter(NamedTuple):
-    """One package's counter."""
+def counters(root: Path = POWERCAP) -> dict[Path, int]:
+    """The packages' counters that this process may read, each with the microjoules at which it wraps to 0.
 
-    path: Path
-    wraps_at: int
-    """Microjoules at which it wraps to 0."""
-
-    def read(self) -> int:
-        return int((self.path / "energy_uj").read_text(encoding="ascii"))
-
-
-def counters(root: Path = POWERCAP) -> list[EnergyCounter]:
-    """The packages' counters that this process may read; their parts (cores, memory), which lie below, are not counted
-    again."""
-    found = []
+    Their parts (cores, memory), which lie below, are not counted again.
+    """
+    found = {}
     for path in sorted(root.glob("*-rapl:*")):
-        if path.name.count(":") != 1:
-            continue
         try:
-            counter = EnergyCounter(path, int((path / "max_energy_range_uj").read_text(encoding="ascii")))
-            counter.read()
+            if path.name.count(":") == 1 and _microjoules(path) >= 0:
+                found[path] = int((path / "max_energy_range_uj").read_text(encoding="ascii"))
         except (OSError, ValueError):
             continue
-        found.append(counter)
     return found
 
 
 def measure_energy(job: Callable[[], object], root: Path = POWERCAP) -> Measured:
-    """Run `job` and measure the energy that the packages use; without counters it is not run.
+    """Run `job` and measure the energy that the packages use, joules; without counters it is not run.
 
     One wrap of a counter is corrected; a job must be shorter than its period (minutes to hours).
     """
     readable = counters(root)
     if not readable:
         return Measured(None, f"not readable here: no energy counter under {root} that this user may read")
-    before = [counter.read() for counter in readable]
+    before = {path: _microjoules(path) for path in readable}
     job()
-    after = [counter.read() for counter in readable]
-    used = [(end - start) % (counter.wraps_at + 1) for counter, start, end in zip(readable, before, after, strict=True)]
-    return Measured(sum(used) * MICRO)
+    used = sum((_microjoules(path) - before[path]) % (wraps_at + 1) for path, wraps_at in readable.items())
+    return Measured(used * MICRO)
+
+
+def _microjoules(counter: Path) -> int:
+    return int((counter / "energy_uj").read_text(encoding="ascii"))
 
 
 STATUS = Path("/proc/self/status")
@@ -195,27 +179,18 @@ TIMEOUT_SECONDS = 600
 LOUDNESS = 0.01
 
 
-class Memory(NamedTuple):
-    """Resident memory of a system's own process."""
+def measure_memory(system: System, num_samples: Sequence[int]) -> dict[str, Any]:
+    """Open a system in its own process and transcribe utterances of these lengths, as a stream where it can.
 
-    peak_bytes: int | None
-    """While it transcribed, one utterance at a time."""
-    before_bytes: int | None
-    """With everything imported, before the model was opened."""
-    reason: str | None
-    """Why there is no value."""
-
-
-def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
-    """Open a system in its own process and transcribe utterances of these lengths.
-
-    Streams where it can: that is how it would run.
+    Returns:
+        `rss_bytes`, the largest resident size, `rss_before_bytes`, with everything imported and no model open, and
+        `rss_reason`, why there is none.
     """
     opening = how_to_open(system)
     if opening is None:
-        return Memory(None, None, "not measured: it cannot be opened again from a folder or source")
+        return no_memory("not measured: it cannot be opened again from a folder or source")
     if not STATUS.is_file():
-        return Memory(None, None, "not readable here: no /proc/self/status")
+        return no_memory("not readable here: no /proc/self/status")
     task = json.dumps({"open": opening, "num_samples": list(num_samples)})
     command = [sys.executable, "-P", "-m", __name__]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -224,10 +199,15 @@ def measure_memory(system: System, num_samples: Sequence[int]) -> Memory:
             command, input=task, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True, env=environment
         )
         found = json.loads(done.stdout)
-        return Memory(int(found["peak_bytes"]), int(found["before_bytes"]), None)
+        return no_memory(None) | {key: int(found[key]) for key in ("rss_bytes", "rss_before_bytes")}
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
-        return Memory(None, None, f"not measured: its own process failed ({lines[-1] if lines else 'no message'})")
+        return no_memory(f"not measured: its own process failed ({lines[-1] if lines else 'no message'})")
+
+
+def no_memory(reason: str | None) -> dict[str, Any]:
+    """What stands for memory that was not measured."""
+    return {"rss_bytes": None, "rss_before_bytes": None, "rss_reason": reason}
 
 
 def how_to_open(system: System) -> dict[str, Any] | None:
@@ -265,10 +245,10 @@ def main() -> None:
         else TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
     )
     generator = torch.Generator().manual_seed(0)
-    job = streamed(recognizer) if can_stream(recognizer) else whole(recognizer)
+    job = usual_job(recognizer)
     for samples in task["num_samples"]:
         job(LOUDNESS * torch.randn(samples, generator=generator))
-    sys.stdout.write(json.dumps({"peak_bytes": resident_bytes("VmHWM"), "before_bytes": before}))
+    sys.stdout.write(json.dumps({"rss_bytes": resident_bytes("VmHWM"), "rss_before_bytes": before}))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,16 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.cost_measures import NO_UTTERANCE, Memory, arithmetic, int8_size, measure_energy, measure_memory
-from asr_kd.evaluation.system import Job, System, can_stream, streamed, whole
+from asr_kd.evaluation.cost_measures import (
+    NO_UTTERANCE,
+    Measured,
+    arithmetic,
+    int8_size,
+    measure_energy,
+    measure_memory,
+    no_memory,
+)
+from asr_kd.evaluation.system import Job, System, can_stream, streamed, usual_job, whole
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.progress import SILENT, Progress
@@ -55,19 +63,25 @@ def cost_report(
     middle = sorted(waveforms, key=len)[len(waveforms) // 2] if waveforms else None
     found = {}
     for done, system in enumerate(systems, start=1):
-        macs, int8 = arithmetic(system, middle), int8_size(system)
-        fp32 = weights_bytes(system.weights) if system.weights is not None else system.size_bytes
+        macs, int8, energy = arithmetic(system, middle), int8_size(system), _energy(system, waveforms)
+        chunks, chunk_reason = _chunks(system, waveforms)
         found[system.key] = {
             "parameters": system.parameters,
             "macs_per_second": macs.value,
             "macs_of": macs.note,
-            "size_bytes": {"fp32": fp32, "int8": int8.value, "int8_of": int8.note},
+            "size_bytes": {
+                "fp32": weights_bytes(system.weights) if system.weights is not None else system.size_bytes,
+                "int8": int8.value,
+                "int8_of": int8.note,
+            },
             "rtf": {kind: factors.get(f"{system.key} {kind}") for kind in ("whole", "streamed")},
             "rtf_utterances": len(waveforms),
             "rtf_threads": 1,
             **_memory(system, waveforms, memory),
-            **_chunks(system, waveforms),
-            **_energy(system, waveforms),
+            "chunk_ms": chunks,
+            "chunk_reason": chunk_reason,
+            "energy_j_per_hour": energy.value,
+            "energy_reason": energy.note,
         }
         progress.update("cost", done, len(systems), "systems")
     return found
@@ -150,33 +164,30 @@ def _one_thread() -> Iterator[None]:
 
 
 def _memory(system: System, waveforms: Sequence[Tensor], wanted: bool) -> dict[str, Any]:
-    found = Memory(None, None, "not measured: evaluate.memory is off")
-    if wanted and not waveforms:
-        found = Memory(None, None, f"not measured: {NO_UTTERANCE}")
-    elif wanted:
-        found = measure_memory(system, [len(waveform) for waveform in waveforms])
-    return {"rss_bytes": found.peak_bytes, "rss_before_bytes": found.before_bytes, "rss_reason": found.reason}
+    if not wanted:
+        return no_memory("not measured: evaluate.memory is off")
+    if not waveforms:
+        return no_memory(f"not measured: {NO_UTTERANCE}")
+    return measure_memory(system, [len(waveform) for waveform in waveforms])
 
 
-def _chunks(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
+def _chunks(system: System, waveforms: Sequence[Tensor]) -> tuple[dict[str, Any] | None, str | None]:
     if not can_stream(system.recognizer):
-        return {"chunk_ms": None, "chunk_reason": "it does not stream"}
+        return None, "it does not stream"
     times = chunk_milliseconds(system.recognizer, waveforms)
     if not times:
-        return {"chunk_ms": None, "chunk_reason": "no utterance of two chunks is timed (evaluate.rtf_utterances)"}
+        return None, "no utterance of two chunks is timed (evaluate.rtf_utterances)"
     middle, high = np.percentile(times, [50, 99])
-    return {"chunk_ms": {"p50": float(middle), "p99": float(high), "chunks": len(times)}, "chunk_reason": None}
+    return {"p50": float(middle), "p99": float(high), "chunks": len(times)}, None
 
 
-def _energy(system: System, waveforms: Sequence[Tensor]) -> dict[str, Any]:
+def _energy(system: System, waveforms: Sequence[Tensor]) -> Measured:
+    """Joules an hour of speech."""
     if not waveforms:
-        return {"energy_j_per_hour": None, "energy_reason": NO_UTTERANCE}
+        return Measured(None, NO_UTTERANCE)
     if system.device != "cpu":
-        return {"energy_j_per_hour": None, "energy_reason": f"not readable here for {system.device}"}
-    job = streamed(system.recognizer) if can_stream(system.recognizer) else whole(system.recognizer)
-    used = measure_energy(lambda: [job(waveform) for waveform in waveforms])
+        return Measured(None, f"not readable here for {system.device}")
+    job = usual_job(system.recognizer)
+    joules, reason = measure_energy(lambda: [job(waveform) for waveform in waveforms])
     hours = sum(len(waveform) for waveform in waveforms) / SAMPLE_RATE / 3600
-    return {
-        "energy_j_per_hour": None if used.value is None else used.value / hours,
-        "energy_reason": used.note,
-    }
+    return Measured(None if joules is None else joules / hours, reason)

@@ -12,7 +12,7 @@ from asr_kd.evaluation.cost_report import cost_report
 from asr_kd.evaluation.report import Report, write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
 from asr_kd.evaluation.results import RunFacts, summarize
-from asr_kd.evaluation.sample_measures import Sample, add_measurements, measure_set
+from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import context_matrices, robustness_rows
 from asr_kd.evaluation.system import (
@@ -66,22 +66,20 @@ def evaluate_systems(
     check_systems(shown)
     check_external(external, {name: {utterance.id for utterance in found} for name, found in sets.items()})
     pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
-    transcribed = {}
+    names = {system.key: system.name for system in shown}
+    transcribed, scored = {}, {}
     for name, utterances in sets.items():
         found = _transcribe(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
-        read = external_outputs(external, name, [utterance.id for utterance in found.utterances])
-        transcribed[name] = found._replace(texts={**found.texts, **read})
-    seeds = facts.seed_rows.renamed({system.name: system.key for system in shown})
-    names = {system.key: system.name for system in shown}
-    scored = {}
-    for name, found in transcribed.items():
+        references = {utterance.id: utterance.text or "" for utterance in found.utterances}
         reference_set = ReferenceSet(
-            {utterance.id: utterance.text or "" for utterance in found.utterances},
+            references,
             {utterance.id: utterance.speaker for utterance in found.utterances},
             sum(utterance.duration for utterance in found.utterances),
             found.excluded,
         )
-        scored[name] = score_set(reference_set, found.texts, names, pairs, settings, seeds)
+        texts = {**found.texts, **external_outputs(external, name, list(references))}
+        scored[name] = score_set(reference_set, texts, names, pairs, settings, facts.seed_rows)
+        transcribed[name] = found
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = cost_report(systems, waveforms, memory=settings.memory, progress=progress)
@@ -91,14 +89,12 @@ def evaluate_systems(
     for name, found in transcribed.items():
         sample = Sample(found.utterances, settings, facts.bridge)
         if sample.waveforms:
-            add_measurements(scored[name].entry, *measure_set(systems, teachers, sample))
+            measure_set(scored[name].entry, systems, teachers, sample)
             progress.update(f"latency and silence {name}", 1, 1, "sets")
-        for swept, rows in (
-            (matrix, context_matrices(systems, name, found, sample, teachers, progress)),
-            (robustness, robustness_rows(systems, name, found, settings, progress)),
-        ):
-            for key, own in rows.items():
-                swept.setdefault(key, []).extend(own)
+        for key, rows in context_matrices(systems, name, found, sample, teachers, progress).items():
+            matrix.setdefault(key, []).extend(rows)
+        for key, rows in robustness_rows(systems, name, found, settings, progress).items():
+            robustness.setdefault(key, []).extend(rows)
     report = summarize(shown, scored, settings, facts, costs, matrix, robustness)
     write_report(report, folder, gather_evidence(report, systems, sets, settings.report, progress), settings.report)
     return report

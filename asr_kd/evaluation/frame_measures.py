@@ -13,8 +13,8 @@ The alignment is CTC's: a token lies where the teacher would emit it, not where 
 Shapes: T frames, V vocabulary, U tokens.
 """
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +27,6 @@ from asr_kd.evaluation.open_systems import SystemPosteriors
 from asr_kd.features.fbank import FRAME_SHIFT_MS as FEATURE_SHIFT_MS
 from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
-from asr_kd.models.settings import Context
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.scoring.wer import align_words
 from asr_kd.text.normalize import normalize
@@ -45,45 +44,31 @@ class Aligned(NamedTuple):
     last_frames: list[int]  # [U], inclusive
 
 
-@dataclass
-class Delays:
-    """Delays of one system in milliseconds, collected over utterances."""
-
-    context: Context | None
-    """Chunk of a system that streams; without one nothing is available before the end."""
-    emission: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
-    available: dict[str, list[float]] = field(default_factory=lambda: {name: [] for name in PARTS})
-    utterances: int = 0
-    not_aligned: int = 0
-    """Utterances whose reference is outside the teacher's vocabulary, or too long for its frames."""
-    reference_tokens: int = 0
-
-    def add(self, part: str, emitted_frame: int, spoken_ms: float, grid_ms: float) -> None:
-        self.emission[part].append(grid_ms - spoken_ms)
-        if self.context is not None:
-            self.available[part].append(available_ms(emitted_frame, self.context.chunk_frames) - spoken_ms)
-
-    def plain(self) -> dict[str, Any]:
-        """Plain data: for `tokens`, `first_token` and `end_of_speech` the count, median and 90th percentile."""
-        context = self.context
-        return {
-            "utterances": self.utterances,
-            "not_aligned": self.not_aligned,
-            "reference_tokens": self.reference_tokens,
-            "emission": {part: _percentiles(found) for part, found in self.emission.items()},
-            "available": {part: _percentiles(found) for part, found in self.available.items()} if context else None,
-            "chunk_frames": context.chunk_frames if context else None,
-            "chunk_wait_ms": chunk_wait_ms(context.chunk_frames) if context else None,
-        }
-
-
 def measure_delay(
     references: Sequence[str],
     teacher: SystemPosteriors,
     student: SystemPosteriors,
     pairs: Sequence[tuple[Tensor, Tensor]],
-) -> Delays:
-    """Delays of the tokens that teacher and student both got right.
+) -> dict[str, Any]:
+    """Summary of `token_delays`: count, median and 90th percentile of each part, and how long a chunk waits."""
+    found = token_delays(references, teacher, student, pairs)
+    chunk_frames = student.context.chunk_frames if student.context is not None else None
+    for kind in ("emission", "available"):
+        found[kind] = found[kind] and {part: _percentiles(delays) for part, delays in found[kind].items()}
+    return {
+        **found,
+        "chunk_frames": chunk_frames,
+        "chunk_wait_ms": chunk_wait_ms(chunk_frames) if chunk_frames else None,
+    }
+
+
+def token_delays(
+    references: Sequence[str],
+    teacher: SystemPosteriors,
+    student: SystemPosteriors,
+    pairs: Sequence[tuple[Tensor, Tensor]],
+) -> dict[str, Any]:
+    """Delays of the tokens that teacher and student both got right, as plain data.
 
     Right is what a Levenshtein alignment of the greedy tokens with the reference's matches.
 
@@ -91,29 +76,43 @@ def measure_delay(
         references: transcripts.
         teacher, student: of one vocabulary and grid.
         pairs: log-probabilities of teacher [T, V] and student [T', V] for each reference.
+
+    Returns:
+        `emission` and, of a student that streams, `available` (else None): milliseconds for each of `PARTS`.
+        `utterances`, `reference_tokens`; `not_aligned`, utterances whose reference is outside the teacher's vocabulary
+        or too long for its frames.
     """
-    found = Delays(student.context)
+    chunk_frames = student.context.chunk_frames if student.context is not None else None
+    emission: dict[str, list[float]] = {part: [] for part in PARTS}
+    available: dict[str, list[float]] = {part: [] for part in PARTS}
+    counts = {"utterances": 0, "not_aligned": 0, "reference_tokens": 0}
     for text, (teacher_log_probs, student_log_probs) in zip(references, pairs, strict=True):
         aligned = _aligned_reference(text, teacher, teacher_log_probs)
         if aligned is None:
-            found.not_aligned += 1
+            counts["not_aligned"] += 1
             continue
-        found.utterances += 1
-        found.reference_tokens += len(aligned.tokens)
+        counts["utterances"] += 1
+        counts["reference_tokens"] += len(aligned.tokens)
         by_teacher = _right(aligned.tokens, teacher.emissions(teacher_log_probs).tokens)
         emitted = student.emissions(student_log_probs)
         by_student = _right(aligned.tokens, emitted.tokens)
         for position in sorted(by_teacher.keys() & by_student.keys()):
             frame = emitted.frames[by_student[position]]
-            late_ms = student.grid.centre_ms(frame)
             began_ms = teacher.grid.centre_ms(aligned.first_frames[position])
-            found.add("tokens", frame, began_ms, late_ms)
+            since = {"tokens": began_ms}
             if position == 0:
-                found.add("first_token", frame, began_ms, late_ms)
+                since["first_token"] = began_ms
             if position == len(aligned.tokens) - 1:
-                ended_ms = teacher.grid.centre_ms(aligned.last_frames[position])
-                found.add("end_of_speech", frame, ended_ms, late_ms)
-    return found
+                since["end_of_speech"] = teacher.grid.centre_ms(aligned.last_frames[position])
+            for part, spoken_ms in since.items():
+                emission[part].append(student.grid.centre_ms(frame) - spoken_ms)
+                if chunk_frames is not None:
+                    available[part].append(available_ms(frame, chunk_frames) - spoken_ms)
+    return {
+        **counts,
+        "emission": emission,
+        "available": None if chunk_frames is None else available,
+    }
 
 
 def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) -> Aligned | None:
@@ -182,14 +181,6 @@ MOST_SHIFT_FRAMES = 15
 """Delays that are tried: up to 600 ms."""
 
 
-def _frame_sums(teacher: Tensor, student: Tensor, blank_id: int) -> Tensor:
-    """Frames, those of the teacher's tokens, KL, and agreement over both, [5] float64."""
-    best = teacher.argmax(-1)
-    agreed, spoken = best == student.argmax(-1), best != blank_id
-    counted = (torch.ones_like(best), spoken, dense_kl(teacher, student), agreed, agreed & spoken)
-    return torch.stack([each.sum().double() for each in counted])
-
-
 def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> dict[str, Any]:
     """KL(teacher ‖ student) a frame in nats and shares of frames with the same likeliest token, as plain data.
 
@@ -212,16 +203,20 @@ def frame_agreement(pairs: Iterable[tuple[Tensor, Tensor]], blank_id: int) -> di
                 sums[shift] += _frame_sums(teacher[:frames], student[shift : shift + frames], blank_id)
     found = [
         {
-            "frame_kl": _rate(divergence, count),
-            "argmax_agreement": _rate(agreed, count),
-            "spoken_agreement": _rate(agreed_spoken, spoken),
+            "frame_kl": divergence / frames if frames else None,
+            "argmax_agreement": agreed / frames if frames else None,
+            "spoken_agreement": agreed_spoken / spoken if spoken else None,
         }
-        for count, spoken, divergence, agreed, agreed_spoken in sums.tolist()
+        for frames, spoken, divergence, agreed, agreed_spoken in sums.tolist()
     ]
-    best = min(range(len(sums)), key=lambda shift: (found[shift]["frame_kl"] is None, found[shift]["frame_kl"] or 0.0))
+    best = min(range(len(found)), key=lambda shift: sums[shift, 2] / sums[shift, 0] if sums[shift, 0] else math.inf)
     at_best = {"shift_frames": best, "shift_ms": best * FRAME_SHIFT_MS, **found[best]}
     return {"frames": int(sums[0, 0]), **found[0], "at_best_shift": at_best}
 
 
-def _rate(total: float, count: int) -> float | None:
-    return total / count if count else None
+def _frame_sums(teacher: Tensor, student: Tensor, blank_id: int) -> Tensor:
+    """Frames, those of the teacher's tokens, KL, and agreement over both, [5] float64."""
+    best = teacher.argmax(-1)
+    agreed, spoken = best == student.argmax(-1), best != blank_id
+    counted = (torch.ones_like(best), spoken, dense_kl(teacher, student), agreed, agreed & spoken)
+    return torch.stack([each.sum().double() for each in counted])

@@ -195,7 +195,7 @@ class Sample:
             return {"delay": None, "delay_reason": reason}, {"frame_kl": None, "frame_kl_reason": reason}
         name = teacher.key if teacher is not None else ""
         pairs = list(zip(self._teacher_log_probs(name, reference), map(own.log_probs, self.waveforms), strict=True))
-        delay = measure_delay(self.references, reference, own, pairs).plain()
+        delay = measure_delay(self.references, reference, own, pairs)
         return {"delay": {"against": name, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
 
     def _teacher_log_probs(self, name: str, posteriors: SystemPosteriors) -> list[Tensor]:
@@ -224,30 +224,20 @@ def _measured(name: str, missing: str | None, measure: Callable[[], Any]) -> dic
     return {name: measure()} if missing is None else {name: None, f"{name}_reason": missing}
 
 
-def measure_set(
-    systems: Sequence[System],
-    teachers: Mapping[str, str],
-    sample: Sample,
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
-    """Measurements of one set, as plain data by system's key: those of each system, and its agreement by frames."""
+def measure_set(entry: dict[str, Any], systems: Sequence[System], teachers: Mapping[str, str], sample: Sample) -> None:
+    """Add the measurements of each system, and the agreement of its frames with its teacher's, to a set's entry.
+
+    Args:
+        entry: of the set in results.json, see `system_outputs.score_set`.
+        teachers: system's key → its teacher's.
+    """
     by_key = {system.key: system for system in systems}
-    measured, agreement = {}, {}
     for key, system in by_key.items():
-        measured[key] = sample.system(system)
+        entry[key] |= sample.system(system)
         if key in teachers:
-            delay, agreement[key] = sample.against(by_key[teachers[key]], system)
+            delay, frames = sample.against(by_key[teachers[key]], system)
+            entry["agreement"].setdefault(key, {}).update(frames)
         else:
             is_teacher = key in teachers.values()
             delay = {"delay": None, "delay_reason": IS_TEACHER if is_teacher else NO_TEACHER}
-        measured[key] |= delay
-    return measured, agreement
-
-
-def add_measurements(
-    entry: dict[str, Any], measured: Mapping[str, dict[str, Any]], agreement: Mapping[str, dict[str, Any]]
-) -> None:
-    """Add the results of `measure_set` to the set's entry in results.json."""
-    for key, found in measured.items():
-        entry[key] |= found
-    for key, frames in agreement.items():
-        entry["agreement"][key] = {**entry["agreement"].get(key, {}), **frames}
+        entry[key] |= delay

@@ -10,13 +10,12 @@ from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_compariso
 from asr_kd.evaluation.report import Report
 from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.system import ExternalSystem, Role, check_name, check_systems, read_external
+from asr_kd.evaluation.system import ROLES, Role, check_name, check_systems, file_stem, read_external
 from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.files import atomic_folder
 from asr_kd.scoring.transcripts import (
     TextForm,
     Transcripts,
-    hypotheses_for,
     read_speakers,
     read_transcripts,
     write_transcripts,
@@ -25,13 +24,7 @@ from asr_kd.scoring.transcripts import (
 PREFIX = "prefix"
 """As `speakers`: what stands before the first - or _ of an id, as in sclite's spu_id and LibriSpeech."""
 
-_ROLES: dict[str, Role] = {
-    "teacher": "teacher",
-    "student-hard": "student_hard",
-    "student_hard": "student_hard",
-    "student-kd": "student_kd",
-    "student_kd": "student_kd",
-}
+_ROLES: dict[str, Role] = {name: role for role in ROLES for name in (role, file_stem(role))}
 """Names that imply a role: those of the recipes and of a report's files."""
 
 
@@ -58,22 +51,23 @@ def score_files(
     test_set = _stem(reference)
     check_name(test_set, "test set")
     rows = _rows(hypotheses)
+    runs = {row: [name for name, _ in named] for row, named in rows.items()}
     systems = [
-        read_external(name, path, _ROLES.get(name, "other") if len(runs) == 1 else "other")
-        for runs in rows.values()
-        for name, path in runs
+        read_external(name, path, _ROLES.get(name, "other") if len(named) == 1 else "other")
+        for named in rows.values()
+        for name, path in named
     ]
     check_systems(systems)
     ids = list(references.texts)
-    texts = {system.key: _texts_of(system, test_set, ids) for system in systems}
-    one_run = {name for name, runs in rows.items() if len(runs) == 1}
+    for system in systems:
+        _check_no_more(system.transcripts, ids)
+    texts = {system.key: system.texts_of(test_set, ids) for system in systems}
+    one_run = {row for row, names in runs.items() if len(names) == 1}
     pairs = resolve_comparisons(systems, [pair for pair in comparisons if set(pair.names) <= one_run])
     seconds = sum(references.seconds.values()) if len(references.seconds) == len(references.texts) else None
     reference_set = ReferenceSet(references.texts, _speakers(speakers, references), seconds)
-    runs = {row: [name for name, _ in named] for row, named in rows.items()}
-    seeds = SeedRows(runs, _row_pairs(comparisons, runs)).renamed({s.name: s.key for s in systems})
-    names = {system.key: system.name for system in systems}
-    found = score_set(reference_set, texts, names, pairs, settings, seeds)
+    seeds = SeedRows(runs, _row_pairs(comparisons, runs))
+    found = score_set(reference_set, texts, {system.key: system.name for system in systems}, pairs, settings, seeds)
     report = summarize(systems, {test_set: found}, settings, RunFacts())
     return replace(report, words={system.key: system.transcripts.words for system in systems})
 
@@ -115,18 +109,14 @@ def _rows(hypotheses: Sequence[tuple[str | None, Path]]) -> dict[str, list[tuple
     }
 
 
-def _texts_of(system: ExternalSystem, test_set: str, ids: Sequence[str]) -> Mapping[str, str]:
-    """Its texts of exactly these utterances."""
-    texts, left_out = hypotheses_for(system.transcripts, ids)
-    system.left_out[test_set] = len(left_out)
-    unknown = [utterance_id for utterance_id in system.transcripts.texts if utterance_id not in texts]
+def _check_no_more(hypotheses: Transcripts, ids: Sequence[str]) -> None:
+    unknown = sorted(hypotheses.texts.keys() - set(ids))
     if unknown:
         raise EvaluationError(
-            f"{len(unknown)} of {len(system.transcripts.texts)} hypotheses lack a reference ({examples(unknown)})",
-            where=system.transcripts.path,
+            f"{len(unknown)} of {len(hypotheses.texts)} hypotheses lack a reference ({examples(unknown)})",
+            where=hypotheses.path,
             expected="the same utterance ids on both sides",
         )
-    return texts
 
 
 def _speakers(given: str | None, references: Transcripts) -> dict[str, str]:

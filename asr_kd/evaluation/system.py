@@ -54,14 +54,14 @@ Job = Callable[[Tensor], object]
 """Transcription of one utterance [S] by one system."""
 
 
-def whole(recognizer: Transcriber) -> Job:
-    """An utterance at once."""
-    return lambda waveform: recognizer.transcribe([waveform])
-
-
 def can_stream(recognizer: Transcriber) -> bool:
     """Whether it can open streams: it has `stream()`, and a chunked context."""
     return hasattr(recognizer, "stream") and getattr(recognizer, "context", None) is not None
+
+
+def whole(recognizer: Transcriber) -> Job:
+    """An utterance at once."""
+    return lambda waveform: recognizer.transcribe([waveform])
 
 
 def streamed(recognizer: Any) -> Job:
@@ -74,6 +74,11 @@ def streamed(recognizer: Any) -> Job:
         stream.final()
 
     return job
+
+
+def usual_job(recognizer: Transcriber) -> Job:
+    """A stream where it can be one, else an utterance at once."""
+    return streamed(recognizer) if can_stream(recognizer) else whole(recognizer)
 
 
 @dataclass(frozen=True)
@@ -120,11 +125,23 @@ class ExternalSystem:
     @property
     def details(self) -> dict[str, Any]:
         """Its entry among the `models` of the report."""
-        details: dict[str, Any] = {
-            "engine": f"hypotheses in {self.transcripts.path.name}",
-            "hypotheses_sha256": self.sha256,
-        }
-        return details | ({"taken_as_silent": dict(self.left_out)} if any(self.left_out.values()) else {})
+        engine = f"hypotheses in {self.transcripts.path.name}"
+        silent = {"taken_as_silent": dict(self.left_out)} if any(self.left_out.values()) else {}
+        return {"engine": engine, "hypotheses_sha256": self.sha256, **silent}
+
+    def covers(self, ids: Collection[str]) -> bool:
+        """Whether its file has any of these utterances."""
+        return not self.transcripts.texts.keys().isdisjoint(ids)
+
+    def texts_of(self, test_set: str, ids: Sequence[str]) -> dict[str, str]:
+        """Utterance id → text of a test set's utterances.
+
+        Raises:
+            EvaluationError: the file lacks some.
+        """
+        texts, missing = hypotheses_for(self.transcripts, ids)
+        self.left_out[test_set] = len(missing)
+        return texts
 
 
 AnySystem = System | ExternalSystem
@@ -199,17 +216,7 @@ def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Seque
     Raises:
         EvaluationError: a file covers some of the utterances and not the others.
     """
-    found: dict[str, dict[str, str]] = {}
-    for other in others:
-        if covers(other, ids):
-            found[other.key], missing = hypotheses_for(other.transcripts, ids)
-            other.left_out[test_set] = len(missing)
-    return found
-
-
-def covers(other: ExternalSystem, ids: Collection[str]) -> bool:
-    """Whether its file has any of these utterances."""
-    return any(utterance_id in other.transcripts.texts for utterance_id in ids)
+    return {other.key: other.texts_of(test_set, ids) for other in others if other.covers(ids)}
 
 
 def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
@@ -219,7 +226,7 @@ def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collecti
         EvaluationError: such a file.
     """
     for other in others:
-        if not any(covers(other, ids) for ids in sets.values()):
+        if not any(other.covers(ids) for ids in sets.values()):
             raise EvaluationError(
                 "has none of the utterances of this evaluation",
                 where=other.transcripts.path,

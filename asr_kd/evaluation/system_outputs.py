@@ -46,7 +46,7 @@ class TranscribedSet(NamedTuple):
     """The utterances of a test set that are scored, and their transcripts."""
 
     utterances: Sequence[Utterance]
-    texts: Mapping[str, Mapping[str, str]]  # system's key → utterance id → text
+    texts: OutputTexts
     excluded: Sequence[Exclusion] = ()  # utterances that are not scored, such as those whose audio is damaged
 
 
@@ -71,12 +71,18 @@ def transcribe_all(
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
-    excluded: list[Exclusion] = []
+    excluded: dict[str, Exclusion] = {}
     done = 0
     ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))  # from long to short
-    for rows in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
-        batch = [ordered[row] for row in rows]
-        waveforms = _read(batch, change, excluded)
+    for batch in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
+        waveforms = {}
+        for utterance in (ordered[row] for row in batch):
+            try:
+                waveform = read_utterance(utterance)
+            except AudioError as error:
+                excluded[utterance.id] = Exclusion(utterance.id, utterance.audio, str(error))
+                continue
+            waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
         for key, recognizer in recognizers.items() if waveforms else ():
             before = (known or {}).get(key, {})
             if waveforms.keys() <= before.keys():
@@ -90,26 +96,13 @@ def transcribe_all(
             texts[key] |= dict(zip(waveforms, written, strict=True))
         done += len(batch)
         report(done)
-    damaged = {item.id for item in excluded}
-    return TranscribedSet([utterance for utterance in utterances if utterance.id not in damaged], texts, excluded)
+    scored = [utterance for utterance in utterances if utterance.id not in excluded]
+    return TranscribedSet(scored, texts, list(excluded.values()))
 
 
 def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
     """At most `count` utterances at equal steps from the shortest to the longest."""
     return even_sample(sorted(utterances, key=lambda utterance: (utterance.duration, utterance.id)), count)
-
-
-def _read(batch: Sequence[Utterance], change: Change | None, excluded: list[Exclusion]) -> dict[str, Tensor]:
-    """Utterance id → waveform; damaged ones go to `excluded` instead."""
-    waveforms = {}
-    for utterance in batch:
-        try:
-            waveform = read_utterance(utterance)
-        except AudioError as error:
-            excluded.append(Exclusion(utterance.id, utterance.audio, str(error)))
-            continue
-        waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
-    return waveforms
 
 
 class ReferenceSet(NamedTuple):
@@ -131,7 +124,7 @@ class ScoredSet(NamedTuple):
 
 def score_set(
     reference_set: ReferenceSet,
-    hypotheses: Mapping[str, Mapping[str, str]],
+    hypotheses: OutputTexts,
     names: Mapping[str, str],
     pairs: Sequence[Comparison],
     settings: EvaluationSettings,
@@ -143,7 +136,7 @@ def score_set(
         hypotheses: system's key → utterance id → what it wrote; at least the references' ids.
         names: system's key → its own name.
         pairs: students to compare, by keys; those with a system that is not among the hypotheses are left out.
-        seeds: which systems are runs of one, by keys; those that are not among the hypotheses are left out.
+        seeds: which systems are runs of one; those that are not among the hypotheses are left out.
 
     Raises:
         EvaluationError: no references, or a system without a hypothesis for one.
@@ -151,27 +144,23 @@ def score_set(
     references, speakers = reference_set.references, reference_set.speakers
     seconds = None if reference_set.seconds is None else round(reference_set.seconds, 3)
     resampling = Resampling(settings.bootstrap_samples, settings.bootstrap_seed)
-    groups = [speakers[utterance_id] for utterance_id in references] if speakers else None
     scores = {}
     for key in report_order(hypotheses):
         own = {id_: hypotheses[key][id_] for id_ in references if id_ in hypotheses[key]}
         scores[key] = score(references, own, settings.normalizer)
-    by_speaker = groups if groups is not None and len(set(groups)) > 1 else None
-    present = [pair for pair in pairs if all(key in scores for key in pair.names)]
-    compared = compare(present, scores, by_speaker, resampling)
-    counts, words = (
-        {key: error_counts(scored) for key, scored in scores.items()},
-        word_counts(next(iter(scores.values()))),
-    )
+    groups = [speakers[utterance_id] for utterance_id in references] if len(set(speakers.values())) > 1 else None
+    present = [pair for pair in pairs if scores.keys() >= set(pair.names)]
+    compared = compare(present, scores, groups, resampling)
+    systems = {
+        key: {"name": names[key], "seconds": seconds, **_system_entry(scored, speakers, groups, resampling)}
+        for key, scored in scores.items()
+    }
     entry = {
-        **{
-            key: {"name": names[key], "seconds": seconds, **_system_entry(scored, speakers, resampling)}
-            for key, scored in scores.items()
-        },
+        **systems,
         **default_gap(compared, scores),
         "comparisons": compared,
-        "resampled_by": "speakers" if by_speaker is not None else "utterances",
-        "pairs": every_pair(scores, by_speaker, resampling),
+        "resampled_by": "utterances" if groups is None else "speakers",
+        "pairs": every_pair(scores, groups, resampling),
         "agreement": agreements(present, scores),
         "utterances": len(references),
         "speakers": len(set(speakers.values())),
@@ -180,16 +169,21 @@ def score_set(
             {"id": item.id, "audio": str(item.path), "reason": item.reason} for item in reference_set.excluded
         ],
     }
-    rows = {key: _rows(reference_set, scored, hypotheses[key]) for key, scored in scores.items()}
-    found = seed_rows(seeds.among(scores), counts, words, by_speaker, resampling) if seeds is not None else {}
-    return ScoredSet(entry, rows, found)
+    counts, words = {key: error_counts(own) for key, own in scores.items()}, word_counts(next(iter(scores.values())))
+    requested = (seeds or SeedRows()).among({names[key]: key for key in scores})
+    return ScoredSet(
+        entry,
+        {key: _rows(reference_set, scored, hypotheses[key]) for key, scored in scores.items()},
+        seed_rows(requested, counts, words, groups, resampling),
+    )
 
 
-def _system_entry(scored: Score, speakers: Mapping[str, str], resampling: Resampling) -> dict[str, Any]:
+def _system_entry(
+    scored: Score, speakers: Mapping[str, str], groups: Sequence[str] | None, resampling: Resampling
+) -> dict[str, Any]:
     """Errors of one system; rates of a speaker are None where the references hold nothing."""
     errors, words = error_counts(scored), word_counts(scored)
-    groups = [speakers[utterance_id] for utterance_id in scored.utterances] if speakers else None
-    over_speakers = bootstrap_wer(errors, words, groups=groups, resampling=resampling) if groups else None
+    over_speakers = None if groups is None else bootstrap_wer(errors, words, groups=groups, resampling=resampling)
     return {
         "wer": scored.wer,
         **ends(bootstrap_wer(errors, words, resampling=resampling), "wer_low", "wer_high"),

@@ -8,7 +8,6 @@ from asr_kd.errors import EvaluationError
 from asr_kd.evaluation import cost_measures
 from asr_kd.evaluation import cost_report as cost_report_module
 from asr_kd.evaluation.cost_measures import (
-    Memory,
     arithmetic,
     count_macs,
     counters,
@@ -143,7 +142,7 @@ def test_packages_are_added_up_and_their_parts_are_not(tmp_path):
         (first / "energy_uj").write_text("8000000")
         (second / "energy_uj").write_text("999")  # began again from 0
 
-    assert [item.path.name for item in counters(tmp_path)] == ["intel-rapl:0", "intel-rapl:1"]
+    assert [path.name for path in counters(tmp_path)] == ["intel-rapl:0", "intel-rapl:1"]
     assert measure_energy(job, tmp_path) == (pytest.approx(3.0 + 0.002), None)
 
 
@@ -187,18 +186,20 @@ def test_a_model_is_opened_in_a_process_of_its_own(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     found = measure_memory(system, [8_000])
-    assert found.reason is None
-    assert found.peak_bytes > found.before_bytes > 20_000_000
+    assert found["rss_reason"] is None
+    assert found["rss_bytes"] > found["rss_before_bytes"] > 20_000_000
 
 
 def test_what_cannot_be_opened_again_has_a_reason(tmp_path, monkeypatch):
-    assert measure_memory(System("x", "other", object()), [1]).reason.startswith("not measured: it cannot be opened")
+    assert measure_memory(System("x", "other", object()), [1])["rss_reason"].startswith(
+        "not measured: it cannot be opened"
+    )
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     assert how_to_open(system) == {"folder": str(tmp_path / "model")}
     monkeypatch.setattr(cost_measures.sys, "executable", "/no/such/python")
-    assert "its own process failed" in measure_memory(system, [1]).reason
+    assert "its own process failed" in measure_memory(system, [1])["rss_reason"]
     monkeypatch.setattr(cost_measures, "STATUS", tmp_path / "none")
-    assert measure_memory(system, [1]).reason == "not readable here: no /proc/self/status"
+    assert measure_memory(system, [1])["rss_reason"] == "not readable here: no /proc/self/status"
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,8 @@ def test_a_teacher_from_elsewhere_is_opened_by_its_source(source, expected):
 
 
 def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
-    monkeypatch.setattr(cost_report_module, "measure_memory", lambda system, samples: Memory(3_000, 1_000, None))
+    stored = {"rss_bytes": 3_000, "rss_before_bytes": 1_000, "rss_reason": None}
+    monkeypatch.setattr(cost_report_module, "measure_memory", lambda system, samples: stored)
     student = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
     teacher = open_teacher_system("t", SpellingTeacher({}))
     waveforms = [noise_speech(0.6)]

@@ -34,7 +34,7 @@ def at(first, step=2):
 def delays(student_frames, *, context=None, tokens=TOKENS, teacher_tokens=TOKENS, text=TEXT):
     teacher = spelled(teacher_tokens, at(4)[: len(teacher_tokens)], 60)
     student = spelled(tokens, student_frames, 80)
-    return measure_delay([text], posteriors_source(), posteriors_source(context), [(teacher, student)]).plain()
+    return measure_delay([text], posteriors_source(), posteriors_source(context), [(teacher, student)])
 
 
 @settings(max_examples=20, deadline=None)
@@ -72,7 +72,7 @@ def test_transcripts_are_aligned_as_training_wrote_them():
     capital = Vocabulary(("<blk>", "▁", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
     posteriors = SystemPosteriors(lambda waveform: waveform, capital, STUDENT_GRID)
     pair = (spelled(TOKENS, at(4), 60), spelled(TOKENS, at(7), 80))
-    found = measure_delay(["One, two -- three."], posteriors, posteriors, [pair]).plain()
+    found = measure_delay(["One, two -- three."], posteriors, posteriors, [pair])
     assert (found["not_aligned"], found["emission"]["tokens"]["count"]) == (0, len(TOKENS))
     assert found["emission"]["tokens"]["median_ms"] == 120.0
 
@@ -80,7 +80,7 @@ def test_transcripts_are_aligned_as_training_wrote_them():
 def test_what_cannot_be_aligned_is_counted():
     assert delays(at(4), text="ünmöglich")["not_aligned"] == 1
     teacher, student = spelled([], [], 5), spelled([], [], 5)
-    found = measure_delay([TEXT, ""], posteriors_source(), posteriors_source(), [(teacher, student)] * 2).plain()
+    found = measure_delay([TEXT, ""], posteriors_source(), posteriors_source(), [(teacher, student)] * 2)
     assert (found["utterances"], found["not_aligned"]) == (0, 2)
 
 

@@ -76,13 +76,11 @@ def test_one_run_of_everything_makes_no_row_and_an_unknown_row_is_refused():
 
 def test_runs_that_are_not_there_are_left_out():
     request = SeedRows({"kd": ["kd-1", "kd-2"], "hard": ["hard-1"], "big": ["big"]}, [Comparison("kd", "hard", "big")])
-    left = request.among({"kd-1", "hard-1"})
+    left = request.among({"kd-1": "kd-1", "hard-1": "hard-1"})
     assert left.rows == {"kd": ["kd-1"], "hard": ["hard-1"]}
     assert left.pairs == [Comparison("kd", "hard", None)]
-    assert request.among({"kd-1", "kd-2", "big"}).pairs == []
-    assert request.renamed({"kd-1": "student_kd", "big": "teacher"}).rows == {
-        "kd": ["student_kd"], "hard": [], "big": ["teacher"],
-    }  # fmt: skip
+    assert request.among({name: name for name in ("kd-1", "kd-2", "big")}).pairs == []
+    assert request.among({"kd-1": "student_kd", "big": "teacher"}).rows == {"kd": ["student_kd"], "big": ["teacher"]}
 
 
 # -- from files ------------------------------------------------------------------------------------------
