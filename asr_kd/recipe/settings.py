@@ -162,9 +162,11 @@ class Recipe(Settings):
         trains_on_them = [name for name, student in self.trainings.items() if student.learns_untranscribed]
         if self.untranscribed is not None and not trains_on_them:
             raise ValueError("untranscribed: no student has distill.untranscribed: true, so it would not be used")
-        if trains_on_them and self.untranscribed is None and not isinstance(self.corpus, OwnSettings):
+        has_such = self.untranscribed is not None or isinstance(self.corpus, OwnSettings)
+        without = [name for name in trains_on_them if not has_such and self.trainings[name].transcript_share == 1]
+        if without:
             raise ValueError(
-                f"students.{trains_on_them[0]}.distill.untranscribed: everything in the corpus is transcribed; name "
+                f"students.{without[0]}.distill.untranscribed: everything in the corpus is transcribed; name "
                 "folders of further audio under untranscribed"
             )
 

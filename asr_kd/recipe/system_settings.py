@@ -183,7 +183,8 @@ class StudentSettings(StudentStage):
     """Of its weights and its training; None: the recipe's."""
     transcript_share: float = Field(1.0, gt=0, le=1)
     """Share of the training utterances whose transcripts it uses, the same ones as `hypotheses.NAME.transcript_share`;
-    the others count as untranscribed. The control of a student with pseudo-labels where few transcripts exist."""
+    the others count as untranscribed: a student with `distill.untranscribed`, or one that needs no transcripts
+    (`kd_weight: 1`), is trained on them as well. The control of pseudo-labels where few transcripts exist."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "StudentSettings":

@@ -180,9 +180,11 @@ def _training_job(
 
 def _with_transcripts_of(student: StudentSettings, utterances: Sequence[Utterance]) -> list[Utterance]:
     """Return the utterances with the transcripts that the student uses; without, only where it is trained on such."""
+    if student.transcript_share == 1:
+        return list(utterances)
     used = [u if in_share(u.id, student.transcript_share) else replace(u, text=None) for u in utterances]
-    keeps_all = student.transcript_share == 1 or student.learns_untranscribed
-    return [u for u in used if keeps_all or u.text is not None]
+    needs_text = student.distill is None or (student.distill.needs_references and not student.learns_untranscribed)
+    return [u for u in used if u.text is not None or not needs_text]
 
 
 def _teacher_data(

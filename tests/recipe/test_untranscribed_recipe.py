@@ -93,3 +93,12 @@ def test_a_student_uses_the_transcripts_of_a_share_of_the_corpus(copy):
     used = load_model(copy.file("students", "student-hard", "model")).card["training_utterances"]
     assert used == sum(in_share(utterance.id, 0.4) for utterance in train)
     assert 0 < used < len(train)
+
+
+def test_audio_beyond_that_share_is_trained_on_where_no_transcript_is_needed(copy):
+    size = len(read_prepared(copy.work_dir).train)
+    share = "students.student-kd.transcript_share=0.4"
+    for distill in ("kd_weight=1", "untranscribed=true"):
+        outcome = copy.command("run", share, f"students.student-kd.distill.{distill}", "--to", "student")
+        assert outcome.code == 0, outcome.err
+        assert load_model(copy.file("students", "student-kd", "model")).card["training_utterances"] == size
