@@ -40,7 +40,7 @@ ONE_HOME = {
     "soxr": "audio/waveform_reader.py",
     "kaldifst": "decoding/graph.py",
     "flashlight": "decoding/flashlight.py",
-    "librosa": ("audio/waveform_reader.py", "evaluation/report/evidence.py"),
+    "librosa": "evaluation/report/evidence.py",
     "PIL": "evaluation/report/evidence.py",
     "jinja2": "evaluation/report/page.py",
     "sentencepiece": "text/bpe.py",

@@ -11,7 +11,6 @@ import functools
 import mmap
 import struct
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -39,18 +38,17 @@ def promised_wav_samples(path: Path) -> int | None:
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return None
-        file.seek(12)
-        header = b""
-        for name, size in _riff_chunks(file):
+        position, header = 12, b""
+        while position < size_of_file:
+            file.seek(position)
+            name, size = file.read(4), int.from_bytes(file.read(4), "little")
+            position += 8 + size + (size & 1)
             if name == b"fmt ":
                 header = file.read(min(size, 40))
-                file.seek(size - len(header) + (size & 1), 1)
-            elif name != b"data":
-                file.seek(size + (size & 1), 1)
-            elif len(header) < 16 or not 0 < size < 0x7FFFFFFF:  # 0 and the largest values mean: not known yet
-                return None
-            else:
-                _check_trailing_chunks(file, file.tell() + size + (size & 1), size_of_file)
+            elif name == b"data":
+                if len(header) < 16 or not 0 < size < 0x7FFFFFFF:  # 0 and the largest values mean: not known yet
+                    return None
+                _check_trailing_chunks(file, position, size_of_file)
                 return _samples_of(header, size)
     return None
 
@@ -64,12 +62,6 @@ def _samples_of(header: bytes, size: int) -> int | None:
     if code in _BLOCK_FORMATS and block and len(header) >= 20:
         return -(-size // block) * int(struct.unpack("<H", header[18:20])[0])
     return None
-
-
-def _riff_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
-    while len(header := file.read(8)) == 8:
-        name, size = struct.unpack("<4sI", header)
-        yield name, size
 
 
 def _check_trailing_chunks(file: BinaryIO, position: int, size_of_file: int) -> None:
@@ -87,12 +79,8 @@ def _check_trailing_chunks(file: BinaryIO, position: int, size_of_file: int) -> 
 
 # -- FLAC ------------------------------------------------------------------------------------------------
 
-_FLAC_RATES = {
-    **{1: 88_200, 2: 176_400, 3: 192_000, 4: 8_000, 5: 16_000, 6: 22_050, 7: 24_000, 8: 32_000, 9: 44_100},
-    **{10: 48_000, 11: 96_000},
-}
+_FLAC_RATES = dict(enumerate((88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96), start=1))  # kHz
 _FLAC_BITS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
-_TOTAL_SAMPLES = slice(21, 26)  # and the lower four bits of byte 21 only
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +119,7 @@ def read_flac_header(path: Path) -> FlacHeader | None:
         return header
     assignment = frame[3] >> 4
     found = (
-        _FLAC_RATES.get(frame[2] & 15, header.sample_rate),
+        round(1_000 * _FLAC_RATES.get(frame[2] & 15, header.sample_rate / 1_000)),
         assignment + 1 if assignment < 8 else 2,
         _FLAC_BITS.get(frame[3] >> 1 & 7, header.bits),
     )
@@ -151,13 +139,10 @@ class FlacWithoutLength:
     def read(self, size: int = -1) -> bytes:
         """Read bytes, those of the length as zeros."""
         begin = self._file.tell()
-        data = self._file.read(size)
-        if begin >= _TOTAL_SAMPLES.stop or not data:
-            return data
-        changed = bytearray(data)
-        for place in range(max(_TOTAL_SAMPLES.start, begin), min(_TOTAL_SAMPLES.stop, begin + len(data))):
-            changed[place - begin] &= 0xF0 if place == _TOTAL_SAMPLES.start else 0
-        return bytes(changed)
+        data = bytearray(self._file.read(size))
+        for place in range(max(21, begin), min(26, begin + len(data))):  # the length: the last 36 bits of these bytes
+            data[place - begin] &= 0xF0 if place == 21 else 0
+        return bytes(data)
 
 
 def update_flac_md5(digest: Any, samples: np.ndarray, bits: int) -> None:
@@ -268,9 +253,9 @@ def read_mpeg_frames(path: Path) -> MpegFrames | None:
     data = path.read_bytes()
     offset = position = _after_tags(data)
     first = _FrameHeader.parse(data[position : position + 4])
-    if first is None and data[position : position + 1] == b"\xff" and data[position + 2] >> 4 == 0:
-        return None
     if first is None:
+        if data[position : position + 1] == b"\xff" and data[position + 2] >> 4 == 0:
+            return None
         raise ContainerDamage(f"at byte {position} there is no MPEG frame")
     promised = _xing_frames(data, position, first)
     count = 0

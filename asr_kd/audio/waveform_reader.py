@@ -175,13 +175,14 @@ def read_blocks(
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resample [S] float32 band-limited (soxr through librosa), clipped to [-1, 1]."""
+    """Resample [S] float32 band-limited (soxr) to the next whole number of samples, clipped to [-1, 1]."""
     if from_rate == to_rate:
         return samples
-    import librosa  # slow to import, and only needed here
+    import soxr
 
-    resampled = librosa.resample(samples, orig_sr=from_rate, target_sr=to_rate)
-    return np.clip(resampled, -1.0, 1.0).astype(np.float32)
+    whole = math.ceil(len(samples) * (to_rate / from_rate))
+    resampled = soxr.resample(samples, from_rate, to_rate)[:whole]
+    return np.clip(np.pad(resampled, (0, whole - len(resampled))), -1.0, 1.0).astype(np.float32)
 
 
 def _segment(where: str, info: AudioInfo, start: float, duration: float | None) -> tuple[int, int]:
@@ -260,7 +261,7 @@ class StreamResampler:
     """Resamples blocks of a signal; together they have the length that resampling the whole signal gives."""
 
     def __init__(self, from_rate: int, to_rate: int) -> None:
-        import soxr  # librosa's resampler, which librosa itself only runs over whole signals
+        import soxr
 
         self._rates = from_rate, to_rate
         self._soxr = soxr.ResampleStream(from_rate, to_rate, 1, dtype="float32", quality="HQ")
@@ -273,7 +274,7 @@ class StreamResampler:
         if from_rate == to_rate:
             return samples
         self._read += len(samples)
-        whole = math.ceil(self._read * to_rate / from_rate)  # as librosa counts
+        whole = math.ceil(self._read * to_rate / from_rate)  # as `resample` counts
         samples = np.clip(self._soxr.resample_chunk(samples, last=last), -1.0, 1.0)[: whole - self._given]
         samples = np.pad(samples, (0, (whole - self._given - len(samples)) * last))
         self._given += len(samples)

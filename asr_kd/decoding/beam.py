@@ -9,13 +9,13 @@ Shapes: B utterances, T frames, V vocabulary.
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from asr_kd.decoding.base import NOTHING, Collapsed, Decoder, Hypothesis, collapse_path, distinct
+from asr_kd.decoding.base import NOTHING, Collapsed, Decoder, Hypothesis, distinct
 from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.lexicon import Hotwords, Lexicon, build_lexicon, read_words, separator_of, written_hotword
@@ -49,20 +49,20 @@ class BeamSearch:
         self.vocabulary = vocabulary
         hotwords = tuple(written_hotword(phrase, vocabulary) for phrase in settings.hotwords)
         self.settings = settings.model_copy(update={"hotwords": hotwords})
-        self.lexicon = None if settings.lexicon is None else self._read_lexicon()
+        self.lexicon: Lexicon | None = None
+        if settings.lexicon is not None:
+            words = [word for phrase in hotwords for word in phrase.split()]
+            self.lexicon = build_lexicon([*read_words(settings.lexicon), *words], vocabulary, settings.lexicon)
         entries = list(vocabulary.symbols) if self.lexicon is None else list(self.lexicon.spellings)
         self._entries = entries
         self._lm = None if settings.lm is None else open_kenlm(settings.lm, entries)
         self._separator = separator_of(vocabulary)
-        self._ending = self.last_frame()
         self._apply_weights()
 
     def reweighted(self, lm_weight: float, word_score: float) -> "BeamSearch":
         """Return the same search with other weights; the language model and the spellings are shared."""
-        other = object.__new__(BeamSearch)
-        other.__dict__.update(self.__dict__)
-        changed = {"lm_weight": lm_weight, "word_score": word_score}
-        other.settings = self.settings.model_copy(update=changed)
+        other = copy(self)
+        other.settings = self.settings.model_copy(update={"lm_weight": lm_weight, "word_score": word_score})
         other._apply_weights()
         return other
 
@@ -73,13 +73,16 @@ class BeamSearch:
             log_probs: [B, T, V], any float type; −inf is the logarithm of 0.
             lens: frames of each utterance, [B].
         """
-        frames = _clamped(log_probs)
-        return [self._decode(rows[:length]) for rows, length in zip(frames, lens.tolist(), strict=True)]
+        pairs = zip(log_probs, lens.tolist(), strict=True)
+        return [self._whole.decode_whole(rows[:length]) for rows, length in pairs]
 
     def stream(self) -> "StreamingBeam":
         """Return a decoder of one stream, with its own search around the shared language model."""
+        blank = self.vocabulary.blank_id
+        silence = blank if self._separator is None else self._separator
+        search = open_search(len(self.vocabulary), blank, silence, self._options, self.lexicon, self._scorer)
         words = None if self.lexicon is None else self._entries
-        return StreamingBeam(self._open(), self.vocabulary.blank_id, self.settings, self._ending, words)
+        return StreamingBeam(search, blank, self.settings, self.last_frame(), words)
 
     def last_frame(self) -> np.ndarray | None:
         """Return a frame [1, V] of the word separator, which ends the last word; None where words do not end in one."""
@@ -88,38 +91,6 @@ class BeamSearch:
         row = np.full((1, len(self.vocabulary)), LOWEST_LOG_PROB, dtype=np.float32)
         row[0, self._separator] = 0.0
         return row
-
-    def _decode(self, frames: np.ndarray) -> list[Hypothesis]:
-        if len(frames) > LONGEST_AT_ONCE_FRAMES:
-            stream = self.stream()
-            stream.accept(torch.from_numpy(frames))
-            stream.finish()
-            return stream.nbest()
-        # Numpy, whose operations on one utterance are faster than torch's.
-        blank_id = self.vocabulary.blank_id
-        numbers, _ = searched_frames(frames, blank_id, self.settings.sure_blank, after_blank=False)
-        searched = frames[numbers]
-        left_out = float(frames[:, blank_id].sum() - searched[:, blank_id].sum())
-        search = self._search.decoder
-        search.decode_begin()
-        for part in (searched, self._ending):
-            if part is not None and len(part):
-                search.decode_step(part.ctypes.data, *part.shape)
-        search.decode_end()
-        hypotheses = []
-        for result in search.get_all_final_hypothesis()[: num_candidates(self.settings.nbest)]:
-            path = result.tokens[1 : len(searched) + 1]  # the first entry is the state before the first frame
-            values = searched[np.arange(len(path)), path].tolist()
-            words = None if self.lexicon is None else tuple([self._entries[w] for w in result.words if w >= 0])
-            collapsed = collapse_path(path, values, numbers.tolist(), blank_id)
-            hypotheses.append(Hypothesis(*collapsed, result.score + left_out, words))
-        return distinct(hypotheses)[: self.settings.nbest] or [NOTHING]
-
-    def _read_lexicon(self) -> Lexicon:
-        path = self.settings.lexicon
-        words = read_words(path) if path is not None else []
-        hotwords = [word for phrase in self.settings.hotwords for word in phrase.split()]
-        return build_lexicon([*words, *hotwords], self.vocabulary, path or "lexicon")
 
     def _apply_weights(self) -> None:
         settings = self.settings
@@ -138,12 +109,7 @@ class BeamSearch:
             hotwords = Hotwords(settings.hotwords, settings.hotword_score)
             self._scorer = with_hotwords(self._lm, weight, hotwords, texts)
             self._options = self._options._replace(lm_weight=1.0)
-        self._search = self._open()
-
-    def _open(self) -> Any:
-        blank = self.vocabulary.blank_id
-        silence = blank if self._separator is None else self._separator
-        return open_search(len(self.vocabulary), blank, silence, self._options, self.lexicon, self._scorer)
+        self._whole = self.stream()
 
 
 class StreamingBeam:
@@ -200,9 +166,23 @@ class StreamingBeam:
             raise ValueError("this stream has ended; call reset() or open another one")
         frames = _clamped(log_probs)
         for start in range(0, len(frames), SETTLE_FRAMES):
-            self._accept(frames[start : start + SETTLE_FRAMES])
+            self._new_frames += self._run_search(frames[start : start + SETTLE_FRAMES])
+            if self._new_frames >= SETTLE_FRAMES:
+                self._new_frames = 0
+                self._settle()
 
-    def _accept(self, frames: np.ndarray) -> None:
+    def decode_whole(self, log_probs: Tensor) -> list[Hypothesis]:
+        """Decode one utterance [T, V] as a stream of its own."""
+        self.reset()
+        if len(log_probs) > LONGEST_AT_ONCE_FRAMES:
+            self.accept(log_probs)
+        else:
+            self._run_search(_clamped(log_probs))
+        self.finish()
+        return self.nbest()
+
+    def _run_search(self, frames: np.ndarray) -> int:
+        """Search the next frames [T, V], at least none; return how many of them were not skipped as blank."""
         not_blank = (frames.argmax(axis=-1) != self._blank_id).nonzero()[0]
         last = int(not_blank[-1]) if len(not_blank) else -1 - self.trailing_blanks
         self.trailing_blanks = len(frames) - 1 - last
@@ -214,17 +194,16 @@ class StreamingBeam:
             self._frames.append(searched)
             self._numbers += (kept + self.num_frames).tolist()
         self.num_frames += len(frames)
-        self._new_frames += len(searched)
-        if self._new_frames >= SETTLE_FRAMES:
-            self._new_frames = 0
-            self._settle()
+        return len(searched)
 
     def finish(self) -> None:
         if self._results is None:
             if self._last_frame is not None:
                 self._search.decoder.decode_step(self._last_frame.ctypes.data, *self._last_frame.shape)
             self._search.decode_end()
-            self._results = self._search.decoder.get_all_final_hypothesis()[: num_candidates(self._nbest)]
+            # Several paths may have one text: all are needed for more than one text.
+            results = self._search.decoder.get_all_final_hypothesis()
+            self._results = results[:1] if self._nbest == 1 else results
 
     def nbest(self) -> list[Hypothesis]:
         """Return at most `nbest` hypotheses, best first; before `finish` one, up to its last whole word."""
@@ -247,7 +226,9 @@ class StreamingBeam:
     def _collapse(self, into: Collapsed, path: Sequence[int]) -> None:
         """Add the frames after the settled ones."""
         if path:
-            values = np.concatenate(self._frames)[np.arange(len(path)), path].tolist()
+            if len(self._frames) > 1:
+                self._frames = [np.concatenate(self._frames)]
+            values = self._frames[0][np.arange(len(path)), path].tolist()
             into.append(path, values, self._numbers, self._previous, self._blank_id)
 
     def _settle(self) -> None:
@@ -271,17 +252,12 @@ class StreamingBeam:
         if self._words is not None:
             self._settled_words += [self._words[w] for w in best.words[1 : dropped + 1] if w >= 0]
         self._previous = best.tokens[dropped]
-        self._frames = [np.concatenate(self._frames)[dropped:].copy()]  # a copy: a view would keep the dropped frames
+        self._frames = [self._frames[0][dropped:].copy()]  # a copy: a view would keep the dropped frames
         self._numbers = self._numbers[dropped:]
 
 
 def _clamped(log_probs: Tensor) -> np.ndarray:
     return np.maximum(log_probs.detach().float().cpu().numpy(), np.float32(LOWEST_LOG_PROB))
-
-
-def num_candidates(nbest: int) -> int | None:
-    """Number of paths that are needed for so many texts, of which several may be equal; None: all paths."""
-    return 1 if nbest == 1 else None
 
 
 def searched_frames(frames: np.ndarray, blank_id: int, sure_blank: float, after_blank: bool) -> tuple[np.ndarray, bool]:

@@ -25,7 +25,7 @@ from asr_kd.errors import import_extra
 from asr_kd.models.acoustic_model import ModelLayer, StreamState
 from asr_kd.models.weights import Model
 from asr_kd.runtime.backend import mask_tokens
-from asr_kd.runtime.wire import BATCH, TensorSpec, WireFormat
+from asr_kd.runtime.wire import BATCH, WireFormat
 
 CACHES_PER_LAYER = 6
 
@@ -74,19 +74,17 @@ def write_onnx(module: SherpaWire, wire: WireFormat, path: Path, extra_metadata:
     """
     onnx = import_extra("onnx", "export")
     import_extra("onnxscript", "export")
-    specs = wire.inputs()
-    batch = torch.export.Dim(BATCH)
-    states = tuple({spec.batch_axis: batch} for spec in specs[1:])
+    examples, shapes = _example_batch(wire, torch.export.Dim(BATCH))
     with torch.inference_mode(False), torch.no_grad(), _quiet():
         program: Any = torch.onnx.export(
             module.eval(),
-            tuple(_example(spec) for spec in specs),
+            examples,
             dynamo=True,
             opset_version=OPSET,
             external_data=False,
-            input_names=[spec.name for spec in specs],
+            input_names=[spec.name for spec in wire.inputs()],
             output_names=[spec.name for spec in wire.outputs()],
-            dynamic_shapes=({specs[0].batch_axis: batch}, states),
+            dynamic_shapes=shapes,
             verbose=False,
         )
     proto = program.model_proto
@@ -108,8 +106,11 @@ def _strip(graph: Any) -> None:
         item.doc_string = ""
 
 
-def _example(spec: TensorSpec) -> Tensor:
-    return torch.from_numpy(spec.zeros(EXAMPLE_STREAMS))
+def _example_batch(wire: WireFormat, batch: Any) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
+    """Inputs of two streams, and which of their dimensions is the open `batch`."""
+    specs = wire.inputs()
+    first, *states = ({spec.batch_axis: batch} for spec in specs)
+    return tuple(torch.from_numpy(spec.zeros(EXAMPLE_STREAMS)) for spec in specs), (first, tuple(states))
 
 
 @contextlib.contextmanager
@@ -150,10 +151,7 @@ LONGEST_BATCH = 4_096
 
 def write_pt2(module: SherpaWire, wire: WireFormat, path: Path) -> None:
     """Export one streaming step as a torch.export file; the caller makes the writing atomic."""
-    specs = wire.inputs()
-    examples = tuple(_example(spec) for spec in specs)
-    batch = torch.export.Dim(BATCH, min=1, max=LONGEST_BATCH)
-    shapes = ({specs[0].batch_axis: batch}, tuple({spec.batch_axis: batch} for spec in specs[1:]))
+    examples, shapes = _example_batch(wire, torch.export.Dim(BATCH, min=1, max=LONGEST_BATCH))
     buffer = io.BytesIO()
     with torch.inference_mode(False), torch.no_grad(), _quiet():
         program: Any = torch.export.export(module.eval(), examples, dynamic_shapes=shapes)
@@ -169,14 +167,10 @@ def _without_pt2_notes(archive: bytes) -> bytes:
         for item in source.infolist():
             content = source.read(item)
             if "/models/" in item.filename:
-                content = json.dumps(_clean(json.loads(content)) | {"guards_code": []}).encode()
+                content = json.dumps(json.loads(content, object_hook=_without_metadata) | {"guards_code": []}).encode()
             target.writestr(zipfile.ZipInfo(item.filename), content)
     return cleaned.getvalue()
 
 
-def _clean(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_clean(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: {} if key == "metadata" and isinstance(item, dict) else _clean(item) for key, item in value.items()}
+def _without_metadata(node: dict[str, Any]) -> dict[str, Any]:
+    return node | {"metadata": {}} if isinstance(node.get("metadata"), dict) else node

@@ -7,7 +7,6 @@ Shapes: S samples, T frames, V vocabulary.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.models.layers import FACTOR, feature_frames_for
 from asr_kd.models.weights import LoadedModel
 from asr_kd.runtime.backend import Backend
-from asr_kd.runtime.bundle import DESCRIPTION, INT8, MODEL, Bundle, read_bundle
+from asr_kd.runtime.bundle import DESCRIPTION, INT8, PT2, Bundle, read_bundle
 from asr_kd.runtime.recognizer import Recognizer, open_backend, torch_recognizer
 
 TOLERANCE = 1e-3
@@ -112,48 +111,46 @@ def verify_bundle(
     """
     if not waveforms:
         raise ValueError("parity needs at least one utterance to compare")
-    forms = list(read_bundle(folder).info.files.graphs)
-    original = _Original.of(source, waveforms, read_bundle(folder).info.streaming.tail_ms)
-    exact = [
-        _verify_exact(read_bundle(folder, form), source, original, with_client and form == MODEL)
-        for form in forms
-        if form != INT8
-    ]
-    rest = {"pt2": exact[1].model_dump(mode="json")} if len(exact) > 1 else {}
-    if INT8 in forms:
-        near = _verify_int8(read_bundle(folder, INT8), source, original, with_client)
-        rest["int8"] = near.model_dump(mode="json")
-    return exact[0].model_copy(update=rest)
+    info = read_bundle(folder).info
+    if info.trace.model_sha256 != source.sha256:
+        raise BundleError(
+            f"was made from the weights {info.trace.model_sha256[:12]}…",
+            expected=f"{source.sha256[:12]}… of {source.folder}",
+            where=folder / DESCRIPTION,
+            remedy="Export the model again",
+        )
+    tail_ms = info.streaming.tail_ms
+    original = _Results(torch_recognizer(source, tail_ms=tail_ms), waveforms)
+    reports: dict[str, ParityReport | Int8Report] = {}
+    for form in info.files.graphs:
+        bundle = read_bundle(folder, form)
+        recognizer = Recognizer(open_backend(bundle), bundle.vocabulary, tail_ms=tail_ms, name=str(folder))
+        verify = _verify_int8 if form == INT8 else _verify_exact
+        reports[form] = verify(bundle, _Results(recognizer, waveforms), original, with_client and form != PT2)
+    main = next(report for report in reports.values() if isinstance(report, ParityReport))
+    named = {"pt2": reports.get(PT2), "int8": reports.get(INT8)}
+    further = {key: report.model_dump(mode="json") for key, report in named.items() if report and report is not main}
+    return main.model_copy(update=further)
 
 
-@dataclass(frozen=True)
-class _Original:
-    """Results of torch."""
+class _Results:
+    """Results of one form of the model on every utterance: log-probabilities [T', V] of each alone, and streamed."""
 
-    waveforms: Sequence[Tensor]
-    log_probs: list[Tensor]
-    alignments: list[EmittedTokens]
+    def __init__(self, recognizer: Recognizer, waveforms: Sequence[Tensor]) -> None:
+        self.recognizer, self.waveforms = recognizer, waveforms
+        self.log_probs = [recognizer.log_probs([waveform]).log_probs[0] for waveform in waveforms]
+        self.alignments = stream_alignments(recognizer, waveforms)
 
-    @classmethod
-    def of(cls, source: LoadedModel, waveforms: Sequence[Tensor], tail_ms: int) -> "_Original":
-        recognizer = torch_recognizer(source, tail_ms=tail_ms)
-        masked = [recognizer.log_probs([waveform]).log_probs[0] for waveform in waveforms]
-        return cls(waveforms, masked, stream_alignments(recognizer, waveforms))
-
-    @property
-    def close(self) -> list[bool]:
-        """Per utterance, whether two tokens are closer than `TIE` in some frame."""
-        best_two = [log_probs.topk(2, dim=-1).values for log_probs in self.log_probs]
-        return [float((best[:, 0] - best[:, 1]).min()) < TIE for best in best_two]
+    def batched(self) -> list[Tensor]:
+        """Return the log-probabilities of each in batches of streams at different positions."""
+        return mixed_log_probs(self.recognizer.backend, [self.recognizer.features(audio) for audio in self.waveforms])
 
 
-def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> ParityReport:
+def _verify_exact(bundle: Bundle, exported: _Results, original: _Results, with_client: bool) -> ParityReport:
     """Verify a float32 form: all results must be equal."""
-    waveforms, close = original.waveforms, original.close
-    exported = _opened(bundle, source)
-    single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
-    mixed = mixed_log_probs(exported.backend, [exported.features(waveform) for waveform in waveforms])
-    graph_difference, batch_difference = _difference(single, original.log_probs), _difference(single, mixed)
+    waveforms, single, alignments = exported.waveforms, exported.log_probs, exported.alignments
+    graph_difference = _difference(single, original.log_probs)
+    batch_difference = _difference(single, exported.batched())
     if not (graph_difference <= TOLERANCE and batch_difference <= TOLERANCE):  # NaN is refused too
         raise bundle.error(
             f"its log-probabilities differ from its model's by {graph_difference:.2g} nats, and batched from single "
@@ -161,18 +158,18 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
             expected=f"at most {TOLERANCE:g}",
             remedy=REPORT,
         )
-
-    alignments = stream_alignments(exported, waveforms)
-    same = [ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)]
+    best_two = [log_probs.topk(2, dim=-1).values for log_probs in original.log_probs]
+    close = [float((best[:, 0] - best[:, 1]).min()) < TIE for best in best_two]
+    same = _equal(alignments, original.alignments)
     _refuse_differences(bundle, same, close, "streamed through torch")
-    resets = [ours == theirs for ours, theirs in zip(alignments, reset_alignments(exported, waveforms), strict=True)]
+    resets = _equal(alignments, reset_alignments(exported.recognizer, waveforms))
     _refuse_differences(bundle, resets, [False] * len(resets), "of streams that were reset")
-    client, client_same, client_resets = "", [True] * len(waveforms), [False] * len(waveforms)
+    client, client_same, client_resets = "", [], []
     if with_client:
         client = client_version()
         client_same = client_agrees(bundle, waveforms, alignments)
         _refuse_differences(bundle, client_same, close, f"from {client}")
-        client_resets = client_resets_agree(bundle, exported, waveforms)
+        client_resets = client_resets_agree(bundle, exported.recognizer, waveforms)
         _refuse_differences(bundle, client_resets, [any(close)] * len(close), f"from {client} after a reset")
     return ParityReport(
         utterances=len(waveforms),
@@ -182,19 +179,16 @@ def _verify_exact(bundle: Bundle, source: LoadedModel, original: _Original, with
         batch_difference=batch_difference,
         transcripts_equal=sum(same),
         client=client,
-        client_transcripts_equal=sum(client_same) if with_client else 0,
-        ties=sum(not (a and b) for a, b in zip(same, client_same, strict=True)),
+        client_transcripts_equal=sum(client_same),
+        ties=sum(not (a and b) for a, b in zip(same, client_same or same, strict=True)),
         resets_equal=sum(resets),
         client_resets_equal=sum(client_resets),
     )
 
 
-def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_client: bool) -> Int8Report:
+def _verify_int8(bundle: Bundle, exported: _Results, original: _Results, with_client: bool) -> Int8Report:
     """Measure the form with 8-bit weights."""
-    waveforms = original.waveforms
-    exported = _opened(bundle, source)
-    single = [exported.log_probs([waveform]).log_probs[0] for waveform in waveforms]
-    mixed = mixed_log_probs(exported.backend, [exported.features(waveform) for waveform in waveforms])
+    single, mixed = exported.log_probs, exported.batched()
     rounded, exact = torch.cat(single), torch.cat(original.log_probs)
     losses = best_token_losses(rounded, exact) if len(rounded) == len(exact) else torch.full((1,), torch.inf)
     near = float((losses <= NEAR_TIE).double().mean())  # NaN counts as far
@@ -204,19 +198,24 @@ def _verify_int8(bundle: Bundle, source: LoadedModel, original: _Original, with_
             expected=f"at least {NEAR:.0%}",
             remedy="Use model.onnx; please report the model's settings",
         )
-    alignments = stream_alignments(exported, waveforms)
-    client_same = client_agrees(bundle, waveforms, alignments) if with_client else []
+    best_paths = [
+        [greedy(rows[None], torch.tensor([len(rows)]), bundle.vocabulary.blank_id)[0].tokens for rows in part]
+        for part in (single, mixed)
+    ]
+    client_same = client_agrees(bundle, exported.waveforms, exported.alignments) if with_client else []
     return Int8Report(
         difference=_difference(single, original.log_probs),
         batch_difference=_difference(single, mixed),
-        batch_transcripts_equal=sum(
-            _tokens(alone, bundle) == _tokens(batched, bundle) for alone, batched in zip(single, mixed, strict=True)
-        ),
+        batch_transcripts_equal=sum(_equal(*best_paths)),
         best_token_agreement=float((losses == 0).double().mean()),
-        transcripts_equal=sum(ours == theirs for ours, theirs in zip(alignments, original.alignments, strict=True)),
+        transcripts_equal=sum(_equal(exported.alignments, original.alignments)),
         client=client_version() if with_client else "",
         client_transcripts_equal=sum(client_same),
     )
+
+
+def _equal(ours: Sequence[object], theirs: Sequence[object]) -> list[bool]:
+    return [one == other for one, other in zip(ours, theirs, strict=True)]
 
 
 def best_token_losses(rounded: Tensor, exact: Tensor) -> Tensor:
@@ -230,23 +229,6 @@ def best_token_losses(rounded: Tensor, exact: Tensor) -> Tensor:
         [T], nats, 0 where the best token is the same.
     """
     return exact.max(dim=-1).values - exact.gather(-1, rounded.argmax(dim=-1, keepdim=True)).squeeze(-1)
-
-
-def _tokens(log_probs: Tensor, bundle: Bundle) -> list[int]:
-    """Best path of one utterance, [T, V]."""
-    return greedy(log_probs[None], torch.tensor([len(log_probs)]), bundle.vocabulary.blank_id)[0].tokens
-
-
-def _opened(bundle: Bundle, source: LoadedModel) -> Recognizer:
-    if bundle.info.trace.model_sha256 != source.sha256:
-        raise BundleError(
-            f"was made from the weights {bundle.info.trace.model_sha256[:12]}…",
-            expected=f"{source.sha256[:12]}… of {source.folder}",
-            where=bundle.folder / DESCRIPTION,
-            remedy="Export the model again",
-        )
-    tail_ms = bundle.info.streaming.tail_ms
-    return Recognizer(open_backend(bundle), bundle.vocabulary, tail_ms=tail_ms, name=str(bundle.folder))
 
 
 def reset_alignments(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> list[EmittedTokens]:

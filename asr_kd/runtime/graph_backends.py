@@ -39,35 +39,15 @@ EXPRESSION = re.compile(
 """Sums and products of numbers and the batch size; torch evaluates these."""
 CONTAINERS = re.compile(r'"type": (?!null|"builtins\.(tuple|list|dict)")')
 
-OPERATORS = frozenset(
-    f"torch.ops.aten.{name}"
-    for name in (
-        *("_assert_tensor_metadata.default", "add.Tensor", "addcmul.default", "alias.default", "arange.default"),
-        *(
-            "arange.start_step",
-            "bitwise_not.default",
-            "cat.default",
-            "chunk.default",
-            "conv1d.default",
-            "conv2d.default",
-            "cos.default",
-        ),
-        *("div.Tensor", "flatten.using_ints", "ge.Tensor", "gelu.default", "glu.default", "index_put_.default"),
-        *("layer_norm.default", "lift_fresh_copy.default", "linear.default", "log_softmax.int", "masked_fill.Scalar"),
-        *("matmul.default", "mul.Tensor", "neg.default", "permute.default", "pow.Scalar", "relu.default"),
-        *("remainder.Scalar", "rsub.Scalar", "silu.default", "sin.default", "slice.Tensor", "softmax.int"),
-        *("split_with_sizes.default", "squeeze.dim", "sub.Tensor", "sym_size.int", "to.dtype", "transpose.int"),
-        *("unflatten.int", "unsqueeze.default", "zeros.default"),
-    )
-)
+_NAMES = """_assert_tensor_metadata.default add.Tensor addcmul.default alias.default arange.default arange.start_step
+bitwise_not.default cat.default chunk.default conv1d.default conv2d.default cos.default div.Tensor flatten.using_ints
+ge.Tensor gelu.default glu.default index_put_.default layer_norm.default lift_fresh_copy.default linear.default
+log_softmax.int masked_fill.Scalar matmul.default mul.Tensor neg.default permute.default pow.Scalar relu.default
+remainder.Scalar rsub.Scalar silu.default sin.default slice.Tensor softmax.int split_with_sizes.default squeeze.dim
+sub.Tensor sym_size.int to.dtype transpose.int unflatten.int unsqueeze.default zeros.default"""
+OPERATORS = {f"torch.ops.aten.{name}" for name in _NAMES.split()}
 """Operators of a student's step; none reads a file or runs code."""
-VALUES = frozenset(
-    f"as_{name}"
-    for name in (
-        *("bool", "device", "expr", "float", "floats", "int", "ints", "layout", "name", "none", "scalar_type"),
-        *("sym_int", "sym_ints", "tensor", "tensors"),
-    )
-)
+VALUES = re.compile("as_(bool|device|expr|floats?|ints?|layout|name|none|scalar_type|sym_ints?|tensors?)")
 """Allowed kinds of arguments; subgraphs and custom objects are excluded."""
 EMPTY = ("metadata", "guards_code", "custom_obj_values", "treespec_namedtuple_fields")
 
@@ -136,13 +116,13 @@ def _problem(key: str, value: Any) -> str | None:
         or (key == "expr_str" and not EXPRESSION.fullmatch(str(value)))
         or (key in ("in_spec", "out_spec") and bool(CONTAINERS.search(str(value)) or "__" in str(value)))
         or (key in EMPTY and bool(value))
-        or (key.startswith("as_") and key not in VALUES)
+        or (key.startswith("as_") and not VALUES.fullmatch(key))
     )
     return f"{key} is {str(value)[:80]!r}, which our exporter does not write" if wrong else None
 
 
 class _GraphBackend:
-    """What the runtimes share: whole utterances run chunk by chunk, side by side."""
+    """What the runtimes share: states as arrays in the order of the wire format; utterances run chunk by chunk."""
 
     def __init__(self, bundle: Bundle) -> None:
         self._bundle, self._specs = bundle, bundle.wire.states()
@@ -156,6 +136,18 @@ class _GraphBackend:
         """Log-probabilities [B, T', V] with lengths [B] of features [B, T, 80]."""
         return run_chunks(self, features, feature_lens)
 
+    def initial_state(self, streams: int) -> list[np.ndarray]:
+        return [spec.zeros(streams) for spec in self._specs]
+
+    def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
+        columns = zip(self._specs, zip(*states, strict=True), strict=True)
+        return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
+
+    def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
+        streams = len(state[-1])
+        columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
+        return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
+
 
 class Pt2Backend(_GraphBackend):
     """Runs a bundle's model.pt2 on the CPU.
@@ -168,37 +160,23 @@ class Pt2Backend(_GraphBackend):
         super().__init__(bundle)
         try:
             program = torch.export.load(io.BytesIO(checked_archive(bundle.graph_bytes)))
-            self._step = program.module(check_guards=False)
-            self._try()
+            self._module = program.module(check_guards=False)
+            features, *state = (spec.zeros(2) for spec in bundle.wire.inputs())
+            log_probs, found = self.step(torch.from_numpy(features), state)
+            expected = [spec.zeros(2) for spec in bundle.wire.outputs()]
+            if [(one.shape, one.dtype) for one in (log_probs.numpy(), *found)] != [
+                (x.shape, x.dtype) for x in expected
+            ]:
+                raise UnsafeArchiveError("its outputs are not those of the wire format")
         except UnsafeArchiveError as error:
             raise bundle.error(str(error)) from error
         except Exception as error:  # torch's errors about a program share no narrower base class
             raise bundle.error(f"torch cannot run it: {' '.join(str(error).split())[:300]}") from error
 
-    def initial_state(self, streams: int) -> list[Tensor]:
-        return [torch.from_numpy(spec.zeros(streams)) for spec in self._specs]
-
     @torch.no_grad()
-    def step(self, features: Tensor, state: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        log_probs, *state = self._step(features, *state)
-        return log_probs, state
-
-    def join(self, states: Sequence[list[Tensor]]) -> list[Tensor]:
-        columns = zip(self._specs, zip(*states, strict=True), strict=True)
-        return [torch.cat(tensors, dim=spec.batch_axis) for spec, tensors in columns]
-
-    def split(self, state: list[Tensor]) -> list[list[Tensor]]:
-        columns = [tensor.split(1, spec.batch_axis) for spec, tensor in zip(self._specs, state, strict=True)]
-        return [[tensor.clone() for tensor in tensors] for tensors in zip(*columns, strict=True)]
-
-    def _try(self) -> None:
-        """Verify the shapes and types of one step of two streams."""
-        features, *state = (torch.from_numpy(spec.zeros(2)) for spec in self._bundle.wire.inputs())
-        with torch.no_grad():
-            found = self._step(features, *state)
-        expected = [torch.from_numpy(spec.zeros(2)) for spec in self._bundle.wire.outputs()]
-        if [(one.shape, one.dtype) for one in found] != [(one.shape, one.dtype) for one in expected]:
-            raise UnsafeArchiveError("its outputs are not those of the wire format")
+    def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
+        log_probs, *after = self._module(features, *map(torch.from_numpy, state))
+        return log_probs, [tensor.numpy() for tensor in after]
 
 
 ELEMENT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)"}
@@ -221,22 +199,10 @@ class OnnxBackend(_GraphBackend):
         self._input_names = [value.name for value in self._session.get_inputs()]
         self._output_names = [value.name for value in self._session.get_outputs()]
 
-    def initial_state(self, streams: int) -> list[np.ndarray]:
-        return [spec.zeros(streams) for spec in self._specs]
-
     def step(self, features: Tensor, state: list[np.ndarray]) -> tuple[Tensor, list[np.ndarray]]:
         inputs = [features.contiguous().numpy(), *state]
         log_probs, *state = self._session.run(self._output_names, dict(zip(self._input_names, inputs, strict=True)))
         return torch.from_numpy(log_probs), state
-
-    def join(self, states: Sequence[list[np.ndarray]]) -> list[np.ndarray]:
-        columns = zip(self._specs, zip(*states, strict=True), strict=True)
-        return [np.concatenate(arrays, axis=spec.batch_axis) for spec, arrays in columns]
-
-    def split(self, state: list[np.ndarray]) -> list[list[np.ndarray]]:
-        streams = len(state[-1])
-        columns = [np.split(array, streams, spec.batch_axis) for spec, array in zip(self._specs, state, strict=True)]
-        return [[array.copy() for array in arrays] for arrays in zip(*columns, strict=True)]
 
 
 def _load(bundle: Bundle, num_threads: int) -> Any:
@@ -257,14 +223,14 @@ def _load(bundle: Bundle, num_threads: int) -> Any:
 
 
 def _check_metadata(bundle: Bundle, found: dict[str, str]) -> None:
-    wrong = {
-        key: f"{key} is {found[key]!r} instead of {value!r}" if key in found else f"{key} is missing"
+    wrong = [
+        f"{key} is {found[key]!r} instead of {value!r}" if key in found else f"{key} is missing"
         for key, value in bundle.wire.metadata().items()
         if found.get(key) != value
-    }
+    ]
     if wrong:
         raise bundle.error(
-            f"its metadata does not fit: {'; '.join(wrong.values())}",
+            f"its metadata does not fit: {'; '.join(wrong)}",
             expected="the zipformer2_ctc metadata of the model in bundle.json",
             remedy="Clients end their process on such a file: export the model again",
         )

@@ -62,9 +62,9 @@ class Metrics:
     def content_type(self) -> str:
         return str(self._client.exposition.CONTENT_TYPE_PLAIN_0_0_4)
 
-    def text(self) -> bytes:
+    def text(self) -> str:
         """Return all metrics in Prometheus' text format."""
-        return bytes(self._client.generate_latest(self._registry))
+        return str(self._client.generate_latest(self._registry).decode())
 
 
 class Admission:

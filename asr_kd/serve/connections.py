@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import urlsplit
 
 from asr_kd.serve.admission import LOG_SECONDS, Admission
@@ -17,14 +17,14 @@ from asr_kd.serve.protocol import Refusal
 
 STREAM, HEALTH, METRICS = "/stream", "/health", "/metrics"
 
+TEXT = "text/plain; charset=utf-8"
+_CSS, _SCRIPT = "text/css; charset=utf-8", "text/javascript; charset=utf-8"
 PAGES = {
-    "/": ("index.html", "text/html; charset=utf-8"),
-    "/page.css": ("page.css", "text/css; charset=utf-8"),
-    "/page.js": ("page.js", "text/javascript; charset=utf-8"),
-    "/capture.js": ("capture.js", "text/javascript; charset=utf-8"),
-    "/resampler.js": ("resampler.js", "text/javascript; charset=utf-8"),
-    "/transport.js": ("transport.js", "text/javascript; charset=utf-8"),
+    "/": "text/html; charset=utf-8",
+    "/page.css": _CSS,
+    **dict.fromkeys(("/page.js", "/capture.js", "/resampler.js", "/transport.js"), _SCRIPT),
 }
+"""Path → content type of each file of the page."""
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -53,26 +53,21 @@ SINGLE = frozenset(
 """Headers that a request may have once (RFC 9110, RFC 6455)."""
 
 
-class HttpResponse(NamedTuple):
-    """Response to a request that is no websocket."""
-
-    status: int
-    content_type: str
-    body: bytes
-    headers: Mapping[str, str] = SAFE
-
-
-def plain_text(status: int, text: str, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """Return a response of one line of text, with further headers."""
-    return HttpResponse(status, "text/plain; charset=utf-8", f"{text}\n".encode(), {**SAFE, **(headers or {})})
+def respond(
+    connection: Any, status: int, text: str, content_type: str = TEXT, headers: Mapping[str, str] | None = None
+) -> Any:
+    """Return the library's response to a request that is no websocket."""
+    response = connection.respond(status, text)
+    del response.headers["Content-Type"]
+    response.headers.update({"Content-Type": content_type, **SAFE, **(headers or {})})
+    return response
 
 
-def page_file(path: str) -> HttpResponse | None:
-    """Return a part of the page; None for other paths."""
+def page_file(path: str) -> tuple[str, str] | None:
+    """Return a part of the page and its content type; None for other paths."""
     if path not in PAGES:
         return None
-    name, content_type = PAGES[path]
-    return HttpResponse(200, content_type, files("asr_kd.serve").joinpath("assets", name).read_bytes())
+    return files("asr_kd.serve").joinpath("assets", path.strip("/") or "index.html").read_text("utf-8"), PAGES[path]
 
 
 def allowed_origin(origin: str | None, local: tuple[str, int], tls: bool, others: Sequence[str]) -> bool:
@@ -191,48 +186,51 @@ class _Failures(logging.Filter):
         return True
 
 
+class Gone(Exception):
+    """The client has left."""
+
+
+REASONS = {1009: "too-large", 1002: "malformed", 1007: "malformed", 1011: "not-reading"}
+"""Code with which the library has ended a connection → code of the refusal; 1011: no reply to a ping."""
+
+
 class Websocket:
     """A client's websocket as a session sees it; `closed` is the library's exception for those that have ended."""
 
     def __init__(self, connection: Any, closed: Any) -> None:
         self._connection, self._closed = connection, closed
 
-    async def receive(self) -> str | bytes | None:
-        """The next message; None when the client has gone.
+    async def receive(self) -> str | bytes:
+        """Return the next message.
 
         Raises:
             Refusal: the library has ended the connection because of what the client sent.
+            Gone: the client has left.
         """
         try:
             message: str | bytes = await self._connection.recv()
         except self._closed as closed:
-            code = closed.sent.code if closed.sent is not None and not closed.rcvd_then_sent else None
-            if code == 1009:
-                raise Refusal("too-large", closed.sent.reason) from closed
-            if code in (1002, 1007):
-                raise Refusal("malformed", closed.sent.reason) from closed
-            if code == 1011:  # no result to a ping
-                raise Refusal("not-reading", closed.sent.reason) from closed
-            self._raise_if_not_read(closed)
-            return None
+            if closed.sent is not None and not closed.rcvd_then_sent and closed.sent.code in REASONS:
+                raise Refusal(REASONS[closed.sent.code], closed.sent.reason) from closed
+            raise self._end(closed) from closed
         return message
 
-    async def send(self, message: str) -> bool:
-        """Send; False when the client has gone.
+    async def send(self, message: str) -> None:
+        """Send a message.
 
         Raises:
             Refusal: the system has given up sending.
+            Gone: the client has left.
         """
         try:
             await self._connection.send(message)
         except self._closed as closed:
-            self._raise_if_not_read(closed)
-            return False
-        return True
+            raise self._end(closed) from closed
 
-    def _raise_if_not_read(self, closed: Exception) -> None:
+    def _end(self, closed: Exception) -> Exception:
         if isinstance(closed.__cause__, OSError) and closed.__cause__.errno == errno.ETIMEDOUT:
-            raise Refusal("not-reading", "what was sent did not arrive in time") from closed
+            return Refusal("not-reading", "what was sent did not arrive in time")
+        return Gone()
 
     async def close(self, code: int, reason: str) -> None:
         """Close with a reason of at most 123 bytes."""

@@ -2,13 +2,14 @@
 
 README.md beside this file describes the protocol."""
 
+import io
 import json
 from typing import Any, Literal
 
 import numpy as np
+import soundfile
 from pydantic import ValidationError
 
-from asr_kd.audio.waveform_reader import StreamResampler
 from asr_kd.config import S, Settings
 from asr_kd.errors import AudioError
 from asr_kd.features.fbank import SAMPLE_RATE
@@ -60,25 +61,6 @@ WIDTHS: dict[Encoding, int] = {"s16le": 2, "f32le": 4, "mulaw": 1, "alaw": 1}
 SAMPLE_RATES = (8_000, SAMPLE_RATE)
 
 
-class IncomingAudio:
-    """Decodes the messages of one stream, at one of `SAMPLE_RATES`, to 16 kHz."""
-
-    def __init__(self, encoding: Encoding, sample_rate: int) -> None:
-        self._encoding, self._resampler = encoding, StreamResampler(sample_rate, SAMPLE_RATE)
-
-    def decode(self, message: bytes) -> np.ndarray:
-        """Return the samples [S] that a message completes.
-
-        Raises:
-            Refusal: see `samples_of`.
-        """
-        return self._resampler.push(samples_of(message, self._encoding))
-
-    def finish(self) -> np.ndarray:
-        """Return the last samples [S]."""
-        return self._resampler.push(np.zeros(0, dtype=np.float32), last=True)
-
-
 def samples_of(message: bytes, encoding: Encoding) -> np.ndarray:
     """Return binary audio of one channel as float32 [S] in [−1, 1].
 
@@ -100,25 +82,14 @@ def samples_of(message: bytes, encoding: Encoding) -> np.ndarray:
     return samples
 
 
-def _mu_law(byte: int) -> int:
-    """Decode a byte of ITU-T G.711 µ-law to 16 bits."""
-    byte = ~byte & 0xFF
-    value = (((byte & 0x0F) << 3) + 0x84 << ((byte & 0x70) >> 4)) - 0x84
-    return -value if byte & 0x80 else value
+def _table(subtype: str) -> np.ndarray:
+    """Sample of each byte, [256] float32."""
+    every = io.BytesIO(bytes(range(256)))
+    table, _ = soundfile.read(every, dtype="float32", format="RAW", subtype=subtype, channels=1, samplerate=8_000)
+    return np.asarray(table)
 
 
-def _a_law(byte: int) -> int:
-    """Decode a byte of ITU-T G.711 A-law to 16 bits."""
-    byte ^= 0x55
-    segment, value = (byte & 0x70) >> 4, ((byte & 0x0F) << 4) + 8
-    value = value if segment == 0 else value + 0x100 << segment - 1
-    return value if byte & 0x80 else -value
-
-
-G711 = {
-    name: np.array([decode(byte) for byte in range(256)], dtype=np.float32) / 32_768
-    for name, decode in {"mulaw": _mu_law, "alaw": _a_law}.items()
-}
+G711 = {"mulaw": _table("ULAW"), "alaw": _table("ALAW")}
 """Byte → sample."""
 
 
@@ -151,7 +122,7 @@ def parse_start(message: str | bytes) -> Start:
     """
     if isinstance(message, bytes):
         raise Refusal("malformed", 'audio came first; expected {"type": "start", "sample_rate": 16000}')
-    start = _parse(Start, message)
+    start = parse(Start, message)
     if start.sample_rate not in SAMPLE_RATES:
         rates = " or ".join(map(str, SAMPLE_RATES))
         message = f"sample_rate is {start.sample_rate}; expected {rates}: resample before sending"
@@ -159,16 +130,12 @@ def parse_start(message: str | bytes) -> Start:
     return start
 
 
-def parse_end(message: str) -> None:
-    """Parse the only text message after the first.
+def parse(kind: type[S], message: str) -> S:
+    """Parse a text message of a client.
 
     Raises:
-        Refusal: it is another one.
+        Refusal: it is another one, or too long.
     """
-    _parse(End, message)
-
-
-def _parse(kind: type[S], message: str) -> S:
     if len(message) > LONGEST_TEXT:
         raise Refusal("too-large", f"a text message of {len(message)} characters; expected at most {LONGEST_TEXT}")
     try:
@@ -181,49 +148,21 @@ def _parse(kind: type[S], message: str) -> S:
         raise Refusal("malformed", f"expected {kind.__name__.lower()}: {problems[:300]}") from error
 
 
-def ready_message(model: str, chunk_ms: int, lookahead_ms: int, limits: dict[str, float]) -> str:
-    """Message: the stream is open."""
-    return _message(
-        "ready", protocol=PROTOCOL, model=model, sample_rate=SAMPLE_RATE, chunk_ms=chunk_ms, lookahead_ms=lookahead_ms,
-        limits=limits,
-    )  # fmt: skip
+def message_of(kind: str, **fields: Any) -> str:
+    """Return a message to a client: ready, partial, final, done, stopping or error, with its fields."""
+    return json.dumps({"type": kind, **fields}, ensure_ascii=False)
 
 
-def partial_message(text: str, decoded_seconds: float, lag_seconds: float) -> str:
-    """Message: text of the current utterance, which may change."""
-    return _message("partial", text=text, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
+def result_message(kind: str, decoded_seconds: float, lag_seconds: float, **fields: Any) -> str:
+    """Return a partial or final: text that may still change, or that does not."""
+    return message_of(kind, **fields, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
 
 
-def final_message(utterance: EndedUtterance, decoded_seconds: float, lag_seconds: float) -> str:
-    """Message: an ended utterance, which does not change."""
+def utterance_fields(utterance: EndedUtterance) -> dict[str, Any]:
+    """Return the fields of an ended utterance in its final."""
     words = [
-        {
-            "word": word.text,
-            "start": word.start_seconds,
-            "end": word.end_seconds,
-            "confidence": round(word.confidence, 3),
-        }
-        for word in utterance.words
+        {"word": text, "start": start, "end": end, "confidence": round(confidence, 3)}
+        for text, start, end, confidence in utterance.words
     ]
     start, end = round(utterance.start_seconds, 3), round(utterance.end_seconds, 3)
-    fields = {"text": utterance.text, "words": words, "start": start, "end": end, "rule": utterance.rule}
-    return _message("final", **fields, decoded=round(decoded_seconds, 3), lag_ms=round(1000 * lag_seconds, 1))
-
-
-def done_message(seconds: float) -> str:
-    """Message: all results were sent."""
-    return _message("done", seconds=round(seconds, 3))
-
-
-def stopping_message(seconds: float) -> str:
-    """Message: the server will finish this stream in so many seconds."""
-    return _message("stopping", seconds=seconds)
-
-
-def error_message(refusal: Refusal) -> str:
-    """Message: why the stream ends."""
-    return _message("error", code=refusal.code, message=refusal.message)
-
-
-def _message(kind: str, **fields: Any) -> str:
-    return json.dumps({"type": kind, **fields}, ensure_ascii=False)
+    return {"text": utterance.text, "words": words, "start": start, "end": end, "rule": utterance.rule}

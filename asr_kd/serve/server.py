@@ -5,7 +5,6 @@ import json
 import resource
 import ssl
 from collections.abc import Callable
-from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,16 +17,15 @@ from asr_kd.serve.connections import (
     METRICS,
     SINGLE,
     STREAM,
-    HttpResponse,
     Websocket,
     allowed_origin,
     bound_socket,
     connection_class,
     library_logger,
     page_file,
-    plain_text,
+    respond,
 )
-from asr_kd.serve.protocol import Refusal, stopping_message
+from asr_kd.serve.protocol import Refusal, message_of
 from asr_kd.serve.scheduler import Scheduler
 from asr_kd.serve.session import Session
 from asr_kd.serve.settings import ServeSettings
@@ -51,8 +49,6 @@ class Server:
         self._library = import_extra("websockets.asyncio.server", "serve", "websockets")
         exceptions = import_extra("websockets.exceptions", "serve", "websockets")
         self._closed, self._invalid_message = exceptions.ConnectionClosed, exceptions.InvalidMessage
-        self._response = import_extra("websockets.http11", "serve", "websockets").Response
-        self._headers = import_extra("websockets.datastructures", "serve", "websockets").Headers
         self.settings, self.metrics, self._name = settings, Metrics(), name
         self._tls = _tls_context(settings)
         self._scheduler = Scheduler(recognizer, settings, self.metrics)
@@ -118,7 +114,7 @@ class Server:
         """Accept no new streams, let open ones continue for a while, then finish them and send all results."""
         self._admission.stopping = True
         for session in self._sessions:
-            session.announce(stopping_message(grace_seconds))
+            session.announce(message_of("stopping", seconds=grace_seconds))
         await self._until_empty(grace_seconds)
         for session in self._sessions:
             session.finish()
@@ -140,58 +136,54 @@ class Server:
     def _process_request(self, connection: Any, request: Any) -> Any:
         """Return the library's response to plain HTTP; None opens a websocket."""
         connection.place.forwarded_for(", ".join(request.headers.get_all("X-Forwarded-For")))
-        found = self._http_response(request, connection)
-        if found is None:
+        response = self._http_response(request, connection)
+        if response is None:
             connection.place.opened = True
-            return None
-        length = str(len(found.body))
-        headers = {"Content-Type": found.content_type, "Content-Length": length, "Connection": "close"}
-        return self._response(
-            found.status,
-            HTTPStatus(found.status).phrase,
-            self._headers({**headers, **found.headers}),
-            b"" if request.method == "HEAD" else found.body,
-        )
+        elif request.method == "HEAD":
+            response.body = b""
+        return response
 
-    def _http_response(self, request: Any, connection: Any) -> HttpResponse | None:
+    def _http_response(self, request: Any, connection: Any) -> Any:
         place: Place = connection.place
+
+        def line(status: int, text: str, **headers: str) -> Any:
+            return respond(connection, status, f"{text}\n", headers=headers)
+
         twice = [name for name in SINGLE if len(request.headers.get_all(name)) > 1]
         if twice:
             place.refused("malformed-request")
-            return plain_text(400, f"the header {twice[0]} twice")
+            return line(400, f"the header {twice[0]} twice")
         if request.method not in METHODS:
             place.refused("malformed-request")
             allowed = ", ".join(METHODS)
-            return plain_text(405, f"the method {request.method[:20]}; expected {allowed}", {"Allow": allowed})
+            return line(405, f"the method {request.method[:20]}; expected {allowed}", Allow=allowed)
         path = request.path.partition("?")[0]
         if path == HEALTH:
-            return self._health()
+            state = "stopping" if self._admission.stopping else "failed" if self._work.done() else "ok"
+            report = {"status": state, "model": self._name, "clients": self._scheduler.num_streams}
+            report |= {"max_clients": self.settings.max_clients, "load": round(self._scheduler.load, 3)}
+            return respond(connection, 200 if state == "ok" else 503, json.dumps(report), "application/json")
         if path not in (METRICS, STREAM):
-            return page_file(path) or plain_text(404, "there is nothing here")
+            page = page_file(path)
+            return respond(connection, 200, *page) if page else line(404, "there is nothing here")
         if path == STREAM:
             if request.method != "GET" or "websocket" not in request.headers.get("Upgrade", "").lower():
-                return plain_text(426, "a websocket is expected here", {"Upgrade": "websocket"})
+                return line(426, "a websocket is expected here", Upgrade="websocket")
             origin, local = request.headers.get("Origin"), connection.local_address[:2]
             if not allowed_origin(origin, local, self._tls is not None, self.settings.origins):
                 place.refused("origin")
-                return plain_text(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
+                return line(403, f"origin {origin!r} is not allowed; start the server with --origin {origin}")
         try:
             if "Authorization" in request.headers or path == METRICS:
                 place.check_token(request.headers.get("Authorization", "").removeprefix("Bearer "))
         except Refusal as refused:
             place.refused(refused.code)
             if refused.code == "throttled":
-                return plain_text(429, str(refused), {"Retry-After": "60"})
-            return plain_text(401, str(refused), {"WWW-Authenticate": "Bearer"})
+                return line(429, str(refused), **{"Retry-After": "60"})
+            return line(401, str(refused), **{"WWW-Authenticate": "Bearer"})
         if path == METRICS:
-            return HttpResponse(200, self.metrics.content_type, self.metrics.text())
+            return respond(connection, 200, self.metrics.text(), self.metrics.content_type)
         return None
-
-    def _health(self) -> HttpResponse:
-        state = "stopping" if self._admission.stopping else "failed" if self._work.done() else "ok"
-        report = {"status": state, "model": self._name, "clients": self._scheduler.num_streams}
-        report |= {"max_clients": self.settings.max_clients, "load": round(self._scheduler.load, 3)}
-        return HttpResponse(200 if state == "ok" else 503, "application/json", json.dumps(report).encode())
 
     async def _connected(self, connection: Any) -> None:
         bound_socket(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)

@@ -6,12 +6,15 @@ from collections import deque
 from collections.abc import Coroutine
 from typing import Any
 
+import numpy as np
+
+from asr_kd.audio.waveform_reader import StreamResampler
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
 from asr_kd.serve.admission import Metrics, Place
-from asr_kd.serve.connections import Websocket
-from asr_kd.serve.protocol import IncomingAudio, Refusal
+from asr_kd.serve.connections import Gone, Websocket
+from asr_kd.serve.protocol import Refusal, message_of
 from asr_kd.serve.scheduler import LiveStream, Scheduler, StreamProgress
 from asr_kd.serve.settings import ServeSettings
 
@@ -20,10 +23,6 @@ MOST_UNSENT = 64
 
 BURST_SECONDS = 10.0
 """Messages of so many seconds at the allowed rate may arrive at once."""
-
-
-class Gone(Exception):
-    """The client has left."""
 
 
 class Outbox:
@@ -63,11 +62,9 @@ class Outbox:
                 else:
                     message, self._partial = self._partial or "", None
                 try:
-                    sent = await asyncio.wait_for(connection.send(message), send_seconds)
+                    await asyncio.wait_for(connection.send(message), send_seconds)
                 except TimeoutError:
                     raise Refusal("not-reading", f"nothing was read for {send_seconds:g} seconds") from None
-                if not sent:
-                    raise Gone
                 if len(self._finals) < MOST_UNSENT:
                     self.room.set()
             self.empty.set()
@@ -126,13 +123,13 @@ class Session:
 
     async def _start(self, authorized: bool) -> None:
         try:
-            message = await asyncio.wait_for(self._receive(), self._settings.start_seconds)
+            message = await asyncio.wait_for(self._connection.receive(), self._settings.start_seconds)
         except TimeoutError:
             raise Refusal("idle", f"no start message within {self._settings.start_seconds:g} seconds") from None
         start = protocol.parse_start(message)
         if not authorized:
             self._place.check_token(start.token or "")
-        self._audio = IncomingAudio(start.encoding, start.sample_rate)
+        self._encoding, self._resampler = start.encoding, StreamResampler(start.sample_rate, SAMPLE_RATE)
 
     async def _run_stream(self, live: LiveStream) -> None:
         """Receive audio and send results until the stream has ended.
@@ -147,7 +144,7 @@ class Session:
             early = await self._first_of(self._receive_audio(live), writer)
             if early is not None and not early.finishes:
                 raise early
-            rest = self._audio.finish()
+            rest = self._resampler.push(np.zeros(0, dtype=np.float32), last=True)
             if len(rest):
                 await self._scheduler.put(live, rest)
             self._scheduler.end(live)
@@ -173,26 +170,20 @@ class Session:
         longest = self._settings.stream_seconds
         while True:
             try:
-                message = await asyncio.wait_for(self._receive(), self._settings.idle_seconds)
+                message = await asyncio.wait_for(self._connection.receive(), self._settings.idle_seconds)
             except TimeoutError:
                 quiet = f"no message for {self._settings.idle_seconds:g} seconds"
                 raise Refusal("idle", quiet, finishes=True) from None
             self._count()
             if isinstance(message, str):
-                protocol.parse_end(message)
+                protocol.parse(protocol.End, message)
                 return
-            samples = self._audio.decode(message)
+            samples = self._resampler.push(protocol.samples_of(message, self._encoding))
             if live.received_samples + len(samples) > longest * SAMPLE_RATE:
                 raise Refusal("too-long", f"the stream is longer than {longest:g} seconds", finishes=True)
             if len(samples):
                 await self._outbox.room.wait()
                 await self._scheduler.put(live, samples)
-
-    async def _receive(self) -> str | bytes:
-        message = await self._connection.receive()
-        if message is None:
-            raise Gone
-        return message
 
     def _count(self) -> None:
         """Count a message against the allowed rate (token bucket)."""
@@ -209,26 +200,27 @@ class Session:
         limits = {"frame_bytes": settings.frame_bytes, "stream_seconds": settings.stream_seconds}
         limits |= {"idle_seconds": settings.idle_seconds, "messages_per_second": settings.messages_per_second}
         chunk_ms = round(1000 * self._scheduler.chunk_seconds)
-        return protocol.ready_message(self._model, chunk_ms, LOOKAHEAD_MS, limits)
+        fields = {"protocol": protocol.PROTOCOL, "model": self._model, "sample_rate": SAMPLE_RATE}
+        return message_of("ready", **fields, chunk_ms=chunk_ms, lookahead_ms=LOOKAHEAD_MS, limits=limits)
 
     def _forward(self, progress: StreamProgress) -> None:
         """Queue messages for the result of a round; runs on the loop."""
         if progress.refusal is not None and not self._ended.done():
             self._ended.set_exception(progress.refusal)
             return
+        times = progress.decoded_seconds, progress.lag_seconds
         for utterance in progress.ended:
             self._metrics.utterances.inc()
-            self._outbox.add(protocol.final_message(utterance, progress.decoded_seconds, progress.lag_seconds))
+            self._outbox.add(protocol.result_message("final", *times, **protocol.utterance_fields(utterance)))
         if progress.done and not self._ended.done():
             self._ended.set_result(None)
         elif not progress.done:
-            text = protocol.partial_message(progress.partial, progress.decoded_seconds, progress.lag_seconds)
-            self._outbox.add(text, partial=True)
+            self._outbox.add(protocol.result_message("partial", *times, text=progress.partial), partial=True)
 
     async def _send_results(self, live: LiveStream) -> None:
         """Wait until all results are sent."""
         await asyncio.shield(self._ended)
-        self._outbox.add(protocol.done_message(live.received_samples / SAMPLE_RATE))
+        self._outbox.add(message_of("done", seconds=round(live.received_samples / SAMPLE_RATE, 3)))
         await self._outbox.empty.wait()
 
     async def _refuse(self, refused: Refusal) -> None:
@@ -236,11 +228,13 @@ class Session:
             self._connection.abort()
             return
         try:
-            sent = asyncio.wait_for(self._connection.send(protocol.error_message(refused)), 1.0)
-            if await sent:
-                await self._connection.close(refused.close_code, str(refused))
+            message = message_of("error", code=refused.code, message=refused.message)
+            await asyncio.wait_for(self._connection.send(message), 1.0)
+            await self._connection.close(refused.close_code, str(refused))
         except TimeoutError:
             self._connection.abort()
+        except Gone:
+            pass
 
 
 async def _either(main: Coroutine[Any, Any, Any], *others: Any) -> None:

@@ -16,7 +16,7 @@ from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, re
 
 async def until(server, clients):
     """Wait until so many streams are open."""
-    while f"asr_kd_clients {clients:.1f}" not in server.metrics.text().decode():
+    while f"asr_kd_clients {clients:.1f}" not in server.metrics.text():
         await asyncio.sleep(0.01)
 
 
@@ -66,7 +66,7 @@ def test_what_is_wrong_is_refused_with_a_reason_and_harms_nobody(serving, recogn
         async with serving(messages_per_second=15) as server:
             good = asyncio.create_task(speak(server, SPEECH))
             found = {name: await told(server, *messages) for name, (messages, _, _) in WRONG.items()}
-            return found, await good, server.metrics.text().decode()
+            return found, await good, server.metrics.text()
 
     found, (messages, code), metrics = asyncio.run(run())
     assert {name: answer[:2] for name, answer in found.items()} == {
@@ -158,7 +158,7 @@ def test_one_that_stops_reading_is_dropped_and_its_memory_bounded(serving, recog
                 await flooding
             said = await good
             await until(server, clients=0)
-            return said, max(kept), server.metrics.text().decode()
+            return said, max(kept), server.metrics.text()
 
     (messages, code), kept, metrics = asyncio.run(asyncio.wait_for(run(), 600))
     assert (finals(messages), code) == (expected_texts(recognizer, SPEECH), 1000)
@@ -173,7 +173,7 @@ def test_one_that_answers_no_ping_is_dropped(serving):
             said = await reader.read()  # to the end; nobody answers
             writer.close()
             await until(server, clients=0)
-            return said, server.metrics.text().decode()
+            return said, server.metrics.text()
 
     said, metrics = asyncio.run(asyncio.wait_for(run(), 600))
     assert b"keepalive ping timeout" in said

@@ -93,7 +93,7 @@ def test_fuzzed_streams_end_with_a_reason_and_harm_nobody(serving, recognizer, c
                 await asyncio.gather(*(raw(server, changed) for changed in damaged[at : at + 12]))
             good.append(asyncio.create_task(speak(server, SPEECH)))
             answers = await asyncio.gather(*good)
-            while "asr_kd_clients 0.0" not in server.metrics.text().decode():
+            while "asr_kd_clients 0.0" not in server.metrics.text():
                 await asyncio.sleep(0.01)
             return codes, answers
 

@@ -54,7 +54,7 @@ def test_silent_connections_exclude_nobody(serving, opens):
             codes = [
                 (await speak(server, SPEECH[:9_600], local_addr=(where, 0)))[1] for where in ("127.0.0.1", ELSEWHERE)
             ]
-            return codes, time.monotonic() - begun, len(occupied), server.metrics.text().decode()
+            return codes, time.monotonic() - begun, len(occupied), server.metrics.text()
 
     codes, seconds, occupied, metrics = asyncio.run(run())
     assert (codes, occupied) == ([1000, 1000], 64)

@@ -50,7 +50,7 @@ def test_press_speak_and_words_turn_final(serving, tmp_path):
                 places,
                 await tab.value(UNNAMED),
                 tab.console,
-                server.metrics.text().decode(),
+                server.metrics.text(),
             )
 
     listening, delays, said, places, unnamed, console, metrics = asyncio.run(run())

@@ -8,7 +8,8 @@ import soundfile
 import torch
 
 from asr_kd.audio import SAMPLE_RATE, read_blocks, resample
-from asr_kd.serve.protocol import IncomingAudio, samples_of
+from asr_kd.audio.waveform_reader import StreamResampler
+from asr_kd.serve.protocol import samples_of
 from tests.helpers.serve_client import RULES, START, finals, speak
 from tests.helpers.tiny_models import noise_speech
 
@@ -40,9 +41,10 @@ def test_every_byte_is_decoded_as_libsndfile_does(tmp_path, encoding):
 @pytest.mark.parametrize("encoding", ["mulaw", "alaw", "s16le"])
 def test_a_stream_of_8_khz_is_the_file_of_8_khz(tmp_path, encoding, packet_bytes):
     path, payload = recorded(tmp_path, encoding)
-    audio = IncomingAudio(encoding, 8_000)
-    blocks = [audio.decode(payload[at : at + packet_bytes]) for at in range(0, len(payload), packet_bytes)]
-    found = np.concatenate([*blocks, audio.finish()])
+    resampler = StreamResampler(8_000, SAMPLE_RATE)
+    packets = [payload[at : at + packet_bytes] for at in range(0, len(payload), packet_bytes)]
+    blocks = [resampler.push(samples_of(packet, encoding)) for packet in packets]
+    found = np.concatenate([*blocks, resampler.push(np.zeros(0, dtype=np.float32), last=True)])
     expected = torch.cat(list(read_blocks(path))).numpy()
     assert len(found) == len(expected)
     assert np.abs(found - expected).max() < 1e-3
