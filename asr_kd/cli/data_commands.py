@@ -233,7 +233,7 @@ def import_(
       asr-kd targets import whisper-output recipes/AN4/an4.yaml --into exp/an4/hypotheses/whisper
     """
     from asr_kd.config import apply_overrides, load_yaml, parse_settings
-    from asr_kd.recipe.pseudo_label_tasks import import_for
+    from asr_kd.recipe.pseudo_labels import import_for
     from asr_kd.targets.pseudo_labelling import LabelSettings
 
     data = load_yaml(settings) if settings is not None else {}
@@ -273,7 +273,7 @@ def pseudo_label_(
     """
     from asr_kd.config import apply_overrides, load_yaml, parse_settings
     from asr_kd.recipe.context import stop_on
-    from asr_kd.recipe.pseudo_label_tasks import pseudo_label
+    from asr_kd.recipe.pseudo_labels import pseudo_label
     from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
     from asr_kd.targets.sharding import EVERYTHING, Share
 

@@ -1,24 +1,19 @@
-"""Extraction as tasks of its stage: a teacher's soft targets and n-best hypotheses.
+"""Extraction as tasks of its stage: a teacher's soft targets and n-best hypotheses."""
 
-The work is divided by a fixed plan; each process, and each task of a Slurm array, computes its share.
-"""
-
-import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import UNTRANSCRIBED
-from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
-from asr_kd.files import read_json, write_json
+from asr_kd.errors import AsrKdError
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import RunContext, store_sha256
+from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.stage import StageTask
+from asr_kd.recipe.store_tasks import StorePlace, sharded_task
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import open_teacher, teacher_sha256
 from asr_kd.targets.bridge import bridge
@@ -30,79 +25,32 @@ from asr_kd.targets.nbest import extract_hypotheses
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
-from asr_kd.targets.sharding import EVERYTHING, Share
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.sharding import Share
 from asr_kd.targets.store_index import INDEX
 from asr_kd.targets.stored_arrays import Transcripts, spell_transcripts
 from asr_kd.teachers.base import LAYERS_ONLY, Teacher
 from asr_kd.text.vocabulary import Vocabulary
-
-PLACE = "place.json"
-"""Note with the URL of a store that is outside the work_dir."""
-
-Report = TypeVar("Report", bound=ShardReport[Any])
-
-
-@dataclass(frozen=True)
-class StorePlace:
-    """Where a task puts a store: its folder, or below the recipe's `store_url`, with a note in the folder.
-
-    Attributes:
-        context: of the run.
-        folder: of the task, in the work_dir.
-        index: the file that completes the store.
-    """
-
-    context: RunContext
-    folder: Path
-    index: str
-
-    @property
-    def store(self) -> Path | str:
-        """The folder or URL of the store."""
-        return self.context.stored_at(self.folder)
-
-    @property
-    def result(self) -> Path:
-        """The file in the work_dir without which the task is not done."""
-        return self.folder / (self.index if self.context.recipe.store_url is None else PLACE)
-
-    def key_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings of the task's cache key."""
-        url = self.context.recipe.store_url
-        return settings if url is None else {**settings, "store_url": url}
-
-    def write_note(self) -> None:
-        """Write the store's URL and hash into the folder, where the recipe has a `store_url`."""
-        if self.context.recipe.store_url is not None:
-            write_json(self.result, {"place": str(self.store), "sha256": store_sha256(self.store, self.index)})
-
-    def is_as_noted(self) -> bool:
-        """Whether the store at the noted URL has the noted hash; always in the work_dir."""
-        if self.context.recipe.store_url is None:
-            return True
-        try:
-            note = read_json(self.result)
-        except (OSError, ValueError):
-            return False  # the store is found again, and the note written anew
-        return open_storage(note["place"]).sha256(self.index) == note["sha256"]
 
 
 def extraction_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's soft targets, in its students' vocabulary and on their frames."""
     settings = _target_settings(context, teacher)
     place = StorePlace(context, context.targets_folder(teacher), INDEX)
+    open_checked = _checked_opener(context, teacher, is_bridged=True)
 
-    def compute(
-        opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
-    ) -> ExtractionReport:
+    def compute(share: Share) -> ExtractionReport:
+        opened, utterances, vocabulary = open_checked()
         transcripts = _transcripts(context, utterances, vocabulary) if settings.pooled else None
-        return extract(opened, utterances, settings, place.store, transcripts=transcripts, **options)
+        stop, progress = _callbacks(context, teacher, place)
+        return extract(opened, utterances, settings, place.store, share, stop, progress, transcripts)
 
-    def is_intact() -> bool:
-        found, corpus = verify(place.store), context.read_corpus()[0]
-        intact = found.ok and found.info.complete
-        return intact and not of_other_audio(found.info.shards, utterances_to_label(context, teacher, corpus))
+    def on_complete(report: ExtractionReport) -> None:
+        place.write_note()
+        report_extraction(context.progress, place.folder, report)
+
+    def is_intact(store: Path | str) -> bool:
+        found, utterances = verify(store), utterances_to_label(context, teacher, context.read_corpus()[0])
+        return found.ok and found.info.complete and not of_other_audio(found.info.shards, utterances)
 
     # The number of threads changes nothing.
     plain = {key: value for key, value in settings.key_settings().items() if key != "readers"}
@@ -111,55 +59,68 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
     settings_of_bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
     if settings_of_bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
         plain["bridge"] = settings_of_bridge
-    report = functools.partial(report_extraction, context.progress, place.folder)
-    return _teacher_task(place, teacher, teacher, plain, compute, report, is_intact, is_bridged=True)
+    return sharded_task(
+        context,
+        teacher,
+        teacher,
+        place.folder,
+        compute,
+        on_complete,
+        settings=place.key_settings(plain),
+        inputs=lambda: _inputs(context, teacher, is_bridged=True),
+        results=(place.result,),
+        is_intact=lambda: place.is_intact(is_intact),
+    )
 
 
 def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
     """Task that stores a teacher's n-best as text, for students with another vocabulary."""
-    recipe, normalizer = context.recipe, context.recipe.vocabulary.normalizer
-    place = StorePlace(context, context.hypotheses_folder(teacher), HYPOTHESES_INDEX)
+    nbest, normalizer = context.recipe.nbest, context.recipe.vocabulary.normalizer
+    name, place = nbest_task_name(teacher), StorePlace(context, context.hypotheses_folder(teacher), HYPOTHESES_INDEX)
+    open_checked = _checked_opener(context, teacher, is_bridged=False)  # text has no frames
 
-    def compute(
-        opened: Teacher, utterances: Sequence[Utterance], vocabulary: Vocabulary, **options: Any
-    ) -> ShardReport[HypothesesInfo]:
-        return extract_hypotheses(opened, utterances, recipe.nbest, place.store, normalizer, **options)
+    def compute(share: Share) -> ShardReport[HypothesesInfo]:
+        opened, utterances, _ = open_checked()
+        stop, progress = _callbacks(context, name, place)
+        return extract_hypotheses(opened, utterances, nbest, place.store, normalizer, share, stop, progress)
 
-    def report(nbest: ShardReport[HypothesesInfo]) -> None:
-        utterances = sum(shard.utterances for shard in nbest.info.shards)
+    def on_complete(report: ShardReport[HypothesesInfo]) -> None:
+        place.write_note()
+        utterances = sum(shard.utterances for shard in report.info.shards)
         context.progress.message(f"  hypotheses of {utterances} utterances")
-        if nbest.quarantine:
-            context.progress.message(f"  {len(nbest.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
+        if report.quarantine:
+            context.progress.message(f"  {len(report.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
 
-    def is_intact() -> bool:
-        info, corpus = HypothesisStore.open(place.store).info, context.read_corpus()[0]  # opening hashes the shards
-        return info.complete and not of_other_audio(info.shards, utterances_to_label(context, teacher, corpus))
+    def is_intact(store: Path | str) -> bool:
+        info = HypothesisStore.open(store).info  # opening hashes the shards
+        return not of_other_audio(info.shards, utterances_to_label(context, teacher, context.read_corpus()[0]))
 
-    plain = recipe.nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
-    plain["normalizer"] = normalizer
-    # Not bridged: text has no frames.
-    return _teacher_task(place, teacher, nbest_task_name(teacher), plain, compute, report, is_intact, is_bridged=False)
+    plain = nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
+    return sharded_task(
+        context,
+        name,
+        teacher,
+        place.folder,
+        compute,
+        on_complete,
+        settings=place.key_settings({**plain, "normalizer": normalizer}),
+        inputs=lambda: _inputs(context, teacher, is_bridged=False),
+        results=(place.result,),
+        is_intact=lambda: place.is_intact(is_intact),
+    )
 
 
-def _teacher_task(
-    place: StorePlace,
-    teacher: str,
-    name: str,
-    settings: dict[str, Any],
-    compute: Callable[..., Report],
-    report: Callable[[Report], None],
-    is_intact: Callable[[], bool],
-    is_bridged: bool,
-) -> StageTask:
-    """A sharded task with one teacher.
+def _checked_opener(
+    context: RunContext, teacher: str, is_bridged: bool
+) -> Callable[[], tuple[Teacher, Sequence[Utterance], Vocabulary]]:
+    """Return a function that opens a teacher, and checks its WER the first time.
 
-    Args:
-        is_intact: whether all files are as they were written; may raise TargetsError.
-        is_bridged: whether the teacher is converted to the students' vocabulary and frames.
+    It returns the teacher, converted to the students' vocabulary and frames if `is_bridged`; the utterances to label;
+    and the students' vocabulary.
     """
-    context, is_checked = place.context, False
+    is_checked = False
 
-    def label(share: Share) -> Report:
+    def open_checked() -> tuple[Teacher, Sequence[Utterance], Vocabulary]:
         nonlocal is_checked
         corpus, vocabulary = context.read_corpus()
         opened = open_teacher(context, teacher)
@@ -168,79 +129,28 @@ def _teacher_task(
         if not is_checked:
             check_teacher(context, opened)
             is_checked = True
-        return compute(
-            opened,
-            utterances_to_label(context, teacher, corpus),
-            vocabulary,
-            share=share,
-            should_stop=_stopping(context, lambda: done_shards(open_storage(place.store))),
-            progress=lambda done, total: context.progress.update(f"extract {name}", done, total, "s of audio"),
-        )
+        return opened, utterances_to_label(context, teacher, corpus), vocabulary
 
-    def on_complete(found: Report) -> None:
-        place.write_note()
-        report(found)
+    return open_checked
 
-    def check_files() -> bool:
-        try:
-            return place.is_as_noted() and is_intact()
-        except TargetsError:
-            return False  # extraction repairs it, or names what is wrong
 
+def _callbacks(
+    context: RunContext, name: str, place: StorePlace
+) -> tuple[Callable[[], bool], Callable[[float, float], None]]:
+    """Whether to stop: at once on a signal, on a time limit after one shard, so that short limits make progress too;
+    and the report of progress."""
+    before = done_shards(place.store)
+
+    def should_stop() -> bool:
+        stop = context.should_stop()
+        return stop is not None and (stop.urgent or done_shards(place.store) > before)
+
+    return should_stop, lambda done, total: context.progress.update(f"extract {name}", done, total, "s of audio")
+
+
+def _inputs(context: RunContext, teacher: str, is_bridged: bool) -> list[Any]:
     manifests: list[str] = ["train", *([UNTRANSCRIBED] if context.recipe.labels_untranscribed(teacher) else [])]
-    return sharded_task(
-        context,
-        name,
-        teacher,
-        place.folder,
-        label,
-        on_complete,
-        settings=place.key_settings(settings),
-        inputs=lambda: [*context.corpus_hashes(*manifests, spelling=is_bridged), teacher_sha256(context, teacher)],
-        results=(place.result,),
-        is_intact=check_files,
-    )
-
-
-def sharded_task(
-    context: RunContext,
-    name: str,
-    owner: str,
-    folder: Path,
-    compute: Callable[[Share], Report],
-    on_complete: Callable[[Report], None] = lambda report: None,
-    **fields: Any,
-) -> StageTask:
-    """A task of the stage extract that several processes divide among themselves.
-
-    Args:
-        owner: the teacher or labels that `--only` selects it by.
-        compute: computes a share of the shards.
-        on_complete: called when the shards of all shares are done.
-        fields: further fields of `StageTask`.
-    """
-    reports: list[Report] = []
-
-    def run(folder: Path) -> None:
-        reports.append(compute((context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)))
-
-    def finish(folder: Path) -> str | None:
-        report = reports[-1]
-        if not report.complete and context.ranks.count > 1:
-            report = compute(context.share or EVERYTHING)  # finds the shards of the other processes
-        if report.complete:
-            on_complete(report)
-            return None
-        if report.busy:
-            raise StoppedEarly(
-                f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
-                where=str(context.stored_at(folder)),
-                remedy="Run the same command again when they are done",
-            )
-        return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
-
-    fields |= {"run": run, "finish": finish, "parallel": True, "shared": True, "owner": owner}
-    return StageTask("extract", name, context.work_dir, folder, **fields)
+    return [*context.corpus_hashes(*manifests, spelling=is_bridged), teacher_sha256(context, teacher)]
 
 
 def check_teacher(context: RunContext, teacher: Teacher) -> None:
@@ -299,17 +209,6 @@ def utterances_to_label(context: RunContext, teacher: str, corpus: PreparedCorpu
 def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabulary: Vocabulary) -> Transcripts:
     """Transcripts in the students' vocabulary, over whose tokens posteriors are pooled."""
     return spell_transcripts(utterances, vocabulary, context.recipe.vocabulary.normalizer)
-
-
-def _stopping(context: RunContext, count_done: Callable[[], int]) -> Callable[[], bool]:
-    """Stop at once on a signal, on a time limit after one shard: otherwise short limits would make no progress."""
-    before = count_done()
-
-    def should_stop() -> bool:
-        stop = context.should_stop()
-        return stop is not None and (stop.urgent or count_done() > before)
-
-    return should_stop
 
 
 def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:

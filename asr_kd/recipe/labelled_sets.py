@@ -7,23 +7,17 @@ from typing import Any
 
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError
 from asr_kd.files import json_lines, write_text
 from asr_kd.recipe.context import RunContext, store_sha256
+from asr_kd.recipe.pseudo_labels import FILTERS, reading_scorer
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
-from asr_kd.targets.pseudo_labelling import LabelSettings, ScoreReadings, ctc_reading_scorer, read_out
+from asr_kd.targets.pseudo_labelling import read_out
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts
-from asr_kd.teachers.ensemble import open_teacher_source
-from asr_kd.teachers.settings import TeacherSource
-from asr_kd.text.normalize import Normalizer
-
-FILTERS = "filters.json"
-"""Beside stored pseudo-labels: the yield of every filter."""
 
 
 def labelled_sets(recipe: Recipe) -> tuple[str, ...]:
@@ -134,11 +128,3 @@ def _first_labels(context: RunContext) -> Path:
 def _outputs(context: RunContext, name: str) -> str:
     """Where the transcripts of the evaluation sets by the model of `hypotheses.NAME` lie."""
     return f"{context.stored_at(context.folder('transcripts', f'{name}-evaluation'))}/1"
-
-
-def reading_scorer(settings: LabelSettings, normalizer: Normalizer) -> ScoreReadings | None:
-    """The CTC model that chooses among readings, where the settings name one."""
-    if settings.reading_model is None:
-        return None
-    teacher = open_teacher_source(TeacherSource(source=settings.reading_model))
-    return ctc_reading_scorer(teacher, normalizer, read_utterance)

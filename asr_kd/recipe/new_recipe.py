@@ -20,7 +20,7 @@ from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, FolderSettings, LibriSpe
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import atomic_path
 from asr_kd.progress import SILENT, Progress
-from asr_kd.recipe.pseudo_label_tasks import pseudo_label
+from asr_kd.recipe.pseudo_labels import pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_labelling import PREFIX, PseudoLabelSettings
 from asr_kd.text.normalize import Normalizer, letters_beyond_english

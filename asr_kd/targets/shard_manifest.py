@@ -252,7 +252,7 @@ class ShardManifest(Generic[Index]):
             )
 
 
-def done_shards(folder: Storage | str) -> int:
+def done_shards(folder: Path | str | Storage) -> int:
     """Shards of a store that have a done mark, of all workers."""
     return sum(name.startswith("shard-") and name.endswith(".json") for name in open_storage(folder).sizes())
 

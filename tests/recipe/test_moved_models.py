@@ -6,7 +6,7 @@ import shutil
 import pytest
 import yaml
 
-from asr_kd.recipe import pseudo_label_tasks
+from asr_kd.recipe import pseudo_labels
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.teachers import RECORD, folder_sha256, source_hashes, source_in_key
@@ -58,7 +58,7 @@ class FakeWhisper:
 
 
 def test_pseudo_labels_of_a_moved_model_are_not_made_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(pseudo_label_tasks, "open_transcriber", FakeWhisper)
+    monkeypatch.setattr(pseudo_labels, "open_transcriber", FakeWhisper)
 
     def extract(folder):
         outcome = command(

@@ -10,8 +10,8 @@ import pytest
 from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
-from asr_kd.recipe import pseudo_label_tasks
-from asr_kd.recipe.pseudo_label_tasks import FILTERS, pseudo_label
+from asr_kd.recipe import pseudo_labels
+from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
@@ -43,7 +43,7 @@ def whisper(monkeypatch) -> list[FakeWhisper]:
         opened.append(FakeWhisper(settings))
         return opened[-1]
 
-    monkeypatch.setattr(pseudo_label_tasks, "open_transcriber", open_fake)
+    monkeypatch.setattr(pseudo_labels, "open_transcriber", open_fake)
     return opened
 
 
@@ -91,7 +91,7 @@ def test_batches_of_similar_lengths_give_rows_in_the_order_of_ids(manifest, whis
     (tmp_path / "u3.wav").write_bytes(b"no audio")
     write_manifest(manifest, [replace(u, duration=3.0) if u.id == "u1" else u for u in utterances])
     settings = SETTINGS.model_copy(update={"batch": 2})
-    pseudo_label_tasks.transcribe_with(settings, read_manifest(manifest), tmp_path / "raw", SILENT)
+    pseudo_labels.transcribe_with(settings, read_manifest(manifest), tmp_path / "raw", SILENT)
     assert sizes == [[32_000, 32_000]]  # u0 and u2; u3 cannot be read, so u4 is alone, as u1 is
 
 

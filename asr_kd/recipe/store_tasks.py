@@ -1,0 +1,106 @@
+"""Tasks of the stage extract that fill a store: its place, and its shards divided among processes by a fixed plan."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from asr_kd.errors import StoppedEarly, TargetsError
+from asr_kd.files import read_json, write_json
+from asr_kd.recipe.context import RunContext, store_sha256
+from asr_kd.recipe.stage import StageTask
+from asr_kd.targets.sharded_extraction import ShardReport
+from asr_kd.targets.sharding import EVERYTHING, Share
+from asr_kd.targets.storage import open_storage
+
+PLACE = "place.json"
+"""Note with the URL of a store that is outside the work_dir."""
+
+Report = TypeVar("Report", bound=ShardReport[Any])
+
+
+@dataclass(frozen=True)
+class StorePlace:
+    """Where a task puts a store: its folder, or below the recipe's `store_url`, with a note in the folder.
+
+    Attributes:
+        context: of the run.
+        folder: of the task, in the work_dir.
+        index: the file that completes the store.
+    """
+
+    context: RunContext
+    folder: Path
+    index: str
+
+    @property
+    def store(self) -> Path | str:
+        """The folder or URL of the store."""
+        return self.context.stored_at(self.folder)
+
+    @property
+    def result(self) -> Path:
+        """The file in the work_dir without which the task is not done."""
+        return self.folder / (self.index if self.context.recipe.store_url is None else PLACE)
+
+    def key_settings(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings of the task's cache key."""
+        url = self.context.recipe.store_url
+        return settings if url is None else {**settings, "store_url": url}
+
+    def write_note(self) -> None:
+        """Write the store's URL and hash into the folder, where the recipe has a `store_url`."""
+        if self.context.recipe.store_url is not None:
+            write_json(self.result, {"place": str(self.store), "sha256": store_sha256(self.store, self.index)})
+
+    def is_intact(self, check: Callable[[Path | str], bool]) -> bool:
+        """Whether the store is the noted one and passes `check`, which may raise a TargetsError for damage."""
+        try:
+            if self.context.recipe.store_url is not None:
+                note = read_json(self.result)
+                if open_storage(note["place"]).sha256(self.index) != note["sha256"]:
+                    return False
+            return check(self.store)
+        except (OSError, ValueError, TargetsError):
+            return False  # the task makes what is missing, and the note; or names what is wrong
+
+
+def sharded_task(
+    context: RunContext,
+    name: str,
+    owner: str,
+    folder: Path,
+    compute: Callable[[Share], Report],
+    on_complete: Callable[[Report], None],
+    **fields: Any,
+) -> StageTask:
+    """A task of the stage extract that several processes divide among themselves.
+
+    Args:
+        owner: the teacher or labels that `--only` selects it by.
+        compute: computes a share of the shards.
+        on_complete: called when the shards of all shares are done.
+        fields: further fields of `StageTask`.
+    """
+    reports: list[Report] = []
+
+    def run(folder: Path) -> None:
+        reports.append(compute((context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)))
+
+    def finish(folder: Path) -> str | None:
+        report = reports[-1]
+        if not report.complete and context.ranks.count > 1:
+            report = compute(context.share or EVERYTHING)  # finds the shards of the other processes
+        if report.complete:
+            on_complete(report)
+            return None
+        if report.busy:
+            raise StoppedEarly(
+                f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
+                where=str(context.stored_at(folder)),
+                remedy="Run the same command again when they are done",
+            )
+        return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
+
+    fields |= {"run": run, "finish": finish, "parallel": True, "shared": True, "owner": owner}
+    return StageTask("extract", name, context.work_dir, folder, **fields)
