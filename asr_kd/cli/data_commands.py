@@ -35,7 +35,7 @@ def check(
     Example:
       asr-kd check recipes/AN4/an4.yaml
     """
-    from asr_kd.recipe.check import check_target
+    from asr_kd.recipe.preparation import check_target
 
     with console() as progress:
         found = check_target(target, overrides or [], not headers_only, progress)

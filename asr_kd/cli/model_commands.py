@@ -45,9 +45,7 @@ def export_model(
     settings = parse_settings(ExportSettings, {**given, "int8": int8, "licence": licence}, "the command line")
     with console() as progress:
         contexts = _contexts(folder, chunk or [], left or [])
-        written = exporting.export_model(folder, out, settings, contexts, speech or (), progress)
-        for place, info in written.items():
-            exporting.report_bundle(progress, place, info)
+        exporting.export_model(folder, out, settings, contexts, speech or (), progress)
 
 
 def _contexts(folder: Path, chunks: list[int], lefts: list[int]) -> "list[Context]":

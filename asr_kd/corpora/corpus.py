@@ -49,10 +49,15 @@ class PreparedCorpus:
         return tuple(name for name in self.sets if name not in self.dev_sets)
 
     @property
+    def manifests(self) -> dict[str, list[Utterance]]:
+        """Utterances by the name of their manifest: train, untranscribed if there are any, and the evaluation sets."""
+        extra = {UNTRANSCRIBED: self.untranscribed} if self.untranscribed else {}
+        return {"train": self.train, **extra, **self.sets}
+
+    @property
     def utterances(self) -> list[Utterance]:
         """All utterances, the training set first."""
-        evaluated = (utterance for members in self.sets.values() for utterance in members)
-        return [*self.train, *self.untranscribed, *evaluated]
+        return [utterance for members in self.manifests.values() for utterance in members]
 
 
 def manifests_folder(work_dir: Path) -> Path:
@@ -66,9 +71,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str]
     `others` are names of further files that were written beside the manifests, such as the vocabulary.
     """
     folder = manifests_folder(work_dir)
-    extra = {UNTRANSCRIBED: corpus.untranscribed} if corpus.untranscribed else {}
-    sets = {"train": corpus.train, **corpus.sets, **extra}
-    manifests = {folder / f"{name}.jsonl": members for name, members in sets.items()}
+    manifests = {folder / f"{name}.jsonl": members for name, members in corpus.manifests.items()}
     register_files(folder, [*(path.name for path in manifests), "corpus.json"])
     for path, members in manifests.items():
         write_manifest(path, members)
@@ -80,7 +83,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str]
         "synthetic": corpus.synthetic,
         "train": _summary(corpus.train),
         "sets": {name: _summary(members) for name, members in corpus.sets.items()},
-        **{name: _summary(members) for name, members in extra.items()},
+        **({UNTRANSCRIBED: _summary(corpus.untranscribed)} if corpus.untranscribed else {}),
         "sha256": {name: sha256_of_file(folder / name) for name in [*(path.name for path in manifests), *others]},
         "dev_sets": list(corpus.dev_sets),
         "absent": corpus.absent,

@@ -51,12 +51,26 @@ def export_model(
             "is not in a run", where=folder, expected="RUN/students/NAME/model", remedy="Name a folder with --out"
         )
     held_out = _held_out(folder, run, speech)
-    waveforms = [read_utterance(utterance) for utterance in spread(held_out, VERIFIED_ON)]
-    origin = _origin(folder, run, name, held_out)
+    origin, sample = _origin(folder, run, name, held_out), spread(held_out, VERIFIED_ON)
+    return export_bundles(folder, destination, contexts, settings, sample, origin, progress)
+
+
+def export_bundles(
+    model: Path,
+    destination: Path,
+    contexts: Sequence[Context],
+    settings: ExportSettings,
+    sample: Sequence[Utterance],
+    origin: Origin,
+    progress: Progress,
+) -> dict[Path, BundleInfo]:
+    """Export a model once for each context, verify the bundles on a sample, and report them; see `bundle_places`."""
+    waveforms = [read_utterance(utterance) for utterance in sample]
     found = {}
     for place, context in bundle_places(contexts, destination).items():
         chosen = settings.model_copy(update={"context": context or settings.context})
-        found[place] = export_bundle(folder, place, waveforms, origin=origin, settings=chosen, progress=progress)
+        found[place] = export_bundle(model, place, waveforms, origin=origin, settings=chosen, progress=progress)
+        _report_bundle(progress, place, found[place])
     return found
 
 
@@ -121,7 +135,7 @@ def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]
     return rates, card.read_text(encoding="utf-8") if rates and card.is_file() else None
 
 
-def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
+def _report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     """Report a bundle's folder, chunks, forms and sizes, and the WER of 8-bit weights where it was measured."""
     forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
     wer = info.int8_wer

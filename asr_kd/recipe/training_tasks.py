@@ -8,15 +8,16 @@ from typing import Any
 from asr_kd.corpora.corpus import PreparedCorpus, read_prepared
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.settings import UNTRANSCRIBED
-from asr_kd.errors import TargetsError
+from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext, store_sha256, targets_sha256
 from asr_kd.recipe.extraction import utterances_to_label
 from asr_kd.recipe.labelled_sets import dev_label_hashes, evaluated_corpus
-from asr_kd.recipe.stage import StageTask
+from asr_kd.recipe.stage import StageTask, settings_difference
 from asr_kd.recipe.system_settings import (
+    AnyTeacher,
     StudentSettings,
     TeacherSettings,
     TrainedTeacher,
@@ -29,6 +30,7 @@ from asr_kd.recipe.teachers import (
     source_hashes,
     source_in_key,
     teacher_sha256,
+    teacher_task,
     utterances_of_fold,
 )
 from asr_kd.targets.bridge import bridge
@@ -41,13 +43,15 @@ from asr_kd.training.training_job import Control, TrainingJob
 from asr_kd.training.warm_start import encoder_hashes, read_sizes, warm_start_sha256
 
 
-def trained_teacher_tasks(context: RunContext, name: str, settings: TrainedTeacher) -> list[StageTask]:
-    """Tasks that train a teacher, or one for each fold."""
-    if settings.folds is None:
+def teacher_tasks(context: RunContext, name: str, settings: AnyTeacher) -> list[StageTask]:
+    """Tasks that train a teacher, or one for each fold, and describe one that is not a single model of this run."""
+    if isinstance(settings, TrainedTeacher) and settings.folds is None:
         return [_trained(context, name, settings)]
-    folds = fold_names(name, settings)
-    tasks = [_trained(context, fold, settings, number) for number, fold in enumerate(folds)]
-    return [replace(task, owner=name) for task in tasks]
+    tasks = []
+    if isinstance(settings, TrainedTeacher):
+        folds = enumerate(fold_names(name, settings))
+        tasks = [replace(_trained(context, fold, settings, number), owner=name) for number, fold in folds]
+    return [*tasks, teacher_task(context, name, settings)]
 
 
 def student_tasks(context: RunContext, name: str, settings: StudentSettings) -> list[StageTask]:
@@ -59,6 +63,27 @@ def student_tasks(context: RunContext, name: str, settings: StudentSettings) -> 
             chosen = chosen.model_copy(update={"train": train})
         tasks.append(replace(_trained(context, stage, chosen), owner=name))
     return tasks
+
+
+def refuse_other_settings(context: RunContext, names: Sequence[str]) -> None:
+    """Refuse to evaluate or export models under settings that they were not trained with.
+
+    Raises:
+        RecipeError: names the first setting that differs.
+    """
+    recipe = context.recipe
+    for task in (
+        *(task for name, settings in recipe.teachers.items() for task in teacher_tasks(context, name, settings)),
+        *(task for name, settings in recipe.students.items() for task in student_tasks(context, name, settings)),
+    ):
+        difference = settings_difference(task) if task.name in names or task.owner in names else None
+        if difference is not None:
+            raise RecipeError(
+                f"{task.name} was trained with other settings: {difference}",
+                where=task.folder,
+                expected="a model of this recipe with these overrides",
+                remedy=f"Give the overrides of its training, or train it with these: run from the stage {task.stage}",
+            )
 
 
 def _trained(

@@ -14,9 +14,9 @@ from asr_kd.cli import app
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.progress import SILENT
-from asr_kd.recipe.check import check_target
 from asr_kd.recipe.new_recipe import write_recipe
 from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, packaged_recipes
+from asr_kd.recipe.preparation import check_target
 from asr_kd.recipe.settings import load_recipe
 
 TEXTS = ("ENTER FOUR", "YES", "GO", "RUBOUT S N", "STOP", "NO", "START", "HELP", "REPEAT", "ERASE")
