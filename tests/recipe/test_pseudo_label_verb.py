@@ -15,6 +15,7 @@ from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
+from asr_kd.targets.settings import ShardSettings
 from asr_kd.teachers.whisper_transcriber import TranscriberSettings, Transcription
 from tests.helpers.corpus_layouts import write_audio
 from tests.helpers.tiny_run import RECIPE, command
@@ -110,7 +111,7 @@ def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
 
 
 def test_a_stop_keeps_finished_shards_and_the_same_call_resumes(manifest, whisper, tmp_path, monkeypatch):
-    monkeypatch.setattr("asr_kd.targets.whisper_transcripts.SHARD_SECONDS", 2.0)
+    monkeypatch.setattr("asr_kd.targets.whisper_transcripts.SHARDS", ShardSettings(shard_seconds=2.0))
     with pytest.raises(StoppedEarly):
         pseudo_label(
             manifest, SETTINGS, tmp_path / "labels", SILENT, should_stop=lambda: bool(whisper) and whisper[0].calls >= 2
