@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from asr_kd.corpora.an4 import find_an4
 from asr_kd.corpora.corpus import balanced_folds, shuffled
@@ -261,11 +262,10 @@ def _normalizer(texts: Sequence[str]) -> Normalizer:
 
 
 def render_recipe(name: str, folder: Path, corpus: _Corpus, whisper: str, language: str) -> str:
-    """Return the recipe's text."""
+    """Return the recipe's text, from `new_recipe.yaml.j2`."""
     gpu = torch.cuda.is_available()
     size = next(size for size in SIZES if corpus.train_hours < size.below_hours)
     epochs = max(12, min(100, round(size.passes_hours / max(corpus.train_hours, 0.1))))
-    vocabulary = {"normalizer": corpus.normalizer, **({"alphabet": corpus.alphabet} if corpus.alphabet else {})}
     training = {
         "epochs": epochs,
         "batch_seconds": 300 if gpu else 30,
@@ -274,59 +274,25 @@ def render_recipe(name: str, folder: Path, corpus: _Corpus, whisper: str, langua
         "validate_every_epochs": max(1, epochs // 12),
         "augmentation": {"speeds": [0.9, 1.0, 1.1]},
     }
-    parts = [
-        f"# {folder}: {corpus.found}; {corpus.train_hours:.2f} hours for training.",
-        *(f"# Note: {note}." for note in corpus.notes),
-        "#",
-        f"#   asr-kd check {name}.yaml",
-        f"#   asr-kd run {name}.yaml",
-        "#",
-        f"# Written by asr-kd init for a machine {'with' if gpu else 'without'} a GPU. Every key: docs/reference.",
-        _yaml({"name": name, "work_dir": f"exp/{name}", "seed": 1}),
-    ]
-    if not gpu and (os.cpu_count() or 1) <= 2:
-        parts.append("threads: 1  # faster than 2 for steps this small")
-    parts += [_yaml({"corpus": corpus.settings, "vocabulary": vocabulary}), ""]
-    student = f"&student {{size: {size.student}, streaming: {{chunk_frames: 8, left_context_frames: 64}}}}"
-    inner = {"inner_layers": [2]} if size.student == "tiny" else {}
-    if corpus.transcribed:
-        parts += [
-            "# The teacher is trained here, on the same speech. A public one of the language gains more:",
-            '#   teacher: {source: "torchaudio:WAV2VEC2_ASR_BASE_960H"}  (English; docs/guides/teachers.md).',
-            "teachers:",
-            "  teacher:",
-            f"    model: {{size: {size.teacher}}}",
-            f"    train: {_flow({**training, 'learning_rate': 0.001})}",
-            "",
-            "# Chunks of 320 ms with 2.56 s of left context; size and epochs fit the hours.",
-            "students:",
-            "  student-hard:  # the control: labels alone",
-            f"    model: {student}",
-            f"    train: &training {_flow({**training, **inner})}",
-            "  student-kd:",
-            "    model: *student",
-            "    train: *training",
-            "    distill: {kd_weight: 0.5, selection: nonblank, dilation: 1, delay_frames: 3}",
-        ]
-    else:
-        labels = {"source": PREFIX + whisper.removeprefix(PREFIX), "language": language}
-        parts += [
-            "# Pseudo-labels of the training set by Whisper. The filters, their thresholds: docs/guides/teachers.md.",
-            f"hypotheses: {_flow({'whisper': labels})}",
-            "",
-            "# Chunks of 320 ms with 2.56 s of left context; size and epochs fit the hours.",
-            "students:",
-            "  student:",
-            f"    model: {student.removeprefix('&student ')}",
-            f"    train: {_flow({**training, **inner})}",
-            "    hypotheses: whisper",
-            "    distill: {level: sequence, kd_weight: 1.0}  # the pseudo-labels alone",
-        ]
-    return "\n".join(parts) + "\n"
-
-
-def _yaml(settings: dict[str, object]) -> str:
-    return "\n".join(f"{key}: {_flow(value)}" for key, value in settings.items())
+    templates = Environment(
+        loader=PackageLoader("asr_kd.recipe", ""),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        keep_trailing_newline=True,
+    )
+    templates.filters["flow"] = _flow
+    return templates.get_template("new_recipe.yaml.j2").render(
+        name=name,
+        folder=folder,
+        corpus=corpus,
+        vocabulary={"normalizer": corpus.normalizer, **({"alphabet": corpus.alphabet} if corpus.alphabet else {})},
+        size=size,
+        training=training,
+        whisper=PREFIX + whisper.removeprefix(PREFIX),
+        language=language,
+        gpu=gpu,
+        few_cores=(os.cpu_count() or 1) <= 2,
+    )
 
 
 def _flow(value: object) -> str:
