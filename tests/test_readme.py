@@ -15,7 +15,7 @@ import typer
 
 from asr_kd.cli import app
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.recipe.sweep import load_grid
+from asr_kd.recipe.sweep_grid import load_grid
 from tests.helpers.tiny_bundle import tiny_bundle
 from tests.helpers.tiny_models import noise_speech
 from tests.helpers.tiny_run import command

@@ -220,7 +220,8 @@ def sweep(
     from asr_kd.errors import RecipeError
     from asr_kd.evaluation.results import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
-    from asr_kd.recipe.sweep import load_grid, only_rows, plan, recipe_of, run_sweep
+    from asr_kd.recipe.sweep import run_sweep
+    from asr_kd.recipe.sweep_grid import load_grid, only_rows, plan, recipe_of
     from asr_kd.recipe.sweep_table import write_tables
 
     if not grid:

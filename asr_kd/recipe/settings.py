@@ -1,6 +1,7 @@
 """Settings of a recipe file, put together from those of its parts."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_
 from asr_kd.corpora.settings import CorpusSettings, FolderSettings, OwnSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
-from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.measures import POOLED
 from asr_kd.recipe.packaged_recipes import find_recipe
@@ -20,7 +20,6 @@ from asr_kd.recipe.system_settings import (
     StudentSettings,
     TrainedTeacher,
     fold_names,
-    has_layers_only,
     is_one_model,
     layers_and_width,
     nbest_task_name,
@@ -101,198 +100,149 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        both = sorted(set(self.teachers) & set(self.students))
-        if both:
-            raise ValueError(f"{both[0]!r} is a teacher and a student; systems need names of their own")
-        taken = sorted(set(self.hypotheses) & {*self.teachers, *self.students})
-        if taken:
-            raise ValueError(f"hypotheses.{taken[0]} has the name of a teacher or student; choose another")
-        for name, teacher in self.teachers.items():
-            self._check_members(name, teacher)
-            self._check_layers(name, teacher)
-            other = nbest_task_name(name)
-            if self.needs_nbest(name) and self.target_speeds(other):
-                raise ValueError(
-                    f"the teacher {other!r} has the name of the task for the n-best of {name!r}; rename it"
-                )
-            self._check_folds(name, teacher)
-        for name, student in self.students.items():
-            taken = sorted(set(student.in_stages(name)) & {*self.teachers, *self.students} - {name})
-            if taken:
-                raise ValueError(f"{taken[0]!r} is the name of a stage of {name!r}; rename it")
-        for name, student in self.trainings.items():
-            self._check_student(name, student)
-        systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
-        for name, system in {**systems, **self.trainings}.items():
-            if not isinstance(system, ExistingTeacher):
-                inner, layers = system.train.inner_layers, system.model.num_layers
-                if any(not 1 <= layer < layers for layer in inner):
-                    raise ValueError(
-                        f"{name}: train.inner_layers {list(inner)} must lie from 1 to {layers - 1}, below the last of "
-                        f"its {layers} layers"
-                    )
-                self._check_augmented_copies(name, system)
-        self._check_untranscribed()
-        if isinstance(self.corpus, FolderSettings) and not self.corpus.dev:
-            self._check_held_out()
-        unknown = [name for name in self.export.models if name not in systems]
-        if unknown:
-            raise ValueError(f"export.models names {unknown[0]!r}; known: {', '.join(systems)}")
-        teachers = [name for name in self.export.models if name in self.teachers]
-        existing = [name for name in teachers if not is_one_model(self.teachers[name])]
-        if existing:
-            raise ValueError(f"export.models names {existing[0]!r}, which this recipe does not train as one model")
+        problem = next(self._problems(), None)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
-    def _check_held_out(self) -> None:
-        """A dev set without transcripts needs pseudo-labels, which are made after the teachers are trained."""
-        if not self.hypotheses:
-            raise ValueError(
-                "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
-                "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
-            )
-        trained = [name for name, teacher in self.teachers.items() if isinstance(teacher, TrainedTeacher)]
-        if trained:
-            raise ValueError(
-                f"teachers.{trained[0]} is trained on transcripts, and the corpus has none: give corpus.dev"
-            )
+    def _problems(self) -> Iterator[str]:
+        """Yield what does not fit together; every check may rely on those before it."""
+        yield from self._name_problems()
+        for name, student in self.trainings.items():
+            yield from self._student_problems(name, student)
+        for name, teacher in self.teachers.items():
+            yield from self._teacher_problems(name, teacher)
+        systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
+        for name, system in {**systems, **self.trainings}.items():
+            if isinstance(system, ExistingTeacher):
+                continue
+            inner, layers = system.train.inner_layers, system.model.num_layers
+            if any(not 1 <= layer < layers for layer in inner):
+                yield (
+                    f"{name}: train.inner_layers {list(inner)} must lie from 1 to {layers - 1}, below the last of its "
+                    f"{layers} layers"
+                )
+            for each in sorted(set(system.train.augmentation.augmented_copies) - set(self.targets.perturbed)):
+                known = ", ".join(self.targets.perturbed) or "none"
+                yield f"{name}: train.augmentation.augmented_copies names {each!r}; targets.perturbed has {known}"
+        yield from self._corpus_problems()
+        for name in self.export.models:
+            if name not in systems:
+                yield f"export.models names {name!r}; known: {', '.join(systems)}"
+            elif name in self.teachers and not is_one_model(self.teachers[name]):
+                yield f"export.models names {name!r}, which this recipe does not train as one model"
 
-    def _check_untranscribed(self) -> None:
+    def _name_problems(self) -> Iterator[str]:
+        """Systems, pseudo-labels, and the tasks that are named after them need names of their own."""
+        taken: dict[str, str] = {}
+        owners = (
+            *((name, "a teacher") for name in self.teachers),
+            *((name, "a student") for name in self.students),
+            *((name, "pseudo-labels") for name in self.hypotheses),
+            *(
+                (fold, f"a fold's teacher of {name!r}")
+                for name, t in self.teachers.items()
+                for fold in fold_names(name, t)
+            ),
+            *(
+                (s, f"a stage of {name!r}")
+                for name, each in self.students.items()
+                for s in each.in_stages(name)
+                if s != name
+            ),
+            *((nbest_task_name(n), f"the task for the n-best of {n!r}") for n in self.teachers if self.needs_nbest(n)),
+        )
+        for name, owner in owners:
+            if name in taken:
+                yield f"{name!r} is the name of {taken[name]} and of {owner}; rename one"
+            taken[name] = owner
+
+    def _corpus_problems(self) -> Iterator[str]:
         """Audio without transcripts needs students that learn from it, and they need some."""
         trains_on_them = [name for name, student in self.trainings.items() if student.learns_untranscribed]
         if self.untranscribed is not None and not trains_on_them:
-            raise ValueError("untranscribed: no student has distill.untranscribed: true, so it would not be used")
+            yield "untranscribed: no student has distill.untranscribed: true, so it would not be used"
         has_such = self.untranscribed is not None or isinstance(self.corpus, OwnSettings)
-        without = [name for name in trains_on_them if not has_such and self.trainings[name].transcript_share == 1]
-        if without:
-            raise ValueError(
-                f"students.{without[0]}.distill.untranscribed: everything in the corpus is transcribed; name "
-                "folders of further audio under untranscribed"
+        for name in trains_on_them:
+            if not has_such and self.trainings[name].transcript_share == 1:
+                yield (
+                    f"students.{name}.distill.untranscribed: everything in the corpus is transcribed; name folders of "
+                    "further audio under untranscribed"
+                )
+        if not isinstance(self.corpus, FolderSettings) or self.corpus.dev:
+            return
+        # A dev set without transcripts needs pseudo-labels, which are made after the teachers are trained.
+        if not self.hypotheses:
+            yield (
+                "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
+                "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
             )
+        for name, teacher in self.teachers.items():
+            if isinstance(teacher, TrainedTeacher):
+                yield f"teachers.{name} is trained on transcripts, and the corpus has none: give corpus.dev"
+
+    def _teacher_problems(self, name: str, teacher: AnyTeacher) -> Iterator[str]:
+        """Members of an ensemble must be there; only single models of this project have layers to store."""
+        if isinstance(teacher, ExistingTeacher):
+            trained = [
+                model
+                for other, one in self.teachers.items()
+                if not isinstance(one, ExistingTeacher)
+                for model in fold_names(other, one) or [other]
+            ]
+            for member in teacher.members:
+                kind, place, _ = parse_source(member.source)
+                if kind == "recipe" and place not in trained:
+                    yield (
+                        f"teachers.{name}.source names {member.source!r}; teachers that this recipe trains: "
+                        f"{', '.join(trained) or 'none'}"
+                    )
+        if not self.target_speeds(name):
+            return
+        if fold_names(name, teacher):
+            if self.target_layers(name):
+                yield (
+                    f"teachers.{name}.folds: the hidden layers of teachers trained separately are not comparable; "
+                    "leave targets.layers and the objective `representation` out, or the folds"
+                )
+        elif self.targets.layers:  # those that students match are checked with them
+            layers = layers_and_width(teacher)[0]
+            if layers is None:
+                yield (
+                    "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
+                    f"and {name!r} is not"
+                )
+            elif self.targets.layers[-1] > layers:
+                yield f"targets.layers {list(self.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
+
+    def _student_problems(self, name: str, student: StudentSettings) -> Iterator[str]:
+        """Its teacher and baseline must be there, and its objectives must fit both models."""
+        known = ", ".join(self.teachers) or "none"
+        if student.teacher is not None and student.teacher not in self.teachers:
+            yield f"students.{name}.teacher is {student.teacher!r}; known: {known}"
+        if student.baseline == name:
+            yield f"students.{name}.baseline is that student itself"
+        others = [other for other, settings in self.students.items() if not settings.learns_from_teacher]
+        if student.baseline is not None and student.baseline not in others:
+            yield (
+                f"students.{name}.baseline is {student.baseline!r}; students without a teacher: "
+                f"{', '.join(others) or 'none'}"
+            )
+        if student.hypotheses is not None and not student.reads_hypotheses:
+            yield f"students.{name}.hypotheses is read with distill.level: sequence only"
+        teacher = None
+        if student.needs_teacher:
+            if not self.teachers:
+                yield f"students.{name}.distill needs a teacher, and the recipe has none"
+            if student.teacher is None and len(self.teachers) > 1:
+                yield f"students.{name}.teacher must name one of: {known}"
+            teacher = self.teachers[self.teacher_of(student)]
+        yield from (f"students.{name}.{problem}" for problem in student.objective_problems(teacher))
 
     def labels_untranscribed(self, teacher: str) -> bool:
         """Whether a student is trained on this teacher's targets of the audio without transcripts."""
         students = [each for each in self.trainings.values() if each.needs_teacher and each.learns_untranscribed]
         return self.untranscribed is not None and any(self.teacher_of(each) == teacher for each in students)
-
-    def _check_members(self, name: str, teacher: AnyTeacher) -> None:
-        """Members of an ensemble that name teachers of the recipe must be trained by it."""
-        if not isinstance(teacher, ExistingTeacher):
-            return
-        trained = [model for other, one in self.teachers.items() for model in fold_names(other, one) or [other]]
-        trained = [name for name in trained if not isinstance(self.teachers.get(name), ExistingTeacher)]
-        for member in teacher.members:
-            kind, place, _ = parse_source(member.source)
-            if kind == "recipe" and place not in trained:
-                raise ValueError(
-                    f"teachers.{name}.source names {member.source!r}; teachers that this recipe trains: "
-                    f"{', '.join(trained) or 'none'}"
-                )
-
-    def _check_layers(self, name: str, teacher: AnyTeacher) -> None:
-        """Only models of this project have layers to store; those that students match are checked with them."""
-        if not self.targets.layers or not self.target_speeds(name) or fold_names(name, teacher):
-            return  # folds have a message of their own
-        layers = layers_and_width(teacher)[0]
-        if layers is None:
-            raise ValueError(
-                f"targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
-                f"and {name!r} is not"
-            )
-        if self.targets.layers[-1] > layers:
-            raise ValueError(
-                f"targets.layers {list(self.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
-            )
-
-    def _check_folds(self, name: str, teacher: AnyTeacher) -> None:
-        """Restrictions of teachers with folds."""
-        taken = [fold for fold in fold_names(name, teacher) if fold in self.teachers or fold in self.students]
-        if taken:
-            raise ValueError(f"{taken[0]!r} is the name of a fold's teacher of {name!r}; rename it")
-        if fold_names(name, teacher) and self.target_speeds(name) and self.target_layers(name):
-            raise ValueError(
-                f"teachers.{name}.folds: the hidden layers of teachers trained separately are not comparable; "
-                "leave targets.layers and the objective `representation` out, or the folds"
-            )
-
-    def _check_augmented_copies(self, name: str, system: TrainedTeacher | StudentSettings) -> None:
-        """Augmented copies must be defined."""
-        known = ", ".join(self.targets.perturbed) or "none"
-        for each in sorted(set(system.train.augmentation.augmented_copies) - set(self.targets.perturbed)):
-            raise ValueError(
-                f"{name}: train.augmentation.augmented_copies names {each!r}; targets.perturbed has {known}"
-            )
-
-    def _check_student(self, name: str, student: StudentSettings) -> None:
-        known = ", ".join(self.teachers) or "none"
-        if student.teacher is not None and student.teacher not in self.teachers:
-            raise ValueError(f"students.{name}.teacher is {student.teacher!r}; known: {known}")
-        if student.baseline is not None:
-            self._check_baseline(name, student.baseline)
-        if student.hypotheses is not None and not student.reads_hypotheses:
-            raise ValueError(f"students.{name}.hypotheses is read with distill.level: sequence only")
-        if student.needs_teacher:
-            self._check_teacher(name, student)
-        if student.distill is not None:
-            self._check_distill(name, student, student.distill)
-
-    def _check_distill(self, name: str, student: StudentSettings, distill: DistillSettings) -> None:
-        """Objectives must fit student and teacher."""
-        if student.train.inner_layers and not distill.trains_inner_heads:
-            raise ValueError(
-                f"students.{name}.distill.inner_heads: {distill.inner_heads} leaves the heads at train.inner_layers "
-                "nothing to learn from"
-            )
-        for key, chosen in distill.terms.items():
-            problem = chosen.incompatibility(self._shape(student))
-            if problem is not None:
-                raise ValueError(f"students.{name}.distill, {key}: {problem}")
-
-    def _check_teacher(self, name: str, student: StudentSettings) -> None:
-        known = ", ".join(self.teachers)
-        if not self.teachers:
-            raise ValueError(f"students.{name}.distill needs a teacher, and the recipe has none")
-        if student.teacher is None and len(self.teachers) > 1:
-            raise ValueError(f"students.{name}.teacher must name one of: {known}")
-        teacher = self.teachers[self.teacher_of(student)]
-        if has_layers_only(teacher) and student.distill is not None:
-            others = [
-                key
-                for key, term in student.distill.terms.items()
-                if not term.teacher_layers and (term.term.needs_targets or term.term.needs_hypotheses)
-            ]
-            if others:
-                raise ValueError(
-                    f"students.{name}.distill, {others[0]}: the teacher {self.teacher_of(student)!r} is an encoder "
-                    "without a head and has hidden layers only; use the objective `representation`, or another teacher"
-                )
-        if student.reads_teacher and fold_names(self.teacher_of(student), teacher):
-            raise ValueError(
-                f"students.{name}.distill.targets: dense needs a teacher that is one model; for a teacher of folds use "
-                "stored targets"
-            )
-
-    def _shape(self, student: StudentSettings) -> Shape:
-        """Shapes of a student and its teacher for objectives; their vocabulary is not known yet."""
-        teacher = self.teachers[self.teacher_of(student)] if student.needs_teacher else None
-        layers, width = layers_and_width(teacher) if teacher is not None else (None, None)
-        return Shape(
-            blank_id=0,
-            width=student.model.width,
-            layers=student.model.num_layers,
-            teacher_width=width,
-            teacher_layers=layers,
-            streaming=student.model.streaming is not None,
-        )
-
-    def _check_baseline(self, name: str, baseline: str) -> None:
-        if baseline == name:
-            raise ValueError(f"students.{name}.baseline is that student itself")
-        others = [other for other, settings in self.students.items() if not settings.learns_from_teacher]
-        if baseline not in others:
-            raise ValueError(
-                f"students.{name}.baseline is {baseline!r}; students without a teacher: {', '.join(others) or 'none'}"
-            )
 
     def teacher_of(self, student: StudentSettings) -> str:
         """The name of a student's teacher: the one it names, or the only one."""

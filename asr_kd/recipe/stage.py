@@ -4,21 +4,19 @@ When settings change, the earlier result moves to `previous/`; when they change 
 several processes, the first one decides, moves and writes the status; the others join parallel tasks or wait. A file
 lock lets one run at a time work on a task; the system releases it when the process ends."""
 
-import errno
-import fcntl
 import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import AsrKdError, StoppedEarly
+from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
+from asr_kd.targets.local_storage import LocalStorage
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 """The stages of a recipe in the order they run."""
@@ -262,45 +260,32 @@ TIMEOUT_SECONDS = 5.0
 
 @contextmanager
 def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) -> Iterator[None]:
-    """Hold the lock file at `path` inside the block, once another run releases it. It is created if missing.
+    """Hold the lock file at `path` inside the block, once another run releases it.
 
     File systems without locks exclude no run.
 
     Raises:
         AsrKdError: another run holds the lock, or the file cannot be created.
     """
+    locks: LocalStorage | None = LocalStorage(path.parent)
+    deadline = time.monotonic() + timeout_seconds
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+", encoding="utf-8")
+        while (owner := locks.acquire(path.stem)) is not None:
+            if time.monotonic() >= deadline:
+                raise AsrKdError(
+                    f"another run is working on it, {owner}",
+                    where=label,
+                    expected="one run at a time",
+                    remedy="Wait until that run ends, stop it, or name another work_dir",
+                )
+            time.sleep(0.05)
     except OSError as error:
         raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
-    with file:
-        _acquire(file, path, label, time.monotonic() + timeout_seconds)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        try:
-            yield
-        finally:
-            file.truncate(0)
-
-
-def _acquire(file: IO[str], path: Path, label: str, deadline: float) -> None:
-    while True:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return
-            if time.monotonic() < deadline:
-                time.sleep(0.05)
-                continue
-            file.seek(0)
-            raise AsrKdError(
-                f"another run is working on it (process {file.read().strip() or 'unknown'})",
-                where=f"{label} ({path})",
-                expected="one run at a time",
-                remedy="Wait until that run ends, stop it, or name another work_dir",
-            ) from error
-        else:
-            return
+    except TargetsError:
+        locks = None  # the disk does not lock files
+    try:
+        yield
+    finally:
+        if locks is not None:
+            locks.release(path.stem)

@@ -12,7 +12,8 @@ from typing import Any
 from asr_kd.evaluation.cells import UNKNOWN, interval, pipe_table, plain
 from asr_kd.evaluation.report.charts import add, line, linear, mark, markup, padded, picture, ticks, write
 from asr_kd.files import register_files, write_text
-from asr_kd.recipe.sweep import ROWS, PlannedRow, newest, read_rows
+from asr_kd.recipe.sweep import ROWS, newest, read_rows
+from asr_kd.recipe.sweep_grid import PlannedRow
 from asr_kd.scoring.significance import GapRecovered, bootstrap_difference, gap_recovered
 
 STYLE = """

@@ -1,13 +1,14 @@
 """Settings of one teacher or one student of a recipe, and what follows from them."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, TypeGuard
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from asr_kd.config import Settings
-from asr_kd.losses import DistillSettings
+from asr_kd.losses import DistillSettings, Shape
 from asr_kd.models.settings import ConformerSettings, ModelSettings, WhisperSettings
 from asr_kd.targets.storage import URL
 from asr_kd.teachers.settings import EncoderCtcSettings, EncoderSettings, HeadSettings, TeacherSource
@@ -196,6 +197,39 @@ class StudentSettings(StudentStage):
         if any(stage.train.init_from is not None for stage in [*self.stages, self][1:]):
             raise ValueError("train.init_from: a stage goes on from the one before; only the first may have it")
         return self
+
+    def objective_problems(self, teacher: AnyTeacher | None) -> Iterator[str]:
+        """Yield which objectives do not fit the student, or the teacher that it needs."""
+        if self.distill is None:
+            return
+        if self.reads_teacher and isinstance(teacher, TrainedTeacher) and teacher.folds is not None:
+            yield (
+                "distill.targets: dense needs a teacher that is one model; for a teacher of folds use stored targets"
+            )
+        layers, width = layers_and_width(teacher) if teacher is not None else (None, None)
+        shape = Shape(
+            blank_id=0,  # the vocabulary is not known yet
+            width=self.model.width,
+            layers=self.model.num_layers,
+            teacher_width=width,
+            teacher_layers=layers,
+            streaming=self.model.streaming is not None,
+        )
+        for key, term in self.distill.terms.items():
+            needs_posteriors = not term.teacher_layers and (term.term.needs_targets or term.term.needs_hypotheses)
+            if teacher is not None and has_layers_only(teacher) and needs_posteriors:
+                yield (
+                    f"distill, {key}: the teacher is an encoder without a head and has hidden layers only; use the "
+                    "objective `representation`, or another teacher"
+                )
+            problem = term.incompatibility(shape)
+            if problem is not None:
+                yield f"distill, {key}: {problem}"
+        if self.train.inner_layers and not self.distill.trains_inner_heads:
+            yield (
+                f"distill.inner_heads: {self.distill.inner_heads} leaves the heads at train.inner_layers nothing to "
+                "learn from"
+            )
 
     def in_stages(self, name: str) -> "dict[str, StudentSettings]":
         """The student by the name of each stage of its training, `NAME-stage-1` and so on, and the last by its own."""

@@ -76,7 +76,9 @@ def test_only_a_teacher_means_its_hypotheses_too_and_their_damage_is_mended(copy
 
 def test_two_tasks_of_one_name_are_refused():
     students = {"x": {"teacher": "a", "level": "sequence"}, "y": {"teacher": "a-hypotheses"}}
-    with pytest.raises(RecipeError, match="'a-hypotheses' has the name of the task for the n-best of 'a'"):
+    with pytest.raises(
+        RecipeError, match="'a-hypotheses' is the name of a teacher and of the task for the n-best of 'a'"
+    ):
         context({"teachers": {"a-hypotheses": {"source": "local:other"}}}, **students)
 
 

@@ -123,7 +123,10 @@ def test_the_naive_teacher_stands_beside_it_and_members_can_be_named():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"students": {"teacher-fold-2": {"model": {"size": "tiny"}}}}, "'teacher-fold-2' is the name of a fold"),
+        (
+            {"students": {"teacher-fold-2": {"model": {"size": "tiny"}}}},
+            "'teacher-fold-2' is the name of a student and of a fold's teacher",
+        ),
         ({"targets": {"layers": [1]}}, "trained separately are not comparable"),
         ({"export": {"models": ["teacher"]}}, "does not train as one model"),
     ],

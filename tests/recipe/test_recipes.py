@@ -9,7 +9,7 @@ import pytest
 import torchaudio
 
 from asr_kd.recipe.settings import Recipe, load_recipe
-from asr_kd.recipe.sweep import load_grid, plan, recipe_of
+from asr_kd.recipe.sweep_grid import load_grid, plan, recipe_of
 from asr_kd.recipe.system_settings import ExistingTeacher
 from asr_kd.teachers.settings import parse_source
 from tests.helpers.tiny_run import RECIPE, ROOT, command

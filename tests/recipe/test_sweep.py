@@ -7,18 +7,8 @@ import pytest
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.results import git_commit
 from asr_kd.files import json_text
-from asr_kd.recipe.sweep import (
-    Grid,
-    PlannedRow,
-    is_current,
-    load_grid,
-    newest,
-    only_rows,
-    plan,
-    read_rows,
-    recipe_of,
-    row_key,
-)
+from asr_kd.recipe.sweep import is_current, newest, read_rows, row_key
+from asr_kd.recipe.sweep_grid import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
 from tests.helpers.tiny_run import RECIPE, command
 
