@@ -267,8 +267,7 @@ def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) 
     Raises:
         AsrKdError: another run holds the lock, or the file cannot be created.
     """
-    locks: LocalStorage | None = LocalStorage(path.parent)
-    deadline = time.monotonic() + timeout_seconds
+    locks, deadline, is_locked = LocalStorage(path.parent), time.monotonic() + timeout_seconds, True
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         while (owner := locks.acquire(path.stem)) is not None:
@@ -283,9 +282,9 @@ def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) 
     except OSError as error:
         raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
     except TargetsError:
-        locks = None  # the disk does not lock files
+        is_locked = False  # the disk does not lock files
     try:
         yield
     finally:
-        if locks is not None:
+        if is_locked:
             locks.release(path.stem)
