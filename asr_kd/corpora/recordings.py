@@ -44,6 +44,11 @@ class Exclusion:
     path: Path
     reason: str
 
+    @classmethod
+    def of(cls, utterance: Utterance, reason: str) -> "Exclusion":
+        """Return the exclusion of an utterance."""
+        return cls(utterance.id, utterance.audio, reason)
+
 
 def measure(
     recordings: Sequence[Recording], channels: ChannelPolicy = "refuse"

@@ -70,7 +70,7 @@ def export_bundles(
     for place, context in bundle_places(contexts, destination).items():
         chosen = settings.model_copy(update={"context": context or settings.context})
         found[place] = export_bundle(model, place, waveforms, origin=origin, settings=chosen, progress=progress)
-        _report_bundle(progress, place, found[place])
+        report_bundle(progress, place, found[place])
     return found
 
 
@@ -135,7 +135,7 @@ def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]
     return rates, card.read_text(encoding="utf-8") if rates and card.is_file() else None
 
 
-def _report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
+def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     """Report a bundle's folder, chunks, forms and sizes, and the WER of 8-bit weights where it was measured."""
     forms = ", ".join(f"{name} {entry.size_bytes / 1e6:.1f} MB" for name, entry in info.files.graphs.items())
     wer = info.int8_wer

@@ -19,6 +19,7 @@ from asr_kd.recipe.teachers import open_teacher, teacher_sha256
 from asr_kd.targets.bridge import bridge
 from asr_kd.targets.extract import ExtractionReport, extract
 from asr_kd.targets.extraction_checks import check_teacher_wer, plan_lines
+from asr_kd.targets.fidelity import fidelity_lines
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesesInfo, HypothesisStore
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.nbest import extract_hypotheses
@@ -214,18 +215,9 @@ def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabular
 def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
     """Report the size and fidelity of a store, and the utterances that were left out."""
     progress.message(f"  {report.info.frames} frames, {report.info.bytes_per_frame:.2f} bytes a frame on disk")
-    if report.fidelity is not None:
-        kept = report.fidelity
-        progress.message(
-            f"  kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats "
-            f"in the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy "
-            f"{kept.teacher_entropy:.3f} nats, blank on {100 * kept.blank_share:.0f} % of frames"
-        )
+    for line in fidelity_lines(report.fidelity):
+        progress.message(f"  {line}")
     if report.info.layer_bytes_per_frame:
-        error = report.fidelity.layer_error if report.fidelity is not None else None
-        changed = "" if error is None else f"; rounding changed them by {100 * error:.2f} % of their length"
-        progress.message(
-            f"  of these, hidden layers take {report.info.layer_bytes_per_frame:.1f} bytes a frame{changed}"
-        )
+        progress.message(f"  of these, hidden layers take {report.info.layer_bytes_per_frame:.1f} bytes a frame")
     if report.quarantine:
         progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
+from asr_kd.errors import AsrKdError, StoppedEarly
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
-from asr_kd.targets.local_storage import LocalStorage
+from asr_kd.targets.local_storage import LocalStorage, NoLocksError
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 """The stages of a recipe in the order they run."""
@@ -281,8 +281,8 @@ def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) 
             time.sleep(0.05)
     except OSError as error:
         raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
-    except TargetsError:
-        is_locked = False  # the disk does not lock files
+    except NoLocksError:
+        is_locked = False
     try:
         yield
     finally:

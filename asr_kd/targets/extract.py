@@ -14,9 +14,9 @@ import torch
 
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance, even_sample
-from asr_kd.files import json_text, parse_json
+from asr_kd.files import json_text
 from asr_kd.posteriors import keep_nucleus
-from asr_kd.targets.fidelity import Fidelity, measure_fidelity
+from asr_kd.targets.fidelity import FIDELITY, Fidelity, measure_fidelity, read_fidelity
 from asr_kd.targets.packing import Codec, Packed
 from asr_kd.targets.settings import TargetSettings
 from asr_kd.targets.shard import Array, ShardRow, parts_sha256, shard_bytes
@@ -29,7 +29,7 @@ from asr_kd.targets.sharded_extraction import (
     batches_by_teacher,
 )
 from asr_kd.targets.sharding import EVERYTHING, PlannedShard, Share, manifest_sha256, plan_shards
-from asr_kd.targets.storage import Storage, open_storage, writing
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import (
     PosteriorShardEntry,
@@ -41,8 +41,6 @@ from asr_kd.targets.store_index import (
 from asr_kd.targets.stored_arrays import Transcripts, layer_arrays, layer_widths, pool, run_teacher, transcripts_sha256
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
-
-FIDELITY = "fidelity.json"
 
 
 @dataclass(frozen=True)
@@ -84,13 +82,11 @@ def extract(
         raise ValueError("settings.pooled needs transcripts")
     plan, storage, transcripts = plan_shards(utterances, settings), open_storage(folder), transcripts or {}
 
-    def begin() -> None:
-        with writing(storage):
-            write_vocabulary(storage, teacher.vocabulary)
-
     manifest = ShardManifest(storage, _describe(teacher, utterances, settings, transcripts), plan)
     maker = shard_maker(teacher, settings, transcripts)
-    report = ShardedExtraction(manifest, share, maker, should_stop, progress).run(begin)
+    report = ShardedExtraction(manifest, share, maker, should_stop, progress).run(
+        lambda: write_vocabulary(storage, teacher.vocabulary)
+    )
     fidelity = _fidelity(teacher, utterances, settings, storage, report) if report.info.complete else None
     return ExtractionReport(**vars(report), fidelity=fidelity)
 
@@ -102,18 +98,15 @@ def _fidelity(
     storage: Storage,
     report: ShardReport[StoreInfo],
 ) -> Fidelity:
-    if not report.made and FIDELITY in storage.sizes():
-        try:
-            return Fidelity.model_validate(parse_json(storage.read(FIDELITY)))
-        except ValueError:
-            pass  # measured again below
+    known = None if report.made else read_fidelity(storage)
+    if known is not None:
+        return known
     # The sample is drawn here: a look-up of all utterances would open every shard.
     left_out = {entry.id for entry in report.quarantine}
     stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]
     sample = even_sample(stored, settings.fidelity_utterances)
     fidelity = measure_fidelity(teacher, Store(storage, report.info), sample, settings)
-    with writing(storage):
-        storage.write(FIDELITY, json_text(fidelity.model_dump()).encode())
+    storage.write(FIDELITY, json_text(fidelity.model_dump()).encode())
     return fidelity
 
 

@@ -8,14 +8,18 @@ from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.features.augment import speed_perturb
+from asr_kd.files import parse_json
 from asr_kd.posteriors import SoftTargets
 from asr_kd.posteriors.measures import argmax_agreement, entropy, partition_log_probs, tail_divergence
 from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets.settings import TargetSettings, variant_name
 from asr_kd.targets.sharded_extraction import batches_by_teacher
+from asr_kd.targets.storage import Storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.stored_arrays import read_layer, run_teacher
 from asr_kd.teachers.base import Teacher
+
+FIDELITY = "fidelity.json"
 
 
 class Fidelity(Settings):
@@ -39,6 +43,26 @@ class Fidelity(Settings):
     """Frames where the teacher's most probable token is the blank."""
     layer_error: float | None = None
     """Of hidden layers, where they are stored: norm of the rounding error by norm of the layers."""
+
+
+def read_fidelity(storage: Storage) -> Fidelity | None:
+    """Read the report beside a store; None where it has not been measured, or the file is damaged."""
+    try:
+        return Fidelity.model_validate(parse_json(storage.read(FIDELITY)))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def fidelity_lines(kept: Fidelity | None) -> list[str]:
+    """Return what was lost in a line; nothing where it was not measured."""
+    if kept is None:
+        return []
+    layers = "" if kept.layer_error is None else f"; rounding changed layers by {100 * kept.layer_error:.2f} %"
+    return [
+        f"kept: {kept.entries_per_frame:.2f} entries a frame, KL {kept.kl:.4f} + {kept.tail_divergence:.4f} nats in "
+        f"the tail, argmax agreement {100 * kept.argmax_agreement:.2f} %; teacher: entropy {kept.teacher_entropy:.3f} "
+        f"nats, blank on {100 * kept.blank_share:.0f} % of frames ({kept.sampled_utterances} utterances){layers}"
+    ]
 
 
 def measure_fidelity(

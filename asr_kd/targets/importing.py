@@ -7,6 +7,7 @@ from pathlib import Path
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import TargetsError, examples
 from asr_kd.files import json_lines, sha256_of
 from asr_kd.scoring.wer import score
@@ -27,9 +28,9 @@ from asr_kd.targets.pseudo_labelling import (
     make_pseudo_labels,
     read_out,
 )
-from asr_kd.targets.shard_manifest import QUARANTINE, QuarantineEntry, ShardEntry
+from asr_kd.targets.shard_manifest import QUARANTINE, ShardEntry, quarantine_lines
 from asr_kd.targets.sharding import manifest_sha256
-from asr_kd.targets.storage import Storage, open_storage, writing
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.teachers.whisper_transcriber import TimedSegment, Transcription, combine
 from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
@@ -92,9 +93,9 @@ def import_hypotheses(
             further = [TextHypothesis(read_out(utterance, text, settings, normalizer), value) for text, value in others]
             texts[utterance.id] = distinct([TextHypothesis(labelled.texts[utterance.id], first.score), *further])
     removed = labelled.report.removed
-    left_out = [QuarantineEntry.of(utterance, "no hypothesis was imported") for utterance in missing]
-    left_out += [QuarantineEntry.of(u, f"filtered out: {removed[u.id]}") for u in utterances if u.id in removed]
-    left_out += [QuarantineEntry(id=item.name, path=item.where, reason="not in the manifest") for item in unknown]
+    left_out = [Exclusion.of(utterance, "no hypothesis was imported") for utterance in missing]
+    left_out += [Exclusion.of(u, f"filtered out: {removed[u.id]}") for u in utterances if u.id in removed]
+    left_out += [Exclusion(item.name, Path(item.where), "not in the manifest") for item in unknown]
     content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
     origin = HypothesesSource(kind="imported", name=source.name, sha256=content)
     _store(storage, texts, left_out, utterances, origin, normalizer, settings)
@@ -177,7 +178,7 @@ def store_labels(
         TargetsError: the folder holds hypotheses of another kind, or cannot be written.
     """
     storage = _storage_for(folder, "pseudo-labels")
-    left_out = [QuarantineEntry.of(u, "no pseudo-label passed the filters") for u in utterances if u.id not in texts]
+    left_out = [Exclusion.of(u, "no pseudo-label passed the filters") for u in utterances if u.id not in texts]
     origin = HypothesesSource(kind="pseudo-labels", name=source, sha256=source_sha256)
     hypotheses = {id_: [TextHypothesis(text)] for id_, text in texts.items()}
     _store(storage, hypotheses, left_out, utterances, origin, normalizer, settings)
@@ -200,7 +201,7 @@ def _storage_for(folder: Path | str, kind: str) -> Storage:
 def _store(
     storage: Storage,
     texts: Mapping[str, Sequence[TextHypothesis]],
-    left_out: Sequence[QuarantineEntry],
+    left_out: Sequence[Exclusion],
     utterances: Sequence[Utterance],
     source: HypothesesSource,
     normalizer: Normalizer,
@@ -217,10 +218,9 @@ def _store(
         shards=(shard,),
     )
     storage.register((HYPOTHESES_INDEX, SHARD, QUARANTINE))
-    with writing(storage):
-        storage.write(SHARD, content)
-        storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in left_out).encode())
-        storage.write(info.index, info.to_bytes())
+    storage.write(SHARD, content)
+    storage.write(QUARANTINE, quarantine_lines(left_out))
+    storage.write(info.index, info.to_bytes())
 
 
 def _compare(

@@ -7,34 +7,14 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from asr_kd.corpora.manifest import even_sample
 from asr_kd.errors import TargetsError, VocabularyError
-from asr_kd.posteriors.types import SoftTargets
 from asr_kd.progress import SILENT, Progress
+from asr_kd.targets.fidelity import fidelity_lines, read_fidelity
 from asr_kd.targets.shard_manifest import FILES_AT_ONCE, QUARANTINE
 from asr_kd.targets.storage import open_storage
 from asr_kd.targets.store import Store
 from asr_kd.targets.store_index import StoreInfo, read_vocabulary
 from asr_kd.text.vocabulary import Vocabulary
-
-SAMPLED_SHARDS = 16
-SAMPLED_IN_A_SHARD = 8
-
-
-@dataclass(frozen=True)
-class Measures:
-    """Means over the frames of a sample of stored utterances; entropy in nats."""
-
-    utterances: int
-    frames: int
-    kept_mass: float
-    entropy: float
-    """Of what is stored, the tail as one entry: a lower bound of the teacher's own."""
-    blank_share: float
-    """Frames whose most probable token is the blank."""
 
 
 def summarize(folder: Path | str) -> list[str]:
@@ -44,7 +24,7 @@ def summarize(folder: Path | str) -> list[str]:
         TargetsError: not a store, or damaged.
     """
     store = Store.open(folder, partial=True)
-    info, sizes, sample = store.info, store.storage.sizes(), measure(store)
+    info, sizes = store.info, store.storage.sizes()
     quarantined = len(store.storage.read(QUARANTINE).splitlines()) if QUARANTINE in sizes else 0
     shard_bytes = sum(shard.num_bytes for shard in info.shards)
     hours = info.frames * info.frame_shift_ms / 3_600_000
@@ -68,32 +48,8 @@ def summarize(folder: Path | str) -> list[str]:
         f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
         f"  entries a frame: {info.entries_per_frame:.3f}; "
         f"{100 * info.certain_share:.1f} % of frames in runs of certain blanks",
-        f"  on an even sample of {sample.utterances} utterances ({sample.frames} frames, {info.variants[0]}):",
-        f"    kept mass {sample.kept_mass:.4f}, entropy {sample.entropy:.3f} nats (the tail as one entry), "
-        f"blank on {100 * sample.blank_share:.1f} % of frames",
+        *(f"  {line}" for line in fidelity_lines(read_fidelity(store.storage))),
     ]
-
-
-def measure(store: Store) -> Measures:
-    """Measure an even sample of utterances from an even sample of shards, in the first variant."""
-    variant, blank_id = store.info.variants[0], store.info.vocabulary.blank_id
-    utterances, sums = 0, torch.zeros(4, dtype=torch.float64)
-    for shard in even_sample(range(len(store.info.shards)), SAMPLED_SHARDS):
-        for utterance_id in even_sample(store.ids_in(shard), SAMPLED_IN_A_SHARD):
-            utterances += 1
-            sums += _sums(store.read(utterance_id, variant), blank_id)
-    frames, mass, entropy, blanks = sums.tolist()
-    each = max(frames, 1.0)
-    return Measures(utterances, int(frames), mass / each, entropy / each, blanks / each)
-
-
-def _sums(targets: SoftTargets, blank_id: int) -> Tensor:
-    """Frames, and sums over them of kept mass, entropy and blanks."""
-    probs = targets.probs.double()
-    mass = probs.sum(-1)
-    entropy = torch.special.entr(probs).sum(-1) + torch.special.entr((1 - mass).clamp(0, 1))
-    best = targets.tokens.long().gather(-1, probs.argmax(-1, keepdim=True))
-    return torch.stack([torch.tensor(float(len(probs))).double(), mass.sum(), entropy.sum(), (best == blank_id).sum()])
 
 
 @dataclass(frozen=True)

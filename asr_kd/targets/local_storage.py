@@ -8,10 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from asr_kd.errors import TargetsError
+from asr_kd.errors import AsrKdError, TargetsError
 from asr_kd.files import atomic_path, register_files, sha256_of_file
 
 GUARD = ".guard"
+
+
+class NoLocksError(TargetsError):
+    """The disk does not lock files."""
 
 
 class LocalStorage:
@@ -38,9 +42,9 @@ class LocalStorage:
         """Write a file, whole or not at all; the folder is created when missing.
 
         Raises:
-            AsrKdError: the disk is full, or the location cannot be written.
+            TargetsError: the disk is full, or the location cannot be written.
         """
-        with atomic_path(self.folder / name) as partial:
+        with self._writing(), atomic_path(self.folder / name) as partial:
             partial.write_bytes(content)
 
     def sha256(self, name: str) -> str | None:
@@ -72,10 +76,13 @@ class LocalStorage:
         """Admit one process at a time.
 
         Raises:
-            TargetsError: the disk has no locks.
+            NoLocksError: the disk has no locks.
+            TargetsError: the folder cannot be written.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / GUARD).open("w") as file:
+        with self._writing():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = (self.folder / GUARD).open("w")
+        with file:
             self._lock(file, fcntl.LOCK_EX)
             yield
 
@@ -83,11 +90,13 @@ class LocalStorage:
         """Lock a shard; return None on success, else a description of the owner ("process 12 on host").
 
         Raises:
-            TargetsError: the disk has no locks.
+            NoLocksError: the disk has no locks.
+            TargetsError: the folder cannot be written.
         """
         path = self.folder / f"{name}.lock"
         while True:
-            file = path.open("a+", encoding="utf-8")
+            with self._writing():
+                file = path.open("a+", encoding="utf-8")
             try:
                 self._lock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -108,13 +117,25 @@ class LocalStorage:
         (self.folder / f"{name}.lock").unlink(missing_ok=True)
         self._locks.pop(name).close()
 
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, AsrKdError) as error:
+            raise TargetsError(
+                error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
+                where=error.where if isinstance(error, AsrKdError) else self.folder,
+                expected="a folder that can be written, with space left",
+                remedy="Free some space, then run the same command again: finished shards are kept and usable",
+            ) from error
+
     def _lock(self, file: IO[str], operation: int) -> None:
         try:
             fcntl.flock(file, operation)
         except BlockingIOError:
             raise
         except OSError as error:
-            raise TargetsError(
+            raise NoLocksError(
                 f"the disk does not lock files ({error.strerror})",
                 where=self.folder,
                 expected="a disk with working locks (flock)",

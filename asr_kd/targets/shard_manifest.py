@@ -17,28 +17,17 @@ from pydantic import Field, SerializeAsAny
 from asr_kd.config import Settings, parse_settings
 from asr_kd.corpora.fingerprint import audio_sha256
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import Exclusion
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.files import json_lines, json_text, parse_json
 from asr_kd.targets.sharding import PlannedShard
-from asr_kd.targets.storage import Storage, open_storage, writing
+from asr_kd.targets.storage import Storage, open_storage
 
 QUARANTINE = "quarantine.jsonl"
 LOOK_SECONDS = 30.0
 """Interval at which a worker reads the marks of the others and writes the index."""
 FILES_AT_ONCE = 8
 """Marks and shards are read in parallel: there may be thousands on remote storage."""
-
-
-class QuarantineEntry(Settings):
-    """An utterance that could not be used."""
-
-    id: str
-    path: str
-    reason: str
-
-    @classmethod
-    def of(cls, utterance: Utterance, reason: str) -> "QuarantineEntry":
-        return cls(id=utterance.id, path=str(utterance.audio), reason=reason)
 
 
 class ShardEntry(Settings):
@@ -131,7 +120,7 @@ class DoneMark(Settings):
     """Beside each finished shard: its entry in the index, and the utterances that were left out."""
 
     entry: SerializeAsAny[ShardEntry]
-    quarantine: tuple[QuarantineEntry, ...]
+    quarantine: tuple[Exclusion, ...]
 
 
 class ShardManifest(Generic[Index]):
@@ -150,7 +139,7 @@ class ShardManifest(Generic[Index]):
         Raises:
             TargetsError: it holds another teacher's, data's or settings' targets, or cannot be written.
         """
-        with writing(self.storage), self.storage.guard():
+        with self.storage.guard():
             if self.info.index in self.storage.sizes():
                 self._refuse_another()
             else:
@@ -176,18 +165,15 @@ class ShardManifest(Generic[Index]):
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             return {shard.index for shard, done in zip(shards, pool.map(self.is_done, shards), strict=True) if done}
 
-    def finish(
-        self, shard: PlannedShard, content: bytes, entry: ShardEntry, quarantine: Sequence[QuarantineEntry]
-    ) -> None:
+    def finish(self, shard: PlannedShard, content: bytes, entry: ShardEntry, quarantine: Sequence[Exclusion]) -> None:
         """Write a shard, then its mark.
 
         Raises:
             TargetsError: it cannot be written; what was finished before stays usable.
         """
         mark = DoneMark(entry=entry, quarantine=tuple(sorted(quarantine, key=lambda item: item.id)))
-        with writing(self.storage):
-            self.storage.write(entry.file, content)
-            self.storage.write(f"{shard.name}.json", json_text(mark.model_dump(mode="json")).encode())
+        self.storage.write(entry.file, content)
+        self.storage.write(f"{shard.name}.json", json_text(mark.model_dump(mode="json")).encode())
         self.marks[shard.index] = mark
         if time.monotonic() - self._gathered > LOOK_SECONDS:  # not each time: there may be thousands
             self.gather()
@@ -205,7 +191,7 @@ class ShardManifest(Generic[Index]):
         self.marks = {index: mark for index, mark in known.items() if mark is not None}
         self._looked = time.monotonic()
 
-    def gather(self, unfinished: Sequence[QuarantineEntry] = ()) -> tuple[Index, tuple[QuarantineEntry, ...]]:
+    def gather(self, unfinished: Sequence[Exclusion] = ()) -> tuple[Index, tuple[Exclusion, ...]]:
         """Write all marks into the index, and the excluded utterances into the quarantine list.
 
         Every worker calls this after its last mark, and reads the marks again after writing. So the last writer has
@@ -216,7 +202,7 @@ class ShardManifest(Generic[Index]):
         Raises:
             TargetsError: it cannot be written, or another extraction has begun there.
         """
-        with writing(self.storage), self.storage.guard():
+        with self.storage.guard():
             self.look(at_once=True)
             while True:
                 written = self.marks
@@ -224,7 +210,7 @@ class ShardManifest(Generic[Index]):
                 info = self.info.model_copy(update={"shards": tuple(mark.entry for mark in marks)})
                 quarantine = (*(entry for mark in marks for entry in mark.quarantine), *unfinished)
                 self._refuse_another()
-                self.storage.write(QUARANTINE, "".join(f"{entry.model_dump_json()}\n" for entry in quarantine).encode())
+                self.storage.write(QUARANTINE, quarantine_lines(quarantine))
                 self.storage.write(info.index, info.to_bytes())
                 self.look(at_once=True)
                 if self.marks.keys() == written.keys():
@@ -268,6 +254,11 @@ def of_other_audio(shards: Sequence[ShardEntry], utterances: Sequence[Utterance]
         for index, shard in enumerate(shards)
         if shard.audio_sha256 not in (None, audio_sha256(members.get(index, [])))
     ]
+
+
+def quarantine_lines(entries: Iterable[Exclusion]) -> bytes:
+    """Return the content of the quarantine list."""
+    return json_lines({"id": each.id, "path": str(each.path), "reason": each.reason} for each in entries).encode()
 
 
 def json_lines_shard(shard: PlannedShard, rows: Iterable[Mapping[str, Any]]) -> tuple[bytes, ShardEntry]:

@@ -17,13 +17,12 @@ from typing import Any, Generic, TypeVar
 from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.recordings import Exclusion, read_utterance
 from asr_kd.errors import AudioError, StoppedEarly, TargetsError
 from asr_kd.features.fbank import batches_by_duration
 from asr_kd.targets.settings import ShardSettings, Variant
-from asr_kd.targets.shard_manifest import QUARANTINE, Index, QuarantineEntry, ShardEntry, ShardManifest
+from asr_kd.targets.shard_manifest import QUARANTINE, Index, ShardEntry, ShardManifest
 from asr_kd.targets.sharding import PlannedShard, Share
-from asr_kd.targets.storage import writing
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold
 
@@ -46,8 +45,8 @@ class ShardMaker(Generic[Row]):
         self,
         utterances: Sequence[Utterance],
         before_batch: Callable[[], None] = lambda: None,
-        after_batch: Callable[[Sequence[QuarantineEntry], float], None] = lambda quarantine, seconds: None,
-    ) -> tuple[dict[str, Row], list[QuarantineEntry]]:
+        after_batch: Callable[[Sequence[Exclusion], float], None] = lambda quarantine, seconds: None,
+    ) -> tuple[dict[str, Row], list[Exclusion]]:
         """Label utterances; return rows by id, and the utterances without one.
 
         Args:
@@ -55,17 +54,17 @@ class ShardMaker(Generic[Row]):
             after_batch: called with the quarantine so far and the seconds of the batch; may raise to stop.
         """
         rows: dict[str, Row] = {}
-        quarantine: list[QuarantineEntry] = []
+        quarantine: list[Exclusion] = []
         planned = self.batches(utterances)
         batches = read_batches([batch for _, batch in planned], self.settings.variants, self.settings.readers)
         with closing(batches) as read:
             for (model, _), batch in zip(planned, read, strict=True):
                 before_batch()
                 usable = [item for item in batch if item.problem is None]
-                quarantine += [QuarantineEntry.of(item.utterance, item.problem) for item in batch if item.problem]
+                quarantine += [Exclusion.of(item.utterance, item.problem) for item in batch if item.problem]
                 for item, row in zip(usable, self.label(model, usable) if usable else (), strict=True):
                     if isinstance(row, str):
-                        quarantine.append(QuarantineEntry.of(item.utterance, row))
+                        quarantine.append(Exclusion.of(item.utterance, row))
                     else:
                         rows[item.utterance.id] = row
                 after_batch(quarantine, sum(self.settings.seconds(item.utterance) for item in batch))
@@ -85,7 +84,7 @@ class ShardReport(Generic[Index]):
     busy: tuple[str, ...]
     """Owners of the shards of its share that this call left to others."""
     share: Share
-    quarantine: tuple[QuarantineEntry, ...]
+    quarantine: tuple[Exclusion, ...]
     """Of all shards that are done."""
 
     @property
@@ -149,8 +148,7 @@ class ShardedExtraction(Generic[Index]):
 
     def _make_or_skip(self, shard: PlannedShard) -> bool:
         """Make a shard unless another worker has locked or finished it; return whether it was made."""
-        with writing(self.storage):
-            owner = self.storage.acquire(shard.name)
+        owner = self.storage.acquire(shard.name)
         if owner is not None:
             self.busy[shard.index] = f"{shard.name}: {owner}"
             return False
@@ -182,7 +180,7 @@ class ShardedExtraction(Generic[Index]):
                 remedy="Run the same command again; finished shards are kept",
             )
 
-    def after_batch(self, quarantine: Sequence[QuarantineEntry], seconds: float) -> None:
+    def after_batch(self, quarantine: Sequence[Exclusion], seconds: float) -> None:
         """Report progress, given the shard's quarantine so far and the seconds of audio just done."""
         self.manifest.look()
         self.under_way += seconds
@@ -190,7 +188,7 @@ class ShardedExtraction(Generic[Index]):
         before = sum(len(mark.quarantine) for index, mark in self.manifest.marks.items() if index != self.shard.index)
         self._refuse_too_many(before + len(quarantine), quarantine, unfinished=True)
 
-    def _refuse_too_many(self, count: int, entries: Sequence[QuarantineEntry], unfinished: bool = False) -> None:
+    def _refuse_too_many(self, count: int, entries: Sequence[Exclusion], unfinished: bool = False) -> None:
         most = self.maker.settings.max_quarantine_share
         allowed = ceil(most * self.num_utterances)
         if count <= allowed:

@@ -1,12 +1,10 @@
-"""Open the storage of targets by path or URL, and report errors of writing."""
+"""Open the storage of targets by path or URL."""
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from asr_kd.errors import AsrKdError, TargetsError
+from asr_kd.errors import TargetsError
 from asr_kd.hub import is_repository, local_folder
 from asr_kd.targets.local_storage import LocalStorage
 from asr_kd.targets.s3_storage import RemoteStorage
@@ -41,19 +39,3 @@ def open_storage(folder: Path | str | Storage) -> Storage:
             remedy="Pass the URL as text, not as a path",
         )
     return LocalStorage(Path(os.path.expanduser(folder)))
-
-
-@contextmanager
-def writing(storage: Storage) -> Iterator[None]:
-    """Convert errors of writing to `TargetsError` with a remedy."""
-    try:
-        yield
-    except (OSError, AsrKdError) as error:
-        if isinstance(error, AsrKdError) and type(error) is not AsrKdError:
-            raise  # more specific
-        raise TargetsError(
-            error.found if isinstance(error, AsrKdError) else f"cannot be written ({error.strerror or error})",
-            where=(error.where if isinstance(error, AsrKdError) else "") or str(storage),
-            expected="a folder that can be written, with space left",
-            remedy="Free some space, then run the same command again: finished shards are kept and usable",
-        ) from error

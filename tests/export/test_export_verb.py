@@ -36,7 +36,7 @@ def exported(monkeypatch) -> list:
         calls.append((folder, place, [u.id for u in options["origin"].held_out], options["settings"].context))
 
     monkeypatch.setattr(asr_kd.recipe.export_model, "export_bundle", remember)
-    monkeypatch.setattr(asr_kd.recipe.export_model, "_report_bundle", lambda *arguments: None)
+    monkeypatch.setattr(asr_kd.recipe.export_model, "report_bundle", lambda *arguments: None)
     return calls
 
 
