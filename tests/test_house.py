@@ -42,7 +42,7 @@ ONE_HOME = {
     "flashlight": "decoding/flashlight.py",
     "librosa": "evaluation/report/evidence.py",
     "PIL": "evaluation/report/evidence.py",
-    "jinja2": "evaluation/report/page.py",
+    "jinja2": ("evaluation/report/page.py", "recipe/new_recipe.py"),
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/s3_storage.py",
     "whisper_normalizer": "text/normalize.py",

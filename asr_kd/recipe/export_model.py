@@ -34,7 +34,6 @@ def export_model(
     Args:
         folder: of the model, such as RUN/students/NAME/model.
         out: folder of the bundle, or of the bundles' folders; None: RUN/export/NAME of the model's run.
-        settings, progress: of the export.
         contexts: chunks and left contexts; none: the model's own.
         speech: manifests of held-out utterances; none: all sets of the model's run but its training set.
 

@@ -80,7 +80,6 @@ def write_recipe(
     Args:
         folder: a corpus, manifests, or audio at any depth with or without NAME.txt beside NAME.wav.
         target: the recipe; None: `folder`'s name in the working folder.
-        progress: for messages.
         whisper, language: transcribe a dev set, and in the run the training set, of audio without transcripts.
 
     Raises:

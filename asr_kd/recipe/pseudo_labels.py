@@ -52,19 +52,7 @@ def import_for(
     min_coverage: float,
     settings: LabelSettings,
 ) -> list[str]:
-    """Import hypotheses of another system into the store `folder`; return the report's lines.
-
-    Args:
-        source: file or folder of hypotheses.
-        target: a recipe whose corpus is prepared, or a manifest, which needs the normalizer.
-        form: of the source; None: detected from its name.
-        min_coverage: share of the utterances that must have hypotheses.
-        settings: readings and filters, as of pseudo-labels.
-
-    Raises:
-        TargetsError: the source cannot be read, too much is filtered out, or its ids are not those of the utterances.
-        CorpusError: the target is neither, or the recipe's corpus is not prepared.
-    """
+    """Import hypotheses of another system for the utterances of `open_target`; see `import_hypotheses`."""
     utterances, written, vocabulary = open_target(target, normalizer)
     scorer = reading_scorer(settings, written)
     return import_hypotheses(source, utterances, folder, written, form, min_coverage, settings, vocabulary, scorer)
@@ -133,9 +121,7 @@ def transcribe_with(
 ) -> ShardReport[TranscriptsInfo]:
     """Transcribe with each model that the settings name, into `folder`/1 and `folder`/2; the report of the last one.
 
-    Raises:
-        TargetsError: a folder holds transcripts of another model, manifest or decoding.
-        StoppedEarly: `should_stop` returned true; finished shards are kept.
+    Raises as `transcribe_manifest`.
     """
     second = settings.agree_beam or settings.beam
     models = [(settings.source, settings.beam), (settings.agree_with, second)]

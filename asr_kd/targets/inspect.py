@@ -121,9 +121,8 @@ def sample_lines(
     """The lattice of an utterance of a store, finished or not.
 
     Args:
-        utterance_id: None draws one.
+        utterance_id: None draws one, by `seed`.
         variant: None is the first one stored.
-        seed: of the draw; None draws another each time.
 
     Raises:
         TargetsError: not a store, damaged, empty, or without this utterance or variant.

@@ -47,19 +47,12 @@ def extract_hypotheses(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> ShardReport[HypothesesInfo]:
-    """Keep a teacher's n-best of each utterance, resuming where an earlier call stopped.
+    """Keep a teacher's n-best of each utterance as `extract` keeps posteriors; transcripts are not used.
 
-    Several processes may call this with the same arguments at once: each shard is made by one of them.
-
-    Args:
-        utterances: each id once; transcripts are not used.
-        normalizer: the student's; hypotheses are written under it.
-        progress: called with seconds of audio done and in all.
+    `normalizer` is the student's; hypotheses are written under it.
 
     Raises:
-        TargetsError: the folder holds another teacher's, data's or settings' hypotheses, too many unusable
-            utterances, or it cannot be written.
-        StoppedEarly: `should_stop` returned true; finished shards are kept.
+        TargetsError, StoppedEarly: as `extract`.
         MissingExtraError: flashlight-text is not installed.
     """
     # Hypotheses are text: they hold at every speed at which the audio is played.

@@ -51,17 +51,10 @@ def transcribe_manifest(
     should_stop: Callable[[], bool] = lambda: False,
     progress: Callable[[float, float], None] = lambda done, total: None,
 ) -> ShardReport[TranscriptsInfo]:
-    """Transcribe every utterance, resuming where an earlier call stopped.
-
-    Args:
-        utterances: each id once.
-        folder: of the transcripts, a path or a URL.
-        progress: called with seconds of audio done and in all.
+    """Transcribe every utterance as `extract` labels it: in shards, resuming where an earlier call stopped.
 
     Raises:
-        TargetsError: the folder holds transcripts of another model, manifest or decoding, or too many utterances
-            cannot be read.
-        StoppedEarly: `should_stop` returned true; finished shards are kept.
+        TargetsError, StoppedEarly: as `extract`.
     """
     plan = plan_shards(utterances, SHARDS)
     settings = transcriber.settings
