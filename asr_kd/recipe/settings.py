@@ -108,10 +108,10 @@ class Recipe(Settings):
     def _problems(self) -> Iterator[str]:
         """Yield what does not fit together; every check may rely on those before it."""
         yield from self._name_problems()
-        for name, student in self.trainings.items():
-            yield from self._student_problems(name, student)
         for name, teacher in self.teachers.items():
             yield from self._teacher_problems(name, teacher)
+        for name, student in self.trainings.items():
+            yield from self._student_problems(name, student)
         systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
         for name, system in {**systems, **self.trainings}.items():
             if isinstance(system, ExistingTeacher):
