@@ -147,7 +147,7 @@ def _check_head(folder: Path, place: str) -> None:
             f"is {', '.join(map(str, named))}, a model without a CTC head",
             where=f"hf:{place}",
             expected="a model that was fine-tuned with CTC (…ForCTC), with its tokenizer",
-            remedy="Choose such a model, or train a head on this one: source encoder:REPO_OR_FOLDER",
+            remedy="Choose such a model, or train a head on this one: teachers.NAME.encoder.source: hf:REPO_OR_FOLDER",
         )
 
 
