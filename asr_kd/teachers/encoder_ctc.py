@@ -2,7 +2,7 @@
 
 The encoder's frames (20 ms in most families) are put on the students' grid of 40 ms in pairs, so that posteriors,
 layers and n-best of this teacher need no further alignment. Each utterance is encoded alone: what other utterances a
-batch holds never changes it. Outputs of a frozen encoder are kept in float16 by the content of the audio.
+batch holds never changes it. In training, outputs of a frozen encoder are kept in float16 by the content of the audio.
 
 Source of the recipe (weighted layers of a frozen encoder): Yang et al., "SUPERB", 2021.
 
@@ -168,7 +168,7 @@ class EncoderCtc(nn.Module):
             "encoder_sha256", torch.tensor(list(bytes.fromhex(encoder.sha256)), dtype=torch.uint8), persistent=True
         )
         self.register_load_state_dict_post_hook(_check_encoder)
-        self._cache = OutputCache(settings.encoder.cache_mb << 20)
+        self._cache = OutputCache(0)
 
     @property
     def encoder(self) -> "HuggingfaceEncoder":
@@ -181,6 +181,11 @@ class EncoderCtc(nn.Module):
         frozen = {id(parameter) for parameter in self.parameters()}
         rest = [parameter for parameter in self.encoder.model.parameters() if id(parameter) not in frozen]
         return sum(parameter.numel() for parameter in [*self.parameters(), *rest])
+
+    def keep_outputs(self) -> None:
+        """Keep the outputs of the frozen encoder in memory from now on, up to `encoder.cache_mb`: for training, which
+        reads the same audio in every epoch."""
+        self._cache = OutputCache(self.settings.encoder.cache_mb << 20)
 
     def start_epoch(self, epoch: int) -> None:
         """Take the freezing schedule to an epoch, counted from 1."""

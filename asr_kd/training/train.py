@@ -108,8 +108,8 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         if isinstance(job.model, EncoderCtcSettings)
         else build_model(job.model, size)
     )
-    if isinstance(model, EncoderCtc):
-        pass  # its encoder's features come with it
+    if isinstance(model, EncoderCtc):  # whose encoder normalises its own features
+        model.keep_outputs()
     elif job.train.init_from is None:
         _set_normalisation(model, usable, job.seed, folder, ranks)
         if isinstance(model, StreamingWhisper) and not has_checkpoint(folder / "checkpoints"):
