@@ -5,7 +5,6 @@ Shapes: B utterances, S samples, T frames, V vocabulary.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,11 +169,14 @@ def posteriors_of(system: System) -> SystemPosteriors | None:
     recognizer = system.recognizer
     if isinstance(recognizer, TeacherRecognizer):
         return _posteriors_of_teacher(recognizer.teacher)
-    if isinstance(recognizer, Recognizer):
-        return SystemPosteriors(
-            partial(_posteriors_of_utterance, recognizer), recognizer.vocabulary, STUDENT_GRID, recognizer.context
-        )
-    return None
+    if not isinstance(recognizer, Recognizer):
+        return None
+
+    def log_probs(waveform: Tensor) -> Tensor:
+        output = recognizer.log_probs([waveform])
+        return output.log_probs[0, : int(output.lens[0])].float()
+
+    return SystemPosteriors(log_probs, recognizer.vocabulary, STUDENT_GRID, recognizer.context)
 
 
 def bridged_to(
@@ -193,11 +195,6 @@ def bridged_to(
         return _posteriors_of_teacher(bridge(teacher.teacher, student.vocabulary, student.grid, settings))
     except VocabularyError as error:
         raise EvaluationError(f"the teacher's symbols cannot be mapped to the student's ({error})") from error
-
-
-def _posteriors_of_utterance(recognizer: Recognizer, waveform: Tensor) -> Tensor:
-    output = recognizer.log_probs([waveform])
-    return output.log_probs[0, : int(output.lens[0])].float()
 
 
 def _posteriors_of_teacher(teacher: Teacher) -> SystemPosteriors:

@@ -12,6 +12,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -140,20 +141,18 @@ def _hashes(rows: Mapping[str, Sequence[Row]]) -> dict[str, Any]:
 
 def _model(system: AnySystem, cost: Mapping[str, Any]) -> dict[str, Any]:
     """A system's entry among the models; measured values take precedence over those of a model's card."""
-    factors = cost.get("rtf", {})
     measured = {
         "name": system.name,
         "role": system.role,
         "parameters": cost.get("parameters"),
         "size_bytes": cost.get("size_bytes", {}).get("fp32"),
-        "real_time_factor": factors.get("whole"),
-        "streaming_real_time_factor": factors.get("streamed"),
+        "real_time_factor": cost.get("rtf", {}).get("whole"),
+        "streaming_real_time_factor": cost.get("rtf", {}).get("streamed"),
         "rtf_utterances": cost.get("rtf_utterances", 0),
         "rtf_threads": 1,
         "device": system.device if isinstance(system, System) else UNKNOWN,
     }
-    details = {name: value for name, value in system.details.items() if name not in measured}
-    return {**measured, **details, **({"cost": cost} if cost else {})}
+    return {**measured, **system.details, **measured, **({"cost": cost} if cost else {})}
 
 
 PACKAGES = ("torch", "torchaudio", "speechbrain", "jiwer", "numpy", "soundfile", "librosa", "onnxruntime")
@@ -187,10 +186,8 @@ def versions() -> dict[str, str]:
     """Versions of Python, this package and what numbers depend on; packages that are absent are left out."""
     found = {"python": platform.python_version(), "asr-kd": asr_kd.__version__}
     for package in PACKAGES:
-        try:
+        with suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found
 
 

@@ -8,7 +8,6 @@ Shapes: S samples.
 """
 
 import itertools
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal
@@ -21,13 +20,13 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.frame_measures import frame_agreement, measure_delay
-from asr_kd.evaluation.open_systems import SystemPosteriors, bridged_to, posteriors_of
+from asr_kd.evaluation.open_systems import bridged_to, posteriors_of
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import PACKET_SAMPLES, System, can_stream
 from asr_kd.evaluation.system_outputs import spread
 from asr_kd.features.perturb import generator_for, pink_noise
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.scoring.wer import align_words, spaced
+from asr_kd.scoring.wer import ErrorCounts, align_words, count_edits, spaced
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.text.normalize import ScoringNormalizer, normalize
 
@@ -53,25 +52,23 @@ def measure_stability(recognizer: Recognizer, waveforms: Sequence[Tensor]) -> di
         Words of the final transcripts; words of partial results that the next one revised (replaced or removed), and
         last words that it lengthened, each time and per final word (None without one); utterances with a revision.
     """
-    counts = Counter[str]()
+    words = revised = grown = utterances_revised = 0
     for waveform in waveforms:
         stream = recognizer.stream()
         partials = [*(stream.accept(packet) for packet in waveform.split(PACKET_SAMPLES)), stream.final()]
         moves = [changes(before.split(), after.split()) for before, after in itertools.pairwise(partials)]
-        revised = sum(count for count, _ in moves)
-        counts["words"] += len(partials[-1].split())
-        counts["revised"] += revised
-        counts["grown"] += sum(count for _, count in moves)
-        counts["utterances_revised"] += revised > 0
-    words = counts["words"]
+        words += len(partials[-1].split())
+        revised += sum(count for count, _ in moves)
+        grown += sum(count for _, count in moves)
+        utterances_revised += any(count for count, _ in moves)
     return {
         "utterances": len(waveforms),
         "words": words,
-        "revised_words": counts["revised"],
-        "grown_words": counts["grown"],
-        "revised_per_word": counts["revised"] / words if words else None,
-        "grown_per_word": counts["grown"] / words if words else None,
-        "utterances_revised": counts["utterances_revised"],
+        "revised_words": revised,
+        "grown_words": grown,
+        "revised_per_word": revised / words if words else None,
+        "grown_per_word": grown / words if words else None,
+        "utterances_revised": utterances_revised,
         "packet_ms": 1000 * PACKET_SAMPLES // SAMPLE_RATE,
     }
 
@@ -130,16 +127,13 @@ def silence(kind: SilenceKind, seconds: float, number: int = 0) -> Tensor:
 
 
 def _compared(before: Sequence[str], after: Sequence[str]) -> dict[str, int]:
-    lengths, utterances = Counter[str](), 0
-    for alignment in align_words([spaced(text) for text in before], [spaced(text) for text in after]):
-        utterances += any(edit.kind == "insert" for edit in alignment)
-        for edit in alignment:
-            lengths[edit.kind] += edit.length
+    alignments = align_words([spaced(text) for text in before], [spaced(text) for text in after])
+    edits = sum((count_edits(alignment) for alignment in alignments), ErrorCounts())
     return {
-        "extra_words": lengths["insert"],
-        "lost_words": lengths["delete"],
-        "changed_words": lengths["substitute"],
-        "utterances_with_extra": utterances,
+        "extra_words": edits.insertions,
+        "lost_words": edits.deletions,
+        "changed_words": edits.substitutions,
+        "utterances_with_extra": sum(any(edit.kind == "insert" for edit in alignment) for alignment in alignments),
     }
 
 
@@ -163,7 +157,7 @@ class Sample:
         self.references = [utterance.text or "" for utterance in sample]
         self.waveforms = [read_utterance(utterance) for utterance in sample]
         self.settings, self.bridge = settings, bridge
-        self._cache: dict[tuple[str, str], list[Tensor]] = {}
+        self._log_probs: dict[tuple[str, str], list[Tensor]] = {}  # [T, V] of every waveform
 
     def system(self, system: System) -> dict[str, Any]:
         """Stability and trailing silence of one system."""
@@ -187,36 +181,22 @@ class Sample:
         return found | silent
 
     def against(self, teacher: System | None, student: System) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A student's delay, and the agreement of its frames with the teacher's, as plain data."""
+        """A student's delay, and the agreement of its frames with the teacher's, as plain data or with a reason."""
         try:
-            reference, own = self._posteriors_of_both(teacher, student)
+            if teacher is None or teacher.key == student.key:
+                raise EvaluationError(NO_TEACHER if teacher is None else IS_TEACHER)
+            of_teacher, own = posteriors_of(teacher), posteriors_of(student)
+            if of_teacher is None or own is None:
+                raise EvaluationError(TEXT_ONLY, where=teacher.key if of_teacher is None else student.key)
+            reference = bridged_to(of_teacher, own, self.bridge)
         except EvaluationError as error:
-            reason = str(error)
-            return {"delay": None, "delay_reason": reason}, {"frame_kl": None, "frame_kl_reason": reason}
-        name = teacher.key if teacher is not None else ""
-        pairs = list(zip(self._teacher_log_probs(name, reference), map(own.log_probs, self.waveforms), strict=True))
+            return {"delay": None, "delay_reason": str(error)}, {"frame_kl": None, "frame_kl_reason": str(error)}
+        bridged = (teacher.key, reference.vocabulary.sha256)
+        if bridged not in self._log_probs:  # computed once for all students of a teacher
+            self._log_probs[bridged] = [reference.log_probs(waveform) for waveform in self.waveforms]
+        pairs = list(zip(self._log_probs[bridged], map(own.log_probs, self.waveforms), strict=True))
         delay = measure_delay(self.references, reference, own, pairs)
-        return {"delay": {"against": name, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
-
-    def _teacher_log_probs(self, name: str, posteriors: SystemPosteriors) -> list[Tensor]:
-        """Of every waveform, [T, V]; computed once for all students of a teacher."""
-        key = (name, posteriors.vocabulary.sha256)
-        if key not in self._cache:
-            self._cache[key] = [posteriors.log_probs(waveform) for waveform in self.waveforms]
-        return self._cache[key]
-
-    def _posteriors_of_both(self, teacher: System | None, student: System) -> tuple[SystemPosteriors, SystemPosteriors]:
-        """Both posteriors in the student's vocabulary on its frames.
-
-        Raises:
-            EvaluationError: there is no teacher, or one of the two has no posteriors, or they cannot be compared.
-        """
-        if teacher is None or teacher.key == student.key:
-            raise EvaluationError(NO_TEACHER if teacher is None else IS_TEACHER)
-        of_teacher, of_student = posteriors_of(teacher), posteriors_of(student)
-        if of_teacher is None or of_student is None:
-            raise EvaluationError(TEXT_ONLY, where=teacher.key if of_teacher is None else student.key)
-        return bridged_to(of_teacher, of_student, self.bridge), of_student
+        return {"delay": {"against": teacher.key, **delay}}, frame_agreement(pairs, own.vocabulary.blank_id)
 
 
 def _measured(name: str, missing: str | None, measure: Callable[[], Any]) -> dict[str, Any]:

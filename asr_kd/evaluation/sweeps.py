@@ -23,7 +23,7 @@ from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import TranscribedSet, spread, transcribe_all
+from asr_kd.evaluation.system_outputs import OutputTexts, TranscribedSet, spread, transcribe_all
 from asr_kd.features import perturb
 from asr_kd.features.augment import speed_perturb
 from asr_kd.models.layers import FRAME_SHIFT_MS
@@ -87,20 +87,19 @@ def context_matrix(
         teacher: against whose alignment; None, or a sample of nothing, measures no delay.
     """
     settings = sample.settings
-    variants = {context: in_context(system, context) for context in settings.matrix}
-    label = f"matrix {system.key} {set_name}"
+    # What identifies a context here is its place in the settings.
+    variants = {str(place): in_context(system, context) for place, context in enumerate(settings.matrix)}
     outputs = transcribe_all(
-        {_name(context): variant.recognizer for context, variant in variants.items()},
+        {place: variant.recognizer for place, variant in variants.items()},
         utterances,
         settings.batch_seconds,
-        report=lambda done: progress.update(label, done, len(utterances), "utterances"),
+        report=lambda done: progress.update(f"matrix {system.key} {set_name}", done, len(utterances), "utterances"),
     )
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     trained = trained_contexts(system)
     rows = []
-    for context, variant in variants.items():
-        words = score(references, outputs.texts[_name(context)], settings.normalizer).words
-        errors = {"wer": words.rate, "errors": words.errors, "words": words.length, "utterances": len(utterances)}
+    for context, (place, variant) in zip(settings.matrix, variants.items(), strict=True):
+        words = score(references, outputs.texts[place], settings.normalizer).words
         delay, _ = sample.against(teacher, variant)
         rows.append(
             {
@@ -110,7 +109,10 @@ def context_matrix(
                 "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS,
                 "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS,
                 "trained": context in trained,
-                **errors,
+                "wer": words.rate,
+                "errors": words.errors,
+                "words": words.length,
+                "utterances": len(utterances),
                 **delay,
             }
         )
@@ -128,10 +130,6 @@ def trained_contexts(system: System) -> set[Context]:
     backend: Any = getattr(system.recognizer, "backend", None)
     streaming = backend.model.settings.streaming if isinstance(backend, TorchBackend) else None
     return set() if streaming is None else {*(streaming.train_contexts or [streaming.context])}
-
-
-def _name(context: Context) -> str:
-    return f"{context.chunk_frames} frames after {context.left_context_frames}"
 
 
 BABBLE_UTTERANCES = 5
@@ -164,31 +162,28 @@ def robustness_rows(
     utterances = swept_utterances(clean, settings)
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     babble = BabbleSource(utterances)
-    texts: dict[str, Mapping[str, Mapping[str, str]]] = {
-        CLEAN: {system.key: {name: clean.texts[system.key][name] for name in references} for system in systems}
-    }
+    texts: dict[str, OutputTexts] = {CLEAN: clean.texts}
     for condition in settings.conditions:
+
+        def change(utterance: Utterance, waveform: Tensor, condition: Condition = condition) -> Tensor:
+            return perturbed(waveform, condition, utterance.id, partial(babble.others_of, utterance))
 
         def report(done: int, name: str = condition.name) -> None:
             progress.update(name, done, len(utterances), "utterances")
 
-        outputs = transcribe_all(
-            {system.key: system.recognizer for system in systems},
-            utterances,
-            settings.batch_seconds,
-            change=partial(_change, condition, babble),
-            report=report,
-        )
+        recognizers = {system.key: system.recognizer for system in systems}
+        outputs = transcribe_all(recognizers, utterances, settings.batch_seconds, change=change, report=report)
         if outputs.excluded:  # they were all read before
             raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].path)
         texts[condition.name] = outputs.texts
-    return {
-        system.key: [
-            {"set": set_name, "condition": name, **_errors(references, found[system.key], settings)}
-            for name, found in texts.items()
-        ]
-        for system in systems
-    }
+    rows: dict[str, list[dict[str, Any]]] = {system.key: [] for system in systems}
+    for name, found in texts.items():
+        for key, own in rows.items():
+            written = {utterance_id: found[key][utterance_id] for utterance_id in references}
+            words = score(references, written, settings.normalizer).words
+            errors = {"wer": words.rate, **words.row, "utterances": len(references)}
+            own.append({"set": set_name, "condition": name, **errors})
+    return rows
 
 
 class BabbleSource:
@@ -219,33 +214,19 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others:
 
     The id of the utterance and the condition decide all that is drawn.
     """
-    kind, value = condition
     generator = perturb.generator_for("robustness", utterance_id, condition.name)
-    if kind == "babble":
-        return perturb.add_noise(
-            waveform, perturb.babble(others(BABBLE_UTTERANCES), len(waveform), generator), float(value)
-        )
-    if kind == "pink":
-        return perturb.add_noise(waveform, perturb.pink_noise(len(waveform), generator), float(value))
-    if kind == "reverb":
-        return perturb.reverberate(waveform, perturb.room_response(float(value), generator))
-    if kind == "telephone":
-        return perturb.telephone(waveform, "gsm" if value == "gsm" else "mu-law")
-    if kind == "codec":
-        return perturb.through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
-    if kind == "speed":
-        return speed_perturb(waveform, float(value))
-    if kind == "lead":
-        return torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform])
-    if kind == "rate":
-        return perturb.at_rate(waveform, round(float(value)))
-    return perturb.change_gain(waveform, float(value))
-
-
-def _change(condition: Condition, babble: BabbleSource, utterance: Utterance, waveform: Tensor) -> Tensor:
-    return perturbed(waveform, condition, utterance.id, partial(babble.others_of, utterance))
-
-
-def _errors(references: Mapping[str, str], texts: Mapping[str, str], settings: EvaluationSettings) -> dict[str, Any]:
-    words = score(references, texts, settings.normalizer).words
-    return {"wer": words.rate, **words.row, "utterances": len(references)}
+    value, samples = condition.value, len(waveform)
+    changes: dict[str, Callable[[], Tensor]] = {
+        "babble": lambda: perturb.add_noise(
+            waveform, perturb.babble(others(BABBLE_UTTERANCES), samples, generator), float(value)
+        ),
+        "pink": lambda: perturb.add_noise(waveform, perturb.pink_noise(samples, generator), float(value)),
+        "reverb": lambda: perturb.reverberate(waveform, perturb.room_response(float(value), generator)),
+        "telephone": lambda: perturb.telephone(waveform, "gsm" if value == "gsm" else "mu-law"),
+        "codec": lambda: perturb.through_codec(waveform, value),  # type: ignore[arg-type]  # checked by parse_condition
+        "speed": lambda: speed_perturb(waveform, float(value)),
+        "lead": lambda: torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform]),
+        "rate": lambda: perturb.at_rate(waveform, round(float(value))),
+        "gain": lambda: perturb.change_gain(waveform, float(value)),
+    }
+    return changes[condition.kind]()

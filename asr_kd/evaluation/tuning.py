@@ -49,16 +49,12 @@ class Tuning(NamedTuple):
 
     def lines(self) -> list[str]:
         """A table: weights down, scores across, WER in percent; the best is marked."""
-        points = {(item.lm_weight, item.word_score): item for item in self.tried}
+        points = {(item.lm_weight, item.word_score): f"{100 * item.wer:8.2f} " for item in self.tried}
+        points[self.best.lm_weight, self.best.word_score] = f"{100 * self.best.wer:8.2f}*"
         weights, scores = (sorted({key[axis] for key in points}) for axis in (0, 1))
         lines = ["lm_weight \\ word_score " + "".join(f"{value:>9g}" for value in scores)]
         for weight in weights:
-            cells = []
-            for value in scores:
-                item = points.get((weight, value))
-                mark = "*" if item == self.best else " "
-                cells.append(" " * 9 if item is None else f"{100 * item.wer:8.2f}{mark}")
-            lines.append(f"{weight:>22g} " + "".join(cells))
+            lines.append(f"{weight:>22g} " + "".join(points.get((weight, value), " " * 9) for value in scores))
         return lines
 
 

@@ -114,26 +114,28 @@ def ctm_rows(path: Path, report: ReportProblem) -> Iterator[TranscriptRow]:
         yield TranscriptRow(name, first[name][1], " ".join(word.word for word in in_order), tuple(in_order))
 
 
-def kaldi_line(name: str, text: str) -> str:
-    """A line of Kaldi's `text`."""
-    _check_name(name, text, "kaldi")
-    return f"{name} {text}".rstrip() + "\n"
+def text_line(form: str, name: str, text: str) -> str:
+    """A line of Kaldi's `text` ("kaldi") or of a trn file.
 
-
-def trn_line(name: str, text: str) -> str:
-    """A line of a trn file."""
-    _check_name(name, text, "trn")
-    if {"{", "}"} & set(text.split()) or text.startswith(_COMMENT) or re.search(r"[()]", name):
-        raise _cannot_be_written(name, text, "trn")
-    return f"{text} ({name})\n".lstrip()
+    Raises:
+        EvaluationError: an id or text that the form cannot represent.
+    """
+    trn = form == "trn"
+    markup = {"{", "}"} & set(text.split()) or text.startswith(_COMMENT) or re.search(r"[()]", name)
+    if len(name.split()) != 1 or name != name.strip() or "\n" in text or (trn and markup):
+        raise _cannot_be_written(name, text, form)
+    return (f"{text} ({name})".lstrip() if trn else f"{name} {text}".rstrip()) + "\n"
 
 
 def ctm_lines(name: str, words: Sequence[TimedWord]) -> str:
-    """The lines of a name in a ctm file: none where it has no word."""
+    """The lines of a name in a ctm file: none where it has no word.
+
+    Raises:
+        EvaluationError: a name or word with white space, or a name that begins as a comment.
+    """
     lines = []
     for word in words:
-        _check_name(name, word.word, "ctm")
-        if len(word.word.split()) != 1 or name.startswith(_COMMENT):
+        if len(name.split()) != 1 or name != name.strip() or name.startswith(_COMMENT) or len(word.word.split()) != 1:
             raise _cannot_be_written(name, word.word, "ctm")
         confidence = "" if word.confidence is None else f" {word.confidence:.4f}"
         lines.append(f"{name} {CHANNEL} {word.start:.3f} {word.duration:.3f} {word.word}{confidence}\n")
@@ -155,11 +157,6 @@ def _timed_word(fields: Sequence[str]) -> TimedWord | None:
         return None
     numbers = (start, duration, confidence or 0.0)
     return TimedWord(fields[4], start, duration, confidence) if all(map(math.isfinite, numbers)) else None
-
-
-def _check_name(name: str, text: str, form: str) -> None:
-    if len(name.split()) != 1 or name != name.strip() or "\n" in text:
-        raise _cannot_be_written(name, text, form)
 
 
 def _cannot_be_written(name: str, text: str, form: str) -> EvaluationError:

@@ -95,8 +95,7 @@ def bootstrap_wer(
     Raises:
         EvaluationError: no utterance, or no reference word.
     """
-    error_rows, word_row = _checked([errors], words, groups)
-    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    _, rates = _resampled([errors], words, groups, resampling)
     return None if rates is None else _percentiles(rates[:, 0], resampling.confidence)
 
 
@@ -112,11 +111,9 @@ def bootstrap_difference(
 
     Args and raises: as `bootstrap_wer`.
     """
-    error_rows, word_row = _checked([errors, baseline_errors], words, groups)
-    value = float(error_rows[0].sum() - error_rows[1].sum()) / float(word_row.sum())
-    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    totals, rates = _resampled([errors, baseline_errors], words, groups, resampling)
     interval = None if rates is None else _percentiles(rates[:, 0] - rates[:, 1], resampling.confidence)
-    return Difference(value, interval)
+    return Difference(float((totals[1] - totals[2]) / totals[0]), interval)
 
 
 def bootstrap_runs(
@@ -130,9 +127,8 @@ def bootstrap_runs(
 
     The others and what it raises: as `bootstrap_wer`.
     """
-    error_rows, word_row = _checked(list(np.atleast_2d(np.asarray(errors, dtype=np.float64))), words, groups)
-    own = error_rows.sum(axis=1) / word_row.sum()
-    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    totals, rates = _resampled(list(_runs(errors)), words, groups, resampling)
+    own = totals[1:] / totals[0]
     interval = None
     if rates is not None:
         (means,) = _means_over_runs(rates, [len(own)], resampling.seed)
@@ -166,18 +162,16 @@ def gap_recovered(
     Raises:
         EvaluationError: no utterance, or no reference word.
     """
-    runs = [np.atleast_2d(np.asarray(errors, dtype=np.float64)) for errors in (hard, kd, teacher)]
-    error_rows, word_row = _checked([row for system in runs for row in system], words, groups)
-    counts = [len(system) for system in runs]
+    runs = [_runs(errors) for errors in (hard, kd, teacher)]
+    totals, rates = _resampled([run for system in runs for run in system], words, groups, resampling)
     # In errors a run, not in WERs: the words cancel in the ratio, and whole numbers stay exact.
     hard_errors, kd_errors, teacher_errors = (float(system.sum() / len(system)) for system in runs)
     lead = hard_errors - teacher_errors
-    gap = lead / float(word_row.sum())
-    rates = _resampled_rates(error_rows, word_row, groups, resampling)
+    gap = lead / float(totals[0])
     if rates is None:
         unit = "utterance" if groups is None else "speaker"
         return GapRecovered(None, None, gap, None, f"one {unit} alone cannot be resampled")
-    hard_rates, kd_rates, teacher_rates = _means_over_runs(rates, counts, resampling.seed)
+    hard_rates, kd_rates, teacher_rates = _means_over_runs(rates, list(map(len, runs)), resampling.seed)
     gaps = hard_rates - teacher_rates
     gap_interval = _percentiles(gaps, resampling.confidence)
     reason = _why_undefined(gap, gap_interval, resampling.confidence)
@@ -225,37 +219,36 @@ def _percentiles(values: Floats, confidence: float) -> Interval:
     )
 
 
-def _checked(systems: Sequence[ArrayLike], words: ArrayLike, groups: Sequence[str] | None) -> tuple[Floats, Floats]:
-    """Errors [systems, N] and words [N] as floats, which hold such counts exactly."""
-    word_row = np.asarray(words, dtype=np.float64)
-    error_rows = np.stack([np.asarray(errors, dtype=np.float64) for errors in systems])
-    if error_rows.shape[1:] != word_row.shape or (groups is not None and len(groups) != len(word_row)):
-        raise ValueError(
-            f"errors {error_rows.shape[1:]}, words {word_row.shape} and "
-            f"{'no' if groups is None else len(groups)} groups are not one entry an utterance"
-        )
-    if not word_row.sum():
+def _runs(errors: ArrayLike) -> Floats:
+    """Errors of one or several runs as [R, N]."""
+    return np.atleast_2d(np.asarray(errors, dtype=np.float64))
+
+
+def _resampled(
+    systems: Sequence[ArrayLike], words: ArrayLike, groups: Sequence[str] | None, resampling: Resampling
+) -> tuple[Floats, Floats | None]:
+    """Words and errors of every system, [1 + systems], and the error rates in every resample, [samples, systems].
+
+    The rates are None when nothing varies to draw from.
+    """
+    columns = np.stack([np.asarray(counts, dtype=np.float64) for counts in (words, *systems)]).T  # [N, 1 + systems]
+    if groups is not None and len(groups) != len(columns):
+        raise ValueError(f"{len(groups)} groups and {len(columns)} utterances are not one entry an utterance")
+    totals = columns.sum(axis=0)
+    if not totals[0]:
         raise EvaluationError(
-            f"{len(word_row)} utterances hold no reference word", expected="at least one", where="bootstrap"
+            f"{len(columns)} utterances hold no reference word", expected="at least one", where="bootstrap"
         )
-    return error_rows, word_row
-
-
-def _resampled_rates(
-    errors: Floats, words: Floats, groups: Sequence[str] | None, resampling: Resampling
-) -> Floats | None:
-    """Error rate of every system in every resample, [samples, systems]; None when nothing varies to draw from."""
-    columns = np.concatenate([words[None], errors]).T  # [N, 1 + systems]
     if groups is not None:
         _, group_of = np.unique(np.asarray(groups), return_inverse=True)
         grouped = np.zeros((int(group_of.max()) + 1, columns.shape[1]))
         np.add.at(grouped, group_of, columns)
         columns = grouped
     if len(columns) < 2:
-        return None
-    totals = _resampled_totals(columns, resampling)
-    totals = totals[totals[:, 0] > 0]  # a resample of empty references alone has no rate
-    return totals[:, 1:] / totals[:, :1] if len(totals) else None
+        return totals, None
+    drawn = _resampled_totals(columns, resampling)
+    drawn = drawn[drawn[:, 0] > 0]  # a resample of empty references alone has no rate
+    return totals, drawn[:, 1:] / drawn[:, :1] if len(drawn) else None
 
 
 def _resampled_totals(columns: Floats, resampling: Resampling) -> Floats:

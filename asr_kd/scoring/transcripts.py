@@ -20,10 +20,9 @@ from asr_kd.scoring.formats import (
     ctm_rows,
     is_number,
     json_rows,
-    kaldi_line,
     kaldi_rows,
     numbered_lines,
-    trn_line,
+    text_line,
     trn_rows,
 )
 
@@ -162,20 +161,15 @@ def write_transcripts(
             expected="words with their times",
             remedy="Write trn, which needs none",
         )
-    write_text(path, "".join(_written(form, name, text, timed.get(name, ())) for name, text in texts.items()))
-
-
-def _written(form: TextForm, name: str, text: str, words: Sequence[TimedWord]) -> str:
-    if form == "kaldi":
-        return kaldi_line(name, text)
-    if form == "trn":
-        return trn_line(name, text)
-    if form == "ctm":
-        return ctm_lines(name, words)
-    row: dict[str, Any] = {"id": name, "text": text}
-    if words:
-        row["words"] = [word._asdict() for word in words]
-    return json.dumps(row, ensure_ascii=False) + "\n"
+    lines = []
+    for name, text in texts.items():
+        row = {"id": name, "text": text}
+        with_times = {"words": [word._asdict() for word in timed[name]]} if timed.get(name) else {}
+        if form == "jsonl":
+            lines.append(json.dumps({**row, **with_times}, ensure_ascii=False) + "\n")
+        else:
+            lines.append(ctm_lines(name, timed.get(name, ())) if form == "ctm" else text_line(form, name, text))
+    write_text(path, "".join(lines))
 
 
 def _rows(
@@ -189,35 +183,21 @@ def _rows(
 
 def _json_rows(path: Path, side: Side, report: ReportProblem) -> Iterator[tuple[TranscriptRow, dict[str, Any]]]:
     for where, facts in json_rows(path, report):
-        name, text = facts.get("id", facts.get("audio_filepath")), _text(facts, side)
-        words = _words(facts.get("words"))
+        name, nbest = facts.get("id", facts.get("audio_filepath")), facts.get("nbest")
+        text: Any = next((facts[key] for key in _TEXTS[side] if key in facts), None)
+        if side == "hypothesis" and isinstance(nbest, list) and nbest and isinstance(nbest[0], dict):
+            text = nbest[0].get("text")  # the best stands first
+        listed = facts.get("words") or []
+        words = [_word(item) for item in listed] if isinstance(listed, list) else [None]
+        timed = tuple(word for word in words if word is not None)
         if not isinstance(name, str):
             report(f"{where}: neither id nor audio_filepath")
         elif not isinstance(text, str):
             report(f"{where}: no text under {' or '.join(_TEXTS[side])}")
-        elif words is None:
+        elif len(timed) < len(words):
             report(f"{where}: words are not a list of word, start and duration (or end), in seconds")
         else:
-            yield TranscriptRow(name if "id" in facts else Path(name).stem, where, text, words), facts
-
-
-def _text(facts: Mapping[str, Any], side: Side) -> Any:
-    """The text that a row holds for a side; of n-best the best, which stands first."""
-    nbest = facts.get("nbest")
-    if side == "hypothesis" and isinstance(nbest, list) and nbest and isinstance(nbest[0], dict):
-        return nbest[0].get("text")
-    return next((facts[key] for key in _TEXTS[side] if key in facts), None)
-
-
-def _words(listed: Any) -> tuple[TimedWord, ...] | None:
-    """Words with times; none where the row has none, None where they are something else."""
-    if listed is None:
-        return ()
-    if not isinstance(listed, list):
-        return None
-    words = [_word(item) for item in listed]
-    found = tuple(word for word in words if word is not None)
-    return found if len(found) == len(words) else None
+            yield TranscriptRow(name if "id" in facts else Path(name).stem, where, text, timed), facts
 
 
 def _word(item: Any) -> TimedWord | None:
@@ -229,8 +209,7 @@ def _word(item: Any) -> TimedWord | None:
     start, end, duration = times
     if duration is None and is_number(end) and is_number(start):
         duration = end - start
-    confidence = item.get("confidence")
-    timed = isinstance(word, str) and is_number(start) and is_number(duration)
-    if not timed or not (confidence is None or is_number(confidence)):
+    numbers = [start, duration, item.get("confidence", 0)]
+    if not isinstance(word, str) or not all(number is None or is_number(number) for number in numbers):
         return None
-    return TimedWord(word, start, duration, confidence)
+    return None if start is None or duration is None else TimedWord(word, start, duration, item.get("confidence"))

@@ -39,49 +39,41 @@ def align_words(references: Sequence[str], hypotheses: Sequence[str]) -> list[Al
     """Align words, which one space separates, pair by pair."""
     # jiwer's default transforms would rewrite white space again; the normalizer has decided what a word is.
     to_words = jiwer.ReduceToListOfListOfWords()
-
-    def process(references: list[str], written: list[str]) -> Any:
-        return jiwer.process_words(references, written, to_words, to_words)
-
-    return _aligned(references, hypotheses, process, lambda text: len(text.split()))
+    return _aligned(
+        references, hypotheses, lambda *sides: jiwer.process_words(sides[0], sides[1], to_words, to_words), str.split
+    )
 
 
 def align_characters(references: Sequence[str], hypotheses: Sequence[str]) -> list[Alignment]:
     """Align characters, the space between words among them, pair by pair."""
     to_characters = jiwer.ReduceToListOfListOfChars()
-
-    def process(references: list[str], written: list[str]) -> Any:
-        return jiwer.process_characters(references, written, to_characters, to_characters)
-
-    return _aligned(references, hypotheses, process, len)
+    return _aligned(
+        references,
+        hypotheses,
+        lambda *sides: jiwer.process_characters(sides[0], sides[1], to_characters, to_characters),
+        list,
+    )
 
 
 def _aligned(
     references: Sequence[str],
     hypotheses: Sequence[str],
-    process: Callable[[list[str], list[str]], Any],
-    length: Callable[[str], int],
+    process: Callable[..., Any],
+    split: Callable[[str], list[str]],
 ) -> list[Alignment]:
     """Only what differs goes to jiwer: of a good system's texts most do not."""
     pairs = list(zip(references, hypotheses, strict=True))
-    different = [pair for pair in pairs if pair[0] != pair[1]]
-    chunks = iter(
-        process([reference for reference, _ in different], [text for _, text in different]).alignments
-        if different
-        else []
-    )
+    different = [list(side) for side in zip(*(pair for pair in pairs if pair[0] != pair[1]), strict=True)]
+    chunks = iter(process(*different).alignments if different else [])
     aligned: list[Alignment] = []
-    for reference, written in pairs:
-        size = length(reference)
-        if reference == written:
+    for reference, hypothesis in pairs:
+        if reference == hypothesis:
+            size = len(split(reference))
             aligned.append((Edit("equal", 0, size, 0, size),) if size else ())
         else:
-            aligned.append(
-                tuple(
-                    Edit(edit.type, edit.ref_start_idx, edit.ref_end_idx, edit.hyp_start_idx, edit.hyp_end_idx)
-                    for edit in next(chunks)
-                )
-            )
+            edits = next(chunks)
+            places = ((edit.ref_start_idx, edit.ref_end_idx, edit.hyp_start_idx, edit.hyp_end_idx) for edit in edits)
+            aligned.append(tuple(Edit(edit.type, *place) for edit, place in zip(edits, places, strict=True)))
     return aligned
 
 
@@ -166,9 +158,9 @@ class Score:
 class GroupErrors(NamedTuple):
     """The sums of some of a set's utterances, such as a speaker's."""
 
-    utterances: int
-    words: ErrorCounts
-    characters: ErrorCounts
+    utterances: int = 0
+    words: ErrorCounts = ErrorCounts()
+    characters: ErrorCounts = ErrorCounts()
 
 
 def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normalizer: ScoringNormalizer) -> Score:
@@ -184,8 +176,13 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
             scripts under `whisper`.
     """
     _check_ids(references, hypotheses)
-    if normalizer == "whisper":
-        _check_english(references)
+    beyond = letters_beyond_english(references.values()) if normalizer == "whisper" else ()
+    if beyond:  # of which Whisper's English normalizer drops marks, so that different words are equal
+        raise EvaluationError(
+            f"the references hold {' '.join(beyond[:20])}",
+            expected="English under the normalizer 'whisper'",
+            remedy="Score with the normalizer 'unicode', which is for all scripts",
+        )
     reference_texts = [spaced(normalize(text, normalizer)) for text in references.values()]
     hypothesis_texts = [spaced(normalize(hypotheses[utterance_id], normalizer)) for utterance_id in references]
     if not any(reference_texts):
@@ -208,17 +205,11 @@ def score(references: Mapping[str, str], hypotheses: Mapping[str, str], normaliz
 
 def score_groups(scored: Score, groups: Mapping[str, str]) -> dict[str, GroupErrors]:
     """The errors of each group of utterances, such as each speaker's, in the order of the groups' names."""
-    members: dict[str, list[UtteranceScore]] = {}
+    found: dict[str, GroupErrors] = {}
     for utterance_id, utterance in scored.utterances.items():
-        members.setdefault(groups[utterance_id], []).append(utterance)
-    return {
-        group: GroupErrors(
-            len(members[group]),
-            sum((item.words for item in members[group]), ErrorCounts()),
-            sum((item.characters for item in members[group]), ErrorCounts()),
-        )
-        for group in sorted(members)
-    }
+        count, words, characters = found.get(groups[utterance_id], GroupErrors())
+        found[groups[utterance_id]] = GroupErrors(count + 1, words + utterance.words, characters + utterance.characters)
+    return dict(sorted(found.items()))
 
 
 def check_comparable(first: Score, second: Score) -> None:
@@ -238,17 +229,6 @@ def check_comparable(first: Score, second: Score) -> None:
     for utterance_id, scored in first.utterances.items():
         if scored.reference != second.utterances[utterance_id].reference:
             raise EvaluationError("the two scores have different references", where=utterance_id, expected="the same")
-
-
-def _check_english(references: Mapping[str, str]) -> None:
-    """Refuse other scripts, of which Whisper's English normalizer drops marks, so that different words are equal."""
-    beyond = letters_beyond_english(references.values())
-    if beyond:
-        raise EvaluationError(
-            f"the references hold {' '.join(beyond[:20])}",
-            expected="English under the normalizer 'whisper'",
-            remedy="Score with the normalizer 'unicode', which is for all scripts",
-        )
 
 
 def _check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
@@ -280,7 +260,7 @@ def spaced(text: str) -> str:
 
 def count_edits(alignment: Alignment) -> ErrorCounts:
     """The errors of an alignment."""
-    counts = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
+    lengths: dict[EditKind, int] = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
     for edit in alignment:
-        counts[edit.kind] += edit.length
-    return ErrorCounts(counts["substitute"], counts["delete"], counts["insert"], counts["equal"])
+        lengths[edit.kind] += edit.length
+    return ErrorCounts(*lengths.values())

@@ -92,7 +92,7 @@ def test_no_reference_words_are_an_error():
 
 
 def test_other_lengths_are_a_programming_error():
-    with pytest.raises(ValueError, match="one entry an utterance"):
+    with pytest.raises(ValueError, match="same shape"):
         bootstrap_wer([1, 2, 3], [1, 2])
     with pytest.raises(ValueError, match="one entry an utterance"):
         bootstrap_wer([1, 2], [1, 2], groups=["a"])

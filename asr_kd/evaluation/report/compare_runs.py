@@ -26,11 +26,18 @@ def open_runs(paths: Sequence[Path]) -> dict[str, Report]:
     """
     if len(paths) < 2:
         raise EvaluationError(f"{len(paths)} run", expected="at least two to compare", remedy="Name another one")
-    homes = [_home(path.resolve()) for path in paths]
-    if len(set(homes)) < len(homes):
-        twice = next(home for home in homes if homes.count(home) > 1)
-        raise EvaluationError("is named twice", where=twice, expected="each run once")
-    return {name: open_report(path) for name, path in zip(_names(homes), paths, strict=True)}
+    homes = []
+    for path in (path.resolve() for path in paths):
+        report = path.parent if path.name == RESULTS else path
+        homes.append(report.parent if report.name == "report" else report)
+    twice = [home for home in homes if homes.count(home) > 1]
+    if twice:
+        raise EvaluationError("is named twice", where=twice[0], expected="each run once")
+    ends_of_paths = (
+        ["/".join(home.parts[-depth:]) for home in homes] for depth in range(1, max(len(home.parts) for home in homes))
+    )
+    names = next((names for names in ends_of_paths if len(set(names)) == len(names)), [str(home) for home in homes])
+    return {name: open_report(path) for name, path in zip(names, paths, strict=True)}
 
 
 def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples: int = 2_000) -> dict[str, Any]:
@@ -79,38 +86,25 @@ def check_comparable_runs(reports: Mapping[str, Report]) -> None:
     if not shared:
         sets = "; ".join(f"{run}: {', '.join(report.sets) or 'none'}" for run, report in reports.items())
         raise EvaluationError(f"the runs have no test set in common ({sets})", expected="at least one")
-    for one, other in combinations(reports, 2):
-        for name in reports[one].sets:
-            if name in reports[other].sets:
-                _check_references(name, {one: reports[one], other: reports[other]})
+    for (one, first), (other, second) in combinations(reports.items(), 2):
+        for name in first.sets.keys() & second.sets.keys():
+            if first.sets[name]["references_sha256"] != second.sets[name]["references_sha256"]:
+                raise EvaluationError(
+                    f"{one} and {other} were scored on different references{_first_difference(name, first, second)}",
+                    where=name,
+                    expected="the same utterances with the same references",
+                    remedy=_SCORE_AGAIN,
+                )
 
 
-def _check_references(name: str, pair: Mapping[str, Report]) -> None:
-    """Refuse a set that two runs were scored on with other references."""
-    (one, first), (other, second) = pair.items()
-    if first.sets[name]["references_sha256"] == second.sets[name]["references_sha256"]:
-        return
-    difference = _first_difference(_any_rows(first, name), _any_rows(second, name))
-    raise EvaluationError(
-        f"{one} and {other} were scored on different references{difference}",
-        where=name,
-        expected="the same utterances with the same references",
-        remedy=_SCORE_AGAIN,
-    )
-
-
-def _any_rows(report: Report, name: str) -> Sequence[Row]:
-    """Rows of one system: all have the same references."""
-    return next(iter(report.rows.get(name, {}).values()), [])
-
-
-def _first_difference(one: Sequence[Row], other: Sequence[Row]) -> str:
-    if not one or not other:
-        return ""
-    first = {row["id"]: row["reference"] for row in one}
-    second = {row["id"]: row["reference"] for row in other}
+def _first_difference(name: str, *reports: Report) -> str:
+    """Utterances with other references in two runs; all systems of a run have the same."""
+    systems = [next(iter(report.rows.get(name, {}).values()), []) for report in reports]
+    first, second = ({row["id"]: row["reference"] for row in rows} for rows in systems)
     different = sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
-    return f" ({len(different)} utterances, for example {different[0]})" if different else ""
+    if not first or not second or not different:
+        return ""
+    return f" ({len(different)} utterances, for example {different[0]})"
 
 
 def _rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resampling) -> list[dict[str, Any]]:
@@ -156,28 +150,11 @@ def _difference(name: str, key: str, base: Report, report: Report, resampling: R
 def _speakers(rows: Iterable[Row]) -> list[str] | None:
     """The speaker of each utterance; None where they are not known, or there is one only."""
     speakers = [row.get("speaker") for row in rows]
-    known = [speaker for speaker in speakers if speaker is not None]
-    return known if len(known) == len(speakers) and len(set(known)) > 1 else None
+    return None if None in speakers or len(set(speakers)) < 2 else [str(speaker) for speaker in speakers]
 
 
 def _errors(row: Row) -> int:
-    errors = row["errors"]
-    return int(errors["substitutions"] + errors["deletions"] + errors["insertions"])
-
-
-def _home(path: Path) -> Path:
-    """The work_dir of a run that is named by its report or its results."""
-    path = path.parent if path.name == RESULTS else path
-    return path.parent if path.name == "report" else path
-
-
-def _names(homes: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that are all different."""
-    for depth in range(1, max(len(home.parts) for home in homes)):
-        names = ["/".join(home.parts[-depth:]) for home in homes]
-        if len(set(names)) == len(names):
-            return names
-    return [str(home) for home in homes]
+    return sum(row["errors"][kind] for kind in ("substitutions", "deletions", "insertions"))
 
 
 def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAULT) -> dict[str, list[dict[str, Any]]]:
@@ -192,17 +169,20 @@ def seeds_of_runs(reports: Mapping[str, Report], resampling: Resampling = DEFAUL
     Raises:
         EvaluationError: no system in common, or hypotheses that were not kept.
     """
-    first, *others = reports.values()
-    shared = [name for name in first.sets if all(name in report.sets for report in others)]
     found: dict[str, list[dict[str, Any]]] = {}
-    for name in shared:
-        for key, row in _seed_rows_of_set(name, reports, resampling).items():
-            found.setdefault(key, []).append(row)
+    for name in next(iter(reports.values())).sets:
+        if all(name in report.sets for report in reports.values()):
+            for key, row in _seed_rows_of_set(name, reports, resampling).items():
+                found.setdefault(key, []).append({"set": name, **row})
     return found
 
 
-def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resampling) -> dict[str, Any]:
-    by_run = {run: _by_id(run, name, report) for run, report in reports.items()}
+def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resampling) -> dict[str, dict[str, Any]]:
+    by_run: dict[str, dict[str, dict[str, Row]]] = {}  # run → system's key → utterance id → row
+    for run, report in reports.items():
+        by_run[run] = {key: {row["id"]: row for row in rows} for key, rows in report.rows.get(name, {}).items()}
+        if not by_run[run]:
+            raise EvaluationError("kept no hypotheses", where=f"{run}, {name}", expected="hypotheses/SET/SYSTEM.jsonl")
     first = next(iter(by_run.values()))
     keys = [key for key in first if all(key in systems for systems in by_run.values())]
     if not keys:
@@ -211,26 +191,16 @@ def _seed_rows_of_set(name: str, reports: Mapping[str, Report], resampling: Resa
     rows: dict[str, list[str]] = {}
     errors: dict[str, list[int]] = {}
     for key in keys:
-        texts: set[tuple[str, ...]] = set()
+        outputs: set[tuple[str, ...]] = set()
         for run, systems in by_run.items():
             own = [systems[key][utterance_id] for utterance_id in utterances]
-            outputs = tuple(row["hypothesis"] for row in own)
-            if outputs in texts:
-                continue  # the same model again, not another seed
-            texts.add(outputs)
-            rows.setdefault(key, []).append(f"{run}/{key}")
-            errors[f"{run}/{key}"] = [_errors(row) for row in own]
+            texts = tuple(row["hypothesis"] for row in own)
+            if texts not in outputs:  # otherwise the same model again, not another seed
+                outputs.add(texts)
+                rows.setdefault(key, []).append(f"{run}/{key}")
+                errors[f"{run}/{key}"] = [_errors(row) for row in own]
     comparisons = next(iter(reports.values())).sets[name]["comparisons"]
     pairs = [Comparison(pair["distilled"], pair["baseline"], pair["teacher"]) for pair in comparisons]
-    pairs = [pair for pair in pairs if set(pair.names) <= rows.keys()]
+    requested = SeedRows(rows, [pair for pair in pairs if set(pair.names) <= rows.keys()])
     words = [row["errors"]["words"] for row in utterances.values()]
-    found = seed_rows(SeedRows(rows, pairs), errors, words, _speakers(utterances.values()), resampling)
-    return {key: {"set": name, **row} for key, row in found.items()}
-
-
-def _by_id(run: str, name: str, report: Report) -> dict[str, dict[str, Row]]:
-    """System's key → utterance id → row."""
-    systems = report.rows.get(name, {})
-    if not systems:
-        raise EvaluationError("kept no hypotheses", where=f"{run}, {name}", expected="hypotheses/SET/SYSTEM.jsonl")
-    return {key: {row["id"]: row for row in rows} for key, rows in systems.items()}
+    return seed_rows(requested, errors, words, _speakers(utterances.values()), resampling)

@@ -87,14 +87,19 @@ def token_posteriors(system: System, waveform: Tensor) -> dict[str, Any] | None:
     probs = source.log_probs(waveform).softmax(-1)  # [T, V]
     probs[:, source.vocabulary.blank_id] = 0
     drawn = probs >= LEAST_PROBABILITY
+    frames, tokens = (column.tolist() for column in drawn.nonzero(as_tuple=True))
+    symbols = list(dict.fromkeys(tokens))
     percent = (100 * probs[drawn]).round().int().tolist()
-    symbols: dict[int, int] = {}
-    spikes: list[int] = []
-    for (frame, token), height in zip(drawn.nonzero().tolist(), percent, strict=True):
-        spikes += [frame, symbols.setdefault(token, len(symbols)), height]
-    names = [source.vocabulary.symbols[token] for token in symbols]
-    grid = source.grid
-    return {"shift_ms": grid.shift_ms, "offset_ms": grid.offset_ms, "symbols": names, "spikes": spikes}
+    return {
+        "shift_ms": source.grid.shift_ms,
+        "offset_ms": source.grid.offset_ms,
+        "symbols": [source.vocabulary.symbols[token] for token in symbols],
+        "spikes": [
+            number
+            for frame, token, height in zip(frames, tokens, percent, strict=True)
+            for number in (frame, symbols.index(token), height)
+        ],
+    }
 
 
 MEL_BINS = 80
