@@ -21,7 +21,7 @@ from asr_kd.scoring.significance import (
     bootstrap_runs,
     gap_recovered,
 )
-from asr_kd.scoring.wer import Alignment, Score, check_comparable
+from asr_kd.scoring.wer import Alignment, Score
 
 
 @dataclass(frozen=True)
@@ -94,15 +94,11 @@ def compare(
 ) -> list[dict[str, Any]]:
     """Difference (WER with distillation minus WER without) and gap recovered of every pair, as plain data.
 
-    All are on the same resamples, of speakers where there are `groups`.
-
-    Raises:
-        EvaluationError: the scores are not of the same utterances, or under different normalizers.
+    All are on the same resamples, of speakers where there are `groups`. The scores are of the same utterances under one
+    normalizer.
     """
     found = []
     for pair in pairs:
-        for key in pair.names[1:]:
-            check_comparable(scores[pair.distilled], scores[key])
         distilled, baseline = error_counts(scores[pair.distilled]), error_counts(scores[pair.baseline])
         words = word_counts(scores[pair.baseline])
         gap = undefined_gap("its teacher was not evaluated")
@@ -147,15 +143,12 @@ def every_pair(
     """Every two systems tested against each other, the later one first, a student minus its teacher: plain data.
 
     Args:
+        scores: by systems' keys, of the same utterances under one normalizer.
         groups: the speaker of each utterance; None where they cannot be resampled.
-
-    Raises:
-        EvaluationError: the scores are not of the same utterances, or under different normalizers.
     """
     found = []
     for second, first in combinations(scores, 2):
         one, other = scores[first], scores[second]
-        check_comparable(one, other)
         errors, words = (error_counts(one), error_counts(other)), word_counts(one)
         by_speaker = None
         if groups is not None:

@@ -14,7 +14,7 @@ from asr_kd.evaluation.report.evidence import gather_evidence
 from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
-from asr_kd.evaluation.sweeps import context_matrices, robustness_rows
+from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows, swept_utterances
 from asr_kd.evaluation.system import (
     AnySystem,
     System,
@@ -83,7 +83,8 @@ def evaluate_systems(
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]
     costs = cost_report(systems, waveforms, memory=settings.memory, progress=progress)
-    teachers = teachers_of([system.key for system in systems], pairs)
+    by_key = {system.key: system for system in systems}
+    teachers = teachers_of(by_key.keys(), pairs)
     matrix: dict[str, list[Any]] = {}
     robustness: dict[str, list[Any]] = {}
     for name, found in transcribed.items():
@@ -91,8 +92,11 @@ def evaluate_systems(
         if sample.waveforms:
             measure_set(scored[name].entry, systems, teachers, sample)
             progress.update(f"latency and silence {name}", 1, 1, "sets")
-        for key, rows in context_matrices(systems, name, found, sample, teachers, progress).items():
-            matrix.setdefault(key, []).extend(rows)
+        for system in systems if settings.matrix else ():
+            if can_change_context(system):
+                teacher = by_key.get(teachers.get(system.key, ""))
+                rows = context_matrix(system, name, swept_utterances(found, settings), sample, teacher, progress)
+                matrix.setdefault(system.key, []).extend(rows)
         for key, rows in robustness_rows(systems, name, found, settings, progress).items():
             robustness.setdefault(key, []).extend(rows)
     report = summarize(shown, scored, settings, facts, costs, matrix, robustness)

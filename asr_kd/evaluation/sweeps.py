@@ -8,7 +8,7 @@ alone, so every system gets the same samples, in every run.
 Shapes: S samples.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Any
@@ -42,27 +42,6 @@ def can_change_context(system: System) -> bool:
         and isinstance(recognizer.backend, TorchBackend)
         and recognizer.context is not None
     )
-
-
-def context_matrices(
-    systems: Sequence[System],
-    set_name: str,
-    outputs: TranscribedSet,
-    sample: Sample,
-    teachers: Mapping[str, str],
-    progress: Progress = SILENT,
-) -> dict[str, list[dict[str, Any]]]:
-    """System's key → its rows of `context_matrix`, for every chunked model; empty without `evaluate.matrix`.
-
-    Args:
-        teachers: system's key → its teacher's.
-    """
-    chunked = [system for system in systems if can_change_context(system)] if sample.settings.matrix else []
-    by_key, swept = {system.key: system for system in systems}, swept_utterances(outputs, sample.settings)
-    return {
-        system.key: context_matrix(system, set_name, swept, sample, by_key.get(teachers.get(system.key, "")), progress)
-        for system in chunked
-    }
 
 
 def swept_utterances(outputs: TranscribedSet, settings: EvaluationSettings) -> list[Utterance]:

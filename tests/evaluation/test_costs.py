@@ -111,11 +111,6 @@ def test_the_median_ignores_one_disturbed_utterance():
     assert real_time_factors({"job": job}, [torch.zeros(16_000)] * 3, clock=clock) == {"job": pytest.approx(1.0)}
 
 
-def test_no_waveforms_measure_nothing():
-    cost = cost_report([System("t", "teacher", Slow(Clock(), 1.0))], [], memory=False)["teacher"]
-    assert (cost["rtf"]["whole"], cost["rtf_utterances"]) == (None, 0)
-
-
 def test_bytes_of_a_file_and_of_the_weights_in_a_folder(tmp_path):
     (tmp_path / "model.json").write_text("{}")
     with pytest.raises(EvaluationError, match="holds no weights"):

@@ -47,10 +47,6 @@ def test_a_student_late_by_so_many_frames_is_late_by_40_ms_each(late):
     assert (found["utterances"], found["reference_tokens"], found["not_aligned"]) == (1, len(TOKENS), 0)
 
 
-def test_three_frames_are_120_ms():
-    assert delays(at(7))["emission"]["tokens"]["median_ms"] == 120.0
-
-
 def test_percentiles_are_over_tokens():
     frames = at(4)
     frames[-2:] = [frames[-2] + 10, frames[-1] + 10]  # two of thirteen come 400 ms late
@@ -119,7 +115,6 @@ def test_a_real_stream_gives_a_frame_when_that_audio_is_there(tmp_path):
 def test_posteriors_without_a_token_have_no_delay():
     found = delays([], tokens=[])
     assert found["emission"]["tokens"]["count"] == 0
-    assert torch.is_tensor(spelled([], [], 1))
 
 
 def random_posteriors(frames, seed=0, size=5):

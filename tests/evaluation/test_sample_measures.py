@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.open_systems import open_system, open_teacher_system
-from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.sample_measures import (
     IS_TEACHER,
     NO_TEACHER,
@@ -27,7 +26,6 @@ from asr_kd.evaluation.sample_measures import (
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, in_context, trained_contexts
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import ReferenceSet, score_set
 from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.scoring.wer import score
@@ -294,20 +292,3 @@ def test_what_the_settings_request_is_measured(late, utterances, tmp_path):
     nothing = evaluate_systems(late, {"dev": utterances}, off, tmp_path / "report")
     assert "delay" not in nothing.sets["dev"]["student_kd"]
     assert (nothing.summary["matrix"], nothing.summary["robustness"]) == ({}, {})
-
-
-def test_everything_has_its_place_in_the_results():
-    settings = EvaluationSettings(bootstrap_samples=200)
-    systems = [System("s", "other", None), System("t", "teacher", None)]
-    texts = {"s": {"u": "A"}, "teacher": {"u": "A"}}
-    scored = score_set(ReferenceSet({"u": "A B"}, {}), texts, {"s": "s", "teacher": "t"}, [], settings)
-    facts = RunFacts(absent_sets={"other": "not there"})
-    found = summarize(
-        systems, {"dev": scored}, settings, facts, costs={"s": {"parameters": 1}}, matrix={"s": [{"wer": 1}]}
-    ).summary
-    own, agreement = found["test_sets"]["dev"]["s"], found["test_sets"]["dev"]["agreement"]["s"]
-    assert (own["wer"], agreement["both_words"]) == (0.5, 1)
-    assert found["test_sets"]["other"] == {"skipped": "not there"}
-    assert found["models"]["s"]["cost"] == {"parameters": 1}
-    assert "cost" not in found["models"]["teacher"]
-    assert (found["matrix"], found["robustness"]) == ({"s": [{"wer": 1}]}, {})

@@ -26,30 +26,6 @@ from asr_kd.evaluation.settings import ReportSettings
 CONTROLS_BYTES = 6_000
 """Size of the controls around the utterances, without the names of speakers."""
 
-_KINDS = (
-    ("all", "every utterance"),
-    ("student", "errors of the student only"),
-    ("teacher", "errors of the teacher only"),
-    ("both", "errors of both"),
-    ("wrong", "errors of the student"),
-    ("right", "no errors"),
-    ("evidence", "with audio and posteriors"),
-)
-_WITHOUT_TEACHER = ("all", "wrong", "right", "evidence")
-_ORDERS = (
-    ("worst", "most errors of the student"),
-    ("behind", "student furthest behind teacher"),
-    ("ahead", "student furthest ahead of teacher"),
-    ("long", "longest"),
-    ("id", "id"),
-)
-_BROWSER = "Reference and systems, aligned word by word."
-_EVIDENCE = (
-    " {shown} of {all} can be opened: waveform, spectrogram, and each system's token posteriors over time, without the "
-    "blank. They are taken in turn from those with most errors, those that only the student got wrong, those that only "
-    "the teacher got wrong, and the longest correct ones."
-)
-
 
 def page(report: Report, evidence: Sequence[Evidence] = (), settings: ReportSettings | None = None) -> str:
     """The whole report as one HTML file that loads nothing.
@@ -90,14 +66,6 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
     kept, _ = _within(((row, embedded(data)) for data, row in shown), room)
     for number, (row, _) in enumerate(kept):
         row[5] = f"e{number}"  # the id of its evidence
-    intro = _BROWSER + (_EVIDENCE.format(shown=len(kept), all=len(rows)) if kept else "")
-    left_out = (len(evidence) - len(kept), len(all_rows) - len(rows))
-    if any(left_out):
-        intro += (
-            f" To keep this file below {max_mb:g} MB, {left_out[0]} utterances with audio or posteriors and "
-            f"{left_out[1]} others are left out (evaluate.report.max_mb)."
-        )
-    with_teacher = main.teacher is not None
     data = {
         "systems": {key: {"name": style.name, "kind": style.kind} for key, style in styles.items()},
         "order": list(styles),
@@ -106,15 +74,12 @@ def browser(report: Report, evidence: Sequence[Evidence], room: float, max_mb: f
         "rows": [row for row, _ in rows],
     }
     return {
-        "intro": intro,
-        "kinds": [
-            (kind, text)
-            for kind, text in _KINDS
-            if (with_teacher or kind in _WITHOUT_TEACHER) and (kept or kind != "evidence")
-        ],
-        "orders": [order for order in _ORDERS if with_teacher or order[0] not in ("behind", "ahead")],
-        "students": [(key, style.name) for key, style in styles.items() if key != main.teacher],
+        "utterances": len(rows),
+        "left_out": (len(evidence) - len(kept), len(all_rows) - len(rows)),
+        "max_mb": f"{max_mb:g}",
+        "teacher": main.teacher,
         "student": main.student,
+        "students": [(key, style.name) for key, style in styles.items() if key != main.teacher],
         "sets": sorted({row[0] for row, _ in rows}),
         "speakers": sorted({row[2] for row, _ in rows if row[2]}),
         "data": embedded(data),
