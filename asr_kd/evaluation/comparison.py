@@ -169,7 +169,7 @@ def every_pair(
 def agreements(pairs: Sequence[Comparison], scores: Mapping[str, Score]) -> dict[str, dict[str, Any]]:
     """Every system beside its teacher, as plain data; without one, no entry."""
     teachers = teachers_of(list(scores), pairs)
-    return {key: asdict(word_agreement(scores[teacher], scores[key])) for key, teacher in teachers.items()}
+    return {key: word_agreement(scores[teacher], scores[key]) for key, teacher in teachers.items()}
 
 
 def teachers_of(keys: Collection[str], pairs: Sequence[Comparison]) -> dict[str, str]:

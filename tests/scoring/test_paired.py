@@ -141,24 +141,24 @@ STUDENT = {"1": "a cat sat on the mat", "2": "so it was", "3": ""}
 
 def test_agreement_computed_by_hand():
     found = word_agreement(score(AGREED, TEACHER, "none"), score(AGREED, STUDENT, "none"))
-    assert (found.only_teacher_words, found.only_student_words) == (1, 1)
-    assert (found.both_words, found.neither_words) == (6, 1)
-    assert (found.only_teacher_most, found.only_student_most) == ((("the", 1),), (("the", 1),))
-    assert found.wer_against_teacher == 3 / 10  # the→a, a→the, and the missing uh, of ten words of the teacher
+    assert (found["only_teacher_words"], found["only_student_words"]) == (1, 1)
+    assert (found["both_words"], found["neither_words"]) == (6, 1)
+    assert (found["only_teacher_most"], found["only_student_most"]) == ([("the", 1)], [("the", 1)])
+    assert found["wer_against_teacher"] == 3 / 10  # the→a, a→the, and the missing uh, of ten words of the teacher
 
 
 def test_a_student_that_writes_what_its_teacher_writes_agrees():
     scored = score(AGREED, TEACHER, "none")
     found = word_agreement(scored, scored)
-    assert (found.wer_against_teacher, found.only_teacher_words, found.only_student_words) == (0.0, 0, 0)
-    assert found.both_words + found.neither_words == scored.words.length
+    assert (found["wer_against_teacher"], found["only_teacher_words"], found["only_student_words"]) == (0.0, 0, 0)
+    assert found["both_words"] + found["neither_words"] == scored.words.length
 
 
 def test_a_teacher_without_words_leaves_no_rate_with_a_reason():
     empty = score(AGREED, dict.fromkeys(AGREED, ""), "none")
     found = word_agreement(empty, score(AGREED, STUDENT, "none"))
-    assert (found.wer_against_teacher, found.wer_against_teacher_reason) == (None, "the teacher wrote no word")
-    assert found.only_student_words == 7
+    assert (found["wer_against_teacher"], found["wer_against_teacher_reason"]) == (None, "the teacher wrote no word")
+    assert found["only_student_words"] == 7
 
 
 def test_other_normalizers_utterances_or_references_are_refused():
