@@ -70,6 +70,22 @@ def gap(pair: Mapping[str, Any]) -> str:
     return signed(f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]")
 
 
+def gap_of_system(found: Mapping[str, Any], key: str) -> str:
+    """The gap that a system recovered on a test set; empty for one that was not distilled."""
+    own = next((pair for pair in found["comparisons"] if pair["distilled"] == key), None)
+    if own is None:
+        return ""
+    return gap(own) if own["gap_recovered"] is not None else "undefined"
+
+
+def only_gap(found: Mapping[str, Any]) -> str | None:
+    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
+    pairs = found["comparisons"]
+    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
+        return None
+    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+
+
 def set_size(found: Mapping[str, Any]) -> str:
     """Utterances, speakers and duration of a test set."""
     speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"

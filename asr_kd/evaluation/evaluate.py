@@ -15,14 +15,7 @@ from asr_kd.evaluation.results import RunFacts, summarize
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows, swept_utterances
-from asr_kd.evaluation.system import (
-    AnySystem,
-    System,
-    check_external,
-    check_systems,
-    external_outputs,
-    read_external,
-)
+from asr_kd.evaluation.system import AnySystem, System, check_external, check_systems, read_external
 from asr_kd.evaluation.system_outputs import (
     OutputTexts,
     ReferenceSet,
@@ -77,8 +70,8 @@ def evaluate_systems(
             sum(utterance.duration for utterance in found.utterances),
             found.excluded,
         )
-        texts = {**found.texts, **external_outputs(external, name, list(references))}
-        scored[name] = score_set(reference_set, texts, names, pairs, settings, facts.seed_rows)
+        theirs = {other.key: other.texts_of(name, list(references)) for other in external if other.covers(references)}
+        scored[name] = score_set(reference_set, {**found.texts, **theirs}, names, pairs, settings, facts.seed_rows)
         transcribed[name] = found
     timed = [utterance for found in transcribed.values() for utterance in found.utterances]
     waveforms = [read_utterance(utterance) for utterance in spread(timed, settings.rtf_utterances)]

@@ -210,15 +210,6 @@ def external_sha256(others: Mapping[str, Path]) -> list[str]:
     return [sha256_of_file(path.expanduser()) for path in others.values()]
 
 
-def external_outputs(others: Sequence[ExternalSystem], test_set: str, ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """System's key → utterance id → text, of those systems whose file covers this test set.
-
-    Raises:
-        EvaluationError: a file covers some of the utterances and not the others.
-    """
-    return {other.key: other.texts_of(test_set, ids) for other in others if other.covers(ids)}
-
-
 def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
     """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
 

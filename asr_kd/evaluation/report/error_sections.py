@@ -7,9 +7,11 @@ from statistics import median
 from asr_kd.evaluation.cells import (
     UNKNOWN,
     gap,
+    gap_of_system,
     interval,
     megabytes,
     millions,
+    only_gap,
     optional,
     percent,
     points,
@@ -193,22 +195,6 @@ def with_costs(columns: Columns, rows: Sequence[Plain]) -> Columns:
     """The columns, and those of the costs where a row has any."""
     known = any(cell != UNKNOWN for row in table(COSTS, rows).rows for cell in row)
     return [*columns, *(COSTS if known else ())]
-
-
-def gap_of_system(found: Plain, key: str) -> str:
-    """The gap that a system recovered on a test set; empty for one that was not distilled."""
-    own = next((pair for pair in found["comparisons"] if pair["distilled"] == key), None)
-    if own is None:
-        return ""
-    return gap(own) if own["gap_recovered"] is not None else "undefined"
-
-
-def only_gap(found: Plain) -> str | None:
-    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
-    pairs = found["comparisons"]
-    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
-        return None
-    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
 
 
 def _result_table(report: Report, name: str) -> ReportTable:

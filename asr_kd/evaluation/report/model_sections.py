@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from asr_kd.evaluation.cells import UNKNOWN, megabytes, millions, optional, percent, plain, short_factor
+from asr_kd.evaluation.cells import UNKNOWN, gap_of_system, megabytes, millions, optional, percent, plain, short_factor
 from asr_kd.evaluation.report.document import (
     SYSTEM,
     Columns,
@@ -14,7 +14,7 @@ from asr_kd.evaluation.report.document import (
     SectionBlock,
     table,
 )
-from asr_kd.evaluation.report.error_sections import COSTS, gap_of_system
+from asr_kd.evaluation.report.error_sections import COSTS
 from asr_kd.evaluation.report.loading import Report
 from asr_kd.evaluation.system import FALLING_CURVE
 

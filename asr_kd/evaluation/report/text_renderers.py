@@ -11,6 +11,7 @@ from asr_kd.evaluation.cells import (
     escape,
     gap,
     interval,
+    only_gap,
     optional,
     percent,
     pipe_table,
@@ -21,7 +22,7 @@ from asr_kd.evaluation.cells import (
 )
 from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, notices
 from asr_kd.evaluation.report.document import Columns, Document, Plain, ReportTable, Section, table
-from asr_kd.evaluation.report.error_sections import known_rates, only_gap, speaker_table, with_costs
+from asr_kd.evaluation.report.error_sections import known_rates, speaker_table, with_costs
 from asr_kd.evaluation.report.loading import Report
 
 _LATEX = {
