@@ -46,10 +46,12 @@ def rate_with_interval(rate: str, low: float | None, high: float | None) -> str:
 
 
 def millions(count: float) -> str:
+    """A number of parameters."""
     return f"{count / 1e6:.2f} M"
 
 
 def megabytes(size_bytes: float) -> str:
+    """A size on disk."""
     return f"{size_bytes / 1e6:.1f} MB"
 
 
@@ -59,6 +61,7 @@ def short_factor(factor: float) -> str:
 
 
 def probability(p: float) -> str:
+    """A p value."""
     return "< 0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
