@@ -45,11 +45,7 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         stop, progress = _callbacks(context, teacher, place)
         return extract(opened, utterances, settings, place.store, share, stop, progress, transcripts)
 
-    def on_complete(report: ExtractionReport) -> None:
-        place.write_note()
-        report_extraction(context.progress, place.folder, report)
-
-    def is_intact(store: Path | str) -> bool:
+    def check(store: Path | str) -> bool:
         found, utterances = verify(store), utterances_to_label(context, teacher, context.read_corpus()[0])
         return found.ok and found.info.complete and not of_other_audio(found.info.shards, utterances)
 
@@ -61,16 +57,15 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
     if settings_of_bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
         plain["bridge"] = settings_of_bridge
     return sharded_task(
-        context,
+        [place],
         teacher,
         teacher,
         place.folder,
         compute,
-        on_complete,
-        settings=place.key_settings(plain),
+        check,
+        plain,
         inputs=lambda: _inputs(context, teacher, is_bridged=True),
-        results=(place.result,),
-        is_intact=lambda: place.is_intact(is_intact),
+        report=lambda found: report_extraction(context.progress, place.folder, found),
     )
 
 
@@ -85,29 +80,27 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
         stop, progress = _callbacks(context, name, place)
         return extract_hypotheses(opened, utterances, nbest, place.store, normalizer, share, stop, progress)
 
-    def on_complete(report: ShardReport[HypothesesInfo]) -> None:
-        place.write_note()
-        utterances = sum(shard.utterances for shard in report.info.shards)
+    def report(found: ShardReport[HypothesesInfo]) -> None:
+        utterances = sum(shard.utterances for shard in found.info.shards)
         context.progress.message(f"  hypotheses of {utterances} utterances")
-        if report.quarantine:
-            context.progress.message(f"  {len(report.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
+        if found.quarantine:
+            context.progress.message(f"  {len(found.quarantine)} left out, listed in {place.store}/{QUARANTINE}")
 
-    def is_intact(store: Path | str) -> bool:
+    def check(store: Path | str) -> bool:
         info = HypothesisStore.open(store).info  # opening hashes the shards
         return not of_other_audio(info.shards, utterances_to_label(context, teacher, context.read_corpus()[0]))
 
     plain = nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
     return sharded_task(
-        context,
+        [place],
         name,
         teacher,
         place.folder,
         compute,
-        on_complete,
-        settings=place.key_settings({**plain, "normalizer": normalizer}),
+        check,
+        {**plain, "normalizer": normalizer},
         inputs=lambda: _inputs(context, teacher, is_bridged=False),
-        results=(place.result,),
-        is_intact=lambda: place.is_intact(is_intact),
+        report=report,
     )
 
 

@@ -80,11 +80,7 @@ def _transcripts_task(
             context.device.type,
         )
 
-    def write_notes(report: ShardReport[TranscriptsInfo]) -> None:
-        for part in parts:
-            part.write_note()
-
-    def is_intact(store: Path | str) -> bool:
+    def check(store: Path | str) -> bool:
         return not of_other_audio(read_transcripts(store)[0].shards, utterances())
 
     plain = {**settings.model_dump(mode="json", include=DECODING), **_models_in_key(context, settings, DECODING)}
@@ -92,16 +88,14 @@ def _transcripts_task(
         plain["agree_beam"] = settings.agree_beam
     models = [settings.source, settings.agree_with]
     return sharded_task(
-        context,
+        parts,
         f"{name}-{what}",
         name,
         folder,
         compute,
-        write_notes,
-        settings=parts[0].key_settings(plain),
+        check,
+        plain,
         inputs=lambda: context.corpus_hashes(*sets(), spelling=False) + source_hashes(context, models),
-        results=tuple(part.result for part in parts),
-        is_intact=lambda: all(part.is_intact(is_intact) for part in parts),
     )
 
 

@@ -1,6 +1,6 @@
 """Tasks of the stage extract that fill a store: its place, and its shards divided among processes by a fixed plan."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -66,41 +66,61 @@ class StorePlace:
 
 
 def sharded_task(
-    context: RunContext,
+    places: Sequence[StorePlace],
     name: str,
     owner: str,
     folder: Path,
     compute: Callable[[Share], Report],
-    on_complete: Callable[[Report], None],
-    **fields: Any,
+    check: Callable[[Path | str], bool],
+    settings: dict[str, Any],
+    inputs: Callable[[], list[Any]],
+    report: Callable[[Report], None] = lambda found: None,
 ) -> StageTask:
-    """A task of the stage extract that several processes divide among themselves.
+    """A task of the stage extract that fills stores, divided among several processes.
 
     Args:
+        places: of the stores, in `folder`.
         owner: the teacher or labels that `--only` selects it by.
         compute: computes a share of the shards.
-        on_complete: called when the shards of all shares are done.
-        fields: further fields of `StageTask`.
+        check: whether a finished store is complete and of the present audio; may raise a TargetsError.
+        settings, inputs: of the cache key.
+        report: reports what was made, once the shards of all shares are done.
     """
+    context = places[0].context
     reports: list[Report] = []
 
     def run(folder: Path) -> None:
         reports.append(compute((context.share or EVERYTHING).split(context.ranks.rank, context.ranks.count)))
 
     def finish(folder: Path) -> str | None:
-        report = reports[-1]
-        if not report.complete and context.ranks.count > 1:
-            report = compute(context.share or EVERYTHING)  # finds the shards of the other processes
-        if report.complete:
-            on_complete(report)
+        found = reports[-1]
+        if not found.complete and context.ranks.count > 1:
+            found = compute(context.share or EVERYTHING)  # finds the shards of the other processes
+        if found.complete:
+            for place in places:
+                place.write_note()
+            report(found)
             return None
-        if report.busy:
+        if found.busy:
             raise StoppedEarly(
-                f"other processes still make {len(report.busy)} shards ({report.busy[0]})",
+                f"other processes still make {len(found.busy)} shards ({found.busy[0]})",
                 where=str(context.stored_at(folder)),
                 remedy="Run the same command again when they are done",
             )
-        return f"{report.share_line()}. When all shares are done, run the recipe without --share to continue"
+        return f"{found.share_line()}. When all shares are done, run the recipe without --share to continue"
 
-    fields |= {"run": run, "finish": finish, "parallel": True, "shared": True, "owner": owner}
-    return StageTask("extract", name, context.work_dir, folder, **fields)
+    return StageTask(
+        "extract",
+        name,
+        context.work_dir,
+        folder,
+        settings=places[0].key_settings(settings),
+        inputs=inputs,
+        run=run,
+        results=tuple(place.result for place in places),
+        parallel=True,
+        finish=finish,
+        is_intact=lambda: all(place.is_intact(check) for place in places),
+        shared=True,
+        owner=owner,
+    )
