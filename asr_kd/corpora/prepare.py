@@ -18,6 +18,7 @@ from asr_kd.corpora.settings import (
     An4Settings,
     AnyCorpus,
     AudioFolders,
+    FileSettings,
     FolderSettings,
     LibriSpeechSettings,
     ManifestSettings,
@@ -49,8 +50,29 @@ class Listing:
     absent: dict[str, str] = field(default_factory=dict)
     unmatched: list[Exclusion] = field(default_factory=list)
     channels: ChannelPolicy = "refuse"
+    max_excluded_share: float = 0.0
     dropped: Counter[str] = field(default_factory=Counter)
     remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them"
+
+    def limits(self, settings: FileSettings) -> None:
+        """Take the policy for channels, and the share that may be unusable, from settings."""
+        self.channels, self.max_excluded_share = settings.row_channels, settings.max_excluded_share
+
+    def measure(self) -> tuple[dict[str, list[Utterance]], list[Exclusion]]:
+        """Return the sets with durations, and what is missing or unusable.
+
+        Raises:
+            CorpusError: too many are unusable, an id is unsafe or occurs twice, or a set is empty.
+        """
+        excluded = list(self.unmatched)
+        sets: dict[str, list[Utterance]] = {}
+        for part, recordings in self.parts.items():
+            sets[part], unusable = measure(recordings, self.channels)
+            excluded += unusable
+        listed = sum(map(len, self.parts.values())) + len(self.unmatched)
+        refuse_too_many(excluded, listed, self.max_excluded_share, self.folder, self.remedy)
+        check_sets(sets, excluded, self.folder)
+        return sets, excluded
 
     def add_split(self, part: str, split: str) -> None:
         """Add a folder in LibriSpeech's layout to a set."""
@@ -67,11 +89,7 @@ class Listing:
 
 
 def prepare(
-    settings: AnyCorpus,
-    work_dir: Path,
-    progress: Progress = SILENT,
-    *,
-    max_excluded_share: float | None = None,
+    settings: AnyCorpus, work_dir: Path, progress: Progress = SILENT, *, max_excluded_share: float | None = None
 ) -> PreparedCorpus:
     """Find (or, for synthetic speech, make) a corpus and list its utterances.
 
@@ -83,20 +101,22 @@ def prepare(
         MissingExtraError: synthetic speech without its extra.
     """
     if isinstance(settings, SyntheticSettings):
-        return _prepare_synthetic(settings, work_dir, progress, max_excluded_share or 0.0)
-    share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share
+        listing = _list_synthetic(settings, work_dir, progress)
+    elif isinstance(settings, An4Settings):
+        listing = _list_an4(settings)
+    elif isinstance(settings, LibriSpeechSettings):
+        listing = _list_librispeech(settings)
+    else:
+        listing = _list_own(settings, progress)
+    if isinstance(settings, FileSettings):
+        listing.limits(settings)
+    if max_excluded_share is not None:
+        listing.max_excluded_share = max_excluded_share
+    sets, excluded = listing.measure()
+    corpus = PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
     if isinstance(settings, FolderSettings):
-        return _prepare_folder(settings, progress, share)
-    if isinstance(settings, ManifestSettings):
-        return _prepared(_list_manifests(settings, progress), share)
-    listing = _list_an4(settings) if isinstance(settings, An4Settings) else _list_librispeech(settings)
-    listing.channels = settings.row_channels
-    return _prepared(listing, share)
-
-
-def _prepared(listing: Listing, max_excluded_share: float) -> PreparedCorpus:
-    sets, excluded = measure_listing(listing, max_excluded_share)
-    return PreparedCorpus(listing.name, sets.pop("train"), sets, listing.dev_sets, listing.absent, excluded)
+        return _cut_folder(corpus, settings, listing, progress)
+    return replace(corpus, synthetic=isinstance(settings, SyntheticSettings))
 
 
 def _list_an4(settings: An4Settings) -> Listing:
@@ -122,39 +142,53 @@ def _list_librispeech(settings: LibriSpeechSettings) -> Listing:
     return listing
 
 
-def _prepare_synthetic(
-    settings: SyntheticSettings, work_dir: Path, progress: Progress, max_excluded_share: float
-) -> PreparedCorpus:
-    folder = synthetic_folder(settings, work_dir)
-    write_synthetic(settings, folder, progress)
-    listing = Listing("synthetic", folder)
+def _list_synthetic(settings: SyntheticSettings, work_dir: Path, progress: Progress) -> Listing:
+    listing = Listing("synthetic", synthetic_folder(settings, work_dir))
+    write_synthetic(settings, listing.folder, progress)
     for split in SPLITS:
         listing.add_split(split, split)
-    return replace(_prepared(listing, max_excluded_share), synthetic=True)
-
-
-def _list_manifests(settings: ManifestSettings, progress: Progress) -> Listing:
-    listing = Listing("manifest", settings.train[0], remedy=OWN_REMEDY)
-    for path in settings.train:
-        listing.add_manifest("train", path, settings)
-    _add_evaluation_sets(listing, settings, progress)
     return listing
 
 
-def _prepare_folder(settings: FolderSettings, progress: Progress, max_excluded_share: float) -> PreparedCorpus:
-    listing = Listing("folder", settings.train[0], {"train": []}, remedy=OWN_REMEDY)
-    for folder in settings.train:
-        listing.parts["train"] += list_folder(folder, settings)
-    _add_evaluation_sets(listing, settings, progress)
-    corpus = _prepared(listing, max_excluded_share)
-    train, unusable = cut_utterances(corpus.train, settings, progress)
+def _list_own(settings: ManifestSettings | FolderSettings, progress: Progress) -> Listing:
+    listing = Listing(settings.kind, settings.train[0], {"train": []}, remedy=OWN_REMEDY)
+    for path in settings.train:
+        if isinstance(settings, FolderSettings):
+            listing.parts["train"] += list_folder(path, settings)
+        else:
+            listing.add_manifest("train", path, settings)
+    for path in settings.dev:
+        listing.add_manifest("dev", path, settings)
+    for name, path in settings.test.items():
+        listing.add_manifest(name, path, settings)
+    if listing.dropped:
+        counts = ", ".join(f"{key} ({count} rows)" for key, count in sorted(listing.dropped.items()))
+        progress.message(f"  not used of the manifests: {counts}")
+    return listing
+
+
+def _cut_folder(
+    corpus: PreparedCorpus, settings: FolderSettings, listing: Listing, progress: Progress
+) -> PreparedCorpus:
+    """Cut long recordings, and hold out a dev set where none is given."""
+    train, unusable = _cut(corpus.train, settings, listing, progress)
     sets, excluded = corpus.sets, [*corpus.excluded, *unusable]
-    _refuse_damaged(unusable, corpus.train, settings, max_excluded_share, listing)
     if not settings.dev:
         train, dev = hold_out(train, settings.held_out_share)
         sets = {"dev": dev, **sets}
     check_sets({"train": train, **sets}, excluded, listing.folder)  # pieces have new ids
     return replace(corpus, train=train, sets=sets, excluded=excluded)
+
+
+def _cut(
+    utterances: Sequence[Utterance], settings: AudioFolders, listing: Listing, progress: Progress
+) -> tuple[list[Utterance], list[Exclusion]]:
+    """Cut long recordings; refuse too many that are damaged where a cut was searched, short ones aside."""
+    pieces, unusable = cut_utterances(utterances, settings, progress)
+    short = {utterance.id for utterance in utterances if utterance.duration < settings.min_seconds}
+    damaged = [item for item in unusable if item.id not in short]
+    refuse_too_many(damaged, len(utterances), listing.max_excluded_share, listing.folder, listing.remedy)
+    return pieces, unusable
 
 
 def hold_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Utterance], list[Utterance]]:
@@ -194,63 +228,19 @@ def add_untranscribed(
     Raises:
         CorpusError: no such folder, no audio in it, or too much of it is unusable.
     """
-    folders = settings.folders
-    recordings = [recording for folder in folders for recording in list_folder(folder, settings)]
-    listing = Listing(
-        "folder", folders[0], {UNTRANSCRIBED: recordings}, channels=settings.row_channels, remedy=OWN_REMEDY
-    )
-    share = settings.max_excluded_share if max_excluded_share is None else max_excluded_share
-    measured, excluded = measure_listing(listing, share)
+    recordings = [recording for folder in settings.folders for recording in list_folder(folder, settings)]
+    listing = Listing("folder", settings.folders[0], {UNTRANSCRIBED: recordings}, remedy=OWN_REMEDY)
+    listing.limits(settings)
+    if max_excluded_share is not None:
+        listing.max_excluded_share = max_excluded_share
+    measured, excluded = listing.measure()
     own = {utterance.audio.resolve() for utterance in corpus.utterances}
     others = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() not in own]
     known = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() in own]
-    excluded += [Exclusion(u.id, u.audio, "is audio of the corpus itself") for u in known]
-    extra, unusable = cut_utterances(others, settings, progress)
-    _refuse_damaged(unusable, others, settings, share, listing)
-    excluded += unusable
+    extra, unusable = _cut(others, settings, listing, progress)
+    excluded += [*(Exclusion.of(u, "is audio of the corpus itself") for u in known), *unusable]
     check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.folder)
     return replace(corpus, untranscribed=extra, excluded=[*corpus.excluded, *excluded])
-
-
-def _refuse_damaged(
-    unusable: Sequence[Exclusion],
-    utterances: Sequence[Utterance],
-    settings: AudioFolders,
-    max_excluded_share: float,
-    listing: Listing,
-) -> None:
-    """Refuse too many files that are damaged where a cut was searched; short ones are left out on purpose."""
-    short = {utterance.id for utterance in utterances if utterance.duration < settings.min_seconds}
-    damaged = [item for item in unusable if item.id not in short]
-    refuse_too_many(damaged, len(utterances), max_excluded_share, listing.folder, listing.remedy)
-
-
-def _add_evaluation_sets(listing: Listing, settings: OwnSettings, progress: Progress) -> None:
-    listing.channels = settings.row_channels
-    for path in settings.dev:
-        listing.add_manifest("dev", path, settings)
-    for name, path in settings.test.items():
-        listing.add_manifest(name, path, settings)
-    if listing.dropped:
-        counts = ", ".join(f"{key} ({count} rows)" for key, count in sorted(listing.dropped.items()))
-        progress.message(f"  not used of the manifests: {counts}")
-
-
-def measure_listing(listing: Listing, max_excluded_share: float) -> tuple[dict[str, list[Utterance]], list[Exclusion]]:
-    """Return the sets of a listing with durations, and what is missing or unusable.
-
-    Raises:
-        CorpusError: too many are unusable, an id is unsafe or occurs twice, or a set is empty.
-    """
-    excluded = list(listing.unmatched)
-    sets: dict[str, list[Utterance]] = {}
-    for part, recordings in listing.parts.items():
-        sets[part], unusable = measure(recordings, listing.channels)
-        excluded += unusable
-    listed = sum(map(len, listing.parts.values())) + len(listing.unmatched)
-    refuse_too_many(excluded, listed, max_excluded_share, listing.folder, listing.remedy)
-    check_sets(sets, excluded, listing.folder)
-    return sets, excluded
 
 
 def check_sets(sets: Mapping[str, Sequence[Utterance]], excluded: Sequence[Exclusion], where: Path) -> None:
