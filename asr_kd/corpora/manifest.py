@@ -10,7 +10,7 @@ from typing import Any, Protocol, TypeVar, get_args
 
 from asr_kd.audio import ChannelPolicy
 from asr_kd.errors import CorpusError
-from asr_kd.files import atomic_path, json_lines, loads_json
+from asr_kd.files import json_lines, loads_json, write_text
 
 MAX_ID_LENGTH = 200
 """Longest utterance id; ids become parts of file names, of which file systems allow 255 bytes."""
@@ -33,8 +33,6 @@ Item = TypeVar("Item", bound=WithId)
 
 ROWS = "rows of id, audio, duration, text and speaker, each id once"
 REMEDY = "Correct the manifest, or run prepare again"
-
-_KEYS = ("id", "audio", "duration", "text", "speaker")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +81,7 @@ def write_manifest(path: Path, utterances: Iterable[Utterance]) -> None:
     Raises:
         CorpusError: an unusable or repeated id, or a duration that is not positive; nothing is written.
     """
-    text = render_manifest(utterances, path)
-    with atomic_path(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(path, render_manifest(utterances, path))
 
 
 def render_manifest(utterances: Iterable[Utterance], path: Path = Path("the manifest")) -> str:
@@ -151,7 +147,7 @@ def _row_of(utterance: Utterance) -> dict[str, Any]:
 
 
 def _utterance(row: dict[str, Any], base: Path) -> Utterance:
-    missing = [key for key in _KEYS if key not in row]
+    missing = [key for key in ("id", "audio", "duration", "text", "speaker") if key not in row]
     if missing:
         raise Malformed(f"no {', '.join(missing)}")
     for key in ("id", "audio", "speaker"):
