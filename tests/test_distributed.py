@@ -1,30 +1,23 @@
 """Who we are among a run's processes, how they talk, and how trouble in one of them is told: once."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from asr_kd.distributed import ALONE, NAMES, open_ranks
 from asr_kd.errors import AsrKdError
-from tests.helpers.in_processes import KINDS
+from tests.helpers.in_processes import KINDS, run_rank
+from tests.helpers.processes import start_ranks
 
-ROOT = Path(__file__).parents[1]
-PROGRAM = ROOT / "tests" / "helpers" / "in_processes.py"
 Ended = list[tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
 def ended() -> dict[str, Ended]:
     """Exit code, output and complaints of each of two processes, by what they do."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(PROGRAM), *KINDS]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=True)
-    return json.loads(done.stdout)
+    begun = {kind: start_ranks(run_rank, kind) for kind in KINDS}
+    return {kind: [process.end() for process in both] for kind, both in begun.items()}
 
 
 def complaints(ended: Ended) -> list[str]:

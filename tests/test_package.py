@@ -90,6 +90,7 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
     assert "Synthetic/synthetic" in _run(environment, tmp_path, "recipe", "ls")
     assert "Next: asr-kd run recordings.yaml" in _run(environment, tmp_path, "init", "recordings")
     fast = {
+        "model.size": "tiny",
         "train.epochs": "1",
         "train.validate_every_epochs": "1",
         "train.warmup_epochs": "0",
@@ -107,7 +108,6 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
         "run",
         "recordings.yaml",
         "sanity.max_wer=2",
-        "teachers.teacher.model.size=tiny",
         *forms,
         *overrides,
     )

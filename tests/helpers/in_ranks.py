@@ -1,10 +1,6 @@
-"""A program for torchrun: the jobs below, trained by two processes. `test_distributed_training` reads what it leaves.
-
-python -m torch.distributed.run … in_ranks.py FOLDER, which has the noises, a teacher and its targets.
-"""
+"""Jobs that two processes train in a folder with noises, a teacher and its targets, for `test_distributed_training`."""
 
 import json
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -106,7 +102,9 @@ def not_finite(folder: Path) -> TrainingJob:
     return quiet(folder, {"augmentation": UNCHANGED}, distill=BESIDE, dense_teacher=teacher)
 
 
-def main(folder: Path) -> None:
+def train_all(folder: Path) -> None:
+    """Train every job, as one of the processes, and write what was said to rank-N.json."""
+    torch.set_num_threads(1)
     said: dict[str, list[str]] = {}
 
     def run(name: str, job: TrainingJob, ranks: Ranks, place: str = "", stop: int = 0) -> None:
@@ -148,8 +146,3 @@ def main(folder: Path) -> None:
 
 def replace_share(job: TrainingJob) -> TrainingJob:
     return replace(job, train=job.train.model_copy(update={"max_bad_share": 0.05}))
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main(Path(sys.argv[1]))

@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import subprocess
 import sys
 import warnings
 from dataclasses import dataclass
@@ -74,20 +73,6 @@ def command(*words: str) -> Outcome:
         except SystemExit as end:
             code = int(end.code or 0)
     return Outcome(code, out.getvalue(), err.getvalue())
-
-
-def start(words: list[str], **options: object) -> "subprocess.Popen[str]":
-    """The command line in a process of its own."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    environment.pop("SB_LOG_LEVEL", None)  # speechbrain leaves it behind where it was imported, as in this process
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "asr_kd", *words],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
 
 
 def hashes(folder: Path) -> dict[str, str]:

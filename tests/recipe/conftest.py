@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.made_once import made_once
-from tests.helpers.tiny_run import Outcome, Run, start
+from tests.helpers.processes import Started, command_line
+from tests.helpers.tiny_run import Outcome, Run
 
 
 @pytest.fixture(scope="session")
@@ -17,9 +18,8 @@ def first_run(tmp_path_factory) -> tuple[Run, Outcome]:
         pytest.importorskip(package)
 
     def make(folder: Path) -> None:
-        process = start(Run(folder / "run", folder / "corpus").words("run"))
-        out, err = process.communicate(timeout=600)
-        (folder / "outcome.json").write_text(json.dumps([process.returncode, out, err]))
+        process = Started(command_line, *Run(folder / "run", folder / "corpus").words("run"))
+        (folder / "outcome.json").write_text(json.dumps(process.end()))
 
     folder = made_once(tmp_path_factory, "tiny-run", make)
     return Run(folder / "run", folder / "corpus"), Outcome(*json.loads((folder / "outcome.json").read_text()))

@@ -2,15 +2,15 @@
 
 import errno
 import os
-import subprocess
-import sys
+import resource
 
 import pytest
 import torch
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from asr_kd.files import read_json, write_json
-from tests.helpers.tiny_run import RECIPE, ROOT, command, hashes, one_line
+from tests.helpers.processes import Started, command_line
+from tests.helpers.tiny_run import RECIPE, command, hashes, one_line
 
 
 @pytest.fixture
@@ -70,16 +70,18 @@ def test_a_place_that_cannot_be_written_is_one_line(tmp_path, finished):
     assert "cannot be written" in line
 
 
+def with_small_files(*words: str) -> None:
+    """The command line, with a system that writes no file beyond 12 kB."""
+    resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))
+    command_line(*words)
+
+
 def test_a_disk_that_is_full_is_one_line_and_the_same_command_goes_on(copy):
     before = hashes(copy.work_dir)
-    # An interpreter of its own: autograd does not run in a process that is forked from one where it has run.
-    limited = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (12_000, 12_000))\n"
-    script = f"{limited}from asr_kd.cli import main; main()"
-    words = [sys.executable, "-P", "-c", script, *copy.words("train", "--force")]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr
-    line = done.stderr.splitlines()[-1]
+    code, _, err = Started(with_small_files, *copy.words("train", "--force")).end()
+    assert code == 1
+    assert "Traceback" not in err
+    line = err.splitlines()[-1]
     assert "File too large" in line
     assert "cannot be written" in line
     outcome = copy.command("train")

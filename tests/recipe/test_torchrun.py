@@ -1,4 +1,4 @@
-"""`torchrun --nproc_per_node 2 -m asr_kd …`: a whole run, a process killed in training and in extraction, SIGTERM."""
+"""Two processes of the command line: a whole run under torchrun, one killed in training and in extraction, SIGTERM."""
 
 import json
 import os
@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch.testing import assert_close
 
 from asr_kd.targets import Store
+from tests.helpers.processes import Started, command_line, start_ranks
 from tests.helpers.tiny_run import ROOT, Outcome, Run, hashes
 
 SYSTEMS = ("teachers.teacher", "students.student-hard", "students.student-kd")
@@ -27,31 +28,24 @@ pytestmark = pytest.mark.slow
 ONLY_HARD = ["--only", "student-hard"]
 
 
-def start(words: list[str], *options: str) -> "subprocess.Popen[str]":
-    """The command line under torchrun."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-    environment.pop("SB_LOG_LEVEL", None)
-    launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", *options]
-    return subprocess.Popen(
-        [*launcher, "-m", "asr_kd", *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+def complaints(*errors: str) -> list[str]:
+    return [line for error in errors for line in error.splitlines() if line.startswith("asr-kd: ")]
 
 
-def end(process: "subprocess.Popen[str]", read: str = "") -> Outcome:
-    out, err = process.communicate(timeout=600)
-    return Outcome(process.returncode, read + out, err)
+def ended(ranks: list[Started]) -> tuple[list[int], str, list[str]]:
+    """Exit codes of both processes, what is left of the first one's output, and the complaints of both."""
+    codes, outs, errors = zip(*(rank.end() for rank in ranks), strict=True)
+    return list(codes), outs[0], complaints(*errors)
 
 
-def complaints(outcome: Outcome) -> list[str]:
-    return [line for line in outcome.err.splitlines() if line.startswith("asr-kd: ")]
-
-
-def process_of(parent: "subprocess.Popen[str]", rank: int) -> int:
-    """The id of torchrun's child of that rank."""
-    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
-    return next(
-        int(child) for child in children if f"RANK={rank}" in Path(f"/proc/{child}/environ").read_text().split("\0")
-    )
+def wait_for_line(rank: Started, words: str) -> str:
+    """Read until a line with these words; return what was read."""
+    read = ""
+    for line in rank.stdout:
+        read += line
+        if words in line:
+            return read
+    raise AssertionError(f"no line with {words!r}: {read}{rank.end()}")
 
 
 def curve(folder: Path) -> list[dict[str, float]]:
@@ -73,45 +67,44 @@ def assert_same_model(one: Path, other: Path) -> None:
         assert_close(weights[name], expected_weights[name], atol=5e-3, rtol=0)
 
 
-def test_a_whole_run_of_two_processes_is_that_of_one(finished, tmp_path):
+def test_a_whole_run_under_torchrun_is_that_of_one_process(finished, tmp_path):
     one, two = Run(tmp_path / "one", finished.corpus_root), Run(tmp_path / "two", finished.corpus_root)
-    process = start(two.words("run", *QUIET))
-    assert one.command("run", "--to", "student", *QUIET).code == 0
-    outcome = end(process)
-    assert (outcome.code, complaints(outcome)) == (0, []), outcome.err
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment.pop("SB_LOG_LEVEL", None)  # speechbrain leaves it behind where it was imported, as in this process
+    launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = [*launcher, "-m", "asr_kd", *two.words("run", "--to", "evaluate", *QUIET)]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=600)
+    outcome = Outcome(done.returncode, done.stdout, done.stderr)
+    assert (outcome.code, complaints(outcome.err)) == (0, []), outcome.err
     assert [step for step in outcome.did if not step.endswith(": starts")] == []
-    assert len(outcome.did) == len(set(outcome.did)) == 7  # said once
+    assert len(outcome.did) == len(set(outcome.did)) == 6  # said once
+    assert one.command("run", "--to", "student", *QUIET).code == 0
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
         assert_same_model(two.file(name), one.file(name))
     assert json.loads(two.file("run.json").read_text())["processes"] == 2
-    assert two.file("export", "student-kd", "bundle.json").is_file()
     assert "WER %" in outcome.out
 
 
 def test_a_killed_process_and_sigterm_cost_no_more_than_the_last_step(copy):
-    """Rank 1 is killed, torchrun starts both anew; SIGTERM stops them, and one process ends what two began."""
+    """The second process is killed, both start anew; SIGTERM stops them, and one process ends what two began."""
     longer = ["students.student-hard.train.epochs=12", "students.student-hard.train.checkpoint_minutes=0", *QUIET]
     once = copy.words("distill", *longer, *ONLY_HARD)
-    process = start(once, "--max-restarts", "1")
-    assert process.stdout is not None
-    read, killed = "", False
-    for line in process.stdout:
-        read += line
-        if "epoch 3/12" in line and not killed:
-            os.kill(process_of(process, 1), signal.SIGKILL)
-            killed = True
-        if killed and "epoch 6/12" in line:
-            process.send_signal(signal.SIGTERM)
-            break
-    outcome = end(process, read)
-    assert outcome.code != 0
-    assert "[student student-hard] resumes" in outcome.out
-    resumed = re.search(r"resumes at epoch (\d+), batch (\d+)", outcome.out)
-    assert resumed is not None
-    assert int(resumed[1]) >= 3
-    gone, stopped = complaints(outcome)
-    assert "another process of this run is gone" in gone
-    assert "training of student-hard stopped (SIGTERM)" in stopped
+    ranks = start_ranks(command_line, *once)
+    wait_for_line(ranks[0], "epoch 3/12")
+    ranks[1].send_signal(signal.SIGKILL)
+    codes, _, gone = ended(ranks)
+    assert (codes, len(gone)) == ([1, -signal.SIGKILL], 1)
+    assert "another process of this run is gone" in gone[0]
+
+    ranks = start_ranks(command_line, *once)
+    read = wait_for_line(ranks[0], "epoch 6/12")
+    for rank in ranks:
+        rank.send_signal(signal.SIGTERM)
+    codes, _, stopped = ended(ranks)
+    assert (codes, len(stopped)) == ([75, 75], 1)
+    assert "training of student-hard stopped (SIGTERM)" in stopped[0]
+    assert "[student student-hard] resumes" in read
+    assert int(re.search(r"resumes at epoch (\d+), batch (\d+)", read)[1]) >= 3
     again = copy.command("distill", *longer, *ONLY_HARD)
     assert again.code == 0, again.err
     assert int(re.search(r"resumes at epoch (\d+)", again.out)[1]) >= 6
@@ -123,18 +116,17 @@ def test_a_killed_process_and_sigterm_cost_no_more_than_the_last_step(copy):
 def test_a_process_killed_in_extraction_costs_no_more_than_its_shard(copy):
     fine = ["targets.shard_seconds=8", "targets.batch_seconds=4", "targets.speeds=[0.8,0.9,1.0,1.1,1.2,1.3,1.4]"]
     folder = copy.file("targets", "teacher")
-    process = start(copy.words("extract", *fine), "--max-restarts", "1")
+    ranks = start_ranks(command_line, *copy.words("extract", *fine))
     while not (folder / "shard-00001.json").exists():  # the second process' first
-        assert process.poll() is None, process.communicate()
+        assert ranks[1].is_running, ranks[1].end()
         time.sleep(0.005)
-    os.kill(process_of(process, 1), signal.SIGKILL)
-    outcome = end(process)
-    assert outcome.code == 0, outcome.err
-    assert [step for step in outcome.did if step.startswith("extract")] == [
-        "extract teacher: starts",
-        "extract teacher: resumes",
-    ]
-    assert outcome.out.count("bytes a frame on disk") == 1
+    ranks[1].send_signal(signal.SIGKILL)
+    codes, out, _ = ended(ranks)
+    assert (codes, "extract teacher] starts" in out) == ([1, -signal.SIGKILL], True)
+    codes, out, complained = ended(start_ranks(command_line, *copy.words("extract", *fine)))
+    assert (codes, complained) == ([0, 0], [])
+    assert Outcome(0, out, "").did == ["extract teacher: resumes"]
+    assert out.count("bytes a frame on disk") == 1
     made = {name: digest for name, digest in hashes(folder).items() if name.endswith(".safetensors")}
     assert len(made) > 10
     assert len(list(Store.open(folder).ids())) == 40

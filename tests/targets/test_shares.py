@@ -1,7 +1,6 @@
 """Several workers without communication: each makes its share, the last one completes the store."""
 
 import json
-import multiprocessing
 import os
 import signal
 from collections.abc import Iterable
@@ -21,10 +20,7 @@ from asr_kd.targets.shard_manifest import QUARANTINE, done_shards
 from asr_kd.targets.sharding import Share, plan_shards, slurm_share
 from tests.helpers.fake_teacher import FakeTeacher
 from tests.helpers.noise import write_corpus
-
-# Processes of their own without importing torch in each: the server that forks them has it.
-PROCESSES = multiprocessing.get_context("forkserver")
-PROCESSES.set_forkserver_preload(["asr_kd.targets", "hypothesis", "pytest"])
+from tests.helpers.processes import SERVER
 
 
 def work(audio: Path, folder: str, settings: TargetSettings, share: str, kill_at_call: int) -> None:
@@ -35,7 +31,7 @@ def work(audio: Path, folder: str, settings: TargetSettings, share: str, kill_at
 
 
 def start(corpus, folder: str, settings: TargetSettings, share: str, kill_at_call: int = -1) -> BaseProcess:
-    process = PROCESSES.Process(target=work, args=(corpus[0].audio.parent, folder, settings, share, kill_at_call))
+    process = SERVER.Process(target=work, args=(corpus[0].audio.parent, folder, settings, share, kill_at_call))
     process.start()
     return process
 

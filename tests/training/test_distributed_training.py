@@ -1,9 +1,6 @@
 """Two processes train as one does: the same curve within rounding, one stop, one list of what was left out."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,11 +12,11 @@ from asr_kd.targets.importing import import_hypotheses
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
-from tests.helpers.in_ranks import JOBS, NOT_FINITE, not_finite
+from tests.helpers.in_ranks import JOBS, NOT_FINITE, not_finite, train_all
 from tests.helpers.jobs import job_on, noises, weights_of
+from tests.helpers.processes import start_ranks
 from tests.helpers.teachers_beside_training import infinite_gradients
 
-ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.slow
 
 
@@ -33,22 +30,8 @@ def folder(tmp_path_factory) -> Path:
     rows = [{"id": u.id, "nbest": [{"text": text, "score": -0.5} for text in (u.text, "BAD")]} for u in utterances[:9]]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     import_hypotheses(folder / "rows.jsonl", utterances[:9], folder / "hypotheses", "librispeech")
-    program = ROOT / "tests" / "helpers" / "in_ranks.py"
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc_per_node",
-        "2",
-        str(program),
-    ]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [*command, str(folder)], env=environment, capture_output=True, text=True, timeout=600, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    ended = [process.end() for process in start_ranks(train_all, folder)]
+    assert [code for code, _, _ in ended] == [0, 0], ended
     return folder
 
 
