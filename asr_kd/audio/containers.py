@@ -35,22 +35,27 @@ def promised_wav_samples(path: Path) -> int | None:
         ContainerDamage: the header contradicts itself, or the bytes after the audio are not RIFF chunks.
     """
     size_of_file = path.stat().st_size
+    position, header, audio_bytes = 12, b"", 0
     with path.open("rb") as file:
         if file.read(4) != b"RIFF":
             return None
-        position, header = 12, b""
         while position < size_of_file:
             file.seek(position)
-            name, size = file.read(4), int.from_bytes(file.read(4), "little")
-            position += 8 + size + (size & 1)
-            if name == b"fmt ":
-                header = file.read(min(size, 40))
+            start = file.read(4_096)
+            name, size = start[:4], int.from_bytes(start[4:8], "little")
+            if audio_bytes:  # a damaged length of the audio leaves audio where chunks are expected
+                if not start.strip(b"\0"):
+                    break
+                if not all(32 <= byte < 127 for byte in name) or position + 8 + size > size_of_file + 1:
+                    raise ContainerDamage(f"byte {position}, after the audio, begins no RIFF chunk")
+            elif name == b"fmt ":
+                header = start[8 : 8 + min(size, 40)]
             elif name == b"data":
                 if len(header) < 16 or not 0 < size < 0x7FFFFFFF:  # 0 and the largest values mean: not known yet
                     return None
-                _check_trailing_chunks(file, position, size_of_file)
-                return _samples_of(header, size)
-    return None
+                audio_bytes = size
+            position += 8 + size + (size & 1)
+    return _samples_of(header, audio_bytes) if audio_bytes else None
 
 
 def _samples_of(header: bytes, size: int) -> int | None:
@@ -62,19 +67,6 @@ def _samples_of(header: bytes, size: int) -> int | None:
     if code in _BLOCK_FORMATS and block and len(header) >= 20:
         return -(-size // block) * int(struct.unpack("<H", header[18:20])[0])
     return None
-
-
-def _check_trailing_chunks(file: BinaryIO, position: int, size_of_file: int) -> None:
-    """A damaged length of the audio leaves audio where chunks are expected."""
-    while position < size_of_file:
-        file.seek(position)
-        header = file.read(min(size_of_file - position, 4_096))
-        size = int.from_bytes(header[4:8], "little")
-        if not header.strip(b"\0"):
-            return
-        if not all(32 <= byte < 127 for byte in header[:4]) or position + 8 + size > size_of_file + 1:
-            raise ContainerDamage(f"byte {position}, after the audio, begins no RIFF chunk")
-        position += 8 + size + (size & 1)
 
 
 # -- FLAC ------------------------------------------------------------------------------------------------
@@ -232,15 +224,10 @@ class _FrameHeader:
 
 @dataclass(frozen=True, slots=True)
 class MpegFrames:
-    """The frames of a file.
+    """The frames of a file."""
 
-    Attributes:
-        xing: a frame with a Xing header that states the number of frames; empty for files that have one.
-        offset: bytes before the first frame.
-    """
-
-    xing: bytes
-    offset: int
+    xing: bytes  # a frame with a Xing header that states their number; empty for files that have one
+    offset: int  # bytes before the first frame
 
 
 def read_mpeg_frames(path: Path) -> MpegFrames | None:

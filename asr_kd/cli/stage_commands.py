@@ -48,34 +48,33 @@ def run_stages(
 
 def print_summary(context: "RunContext", command: list[str], last: str, console: "Console") -> None:
     """Print the results of the stages up to `last`; `command` is the recipe and its overrides."""
-    from asr_kd.evaluation.report import Report, read_results
+    from asr_kd.evaluation.report import read_results
     from asr_kd.evaluation.report.text_renderers import terminal_table
     from asr_kd.export.export_bundle import bundle_places, web_folder
     from asr_kd.recipe.stage import STAGES
 
+    def line(name: str, text: str) -> None:
+        console.print(f"{name + ':':9}{text}", markup=False)
+
     work_dir = context.work_dir
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
-        console.print(terminal_table(Report(read_results(work_dir / "report"))))
-        console.print(
-            f"report:  {work_dir / 'report' / 'index.html'} (also results.md, results.json, hypotheses/ and cards/)",
-            markup=False,
-        )
+        console.print(terminal_table(read_results(work_dir / "report")))
+        page = work_dir / "report" / "index.html"
+        line("report", f"{page} (also results.md, results.json, hypotheses/ and cards/)")
     contexts = context.recipe.export.contexts
     bundles = [place for name in context.exported() for place in bundle_places(contexts, work_dir / "export" / name)]
     done = [bundle for bundle in bundles if (bundle / "bundle.json").is_file()]
     if last == "export" and done:
         for bundle in done:
-            console.print(f"export:  {bundle}", markup=False)
+            line("export", f"{bundle}")
         favourite = next((bundle for bundle in done if "student-kd" in bundle.parts[-2:]), done[-1])
         if "web" in context.recipe.export.formats:
             folder = shlex.quote(str(web_folder(favourite)))
-            console.print(
-                f"page:    python -m http.server --directory {folder}  then open http://127.0.0.1:8000", markup=False
-            )
-        console.print(f"next:    asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...", markup=False)
-        return
-    following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
-    console.print(f"next:    asr-kd run {shlex.join(command)} --from {following}", markup=False)
+            line("page", f"python -m http.server --directory {folder}  then open http://127.0.0.1:8000")
+        line("next", f"asr-kd transcribe {shlex.quote(str(favourite))} AUDIO...")
+    else:
+        following = STAGES[STAGES.index(last) + 1] if last != STAGES[-1] else last
+        line("next", f"asr-kd run {shlex.join(command)} --from {following}")
 
 
 @app.command()
@@ -98,19 +97,14 @@ def run(
     run_stages(recipe, overrides, first, last, force, max_minutes)
 
 
-@app.command()
-def prepare(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
-    """Find or generate the recipe's corpus and write its manifests and vocabulary.
-
-    \b
-    Example:
-      asr-kd prepare recipes/AN4/an4.yaml corpus.fold=1
-    """
-    run_stages(recipe, overrides, "prepare", "prepare", force)
+def _add_verb(name: str, text: str, options: str = "") -> None:
+    @app.command(name, help=_help(name, text, options))
+    def run_stage(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
+        run_stages(recipe, overrides, name, name, force)
 
 
 def _add_training(name: str, stage: str, text: str, options: str) -> None:
-    @app.command(name, help=f"{text}\n\n\b\nExample:\n  asr-kd {name} recipes/AN4/an4.yaml {options}")
+    @app.command(name, help=_help(name, text, options))
     def train_models(
         recipe: RecipePath,
         overrides: Overrides = None,
@@ -121,6 +115,11 @@ def _add_training(name: str, stage: str, text: str, options: str) -> None:
         run_stages(recipe, overrides, stage, stage, force, max_minutes, only)
 
 
+def _help(name: str, text: str, options: str) -> str:
+    return f"{text}\n\n\b\nExample:\n  asr-kd {name} recipes/AN4/an4.yaml {options}".rstrip()
+
+
+_add_verb("prepare", "Find or generate the recipe's corpus and write its manifests and vocabulary.", "corpus.fold=1")
 _add_training("train", "teacher", "Train the recipe's teachers.", "--max-minutes 30")
 
 
@@ -167,15 +166,7 @@ def extract(
 _add_training("distill", "student", "Train the recipe's students, with and without a teacher.", "--only student-kd")
 
 
-@app.command()
-def evaluate(recipe: RecipePath, overrides: Overrides = None, force: Force = False) -> None:
-    """Score teachers and students on every evaluation set and write the report.
-
-    \b
-    Example:
-      asr-kd evaluate recipes/AN4/an4.yaml
-    """
-    run_stages(recipe, overrides, "evaluate", "evaluate", force)
+_add_verb("evaluate", "Score teachers and students on every evaluation set and write the report.")
 
 
 @app.command()
@@ -264,16 +255,13 @@ def list_recipes() -> None:
     found = packaged_recipes()
     width = max(len(one.name) for one in found)
     for one in found:
-        note = " (in a checkout)" if one.needs_checkout else ""
-        typer.echo(f"{one.name:{width}}  {one.summary}{note}")
+        typer.echo(f"{one.name:{width}}  {one.summary}{' (in a checkout)' if one.needs_checkout else ''}")
 
 
 @recipe_app.command("cp")
 def copy(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A name that recipe ls prints.")],
-    target: Annotated[
-        Path | None, typer.Argument(metavar="[DEST]", help="A file or a folder; the working folder without it.")
-    ] = None,
+    target: Annotated[Path | None, typer.Argument(metavar="[DEST]", help="File or folder; else this folder.")] = None,
 ) -> None:
     """Copy a recipe that comes with asr-kd, to change it.
 
@@ -289,17 +277,10 @@ def copy(
 
 @app.command("init")
 def init(
-    folder: Annotated[
-        Path, typer.Argument(metavar="FOLDER", help="Audio, with or without transcripts, or a corpus or manifests.")
-    ],
-    target: Annotated[
-        Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="The file to write; FOLDER's name without it.")
-    ] = None,
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Audio, transcribed or not, a corpus or manifests.")],
+    target: Annotated[Path | None, typer.Argument(metavar="[RECIPE.yaml]", help="Else FOLDER's name.")] = None,
     whisper: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME|FOLDER", help="The Whisper model that transcribes audio without transcripts (extra whisper)."
-        ),
+        str, typer.Option(metavar="NAME|FOLDER", help="Whisper for audio without transcripts (extra whisper).")
     ] = "openai/whisper-base",
     language: Annotated[str, typer.Option(help="The language of audio without transcripts.")] = "en",
 ) -> None:

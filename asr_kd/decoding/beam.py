@@ -16,7 +16,7 @@ import numpy as np
 from torch import Tensor
 
 from asr_kd.decoding.base import NOTHING, Collapsed, Decoder, Hypothesis, distinct
-from asr_kd.decoding.flashlight import SearchOptions, open_kenlm, open_search, with_hotwords
+from asr_kd.decoding.flashlight import open_kenlm, open_search, with_hotwords
 from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.lexicon import Hotwords, Lexicon, build_lexicon, read_words, separator_of, written_hotword
 from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
@@ -96,19 +96,18 @@ class BeamSearch:
         settings = self.settings
         weight = DEFAULT_LM_WEIGHT if settings.lm_weight is None else settings.lm_weight
         self._scorer = self._lm
-        self._options = SearchOptions(
-            settings.beam_size,
-            settings.beam_threshold,
-            min(settings.beam_tokens, len(self.vocabulary)),
-            weight,
-            settings.word_score or 0.0,
-            log_add=True,  # sum over all alignments of a prefix
-        )
+        self._options = {
+            "beam_size": settings.beam_size,
+            "beam_threshold": settings.beam_threshold,
+            "beam_size_token": min(settings.beam_tokens, len(self.vocabulary)),
+            "lm_weight": weight,
+            "word_score": settings.word_score or 0.0,
+        }
         if settings.hotwords:
             texts = self._entries if self.lexicon is None else [word + WORD_SEPARATOR for word in self._entries]
             hotwords = Hotwords(settings.hotwords, settings.hotword_score)
             self._scorer = with_hotwords(self._lm, weight, hotwords, texts)
-            self._options = self._options._replace(lm_weight=1.0)
+            self._options["lm_weight"] = 1.0
         self._whole = self.stream()
 
 

@@ -8,7 +8,7 @@ Shapes: B utterances, T frames, V vocabulary.
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,18 +26,6 @@ NO_SUCH_WORD = "<no-such-word>"
 
 FIRST_MARK = -2
 """Key below −1, which KenLM uses for the end of a sentence among the children of its states."""
-
-
-class SearchOptions(NamedTuple):
-    """Options of the search, under flashlight's names."""
-
-    beam_size: int
-    beam_threshold: float
-    beam_size_token: int
-    lm_weight: float
-    word_score: float
-    log_add: bool
-    """Whether alignments of one prefix add up; otherwise only the best one counts."""
 
 
 def open_factory() -> Callable[..., Any]:
@@ -87,7 +75,8 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
         ) from error
     # Letters alone may be words of a model over words, "A" and "I": symbols are told from words by the separator.
     telling = [index for index, entry in enumerate(entries) if entry.startswith(WORD_SEPARATOR)] or range(len(entries))
-    if not _contains_any(lm, telling, len(entries)):
+    start = lm.start(False)
+    if all(lm.score(start, index)[1] == lm.score(start, len(entries) + 1)[1] for index in telling):
         raise LanguageModelError(
             f"it holds none of {', '.join(repr(entries[index]) for index in telling[:5])} …",
             where=path,
@@ -95,13 +84,6 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
             remedy="Name a lexicon for a model over words; build one over tokens with `asr-kd lm build --unit token`",
         )
     return lm
-
-
-def _contains_any(lm: Any, entries: Iterable[int], count: int) -> bool:
-    """Whether any of these entries, of `count` in all, scores other than a word outside the model."""
-    start = lm.start(False)
-    unknown = lm.score(start, count + 1)[1]
-    return any(lm.score(start, index)[1] != unknown for index in entries)
 
 
 def with_hotwords(lm: Any, weight: float, hotwords: Hotwords, texts: Sequence[str]) -> Any:
@@ -149,22 +131,24 @@ def _marked(state: Any) -> int:
 
 
 def open_search(
-    tokens: int, blank_id: int, silence_id: int, options: SearchOptions, lexicon: Lexicon | None, lm: Any
+    tokens: int, blank_id: int, silence_id: int, options: Mapping[str, float], lexicon: Lexicon | None, lm: Any
 ) -> Any:
     """Return torchaudio's decoder.
 
     Args:
+        options: beam_size, beam_threshold, beam_size_token, lm_weight and word_score, under flashlight's names.
         silence_id: token that may stand between words; without a lexicon, the one that `word_score` counts.
         lexicon: allowed words; None allows every sequence of tokens.
         lm: result of `open_kenlm` or `with_hotwords`, with the lexicon's words or the tokens as entries; or None.
     """
     names = [str(token) for token in range(tokens)]
     arguments = {
-        **options._asdict(),
+        **options,
+        "log_add": True,  # sum over all alignments of a prefix
         "tokens": names,
         "blank_token": names[blank_id],
         "sil_token": names[silence_id],
-        "nbest": options.beam_size,
+        "nbest": options["beam_size"],
         "lm": lm,
     }
     if lexicon is None:
@@ -228,7 +212,8 @@ class NbestDecoder:
         beam_threshold: float = 25.0,
     ) -> None:
         silence_id = blank_id if separator_id is None else separator_id
-        options = SearchOptions(beam_size, beam_threshold, min(vocab_size, TOKENS_A_FRAME), 0.0, 0.0, log_add=True)
+        options = {"beam_size": beam_size, "beam_threshold": beam_threshold, "lm_weight": 0.0, "word_score": 0.0}
+        options["beam_size_token"] = min(vocab_size, TOKENS_A_FRAME)
         self._decoder = open_search(vocab_size, blank_id, silence_id, options, None, None)
 
     def decode(self, log_probs: Tensor, lens: Tensor) -> list[list[ScoredTokens]]:

@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from asr_kd.decoding.lexicon import build_lexicon, open_text, separator_of
+from asr_kd.decoding.lexicon import build_lexicon, separator_of
 from asr_kd.errors import LanguageModelError, import_extra
 from asr_kd.files import atomic_path, register_files
+from asr_kd.text.kneser_ney import open_text
 from asr_kd.text.vocabulary import Vocabulary
 
 EPSILON, BACKOFF = "<eps>", "#0"

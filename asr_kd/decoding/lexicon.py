@@ -8,7 +8,6 @@ its last word. The parts are subtracted again where the text continues otherwise
 at word borders: CAT does not match in CATALOG.
 """
 
-import gzip
 import unicodedata
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import LanguageModelError, VocabularyError
-from asr_kd.text.kneser_ney import SPECIAL
+from asr_kd.text.kneser_ney import SPECIAL, open_text
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
 SMALLEST_SHARE = 0.5
@@ -91,13 +90,6 @@ def read_words(path: Path) -> list[str]:
     if not words:
         raise LanguageModelError("holds no word", where=path, expected="a word a line")
     return words
-
-
-def open_text(path: Path):  # type: ignore[no-untyped-def]  # two kinds of file
-    """Open a text file, decompressed if its name ends in .gz."""
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8")
-    return path.open(encoding="utf-8")
 
 
 def separator_of(vocabulary: Vocabulary) -> int | None:

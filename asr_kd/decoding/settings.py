@@ -5,7 +5,7 @@ The endpoint rules are the three of sherpa-onnx 2.0.1 (`endpoint.cc`), which fol
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -87,14 +87,6 @@ FRAME_SHIFT_SECONDS = np.float32(0.04)
 """Duration of a decoded frame; the client computes in float32, and so do the rules here."""
 
 
-class EndpointRule(NamedTuple):
-    """One rule; an utterance has ended when all its conditions hold."""
-
-    must_have_text: bool  # a token was decoded before the silence
-    min_trailing_silence_seconds: float
-    min_utterance_seconds: float
-
-
 class EndpointSettings(Settings):
     """The three rules; an utterance ends when one of them applies. Defaults are those of sherpa-onnx."""
 
@@ -105,14 +97,6 @@ class EndpointSettings(Settings):
     rule3_min_utterance_length: float = Field(20.0, ge=0)
     """Seconds after which an utterance ends in any case."""
 
-    @property
-    def rules(self) -> tuple[EndpointRule, ...]:
-        return (
-            EndpointRule(False, self.rule1_min_trailing_silence, 0.0),
-            EndpointRule(True, self.rule2_min_trailing_silence, 0.0),
-            EndpointRule(False, 0.0, self.rule3_min_utterance_length),
-        )
-
 
 def activated_rule(settings: EndpointSettings, num_frames: int, trailing_blanks: int) -> int | None:
     """Return the first rule, 1 to 3, that ends an utterance; None when it continues.
@@ -122,11 +106,9 @@ def activated_rule(settings: EndpointSettings, num_frames: int, trailing_blanks:
         trailing_blanks: frames since the last frame that was not blank.
     """
     utterance, silence = (np.float32(frames) * FRAME_SHIFT_SECONDS for frames in (num_frames, trailing_blanks))
-    for number, rule in enumerate(settings.rules, start=1):
-        if (
-            (utterance > silence or not rule.must_have_text)
-            and silence >= np.float32(rule.min_trailing_silence_seconds)
-            and utterance >= np.float32(rule.min_utterance_seconds)
-        ):
-            return number
-    return None
+    applies = (
+        silence >= np.float32(settings.rule1_min_trailing_silence),
+        silence >= np.float32(settings.rule2_min_trailing_silence) and utterance > silence,
+        utterance >= np.float32(settings.rule3_min_utterance_length),
+    )
+    return next((number for number, holds in enumerate(applies, start=1) if holds), None)

@@ -218,20 +218,15 @@ def _read_info(folder: Path) -> BundleInfo:
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors(include_url=False)
         )
         raise BundleError(problems, where=path, remedy=COPY_AGAIN) from error
-    _check_info(info, path)
-    return info
-
-
-def _check_info(info: BundleInfo, path: Path) -> None:
-    """Require consistent settings that this release can run."""
+    streaming = info.model.streaming
     if info.features != FEATURE_CONTRACT:
         raise BundleError(f"expects features {info.features}", where=path, expected=str(FEATURE_CONTRACT))
-    streaming = info.model.streaming
     if streaming is None:
         raise BundleError("holds a full-context model", where=path, expected="a model with streaming settings")
     stated = Context(info.streaming.chunk_frames, info.streaming.left_context_frames)
     if stated != streaming.context:
         raise BundleError(f"streaming states {stated}", where=path, expected=f"{streaming.context} as its model states")
+    return info
 
 
 def _read_checked(path: Path, entry: FileEntry) -> bytes:

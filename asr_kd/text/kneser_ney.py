@@ -10,7 +10,7 @@ import gzip
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO, cast
 
 import numpy as np
 
@@ -251,9 +251,15 @@ def read_sentences(path: Path, normalizer: Normalizer = "librispeech") -> Iterat
                 yield sentence
 
 
+def open_text(path: Path) -> TextIO:
+    """Open a text file, decompressed if its name ends in .gz."""
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    return cast(TextIO, opened)
+
+
 def _texts(path: Path) -> Iterator[str]:
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 yield _text(line, path, number)
     except (OSError, EOFError, UnicodeDecodeError) as error:

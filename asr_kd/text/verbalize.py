@@ -8,7 +8,7 @@ Numbers are spelled by num2words.
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from asr_kd.errors import VocabularyError, import_extra
 
@@ -59,6 +59,11 @@ _TOKEN = re.compile(
 )
 
 
+_READ_AS_NUMBERS = {"integer", "grouped", "decimal", "phone", "ordinal", "mixed"}
+_READ_IN_ENGLISH = {"money", "date", "time", "decade", "roman"}
+"""Kinds of tokens, each with a method of `_Numbers`."""
+
+
 def verbalize(text: str, language: str = "en", max_readings: int = MAX_READINGS) -> list[str]:
     """Return the readings of a written text, the most usual first; at least one, which may be empty.
 
@@ -101,35 +106,20 @@ def strip_annotations(text: str) -> str:
 
 def _readings(match: re.Match[str], numbers: "_Numbers", language: str, shouted: bool) -> list[str] | None:
     """Readings of one written token; None leaves it as it is."""
-    kind, token = match.lastgroup or "", match.group()
-    by_kind: dict[str, Callable[[str], list[str]]] = {
-        "integer": numbers.integer,
-        "grouped": numbers.grouped,
-        "decimal": numbers.decimal,
-        "phone": numbers.phone,
-        "ordinal": numbers.ordinal,
-    }
-    if kind in by_kind:
-        return by_kind[kind](token)
-    if kind == "mixed":
-        return numbers.mixed(token)
+    kind, token, english = match.lastgroup or "", match.group(), language == "en"
+    if kind in _READ_AS_NUMBERS or (english and kind in _READ_IN_ENGLISH):
+        readings: list[str] = getattr(numbers, kind)(token)
+        return readings
     if kind == "spelled":
         return [" ".join(token.replace("-", " ").replace(".", " ").split())]
-    if language != "en":
-        return [_SYMBOLS[token]] if kind == "symbol" and token == "&" else None
-    english: dict[str, Callable[[str], list[str]]] = {
-        "money": numbers.money,
-        "date": numbers.date,
-        "time": numbers.time,
-        "decade": numbers.decade,
-        "roman": numbers.roman,
-        "title": lambda token: _TITLES[token.rstrip(".").lower()],
-        "symbol": lambda token: [_SYMBOLS[token]],
-    }
-    if kind == "capitals":
-        letters = " ".join(token.replace("-", ""))
-        return None if shouted else [letters, token] if "-" in token else [token, letters]
-    return english[kind](token)
+    if kind == "symbol" and (english or token == "&"):
+        return [_SYMBOLS[token]]
+    if not english or (kind == "capitals" and shouted):
+        return None
+    if kind == "title":
+        return _TITLES[token.rstrip(".").lower()]
+    letters = " ".join(token.replace("-", ""))
+    return [letters, token] if "-" in token else [token, letters]
 
 
 def _nearest_first(choices: list[list[str]]) -> Iterator[tuple[str, ...]]:
