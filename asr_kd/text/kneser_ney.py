@@ -253,8 +253,9 @@ def read_sentences(path: Path, normalizer: Normalizer = "librispeech") -> Iterat
 
 def open_text(path: Path) -> TextIO:
     """Open a text file, decompressed if its name ends in .gz."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    return cast(TextIO, opened)
+    if path.suffix == ".gz":
+        return cast(TextIO, gzip.open(path, "rt", encoding="utf-8"))
+    return path.open(encoding="utf-8")
 
 
 def _texts(path: Path) -> Iterator[str]:
