@@ -48,7 +48,7 @@ def run_stages(
 
 def print_summary(context: "RunContext", command: list[str], last: str, console: "Console") -> None:
     """Print the results of the stages up to `last`; `command` is the recipe and its overrides."""
-    from asr_kd.evaluation.report import read_results
+    from asr_kd.evaluation.report import Report, read_results
     from asr_kd.evaluation.report.text_renderers import terminal_table
     from asr_kd.export.export_bundle import bundle_places, web_folder
     from asr_kd.recipe.stage import STAGES
@@ -58,7 +58,7 @@ def print_summary(context: "RunContext", command: list[str], last: str, console:
 
     work_dir = context.work_dir
     if last in ("evaluate", "export") and (work_dir / "report" / "results.json").is_file():
-        console.print(terminal_table(read_results(work_dir / "report")))
+        console.print(terminal_table(Report(read_results(work_dir / "report"))))
         page = work_dir / "report" / "index.html"
         line("report", f"{page} (also results.md, results.json, hypotheses/ and cards/)")
     contexts = context.recipe.export.contexts

@@ -123,7 +123,7 @@ def test_with_the_real_whisper_and_a_transcribed_test_set(tmp_path, monkeypatch)
     results = json.loads((tmp_path / "run" / "report" / "results.json").read_text())
     assert results["test_sets"]["real"]["teacher"]["wer"] < 0.3
     assert "teacher" not in results["test_sets"]["dev"]
-    assert 8e6 < results["models"]["student"]["size_bytes"]["int8"] < 10e6
+    assert 8e6 < results["models"]["student"]["cost"]["size_bytes"]["int8"] < 10e6
 
 
 def test_a_folder_without_dev_needs_pseudo_labels(tmp_path):
