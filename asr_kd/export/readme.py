@@ -1,6 +1,6 @@
 """A bundle's README.md (model card, facts, how to run it) and runnable examples.
 
-The examples are files of assets/, NAME.in, with the bundle's numbers in the places marked ``@{name}``.
+Examples and how to run them are files of assets/, NAME.in, with the bundle's numbers in places marked ``@{name}``.
 """
 
 import re
@@ -29,39 +29,6 @@ FORMS = {
     PT2: "float32, for torch (`torch.export.load`), with the same inputs and outputs",
 }
 
-RUNS = """Recordings are WAV files of 16 kHz, mono, 16 bits.
-
-```bash
-pip install sherpa-onnx sherpa-onnx-bin onnxruntime kaldi-native-fbank numpy
-python examples/sherpa_onnx_file.py recording.wav    # sherpa-onnx in Python
-sh examples/command_line.sh recording.wav            # sherpa-onnx's program, of sherpa-onnx-bin
-python examples/onnxruntime_file.py recording.wav    # onnxruntime alone
-asr-kd transcribe . recording.wav                    # this project, float32
-```
-
-In C++, with the headers and libraries of that Python package, or with `sherpa` the folder in which a build or a release
-of sherpa-onnx has its `include` and `lib`:
-
-```bash
-sherpa=$(python -c 'import os, sherpa_onnx; print(os.path.dirname(sherpa_onnx.__file__))')
-g++ -std=c++17 examples/c_plus_plus.cc -I"$sherpa/include" -L"$sherpa/lib" -Wl,-rpath,"$sherpa/lib" \\
-  -lsherpa-onnx-c-api -lonnxruntime -o recognize
-./recognize . recording.wav
-```"""
-
-PHONES = """On phones, with the apps of [k2-fsa/sherpa-onnx](https://github.com/k2-fsa/sherpa-onnx):
-
-- Android: put `{graph}` and `tokens.txt` into `app/src/main/assets/` of `android/SherpaOnnx`, and give its
-  `MainActivity.kt` this `modelConfig`, in place of `getModelConfig(…)`:
-  `OnlineModelConfig(zipformer2Ctc = OnlineZipformer2CtcModelConfig(model = "{graph}"), tokens = "tokens.txt")`.
-- iOS: add both files to `ios-swiftui/SherpaOnnxAsr` (Build Phases, Copy Bundle Resources; until the summer of 2026 that
-  app was `ios-swiftui/SherpaOnnx`), and give its `SherpaOnnxViewModel.swift` this `modelConfig`:
-  `sherpaOnnxOnlineModelConfig(tokens: getResource("tokens", "txt"), zipformer2Ctc:
-  sherpaOnnxOnlineZipformer2CtcModelConfig(model: getResource("{stem}", "onnx")))`.
-
-Features are made by the client. At the end of a recording it needs {tail_ms} ms of silence,
-which the examples give.{note}"""
-
 SHORT_PROGRAM = (
     "The program's {program} ms are less than the {tail_ms} ms that this model may need: a last word may be missing "
     "unless the recording itself ends in silence."
@@ -83,21 +50,17 @@ def write_readme(folder: Path, info: BundleInfo, card: str | None, own: Streamin
     parts.append(_facts(info, own or Streaming.model_validate(info.model.streaming)))
     if info.files.model is not None:
         numbers = _numbers(info)
-        write_examples(folder, numbers)
-        stem = numbers["graph"].removesuffix(".onnx")
-        note = " " + _short_program(info) if _short_program(info) else ""
-        phones = PHONES.format(graph=numbers["graph"], stem=stem, tail_ms=_client_tail_ms(info), note=note)
-        parts += ["## Run it", RUNS, phones]
+        (folder / FOLDER).mkdir(exist_ok=True)
+        for name in EXAMPLES:
+            (folder / FOLDER / name).write_text(_filled(name, numbers), encoding="utf-8")
+        parts.append(_filled("run_it.md", numbers).rstrip())
     (folder / README).write_text("\n\n".join(part for part in parts if part) + "\n", encoding="utf-8")
 
 
-def write_examples(folder: Path, numbers: dict[str, str]) -> None:
-    """Write examples/ with these numbers."""
-    (folder / FOLDER).mkdir(exist_ok=True)
-    assets = files("asr_kd.export") / "assets"
-    for name in EXAMPLES:
-        text = ScriptTemplate((assets / f"{name}.in").read_text(encoding="utf-8")).substitute(numbers)
-        (folder / FOLDER / name).write_text(text, encoding="utf-8")
+def _filled(name: str, numbers: dict[str, str]) -> str:
+    """A file of assets/ with the bundle's numbers."""
+    template = files("asr_kd.export").joinpath("assets", f"{name}.in").read_text(encoding="utf-8")
+    return ScriptTemplate(template).substitute(numbers)
 
 
 def _numbers(info: BundleInfo) -> dict[str, str]:
@@ -113,10 +76,13 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
         "client_tail_samples": client_tail_ms * SAMPLE_RATE // 1000,
     }
     graph = INT8 if info.files.int8 is not None else MODEL
+    short = _short_program(info)
     words = {
         "name": re.sub(r"[^\w .,()-]", "_", info.name),  # it is part of comments in scripts
         "graph": graph,
-        "program_note": "".join(f"\n# {line}" for line in textwrap.wrap(_short_program(info), 116)),
+        "stem": graph.removesuffix(".onnx"),
+        "note": short and f" {short}",
+        "program_note": "".join(f"\n# {line}" for line in textwrap.wrap(short, 116)),
     }
     return words | {key: str(number) for key, number in numbers.items()}
 

@@ -30,6 +30,9 @@ MASKED_LOG_PROB = -1e4
 DEFAULT_TAIL_MS = 320
 """Silence after an utterance in which a CTC student, which emits late, finishes its last word."""
 
+CACHE_BATCH_AXES = (1, 1, 0)
+"""Of the keys, values and convolution inputs of a `StreamState`."""
+
 LOOKAHEAD_MS = LOOKAHEAD_FEATURE_FRAMES * FRAME_SHIFT_MS
 
 
@@ -88,13 +91,10 @@ class TorchBackend:
         return mask_tokens(log_probs, self.unprintable).cpu(), state
 
     def join(self, states: Sequence[StreamState]) -> StreamState:
-        keys, values, convs, processed = zip(*states, strict=True)
-        return StreamState(
-            [torch.cat(layer, dim=1) for layer in zip(*keys, strict=True)],
-            [torch.cat(layer, dim=1) for layer in zip(*values, strict=True)],
-            [torch.cat(layer, dim=0) for layer in zip(*convs, strict=True)],
-            torch.cat(processed),
-        )
+        *caches, processed = zip(*states, strict=True)
+        pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
+        joined = [[torch.cat(layer, dim) for layer in zip(*cache, strict=True)] for cache, dim in pairs]
+        return StreamState(*joined, torch.cat(processed))
 
     def split(self, state: StreamState) -> list[StreamState]:
         """Split a state into copies, which do not keep the memory of the whole batch."""
@@ -102,15 +102,13 @@ class TorchBackend:
         def one(tensor: Tensor, stream: int, dim: int) -> Tensor:
             return tensor.narrow(dim, stream, 1).clone()
 
-        return [
-            StreamState(
-                [one(layer, stream, 1) for layer in state.keys],
-                [one(layer, stream, 1) for layer in state.values],
-                [one(layer, stream, 0) for layer in state.convs],
-                one(state.processed, stream, 0),
-            )
-            for stream in range(len(state.processed))
-        ]
+        *caches, processed = state
+        streams = []
+        for stream in range(len(processed)):
+            pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
+            parts = [[one(layer, stream, dim) for layer in cache] for cache, dim in pairs]
+            streams.append(StreamState(*parts, one(processed, stream, 0)))
+        return streams
 
 
 def mask_tokens(log_probs: Tensor, token_ids: Sequence[int]) -> Tensor:

@@ -115,13 +115,10 @@ LINGER_NOT = struct.pack("ii", 1, 0)
 """To close a socket at once, with a reset."""
 
 
-def connection_class(library_class: Any, invalid_message: type[Exception], admission: Admission) -> Any:
-    """Return the library's connection, counted by `admission` from its first byte on.
+def connection_class(library: Any, admission: Admission) -> Any:
+    """Return the library's connection, counted by `admission` from its first byte on."""
 
-    `invalid_message` is the library's exception for what is no HTTP request.
-    """
-
-    class ClientConnection(library_class):
+    class ClientConnection(library.ServerConnection):
         """A connection with its `place`; what is no HTTP request gets status 400, where the library only closes."""
 
         def __init__(self, protocol: Any, *arguments: Any, **options: Any) -> None:
@@ -131,7 +128,7 @@ def connection_class(library_class: Any, invalid_message: type[Exception], admis
 
             def refuse_and_send_eof() -> None:
                 error = protocol.handshake_exc
-                if isinstance(error, invalid_message) and not isinstance(error.__cause__, EOFError):
+                if isinstance(error, library.InvalidMessage) and not isinstance(error.__cause__, EOFError):
                     self.place.refused("malformed-request")
                     reason = f"not a valid HTTP request ({error.__cause__}); expected GET or HEAD without a body"
                     response = protocol.reject(HTTPStatus.BAD_REQUEST, f"{reason}\n")

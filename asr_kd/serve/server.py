@@ -46,9 +46,7 @@ class Server:
     """
 
     def __init__(self, recognizer: Recognizer, settings: ServeSettings, name: str = "model") -> None:
-        self._library = import_extra("websockets.asyncio.server", "serve", "websockets")
-        exceptions = import_extra("websockets.exceptions", "serve", "websockets")
-        self._closed, self._invalid_message = exceptions.ConnectionClosed, exceptions.InvalidMessage
+        self._library = import_extra("websockets", "serve")
         self.settings, self.metrics, self._name = settings, Metrics(), name
         self._tls = _tls_context(settings)
         self._scheduler = Scheduler(recognizer, settings, self.metrics)
@@ -71,7 +69,7 @@ class Server:
         """
         settings = self.settings
         _raise_open_files(settings.max_clients + settings.max_waiting + MOST_HANDSHAKES + 64)
-        connections = connection_class(self._library.ServerConnection, self._invalid_message, self._admission)
+        connections = connection_class(self._library, self._admission)
         self._work = asyncio.create_task(self._scheduler.run())
         try:
             self._sockets = await self._library.serve(
@@ -187,7 +185,7 @@ class Server:
 
     async def _connected(self, connection: Any) -> None:
         bound_socket(connection.transport.get_extra_info("socket"), 2 * self.settings.ping_seconds)
-        websocket = Websocket(connection, self._closed)
+        websocket = Websocket(connection, self._library.ConnectionClosed)
         session = Session(websocket, connection.place, self._scheduler, self.settings, self.metrics, self._name)
         self._sessions.add(session)
         try:
