@@ -93,8 +93,8 @@ class TorchBackend:
     def join(self, states: Sequence[StreamState]) -> StreamState:
         *caches, processed = zip(*states, strict=True)
         pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
-        joined = [[torch.cat(layer, dim) for layer in zip(*cache, strict=True)] for cache, dim in pairs]
-        return StreamState(*joined, torch.cat(processed))
+        keys, values, convs = ([torch.cat(layer, dim) for layer in zip(*cache, strict=True)] for cache, dim in pairs)
+        return StreamState(keys, values, convs, torch.cat(processed))
 
     def split(self, state: StreamState) -> list[StreamState]:
         """Split a state into copies, which do not keep the memory of the whole batch."""
@@ -106,8 +106,8 @@ class TorchBackend:
         streams = []
         for stream in range(len(processed)):
             pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
-            parts = [[one(layer, stream, dim) for layer in cache] for cache, dim in pairs]
-            streams.append(StreamState(*parts, one(processed, stream, 0)))
+            keys, values, convs = ([one(layer, stream, dim) for layer in cache] for cache, dim in pairs)
+            streams.append(StreamState(keys, values, convs, one(processed, stream, 0)))
         return streams
 
 
