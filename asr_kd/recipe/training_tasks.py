@@ -38,7 +38,6 @@ from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import in_share
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.train import train
 from asr_kd.training.training_job import Control, TrainingJob
 from asr_kd.training.warm_start import encoder_hashes, read_sizes, warm_start_sha256
 
@@ -90,6 +89,8 @@ def _trained(
     context: RunContext, name: str, settings: TrainedTeacher | StudentSettings, fold: int | None = None
 ) -> StageTask:
     def run(folder: Path) -> None:
+        from asr_kd.training.train import train  # with speechbrain and scipy, which other stages need not wait for
+
         job = _training_job(context, name, settings, fold, task.cache_key())
         if fold is not None:
             report_fold(context.progress, job.train_utterances, context.read_corpus()[0].train)

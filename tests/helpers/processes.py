@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
 SERVER = multiprocessing.get_context("forkserver")
-SERVER.set_forkserver_preload(["asr_kd.recipe.pipeline", "asr_kd.cli", "asr_kd.teachers.local"])
+SERVER.set_forkserver_preload(["asr_kd.recipe.pipeline", "asr_kd.training.train", "asr_kd.cli"])
 
 
 class Started:
