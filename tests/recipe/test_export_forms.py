@@ -4,13 +4,11 @@ import json
 
 import pytest
 
-import asr_kd.export.export_bundle
-from asr_kd.runtime.bundle import INT8, MODEL, read_bundle
+from asr_kd.runtime.bundle import INT8, MODEL, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
-from tests.helpers.exporters import exporter_that_copies
 from tests.helpers.tiny_run import Run
 
-FORMS = ("export.int8=true", "export.licence=CC0-1.0", "export.client=false")
+FORMS = ("export.formats=[sherpa,pt2]", "export.int8=true", "export.licence=CC0-1.0")
 CONTEXTS = "export.contexts=[[4,8],[8,16]]"
 FOLDERS = {"chunk-160ms-left-320ms": (4, 8), "chunk-320ms-left-640ms": (8, 16)}
 
@@ -22,7 +20,7 @@ def exported(copy) -> Run:
     assert outcome.code == 0, outcome.err
     assert [line for line in outcome.did if line.startswith("export")] == ["export student-kd: starts"]
     assert all(line.endswith("skipped") for line in outcome.did if not line.startswith("export"))
-    assert "int8 was False, is True" in outcome.out
+    assert "formats was ['sherpa'], is ['sherpa', 'pt2']" in outcome.out
     places = [copy.file("export", "student-kd", folder) for folder in FOLDERS]
     assert [line for line in outcome.out.splitlines() if line.startswith("export: ")] == [
         f"export:  {p}" for p in places
@@ -32,25 +30,23 @@ def exported(copy) -> Run:
 
 
 @pytest.mark.slow
-def test_every_latency_holds_every_form_and_takes_turns_with_a_single_one(exported, finished, monkeypatch):
+def test_every_latency_holds_every_form_and_takes_turns_with_a_single_one(exported):
     folder = exported.file("export", "student-kd")
     assert sorted(path.name for path in folder.iterdir()) == sorted(FOLDERS)
     test_sets = json.loads(exported.file("report", "results.json").read_text())["test_sets"]
     for name, context in FOLDERS.items():
         info = read_bundle(folder / name).info
-        assert list(info.files.graphs) == [MODEL, INT8]
+        assert list(info.files.graphs) == [MODEL, INT8, PT2]
         assert (info.name, info.licence, info.trace.recipe) == ("student-kd", "CC0-1.0", "tiny")
         assert info.int8_wer["utterances"] >= 6
-        assert info.parity["transcripts_equal"] == info.parity["utterances"] == 2
-        assert all(open_recognizer(folder / name / form).context == context for form in (MODEL, INT8))
+        assert info.parity["pt2"]["transcripts_equal"] == info.parity["utterances"] == 2
+        assert all(open_recognizer(folder / name / form).context == context for form in (MODEL, INT8, PT2))
     rates = [read_bundle(folder / name).info.trace.wer for name in FOLDERS]
     assert set(rates[0]) == set(test_sets), "measured in these chunks"
     assert rates[1] == {}, "and not in these"
     assert exported.command("export", *FORMS, CONTEXTS).did[-1] == "export student-kd: skipped"
 
-    before = finished.file("export", "student-kd")
-    monkeypatch.setattr(asr_kd.export.export_bundle, "write_onnx", exporter_that_copies(before))
-    outcome = exported.command("export", "export.client=false")
+    outcome = exported.command("export")
     assert outcome.code == 0, outcome.err
     assert not [path for path in folder.iterdir() if path.name in FOLDERS]
     assert list(read_bundle(folder).info.files.graphs) == [MODEL]
