@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 
-os.environ.setdefault("SB_LOG_LEVEL", "WARNING")  # as the command line does before speechbrain is imported
+os.environ["SB_LOG_LEVEL"] = "WARNING"  # as the command line sets it; importing speechbrain leaves another value behind
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["asr_kd.recipe.pipeline", "asr_kd.training.train", "asr_kd.cli"])
 
