@@ -4,7 +4,7 @@ import asr_kd
 
 recognizer = asr_kd.open_recognizer("exp/an4/export/student-kd")
 store = asr_kd.SoftTargetStore.open("exp/an4/targets/teacher")
-loss = asr_kd.distill_loss(log_probs, lens, asr_kd.collate_targets([store["u1"], store["u2"]]))
+loss = asr_kd.distill_loss(log_probs, lens, asr_kd.collate_targets([store.read("u1"), store.read("u2")]))
 asr_kd.score({"u1": "YES"}, {"u1": "YES"}, "librispeech").wer
 """
 
@@ -50,21 +50,23 @@ def distill_loss(
     or needs hypotheses or hidden layers, use `asr_kd.losses.Objective`.
 
     Args:
-        log_probs: [B, T, V], normalized over V.
-        lens: the student's frames, [B].
+        log_probs: natural logarithms, [B, T, V], any float type, normalized over V.
+        lens: the student's frames, [B] int64.
         targets: soft targets of the same utterances: `collate_targets` of what a store holds, or dense posteriors.
-        tokens: transcripts, [B, U]; None: the soft targets alone (λ = 1).
-        token_lens: [B].
+        tokens: transcripts without blanks, [B, U] int64, padded with anything; None: the soft targets alone (λ = 1).
+        token_lens: tokens of each transcript, [B] int64; required with `tokens`.
         blank_id: the blank's index.
         kd_weight: λ; None: 0.5 with transcripts, 1 without.
         settings: further keys of a recipe's `distill` (selection, dilation, delay_frames, …).
 
     Returns:
-        A scalar, float32.
+        A float32 scalar, in nats per student frame.
 
     Raises:
-        TrainingError: lengths that do not fit.
-        pydantic.ValidationError: no such setting.
+        TrainingError: a student shorter than its targets and the delay, another number of utterances, another
+            vocabulary size, or no transcripts although λ < 1.
+        ValueError: targets without lengths (not from `collate_targets`).
+        pydantic.ValidationError: an unknown setting, or settings that exclude each other.
     """
     weight = kd_weight if kd_weight is not None else (1.0 if tokens is None else 0.5)
     objective = Objective.from_settings(DistillSettings(kd_weight=weight, **settings), Shape(blank_id))

@@ -20,7 +20,7 @@ from asr_kd.progress import ConsoleProgress
 
 app = typer.Typer(
     name="asr-kd",
-    help="Distil a large acoustic model into a compact streaming one, and prove what it cost.",
+    help="Distil a large CTC speech recognizer into a small streaming one, evaluate both and export the student.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,

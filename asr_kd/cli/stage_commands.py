@@ -135,7 +135,7 @@ def extract(
         typer.Option("--share", metavar="I/N", help="Extract only part I of N; set automatically in a Slurm array."),
     ] = None,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Print shards, bytes and hours from a timed sample; store nothing.")
+        bool, typer.Option("--plan", help="Print shards, bytes and hours of soft targets (not n-best); store none.")
     ] = False,
 ) -> None:
     """Run the teachers over the training set once and store their soft targets.

@@ -92,7 +92,7 @@ class EvaluationSettings(Settings):
     """Chunk and left context, in frames of 40 ms, that every streaming model is evaluated with; empty: only its own."""
     robustness: bool | tuple[str, ...] = False
     """Conditions that every system is evaluated under, such as [pink:10, babble:5, reverb:0.5, telephone:mu-law,
-    codec:opus, speed:0.9]; lead:0.3, gain:-20]; true: a standard set of 19."""
+    codec:opus, speed:0.9, lead:0.3, gain:-20]; true: a standard set of 19."""
     sweep_utterances: int = Field(0, ge=0)
     """Utterances of each set for the matrix and for robustness, from the shortest to the longest; 0: all."""
     normalizer: ScoringNormalizer = "librispeech"

@@ -114,7 +114,12 @@ class Term(nn.Module):
         self.blank_id = blank_id
 
     def forward(self, student: StudentOutput, supervision: Supervision) -> Tensor:
-        """Loss summed over the batch, a float32 scalar."""
+        """Loss summed over the batch, in nats (layers: squared differences), a float32 scalar.
+
+        Raises:
+            ValueError: what the term declares that it needs is missing.
+            TrainingError: lengths or vocabularies that do not fit.
+        """
         raise NotImplementedError
 
 

@@ -93,10 +93,13 @@ class Objective(nn.Module):
         """The weighted sum for one batch.
 
         Args:
+            student: output of this process's part of the batch.
+            supervision: of the same utterances, on the same device; lengths may stay on the host.
             num_frames: student frames of the *global* batch: over accumulation and processes.
 
         Raises:
-            TrainingError: something that a term needs is missing or has another size.
+            TrainingError: transcripts, soft targets or hypotheses are missing, or a size does not fit.
+            ValueError: a pass or layer that a term needs is missing, or targets have no lengths.
         """
         self._check_complete(supervision)
         total, parts = self._cost(list(self.terms), student, supervision, num_frames)

@@ -1,9 +1,8 @@
 """KL divergence between teacher and student for each token of the reference, wherever each model emits it.
 
 Posteriors are averaged over the frames that each model itself gives to a token, by forward–backward over the reference;
-so the tokens are compared, not their times, and a student that streams may be as late as it needs to be. Source: an
-unpublished comparison on LibriSpeech-100 in which it was the best of several objectives; the occupancies are Graves
-2006.
+so the tokens are compared, not their times, and a student that streams may be as late as it needs to be. The objective
+is this project's own; the occupancies are those of CTC (Graves et al. 2006).
 
 Shapes: B utterances, T frames, V vocabulary, U tokens, K kept entries of a token.
 """

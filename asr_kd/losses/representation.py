@@ -81,7 +81,11 @@ class Representation(Term):
 
         Raises:
             TrainingError: the student is too short for the delay.
+            ValueError: lengths, or a layer of student or teacher, are missing.
         """
+        missing = set(self.needs_layers) - student.layers.keys()
+        if missing:
+            raise ValueError(f"representation needs the student's layer {min(missing)}")
         targets = supervision.targets
         if targets is None or targets.lens is None:
             raise ValueError("representation needs soft targets: their lengths are the teacher's")

@@ -49,9 +49,9 @@ class DistillSettings(Settings):
     """Settings of distillation: weight, objectives, frames, delay.
 
     Attributes:
-        kd_weight: λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
-        kd_schedule: λ over the steps of training: constant, linear, or half a cosine.
-        kd_weight_final: λ at the last step of a schedule.
+        kd_weight: weight λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
+        kd_schedule: course of λ over the steps of training: constant, linear, or half a cosine.
+        kd_weight_final: value of λ at the last step of a schedule.
         untranscribed: utterances without a transcript take part as well, with λ = 1 for them.
         level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
             vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on

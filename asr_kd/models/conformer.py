@@ -24,7 +24,7 @@ from asr_kd.models.settings import ConformerSettings
 
 
 class FeedForward(nn.Sequential):
-    """D → wider → D."""
+    """LayerNorm → linear → SiLU → dropout → linear, [.., D] → [.., D]; the caller adds the residual."""
 
     def __init__(self, width: int, inner: int, dropout: float) -> None:
         super().__init__(

@@ -19,7 +19,7 @@ LOWEST_LOG_PROB = -1.0e4
 
 
 class DensePosteriors(NamedTuple):
-    """Log-probabilities over the whole vocabulary."""
+    """Natural log-probabilities over the whole vocabulary; frames beyond `lens` hold anything."""
 
     log_probs: Tensor  # [B, T, V] float
     lens: Tensor  # [B] int64, frames that are not padding
@@ -28,7 +28,8 @@ class DensePosteriors(NamedTuple):
 class SoftTargets(NamedTuple):
     """The largest probabilities of a teacher's frames; what is missing to 1 is the tail.
 
-    An entry of probability 0 is filler and means nothing, whatever its token. Of one utterance without B and `lens`.
+    An entry of probability 0 is filler and means nothing, whatever its token. The targets of a single utterance have no
+    batch axis ([T, K]) and no `lens`.
     """
 
     tokens: Tensor  # [B, T, K] integer; distinct within a frame where the probability is not 0

@@ -68,6 +68,7 @@ class Store:
         """Targets of an utterance.
 
         Args:
+            variant: speed and augmented copy, one of `info.variants`; see `targets.variant_name`.
             num_frames: frames that the student has for the same audio; None does not compare.
             name: of other posteriors than those of the frames, such as those pooled over tokens.
 

@@ -137,6 +137,12 @@ class DurationBatchSampler:
     `curriculum_epochs` epochs the batches are sorted from the shortest to the longest; over the first of `epochs` the
     shares of silence and gain rise (`Augmentation.ramp_share`).
 
+    Args:
+        durations: of each utterance as recorded, seconds.
+        batch_seconds: audio of a global batch, padding included.
+        min_silence_frames: feature frames (10 ms) of silence behind every utterance, for a delay in the loss.
+        epochs: of the whole training; 0: the shares do not rise.
+
     Attributes:
         skip: batches that the next iteration leaves out.
     """

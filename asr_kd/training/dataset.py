@@ -54,7 +54,13 @@ class MemoryCache:
 class SpeechDataset(Dataset[Example | Unreadable]):
     """Map-style dataset of utterances, indexed by `SampledUtterance`.
 
+    An item is an `Example`, or `Unreadable` where the audio cannot be read.
+
+    Raises, for an item:
+        TargetsError: the store lacks it or has another number of frames.
+
     Args:
+        utterances: by row of a `SampledUtterance`.
         tokens: the reference of each utterance; empty where none is needed, None where there is none.
         max_silence_seconds: the longest silence behind any sample.
         cache_mb: memory for features, and for what is read from the store.

@@ -2,7 +2,7 @@
 
 The Brain supplies the loop, mixed precision and devices. This class adds steps whose randomness depends on their
 number alone, checkpoints, the learning rate, and the handling of non-finite steps and unreadable audio. Gradients are
-summed by `Gradients` (step.py): DDP averages over processes and cannot divide by the frames of the global batch.
+summed by `Gradients` (gradients.py): DDP averages over processes and cannot divide by the frames of the global batch.
 """
 
 import math
@@ -48,7 +48,11 @@ class DevScores:
         self._loss, self._frames = 0.0, 0
 
     def add(self, ids: Sequence[str], log_probs: Tensor, lens: Tensor, references: References) -> Tensor:
-        """Add a batch: log-probabilities [B, T, V], lengths [B]. Return its CTC loss per frame."""
+        """Add a batch: log-probabilities [B, T', V], lengths [B] in encoder frames.
+
+        Returns:
+            Its CTC loss in nats per encoder frame, a scalar on the CPU.
+        """
         blank_id = self.vocabulary.blank_id
         for id_, hypothesis in zip(ids, greedy(log_probs, lens, blank_id), strict=True):
             self._hypotheses[id_] = self.vocabulary.decode(hypothesis.tokens)
@@ -69,7 +73,15 @@ class DevScores:
 
 
 class Distiller(sb.Brain):
-    """Trains `model` on `objective`; call `fit_all`."""
+    """Trains `model` on `objective`; call `fit_all`.
+
+    Args:
+        model: on `control.device`, with its first weights.
+        objective: on the same device.
+        job: settings, utterances and targets.
+        folder: for checkpoints/, best/ and tensorboard/.
+        control: device, progress, stop request and processes.
+    """
 
     def __init__(
         self,

@@ -15,7 +15,8 @@ class Gradients:
     A parameter without a gradient contributes zeros, so a process whose part of the batch is empty takes part as well.
 
     Args:
-        parameters: trained parameters, float32.
+        parameters: trained parameters, float32; those without `requires_grad` are left out.
+        ranks: the processes; with one, nothing is reduced.
         extra: count of additional numbers.
     """
 
@@ -28,6 +29,7 @@ class Gradients:
             self._flat = torch.zeros(size + extra, device=self.parameters[0].device)
 
     def clear(self) -> None:
+        """Set all gradients to zero (one process: to None); call it before the backward pass of a step."""
         if self._flat is None:
             for parameter in self.parameters:
                 parameter.grad = None

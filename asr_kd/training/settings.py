@@ -43,7 +43,7 @@ class TrainSettings(Settings):
     weight_decay: float = Field(1e-2, ge=0)
     """Weight decay of AdamW, on matrices only."""
     clip_norm: float = Field(5.0, gt=0)
-    """Longest gradient, over all parameters."""
+    """Largest L2 norm of the gradient of all parameters together; a longer one is scaled down to it."""
     inner_layers: tuple[int, ...] = ()
     """Layers, counted from 1, that also go through the head and the objective (InterCTC, Lee & Watanabe 2021)."""
     inner_weight: float = Field(0.3, ge=0, lt=1)

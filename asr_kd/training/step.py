@@ -42,7 +42,15 @@ class StepResult(NamedTuple):
 
 
 class Stepper:
-    """Takes optimizer steps; sets `layer_drop` and `random_chunk_offset` of `job.train` on the model."""
+    """Takes optimizer steps; sets `layer_drop` and `random_chunk_offset` of `job.train` on the model.
+
+    Args:
+        model: on `control.device`.
+        objective: on the same device; its parameters are trained with the model's.
+        job: settings, seed and the teacher that runs along.
+        control: device and processes.
+        autocast: context of the forward pass (precision).
+    """
 
     def __init__(
         self,
@@ -82,6 +90,11 @@ class Stepper:
             batch: this process's part of the global batch; may be empty.
             frames: encoder frames of the global batch, by which losses are divided.
             step: seeds all randomness of the step, so that a resumed run is bit-exact.
+            rate: learning rate before each part's share of it.
+
+        Returns:
+            The loss in nats per encoder frame; NaN, without terms, when the step was skipped: not finite, or out of
+            memory with single utterances.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_share(self.model, group["part"], self.settings)

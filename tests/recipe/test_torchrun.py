@@ -72,16 +72,17 @@ def test_a_whole_run_under_torchrun_is_that_of_one_process(finished, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     environment.pop("SB_LOG_LEVEL", None)  # speechbrain leaves it behind where it was imported, as in this process
     launcher = [sys.executable, "-P", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    words = [*launcher, "-m", "asr_kd", *two.words("run", "--to", "evaluate", *QUIET)]
+    words = [*launcher, "-m", "asr_kd", *two.words("run", *QUIET)]
     done = subprocess.run(words, env=environment, capture_output=True, text=True, check=False, timeout=600)
     outcome = Outcome(done.returncode, done.stdout, done.stderr)
     assert (outcome.code, complaints(outcome.err)) == (0, []), outcome.err
     assert [step for step in outcome.did if not step.endswith(": starts")] == []
-    assert len(outcome.did) == len(set(outcome.did)) == 6  # said once
+    assert len(outcome.did) == len(set(outcome.did)) == 7  # said once
     assert one.command("run", "--to", "student", *QUIET).code == 0
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
         assert_same_model(two.file(name), one.file(name))
     assert json.loads(two.file("run.json").read_text())["processes"] == 2
+    assert two.file("export", "student-kd", "bundle.json").is_file()
     assert "WER %" in outcome.out
 
 
