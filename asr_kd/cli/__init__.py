@@ -6,8 +6,8 @@ from asr_kd.cli.app import app, main
 __all__ = [
     "app",
     "data_commands",
-    "scoring_commands",
     "main",
     "model_commands",
+    "scoring_commands",
     "stage_commands",
 ]
