@@ -31,7 +31,7 @@ def absent_systems(context: RunContext) -> dict[str, str]:
         if has_layers_only(settings):
             absent[name] = "an encoder without a head"
         elif not is_one_model(settings) and not (context.teacher_folder(name) / IDENTITY).is_file():
-            absent[name] = "not opened yet"
+            absent[name] = "not opened yet: run the stage teacher"
     return absent
 
 
