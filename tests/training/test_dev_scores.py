@@ -6,7 +6,7 @@ import torch
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.losses.base import References
 from asr_kd.text.vocabulary import Vocabulary
-from asr_kd.training.distiller import DevScores
+from asr_kd.training.dev_scores import DevScores
 
 VOCABULARY = Vocabulary.characters(["ABCD"])
 REFERENCES = {f"u{index}": text for index, text in enumerate(["AB", "CD", "DA", "BBC", "A"])}
