@@ -205,12 +205,24 @@ def _training_job(
 
 
 def _with_transcripts_of(student: StudentSettings, utterances: Sequence[Utterance]) -> list[Utterance]:
-    """Return the utterances with the transcripts that the student uses; without, only where it is trained on such."""
-    if student.transcript_share == 1:
+    """Return the utterances with the transcripts that the student uses; without, only where it is trained on such.
+
+    Raises:
+        RecipeError: it needs transcripts, and its share of them is empty.
+    """
+    share = student.transcript_share
+    if share == 1:
         return list(utterances)
-    used = [u if in_share(u.id, student.transcript_share) else replace(u, text=None) for u in utterances]
+    used = [u if in_share(u.id, share) else replace(u, text=None) for u in utterances]
     needs_text = student.distill is None or (student.distill.needs_references and not student.learns_untranscribed)
-    return [u for u in used if u.text is not None or not needs_text]
+    kept = [u for u in used if u.text is not None or not needs_text]
+    if not kept:
+        raise RecipeError(
+            f"transcript_share {share:g} holds none of {len(utterances)} training utterances",
+            expected="at least one: the share is drawn by their ids",
+            remedy="Raise transcript_share, or add training data",
+        )
+    return kept
 
 
 def _teacher_data(
