@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.errors import AsrKdError, StoppedEarly
+from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.targets.local_storage import LocalStorage, NoLocksError
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
 """The stages of a recipe in the order they run."""
 
-VERSION = 2
+VERSION = 3
 """Raise it when a stage's output changes for the same settings: results of other versions are then not reused."""
 
 Report = Callable[[str], None]
@@ -279,10 +279,12 @@ def hold_lock(path: Path, label: str, timeout_seconds: float = TIMEOUT_SECONDS) 
                     remedy="Wait until that run ends, stop it, or name another work_dir",
                 )
             time.sleep(0.05)
-    except OSError as error:
-        raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
     except NoLocksError:
         is_locked = False
+    except TargetsError as error:
+        raise AsrKdError(error.found, where=path) from error
+    except OSError as error:
+        raise AsrKdError(f"cannot be written ({error.strerror or error})", where=path) from error
     try:
         yield
     finally:

@@ -56,13 +56,18 @@ class StorePlace:
     def is_intact(self, check: Callable[[Path | str], bool]) -> bool:
         """Whether the store is the noted one and passes `check`, which may raise a TargetsError for damage."""
         try:
-            if self.context.recipe.store_url is not None:
-                note = read_json(self.result)
-                if open_storage(note["place"]).sha256(self.index) != note["sha256"]:
-                    return False
-            return check(self.store)
-        except (OSError, ValueError, TargetsError):
+            return self._is_as_noted() and check(self.store)
+        except TargetsError:
             return False  # the task makes what is missing, and the note; or names what is wrong
+
+    def _is_as_noted(self) -> bool:
+        if self.context.recipe.store_url is None:
+            return True
+        try:
+            note = read_json(self.result)
+        except (OSError, ValueError):
+            return False
+        return open_storage(note["place"]).sha256(self.index) == note["sha256"]
 
 
 def sharded_task(

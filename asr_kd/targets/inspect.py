@@ -35,6 +35,7 @@ def summarize(folder: Path | str) -> list[str]:
     if info.layers:
         numbers = ", ".join(map(str, info.layers))
         layers = f", of which {info.layer_bytes_per_frame:.1f} for the teacher's layers {numbers}"
+    fidelity = fidelity_lines(read_fidelity(store.storage)) if info.complete else ["kept: measured when all is there"]
     return [
         f"{store.storage}",
         f"  teacher: {info.teacher.name}, weights {info.teacher.sha256[:12]}…{folds}",
@@ -48,7 +49,7 @@ def summarize(folder: Path | str) -> list[str]:
         f"  bytes a frame: {info.bytes_per_frame:.3f}{layers}",
         f"  entries a frame: {info.entries_per_frame:.3f}; "
         f"{100 * info.certain_share:.1f} % of frames in runs of certain blanks",
-        *(f"  {line}" for line in fidelity_lines(read_fidelity(store.storage))),
+        *(f"  {line}" for line in fidelity),
     ]
 
 

@@ -106,9 +106,9 @@ class LocalStorage:
             if _is_at(file, path):
                 break
             file.close()  # its owner removed it between our opening and locking it: the lock would exclude nobody
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
+        with self._writing():  # unbuffered: closing the file has nothing left to write, whatever fails here
+            os.truncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
         self._locks[name] = file
         return None
 
@@ -132,8 +132,8 @@ class LocalStorage:
     def _lock(self, file: IO[str], operation: int) -> None:
         try:
             fcntl.flock(file, operation)
-        except BlockingIOError:
-            raise
+        except (BlockingIOError, PermissionError) as error:  # some network disks report a held lock as EACCES
+            raise BlockingIOError(*error.args) from error
         except OSError as error:
             raise NoLocksError(
                 f"the disk does not lock files ({error.strerror})",

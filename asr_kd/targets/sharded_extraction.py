@@ -61,7 +61,7 @@ class ShardMaker(Generic[Row]):
             for (model, _), batch in zip(planned, read, strict=True):
                 before_batch()
                 usable = [item for item in batch if item.problem is None]
-                quarantine += [Exclusion.of(item.utterance, item.problem) for item in batch if item.problem]
+                quarantine += [Exclusion.of(item.utterance, item.problem) for item in batch if item.problem is not None]
                 for item, row in zip(usable, self.label(model, usable) if usable else (), strict=True):
                     if isinstance(row, str):
                         quarantine.append(Exclusion.of(item.utterance, row))

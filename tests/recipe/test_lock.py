@@ -67,3 +67,6 @@ def test_a_place_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AsrKdError, match="cannot be written"), hold_lock(tmp_path / "file" / "x.lock", "student a"):
         pass
+    (tmp_path / "x.lock").mkdir()
+    with pytest.raises(AsrKdError, match=r"x\.lock: cannot be written"), hold_lock(tmp_path / "x.lock", "student a"):
+        pass

@@ -227,3 +227,22 @@ def test_a_lock_that_was_released_while_another_process_opened_it_excludes_a_thi
     assert "process" in (third.acquire("shard") or "")
     second.release("shard")
     assert third.acquire("shard") is None
+
+
+def test_a_disk_that_is_full_when_a_shard_is_locked_is_an_error_with_its_remedy(tmp_path, monkeypatch):
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(local_storage.os, "write", full)
+    with pytest.raises(TargetsError, match=r"cannot be written \(No space left on device\).*Free some space"):
+        LocalStorage(tmp_path).acquire("shard")
+    monkeypatch.undo()
+    assert LocalStorage(tmp_path).acquire("shard") is None
+
+
+def test_a_lock_that_a_network_disk_denies_is_held_by_another(tmp_path, monkeypatch):
+    def denied(*arguments):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(local_storage.fcntl, "flock", denied)
+    assert "lock" in (LocalStorage(tmp_path).acquire("shard") or "")
