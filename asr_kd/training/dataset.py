@@ -144,7 +144,10 @@ class SpeechDataset(Dataset[Example | Unreadable]):
 
         def read() -> tuple[Tensor]:
             if name == POOLED:
-                return (read_pooled(store, utterance_id, variant, self.tokens[row] or []),)
+                tokens = self.tokens[row]
+                if tokens is None:  # the objective leaves out an utterance whose transcript is not used
+                    return (torch.zeros(0, store.info.max_entries, 2),)
+                return (read_pooled(store, utterance_id, variant, tokens),)
             return (torch.from_numpy(store.read_array(name, utterance_id, variant).copy()),)
 
         return self._cache.get((name, utterance_id, variant), read)[0]
