@@ -150,12 +150,15 @@ class Recipe(Settings):
                 for s in each.in_stages(name)
                 if s != name
             ),
-            *((nbest_task_name(n), f"the task for the n-best of {n!r}") for n in self.teachers if self.needs_nbest(n)),
         )
         for name, owner in owners:
             if name in taken:
                 yield f"{name!r} is the name of {taken[name]} and of {owner}; rename one"
             taken[name] = owner
+        extracted = {*filter(self.target_speeds, self.teachers), *self.hypotheses}
+        for name in filter(self.needs_nbest, self.teachers):
+            if (task := nbest_task_name(name)) in extracted:
+                yield f"{task!r} is the name of {taken[task]} and of the task for the n-best of {name!r}; rename one"
 
     def _corpus_problems(self) -> Iterator[str]:
         """Audio without transcripts needs students that learn from it, and they need some."""
@@ -237,7 +240,10 @@ class Recipe(Settings):
             if student.teacher is None and len(self.teachers) > 1:
                 yield f"students.{name}.teacher must name one of: {known}"
             teacher = self.teachers[self.teacher_of(student)]
-        yield from (f"students.{name}.{problem}" for problem in student.objective_problems(teacher))
+        yield from (
+            f"students.{name}.{problem}"
+            for problem in student.objective_problems(teacher, self.teacher_of(student) if teacher else "")
+        )
 
     def labels_untranscribed(self, teacher: str) -> bool:
         """Whether a student is trained on this teacher's targets of the audio without transcripts."""

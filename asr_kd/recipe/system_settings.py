@@ -198,8 +198,8 @@ class StudentSettings(StudentStage):
             raise ValueError("train.init_from: a stage goes on from the one before; only the first may have it")
         return self
 
-    def objective_problems(self, teacher: AnyTeacher | None) -> Iterator[str]:
-        """Yield which objectives do not fit the student, or the teacher that it needs."""
+    def objective_problems(self, teacher: AnyTeacher | None, name: str) -> Iterator[str]:
+        """Yield which objectives do not fit the student, or the teacher of this name that it needs."""
         if self.distill is None:
             return
         if self.reads_teacher and isinstance(teacher, TrainedTeacher) and teacher.folds is not None:
@@ -219,8 +219,8 @@ class StudentSettings(StudentStage):
             needs_posteriors = not term.teacher_layers and (term.term.needs_targets or term.term.needs_hypotheses)
             if teacher is not None and has_layers_only(teacher) and needs_posteriors:
                 yield (
-                    f"distill, {key}: the teacher is an encoder without a head and has hidden layers only; use the "
-                    "objective `representation`, or another teacher"
+                    f"distill, {key}: the teacher {name!r} is an encoder without a head and has hidden layers only; "
+                    "use the objective `representation`, or another teacher"
                 )
             problem = term.incompatibility(shape)
             if problem is not None:

@@ -198,8 +198,8 @@ class EncoderSettings(Settings):
     overlap_seconds: float = Field(4.0, gt=0)
     """Audio that two neighbouring windows share; each contributes its frames up to the middle of it."""
     cache_mb: int = Field(4096, ge=0)
-    """Memory for the outputs of a frozen encoder in training, in float16, by the content of the audio: an utterance is
-    encoded once for each way it is augmented, until the memory is full."""
+    """Memory for the outputs of a frozen encoder while its head is trained, in float16, by the content of the audio: an
+    utterance is encoded once for each way it is augmented, until the memory is full."""
 
     @field_validator("source")
     @classmethod
