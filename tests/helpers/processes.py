@@ -5,6 +5,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 
 os.environ["SB_LOG_LEVEL"] = "WARNING"  # as the command line sets it; importing speechbrain leaves another value behind
@@ -13,7 +14,7 @@ SERVER.set_forkserver_preload(["asr_kd.recipe.pipeline", "asr_kd.training.train"
 
 
 class Started:
-    """A function in a process of its own; `stdout` and `stderr` can be read while it runs."""
+    """A function in a process of its own; `stdout` can be read while it runs."""
 
     def __init__(
         self, function: Callable[..., object], *arguments: object, environment: Mapping[str, str] | None = None
@@ -23,7 +24,9 @@ class Started:
         self._process.start()
         for end in theirs:
             end.close()
-        self.stdout, self.stderr = (os.fdopen(os.dup(end.fileno()), encoding="utf-8") for end in ours)
+        self.stdout, stderr = (os.fdopen(os.dup(end.fileno()), encoding="utf-8") for end in ours)
+        # Read from the start: a process waits when a pipe that nobody reads is full.
+        self._stderr = ThreadPoolExecutor(1).submit(stderr.read)
 
     @property
     def is_running(self) -> bool:
@@ -34,7 +37,7 @@ class Started:
 
     def end(self) -> tuple[int, str, str]:
         """Exit code (negative: a signal), and what is left of stdout and stderr."""
-        out, err = self.stdout.read(), self.stderr.read()
+        out, err = self.stdout.read(), self._stderr.result()
         self._process.join()
         return self._process.exitcode, out, err
 

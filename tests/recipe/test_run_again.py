@@ -1,11 +1,13 @@
 """What is done is skipped, what depends on a change runs again, and what was there before is kept."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 from asr_kd.models.weights import load_model
-from tests.helpers.tiny_run import RECIPE, hashes, one_line
+from tests.helpers.tiny_run import RECIPE, Run, hashes, one_line
 
 TASKS = (
     "prepare",
@@ -176,18 +178,16 @@ def test_prepare_leaves_foreign_manifests_alone(copy):
     assert foreign.read_text() == "mine"
 
 
-def test_audio_that_was_swapped_under_its_ids_trains_nobody_until_it_is_extracted_again(copy):
-    one, other, *_ = sorted((copy.corpus_root / "synthetic" / "train").rglob("*.flac"))
+def test_audio_that_was_swapped_under_its_ids_trains_nobody_until_it_is_extracted_again(copy, tmp_path):
+    # A corpus of its own: other processes of the session read the shared one meanwhile.
+    run = Run(copy.work_dir, Path(shutil.copytree(copy.corpus_root, tmp_path / "corpus")))
+    assert run.command("run", "--to", "extract").code == 0
+    one, other, *_ = sorted((run.corpus_root / "synthetic" / "train").rglob("*.flac"))
     contents = one.read_bytes(), other.read_bytes()
-    longer = "students.student-kd.train.epochs=2"
-    try:
-        one.write_bytes(contents[1])
-        other.write_bytes(contents[0])
-        assert copy.command("prepare").did == ["prepare: skipped"]
-        message = one_line(copy.command("distill", "--only", "student-kd", longer))
-        assert "soft targets of other audio than the corpus holds now" in message
-        assert "Run the extract stage first" in message
-        assert "extract teacher: again" in copy.command("extract").did
-    finally:
-        one.write_bytes(contents[0])
-        other.write_bytes(contents[1])
+    one.write_bytes(contents[1])
+    other.write_bytes(contents[0])
+    assert run.command("prepare").did == ["prepare: skipped"]
+    message = one_line(run.command("distill", "--only", "student-kd", "students.student-kd.train.epochs=2"))
+    assert "soft targets of other audio than the corpus holds now" in message
+    assert "Run the extract stage first" in message
+    assert "extract teacher: again" in run.command("extract").did

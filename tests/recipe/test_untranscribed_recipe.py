@@ -36,7 +36,10 @@ def beside(recordings: Path) -> str:
     ("overrides", "message"),
     [
         (["untranscribed={folders: there}"], "no student has distill.untranscribed: true"),
-        ([ON_UNTRANSCRIBED], "everything in the corpus is transcribed; name folders of further audio under untranscribed"),
+        (
+            [ON_UNTRANSCRIBED],
+            "everything in the corpus is transcribed; name folders of further audio under untranscribed",
+        ),
         ([ON_UNTRANSCRIBED, "students.student-kd.distill.kd_weight=0"], "untranscribed: true without an objective"),
         (["untranscribed={folders: []}", ON_UNTRANSCRIBED], "untranscribed.folders"),
         (["untranscribed={folder: x}", ON_UNTRANSCRIBED], "did you mean 'folders'?"),
