@@ -199,13 +199,14 @@ def measure_memory(system: System, num_samples: Sequence[int]) -> dict[str, Any]
             command, input=task, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=True, env=environment
         )
         found = json.loads(done.stdout)
-        return no_memory(None) | {key: int(found[key]) for key in ("rss_bytes", "rss_before_bytes")}
+        measured = {key: int(found[key]) for key in ("rss_bytes", "rss_before_bytes")}
+        return {**measured, "rss_reason": None}
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         lines = str(getattr(error, "stderr", "") or error).strip().splitlines()
         return no_memory(f"not measured: its own process failed ({lines[-1] if lines else 'no message'})")
 
 
-def no_memory(reason: str | None) -> dict[str, Any]:
+def no_memory(reason: str) -> dict[str, Any]:
     """What stands for memory that was not measured."""
     return {"rss_bytes": None, "rss_before_bytes": None, "rss_reason": reason}
 

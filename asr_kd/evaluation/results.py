@@ -152,7 +152,8 @@ def _model(system: AnySystem, cost: Mapping[str, Any]) -> dict[str, Any]:
         "rtf_threads": 1,
         "device": system.device if isinstance(system, System) else UNKNOWN,
     }
-    return {**measured, **system.details, **measured, **({"cost": cost} if cost else {})}
+    details = {name: value for name, value in system.details.items() if name not in measured}
+    return {**measured, **details, **({"cost": cost} if cost else {})}
 
 
 PACKAGES = ("torch", "torchaudio", "speechbrain", "jiwer", "numpy", "soundfile", "librosa", "onnxruntime")

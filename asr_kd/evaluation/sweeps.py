@@ -66,8 +66,8 @@ def context_matrix(
         teacher: against whose alignment; None, or a sample of nothing, measures no delay.
     """
     settings = sample.settings
-    # What identifies a context here is its place in the settings.
-    variants = {str(place): in_context(system, context) for place, context in enumerate(settings.matrix)}
+    contexts = list(dict.fromkeys(settings.matrix))
+    variants = {str(place): in_context(system, context) for place, context in enumerate(contexts)}
     outputs = transcribe_all(
         {place: variant.recognizer for place, variant in variants.items()},
         utterances,
@@ -77,7 +77,7 @@ def context_matrix(
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     trained = trained_contexts(system)
     rows = []
-    for context, (place, variant) in zip(settings.matrix, variants.items(), strict=True):
+    for context, (place, variant) in zip(contexts, variants.items(), strict=True):
         words = score(references, outputs.texts[place], settings.normalizer).words
         delay, _ = sample.against(teacher, variant)
         rows.append(
@@ -195,17 +195,25 @@ def perturbed(waveform: Tensor, condition: Condition, utterance_id: str, others:
     """
     generator = perturb.generator_for("robustness", utterance_id, condition.name)
     value, samples = condition.value, len(waveform)
-    changes: dict[str, Callable[[], Tensor]] = {
-        "babble": lambda: perturb.add_noise(
-            waveform, perturb.babble(others(BABBLE_UTTERANCES), samples, generator), float(value)
-        ),
-        "pink": lambda: perturb.add_noise(waveform, perturb.pink_noise(samples, generator), float(value)),
-        "reverb": lambda: perturb.reverberate(waveform, perturb.room_response(float(value), generator)),
-        "telephone": lambda: perturb.telephone(waveform, "gsm" if value == "gsm" else "mu-law"),
-        "codec": lambda: perturb.through_codec(waveform, value),  # type: ignore[arg-type]  # checked by parse_condition
-        "speed": lambda: speed_perturb(waveform, float(value)),
-        "lead": lambda: torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform]),
-        "rate": lambda: perturb.at_rate(waveform, round(float(value))),
-        "gain": lambda: perturb.change_gain(waveform, float(value)),
-    }
-    return changes[condition.kind]()
+    match condition.kind:
+        case "babble":
+            return perturb.add_noise(
+                waveform, perturb.babble(others(BABBLE_UTTERANCES), samples, generator), float(value)
+            )
+        case "pink":
+            return perturb.add_noise(waveform, perturb.pink_noise(samples, generator), float(value))
+        case "reverb":
+            return perturb.reverberate(waveform, perturb.room_response(float(value), generator))
+        case "telephone":
+            return perturb.telephone(waveform, "gsm" if value == "gsm" else "mu-law")
+        case "codec":
+            return perturb.through_codec(waveform, value)  # type: ignore[arg-type]  # checked by parse_condition
+        case "speed":
+            return speed_perturb(waveform, float(value))
+        case "lead":
+            return torch.cat([torch.zeros(round(float(value) * SAMPLE_RATE)), waveform])
+        case "rate":
+            return perturb.at_rate(waveform, round(float(value)))
+        case "gain":
+            return perturb.change_gain(waveform, float(value))
+    raise ValueError(f"no condition is called {condition.kind!r}")

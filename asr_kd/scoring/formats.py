@@ -135,7 +135,7 @@ def ctm_lines(name: str, words: Sequence[TimedWord]) -> str:
     """
     lines = []
     for word in words:
-        if len(name.split()) != 1 or name != name.strip() or name.startswith(_COMMENT) or len(word.word.split()) != 1:
+        if name.split() != [name] or name.startswith(_COMMENT) or word.word.split() != [word.word]:
             raise _cannot_be_written(name, word.word, "ctm")
         confidence = "" if word.confidence is None else f" {word.confidence:.4f}"
         lines.append(f"{name} {CHANNEL} {word.start:.3f} {word.duration:.3f} {word.word}{confidence}\n")

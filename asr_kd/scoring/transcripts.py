@@ -187,7 +187,7 @@ def _json_rows(path: Path, side: Side, report: ReportProblem) -> Iterator[tuple[
         text: Any = next((facts[key] for key in _TEXTS[side] if key in facts), None)
         if side == "hypothesis" and isinstance(nbest, list) and nbest and isinstance(nbest[0], dict):
             text = nbest[0].get("text")  # the best stands first
-        listed = facts.get("words") or []
+        listed = [] if facts.get("words") is None else facts["words"]
         words = [_word(item) for item in listed] if isinstance(listed, list) else [None]
         timed = tuple(word for word in words if word is not None)
         if not isinstance(name, str):

@@ -263,4 +263,4 @@ def count_edits(alignment: Alignment) -> ErrorCounts:
     lengths: dict[EditKind, int] = {"substitute": 0, "delete": 0, "insert": 0, "equal": 0}
     for edit in alignment:
         lengths[edit.kind] += edit.length
-    return ErrorCounts(*lengths.values())
+    return ErrorCounts(lengths["substitute"], lengths["delete"], lengths["insert"], lengths["equal"])

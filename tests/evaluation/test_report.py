@@ -52,6 +52,7 @@ def test_results_json_has_the_agreed_form(folder):
     assert found["gap_recovered"] == pytest.approx(3 / 6)
     assert found["gap_recovered_low"] <= 0.5 <= found["gap_recovered_high"]
     assert (found["utterances"], found["speakers"], found["excluded"]) == (6, 3, [])
+    assert found["resampled_by"] == "speakers"
     assert results["test_sets"]["test"] == {"skipped": "its files are not here"}
     assert results["models"]["student_kd"]["chunk_ms"] == 320
     assert results["models"]["student_hard"]["parameters"] == 1_020_000

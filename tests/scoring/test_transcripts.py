@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from asr_kd.errors import EvaluationError
-from asr_kd.scoring.formats import TimedWord
+from asr_kd.scoring.formats import TimedWord, ctm_lines
 from asr_kd.scoring.transcripts import hypotheses_for, read_speakers, read_transcripts, text_form_of, write_transcripts
 
 WORD = st.text(alphabet="abcäß'ﬁ字.-_|()/", min_size=1, max_size=5)
@@ -144,6 +144,19 @@ def test_what_a_form_cannot_hold_is_refused(form, name, text, tmp_path):
     with pytest.raises(EvaluationError, match=r"cannot be written|have no times"):
         write_transcripts(tmp_path / "out", form, {name: text})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("word", ["a\n", " a", "a b", ""])
+def test_a_ctm_word_is_one_word(word):
+    with pytest.raises(EvaluationError, match="cannot be written"):
+        ctm_lines("u", [TimedWord(word, 0.0, 1.0, None)])
+
+
+@pytest.mark.parametrize("words", ["", 0, {}, False, [0]])
+def test_words_that_are_no_list_are_refused(words, tmp_path):
+    (tmp_path / "hyp.jsonl").write_text(json.dumps({"id": "u", "text": "a", "words": words}))
+    with pytest.raises(EvaluationError, match="words are not a list"):
+        read_transcripts(tmp_path / "hyp.jsonl", side="hypothesis")
 
 
 def test_utt2spk(tmp_path):

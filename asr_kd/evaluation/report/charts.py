@@ -138,12 +138,13 @@ def draw(chart: RowChart | CurveChart, label: str) -> Markup:
 
 
 def _row_chart(chart: RowChart, label: str) -> Element:
-    """Rows of one system have its name and rate above them, others their label on the left and rates as hints."""
-    named = all(len(points) == 1 for _, points in chart.rows)
+    """Systems have their name and rate above their row, speakers their label on the left and rates as hints."""
+    named = chart.of_systems
     top, step, left = (6.0, 44.0, 8.0) if named else (22.0, 19.0, 88.0)
     bottom = top + step * len(chart.rows)
     root = picture(bottom + (24 if named else 6), label)
-    domain = padded([end for _, points in chart.rows for point in points for end in point.reach])
+    ends = [end for _, points in chart.rows for point in points for end in point.reach]
+    domain = padded(ends) if named else (0.0, max(*ends, 0.01))
     x_scale = linear(domain, (left, WIDTH - 12))
     for value in ticks(*domain, 4):
         x = x_scale(value)
@@ -175,7 +176,8 @@ def _curve_chart(chart: CurveChart, label: str) -> Element:
     known = [point.x for point in points if point.x is not None and (point.x > 0 or not chart.logarithm)]
     edge = bool(chart.edge) and any(point.x is None for point in points)
     right = WIDTH - (96.0 if edge else 14.0)
-    rates = padded([end for point in points for end in point.reach])
+    ends = [end for point in points for end in point.reach]
+    rates = (0.0, max(*ends, 0.01)) if chart.from_zero else padded(ends)
     low, high = (min(known) / 1.7, max(known) * 1.7) if chart.logarithm else padded([*known, 0.0], 0.15)
     x_scale = (logarithmic if chart.logarithm else linear)((low, high), (left + 6, right))
     y_scale = linear(rates, (bottom, top))

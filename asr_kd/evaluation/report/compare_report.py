@@ -24,13 +24,25 @@ from asr_kd.evaluation.report.page import render
 from asr_kd.evaluation.report.text_renderers import markdown, rich_table, stacked
 from asr_kd.files import register_files, write_json, write_text
 
+
+def _interval_of(difference: Plain | None) -> str:
+    return interval(difference["low"], difference["high"]) if difference else ""
+
+
+def _change(difference: Plain | None) -> str:
+    """A difference with its interval; empty for a run that there is nothing to compare with."""
+    if not difference:
+        return ""
+    return rate_with_interval(points(difference["wer"]), difference["low"], difference["high"])
+
+
 _COLUMNS: Columns = (
     ("Run", "run", str),
     ("System", "", lambda row: style_of_role(row["name"], row["role"])),
     ("WER %", "wer", percent),
     ("95 % interval", "", lambda row: interval(row["wer_low"], row["wer_high"])),
-    ("against the first", "difference.wer", points),
-    ("95 % interval", "difference", lambda by: interval(by["low"], by["high"])),
+    ("against the first", "", lambda row: points(row["difference"]["wer"]) if row.get("difference") else ""),
+    ("95 % interval", "", lambda row: _interval_of(row.get("difference"))),
     ("CER %", "cer", percent),
     ("Parameters", "parameters", millions),
     ("RTF", "real_time_factor", short_factor),
@@ -39,7 +51,7 @@ _NARROW: Columns = (
     ("Run", "run", str),
     ("System", "name", str),
     ("WER % [95 %]", "", lambda row: rate_with_interval(percent(row["wer"]), row["wer_low"], row["wer_high"])),
-    ("against the first", "difference", lambda by: rate_with_interval(points(by["wer"]), by["low"], by["high"])),
+    ("against the first", "", lambda row: _change(row.get("difference"))),
     ("Params", "parameters", millions),
 )
 _LEGEND = (
@@ -94,7 +106,7 @@ def _section(place: int, name: str, rows: Sequence[Plain]) -> Section:
               row["size_bytes"] / 1e6 if row["size_bytes"] else None)
         for row in rows
     ]  # fmt: skip
-    chart = RowChart([(point.style.name, [point]) for point in points])
+    chart = RowChart([(point.style.name, [point]) for point in points], of_systems=True)
     figures = [Figure("Word error rate", chart, f"WER of every system on {name}", "with 95 % intervals")]
     sized = [[point] for point in points if point.x]
     if sized:

@@ -33,11 +33,16 @@ def open_runs(paths: Sequence[Path]) -> dict[str, Report]:
     twice = [home for home in homes if homes.count(home) > 1]
     if twice:
         raise EvaluationError("is named twice", where=twice[0], expected="each run once")
-    ends_of_paths = (
-        ["/".join(home.parts[-depth:]) for home in homes] for depth in range(1, max(len(home.parts) for home in homes))
-    )
-    names = next((names for names in ends_of_paths if len(set(names)) == len(names)), [str(home) for home in homes])
-    return {name: open_report(path) for name, path in zip(names, paths, strict=True)}
+    return {name: open_report(path) for name, path in zip(_short_names(homes), paths, strict=True)}
+
+
+def _short_names(homes: Sequence[Path]) -> list[str]:
+    """The shortest ends of the paths that are all different."""
+    for depth in range(1, max(len(home.parts) for home in homes)):
+        names = ["/".join(home.parts[-depth:]) for home in homes]
+        if len(set(names)) == len(names):
+            return names
+    return [str(home) for home in homes]
 
 
 def compare_runs(reports: Mapping[str, Report], *, seeds: bool = False, samples: int = 2_000) -> dict[str, Any]:
@@ -87,7 +92,7 @@ def check_comparable_runs(reports: Mapping[str, Report]) -> None:
         sets = "; ".join(f"{run}: {', '.join(report.sets) or 'none'}" for run, report in reports.items())
         raise EvaluationError(f"the runs have no test set in common ({sets})", expected="at least one")
     for (one, first), (other, second) in combinations(reports.items(), 2):
-        for name in first.sets.keys() & second.sets.keys():
+        for name in [name for name in first.sets if name in second.sets]:
             if first.sets[name]["references_sha256"] != second.sets[name]["references_sha256"]:
                 raise EvaluationError(
                     f"{one} and {other} were scored on different references{_first_difference(name, first, second)}",

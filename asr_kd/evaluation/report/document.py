@@ -49,9 +49,11 @@ class Point:
 
 @dataclass(frozen=True)
 class RowChart:
-    """WER from left to right, a row for each label: of one system with its interval, or of several."""
+    """WER from left to right, a row for each label."""
 
     rows: Sequence[tuple[str, Sequence[Point]]]
+    of_systems: bool = False
+    """A row is one system with its rate and interval; else it is a speaker, with a mark for each system."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class CurveChart:
     ticks: Sequence[float] = ()
     """Marks of the axis; round numbers where it is empty."""
     edge: str = ""
+    from_zero: bool = False
+    """Whether the axis of WER begins at 0."""
 
 
 @dataclass(frozen=True)

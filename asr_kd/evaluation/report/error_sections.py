@@ -125,7 +125,7 @@ def result_section(report: Report) -> Section:
     figures, blocks = [], []
     for name in report.order:
         found = report.sets[name]
-        chart = RowChart([(point.style.name, [point]) for point in report.points(name)])
+        chart = RowChart([(point.style.name, [point]) for point in report.points(name)], of_systems=True)
         figures.append(Figure(name, chart, f"WER of each system on {name} with 95 % intervals", set_size(found)))
         tables = [_result_table(report, name), *_gap_table(report, found), *_pair_table(report, found["pairs"])]
         text = " ".join([f"{set_size(found)}.", *_gap_sentences(found)])

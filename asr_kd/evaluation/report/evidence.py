@@ -88,16 +88,16 @@ def token_posteriors(system: System, waveform: Tensor) -> dict[str, Any] | None:
     probs[:, source.vocabulary.blank_id] = 0
     drawn = probs >= LEAST_PROBABILITY
     frames, tokens = (column.tolist() for column in drawn.nonzero(as_tuple=True))
-    symbols = list(dict.fromkeys(tokens))
+    places = {token: place for place, token in enumerate(dict.fromkeys(tokens))}
     percent = (100 * probs[drawn]).round().int().tolist()
     return {
         "shift_ms": source.grid.shift_ms,
         "offset_ms": source.grid.offset_ms,
-        "symbols": [source.vocabulary.symbols[token] for token in symbols],
+        "symbols": [source.vocabulary.symbols[token] for token in places],
         "spikes": [
             number
             for frame, token, height in zip(frames, tokens, percent, strict=True)
-            for number in (frame, symbols.index(token), height)
+            for number in (frame, places[token], height)
         ],
     }
 

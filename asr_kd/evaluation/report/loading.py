@@ -267,7 +267,7 @@ def confusions(found: Iterable[View], key: str) -> dict[Kind, Counter[tuple[str,
         "deletions": Counter(),
         "insertions": Counter(),
     }
-    by_letter = dict(zip("sdi", counts.values(), strict=True))
+    by_letter = {"s": counts["substitutions"], "d": counts["deletions"], "i": counts["insertions"]}
     for view in found:
         if key in view.outputs:
             for edit, reference, hypothesis in columns(view.reference, view.outputs[key]):

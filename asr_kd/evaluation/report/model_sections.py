@@ -1,10 +1,12 @@
 """Sections of the report on the systems themselves: cost, distillation, training, pseudo-labels, and their settings."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from asr_kd.evaluation.cells import UNKNOWN, gap_of_system, megabytes, millions, optional, percent, plain, short_factor
 from asr_kd.evaluation.report.document import (
     SYSTEM,
+    Cell,
     Columns,
     CurveChart,
     Figure,
@@ -147,10 +149,16 @@ def training_section(report: Report) -> Section:
     if not curves:
         return Section("training", "Training", "Training")
     title = "WER on dev after each epoch"
-    figure = Figure(title, CurveChart(curves, "epoch"), f"{title} of training", "above 100 % is cut off")
+    figure = Figure(
+        title, CurveChart(curves, "epoch", from_zero=True), f"{title} of training", "above 100 % is cut off"
+    )
     models = report.summary["models"]
     falling = [f"{report.name(key)}: {models[key][FALLING_CURVE]}" for key in models if models[key].get(FALLING_CURVE)]
     return Section("training", "Training", "Training", [SectionBlock(items=falling)] if falling else [], [figure])
+
+
+def _detail(name: str, row: Plain) -> Cell:
+    return UNKNOWN if row.get(name) is None else plain(row[name])
 
 
 def system_section(report: Report) -> Section:
@@ -162,7 +170,7 @@ def system_section(report: Report) -> Section:
         ("Role", "role", str),
         ("Device", "device", str),
         ("RTF streamed", "streaming_real_time_factor", short_factor),
-        *((name, name, plain) for name in details),
+        *((name, "", partial(_detail, name)) for name in details),  # a name may hold dots
     ]
     rows = [{"style": report.styles[key], **model} for key, model in models.items()]
     return Section("systems", "Models", "Models", [SectionBlock(tables=[table(columns, rows, left=3)])])
