@@ -42,6 +42,8 @@ def promised_wav_samples(path: Path) -> int | None:
         while position < size_of_file:
             file.seek(position)
             start = file.read(4_096)
+            if len(start) < 8 and not audio_bytes:
+                return None
             name, size = start[:4], int.from_bytes(start[4:8], "little")
             if audio_bytes:  # a damaged length of the audio leaves audio where chunks are expected
                 if not start.strip(b"\0"):
@@ -71,7 +73,9 @@ def _samples_of(header: bytes, size: int) -> int | None:
 
 # -- FLAC ------------------------------------------------------------------------------------------------
 
-_FLAC_RATES = dict(enumerate((88.2, 176.4, 192, 8, 16, 22.05, 24, 32, 44.1, 48, 96), start=1))  # kHz
+_FLAC_RATES = dict(
+    enumerate((88_200, 176_400, 192_000, 8_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000), start=1)
+)
 _FLAC_BITS = {1: 8, 2: 12, 4: 16, 5: 20, 6: 24, 7: 32}
 
 
@@ -111,7 +115,7 @@ def read_flac_header(path: Path) -> FlacHeader | None:
         return header
     assignment = frame[3] >> 4
     found = (
-        round(1_000 * _FLAC_RATES.get(frame[2] & 15, header.sample_rate / 1_000)),
+        _FLAC_RATES.get(frame[2] & 15, header.sample_rate),
         assignment + 1 if assignment < 8 else 2,
         _FLAC_BITS.get(frame[3] >> 1 & 7, header.bits),
     )

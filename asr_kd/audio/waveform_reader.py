@@ -175,10 +175,17 @@ def read_blocks(
 
 
 def resample(samples: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
-    """Resample [S] float32 band-limited (soxr) to the next whole number of samples, clipped to [-1, 1]."""
+    """Resample [S] float32 band-limited (soxr) to the next whole number of samples, clipped to [-1, 1].
+
+    Raises:
+        ValueError: samples that are not finite.
+    """
     if from_rate == to_rate:
         return samples
     import soxr
+
+    if not np.isfinite(samples).all():
+        raise ValueError("cannot resample samples that are NaN or infinite")
 
     whole = math.ceil(len(samples) * (to_rate / from_rate))
     resampled = soxr.resample(samples, from_rate, to_rate)[:whole]

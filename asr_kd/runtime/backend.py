@@ -91,24 +91,32 @@ class TorchBackend:
         return mask_tokens(log_probs, self.unprintable).cpu(), state
 
     def join(self, states: Sequence[StreamState]) -> StreamState:
-        *caches, processed = zip(*states, strict=True)
-        pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
-        keys, values, convs = ([torch.cat(layer, dim) for layer in zip(*cache, strict=True)] for cache, dim in pairs)
-        return StreamState(keys, values, convs, torch.cat(processed))
+        keys, values, convs, processed = zip(*states, strict=True)
+
+        def joined(caches: Sequence[list[Tensor]], dim: int) -> list[Tensor]:
+            return [torch.cat(layer, dim) for layer in zip(*caches, strict=True)]
+
+        key_axis, value_axis, conv_axis = CACHE_BATCH_AXES
+        return StreamState(
+            joined(keys, key_axis), joined(values, value_axis), joined(convs, conv_axis), torch.cat(processed)
+        )
 
     def split(self, state: StreamState) -> list[StreamState]:
         """Split a state into copies, which do not keep the memory of the whole batch."""
 
-        def one(tensor: Tensor, stream: int, dim: int) -> Tensor:
-            return tensor.narrow(dim, stream, 1).clone()
+        def of_stream(cache: list[Tensor], stream: int, dim: int) -> list[Tensor]:
+            return [layer.narrow(dim, stream, 1).clone() for layer in cache]
 
-        *caches, processed = state
-        streams = []
-        for stream in range(len(processed)):
-            pairs = zip(caches, CACHE_BATCH_AXES, strict=True)
-            keys, values, convs = ([one(layer, stream, dim) for layer in cache] for cache, dim in pairs)
-            streams.append(StreamState(keys, values, convs, one(processed, stream, 0)))
-        return streams
+        key_axis, value_axis, conv_axis = CACHE_BATCH_AXES
+        return [
+            StreamState(
+                of_stream(state.keys, stream, key_axis),
+                of_stream(state.values, stream, value_axis),
+                of_stream(state.convs, stream, conv_axis),
+                state.processed[stream : stream + 1].clone(),
+            )
+            for stream in range(len(state.processed))
+        ]
 
 
 def mask_tokens(log_probs: Tensor, token_ids: Sequence[int]) -> Tensor:

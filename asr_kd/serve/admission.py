@@ -72,7 +72,7 @@ class Admission:
 
     def __init__(self, settings: ServeSettings, metrics: Metrics, clock: Clock = time.monotonic) -> None:
         self.settings, self.clock, self._metrics = settings, clock, metrics
-        self._waiting: dict[Place, None] = {}  # the oldest first
+        self._waiting: dict[str, dict[Place, None]] = {}  # by address, the oldest first
         self.streams: Counter[str] = Counter()
         self.wrong: OrderedDict[str, tuple[float, float]] = OrderedDict()  # wrong tokens left, and when that was
         self._handshakes: deque[float] = deque()  # when each began
@@ -82,7 +82,7 @@ class Admission:
     @property
     def num_waiting(self) -> int:
         """Connections without a stream."""
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
     @property
     def num_streams(self) -> int:
@@ -96,8 +96,8 @@ class Admission:
         place = Place(self, group_of(address), abort)
         self.start_waiting(place)
         if self.num_waiting > self.settings.max_waiting:
-            [(most, _)] = Counter(waiting.address for waiting in self._waiting).most_common(1)
-            oldest = next(waiting for waiting in self._waiting if waiting.address == most)
+            most = max(self._waiting.values(), key=len)
+            oldest = next(iter(most))
             self.stop_waiting(oldest)
             oldest.refused("too-many-connections")
             oldest.abort()
@@ -105,11 +105,15 @@ class Admission:
 
     def start_waiting(self, place: "Place") -> None:
         """Count a connection without a stream."""
-        self._waiting[place] = None
+        self._waiting.setdefault(place.address, {})[place] = None
 
     def stop_waiting(self, place: "Place") -> bool:
         """Count it no more; return whether it was counted."""
-        return self._waiting.pop(place, 0) is None
+        of_address = self._waiting.get(place.address, {})
+        found = of_address.pop(place, 0) is None
+        if not of_address:
+            self._waiting.pop(place.address, None)
+        return found
 
     def begin_handshake(self) -> None:
         """Count a connection that was accepted and whose TLS handshake begins.
@@ -130,7 +134,7 @@ class Admission:
 
     def close(self) -> None:
         """Close connections that have not opened a websocket, and log the refusals that were not logged yet."""
-        for place in [place for place in self._waiting if not place.opened]:
+        for place in [place for of_address in self._waiting.values() for place in of_address if not place.opened]:
             place.abort()
         self._log.flush()
 
