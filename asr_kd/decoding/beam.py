@@ -251,7 +251,8 @@ class StreamingBeam:
         if self._words is not None:
             self._settled_words += [self._words[w] for w in best.words[1 : dropped + 1] if w >= 0]
         self._previous = best.tokens[dropped]
-        self._frames = [self._frames[0][dropped:].copy()]  # a copy: a view would keep the dropped frames
+        # One array since `_collapse`; a copy of it, because a view would keep the dropped frames.
+        self._frames = [self._frames[0][dropped:].copy()]
         self._numbers = self._numbers[dropped:]
 
 
