@@ -99,6 +99,10 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
         CorpusError: nothing was prepared, of another version, or a file is missing, changed or malformed.
     """
     path = manifests_folder(work_dir) / "corpus.json"
+    if not path.is_file():
+        raise CorpusError(
+            "the corpus is not prepared", where=path.parent, remedy="Run the prepare stage first (asr-kd prepare)"
+        )
 
     def read(name: str) -> list[Utterance]:
         return read_manifest(path.with_name(f"{name}.jsonl"), check_files=check_files)

@@ -204,11 +204,15 @@ def stop_on(max_minutes: float | None, patient: bool = False) -> Iterator[Callab
 
 
 VOCABULARY = "tokens.txt"
+MODEL_STAGES = ("teacher", "student")
+"""Stages that write models."""
+STAGE_COMMANDS = {"teacher": "train", "student": "distill"}
+"""The verbs that run them alone."""
 
 
 def model_sha256(folder: Path) -> str:
     """The identity of a trained model, the hash of its weights; a CheckpointError without them."""
-    return sha256_of_file(existing(folder / WEIGHTS, "teacher or student"))
+    return sha256_of_file(existing(folder / WEIGHTS, *MODEL_STAGES))
 
 
 def store_sha256(store: Path | str, index: str = INDEX) -> str:
@@ -217,7 +221,7 @@ def store_sha256(store: Path | str, index: str = INDEX) -> str:
     found = place.sha256(index)
     if found is None:
         raise CheckpointError(
-            f"has no {index}", where=str(place), remedy="Run the extract stage first (start --from earlier)"
+            f"has no {index}", where=str(place), remedy="Run the extract stage first (asr-kd extract)"
         )
     return found
 
@@ -235,8 +239,10 @@ def targets_sha256(store: Path | str, arrays: Collection[str]) -> str:
     return StoreInfo.read(store).parts_identity(arrays) or whole
 
 
-def existing(path: Path, stage: str) -> Path:
-    """The path itself; a CheckpointError that names the stage which writes the file where it is missing."""
+def existing(path: Path, *stages: str) -> Path:
+    """The path itself; a CheckpointError that names the stages of which one writes the file where it is missing."""
     if not path.is_file():
-        raise CheckpointError("is missing", where=path, remedy=f"Run the {stage} stage first (start --from earlier)")
+        commands = " or ".join(f"asr-kd {STAGE_COMMANDS[stage]}" for stage in stages)
+        remedy = f"Run the {' or '.join(stages)} stage first ({commands})"
+        raise CheckpointError("is missing", where=path, remedy=remedy)
     return path

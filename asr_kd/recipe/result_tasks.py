@@ -11,7 +11,7 @@ from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places
 from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
-from asr_kd.recipe.context import RunContext, existing, model_sha256
+from asr_kd.recipe.context import MODEL_STAGES, RunContext, existing, model_sha256
 from asr_kd.recipe.export_model import export_bundles, greedy_rates
 from asr_kd.recipe.labelled_sets import (
     dev_label_hashes,
@@ -87,7 +87,7 @@ def evaluate_task(context: RunContext) -> StageTask:
         absent = absent_systems(context)
         present = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
         if not present:
-            existing(next(iter(context.model_folders().values())) / WEIGHTS, "teacher or student")
+            existing(next(iter(context.model_folders().values())) / WEIGHTS, *MODEL_STAGES)
         refuse_other_settings(context, present)
         others = external_sha256(recipe.evaluate.others)
         models = [system_sha256(context, name) for name in present]

@@ -144,7 +144,7 @@ def open_teacher(context: RunContext, name: str) -> Teacher:
         raise CheckpointError(
             "is not the teacher that the teacher stage found: its weights or settings have changed since",
             where=f"teachers.{name}",
-            remedy="Run the teacher stage first (leave --from out)",
+            remedy="Run the teacher stage first (asr-kd train)",
         )
     return teacher
 

@@ -249,7 +249,7 @@ def _teacher_data(
                     f"the targets of the copy {name!r} have other settings than targets.perturbed.{name}",
                     where=store.folder,
                     expected=str(copy),
-                    remedy="Run the extract stage first (leave --from out)",
+                    remedy="Run the extract stage first (asr-kd extract)",
                 )
         data["store"] = store
     if student.reads_teacher:  # a model of this recipe runs on features, any other teacher on waveforms

@@ -153,7 +153,7 @@ class HypothesisStore(Mapping[str, list[TextHypothesis]]):
                 f"{changed[0]!r}",
                 where=str(self.storage),
                 expected="the audio that was transcribed",
-                remedy="Run the extract stage first (leave --from out), or import them again",
+                remedy="Run the extract stage first (asr-kd extract), or import them again",
             )
 
 

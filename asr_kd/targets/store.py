@@ -129,7 +129,7 @@ class Store:
                 f"soft targets of other audio than the corpus holds now under the same ids{where}",
                 where=self.folder,
                 expected="the audio that the teacher labelled",
-                remedy="Run the extract stage first (leave --from out); shards of unchanged audio are kept",
+                remedy="Run the extract stage first (asr-kd extract); shards of unchanged audio are kept",
             )
 
     def __getstate__(self) -> dict[str, Any]:
