@@ -15,6 +15,7 @@ import torchaudio.functional
 from pydantic import Field, field_validator
 from torch import Tensor
 
+from asr_kd.audio import SAMPLE_RATE
 from asr_kd.config import Settings
 from asr_kd.features.perturb import (
     add_noise,
@@ -30,6 +31,9 @@ VOICES = 3
 """Other utterances that babble is made of."""
 ROOM_SECONDS = (0.15, 0.6)
 """RT60 of the rooms that are drawn: from a car to a meeting room."""
+
+PIECE_SECONDS = (1.0, 4.0)
+"""Lengths of the pieces of a splice."""
 
 Voices = Callable[[torch.Generator], Sequence[Tensor]]
 """Draws utterances to make babble of, [S] each; maybe none."""
@@ -84,6 +88,24 @@ def augment_waveform(waveform: Tensor, settings: Sound, generator: torch.Generat
     return change_gain(waveform, _between(-settings.gain_db, settings.gain_db, generator))
 
 
+def splice(num_samples: int, generator: torch.Generator, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
+    """Join pieces of several waveforms, of 1 to 4 s each or shorter where a waveform or the rest is: [num_samples].
+
+    Args:
+        generator: draws everything.
+        draw: gives the next waveform [S], which is not empty.
+    """
+    pieces: list[Tensor] = []
+    missing = num_samples
+    while missing > 0:
+        waveform = draw(generator)
+        length = min(round(_between(*PIECE_SECONDS, generator) * SAMPLE_RATE), len(waveform), missing)
+        start = int(torch.randint(len(waveform) - length + 1, (), generator=generator))
+        pieces.append(waveform[start : start + length])
+        missing -= length
+    return torch.cat(pieces)
+
+
 def _noise(num_samples: int, generator: torch.Generator, voices: Voices) -> Tensor:
     chosen = voices(generator) if _happens(0.5, generator) else []
     return babble(chosen, num_samples, generator) if chosen else pink_noise(num_samples, generator)
@@ -134,6 +156,9 @@ class Augmentation(Settings):
     sooner without them. 0: both from the start."""
     perturb: Perturbation | None = None
     """Waveform augmentation with noise, rooms, telephones and levels, which keeps time; null: none."""
+    splice_share: float = Field(0.0, ge=0, le=1)
+    """Share of utterances that are replaced by pieces of 1 to 4 s of training utterances, joined to the same length and
+    drawn each epoch. They have no transcript: only a teacher that runs along (`targets: dense`) gives their targets."""
     augmented_copies: tuple[str, ...] = ()
     """Names of `targets.perturbed`: each epoch the recording or one of these copies is drawn for an utterance, all with
     equal probability; its soft targets are those that the teacher computed on that copy."""

@@ -14,6 +14,8 @@ from asr_kd.targets.storage import URL
 from asr_kd.teachers.settings import EncoderCtcSettings, EncoderSettings, HeadSettings, TeacherSource
 from asr_kd.training.settings import TrainSettings
 
+SPLICES = "train.augmentation.splice_share: pieces of several utterances have no transcript and no stored targets"
+
 
 class TrainedTeacher(Settings):
     """A teacher trained by this recipe, whatever its model is."""
@@ -31,6 +33,12 @@ class TrainedTeacher(Settings):
         @property
         def model(self) -> ConformerSettings | WhisperSettings | EncoderCtcSettings:
             """Shape of the model."""
+
+    @model_validator(mode="after")
+    def _trains_on_transcripts(self) -> "TrainedTeacher":
+        if self.train.augmentation.splice_share:
+            raise ValueError(f"{SPLICES}; a teacher is trained on transcripts")
+        return self
 
 
 class TeacherSettings(TrainedTeacher):
@@ -137,6 +145,12 @@ class StudentStage(Settings):
     @classmethod
     def _folder_as_written(cls, place: str | None) -> str | None:
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
+
+    @model_validator(mode="after")
+    def _splices_have_targets(self) -> "StudentStage":
+        if self.train.augmentation.splice_share and (not self.reads_teacher or self.reads_hypotheses):
+            raise ValueError(f"{SPLICES}; they need distill.targets: dense, and no objective of hypotheses")
+        return self
 
     @property
     def learns_from_teacher(self) -> bool:

@@ -19,9 +19,9 @@ Drawn = NDArray[Any]
 JITTER = 0.2
 """Durations are stretched at random by up to this share before sorting: little padding, other batches each epoch."""
 
-AUGMENTATION_STREAM, COPY_STREAM, LEVEL_STREAM = 1, 2, 3
-"""Appended to seed and epoch: independent random streams for waveform augmentation, for augmented copies, and for
-silence in front and gain."""
+AUGMENTATION_STREAM, COPY_STREAM, LEVEL_STREAM, SPLICE_STREAM = 1, 2, 3, 4
+"""Appended to seed and epoch: independent random streams for waveform augmentation, for augmented copies, for silence
+in front and gain, and for splices."""
 
 
 class SampledUtterance(NamedTuple):
@@ -41,6 +41,8 @@ class SampledUtterance(NamedTuple):
     gain_db: float = 0.0
     silence_seed: int | None = None
     """Seed of the kind and the noise of the silence; None: zeros."""
+    splice_seed: int | None = None
+    """Seed of the pieces of other utterances that replace this one; None: the utterance itself."""
 
     @property
     def extra_frames(self) -> int:
@@ -67,7 +69,9 @@ def plan_epoch(
     silence = np.maximum(np.where(with_silence, extra, 0), min_silence_frames)
     lead, gains, silence_seeds = _levels(augmentation, count, seed, epoch)
     seconds = np.asarray(durations) / speeds + (silence + lead) / 100
-    augmentation_seeds = _augmentation_seeds(augmentation, count, seed, epoch)
+    perturbed = augmentation.perturb.share if augmentation.perturb is not None else 0.0
+    augmentation_seeds = _seeds_of_share(perturbed, count, [seed, epoch, AUGMENTATION_STREAM])
+    splice_seeds = _seeds_of_share(augmentation.splice_share, count, [seed, epoch, SPLICE_STREAM])
     copies = _augmented_copies(augmentation, count, seed, epoch)
     order = np.argsort(seconds * (1 + JITTER * generator.random(count)), kind="stable")
     drawn = [
@@ -80,6 +84,7 @@ def plan_epoch(
             int(lead[row]),
             float(gains[row]),
             int(silence_seeds[row]) if with_silence[row] or lead[row] else None,  # frames for a delay are zeros
+            splice_seeds[row],
         )
         for row in range(count)
     ]
@@ -99,14 +104,12 @@ def _levels(augmentation: Augmentation, count: int, seed: int, epoch: int) -> tu
     return np.where(in_front, lead, 0), np.where(changed, gains, 0.0), seeds
 
 
-def _augmentation_seeds(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[int | None]:
-    """Return a seed for each augmented utterance, from a random stream of their own."""
-    if augmentation.perturb is None:
-        return [None] * count
-    generator = np.random.default_rng([seed, epoch, AUGMENTATION_STREAM])
+def _seeds_of_share(share: float, count: int, stream: Sequence[int]) -> list[int | None]:
+    """Return a seed for each of a share of so many utterances, None for the others, from a random stream."""
+    generator = np.random.default_rng(stream)
     seeds = generator.integers(1 << 62, size=count).tolist()
-    chosen = (generator.random(count) < augmentation.perturb.share).tolist()
-    return [drawn if augmented else None for drawn, augmented in zip(seeds, chosen, strict=True)]
+    chosen = (generator.random(count) < share).tolist()
+    return [drawn if is_chosen else None for drawn, is_chosen in zip(seeds, chosen, strict=True)]
 
 
 def _augmented_copies(augmentation: Augmentation, count: int, seed: int, epoch: int) -> list[str]:

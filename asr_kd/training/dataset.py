@@ -12,7 +12,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform
+from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform, splice
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.perturb import change_gain
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
@@ -65,7 +65,8 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         max_silence_seconds: the longest silence behind any sample.
         cache_mb: memory for features, and for what is read from the store.
         store: soft targets, when the objective needs them from there, and `arrays` of it.
-        perturb: waveform augmentation of samples with an `augmentation_seed`.
+        perturb: waveform augmentation of samples with an `augmentation_seed`. Samples with a `splice_seed` are pieces
+            of several of the utterances and have no transcript.
         with_waveforms: also return the waveform, for a teacher that runs along; it is not cached.
     """
 
@@ -109,17 +110,19 @@ class SpeechDataset(Dataset[Example | Unreadable]):
                 arrays = {name: after_zeros(name, array, lead) for name, array in arrays.items()}
         hypotheses = self.hypotheses[sample.row] if self.hypotheses is not None else ()
         tokens, lead = self.tokens[sample.row], sample.lead_frames
+        if sample.splice_seed is not None and tokens:
+            tokens = None
         return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, lead, waveform)
 
     def _view(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor | None]:
         """Return a sample's features at its level and with its silence, the frames of the utterance itself, and, where
         a teacher runs on waveforms, the same audio [S] without the silence."""
-        if sample.augmentation_seed is None:
+        if sample.augmentation_seed is None and sample.splice_seed is None:
             features, audio_frames = self._surrounded(sample)
             waveform = self._waveform(sample) if self._with_waveforms else None
         else:
-            # Not cached: the augmentation is drawn anew each epoch. It covers the silence too.
-            augmented = self._augmented_waveform(sample, sample.augmentation_seed)
+            # Not cached: drawn anew each epoch. The augmentation covers the silence too.
+            augmented = self._augmented_waveform(sample)
             lead, behind = (frames * FRAME_SHIFT_SAMPLES for frames in (sample.lead_frames, sample.silence_frames + 1))
             waveform = augmented[lead : len(augmented) - behind]
             audio_frames = num_frames(len(waveform))
@@ -163,14 +166,16 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         found = self._kind.surround(cropped, audio_frames, front, sample.lead_frames, sample.gain_db, generator)
         return found, audio_frames
 
-    def _augmented_waveform(self, sample: SampledUtterance, seed: int) -> Tensor:
-        if self._perturb is None:
-            raise ValueError("the sample has an augmentation_seed, but the dataset has no `perturb` settings")
+    def _augmented_waveform(self, sample: SampledUtterance) -> Tensor:
         waveform = self._waveform(sample)
         # Pad by this sample's silence, not by the longest: the noise level depends on the length.
         silence = sample.silence_frames * FRAME_SHIFT_SAMPLES + FRAME_SHIFT_SAMPLES
-        generator = torch.Generator().manual_seed(seed)
         padded = torch.nn.functional.pad(waveform, (sample.lead_frames * FRAME_SHIFT_SAMPLES, silence))
+        if sample.augmentation_seed is None:
+            return padded
+        if self._perturb is None:
+            raise ValueError("the sample has an augmentation_seed, but the dataset has no `perturb` settings")
+        generator = torch.Generator().manual_seed(sample.augmentation_seed)
         return augment_waveform(padded, self._perturb, generator, lambda drawn: self._voices(sample.row, drawn))
 
     def _unaugmented(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor]:
@@ -181,7 +186,18 @@ class SpeechDataset(Dataset[Example | Unreadable]):
     def _waveform(self, sample: SampledUtterance) -> Tensor:
         utterance = self.utterances[sample.row]
         variant = variant_of(sample.speed, sample.augmented_copy, self._augmented_copies)
-        return variant.apply(read_utterance(utterance), utterance.id)
+        waveform = variant.apply(read_utterance(utterance), utterance.id)
+        if sample.splice_seed is None:
+            return waveform
+        generator = torch.Generator().manual_seed(sample.splice_seed)
+        return splice(len(waveform), generator, self._drawn)
+
+    def _drawn(self, generator: torch.Generator) -> Tensor:
+        """Return the waveform of an utterance that can be read."""
+        while True:
+            row = int(torch.randint(len(self.utterances), (), generator=generator))
+            with contextlib.suppress(AudioError):
+                return read_utterance(self.utterances[row])
 
     def _voices(self, row: int, generator: torch.Generator) -> list[Tensor]:
         """Return other utterances for babble. Unreadable ones are left out here and reported when they are sampled."""

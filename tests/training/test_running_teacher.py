@@ -31,10 +31,11 @@ def teacher(request, tmp_path_factory):
     return open_teacher_source(TeacherSource(source=f"encoder:{folder}"))
 
 
+@pytest.mark.parametrize("splice_share", [0.0, 1.0])
 @pytest.mark.parametrize("perturbed", [False, True])
-def test_the_waveform_is_the_view_of_the_features(perturbed, tmp_path):
+def test_the_waveform_is_the_view_of_the_features(perturbed, splice_share, tmp_path):
     perturb = Perturbation(share=1.0) if perturbed else None
-    augmentation = Augmentation(speeds=(0.9, 1.1), silence_share=0.5, perturb=perturb)
+    augmentation = Augmentation(speeds=(0.9, 1.1), silence_share=0.5, perturb=perturb, splice_share=splice_share)
     utterances = noises(tmp_path)[:6]
     made = SpeechDataset(utterances, [[]] * 6, 1.0, 100, perturb=perturb, with_waveforms=True)
     (batch,) = plan_epoch([u.duration for u in utterances], augmentation, 1e4, 1, 1)
