@@ -134,7 +134,7 @@ def check_target(target: Path, overrides: list[str], read_audio: bool, progress:
         recipe = load_recipe(target, overrides)
         corpus = _prepared(recipe, progress, max_excluded_share=1.0)
         texts = [u.text for u in corpus.train if u.text]
-        spelled = texts or recipe.vocabulary.alphabet or recipe.vocabulary.path
+        spelled = texts or not recipe.vocabulary.needs_transcripts
         vocabulary = build_vocabulary(recipe.vocabulary, texts) if spelled else None  # audio alone can be checked too
         normalizer, sets = recipe.vocabulary.normalizer, corpus.manifests
         checked = check_utterances(

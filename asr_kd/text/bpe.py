@@ -61,7 +61,8 @@ def train_bpe(texts: Iterable[str], size: int, blank: str) -> bytes:
     if not sentences:
         raise VocabularyError(
             "there are no transcripts to learn subwords from",
-            remedy="Use vocabulary.kind: file with the tokens.txt and bpe.model of another system",
+            remedy="Name a text (vocabulary.text), or use vocabulary.kind: file with the tokens.txt and bpe.model of "
+            "another system",
         )
     for character, meaning in RESERVED.items():
         if any(character in sentence for sentence in sentences):

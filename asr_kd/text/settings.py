@@ -11,6 +11,7 @@ from asr_kd.config import Settings, UserPath
 from asr_kd.errors import VocabularyError
 from asr_kd.files import sha256_of_file
 from asr_kd.text.bpe import MODEL
+from asr_kd.text.kneser_ney import read_sentences
 from asr_kd.text.normalize import Normalizer, letters_beyond_english, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -27,7 +28,11 @@ class VocabularySettings(Settings):
     normalizer: Normalizer = "librispeech"
     """Applied to transcripts before training and, to both sides, before scoring; `unicode` for all scripts."""
     size: int | None = Field(default=None, ge=3, le=65_536)
-    """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours."""
+    """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours, and 250
+    to 1000 an encoder of Whisper with few hours."""
+    text: UserPath | None = None
+    """`bpe`: a file that the subwords are learned from instead of the transcripts, where these are few or missing: what
+    `asr-kd lm build` reads."""
     alphabet: str | None = None
     """`characters`: the letters themselves, for a corpus without transcripts ("ABC…Z'"); white space is ignored."""
     path: UserPath | None = None
@@ -35,7 +40,7 @@ class VocabularySettings(Settings):
 
     @model_validator(mode="after")
     def _check_kind(self) -> "VocabularySettings":
-        owner = {"size": "bpe", "alphabet": "characters", "path": "file"}
+        owner = {"size": "bpe", "text": "bpe", "alphabet": "characters", "path": "file"}
         given = [key for key in owner if getattr(self, key) is not None]
         wrong = [key for key in given if owner[key] != self.kind]
         if wrong:
@@ -50,6 +55,11 @@ class VocabularySettings(Settings):
         if self.alphabet is not None and not self.alphabet.strip():
             raise ValueError("alphabet: holds no character")
         return self
+
+    @property
+    def needs_transcripts(self) -> bool:
+        """Whether the tokens come from the transcripts."""
+        return self.alphabet is None and self.path is None and self.text is None
 
     @property
     def tokens_path(self) -> Path | None:
@@ -67,10 +77,14 @@ def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Voca
     Raises:
         VocabularyError: the file is not a vocabulary, or the transcripts do not give one (none, reserved characters,
             too few subwords).
+        LanguageModelError: the text cannot be read.
     """
     if settings.tokens_path is not None:
         return Vocabulary.load(settings.tokens_path)
-    texts = [settings.alphabet] if settings.alphabet else list(texts)
+    if settings.alphabet:
+        texts = [settings.alphabet]
+    else:
+        texts = list(texts if settings.text is None else read_sentences(settings.text, settings.normalizer))
     beyond = letters_beyond_english(texts) if settings.normalizer == "librispeech" else ""
     if beyond:
         _log.warning(
@@ -97,6 +111,12 @@ def vocabulary_fingerprint(settings: VocabularySettings) -> list[str]:
     Raises:
         VocabularyError: there is no such file.
     """
+    if settings.text is not None:
+        if not settings.text.is_file():
+            raise VocabularyError(
+                "no such file", where=settings.text, expected="text, plain or .gz", remedy="Correct vocabulary.text"
+            )
+        return [sha256_of_file(settings.text)]
     tokens = settings.tokens_path
     if tokens is None:
         return []

@@ -1,9 +1,11 @@
 """Which vocabulary a recipe's settings give, and which settings make no sense."""
 
+import gzip
+
 import pytest
 
 from asr_kd.config import parse_settings
-from asr_kd.errors import RecipeError, VocabularyError
+from asr_kd.errors import AsrKdError, RecipeError, VocabularyError
 from asr_kd.text.settings import VocabularySettings, build_vocabulary, vocabulary_fingerprint
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 
@@ -35,10 +37,28 @@ def test_a_file_serves_as_it_is_and_its_change_is_noticed(tmp_path, named):
     assert vocabulary_fingerprint(VocabularySettings()) == []
 
 
-def test_what_is_not_there_is_named(tmp_path):
-    settings = VocabularySettings(kind="file", path=tmp_path / "tokens.txt")
-    for use in (lambda: build_vocabulary(settings, []), lambda: vocabulary_fingerprint(settings)):
-        with pytest.raises(VocabularyError, match=r"tokens\.txt"):
+@pytest.mark.parametrize("name", ["some.txt", "some.txt.gz"])
+def test_subwords_of_a_text_need_no_transcripts_and_its_change_is_noticed(tmp_path, name):
+    def write(sentences):
+        with (gzip.open if name.endswith(".gz") else open)(tmp_path / name, "wt") as file:
+            file.write("\n".join(sentences))
+
+    write(TEXTS)
+    settings = VocabularySettings(kind="bpe", size=14, text=tmp_path / name)
+    assert build_vocabulary(settings, ["ZZZ"]) == Vocabulary.subwords(NORMALIZED, 14)
+    before = vocabulary_fingerprint(settings)
+    write(TEXTS[:1])
+    assert vocabulary_fingerprint(settings) != before
+
+
+@pytest.mark.parametrize(
+    "settings", [{"kind": "file", "path": "tokens.txt"}, {"kind": "bpe", "size": 14, "text": "tokens.txt"}]
+)
+def test_what_is_not_there_is_named(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = VocabularySettings(**settings)
+    for use in (lambda: build_vocabulary(found, []), lambda: vocabulary_fingerprint(found)):
+        with pytest.raises(AsrKdError, match=r"tokens\.txt"):
             use()
 
 
@@ -54,6 +74,7 @@ def test_without_transcripts_the_ways_out_are_named(settings):
         ({"kind": "bpe"}, "needs size"),
         ({"kind": "file"}, "needs path"),
         ({"size": 100}, "size belongs to kind: bpe"),
+        ({"text": "some.txt"}, "text belongs to kind: bpe"),
         ({"kind": "bpe", "size": 100, "alphabet": "ABC"}, "alphabet belongs to kind: characters"),
         ({"alphabet": "ABc"}, "never writes c"),
         ({"alphabet": " "}, "holds no character"),
