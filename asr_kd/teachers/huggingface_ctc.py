@@ -221,7 +221,9 @@ def _load(folder: Path, name: str, model_class: str, what: str, command: str) ->
 
 
 def _transformers() -> Any:
-    return import_extra("transformers", "hf")
+    transformers = import_extra("transformers", "hf")
+    transformers.utils.logging.disable_progress_bar()  # it draws over the progress of a run
+    return transformers
 
 
 def _family(config: Any, name: str) -> Family:
