@@ -28,8 +28,8 @@ class VocabularySettings(Settings):
     normalizer: Normalizer = "librispeech"
     """Applied to transcripts before training and, to both sides, before scoring; `unicode` for all scripts."""
     size: int | None = Field(default=None, ge=3, le=65_536)
-    """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours, and 250
-    to 1000 an encoder of Whisper with few hours."""
+    """`bpe`: symbols in all, the blank included; 500 suits a thousand hours of English, 100 to 200 a few hours, and 256
+    or 512 a few hours on an encoder of Whisper."""
     text: UserPath | None = None
     """`bpe`: a file that the subwords are learned from instead of the transcripts, where these are few or missing: what
     `asr-kd lm build` reads."""
