@@ -36,7 +36,7 @@ def test_sets_of_an_earlier_choice_are_removed(an4_folder, work_dir):
 
 
 def test_nothing_prepared_is_said(tmp_path):
-    with pytest.raises(CorpusError, match="is not prepared.*asr-kd prepare"):
+    with pytest.raises(CorpusError, match=r"is not prepared.*asr-kd prepare"):
         read_prepared(tmp_path)
 
 
