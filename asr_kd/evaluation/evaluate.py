@@ -1,6 +1,6 @@
 """Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def evaluate_systems(
     folder: Path,
     facts: RunFacts | None = None,
     known: Mapping[str, OutputTexts] | None = None,
+    keep: Callable[[str, OutputTexts], None] = lambda name, texts: None,
     progress: Progress = SILENT,
 ) -> Report:
     """Evaluate all systems on all test sets and write the report into `folder`.
@@ -47,6 +48,7 @@ def evaluate_systems(
             every system, and listed.
         facts: further facts of the run for the report, and the pairs of students that it compares.
         known: test set → transcripts from before; used as they are instead of transcribing again.
+        keep: called with each test set and its transcripts when they are complete.
 
     Raises:
         EvaluationError: no system, a comparison with one that is not there, or more left out than
@@ -63,6 +65,7 @@ def evaluate_systems(
     transcribed, scored = {}, {}
     for name, utterances in sets.items():
         found = _transcribe(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
+        keep(name, found.texts)
         references = {utterance.id: utterance.text or "" for utterance in found.utterances}
         reference_set = ReferenceSet(
             references,

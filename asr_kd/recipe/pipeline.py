@@ -33,7 +33,7 @@ def run_recipe(
         StoppedEarly: a time limit or signal; a task was finished or its state is saved, so every call makes progress.
         AsrKdError: any error of a stage; finished stages stay finished.
     """
-    tasks, ranks, url = _select(tasks_of(context), first, last, only), context.ranks, context.recipe.store_url
+    tasks, ranks, url = _select(tasks_of(context, force), first, last, only), context.ranks, context.recipe.store_url
     if force and url is not None and any(task.stage == "extract" for task in tasks):
         raise RecipeError(  # results there are not archived: the repeated task would find them finished
             "--force does not apply to targets and hypotheses at store_url",
@@ -72,8 +72,8 @@ def _select(tasks: Sequence[StageTask], first: str, last: str, only: Sequence[st
     return [task for task in chosen if not only or task.name in only or task.owner in only]
 
 
-def tasks_of(context: RunContext) -> list[StageTask]:
-    """All tasks of the recipe, in the order they run."""
+def tasks_of(context: RunContext, force: bool = False) -> list[StageTask]:
+    """All tasks of the recipe, in the order they run; with `force` they use nothing that earlier ones kept."""
     recipe = context.recipe
     # Those trained here first: an ensemble may be listed before its members.
     trained_first = sorted(recipe.teachers.items(), key=lambda item: isinstance(item[1], ExistingTeacher))
@@ -84,6 +84,6 @@ def tasks_of(context: RunContext) -> list[StageTask]:
         *(hypotheses_task(context, name) for name in recipe.teachers if recipe.needs_nbest(name)),
         *(task for name, settings in recipe.hypotheses.items() for task in pseudo_label_tasks(context, name, settings)),
         *(task for name, settings in recipe.students.items() for task in student_tasks(context, name, settings)),
-        evaluate_task(context),
+        evaluate_task(context, force),
         *(export_task(context, name) for name in context.exported()),
     ]

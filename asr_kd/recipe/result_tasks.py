@@ -13,6 +13,7 @@ from asr_kd.files import sha256_of_file
 from asr_kd.models.weights import DESCRIPTION, WEIGHTS
 from asr_kd.recipe.context import MODEL_STAGES, RunContext, existing, model_sha256
 from asr_kd.recipe.export_model import export_bundles, greedy_rates
+from asr_kd.recipe.kept_transcripts import KeptTranscripts
 from asr_kd.recipe.labelled_sets import (
     dev_label_hashes,
     evaluated_corpus,
@@ -37,8 +38,11 @@ from asr_kd.recipe.training_tasks import refuse_other_settings
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
 
 
-def evaluate_task(context: RunContext) -> StageTask:
-    """Task that scores the systems of a recipe on its evaluation sets and writes the report."""
+def evaluate_task(context: RunContext, force: bool = False) -> StageTask:
+    """Task that scores the systems of a recipe on its evaluation sets and writes the report.
+
+    With `force` no transcripts of earlier evaluations are taken.
+    """
     recipe, folder = context.recipe, context.folder("report")
     names = sorted([*recipe.teachers, *recipe.students])
     stated = {
@@ -81,7 +85,9 @@ def evaluate_task(context: RunContext) -> StageTask:
             roles={next(iter(outputs)): "teacher"} if outputs and without_posteriors else {},
         )
         settings = recipe.evaluate.model_copy(update={"others": {**recipe.evaluate.others, **outputs}})
-        evaluate_systems(systems, corpus.sets, settings, folder, facts=facts, progress=context.progress)
+        kept = KeptTranscripts(context, systems)
+        known = {} if force else kept.read(list(corpus.sets))
+        evaluate_systems(systems, corpus.sets, settings, folder, facts, known, kept.write, context.progress)
 
     def inputs() -> list[Any]:
         absent = absent_systems(context)

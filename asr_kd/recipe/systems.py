@@ -182,6 +182,12 @@ def decoding_of(context: RunContext, name: str) -> DecodingSettings:
     return settings.model_copy(update=found)
 
 
+def decoding_key(context: RunContext, name: str) -> list[Any]:
+    """Plain data that decides how a system's posteriors become text."""
+    settings = decoding_of(context, name)
+    return [settings.model_dump(mode="json", exclude={"lm", "lexicon"}), _files(settings)]
+
+
 def read_tuned(context: RunContext, name: str) -> dict[str, float] | None:
     """Tuned weights of a system; None where there are none, or they belong to another model, LM or search."""
     path = tuned_path(context, name)
