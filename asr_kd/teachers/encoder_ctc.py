@@ -79,11 +79,12 @@ class CtcHead(nn.Module):
         self.norm = nn.LayerNorm(settings.width)
         self.output = nn.Linear(settings.width, vocab_size)
 
-    def forward(self, pairs: Tensor, lens: Tensor) -> Tensor:
+    def forward(self, pairs: Tensor, lens: Tensor, with_masks: bool = True) -> Tensor:
+        """Masks are drawn in training, unless the encoder's trained layers have had them already."""
         weights = self.layer_logits.softmax(0).unsqueeze(-1)
         mixed = (pairs.float() * weights).sum(-2)  # [B, T', 2, D]
         valid = torch.arange(mixed.shape[1], device=mixed.device) < lens.to(mixed.device).unsqueeze(1)
-        if self.training:
+        if self.training and with_masks:
             mixed = self._masked(mixed, lens)
         hidden = self.dropout(self.project(mixed.flatten(2)))
         for block in self.blocks:
@@ -92,17 +93,23 @@ class CtcHead(nn.Module):
         return log_probs
 
     def _masked(self, mixed: Tensor, lens: Tensor) -> Tensor:
-        """Zero stretches of time and bands of channels, drawn on the CPU for each utterance."""
-        settings, (_, frames, _, width) = self.settings, mixed.shape
-        kept = torch.ones(len(mixed), frames, 1, width)
+        """Zeros in stretches of time and bands of channels of [B, T', 2, D]."""
+        kept = torch.zeros(mixed.shape[0], mixed.shape[1], 1, mixed.shape[3])
         for row, length in enumerate(lens.tolist()):
-            for _ in range(round(settings.masks_per_second * length * FRAME_SHIFT_MS / 1000)):
-                start, stop = _span(settings.mask_frames, length)
-                kept[row, start:stop] = 0
-            for _ in range(settings.channel_masks):
-                start, stop = _span(round(settings.channel_mask_share * width), width)
-                kept[row, :, :, start:stop] = 0
+            kept[row, :length, 0] = draw_masks(length, FRAME_SHIFT_MS, mixed.shape[3], self.settings)
         return mixed * kept.to(mixed.device)
+
+
+def draw_masks(frames: int, shift_ms: float, width: int, settings: HeadSettings) -> Tensor:
+    """1 and, in stretches of time and bands of channels, 0: [T, D], drawn on the CPU for one utterance."""
+    kept = torch.ones(frames, width)
+    for _ in range(round(settings.masks_per_second * frames * shift_ms / 1000)):
+        start, stop = _span(round(settings.mask_frames * FRAME_SHIFT_MS / shift_ms), frames)
+        kept[start:stop] = 0
+    for _ in range(settings.channel_masks):
+        start, stop = _span(round(settings.channel_mask_share * width), width)
+        kept[:, start:stop] = 0
+    return kept
 
 
 def _span(widest: int, extent: int) -> tuple[int, int]:
@@ -112,7 +119,7 @@ def _span(widest: int, extent: int) -> tuple[int, int]:
 
 
 class OutputCache:
-    """Outputs of a frozen encoder in float16 on the CPU, by audio and layers, until the memory is full.
+    """Outputs of frozen layers in float16 on the CPU, by audio and layers, until the memory is full.
 
     What does not fit is rounded to float16 as well, so that results do not depend on the memory. A copy of a model
     shares the cache of the original.
@@ -121,6 +128,11 @@ class OutputCache:
     def __init__(self, num_bytes: int) -> None:
         self._left = num_bytes
         self._kept: dict[tuple[bytes, tuple[int, ...]], Tensor] = {}
+
+    def clear(self) -> None:
+        """Forget all outputs: other layers are read from now on."""
+        self._left += sum(kept.numel() * kept.element_size() for kept in self._kept.values())
+        self._kept.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OutputCache":
         return self
@@ -160,8 +172,8 @@ class EncoderCtc(nn.Module):
         _check_layers(settings, encoder)
         self.head = CtcHead(settings.head, len(self.layer_numbers), encoder.width, vocab_size)
         encoder.model.requires_grad_(False).eval()
-        first = count - settings.encoder.unfreeze_layers + 1
-        self.unfrozen = nn.ModuleDict({str(number): encoder.layer(number) for number in range(first, count + 1)})
+        self._below = count - settings.encoder.unfreeze_layers
+        self.unfrozen = nn.ModuleDict({str(n): encoder.layer(n) for n in range(self._below + 1, count + 1)})
         self.unfrozen.requires_grad_(True)
         self.thawed = settings.encoder.frozen_epochs == 0
         self.register_buffer(
@@ -189,7 +201,10 @@ class EncoderCtc(nn.Module):
 
     def start_epoch(self, epoch: int) -> None:
         """Take the freezing schedule to an epoch, counted from 1."""
-        self.thawed = epoch > self.settings.encoder.frozen_epochs
+        thawed = epoch > self.settings.encoder.frozen_epochs
+        if self.unfrozen and thawed != self.thawed:
+            self._cache.clear()
+        self.thawed = thawed
 
     def rate_share(self, name: str) -> float:
         """Learning rate of a parameter as a share of the head's; 0 while its layer is frozen."""
@@ -237,20 +252,55 @@ class EncoderCtc(nn.Module):
         pairs = pad_sequence(rows, batch_first=True)
         read = pairs if numbers == self.layer_numbers else pairs[..., [numbers.index(n) for n in self.layer_numbers], :]
         layers = {number: pairs[..., numbers.index(number), :].float().mean(2) for number in wanted_layers}
-        return EncoderOutput(self.head(read, lens), lens, (), layers)
+        return EncoderOutput(self.head(read, lens, not self._trains_upper), lens, (), layers)
+
+    @property
+    def _trains_upper(self) -> bool:
+        """Whether the unfrozen layers are trained and can go on from the outputs of the frozen ones."""
+        return bool(self.unfrozen) and self.thawed and self.encoder.runs_in_parts
 
     def _pairs(self, waveform: Tensor, frames: int, numbers: tuple[int, ...]) -> Tensor:
         """Layer-normalised outputs of layers, [T', 2, L, D], of one waveform [S]."""
+        encoder = self.encoder
+        if self._trains_upper:
+            outputs = encoder.in_windows(waveform, lambda window: self._outputs(window, numbers))
+            return paired(encoder, outputs, frames)
         if self.unfrozen and self.thawed:
-            return paired_layers(self.encoder, waveform, frames, numbers)
-        digest = hashlib.sha1(waveform.cpu().numpy().tobytes(), usedforsecurity=False).digest()
-        return self._cache.get((digest, numbers), lambda: paired_layers(self.encoder, waveform, frames, numbers))
+            return paired_layers(encoder, waveform, frames, numbers)
+        return self._cache.get((_digest(waveform), numbers), lambda: paired_layers(encoder, waveform, frames, numbers))
+
+    def _outputs(self, window: Tensor, numbers: tuple[int, ...]) -> list[Tensor]:
+        """Outputs of layers, [T, D] each, of at most a window of audio [S]: frozen ones are kept, and masked in
+        training, before the trained ones go on from them."""
+        encoder, below = self.encoder, self._below
+        kept = tuple(sorted({below, *(number for number in numbers if number < below)}))
+
+        def encode() -> Tensor:
+            outputs = encoder.lower(window, below)
+            return torch.stack([outputs[number] for number in kept])
+
+        frozen = self._cache.get((_digest(window), kept), encode).to(window.device).float()  # [L, T, D]
+        if self.training:  # in their place the mean over time: zeros are unlike any output
+            masks = draw_masks(frozen.shape[1], encoder.frame_shift_ms, frozen.shape[2], self.settings.head)
+            frozen = torch.where(masks.to(frozen.device).bool(), frozen, frozen.mean(1, keepdim=True))
+        outputs = dict(zip(kept, frozen, strict=True))
+        outputs |= enumerate(encoder.upper(outputs[below], below), start=below + 1)
+        return [outputs[number] for number in numbers]
+
+
+def _digest(waveform: Tensor) -> bytes:
+    return hashlib.sha1(waveform.cpu().numpy().tobytes(), usedforsecurity=False).digest()
 
 
 def paired_layers(encoder: "HuggingfaceEncoder", waveform: Tensor, frames: int, numbers: Sequence[int]) -> Tensor:
     """Layer-normalised outputs of layers, counted from 1, of one waveform [S], in pairs of frames: [T', 2, L, D]."""
     outputs = encoder.hidden(waveform)
-    hidden = torch.stack([outputs[number - 1].float() for number in numbers], 1)  # [T, L, D]
+    return paired(encoder, [outputs[number - 1] for number in numbers], frames)
+
+
+def paired(encoder: "HuggingfaceEncoder", outputs: Sequence[Tensor], frames: int) -> Tensor:
+    """Outputs of L layers, [T, D] each, layer-normalised and in pairs of frames: [T', 2, L, D]."""
+    hidden = torch.stack([output.float() for output in outputs], 1)  # [T, L, D]
     hidden = F.layer_norm(hidden, hidden.shape[-1:])
     return hidden[nearest_frames(encoder, frames, len(hidden))]
 

@@ -5,7 +5,7 @@ Waveforms go through the repository's own feature extractor; Whisper's without i
 Shapes: S samples, T encoder frames, D width.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,17 +69,39 @@ class HuggingfaceEncoder:
         follows = self.family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
         return nn.ModuleList([layer, stack.layer_norm]) if number == self.num_layers and follows else layer
 
+    @property
+    def runs_in_parts(self) -> bool:
+        """Whether it has `lower` and `upper`: layers of other families read more than the output of the one below."""
+        return self.family == WHISPER
+
     def hidden(self, waveform: Tensor) -> Sequence[Tensor]:
+        """Outputs of all layers, [T, D] each, of one waveform [S]."""
+        return self.in_windows(waveform, self._hidden)
+
+    def in_windows(self, waveform: Tensor, encode: Callable[[Tensor], Sequence[Tensor]]) -> Sequence[Tensor]:
+        """What `encode` makes of a waveform [S], sequences of T frames; longer audio is encoded in windows."""
         waveform = F.pad(waveform, (0, max(SHORTEST_SAMPLES - waveform.shape[0], 0)))
         windows = plan_windows(waveform.shape[0], self._window, self._overlap, self._grid)
         if len(windows) == 1:
-            return self._hidden(waveform)
+            return encode(waveform)
         kept = kept_frames(windows, self._overlap, self._grid, self.frame_shift_ms, self.frame_offset_ms)
         pieces = [
-            [output[first:last] for output in self._hidden(waveform[window.start : window.stop])]
+            [output[first:last] for output in encode(waveform[window.start : window.stop])]
             for window, (first, last) in zip(windows, kept, strict=True)
         ]
         return [torch.cat(parts) for parts in zip(*pieces, strict=True)]
+
+    def lower(self, window: Tensor, count: int) -> list[Tensor]:
+        """The input of the first layer and the outputs of the first `count`, [T, D] each, of at most a window [S]."""
+        model: Any = self.model
+        mel = self.inputs(window)["input_features"].to(next(model.parameters()).device)
+        hidden = F.gelu(model.conv2(F.gelu(model.conv1(mel)))).transpose(1, 2)
+        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+        return [hidden[0], *self._continue(hidden, 0, count)]
+
+    def upper(self, hidden: Tensor, first: int) -> list[Tensor]:
+        """Outputs of the layers above `first`, [T, D] each, from that layer's output [T, D]."""
+        return self._continue(hidden.unsqueeze(0), first, self.num_layers)
 
     def inputs(self, waveform: Tensor) -> Mapping[str, Tensor]:
         """What the repository's feature extractor makes of one waveform [S]; `input_features` [1, 80, T'] of Whisper.
@@ -94,24 +116,23 @@ class HuggingfaceEncoder:
         return given
 
     def _hidden(self, waveform: Tensor) -> list[Tensor]:
+        if self.family == WHISPER:
+            return self.lower(waveform, self.num_layers)[1:]
         device = next(self.model.parameters()).device
         given = {key: value.to(device) for key, value in self.inputs(waveform).items()}
-        if self.family == WHISPER:
-            return self._whisper(given["input_features"])
         outputs = self.model(**given, output_hidden_states=True).hidden_states
         return [output[0] for output in outputs[1:]]
 
-    def _whisper(self, mel: Tensor) -> list[Tensor]:
-        """As `WhisperEncoder.forward`, which takes 30 s only: mel [1, 80, T'] of any length up to that."""
-        model: Any = self.model
-        hidden = F.gelu(model.conv2(F.gelu(model.conv1(mel)))).transpose(1, 2)
-        hidden = hidden + model.embed_positions.weight[: hidden.shape[1]]
+    def _continue(self, hidden: Tensor, first: int, last: int) -> list[Tensor]:
+        """As `WhisperEncoder.forward`, which takes 30 s only: hidden [1, T, D] of any length up to that."""
         outputs = []
-        for layer in model.layers:
+        for layer in self._layers[first:last]:
             given = layer(hidden, None)
             hidden = given[0] if isinstance(given, tuple) else given
             outputs.append(hidden[0])
-        outputs[-1] = model.layer_norm(outputs[-1])
+        if last == self.num_layers and outputs:
+            norm: Any = self.model.layer_norm
+            outputs[-1] = norm(outputs[-1])
         return outputs
 
     def _samples(self, seconds: float) -> int:

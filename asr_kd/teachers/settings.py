@@ -198,8 +198,8 @@ class EncoderSettings(Settings):
     overlap_seconds: float = Field(4.0, gt=0)
     """Audio that two neighbouring windows share; each contributes its frames up to the middle of it."""
     cache_mb: int = Field(4096, ge=0)
-    """Memory for the outputs of a frozen encoder while its head is trained, in float16, by the content of the audio: an
-    utterance is encoded once for each way it is augmented, until the memory is full."""
+    """Memory for the outputs of frozen layers in training, in float16, by the content of the audio: an utterance is
+    encoded once for each way it is augmented, until the memory is full."""
 
     @field_validator("source")
     @classmethod
@@ -233,11 +233,12 @@ class HeadSettings(Settings):
     dropout: float = Field(0.2, ge=0, lt=1)
     """After the projection, in each block and before the output."""
     masks_per_second: float = Field(0.8, ge=0)
-    """Time masks on the encoder's output in training, drawn for each utterance."""
+    """Time masks in training, drawn for each utterance: on the output of the encoder or, where a Whisper has unfrozen
+    layers, on what these read."""
     mask_frames: int = Field(7, ge=0)
     """Longest time mask, in 40 ms frames."""
     channel_masks: int = Field(2, ge=0, le=10)
-    """Masks over neighbouring channels of the encoder's output in training."""
+    """Masks over neighbouring channels in training."""
     channel_mask_share: float = Field(0.12, ge=0, le=1)
     """Widest channel mask, as a share of the encoder's width."""
 

@@ -10,9 +10,9 @@ from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.layers import output_len
-from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
+from asr_kd.teachers.encoder_ctc import EncoderCtc, draw_masks, nearest_frames, waveform_blocks
 from asr_kd.teachers.local import LocalTeacher, build_encoder_ctc, save_encoder_ctc
-from asr_kd.teachers.settings import EncoderCtcSettings
+from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
 from tests.helpers.tiny_encoders import save_encoder
 
@@ -122,6 +122,43 @@ def test_the_cache_is_not_read_once_layers_are_trained(folder):
         for parameter in model.unfrozen.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
     assert not torch.allclose(before, model(features, lens).log_probs, atol=1e-3)
+
+
+def test_trained_layers_go_on_from_kept_outputs_of_the_frozen_ones(folder):
+    model = built(folder, unfreeze_layers=1, window_seconds=2, overlap_seconds=0.5)
+    features, lens = batch(16000, 70000)  # the second in windows
+    whole = built(folder, window_seconds=2, overlap_seconds=0.5)
+    torch.testing.assert_close(
+        model(features, lens).log_probs, whole(features, lens).log_probs, atol=2e-3, rtol=0
+    )  # kept in float16 at another layer
+    model.keep_outputs()
+    calls = []
+    lower = model.encoder.lower
+    model.encoder.lower = lambda window, count: calls.append(count) or lower(window, count)
+    first, second = model(features, lens).log_probs, model(features, lens).log_probs
+    assert torch.equal(first, second)
+    assert len(calls) >= 3  # one of the short utterance, at least two windows of the long one
+    assert len(set(calls)) == 1
+    seen = len(calls)
+    model(features, lens)
+    assert len(calls) == seen
+
+
+def test_masks_are_drawn_once_before_the_trained_layers(folder):
+    none = {**HEAD, "masks_per_second": 0, "channel_masks": 0, "dropout": 0}
+    masked = {**none, "masks_per_second": 4, "mask_frames": 10}
+    features, lens = batch(32000)
+    plain = built(folder, none, unfreeze_layers=1).train()(features, lens).log_probs
+    assert torch.equal(plain, built(folder, masked, unfreeze_layers=1)(features, lens).log_probs)
+    model = built(folder, masked, unfreeze_layers=1).train()
+    torch.manual_seed(3)
+    first = model(features, lens).log_probs
+    assert not torch.allclose(plain, first, atol=1e-3)
+    torch.manual_seed(3)
+    assert torch.equal(first, model(features, lens).log_probs)
+    drawn = draw_masks(500, 20.0, 8, HeadSettings(masks_per_second=1, mask_frames=7, channel_masks=0))
+    assert 0 < float((drawn == 0).float().mean()) < 0.28  # at most 10 masks of 14 frames
+    assert torch.equal(drawn[:, :1].expand(-1, 8), drawn)
 
 
 def test_a_saved_folder_opens_as_a_teacher_with_the_same_posteriors(folder, tmp_path):

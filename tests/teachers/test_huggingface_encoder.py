@@ -65,6 +65,18 @@ def test_whisper_longer_than_its_positions(tmp_path):
     assert len(opened(tmp_path / "whisper").hidden(noise(61.0))[0]) == 3050
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_whispers_upper_layers_go_on_from_the_lower_ones(first, tmp_path):
+    save_encoder("whisper", tmp_path / "whisper")
+    encoder = opened(tmp_path / "whisper")
+    with torch.no_grad():
+        lower = encoder.lower(noise(2.0), first)
+        upper = encoder.upper(lower[first], first)
+        whole = encoder.hidden(noise(2.0))
+    assert len(lower) == first + 1
+    assert all(torch.equal(part, layer) for part, layer in zip([*lower[1:], *upper], whole, strict=True))
+
+
 def test_refusals_name_what_was_found(tmp_path):
     save_encoder("whisper", tmp_path / "v3", num_mel_bins=128)
     with pytest.raises(RecipeError, match="128 mel bins"):
