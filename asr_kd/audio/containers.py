@@ -3,8 +3,7 @@
 WAV states its length in the header, which libsndfile silently shortens. FLAC has a checksum per frame, which libsndfile
 verifies, and an MD5 of the whole, which it does not. Ogg (Vorbis, Opus) has a checksum per page, at which libsndfile
 stops without an error. The length of an MP3 is taken from a Xing header, or else from its first bit rate and the size
-of the file; both can be wrong, so every frame header is read here. A flipped bit in the samples of WAV or MP3 leaves no
-trace.
+of the file; both can be wrong, so every frame header is read here. Flipped bits in samples of WAV or MP3 are not found.
 """
 
 import functools

@@ -1,35 +1,29 @@
 """Settings of a recipe file, put together from those of its parts."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_settings
-from asr_kd.corpora.settings import CorpusSettings, FolderSettings, OwnSettings, UntranscribedSettings
+from asr_kd.corpora.settings import CorpusSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.models.settings import Context
 from asr_kd.posteriors.measures import POOLED
 from asr_kd.recipe.packaged_recipes import find_recipe
+from asr_kd.recipe.recipe_checks import problems
 from asr_kd.recipe.system_settings import (
     AnyTeacher,
-    ExistingTeacher,
     StudentSettings,
     TrainedTeacher,
-    fold_names,
-    is_one_model,
-    layers_and_width,
-    nbest_task_name,
 )
 from asr_kd.targets.bridge import BridgeSettings
 from asr_kd.targets.extraction_checks import SanitySettings
 from asr_kd.targets.nbest import NbestSettings
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.teachers.settings import parse_source
 from asr_kd.text.settings import VocabularySettings
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -100,150 +94,10 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Recipe":
-        problem = next(self._problems(), None)
+        problem = next(problems(self), None)
         if problem is not None:
             raise ValueError(problem)
         return self
-
-    def _problems(self) -> Iterator[str]:
-        """Yield what does not fit together; every check may rely on those before it."""
-        yield from self._name_problems()
-        for name, teacher in self.teachers.items():
-            yield from self._teacher_problems(name, teacher)
-        for name, student in self.trainings.items():
-            yield from self._student_problems(name, student)
-        systems: dict[str, AnyTeacher | StudentSettings] = {**self.teachers, **self.students}
-        for name, system in {**systems, **self.trainings}.items():
-            if isinstance(system, ExistingTeacher):
-                continue
-            inner, layers = system.train.inner_layers, system.model.num_layers
-            if any(not 1 <= layer < layers for layer in inner):
-                yield (
-                    f"{name}: train.inner_layers {list(inner)} must lie from 1 to {layers - 1}, below the last of its "
-                    f"{layers} layers"
-                )
-            for each in sorted(set(system.train.augmentation.augmented_copies) - set(self.targets.perturbed)):
-                known = ", ".join(self.targets.perturbed) or "none"
-                yield f"{name}: train.augmentation.augmented_copies names {each!r}; targets.perturbed has {known}"
-        yield from self._corpus_problems()
-        for name in self.export.models:
-            if name not in systems:
-                yield f"export.models names {name!r}; known: {', '.join(systems)}"
-            elif name in self.teachers and not is_one_model(self.teachers[name]):
-                yield f"export.models names {name!r}, which this recipe does not train as one model"
-
-    def _name_problems(self) -> Iterator[str]:
-        """Systems, pseudo-labels, and the tasks that are named after them need names of their own."""
-        taken: dict[str, str] = {}
-        owners = (
-            *((name, "a teacher") for name in self.teachers),
-            *((name, "a student") for name in self.students),
-            *((name, "pseudo-labels") for name in self.hypotheses),
-            *(
-                (fold, f"a fold's teacher of {name!r}")
-                for name, t in self.teachers.items()
-                for fold in fold_names(name, t)
-            ),
-            *(
-                (s, f"a stage of {name!r}")
-                for name, each in self.students.items()
-                for s in each.in_stages(name)
-                if s != name
-            ),
-        )
-        for name, owner in owners:
-            if name in taken:
-                yield f"{name!r} is the name of {taken[name]} and of {owner}; rename one"
-            taken[name] = owner
-        extracted = {*filter(self.target_speeds, self.teachers), *self.hypotheses}
-        for name in filter(self.needs_nbest, self.teachers):
-            if (task := nbest_task_name(name)) in extracted:
-                yield f"{task!r} is the name of {taken[task]} and of the task for the n-best of {name!r}; rename one"
-
-    def _corpus_problems(self) -> Iterator[str]:
-        """Audio without transcripts needs students that learn from it, and they need some."""
-        trains_on_them = [name for name, student in self.trainings.items() if student.learns_untranscribed]
-        if self.untranscribed is not None and not trains_on_them:
-            yield "untranscribed: no student has distill.untranscribed: true, so it would not be used"
-        has_such = self.untranscribed is not None or isinstance(self.corpus, OwnSettings)
-        for name in trains_on_them:
-            if not has_such and self.trainings[name].transcript_share == 1:
-                yield (
-                    f"students.{name}.distill.untranscribed: everything in the corpus is transcribed; name folders of "
-                    "further audio under untranscribed"
-                )
-        if not isinstance(self.corpus, FolderSettings) or self.corpus.dev:
-            return
-        # A dev set without transcripts needs pseudo-labels, which are made after the teachers are trained.
-        if not self.hypotheses:
-            yield (
-                "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
-                "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
-            )
-        for name, teacher in self.teachers.items():
-            if isinstance(teacher, TrainedTeacher):
-                yield f"teachers.{name} is trained on transcripts, and the corpus has none: give corpus.dev"
-
-    def _teacher_problems(self, name: str, teacher: AnyTeacher) -> Iterator[str]:
-        """Members of an ensemble must be there; only single models of this project have layers to store."""
-        if isinstance(teacher, ExistingTeacher):
-            trained = [
-                model
-                for other, one in self.teachers.items()
-                if not isinstance(one, ExistingTeacher)
-                for model in fold_names(other, one) or [other]
-            ]
-            for member in teacher.members:
-                kind, place, _ = parse_source(member.source)
-                if kind == "recipe" and place not in trained:
-                    yield (
-                        f"teachers.{name}.source names {member.source!r}; teachers that this recipe trains: "
-                        f"{', '.join(trained) or 'none'}"
-                    )
-        if not self.target_speeds(name):
-            return
-        if fold_names(name, teacher):
-            if self.target_layers(name):
-                yield (
-                    f"teachers.{name}.folds: the hidden layers of teachers trained separately are not comparable; "
-                    "leave targets.layers and the objective `representation` out, or the folds"
-                )
-        elif self.targets.layers:  # those that students match are checked with them
-            layers = layers_and_width(teacher)[0]
-            if layers is None:
-                yield (
-                    "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
-                    f"and {name!r} is not"
-                )
-            elif self.targets.layers[-1] > layers:
-                yield f"targets.layers {list(self.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
-
-    def _student_problems(self, name: str, student: StudentSettings) -> Iterator[str]:
-        """Its teacher and baseline must be there, and its objectives must fit both models."""
-        known = ", ".join(self.teachers) or "none"
-        if student.teacher is not None and student.teacher not in self.teachers:
-            yield f"students.{name}.teacher is {student.teacher!r}; known: {known}"
-        if student.baseline == name:
-            yield f"students.{name}.baseline is that student itself"
-        others = [other for other, settings in self.students.items() if not settings.learns_from_teacher]
-        if student.baseline is not None and student.baseline not in others:
-            yield (
-                f"students.{name}.baseline is {student.baseline!r}; students without a teacher: "
-                f"{', '.join(others) or 'none'}"
-            )
-        if student.hypotheses is not None and not student.reads_hypotheses:
-            yield f"students.{name}.hypotheses is read with distill.level: sequence only"
-        teacher = None
-        if student.needs_teacher:
-            if not self.teachers:
-                yield f"students.{name}.distill needs a teacher, and the recipe has none"
-            if student.teacher is None and len(self.teachers) > 1:
-                yield f"students.{name}.teacher must name one of: {known}"
-            teacher = self.teachers[self.teacher_of(student)]
-        yield from (
-            f"students.{name}.{problem}"
-            for problem in student.objective_problems(teacher, self.teacher_of(student) if teacher else "")
-        )
 
     def labels_untranscribed(self, teacher: str) -> bool:
         """Whether a student is trained on this teacher's targets of the audio without transcripts."""

@@ -10,7 +10,8 @@ from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.layers import output_len
-from asr_kd.teachers.encoder_ctc import EncoderCtc, draw_masks, nearest_frames, waveform_blocks
+from asr_kd.teachers.ctc_head import draw_masks
+from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
 from asr_kd.teachers.local import LocalTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary

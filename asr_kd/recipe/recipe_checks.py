@@ -1,0 +1,165 @@
+"""Which parts of a recipe do not fit together: names, teachers, students, the corpus."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from asr_kd.corpora.settings import FolderSettings, OwnSettings
+from asr_kd.recipe.system_settings import (
+    AnyTeacher,
+    ExistingTeacher,
+    StudentSettings,
+    TrainedTeacher,
+    fold_names,
+    is_one_model,
+    layers_and_width,
+    nbest_task_name,
+)
+from asr_kd.teachers.settings import parse_source
+
+if TYPE_CHECKING:
+    from asr_kd.recipe.settings import Recipe
+
+
+def problems(recipe: "Recipe") -> Iterator[str]:
+    """What does not fit together, a message each; every check may rely on those before it."""
+    yield from _name_problems(recipe)
+    for name, teacher in recipe.teachers.items():
+        yield from _teacher_problems(recipe, name, teacher)
+    for name, student in recipe.trainings.items():
+        yield from _student_problems(recipe, name, student)
+    systems: dict[str, AnyTeacher | StudentSettings] = {**recipe.teachers, **recipe.students}
+    for name, system in {**systems, **recipe.trainings}.items():
+        if isinstance(system, ExistingTeacher):
+            continue
+        inner, layers = system.train.inner_layers, system.model.num_layers
+        if any(not 1 <= layer < layers for layer in inner):
+            yield (
+                f"{name}: train.inner_layers {list(inner)} must lie from 1 to {layers - 1}, below the last of its "
+                f"{layers} layers"
+            )
+        for each in sorted(set(system.train.augmentation.augmented_copies) - set(recipe.targets.perturbed)):
+            known = ", ".join(recipe.targets.perturbed) or "none"
+            yield f"{name}: train.augmentation.augmented_copies names {each!r}; targets.perturbed has {known}"
+    yield from _corpus_problems(recipe)
+    for name in recipe.export.models:
+        if name not in systems:
+            yield f"export.models names {name!r}; known: {', '.join(systems)}"
+        elif name in recipe.teachers and not is_one_model(recipe.teachers[name]):
+            yield f"export.models names {name!r}, which this recipe does not train as one model"
+
+
+def _name_problems(recipe: "Recipe") -> Iterator[str]:
+    """Systems, pseudo-labels, and the tasks that are named after them need names of their own."""
+    taken: dict[str, str] = {}
+    owners = (
+        *((name, "a teacher") for name in recipe.teachers),
+        *((name, "a student") for name in recipe.students),
+        *((name, "pseudo-labels") for name in recipe.hypotheses),
+        *(
+            (fold, f"a fold's teacher of {name!r}")
+            for name, t in recipe.teachers.items()
+            for fold in fold_names(name, t)
+        ),
+        *(
+            (s, f"a stage of {name!r}")
+            for name, each in recipe.students.items()
+            for s in each.in_stages(name)
+            if s != name
+        ),
+    )
+    for name, owner in owners:
+        if name in taken:
+            yield f"{name!r} is the name of {taken[name]} and of {owner}; rename one"
+        taken[name] = owner
+    extracted = {*filter(recipe.target_speeds, recipe.teachers), *recipe.hypotheses}
+    for name in filter(recipe.needs_nbest, recipe.teachers):
+        if (task := nbest_task_name(name)) in extracted:
+            yield f"{task!r} is the name of {taken[task]} and of the task for the n-best of {name!r}; rename one"
+
+
+def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
+    """Audio without transcripts needs students that learn from it, and they need some."""
+    trains_on_them = [name for name, student in recipe.trainings.items() if student.learns_untranscribed]
+    if recipe.untranscribed is not None and not trains_on_them:
+        yield "untranscribed: no student has distill.untranscribed: true, so it would not be used"
+    has_such = recipe.untranscribed is not None or isinstance(recipe.corpus, OwnSettings)
+    for name in trains_on_them:
+        if not has_such and recipe.trainings[name].transcript_share == 1:
+            yield (
+                f"students.{name}.distill.untranscribed: everything in the corpus is transcribed; name folders of "
+                "further audio under untranscribed"
+            )
+    if not isinstance(recipe.corpus, FolderSettings) or recipe.corpus.dev:
+        return
+    # A dev set without transcripts needs pseudo-labels, which are made after the teachers are trained.
+    if not recipe.hypotheses:
+        yield (
+            "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
+            "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
+        )
+    for name, teacher in recipe.teachers.items():
+        if isinstance(teacher, TrainedTeacher):
+            yield f"teachers.{name} is trained on transcripts, and the corpus has none: give corpus.dev"
+
+
+def _teacher_problems(recipe: "Recipe", name: str, teacher: AnyTeacher) -> Iterator[str]:
+    """Members of an ensemble must be there; only single models of this project have layers to store."""
+    if isinstance(teacher, ExistingTeacher):
+        trained = [
+            model
+            for other, one in recipe.teachers.items()
+            if not isinstance(one, ExistingTeacher)
+            for model in fold_names(other, one) or [other]
+        ]
+        for member in teacher.members:
+            kind, place, _ = parse_source(member.source)
+            if kind == "recipe" and place not in trained:
+                yield (
+                    f"teachers.{name}.source names {member.source!r}; teachers that this recipe trains: "
+                    f"{', '.join(trained) or 'none'}"
+                )
+    if not recipe.target_speeds(name):
+        return
+    if fold_names(name, teacher):
+        if recipe.target_layers(name):
+            yield (
+                f"teachers.{name}.folds: the hidden layers of teachers trained separately are not comparable; "
+                "leave targets.layers and the objective `representation` out, or the folds"
+            )
+    elif recipe.targets.layers:  # those that students match are checked with them
+        layers = layers_and_width(teacher)[0]
+        if layers is None:
+            yield (
+                "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
+                f"and {name!r} is not"
+            )
+        elif recipe.targets.layers[-1] > layers:
+            yield f"targets.layers {list(recipe.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"
+
+
+def _student_problems(recipe: "Recipe", name: str, student: StudentSettings) -> Iterator[str]:
+    """Its teacher and baseline must be there, and its objectives must fit both models."""
+    known = ", ".join(recipe.teachers) or "none"
+    if student.teacher is not None and student.teacher not in recipe.teachers:
+        yield f"students.{name}.teacher is {student.teacher!r}; known: {known}"
+    if student.baseline == name:
+        yield f"students.{name}.baseline is that student itself"
+    others = [other for other, settings in recipe.students.items() if not settings.learns_from_teacher]
+    if student.baseline is not None and student.baseline not in others:
+        yield (
+            f"students.{name}.baseline is {student.baseline!r}; students without a teacher: "
+            f"{', '.join(others) or 'none'}"
+        )
+    if student.hypotheses is not None and not student.reads_hypotheses:
+        yield f"students.{name}.hypotheses is read with distill.level: sequence only"
+    teacher = None
+    if student.needs_teacher:
+        if not recipe.teachers:
+            yield f"students.{name}.distill needs a teacher, and the recipe has none"
+        if student.teacher is None and len(recipe.teachers) > 1:
+            yield f"students.{name}.teacher must name one of: {known}"
+        teacher = recipe.teachers[recipe.teacher_of(student)]
+    yield from (
+        f"students.{name}.{problem}"
+        for problem in student.objective_problems(teacher, recipe.teacher_of(student) if teacher else "")
+    )
