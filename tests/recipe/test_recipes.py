@@ -42,6 +42,13 @@ def test_it_loads_and_compares_like_with_like(path):
         assert hard.distill is None
         assert kd.distill is not None
         assert kd.needs_teacher or kd.hypotheses in recipe.hypotheses
+        if kd.train.init_from != hard.train.init_from and not hard.stages:
+            # The control of all stages together, from the same start.
+            (staged,) = (student for student in recipe.students.values() if student.stages)
+            assert hard.train.epochs == kd.train.epochs + sum(stage.train.epochs for stage in staged.stages)
+            assert hard.train.augmentation == kd.train.augmentation
+            assert hard.model.model_copy(update={"dropout": kd.model.dropout}) == kd.model
+            continue
         other = {"init_from": kd.train.init_from} if hard.stages else {}  # from a stage of the other
         if hard.transcript_share < 1:  # more epochs of less speech
             other |= {"epochs": kd.train.epochs, "validate_every_epochs": kd.train.validate_every_epochs}

@@ -107,5 +107,5 @@ def test_a_later_stage_has_no_start_of_its_own(written):
 
 def test_the_recipe_of_the_repository_is_valid():
     recipe = load_recipe(RECIPE.parents[2] / "recipes" / "Whisper" / "streaming.yaml", [])
-    assert list(recipe.trainings) == ["student-hard-stage-1", "student-hard", "student-kd"]
+    assert list(recipe.trainings) == ["student-hard-stage-1", "student-hard", "student-kd", "labels-alone"]
     assert (recipe.target_layers("own"), recipe.target_layers("whisper")) == ((2, 4), ())
