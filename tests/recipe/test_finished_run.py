@@ -48,7 +48,7 @@ def test_the_end_prints_the_table_where_the_files_are_and_what_to_do_next(first_
 
 def test_everything_lies_where_it_should_and_nothing_half_written(finished):
     entries = {path.name for path in finished.work_dir.iterdir()}
-    folders = {"manifests", "teachers", "targets", "students", "report", "export", "stages"}
+    folders = {"manifests", "teachers", "targets", "students", "report", "transcripts", "export", "stages"}
     assert entries == folders | {"recipe.resolved.yaml", "run.json", WRITTEN}
     assert not [path for path in finished.work_dir.rglob("*") if path.name.endswith((".partial", ".replaced"))]
     for name in ("teachers/teacher", "students/student-hard", "students/student-kd"):
