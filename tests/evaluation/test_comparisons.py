@@ -70,8 +70,8 @@ def test_results_md_has_a_row_for_every_pair(summary):
 
 def test_the_terminal_names_the_students(summary):
     shown = printed(terminal_table(Report(summary)))
-    assert "Gap recovered by 5m-kd: 50 % [" in shown
-    assert "Gap recovered by 10m-kd: 100 % [100, 100]" in shown
+    assert "Gap recovered by 5m-kd, against 5m-hard: 50 % [" in shown
+    assert "Gap recovered by 10m-kd, against 10m-hard: 100 % [100, 100]" in shown
 
 
 def test_the_roles_make_a_pair_unasked_and_come_first(systems, stored):

@@ -158,7 +158,8 @@ def _gap_lines(found: Plain) -> Iterator[str]:
     pairs = found["comparisons"]
     if len(pairs) > 1:
         for pair in pairs:
-            yield f"Gap recovered by {found[pair['distilled']]['name']}: {gap(pair)}"
+            student, baseline = (found[pair[key]]["name"] for key in ("distilled", "baseline"))
+            yield f"Gap recovered by {student}, against {baseline}: {gap(pair)}"
     recovered = only_gap(found)
     if recovered is not None:
         yield recovered
