@@ -221,7 +221,8 @@ class _Place:
 
     def _enter(self, part: Any) -> None:
         tagged = [model for model in self.models if part in _tags(model)]
-        if tagged:  # pydantic names the chosen member of a union; a recipe does not
+        # Pydantic names the chosen member of a union; a recipe does not. A key of that member may have the same name.
+        if tagged and len(self.models) > 1:
             self._types = tagged
             return
         if isinstance(part, str) and not self.models and str in self._types:  # so does a union of text and a list

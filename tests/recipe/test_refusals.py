@@ -24,6 +24,10 @@ def work_dir(tmp_path):
     [
         (["studens.student-kd.train.epochs=3"], "unknown key 'studens': did you mean 'students'?"),
         (["corpus.train_uterances=3"], "unknown key 'corpus.train_uterances': did you mean 'train_utterances'?"),
+        (
+            ["teachers.big={encoder: {source: 'hf:a/b', unfreeze_layer: 1}, train: {epochs: 1}}"],
+            "unknown key 'teachers.big.encoder.unfreeze_layer': did you mean 'unfreeze_layers'?",
+        ),
         (["teachers.teacher.train.epochs=0"], "teachers.teacher.train.epochs: allowed: at least 1 (found 0)"),
         (["students.student-kd.distill.kd_weight=1.5"], "allowed: at least 0 and at most 1 (found 1.5)"),
         (["students.student-hard.model.streaming.train_contexts=[[0, 4]]"], "greater than or equal to 1 (found 0)"),
