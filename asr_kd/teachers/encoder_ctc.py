@@ -48,6 +48,10 @@ WAVEFORM_BLOCKS = FrameFeatures(waveform_blocks, change_gain, torch.add, 0.0, _b
 """Samples themselves, in blocks of 10 ms."""
 
 
+LARGEST = torch.finfo(torch.float16).max
+"""Larger outputs, which a large Whisper may have before its last LayerNorm, are cut, as transformers does in float16."""
+
+
 class OutputCache:
     """Outputs of frozen layers in float16 on the CPU, by audio and layers, until the memory is full.
 
@@ -72,7 +76,7 @@ class OutputCache:
         """The output for a key, encoded when it is not here."""
         found = self._kept.get(key)
         if found is None:
-            found = encode().half().cpu()
+            found = encode().clamp(-LARGEST, LARGEST).half().cpu()
             size = found.numel() * found.element_size()
             if size <= self._left:
                 self._kept[key] = found

@@ -11,7 +11,7 @@ from asr_kd.features.fbank import num_frames
 from asr_kd.files import json_text
 from asr_kd.models.layers import output_len
 from asr_kd.teachers.ctc_head import draw_masks
-from asr_kd.teachers.encoder_ctc import EncoderCtc, nearest_frames, waveform_blocks
+from asr_kd.teachers.encoder_ctc import EncoderCtc, OutputCache, nearest_frames, waveform_blocks
 from asr_kd.teachers.local import LocalTeacher, build_encoder_ctc, save_encoder_ctc
 from asr_kd.teachers.settings import EncoderCtcSettings, HeadSettings
 from asr_kd.text.vocabulary import BLANK, WORD_SEPARATOR, Vocabulary
@@ -143,6 +143,11 @@ def test_trained_layers_go_on_from_kept_outputs_of_the_frozen_ones(folder):
     seen = len(calls)
     model(features, lens)
     assert len(calls) == seen
+
+
+def test_outputs_beyond_float16_are_cut_and_stay_finite():
+    kept = OutputCache(1 << 20).get((b"", (1,)), lambda: torch.tensor([1e6, -1e6, 3.0]))
+    assert kept.tolist() == [65504.0, -65504.0, 3.0]
 
 
 def test_masks_are_drawn_once_before_the_trained_layers(folder):
