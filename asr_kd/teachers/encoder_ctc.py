@@ -49,7 +49,7 @@ WAVEFORM_BLOCKS = FrameFeatures(waveform_blocks, change_gain, torch.add, 0.0, _b
 
 
 LARGEST = torch.finfo(torch.float16).max
-"""Larger outputs, which a large Whisper may have before its last LayerNorm, are cut, as transformers does in float16."""
+"""Larger outputs, which a large Whisper may have before its last LayerNorm, are cut as transformers does in float16."""
 
 
 class OutputCache:
