@@ -28,6 +28,7 @@ class KeptTranscripts:
 
     def __init__(self, context: RunContext, systems: Sequence[System]) -> None:
         self._context = context
+        self._names = {system.key: system.name for system in systems}
         self._decided = {system.key: _what_decides_the_text(context, system.name) for system in systems}
 
     def read(self, sets: Sequence[str]) -> dict[str, OutputTexts]:
@@ -37,8 +38,8 @@ class KeptTranscripts:
             texts = {key: self._read(name, key) for key in self._decided}
             found[name] = {key: own for key, own in texts.items() if own}
             if found[name]:
-                systems = ", ".join(found[name])
-                self._context.progress.message(f"transcripts of {name} are there from an earlier evaluation: {systems}")
+                systems = ", ".join(self._names[key] for key in found[name])
+                self._context.progress.message(f"{name}: uses the transcripts of an earlier evaluation for {systems}")
         return found
 
     def write(self, name: str, texts: OutputTexts) -> None:

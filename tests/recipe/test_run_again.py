@@ -67,12 +67,12 @@ def test_a_setting_of_the_report_leaves_models_and_bundles_alone(copy):
     before = hashes(copy.file("report", "hypotheses"))
     outcome = copy.command("run", "evaluate.bootstrap_samples=300")
     assert outcome.did == skipped("evaluate")
-    assert "transcripts of test are there from an earlier evaluation: teacher, student_hard, student_kd" in outcome.out
+    assert "test: uses the transcripts of an earlier evaluation for teacher, student-hard, student-kd" in outcome.out
     assert hashes(copy.file("report", "hypotheses")) == before
 
 
 def test_transcripts_are_made_again_with_force_other_weights_another_decoding_or_damage(copy):
-    earlier, before = "from an earlier evaluation", hashes(copy.file("report", "hypotheses"))
+    earlier, before = "the transcripts of an earlier evaluation", hashes(copy.file("report", "hypotheses"))
     assert earlier not in copy.command("evaluate", "--force").out
     beam = copy.command("evaluate", "evaluate.decoding={kind: beam, beam_size: 2}")
     assert beam.code == 0, beam.err
@@ -83,7 +83,7 @@ def test_transcripts_are_made_again_with_force_other_weights_another_decoding_or
     assert hashes(copy.file("report", "hypotheses")) == before
     changed = copy.command("run", "students.student-kd.distill.kd_weight=0.3", "--to", "evaluate")
     assert changed.code == 0, changed.err
-    assert f"{earlier}: teacher, student_hard\n" in changed.out
+    assert f"{earlier} for teacher, student-hard\n" in changed.out
 
 
 def test_force_repeats_the_named_stages_and_keeps_what_was_there(copy):
