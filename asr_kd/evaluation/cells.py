@@ -32,12 +32,12 @@ def percent(fraction: float) -> str:
 
 def points(fraction: float) -> str:
     """A difference of rates in percentage points, signed, with a typographic minus."""
-    return signed(f"{100 * fraction:+.2f}")
+    return signed(f"{100 * fraction:+z.2f}")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Two fractions in percent, or what stands for no interval."""
-    return UNKNOWN if low is None or high is None else signed(f"[{100 * low:.2f}, {100 * high:.2f}]")
+    return UNKNOWN if low is None or high is None else signed(f"[{100 * low:z.2f}, {100 * high:z.2f}]")
 
 
 def rate_with_interval(rate: str, low: float | None, high: float | None) -> str:
@@ -70,7 +70,7 @@ def gap(pair: Mapping[str, Any]) -> str:
     if pair["gap_recovered"] is None:
         return f"undefined ({pair['gap_recovered_reason']})"
     low, high = pair["gap_recovered_low"], pair["gap_recovered_high"]
-    return signed(f"{100 * pair['gap_recovered']:.0f} % [{100 * low:.0f}, {100 * high:.0f}]")
+    return signed(f"{100 * pair['gap_recovered']:z.0f} % [{100 * low:z.0f}, {100 * high:z.0f}]")
 
 
 def gap_of_system(found: Mapping[str, Any], key: str) -> str:

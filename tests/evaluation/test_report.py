@@ -5,6 +5,7 @@ import json
 import pytest
 
 from asr_kd.errors import AsrKdError, EvaluationError
+from asr_kd.evaluation import cells
 from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import Report, open_report, read_results
 from asr_kd.evaluation.report.assemble import SYNTHETIC_NOTICE, assemble
@@ -201,3 +202,10 @@ def test_other_results_are_refused(tmp_path, content):
         (tmp_path / "results.json").write_text(content)
     with pytest.raises(EvaluationError, match=r"results\.json: "):
         read_results(tmp_path)
+
+
+def test_a_difference_that_rounds_to_zero_has_no_minus():
+    pair = {"gap_recovered": -0.004, "gap_recovered_low": -0.012, "gap_recovered_high": -0.001}
+    assert cells.gap(pair) == "0 % [−1, 0]"
+    assert cells.points(-0.00001) == "+0.00"
+    assert cells.interval(-0.00001, 0.01) == "[0.00, 1.00]"
