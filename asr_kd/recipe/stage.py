@@ -16,6 +16,7 @@ from typing import Any
 from asr_kd.distributed import ALONE, Ranks
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
+from asr_kd.recipe.setting_changes import first_difference, without_new_defaults
 from asr_kd.targets.local_storage import LocalStorage, NoLocksError
 
 STAGES = ("prepare", "teacher", "extract", "student", "evaluate", "export")
@@ -56,6 +57,8 @@ class StageTask:
     """Several runs may work on it at once: they divide it among themselves."""
     owner: str | None = None
     """The teacher that the task belongs to: `--only OWNER` selects it too."""
+    stated: Any = None
+    """The part of `settings` that is not at its default. Without it, a new setting makes earlier results stale."""
 
     @property
     def label(self) -> str:
@@ -73,7 +76,12 @@ class StageTask:
 
     def cache_key(self) -> str:
         """Hash of the settings and inputs."""
-        return sha256_of([VERSION, self.stage, self.settings, self.inputs()])
+        return sha256_of([VERSION, self.stage, self.settings_in_key(), self.inputs()])
+
+    def settings_in_key(self) -> Any:
+        """The settings; those at their default that the present result does not have are left out."""
+        earlier = _read_status(self.status_path, force=True).get("settings") if self.stated is not None else None
+        return self.settings if earlier is None else without_new_defaults(self.settings, earlier, self.stated)
 
     @property
     def _file_stem(self) -> str:
@@ -113,18 +121,16 @@ def run_task(
 def settings_difference(task: StageTask) -> str | None:
     """Return the first setting in which a task's present result differs from the task; None without a result."""
     status = _read_status(task.status_path, force=False) if task.folder.exists() else {}
-    return _first_difference(status["settings"], json.loads(json.dumps(task.settings))) if status else None
+    return first_difference(status["settings"], json.loads(json.dumps(task.settings_in_key()))) if status else None
 
 
 def _begin(task: StageTask, force: bool, report: Report, on_change: Callable[[], object]) -> dict[str, Any] | None:
     """Archive or restore earlier results and write the status; return it, or None when the task is done."""
-    key = task.cache_key()
+    key, settings = task.cache_key(), task.settings_in_key()
     status = _read_status(task.status_path, force) if task.folder.exists() else {}
     if force or status.get("key", key) != key:
         on_change()
-        reason = (
-            "--force" if force else _first_difference(status.get("settings"), task.settings) or "its inputs changed"
-        )
+        reason = "--force" if force else first_difference(status.get("settings"), settings) or "its inputs changed"
         _archive_previous(task, status, report, reason)
         status = {}
     if not status and not force:
@@ -139,7 +145,7 @@ def _begin(task: StageTask, force: bool, report: Report, on_change: Callable[[],
     else:
         on_change()
         report(f"[{task.label}] {'resumes' if status else 'starts'}")
-    description = {"stage": task.stage, "name": task.name, "key": key, "settings": task.settings}
+    description = {"stage": task.stage, "name": task.name, "key": key, "settings": settings}
     write_json(task.status_path, {**description, "done": False})
     return description
 
@@ -238,20 +244,6 @@ def _move(source: Path, target: Path) -> None:
         raise AsrKdError(
             f"cannot be moved to {target} ({error.strerror or error})", where=source, remedy="Move or remove it by hand"
         ) from error
-
-
-def _first_difference(old: Any, new: Any, path: str = "") -> str | None:
-    """The first setting that differs, for the message."""
-    if old == new:
-        return None
-    if isinstance(old, dict) and isinstance(new, dict):
-        keys = [*new, *(key for key in old if key not in new)]
-        return next(
-            found
-            for key in keys
-            if (found := _first_difference(old.get(key), new.get(key), f"{path}.{key}" if path else str(key)))
-        )
-    return f"{path} was {old!r}, is {new!r}"
 
 
 TIMEOUT_SECONDS = 5.0

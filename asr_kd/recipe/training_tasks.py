@@ -99,18 +99,19 @@ def _trained(
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
     folder = context.student_folder(name) if is_student else context.teacher_folder(name)
+    others = {
+        **({} if fold is None else {"fold": fold + 1}),
+        "seed": context.recipe.seed_of(settings),
+        "augmented_copies": _augmented_copies(context, settings),
+        **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
+    }
     task = StageTask(
         "student" if is_student else "teacher",
         name,
         context.work_dir,
         folder,
-        settings={
-            **({} if fold is None else {"fold": fold + 1}),
-            **_key_settings(context, settings),
-            "seed": context.recipe.seed_of(settings),
-            "augmented_copies": _augmented_copies(context, settings),
-            **context.recipe.vocabulary.model_dump(mode="json", exclude_defaults=True),
-        },
+        settings={**_key_settings(context, settings), **others},
+        stated={**settings.model_dump(mode="json", exclude_defaults=True), **others},
         inputs=lambda: (
             context.corpus_hashes("train", *further, *read_prepared(context.work_dir).dev_sets)
             + dev_label_hashes(context)
