@@ -7,6 +7,7 @@ Memory: about 100 bytes per running word.
 """
 
 import gzip
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -263,7 +264,7 @@ def _texts(path: Path) -> Iterator[str]:
         with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 yield _text(line, path, number)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise LanguageModelError(f"cannot be read ({error})", where=path, expected="text in UTF-8") from error
 
 
@@ -271,7 +272,10 @@ def _text(line: str, path: Path, number: int) -> str:
     name = path.name.removesuffix(".gz")
     if name.endswith(".jsonl"):
         try:
-            return str(loads_json(line)["text"] or "") if line.strip() else ""
+            text = loads_json(line)["text"] if line.strip() else None
+            if not isinstance(text, str | None):
+                raise TypeError("the text is no string")
+            return text or ""
         except (ValueError, KeyError, TypeError) as error:
             raise LanguageModelError(
                 f"row {line.strip()[:60]!r}", where=f"{path}:{number}", expected='an object with "text"'

@@ -25,9 +25,10 @@ CACHED_TEXTS = 50_000
 _ASCII_OTHER = re.compile(r"[^A-Z0-9']+")
 _APOSTROPHES = str.maketrans(dict.fromkeys("’‘ʼ`´＇", "'"))
 _INVISIBLE = re.compile(
-    r"[\u00ad\u034f\u061c\u115f\u1160\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff]"
+    r"[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164"
+    r"\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Default-ignorable characters: soft hyphen, joiners (ZWJ, ZWNJ), marks of direction, variation selectors."""
+"""Unicode's default-ignorable characters: soft hyphen, joiners (ZWJ, ZWNJ), marks of direction, variation selectors."""
 
 _INSIDE_WORDS = "'·׳״"
 """Punctuation that belongs to a word between two of its letters."""
@@ -38,8 +39,9 @@ def normalize(text: str, normalizer: ScoringNormalizer) -> str:
 
     `librispeech`: NFC, curly apostrophes straight, upper case, everything but letters, marks, digits and ' to a space,
     apostrophes outside words dropped. Invisible characters (soft hyphen, joiners) are dropped; ı differs from i.
-    `unicode`: Unicode's NFKC_Casefold, then everything but letters, marks and digits to a space; apostrophes, middle
-    dots, geresh and gershayim stay inside words. Marks such as the vowel signs of Indic scripts stay.
+    `unicode`: Unicode's NFKC_Casefold, then everything but letters, marks and digits to a space; apostrophes (also ’ `
+    and ´), middle dots, geresh and gershayim stay inside words. Marks such as the vowel signs of Indic scripts stay
+    with their letters; marks without a letter before them are dropped.
     `whisper`: Radford et al. 2022, appendix C; lower case, American spelling, contractions expanded, numbers as digits,
     fillers and text in brackets dropped. English only.
 
@@ -90,15 +92,23 @@ def _is_word_part(symbol: str) -> bool:
 
 def _normalize_any_script(text: str) -> str:
     before = None
-    text = _INVISIBLE.sub("", text)
+    text = _INVISIBLE.sub("", text).translate(_APOSTROPHES)  # NFKC would make a space and a mark of ´
     while text != before:  # folding can give characters that compose or fold again
         before, text = text, unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
         text = _INVISIBLE.sub("", text)
     kept = [
         symbol if symbol in _INSIDE_WORDS or _is_word_part(symbol) else " " for symbol in text.translate(_APOSTROPHES)
     ]
-    words = (word.strip(_INSIDE_WORDS) for word in "".join(kept).split())
+    words = (_without_loose_ends(word) for word in "".join(kept).split())
     return " ".join(word for word in words if word)
+
+
+def _without_loose_ends(word: str) -> str:
+    """Drop punctuation at both ends, and marks that have lost their letter at the beginning: NFKC makes " ̈" of ¨."""
+    start = 0
+    while start < len(word) and (word[start] in _INSIDE_WORDS or unicodedata.category(word[start])[0] == "M"):
+        start += 1
+    return word[start:].rstrip(_INSIDE_WORDS)
 
 
 @functools.cache

@@ -18,7 +18,7 @@ MAX_READINGS = 16
 MAX_SPELLED = 3
 """Words in capitals of a text without small letters that may have been spelled letter by letter."""
 LONGEST_CARDINAL = 12
-"""Digits of the longest number that anybody reads as one number."""
+"""Digits of the longest number that is read as one number; longer ones are read digit by digit."""
 
 _ANNOTATIONS = re.compile(r"\[[^\[\]]*\]|\([^()]*\)|<\|[^|]*\|>|\*[^*]+\*|♪[^♪]*♪|[♪♫]")
 _TITLES = {
@@ -41,7 +41,8 @@ _ROMAN = re.compile(r"M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 _TOKEN = re.compile(
-    r"(?P<money>[$£€]\s?\d[\d,]*(?:\.\d{1,2})?)"
+    r"(?P<amount>[$£€]\s?\d[\d,]*(?:\.\d+)?[ -](?i:hundred|thousand|million|billion|trillion)\b)"
+    r"|(?P<money>[$£€]\s?\d[\d,]*(?:\.\d{1,2})?)"
     r"|(?P<time>\b\d{1,2}:[0-5]\d\b)"
     r"|(?P<ordinal>\b\d[\d,]*(?:st|nd|rd|th)\b)"
     r"|(?P<decade>\b\d{3}0s\b|(?<![\w'’])['’]?\d0s\b)"
@@ -60,7 +61,7 @@ _TOKEN = re.compile(
 
 
 _READ_AS_NUMBERS = {"integer", "grouped", "decimal", "phone", "ordinal", "mixed"}
-_READ_IN_ENGLISH = {"money", "date", "time", "decade", "roman"}
+_READ_IN_ENGLISH = {"amount", "money", "date", "time", "decade", "roman"}
 """Kinds of tokens, each with a method of `_Numbers`."""
 
 
@@ -145,7 +146,9 @@ class _Numbers:
         num2words = import_extra("num2words", "whisper")
         try:
             spelled = num2words.num2words(value, lang=self.language, to=to)
-        except NotImplementedError as error:
+        except (NotImplementedError, LookupError) as error:
+            if to == "ordinal":  # num2words has those of some languages only
+                return self._spell(value)
             raise VocabularyError(
                 f"numbers cannot be spelled in the language {self.language!r}",
                 expected="a language of num2words, such as en, de, fr, es",
@@ -166,7 +169,10 @@ class _Numbers:
         return _unique([spelled.replace(" and ", " "), spelled]) if self.english else [spelled]
 
     def integer(self, token: str) -> list[str]:
-        """Cardinal, digits, year or pairs: digits first when the number is long or begins with 0."""
+        """Cardinal, digits, year or pairs: digits first when the number is long or begins with 0.
+
+        The years 2000 to 2009 are read as cardinals.
+        """
         if len(token) > LONGEST_CARDINAL:
             return self.digits(token)
         cardinals, digits = self.cardinals(int(token)), self.digits(token)
@@ -175,7 +181,7 @@ class _Numbers:
         pairs = self._pairs(token)
         if len(token) >= 5 or token[0] == "0":
             return _unique([*digits, *cardinals, *pairs])
-        if len(token) == 4 and 1100 <= int(token) <= 2099:
+        if len(token) == 4 and (1100 <= int(token) <= 1999 or 2010 <= int(token) <= 2099):
             return _unique([*pairs, *cardinals, *digits])
         return _unique([*cardinals, *digits, *pairs])
 
@@ -210,13 +216,14 @@ class _Numbers:
         """Digit groups joined by hyphens: digit by digit, or group by group."""
         groups = token.split("-")
         by_group = " ".join(self.integer(group)[0] for group in groups)
-        in_pairs = " ".join(
-            (self._pairs(group) or self.cardinals(int(group[:LONGEST_CARDINAL])))[0] for group in groups
-        )
+        in_pairs = " ".join((self._pairs(group) or self.grouped(group))[0] for group in groups)
         return _unique([*self.digits("".join(groups)), by_group, in_pairs])
 
     def ordinal(self, token: str) -> list[str]:
-        spelled = self._spell(int(re.sub(r"\D", "", token)), "ordinal")
+        number = re.sub(r"\D", "", token)
+        if len(number) > LONGEST_CARDINAL:
+            return self.digits(number)
+        spelled = self._spell(int(number), "ordinal")
         return _unique([spelled.replace(" and ", " "), spelled]) if self.english else [spelled]
 
     def date(self, token: str) -> list[str]:
@@ -230,12 +237,19 @@ class _Numbers:
         readings = [self.integer(run) if run.isdigit() else [" ".join(run)] for run in runs]
         return _unique(" ".join(picked) for picked in itertools.islice(itertools.product(*readings), MAX_READINGS))
 
+    def amount(self, token: str) -> list[str]:
+        """$1.5 million: the currency comes last, in the singular before a noun ("a five million dollar house")."""
+        unit, _ = _CURRENCIES[token[0]]
+        number, scale = re.split(r"[ -]", token[1:].strip())
+        heads = self.decimal(number) if "." in number else self.grouped(number)
+        return [f"{head} {scale} {unit}{plural}" for plural in ("s", "") for head in heads]
+
     def money(self, token: str) -> list[str]:
         unit, cent = _CURRENCIES[token[0]]
         whole, _, fraction = token[1:].strip().replace(",", "").partition(".")
         found = []
-        for head in self.cardinals(int(whole)):
-            plain = f"{head} {unit}{'' if int(whole) == 1 else 's'}"
+        for head in self.grouped(whole):
+            plain = f"{head} {unit}{'' if whole.lstrip('0') == '1' else 's'}"
             if not int(fraction or 0):
                 found.append(plain)
                 continue
@@ -253,7 +267,12 @@ class _Numbers:
         return [f"{self._spell(int(hour))} {tail}"]
 
     def decade(self, token: str) -> list[str]:
+        """The 1990s, '90s, 1900s, 2000s or '00s."""
         number = re.sub(r"\D", "", token)
+        if number in ("00", "2000"):
+            return ["two thousands"]
+        if number == "1000":
+            return ["thousands"]
         head = self._spell(int(number[:-2])) + " " if len(number) > 2 else ""
         tens = int(number[-2:])
         if tens == 0:

@@ -1,6 +1,7 @@
 """Languages and scripts: words that differ stay apart, and spellings of one word are equal."""
 
 import logging
+import unicodedata
 
 import pytest
 from hypothesis import given
@@ -40,6 +41,11 @@ EQUAL = {
     "Spanish": ("¿Qué tal?", "qué tal"),
     "Catalan": ("Col·legi", "col·legi"),
     "French": ("L’eau «vive»", "l'eau vive"),
+    "French with an acute accent for the apostrophe": ("l´eau", "l'eau"),
+    "Japanese with a variation selector": ("\u845b\U000e0100", "\u845b"),
+    "Hangul fillers": ("\u3164\u1112\u3164\u1161", "하"),
+    "degrees with a ring": ("20˚ und 5¨", "20 und 5"),
+    "Japanese with a detached mark": ("か゛ ー", "か ー"),
     "direction marks": ("\u200fשלום\u200e", "שלום"),
 }
 
@@ -69,6 +75,14 @@ def test_any_text_twice_is_once(text):
         once = normalize(text, normalizer)
         assert normalize(once, normalizer) == once
         assert once == " ".join(once.split())
+
+
+def test_no_word_begins_with_a_mark():
+    """Every character of Unicode by itself, and after a letter."""
+    for code in (*range(0xD800), *range(0xE000, 0x30000)):
+        character = chr(code)
+        for word in normalize(f"{character} a{character} {character}b", "unicode").split():
+            assert unicodedata.category(word[0])[0] != "M", hex(code)
 
 
 def test_letters_beyond_english_are_named():

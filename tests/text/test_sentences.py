@@ -40,3 +40,19 @@ def test_what_is_no_text_is_said(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(LanguageModelError, match="trans"):
         list(read_sentences(tmp_path / "empty"))
+
+
+def test_a_packed_file_with_flipped_bits_is_named(tmp_path):
+    content = bytearray(gzip.compress("".join(f"sentence {number}\n" for number in range(2000)).encode()))
+    content[400:403] = bytes(byte ^ 0xFF for byte in content[400:403])
+    (tmp_path / "damaged.txt.gz").write_bytes(content)
+    with pytest.raises(LanguageModelError, match=r"damaged\.txt\.gz: cannot be read"):
+        list(read_sentences(tmp_path / "damaged.txt.gz"))
+
+
+@pytest.mark.parametrize("text", ['["A", "B"]', "5", "true"])
+def test_a_text_that_is_no_string_is_named(tmp_path, text):
+    path = tmp_path / "train.jsonl"
+    path.write_text(f'{{"text": {text}}}\n')
+    with pytest.raises(LanguageModelError, match=r"train\.jsonl:1"):
+        list(read_sentences(path))

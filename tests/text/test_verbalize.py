@@ -29,6 +29,13 @@ def readings(text: str) -> list[str]:
         ("3.5%", "THREE POINT FIVE PERCENT"),
         ("$5.20", "FIVE DOLLARS AND TWENTY CENTS"),
         ("£1", "ONE POUND"),
+        ("$1.5 million", "ONE POINT FIVE MILLION DOLLARS"),
+        ("it cost £2,000 million", "IT COST TWO THOUSAND MILLION POUNDS"),
+        ("in 2000", "IN TWO THOUSAND"),
+        ("in 2005", "IN TWO THOUSAND FIVE"),
+        ("in 2010", "IN TWENTY TEN"),
+        ("the 2000s", "THE TWO THOUSANDS"),
+        ("1000s of them", "THOUSANDS OF THEM"),
         ("at 10:30", "AT TEN THIRTY"),
         ("at 3:00", "AT THREE O'CLOCK"),
         ("the 1990s", "THE NINETEEN NINETIES"),
@@ -54,6 +61,8 @@ def test_the_most_usual_reading_comes_first(written, first):
         ("1984", "ONE NINE EIGHT FOUR"),
         ("007", "OH OH SEVEN"),
         ("305", "THREE HUNDRED AND FIVE"),
+        ("a $5 million house", "A FIVE MILLION DOLLAR HOUSE"),
+        ("2005", "TWENTY OH FIVE"),
     ],
 )
 def test_other_readings_are_among_them(written, spoken):
@@ -66,6 +75,23 @@ def test_a_text_all_in_capitals_keeps_its_words():
 
 def test_numbers_in_another_language():
     assert verbalize("Es kostet 21 Mark", "de")[0] == "Es kostet einundzwanzig Mark"
+
+
+def test_an_ordinal_is_read_as_a_cardinal_where_num2words_has_no_ordinals():
+    assert verbalize("21st", "cs") == ["dvacet jedna"]
+    assert verbalize("0th", "pl") == ["zero"]
+
+
+@pytest.mark.parametrize("form", ["${}", "{}th", "{}", "{}.5", "1-{}"])
+def test_a_number_of_any_length_is_read(form):
+    """A recognizer that repeats itself writes such numbers."""
+    for number in ("1" + ",000" * 150, "9" * 5000):
+        for reading in verbalize(form.format(number)):
+            assert not any(symbol.isdigit() for symbol in reading)
+
+
+def test_no_digit_of_a_group_is_lost():
+    assert all("EIGHT NINE" in reading for reading in readings("1-5551234567890123456789"))
 
 
 def test_an_unknown_language_is_refused_by_name():
