@@ -1,6 +1,8 @@
 """Plain YAML into typed settings: loading, overriding, checking. Never code."""
 
 import difflib
+import os
+import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +40,13 @@ def _odd(number: int) -> int:
 Odd = Annotated[int, AfterValidator(_odd)]
 """An odd number, such as the width of a centred convolution."""
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def user_path(path: str | Path) -> Path:
+    """The path with the home folder for a leading `~`; `~name` stays where no user is called so."""
+    return Path(os.path.expanduser(path))
+
+
+UserPath = Annotated[Path, AfterValidator(user_path)]
 """A path in which `~` is the home folder."""
 
 S = TypeVar("S", bound=Settings)
@@ -172,11 +180,26 @@ def _refuse_nul(data: Any, where: str | Path, path: str = "") -> None:
 _BOUNDS = {"gt": "above", "ge": "at least", "lt": "below", "le": "at most"}
 _OUT_OF_RANGE = ("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number")
 _SHOWN_CHARACTERS = 60
+_TYPES = {
+    "a mapping, `key: value`": ("dict_type", "model_type", "model_attributes_type", "mapping_type"),
+    "a list": ("list_type", "tuple_type"),
+    "text": ("string_type",),
+    "a path": ("path_type",),
+    "a whole number": ("int_type", "int_parsing", "int_from_float"),
+    "a number": ("float_type", "float_parsing"),
+    "true or false": ("bool_type", "bool_parsing"),
+}
+_EXPECTED = {code: f"expected {words}" for words, codes in _TYPES.items() for code in codes}
+"""How a recipe's author calls the type that pydantic expects."""
+_UNION_MEMBER = re.compile(r"(bool|int|float|str|none|literal|tuple|list|dict|function-\w+)(\[.*\])?")
+"""How pydantic names a member of a union that has no tag."""
 
 
 def _describe(kind: type[BaseModel], data: Any, problem: Any) -> str:
     """One of pydantic's problems in our words: the key as the user writes it, what was found, what is allowed."""
     location, code = problem["loc"], problem["type"]
+    if location and location[-1] == "[key]":
+        return f"{'.'.join(map(str, location[:-1]))}: expected text as the name, in quotes"
     if code == "extra_forbidden":
         place = _Place(kind).enter_all(location[:-1])
         return f"unknown key {'.'.join([*place.path, str(location[-1])])!r}: {_nearest(location[-1], place.known)}"
@@ -189,11 +212,15 @@ def _describe(kind: type[BaseModel], data: Any, problem: Any) -> str:
         return f"{path}.{tag}: {found}{_nearest(problem['ctx'].get('tag', ''), known)}"
     if code == "missing":
         return f"{path}: missing{_misspelt_name(data, location)}"
-    message = problem["msg"].removeprefix("Value error, ")
+    message = _EXPECTED.get(code, problem["msg"].removeprefix("Value error, "))
+    if code == "literal_error":
+        message = f"expected {problem['ctx']['expected']}"
+    if code == "too_short":
+        message = f"expected at least {problem['ctx']['min_length']}, found {problem['ctx']['actual_length']}"
+        return f"{path}: {message}"
     if code in _OUT_OF_RANGE and place.field is not None:
         message = f"allowed: {_allowed(place.field) or message}"
-    is_scalar = problem["input"] is None or isinstance(problem["input"], str | int | float)
-    given = f" (found {_shown(problem['input'])})" if is_scalar else ""
+    given = f" (found {_shown(problem['input'])})" if _is_shown(code, problem["input"]) else ""
     return f"{path}: {message}{given}" if path else f"{message}{given}"
 
 
@@ -225,7 +252,9 @@ class _Place:
         if tagged and len(self.models) > 1:
             self._types = tagged
             return
-        if isinstance(part, str) and not self.models and str in self._types:  # so does a union of text and a list
+        is_name = isinstance(part, str) and len(self._types) > 1 and _UNION_MEMBER.fullmatch(part)
+        of_text = isinstance(part, str) and not self.models and str in self._types
+        if (is_name or of_text) and part not in self.known:  # so do unions of text, lists and choices
             return
         self.path.append(str(part))
         fields = [model.model_fields[part] for model in self.models if part in model.model_fields]
@@ -284,6 +313,16 @@ def _allowed(field: FieldInfo) -> str:
     return " and ".join(bounds)
 
 
+def _is_shown(code: str, value: Any) -> bool:
+    """Whether a message names what was found: a value, or the kind of a collection where its type is wrong."""
+    return value is None or isinstance(value, str | int | float) or code in _EXPECTED or code == "literal_error"
+
+
 def _shown(value: Any) -> str:
+    """A value in a few characters, or what kind of collection it is."""
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
     text = repr(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"

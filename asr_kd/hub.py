@@ -4,6 +4,7 @@ Downloads take files by name patterns that hold no code, and what opens them com
 this file uses huggingface_hub (extra `hub`).
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -104,7 +105,7 @@ def snapshot(repo: str, revision: str | None, patterns: Sequence[str], kind: Kin
 
 def own_model(repo: str, revision: str | None) -> Path | None:
     """Return the local snapshot of a repository that holds a model folder of this project; None for any other."""
-    if Path(repo).expanduser().exists():
+    if os.path.exists(os.path.expanduser(repo)):
         return None
     hub = _library()
     try:

@@ -75,7 +75,8 @@ class ConformerSettings(Settings):
         if not isinstance(data, dict) or data.get("size") is None:
             return data
         # An unknown name is filled in too: the error then names `size` alone, not every key that it would set.
-        return {**SIZES[data["size"] if data["size"] in SIZES else "tiny"], **data}
+        known = isinstance(data["size"], str) and data["size"] in SIZES
+        return {**SIZES[data["size"] if known else "tiny"], **data}
 
     @model_validator(mode="after")
     def _fits_together(self) -> "ConformerSettings":

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from asr_kd.config import user_path
 from asr_kd.corpora.an4 import person_of
 from asr_kd.corpora.corpus import fold_of_utterances, read_prepared
 from asr_kd.corpora.manifest import Utterance
@@ -210,6 +211,8 @@ RECORD = "models.json"
 """Below stages/ in the work_dir: source → SHA-256 of its folder's content."""
 NO_FOLDERS = ("recipe", "torchaudio")
 """Kinds of sources that name no folder."""
+WITH_REVISION = ("hf", "encoder", "speechbrain")
+"""Kinds of sources whose folder may stand before an @."""
 NOT_CONTENT = frozenset({".md", ".lock"})
 """Suffixes of files that decide nothing: model cards."""
 
@@ -259,8 +262,8 @@ def _folder(source: str) -> Path | None:
     kind, _, place = source.partition(":")
     if kind in NO_FOLDERS or not place:
         return None
-    named = (place, place.rpartition("@")[0]) if kind == "speechbrain" else (place,)
-    return next((path for name in named if name and (path := Path(name).expanduser()).is_dir()), None)
+    named = (place, place.rpartition("@")[0]) if kind in WITH_REVISION else (place,)
+    return next((path for name in named if name and (path := user_path(name)).is_dir()), None)
 
 
 def _recorded(context: RunContext) -> dict[str, Any]:

@@ -5,12 +5,12 @@ Shapes: B utterances, S samples, T frames, V vocabulary.
 
 import math
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
+from asr_kd.config import user_path
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of
 from asr_kd.hub import own_model
@@ -164,7 +164,7 @@ def _open_one(source: str, settings: TeacherSource, device: torch.device | str) 
     kind, place, revision = parse_source(source)
     # Each library is imported only when one of its models is opened.
     if kind == "local":
-        return LocalTeacher(Path(place).expanduser(), device, settings.precision)
+        return LocalTeacher(user_path(place), device, settings.precision)
     if kind == "torchaudio":
         from asr_kd.teachers.torchaudio_ctc import open_torchaudio
 

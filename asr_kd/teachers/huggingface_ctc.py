@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
-from asr_kd.errors import CheckpointError, HubError, RecipeError, import_extra
+from asr_kd.config import user_path
+from asr_kd.errors import AsrKdError, CheckpointError, HubError, RecipeError, import_extra
 from asr_kd.files import loads_json, sha256_of, sha256_of_file
 from asr_kd.hub import snapshot
 from asr_kd.teachers.base import CtcTeacher, Forward, ctc_vocabulary
@@ -31,6 +31,8 @@ WANTED = ("*.json", "*.txt", "*.model", "model*.safetensors")
 
 UNTRAINED_ONLY = re.compile(r"masked_spec_embed$")
 """Weights that may be missing, because only training uses them."""
+
+COPY_AGAIN = "Copy the whole folder again"
 
 _log = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def open_huggingface(
     folder, name = _folder_of(place, revision)
     _check_head(folder, place)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
-    files = _load(folder, name, "AutoModelForCTC", "CTC model", fetch_command(place, revision))
+    files = _load(folder, name, "AutoModelForCTC", "CTC model", _fetch_again(place, revision))
     config, extractor = files.config, files.extractor
     if extractor.sampling_rate != SAMPLE_RATE:
         raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
@@ -97,7 +99,7 @@ def open_encoder_files(place: str, revision: str | None = None) -> LoadedFiles:
     _transformers()  # before anything is downloaded
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS))
-    return _load(folder, name, "AutoModel", "encoder", fetch_command(place, revision))
+    return _load(folder, name, "AutoModel", "encoder", _fetch_again(place, revision))
 
 
 def fetch_command(place: str, revision: str | None) -> str:
@@ -107,9 +109,17 @@ def fetch_command(place: str, revision: str | None) -> str:
     return f"hf download {place} --revision {revision or 'main'} --include {patterns} --local-dir {folder}"
 
 
+def _fetch_again(place: str, revision: str | None) -> str:
+    return (
+        COPY_AGAIN
+        if user_path(place).is_dir()
+        else f"If it is damaged, fetch it again: {fetch_command(place, revision)}"
+    )
+
+
 def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
     """Where the files lie, and what to call them: the commit is part of a repository's name."""
-    folder = Path(place).expanduser()
+    folder = user_path(place)
     if folder.is_dir():
         return folder, folder.name
     if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", place):
@@ -126,21 +136,21 @@ def _folder_of(place: str, revision: str | None) -> tuple[Path, str]:
 
 
 def _missing(what: str, place: str, revision: str | None, reason: str) -> CheckpointError:
-    is_folder = Path(place).expanduser().is_dir()
+    is_folder = user_path(place).is_dir()
     command = "" if is_folder else f" Where there is a network, run: {fetch_command(place, revision)} — then copy the "
     return CheckpointError(
         f"{what} {'is' if is_folder else 'are'} not here" + (f" ({reason})" if reason else ""),
         where=f"hf:{place}",
         expected="the files of a CTC model, as save_pretrained writes them",
-        remedy="Copy the whole folder again" if is_folder else f"{command.strip()} folder here and write hf:FOLDER",
+        remedy=COPY_AGAIN if is_folder else f"{command.strip()} folder here and write hf:FOLDER",
     )
 
 
 def _check_head(folder: Path, place: str) -> None:
     """Refuse a model whose configuration names another head than CTC, or none."""
     try:
-        named = loads_json((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or []
-    except (OSError, ValueError, AttributeError):
+        named = list(loads_json((folder / CONFIG).read_text(encoding="utf-8")).get("architectures") or [])
+    except (OSError, ValueError, AttributeError, TypeError):
         return  # reported below
     if named and not any("CTC" in str(name) for name in named):
         raise CheckpointError(
@@ -180,9 +190,9 @@ def _weight_files(folder: Path, place: str, revision: str | None) -> list[Path]:
         return []
     try:
         names = sorted(set(loads_json((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError) as error:
+        return [folder / Path(name).name for name in names]
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
         raise _missing(f"{folder.name}/{INDEX} (readable)", place, revision, str(error)) from error
-    return [folder / Path(name).name for name in names]
 
 
 def _identity(folder: Path) -> str:
@@ -191,7 +201,7 @@ def _identity(folder: Path) -> str:
     return sha256_of({name: sha256_of_file(folder / name) for name in sorted(names) if (folder / name).is_file()})
 
 
-def _load(folder: Path, name: str, model_class: str, what: str, command: str) -> LoadedFiles:
+def _load(folder: Path, name: str, model_class: str, what: str, remedy: str) -> LoadedFiles:
     transformers = _transformers()
     quiet = {"local_files_only": True, "trust_remote_code": False}
     try:
@@ -203,12 +213,14 @@ def _load(folder: Path, name: str, model_class: str, what: str, command: str) ->
         model, report = getattr(transformers, model_class).from_pretrained(
             folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, ImportError, SafetensorError) as error:
+    except AsrKdError:
+        raise
+    except Exception as error:  # what the library raises for a malformed file has no common root
         raise CheckpointError(
             f"transformers {transformers.__version__} cannot open it ({' '.join(str(error).split())[:400]})",
             where=name,
             expected=f"a {what} saved with save_pretrained",
-            remedy=f"If it is damaged, fetch it again: {command}",
+            remedy=remedy,
         ) from error
     missing = sorted(key for key in report["missing_keys"] if not UNTRAINED_ONLY.search(key))
     if missing:

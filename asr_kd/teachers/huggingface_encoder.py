@@ -6,7 +6,6 @@ Shapes: S samples, T encoder frames, D width.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.config import user_path
 from asr_kd.errors import RecipeError
 from asr_kd.features.fbank import NUM_MEL_BINS, num_frames
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, output_len
@@ -140,6 +140,12 @@ class HuggingfaceEncoder:
         return int(seconds * SAMPLE_RATE) // self._grid * self._grid
 
     def _check_window(self, settings: EncoderSettings) -> None:
+        if not self._overlap:  # most convolutions have no frame around a border without common audio
+            raise RecipeError(
+                f"overlap_seconds is {settings.overlap_seconds:g}",
+                where=self.name,
+                expected=f"at least one frame of the encoder, {self._grid / SAMPLE_RATE:g} s",
+            )
         if self.family != WHISPER:
             return
         longest = self._config.max_source_positions * self._grid / SAMPLE_RATE
@@ -154,7 +160,7 @@ class HuggingfaceEncoder:
 
 def local_copy(place: str) -> str:
     """The folder of `ASR_KD_MODELS` that a repository is in, or the place itself."""
-    found = None if Path(place).expanduser().is_dir() else find_model([place.rpartition("/")[2]], CONFIG)
+    found = None if user_path(place).is_dir() else find_model([place.rpartition("/")[2]], CONFIG)
     return place if found is None else str(found)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
-from asr_kd.config import Odd, Settings
+from asr_kd.config import Odd, Settings, user_path
 
 Precision = Literal["fp32", "bf16", "fp16"]
 """Arithmetic of a teacher's layers; the last softmax is always taken in float32."""
@@ -44,7 +44,7 @@ MODELS_VARIABLE = "ASR_KD_MODELS"
 def find_model(names: Sequence[str], file: str) -> Path | None:
     """Return the first of these folders in that of `ASR_KD_MODELS` that holds a file; None where there is none."""
     models = os.environ.get(MODELS_VARIABLE)
-    folders = [Path(models).expanduser() / name for name in names] if models else []
+    folders = [user_path(models) / name for name in names] if models else []
     return next((folder for folder in folders if (folder / file).is_file()), None)
 
 
@@ -70,7 +70,7 @@ def parse_source(text: str) -> SourceName:
         raise ValueError(NO_NEMO)
     if not colon or kind not in KINDS or not place:
         raise ValueError(f"the source {text!r} must be one of {', '.join(KINDS.values())}")
-    if kind not in ("hf", "encoder", "speechbrain") or (kind != "speechbrain" and Path(place).expanduser().is_dir()):
+    if kind not in ("hf", "encoder", "speechbrain") or (kind != "speechbrain" and user_path(place).is_dir()):
         return SourceName(kind, place, None)
     repository, at, revision = place.rpartition("@")
     if at and not (repository and revision):
@@ -81,6 +81,10 @@ def parse_source(text: str) -> SourceName:
             "revision is a word of your own"
         )
     return SourceName(kind, repository, revision) if at else SourceName(kind, place, None)
+
+
+ENCODER_WINDOW_SECONDS, SHORTEST_WINDOW_SECONDS = 30.0, 2.0
+"""Windows of encoders without a head: the usual ones, and the shortest."""
 
 
 def _check_overlap(overlap_seconds: float, window_seconds: float) -> None:
@@ -140,8 +144,17 @@ class TeacherSource(Settings):
     def _fits_together(self) -> "TeacherSource":
         if self.window_seconds is not None:
             _check_overlap(self.overlap_seconds, self.window_seconds)
-        if len(self.members) > 1 and any(parse_source(member.source).kind == "encoder" for member in self.members):
-            raise ValueError("an encoder without a head has no posteriors to average: name it alone")
+        is_ensemble = not isinstance(self.source, str)
+        if is_ensemble and any(parse_source(member.source).kind == "encoder" for member in self.members):
+            raise ValueError("an encoder without a head has no posteriors to average: name it alone, not in a list")
+        if self.is_encoder:
+            window_seconds = ENCODER_WINDOW_SECONDS if self.window_seconds is None else self.window_seconds
+            if window_seconds < SHORTEST_WINDOW_SECONDS or not self.overlap_seconds:
+                raise ValueError(
+                    f"an encoder needs window_seconds ({window_seconds:g}) of at least {SHORTEST_WINDOW_SECONDS:g} and "
+                    f"overlap_seconds ({self.overlap_seconds:g}) above 0"
+                )
+            _check_overlap(self.overlap_seconds, window_seconds)
         if any(parse_source(member.source).kind == "speechbrain" for member in self.members) and not self.allow_code:
             raise ValueError(ALLOW_CODE)
         return self
@@ -193,7 +206,7 @@ class EncoderSettings(Settings):
     """Learning rate of the top layer, as a share of the head's."""
     layer_decay: float = Field(0.8, gt=0, le=1)
     """Learning rate of a layer as a share of that of the layer above it."""
-    window_seconds: float = Field(30.0, ge=2)
+    window_seconds: float = Field(ENCODER_WINDOW_SECONDS, ge=SHORTEST_WINDOW_SECONDS)
     """Longer audio is encoded in overlapping windows of at most this length. Whisper's positions end at 30 s."""
     overlap_seconds: float = Field(4.0, gt=0)
     """Audio that two neighbouring windows share; each contributes its frames up to the middle of it."""

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.config import user_path
 from asr_kd.errors import CheckpointError, RecipeError
 from asr_kd.files import sha256_of
 from asr_kd.posteriors.types import DensePosteriors
@@ -103,7 +104,7 @@ def _load(source: str, revision: str, device: torch.device) -> Any:
     from speechbrain.inference.ASR import EncoderASR
     from speechbrain.utils.fetching import FetchConfig, LocalStrategy
 
-    folder = Path(source).expanduser()
+    folder = user_path(source)
     there = folder.is_dir()  # the repository that it is a copy of is then unknown
     command = f"hf download {'OWNER/NAME' if there else source} --revision {revision} --local-dir {folder.name}"
     try:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from asr_kd.config import user_path
 from asr_kd.errors import TargetsError, import_extra
 from asr_kd.features.fbank import SAMPLE_RATE
 from asr_kd.files import sha256_of_file
@@ -202,11 +203,11 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
 
     Raises:
         MissingExtraError: faster-whisper is not installed.
-        TargetsError: no such folder, another form, files that cannot be opened, or a multilingual model without a
-            language.
+        TargetsError: no such folder, another form, files that cannot be opened, arithmetic that the device does not
+            have, a multilingual model without a language, or a language that the model does not have.
     """
     library = import_extra("faster_whisper", "whisper", "faster-whisper")
-    folder = _local_copy(settings.source) or Path(settings.source).expanduser()
+    folder = _local_copy(settings.source) or user_path(settings.source)
     if folder.is_dir():
         _check_form(folder)
     elif folder.exists() or not HUB_NAME.fullmatch(settings.source):
@@ -227,7 +228,14 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
         model = library.WhisperModel(
             str(folder), device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.threads
         )
-    except (RuntimeError, ValueError, OSError) as error:
+    except ValueError as error:
+        raise TargetsError(
+            f"CTranslate2 cannot run this model so ({error})",
+            where=folder,
+            expected="a compute_type and a device that this machine has; int8 and float32 run on every CPU",
+            remedy="Correct compute_type or device",
+        ) from error
+    except Exception as error:  # of a damaged tokenizer.json it is no more precise
         raise TargetsError(
             f"CTranslate2 cannot open this model ({error})",
             where=folder,
@@ -241,6 +249,13 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
             expected="language: en (or another two-letter code)",
             remedy="Set the language in the recipe, or with --language",
         )
+    if settings.language not in (None, *model.supported_languages):
+        raise TargetsError(
+            f"this Whisper model has no language {settings.language!r}",
+            where=folder,
+            expected=f"one of {', '.join(model.supported_languages)}",
+            remedy="Set the language in the recipe, or with --language; a model named .en has English alone",
+        )
     return WhisperTranscriber(model, settings, sha256_of_file(folder / WEIGHTS))
 
 
@@ -248,7 +263,7 @@ def _local_copy(source: str) -> Path | None:
     """The folder in CTranslate2's form that ASR_KD_MODELS holds under a model's name, with or without `-ct2`."""
     name = source.removeprefix("openai/").removeprefix("whisper-")
     names = [source, f"whisper-{name}", f"whisper-{name}-ct2"]
-    return None if Path(source).expanduser().is_dir() else find_model(names, WEIGHTS)
+    return None if user_path(source).is_dir() else find_model(names, WEIGHTS)
 
 
 def _check_form(folder: Path) -> None:

@@ -151,7 +151,7 @@ class WindowedTeacher:
                     f"gives {len(frames)} frames of a window of {window.stop - window.start} samples",
                     where=self.name,
                     expected=f"at least {max(last, first)}",
-                    remedy="Use a longer window_seconds, or none",
+                    remedy="Use a longer overlap_seconds: its frames need audio on both sides",
                 )
             pieces.append(frames[first:last])
         return torch.cat(pieces)

@@ -46,7 +46,7 @@ class VocabularySettings(Settings):
         if wrong:
             raise ValueError(f"{wrong[0]} belongs to kind: {owner[wrong[0]]}, this is kind: {self.kind}")
         needed = {"bpe": "size", "file": "path"}.get(self.kind)
-        if needed and not given:
+        if needed and getattr(self, needed) is None:
             raise ValueError(f"kind: {self.kind} needs {needed}")
         inside = {c: f"1{c}1" for c in self.alphabet or "" if not c.isspace()}
         strange = sorted(c for c, text in inside.items() if normalize(text, self.normalizer) != text)

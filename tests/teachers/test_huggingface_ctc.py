@@ -288,3 +288,29 @@ def test_weights_in_several_files(tmp_path):
         open_huggingface(str(tmp_path))
     (tmp_path / "away").rename(shards[1])
     assert open_huggingface(str(tmp_path)).sha256 == identity
+
+
+@pytest.mark.parametrize("text", ["[]", "null", '{"weight_map": {"a": 1, "b": "x"}}', '{"weight_map": {"a": [1]}}'])
+def test_a_malformed_list_of_weights_is_one_message(copied, text):
+    (copied / "model.safetensors").unlink()
+    (copied / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"index.json \(readable\) is not here.*Copy the whole folder again"):
+        open_huggingface(str(copied))
+
+
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "tokenizer_config.json", "vocab.json"])
+def test_files_of_another_form_are_one_message(copied, name):
+    (copied / name).write_text("[]")
+    with pytest.raises(CheckpointError, match=r"cannot open it .*Copy the whole folder again"):
+        open_huggingface(str(copied))
+
+
+@pytest.mark.parametrize(("key", "value"), [("architectures", 5), ("conv_kernel", 5), ("hidden_size", 0)])
+def test_a_configuration_with_values_of_another_type_is_one_message(copied, key, value):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, key: value}))
+    if key == "architectures":
+        assert open_huggingface(str(copied)).name == "copied"  # only a hint of the head: the weights decide
+        return
+    with pytest.raises(CheckpointError, match="cannot open it"):
+        open_huggingface(str(copied))

@@ -118,3 +118,13 @@ def test_real_whisper_gives_the_librarys_layers():
         found = opened(folder).hidden(waveform)
     for ours, theirs in zip(found, of_library("whisper", model, extractor, waveform), strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-3)
+
+
+def test_windows_without_a_common_frame_would_leave_frames_out(tmp_path):
+    save_encoder("wav2vec2-base", tmp_path / "encoder")
+    source = f"hf:{tmp_path / 'encoder'}"
+    with pytest.raises(RecipeError, match=r"overlap_seconds is 0.01; expected at least one frame .* 0.02 s"):
+        HuggingfaceEncoder(EncoderSettings(source=source, window_seconds=2, overlap_seconds=0.01))
+    nearest = HuggingfaceEncoder(EncoderSettings(source=source, window_seconds=2, overlap_seconds=0.02))
+    with torch.no_grad():
+        assert len(nearest.hidden(torch.randn(16_000 * 9))[0]) == 449  # as of the whole: one less than 9 s hold

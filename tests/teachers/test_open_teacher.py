@@ -75,7 +75,7 @@ def test_keys_are_named_as_the_recipe_writes_them():
     assert "unknown key 'source.0.wieght': did you mean 'weight'?" in refused(
         source=[{"source": "local:x", "wieght": 1}]
     )
-    assert "source: Input should be a valid string (found 3)" in refused(source=3)
+    assert "source: expected text (found 3)" in refused(source=3)
     assert "at least one member" in refused(source=[])
     assert "must be below half of window_seconds" in refused(source="local:x", window_seconds=4, overlap_seconds=2)
 
@@ -133,3 +133,24 @@ def test_our_own_models_in_half_precision(folders, precision):
     assert not torch.equal(said, said_half)
     assert float((said.exp() - said_half.exp()).abs().max()) < 0.1
     assert half.sha256 != whole.sha256
+
+
+@pytest.mark.parametrize(
+    ("windows", "message"),
+    [
+        ({"window_seconds": 1, "overlap_seconds": 0.4}, "window_seconds (1) of at least 2"),
+        ({"overlap_seconds": 0}, "overlap_seconds (0) above 0"),
+        ({"overlap_seconds": 20}, "overlap_seconds (20) must be below half of window_seconds (30)"),
+    ],
+)
+def test_windows_that_an_encoder_cannot_have_are_refused_in_the_recipe(windows, message):
+    assert message in refused(source="encoder:a/b", **windows)
+
+
+def test_an_encoder_in_a_list_is_refused_even_alone():
+    assert "name it alone, not in a list" in refused(source=[{"source": "encoder:a/b"}])
+
+
+def test_a_source_below_the_home_folder_of_nobody_is_refused_when_it_is_opened():
+    with pytest.raises(AsrKdError, match="does not exist"):
+        open_teacher_source(TeacherSource(source="hf:~no-user-of-this-name/model"))

@@ -54,6 +54,25 @@ def test_a_multilingual_model_needs_a_language():
         open_transcriber(settings)
 
 
+@pytest.mark.parametrize(("name", "language"), [("whisper-base", "zz"), ("whisper-tiny.en", "de")])
+def test_a_language_that_the_model_does_not_have_is_refused(name, language):
+    with pytest.raises(TargetsError, match=f"has no language '{language}'; expected one of"):
+        open_transcriber(TranscriberSettings(str(converted(name)), language))
+
+
+def test_arithmetic_that_there_is_not_is_refused_with_its_setting(tmp_path):
+    folder = save_whisper_ct2(tmp_path / "whisper")
+    with pytest.raises(TargetsError, match=r"Invalid compute type: int9.*Correct compute_type"):
+        open_transcriber(TranscriberSettings(str(folder), compute_type="int9"))
+
+
+def test_a_damaged_tokenizer_is_refused(tmp_path):
+    folder = save_whisper_ct2(tmp_path / "whisper")
+    (folder / "tokenizer.json").write_text("[]")
+    with pytest.raises(TargetsError, match=r"cannot open this model.*Copy the whole folder again"):
+        open_transcriber(TranscriberSettings(str(folder)))
+
+
 @pytest.mark.corpora
 def test_real_speech_and_silence(recordings):
     first = recordings[0]

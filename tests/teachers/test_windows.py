@@ -101,7 +101,7 @@ def test_a_window_off_the_grid_is_refused_with_a_good_one():
 def test_a_teacher_with_fewer_frames_than_its_grid_promises_is_refused():
     poor = dataclasses.replace(near_sighted(), geometry=FrameGeometry((Layer(12_000, 320),)))
     audio, lens = waveforms(40_000)
-    with pytest.raises(CheckpointError, match="longer window_seconds"):
+    with pytest.raises(CheckpointError, match="longer overlap_seconds"):
         WindowedTeacher(poor, 1.0, 0.2).log_probs(audio, lens)
 
 
@@ -114,3 +114,9 @@ def test_windows_are_part_of_the_identity():
     identities = {teacher.sha256, *(WindowedTeacher(teacher, 1.0, overlap).sha256 for overlap in (0.2, 0.4))}
     assert len(identities) == 3
     assert windowed.sha256 == WindowedTeacher(near_sighted(), 1.0, 0.2).sha256
+
+
+def test_windows_without_overlap_lack_a_frame_at_each_seam_which_the_message_says():
+    audio, lens = waveforms(16_000 * 9)
+    with pytest.raises(CheckpointError, match="Use a longer overlap_seconds"):
+        WindowedTeacher(near_sighted(), 2.0, 0.0).log_probs(audio, lens)

@@ -72,6 +72,7 @@ def test_without_transcripts_the_ways_out_are_named(settings):
     ("given", "message"),
     [
         ({"kind": "bpe"}, "needs size"),
+        ({"kind": "bpe", "text": "some.txt"}, "needs size"),
         ({"kind": "file"}, "needs path"),
         ({"size": 100}, "size belongs to kind: bpe"),
         ({"text": "some.txt"}, "text belongs to kind: bpe"),
