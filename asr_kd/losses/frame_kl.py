@@ -67,14 +67,29 @@ def teacher_frames(student: StudentOutput, supervision: Supervision, delay_frame
     check_lengths(student.lens, lens, student.log_probs.shape[1], delay_frames)
     num_frames = int(lens.max()) if lens.numel() else 0
     if isinstance(targets, DensePosteriors):
-        dense = DensePosteriors(targets.log_probs[:, :num_frames], lens)
+        dense = without_padding(DensePosteriors(targets.log_probs[:, :num_frames], lens))
         return TeacherFrames(dense, lens, dense.log_probs.argmax(-1))
     stored = SoftTargets(targets.tokens[:, :num_frames], targets.probs[:, :num_frames], lens)
     return TeacherFrames(stored, lens, stored.argmax())
 
 
+def without_padding(posteriors: DensePosteriors) -> DensePosteriors:
+    """Return posteriors [B, Q, V] that are 0 beyond the lengths: NaN there would reach the student's gradient."""
+    log_probs, lens = posteriors
+    valid = frame_mask(lens, log_probs.shape[1], log_probs.device)
+    return DensePosteriors(log_probs.masked_fill(~valid.unsqueeze(-1), 0.0), lens)
+
+
 def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_frames: int) -> None:
     """Refuse a student that is too short for its targets and the delay; nothing is wrapped or cropped.
+
+    An utterance without targets needs no frames.
+
+    Args:
+        lens: the student's frames of each utterance, [B].
+        target_lens: the teacher's, [B].
+        num_frames: T of the student's batch.
+        delay_frames: by which the student is later.
 
     Raises:
         TrainingError: another number of utterances, or an utterance with too few frames.
@@ -84,7 +99,7 @@ def check_lengths(lens: Tensor, target_lens: Tensor, num_frames: int, delay_fram
             f"the batch has {lens.numel()} utterances, its soft targets {target_lens.numel()}",
             expected="targets of the same utterances",
         )
-    needed = target_lens + delay_frames
+    needed = torch.where(target_lens > 0, target_lens + delay_frames, 0)
     short = (needed > lens) | (needed > num_frames)
     if short.any():
         worst = int(torch.nonzero(short)[0])

@@ -14,7 +14,7 @@ from torch.nn.functional import pad
 
 from asr_kd.errors import TrainingError
 from asr_kd.losses.base import References, Shape, StudentOutput, Supervision, Term, TermSettings
-from asr_kd.losses.frame_kl import check_vocabulary
+from asr_kd.losses.frame_kl import check_vocabulary, without_padding
 from asr_kd.posteriors.measures import POOLED, dense_kl, occupancy, pooled_log_probs, sparse_kl
 from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 
@@ -46,7 +46,7 @@ class PooledKl(Term):
         student_pooled, aligned = self._pool(student.log_probs, student.lens, references)
         if isinstance(targets, DensePosteriors):
             check_vocabulary(targets.log_probs, student_pooled)
-            teacher_pooled, known = self._pool(targets.log_probs, targets.lens, references)
+            teacher_pooled, known = self._pool(*without_padding(targets), references)
             divergence = dense_kl(teacher_pooled, student_pooled)
         else:
             stored = _stored(supervision, student_pooled.shape[1])

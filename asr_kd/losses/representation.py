@@ -97,7 +97,7 @@ class Representation(Term):
         apart = [
             self._distance(
                 self._projected(projection, student.layers[pair.student], frames),
-                _hidden(supervision, pair.teacher)[:, :frames],
+                _hidden(supervision, pair.teacher)[:, :frames].masked_fill(~valid.unsqueeze(-1), 0.0),
                 valid,
             )
             for pair, projection in zip(self.pairs, self.projections, strict=True)
@@ -112,7 +112,7 @@ class Representation(Term):
         return projected.float()
 
     def _distance(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-        """[B, Q] of two of [B, Q, D']; `valid` [B, Q] are the teacher's frames."""
+        """[B, Q] of two of [B, Q, D']; `valid` [B, Q] are the teacher's frames, which is 0 elsewhere."""
         if self.distance == "mse":
             return (student - teacher).square().mean(-1)
         if self.distance == "channels":
@@ -144,7 +144,7 @@ class RepresentationSettings(TermSettings):
     Attributes:
         pairs: layers, [student's, teacher's], each counted from 1.
         distance: `mse`: the mean squared difference; `channels`: the same with each channel divided by the teacher's
-            standard deviation in the batch; `cosine`: 1 − cos of the angle.
+            standard deviation in the batch, of which each process takes its own part; `cosine`: 1 − cos of the angle.
         projection: `linear`: a learned map from the student's layer to the teacher's, dropped after training; `none`:
             the student's layer itself, layer-normalised, for a student of the teacher's width, such as one that begins
             from it.

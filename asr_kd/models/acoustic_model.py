@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.layers import Table, attention_mask, output_lens
+from asr_kd.models.layers import Table, attention_mask, feature_frames_for, output_lens
 from asr_kd.models.settings import ConformerSettings, Context, WhisperSettings
 
 
@@ -109,6 +109,7 @@ class AcousticModel(nn.Module):
     ) -> EncoderOutput:
         """Whole utterances: features [B, T, F] with lengths [B] int64, which may stay on the host.
 
+        Where no utterance has an encoder frame, T' is 1, and the frame is padding.
         `context` None is full context, or the default chunk of a streaming model; with
         `FULL_CONTEXT` the attention of a streaming model sees everything too (its convolutions stay causal).
         `inner_layers` counts from 1; each also goes through the head. The outputs of `wanted_layers` are returned.
@@ -128,6 +129,9 @@ class AcousticModel(nn.Module):
         wanted_layers: Collection[int],
     ) -> tuple[Tensor, Tensor, list[Tensor], dict[int, Tensor]]:
         """The last layer [B, T', D], lengths [B], the inner layers, and the wanted layers as they are returned."""
+        missing = feature_frames_for(1) - features.shape[1]
+        if missing > 0:  # the convolutions refuse input without a single output frame
+            features = nn.functional.pad(features, (0, 0, 0, missing))
         with self._gradients(0):
             hidden = self._embed((features - self.mean) * self.inverse_std, None)
         lens = output_lens(feature_lens)

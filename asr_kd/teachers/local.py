@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from asr_kd.errors import is_out_of_memory
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
@@ -104,9 +104,6 @@ class LocalTeacher:
     ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
         rows = zip(waveforms, sample_lens.tolist(), strict=True)
         inputs, lens = pad_batch([self._inputs(waveform[:length]) for waveform, length in rows])
-        missing = feature_frames_for(1) - inputs.shape[1]
-        if missing > 0:  # the convolutions refuse input without a single output frame
-            inputs = nn.functional.pad(inputs, (0, 0, 0, missing))
         with torch.inference_mode(), arithmetic(self._precision, self._device):
             output = self._model(inputs.to(self._device), lens.to(self._device), wanted_layers=layers)
         return DensePosteriors(output.log_probs, output.lens), output.layers

@@ -53,6 +53,7 @@ def select(job: TrainingJob, objective: Objective) -> Selection:
     found = Selection()
     for utterance in job.train_utterances:
         tokens, reason = _tokens(job, utterance) if objective.needs_references else ([], None)
+        reason = reason or _too_short(job, tokens or (), utterance)
         labels: list[WeightedHypothesis] = []
         if reason is None and job.store is not None and utterance.id not in job.store:
             reason = "no soft targets: see quarantine.jsonl beside them"
@@ -76,17 +77,16 @@ def _tokens(job: TrainingJob, utterance: Utterance) -> tuple[list[int] | None, s
         return None, None if alone else "empty transcript"
     if unknown:
         return [], f"characters outside the vocabulary: {' '.join(unknown)}"
-    encoded = job.vocabulary.encode(text)
-    return encoded, _too_long(job, encoded, utterance)
+    return job.vocabulary.encode(text), None
 
 
-def _too_long(job: TrainingJob, tokens: Sequence[int], utterance: Utterance) -> str | None:
-    """Return why CTC cannot emit `tokens` in the utterance's audio; None when it can."""
+def _too_short(job: TrainingJob, tokens: Sequence[int], utterance: Utterance) -> str | None:
+    """Return why CTC cannot emit `tokens`, maybe none, in the utterance's audio; None when it can."""
     seconds = utterance.duration / max(job.train.augmentation.speeds)
     frames = output_len(num_frames(int(seconds * SAMPLE_RATE)))
     needed = min_ctc_frames(tokens)
     if needed <= frames:
-        return None
+        return None if frames else f"too short: no frame of {FRAME_SHIFT_MS} ms at the fastest speed"
     return f"transcript needs {needed} frames of {FRAME_SHIFT_MS} ms, its audio has {frames} at the fastest speed"
 
 
@@ -118,7 +118,7 @@ def _pseudo_labels(
             reasons.append("too far from the transcript (max_hypothesis_wer)")
         elif job.vocabulary.unknown_characters(hypothesis.text):
             reasons.append("characters outside the vocabulary")
-        elif _too_long(job, tokens := array("i", job.vocabulary.encode(hypothesis.text)), utterance):
+        elif _too_short(job, tokens := array("i", job.vocabulary.encode(hypothesis.text)), utterance):
             reasons.append("too long for CTC in its audio")
         else:
             usable.append((hypothesis, tokens))

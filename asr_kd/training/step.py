@@ -101,7 +101,8 @@ class Stepper:
         costs = self._gradients.sum(self._costs(batch, frames, step))
         gradients = self._gradients.parameters
         norm = nn.utils.get_total_norm([parameter.grad for parameter in gradients if parameter.grad is not None])
-        loss, *parts, length = torch.cat([costs, norm.view(1)]).tolist()  # the only synchronisation with a GPU
+        # The norm of no gradients at all is on the CPU. One process waits for its GPU here only.
+        loss, *parts, length = torch.cat([costs, norm.view(1).to(costs.device)]).tolist()
         if not (math.isfinite(loss) and math.isfinite(length)):
             return StepResult(math.nan, {})
         if length > self.settings.clip_norm:
@@ -216,7 +217,7 @@ class Stepper:
         else:
             dense, layers = teacher.log_probs(batch.waveforms, batch.sample_lens), {}
         moved = {number: layer.to(self.device) for number, layer in layers.items()}
-        return DensePosteriors(dense.log_probs.to(self.device), dense.lens), moved
+        return DensePosteriors(dense.log_probs.to(self.device), dense.lens.cpu()), moved
 
     def _draw_context(self, generator: torch.Generator) -> Context | None:
         """Draw a context of a dynamic-chunk student; None is the model's own."""

@@ -96,6 +96,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
         TrainingError: nothing to train on, too much unreadable audio, or too many steps that are not finite.
     """
     ranks, progress = control.ranks, control.run_progress
+    resumes = ranks.broadcast(has_checkpoint(folder / "checkpoints"))  # one decision: each reads its own disk
     torch.manual_seed(job.seed + OBJECTIVE_SEED)  # parameters of objectives start equal in all processes
     objective = Objective.from_settings(job.distill, _shape(job))
     selection = select(job, objective)
@@ -110,12 +111,12 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     )
     if isinstance(model, EncoderCtc):  # whose encoder normalises its own features
         model.keep_outputs()
-    elif job.train.init_from is None:
-        _set_normalisation(model, usable, job.seed, folder, ranks)
-        if isinstance(model, StreamingWhisper) and not has_checkpoint(folder / "checkpoints"):
-            start_from_whisper(model, usable, job.seed, ranks, progress)
-    else:  # the weights include the normalisation of the features
+    elif job.train.init_from is not None:  # the weights include the normalisation of the features
         warm_start(model, job.vocabulary, job.train)
+    elif not resumes:  # the checkpoint holds the statistics and the weights
+        _set_normalisation(model, usable, job.seed, ranks)
+        if isinstance(model, StreamingWhisper):
+            start_from_whisper(model, usable, job.seed, ranks, progress)
     loaders = _loaders(job, objective, selection, control)
     if isinstance(job.dense_teacher, Model):  # those that read waveforms are opened where they run
         job.dense_teacher.to(control.device).eval()
@@ -169,14 +170,9 @@ def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Prog
         raise TrainingError("no utterance is left to train on", where=path, remedy="See why in that file")
 
 
-def _set_normalisation(model: Model, utterances: Sequence[Utterance], seed: int, folder: Path, ranks: Ranks) -> None:
-    """Measure in the first process and broadcast; skipped on resume, where the checkpoint holds the statistics."""
-    measured = None
-    if ranks.first and not has_checkpoint(folder / "checkpoints"):
-        measured = measure_normalisation(utterances, seed)
-    measured = ranks.broadcast(measured)
-    if measured is not None:
-        model.set_normalisation(*measured)
+def _set_normalisation(model: Model, utterances: Sequence[Utterance], seed: int, ranks: Ranks) -> None:
+    """Measure in the first process and broadcast."""
+    model.set_normalisation(*ranks.broadcast(measure_normalisation(utterances, seed) if ranks.first else None))
 
 
 def _write_model(

@@ -51,10 +51,18 @@ def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) ->
     _check_shape(model, source, layers)
     if settings.init_head:
         _check_vocabulary(vocabulary, source)
-    own = model.state_dict()
+    own, other = model.state_dict(), source.model.state_dict()
     kept = {name for name in own if name.startswith(HEAD) and not settings.init_head}
-    other = source.model.state_dict()
-    model.load_state_dict({name: own[name] if name in kept else other[_named(name, layers)] for name in own})
+    names = {name: _named(name, layers) for name in own if name not in kept}
+    missing = [name for name in names if names[name] not in other]
+    if missing:
+        raise CheckpointError(
+            f"train.init_layers: has no {names[missing[0]]}",
+            expected=f"a layer with the parts of the model's layer {int(missing[0].split('.')[1]) + 1}",
+            where=source.folder,
+            remedy="Name layers of Whisper for layers of Whisper, and blocks of the head for blocks of the head",
+        )
+    model.load_state_dict({name: other[names[name]] if name in names else own[name] for name in own})
 
 
 def _named(name: str, layers: Sequence[int]) -> str:

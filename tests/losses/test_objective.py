@@ -1,5 +1,7 @@
 """The weighted sum: weights, needs, refusals of settings."""
 
+import math
+
 import pytest
 import torch
 
@@ -8,7 +10,7 @@ from asr_kd.errors import RecipeError, TrainingError
 from asr_kd.losses import DistillSettings, Objective, References, Shape, StudentOutput, Supervision
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl
-from asr_kd.posteriors import SoftTargets, keep_nucleus
+from asr_kd.posteriors import DensePosteriors, SoftTargets, keep_nucleus
 from asr_kd.posteriors.types import map_tensors
 
 LENS = torch.tensor([6, 4])
@@ -126,3 +128,37 @@ def test_settings_say_how_many_passes_the_objective_makes(kinds):
     settings = parse_settings(DistillSettings, chosen, "recipe.yaml")
     objective = Objective.from_settings(settings, Shape(0, 5, 8, layers=2, streaming=True))
     assert settings.passes == 1 + len(objective.needs_passes)
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [
+        {"frame_kl": {"selection": "all"}},
+        {"delayed_kl": {"max_delay_frames": 0}},
+        {"guided_ctc": {}},
+        {"pooled_kl": {}},
+        {"representation": {"pairs": [[1, 1]], "distance": "channels"}},
+        {"representation": {"pairs": [[1, 1]], "distance": "cosine"}},
+    ],
+    ids=str,
+)
+def test_padding_of_a_running_teacher_may_hold_anything(log_probs, objectives):
+    """NaN in the frames beyond an utterance's length: loss and gradient are those without."""
+    settings = DistillSettings.model_validate({"kd_weight": 0.5, "targets": "dense", "objectives": objectives})
+    shape = Shape(0, 4, 8, layers=1, teacher_width=3, teacher_layers=1)
+    torch.manual_seed(2)
+    objective = Objective.from_settings(settings, shape)
+    teacher, hidden, layer = torch.randn(2, 6, 4).log_softmax(-1), torch.randn(2, 6, 8), torch.randn(2, 6, 3)
+    found = []
+    for padding in (0.0, math.nan):
+        given = [part.clone() for part in (teacher, layer)]
+        for part in given:
+            part[1, 4:] = padding
+        student = [part.clone().requires_grad_() for part in (log_probs, hidden)]
+        supervision = Supervision(REFERENCES, DensePosteriors(given[0], LENS), teacher_layers={1: given[1]})
+        total = objective(StudentOutput(student[0], LENS, {1: student[1]}), supervision, 10).total
+        total.backward()
+        found.append([total.detach(), *(part.grad for part in student if part.grad is not None)])
+    for plain, with_nan in zip(*found, strict=True):
+        assert plain.isfinite().all()
+        assert with_nan.equal(plain)

@@ -253,3 +253,12 @@ def test_settings_without_effect_are_refused(name, given, message):
 def test_an_unknown_delay_is_refused():
     with pytest.raises(RecipeError, match="'fixed' or 'minimum'"):
         parse_settings(DistillSettings, {"objectives": {"dual_mode": {"delay": "soft"}}}, "recipe.yaml")
+
+
+def test_an_utterance_shorter_than_the_delay_has_no_kl_and_does_no_harm():
+    chunked, full = two_passes()
+    lens = torch.tensor([6, 4, 1])
+    term = dual_mode(delay_frames=2, ctc_weight=0.0, kl_weight=1.0)
+    loss = term(student_output(chunked, lens, full_context=full), Supervision())
+    expected = summed(dense_kl(full[:2, :4], chunked[:2, 2:]), torch.tensor([4, 2]))
+    torch.testing.assert_close(loss, expected)

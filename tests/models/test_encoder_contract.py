@@ -141,3 +141,22 @@ def test_inner_layers_go_through_the_output_layer_and_change_nothing_else(archit
 def test_rows_are_distributions(architecture):
     total = offline(small_encoder(architecture), features(80)).exp().sum(-1)
     torch.testing.assert_close(total, torch.ones_like(total))
+
+
+@pytest.mark.parametrize("chunk", [4, None])
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("frames", [0, 1, 6])
+def test_utterances_without_an_encoder_frame_have_padding_alone(architecture, chunk, frames):
+    output = small_encoder(architecture, chunk)(features(frames, batch=2), torch.tensor([frames, frames // 2]))
+    assert output.lens.tolist() == [0, 0]
+    assert output.log_probs.shape[:2] == (2, 1)
+    assert output.log_probs.isfinite().all()
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_what_is_put_together_for_export_changes_nothing_offline(architecture):
+    model, inputs = small_encoder(architecture, chunk=4), features(90, batch=2)
+    expected = offline(model, inputs)
+    for layer in model.layers:
+        layer.fuse()
+    torch.testing.assert_close(offline(model, inputs), expected)

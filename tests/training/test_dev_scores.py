@@ -53,3 +53,17 @@ def test_parts_together_are_the_whole():
     assert second.row()["dev_loss"] == pytest.approx(whole.row()["dev_loss"])
     second.clear()
     assert second.row() == pytest.approx(first.row() | {})
+
+
+def test_a_transcript_that_is_too_long_for_its_audio_has_no_loss_and_counts_its_errors():
+    """The loss of the others is then as finite as without it: epochs of equal WER are ordered by the loss."""
+    plain, both = (DevScores(REFERENCES, VOCABULARY, ALONE) for _ in range(2))
+    log_probs = torch.randn(2, 12, len(VOCABULARY), generator=torch.Generator().manual_seed(1)).log_softmax(-1)
+    tokens = torch.tensor([[*VOCABULARY.encode("AB"), 0], VOCABULARY.encode("BBC")])
+    token_lens, lens = torch.tensor([2, 3]), torch.tensor([12, 3])  # the second needs four frames
+    alone = plain.add(["u0"], log_probs[:1], lens[:1], References(tokens[:1], token_lens[:1]))
+    together = both.add(["u0", "u3"], log_probs, lens, References(tokens, token_lens))
+    assert float(together) == pytest.approx(float(alone))
+    assert both.row()["dev_loss"] == pytest.approx(plain.row()["dev_loss"])
+    assert both.row()["dev_wer"] != plain.row()["dev_wer"]
+    assert float(both.add(["u3"], log_probs[1:], lens[1:], References(tokens[1:], token_lens[1:]))) == 0.0

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from asr_kd.errors import StoppedEarly
+from asr_kd.errors import StoppedEarly, TrainingError
 from asr_kd.models.weights import read_tensors
 from asr_kd.targets.extract import extract
 from asr_kd.targets.inspect import verify
@@ -21,7 +21,8 @@ from asr_kd.targets.sharding import Share
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
-from tests.helpers.jobs import noises, stop_after
+from tests.helpers.jobs import Recorder, noises, stop_after
+from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining
 
 DEVICE = os.environ.get("ASR_KD_GPU_CHECK", "cuda")
 pytestmark = pytest.mark.skipif(DEVICE == "cuda" and not torch.cuda.is_available(), reason="PyTorch finds no GPU")
@@ -52,6 +53,15 @@ def test_a_stopped_run_resumes_to_the_same_weights(make_job, tmp_path):
     whole, parts = (read_tensors(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "parts"))
     for name, tensor in whole.items():  # CTC's gradient is summed in no fixed order on a GPU
         torch.testing.assert_close(parts[name], tensor, atol=1e-3, rtol=1e-3)
+
+
+def test_steps_that_do_not_fit_into_memory_are_skipped(make_job, tmp_path):
+    """Without a single gradient: their norm is a number on the CPU."""
+    recorder = Recorder()
+    job = make_job(distill=BESIDE, dense_teacher=TeacherBesideTraining(lambda lens: "memory"))
+    with pytest.raises(TrainingError, match="steps in a row are not finite"):
+        train(job, tmp_path, Control(torch.device(DEVICE), progress=recorder))
+    assert any("even one by one" in line for line in recorder.lines)
 
 
 def test_targets_are_those_of_the_cpu_and_two_processes_share_one_device(make_job, tmp_path):

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
@@ -20,6 +21,7 @@ from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
 from tests.helpers.teachers_beside_training import BESIDE, TeacherBesideTraining, infinite_gradients
+from tests.helpers.tiny_models import noise_speech
 
 
 def test_interrupted_anywhere_equals_uninterrupted(make_job, tmp_path):
@@ -228,3 +230,21 @@ def test_best_epochs_by_word_errors_then_loss():
     ]
     assert best_epochs(curve, 2) == [4, 2]
     assert best_epochs(curve, 9) == [4, 2, 1]
+
+
+@pytest.mark.parametrize("untranscribed", [False, True])
+def test_audio_without_an_encoder_frame_is_left_out_with_and_without_transcripts(
+    make_job, utterances, tmp_path, untranscribed
+):
+    """Alone in a batch it would have no frame to divide the loss by."""
+    short = tmp_path / "short.wav"
+    soundfile.write(short, noise_speech(0.06).numpy(), 16_000)
+    odd = replace(utterances[0], id="short", audio=short, duration=0.06, text=None)
+    distill = DistillSettings(kd_weight=0.5 if untranscribed else 1.0, untranscribed=untranscribed, targets="dense")
+    teacher = load_model(train(make_job(name="teacher", settings={"epochs": 1}), tmp_path / "teacher", Control()))
+    settings = {"epochs": 1, "batch_seconds": 0.5}  # a batch of its own
+    job = make_job(train=[odd, *utterances[1:4]], settings=settings, distill=distill, dense_teacher=teacher.model)
+    model = train(job, tmp_path / "student", Control())
+    assert load_model(model).card["nonfinite_steps"] == 0
+    (row,) = (json.loads(line) for line in (model.parent / "excluded.jsonl").read_text().splitlines())
+    assert (row["id"], row["reason"]) == ("short", "too short: no frame of 40 ms at the fastest speed")

@@ -7,6 +7,7 @@ import torch
 
 from asr_kd.errors import CheckpointError
 from asr_kd.models.conformer import Conformer
+from asr_kd.models.settings import CausalHead
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.settings import TrainSettings
@@ -14,6 +15,7 @@ from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
 from asr_kd.training.warm_start import warm_start, warm_start_sha256
 from tests.helpers.tiny_models import VOCABULARY, save_tiny_model, tiny_model
+from tests.helpers.whisper_students import whisper_student
 
 OTHER = Vocabulary.characters(["XYZ"])
 
@@ -119,3 +121,11 @@ def test_layers_of_another_width_or_of_no_model_are_refused_by_name(source):
         TrainSettings(init_layers=(1,))
     with pytest.raises(ValueError, match="from 1"):
         TrainSettings(init_from=source, init_layers=(0,))
+
+
+def test_a_block_of_the_head_does_not_begin_as_a_layer_of_the_encoder(tmp_path):
+    model = whisper_student(head=CausalHead(blocks=1, width=16, kernel=3))
+    save_model(tmp_path / "source", model, VOCABULARY, {})
+    settings = TrainSettings(init_from=tmp_path / "source", init_layers=(2, 1, 2))
+    with pytest.raises(CheckpointError, match=r"has no layers\.1\.\S+; expected a layer with the parts of .* layer 3"):
+        warm_start(whisper_student(head=CausalHead(blocks=1, width=16, kernel=3)), VOCABULARY, settings)

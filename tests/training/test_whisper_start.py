@@ -11,8 +11,8 @@ import torch
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.distributed import ALONE
-from asr_kd.errors import CheckpointError, RecipeError
+from asr_kd.distributed import ALONE, Ranks
+from asr_kd.errors import CheckpointError, RecipeError, TrainingError
 from asr_kd.features.fbank import fbank
 from asr_kd.models.settings import Streaming, WhisperSettings
 from asr_kd.models.weights import load_model, read_tensors
@@ -88,6 +88,29 @@ def test_it_trains_in_bfloat16_too(make_whisper_job, tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(make_whisper_job, tmp_path):
     job = make_whisper_job()
     assert_resumes_exactly(job, tmp_path, 7)
+
+
+class SecondOfTwo(Ranks):
+    """A process that does not see the files of the first, which resumes from step 3."""
+
+    def __init__(self):
+        super().__init__(1, 2)
+        self.broadcasts = 0
+
+    def broadcast(self, value):
+        self.broadcasts += 1
+        return True
+
+    def gather(self, value):
+        return [3, value]
+
+
+def test_a_process_that_does_not_see_the_checkpoints_follows_the_first_and_says_so(make_whisper_job, tmp_path):
+    """Beginning from the encoder there, it would wait for collectives that the first does not take part in."""
+    ranks = SecondOfTwo()
+    with pytest.raises(TrainingError, match=r"different steps \(3, 0\)"):
+        train(make_whisper_job(), tmp_path, Control(ranks=ranks))
+    assert ranks.broadcasts == 1
 
 
 def test_a_later_stage_goes_on_from_a_model_folder_without_the_encoder(make_whisper_job, tmp_path):
