@@ -46,7 +46,7 @@ class ConformerLayer(ModelLayer):
         self.feed_forward_out = FeedForward(width, settings.feed_forward, settings.dropout)
         self.norm = nn.LayerNorm(width)
         self.dropout = Dropout(settings.dropout)
-        self.half = 0.5
+        self.feed_forward_share = 0.5
 
     def fuse(self) -> None:
         """Put together what a graph need not do apart, for export: three projections, and halves into the weights."""
@@ -54,13 +54,13 @@ class ConformerLayer(ModelLayer):
         for module in (self.feed_forward_in, self.feed_forward_out):
             last = cast(nn.Linear, module[-1])
             last.weight, last.bias = nn.Parameter(0.5 * last.weight), nn.Parameter(0.5 * last.bias)  # exact
-        self.half = 1.0
+        self.feed_forward_share = 1.0
 
     def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
-        hidden = torch.add(hidden, self.dropout(self.feed_forward_in(hidden)), alpha=self.half)
+        hidden = torch.add(hidden, self.dropout(self.feed_forward_in(hidden)), alpha=self.feed_forward_share)
         hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), table, mask))
         hidden = hidden + self.dropout(self.convolution(self.convolution_norm(hidden), valid))
-        hidden = torch.add(hidden, self.dropout(self.feed_forward_out(hidden)), alpha=self.half)
+        hidden = torch.add(hidden, self.dropout(self.feed_forward_out(hidden)), alpha=self.feed_forward_share)
         return self.norm(hidden)
 
     def step(
@@ -71,12 +71,12 @@ class ConformerLayer(ModelLayer):
         mask: Tensor,
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         keys, values, conv = caches
-        hidden = torch.add(hidden, self.feed_forward_in(hidden), alpha=self.half)
+        hidden = torch.add(hidden, self.feed_forward_in(hidden), alpha=self.feed_forward_share)
         mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, mask)
         hidden = hidden + mixed
         mixed, conv = self.convolution.step(self.convolution_norm(hidden), conv)
         hidden = hidden + mixed
-        hidden = torch.add(hidden, self.feed_forward_out(hidden), alpha=self.half)
+        hidden = torch.add(hidden, self.feed_forward_out(hidden), alpha=self.feed_forward_share)
         return self.norm(hidden), (keys, values, conv)
 
 
