@@ -107,7 +107,7 @@ def _whisper(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     """Whisper's output files, one for each audio file: `text`, or whisper.cpp's `transcription`."""
     for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
         try:
-            data = loads_json(file.read_text(encoding="utf-8"))
+            data = loads_json(file.read_text(encoding="utf-8-sig"))
         except ValueError as error:
             report(f"{file}: not JSON ({error})")
             continue
@@ -125,7 +125,8 @@ def _whisper(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
 def _segments(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
     """Segments with times; none where a segment has no times."""
     found = []
-    for part in data.get("segments") or data.get("transcription") or []:
+    parts = data.get("segments") or data.get("transcription")
+    for part in parts if isinstance(parts, list) else []:
         if not isinstance(part, dict) or not isinstance(part.get("text"), str):
             return ()
         offsets = part.get("offsets")  # whisper.cpp's, in milliseconds
@@ -143,7 +144,8 @@ def _segments(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
 def _words(data: dict[str, Any]) -> tuple[TimedSegment, ...]:
     """Words with times, each with the measures of its segment; none where a segment has none."""
     found: list[TimedSegment] = []
-    for part in data.get("segments") or []:
+    parts = data.get("segments")
+    for part in parts if isinstance(parts, list) else []:
         words = part.get("words") if isinstance(part, dict) else None
         if not isinstance(words, list) or not words:
             return ()
@@ -173,17 +175,22 @@ def _json_lines(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesi
 
 def _csv(path: Path, report: ReportProblem) -> Iterator[ImportedHypothesis]:
     """A header with id or audio_filepath, text or pred_text, and measures where there are some."""
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, cells in enumerate(csv.DictReader(file), start=2):
-            row: dict[str, Any] = {key: value for key, value in cells.items() if key and value not in (None, "")}
-            row.setdefault("text", "")
-            where = f"{path}:{number}"
-            try:
-                row |= {key: float(row[key]) for key in MEASURES if key in row}
-            except ValueError as error:
-                report(f"{where}: a measure is no number ({error})")
-                continue
-            yield from _of_row(row, where, report)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        try:
+            for cells in reader:
+                row: dict[str, Any] = {key: value for key, value in cells.items() if key and value not in (None, "")}
+                # An empty text is one without words; an empty pred_text must not give way to the reference in text.
+                row.setdefault("pred_text" if "pred_text" in cells else "text", "")
+                where = f"{path}:{reader.line_num}"
+                try:
+                    row |= {key: float(row[key]) for key in MEASURES if key in row}
+                except ValueError as error:
+                    report(f"{where}: a measure is no number ({error})")
+                    continue
+                yield from _of_row(row, where, report)
+        except csv.Error as error:  # such as a cell of more than 131,072 characters
+            report(f"{path}:{reader.reader.line_num}: not CSV ({error})")
 
 
 def _of_row(row: dict[str, Any], where: str, report: ReportProblem) -> Iterator[ImportedHypothesis]:

@@ -1,7 +1,8 @@
 """Import of hypotheses of other systems, 1-best or n-best, matched to the utterances of a manifest."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import Vocabulary
 
 SHARD = "shard-00000.jsonl"
+CROSSED = "a segment, or word, of the recording reaches over the utterance's border"
 
 
 def import_hypotheses(
@@ -70,30 +72,26 @@ def import_hypotheses(
     settings = settings or LabelSettings()
     storage = _storage_for(folder, "imported")
     imported = read_hypotheses(source, form or form_of(source))
-    found, unknown = _match(imported, utterances)
-    missing = [utterance for utterance in utterances if utterance.id not in found]
-    _check_coverage(len(utterances) - len(missing), utterances, imported, source, min_coverage)
-    best = {
-        id_: replace(item.measures, text=item.hypotheses[0].text)
-        for id_, item in found.items()
-        if item.hypotheses[0].text.strip()
-    }
+    found, unknown, crossed = _match(imported, utterances)
+    _check_coverage(len(found), crossed, utterances, imported, source, min_coverage)
+    with_words = {id_: [each for each in item.hypotheses if each.text.strip()] for id_, item in found.items()}
+    best = {id_: replace(found[id_].measures, text=each[0].text) for id_, each in with_words.items() if each}
     labelled = PseudoLabelled({}, FilterReport(()), frozenset())
     if best:
         labelled = make_pseudo_labels(best, utterances, settings, normalizer, vocabulary, None, score_readings)
-    texts: dict[str, list[TextHypothesis]] = {id_: [TextHypothesis(text)] for id_, text in labelled.texts.items()}
+    texts_of_corpus = labelled.own_transcripts
+    texts = {id_: [TextHypothesis(labelled.texts[id_])] for id_ in texts_of_corpus}
     for utterance in utterances:
-        item = found.get(utterance.id)
-        if item is None or utterance.id in labelled.report.removed:
+        if utterance.id not in found or utterance.id in labelled.report.removed or utterance.id in texts_of_corpus:
             continue
-        if utterance.id not in best:
-            texts[utterance.id] = []
-        elif utterance.id not in labelled.own_transcripts:
-            first, *others = item.hypotheses
+        texts[utterance.id] = []
+        if utterance.id in best:
+            first, *others = with_words[utterance.id]
             further = [TextHypothesis(read_out(utterance, text, settings, normalizer), value) for text, value in others]
             texts[utterance.id] = distinct([TextHypothesis(labelled.texts[utterance.id], first.score), *further])
     removed = labelled.report.removed
-    left_out = [Exclusion.of(utterance, "no hypothesis was imported") for utterance in missing]
+    missing = [utterance for utterance in utterances if utterance.id not in found and utterance.id not in texts]
+    left_out = [Exclusion.of(u, CROSSED if u.id in crossed else "no hypothesis was imported") for u in missing]
     left_out += [Exclusion.of(u, f"filtered out: {removed[u.id]}") for u in utterances if u.id in removed]
     left_out += [Exclusion(item.name, Path(item.where), "not in the manifest") for item in unknown]
     content = sha256_of([(item.name, item.hypotheses) for item in sorted(imported, key=lambda item: item.name)])
@@ -113,14 +111,15 @@ def import_hypotheses(
 
 def _match(
     imported: Sequence[ImportedHypothesis], utterances: Sequence[Utterance]
-) -> tuple[dict[str, ImportedHypothesis], list[ImportedHypothesis]]:
-    """Hypotheses by utterance, and those that belong to none."""
+) -> tuple[dict[str, ImportedHypothesis], list[ImportedHypothesis], set[str]]:
+    """Hypotheses by utterance, those that belong to none, and utterances over whose borders segments reach."""
     by_stem: dict[str, list[str]] = {}
     by_id = {utterance.id: utterance for utterance in utterances}
     for utterance in utterances:
         by_stem.setdefault(utterance.audio.stem, []).append(utterance.id)
     found: dict[str, ImportedHypothesis] = {}
     unknown: list[ImportedHypothesis] = []
+    crossed: set[str] = set()
     for item in imported:
         meant = [item.name] if item.name in by_id else by_stem.get(item.name, [])
         if not meant:
@@ -128,24 +127,39 @@ def _match(
             continue
         pieces = [by_id[id_] for id_ in meant]
         if len(meant) > 1 and item.segments and len({piece.audio for piece in pieces}) == 1:
-            texts, _ = transcripts_of_pieces(item.segments, pieces)
-            for id_, transcription in texts.items():
-                found[id_] = ImportedHypothesis(id_, item.where, (TextHypothesis(transcription.text),), transcription)
-            continue
-        if len(meant) > 1 or meant[0] in found:
-            others = meant if len(meant) > 1 else [meant[0], found[meant[0]].where]
-            raise TargetsError(
-                f"{item.name!r} may mean several utterances or stands twice ({examples(others)})",
-                where=item.where,
-                expected="one utterance for each name",
-                remedy="Use JSON Lines with the utterances' ids",
-            )
-        found[meant[0]] = item
-    return found, unknown
+            texts, over = transcripts_of_pieces(item.segments, pieces)
+            crossed |= over
+            read = {
+                id_: ImportedHypothesis(id_, item.where, (TextHypothesis(each.text),), each)
+                for id_, each in texts.items()
+            }
+        elif len(meant) == 1:
+            read = {meant[0]: item}
+        else:
+            raise _ambiguous(item, meant)
+        twice = [id_ for id_ in read if id_ in found]
+        if twice:
+            raise _ambiguous(item, [twice[0], found[twice[0]].where])
+        found |= read
+    return found, unknown, crossed
+
+
+def _ambiguous(item: ImportedHypothesis, others: Sequence[str]) -> TargetsError:
+    return TargetsError(
+        f"{item.name!r} may mean several utterances or stands twice ({examples(others)})",
+        where=item.where,
+        expected="one utterance for each name",
+        remedy="Use JSON Lines with the utterances' ids",
+    )
 
 
 def _check_coverage(
-    found: int, utterances: Sequence[Utterance], imported: Sequence[ImportedHypothesis], source: Path, least: float
+    found: int,
+    crossed: Collection[str],
+    utterances: Sequence[Utterance],
+    imported: Sequence[ImportedHypothesis],
+    source: Path,
+    least: float,
 ) -> None:
     if utterances and found and found >= least * len(utterances):
         return
@@ -156,7 +170,10 @@ def _check_coverage(
         f"like {ids or 'nothing: it is empty'}",
         where=source,
         expected=f"at least {100 * least:g} % (--min-coverage)",
-        remedy="Correct the names, or allow less with --min-coverage",
+        remedy="Correct the names, or allow less with --min-coverage"
+        if not crossed
+        else f"Segments reach over the borders of {len(crossed)} utterances: transcribe with times of words, or allow "
+        "less with --min-coverage",
     )
 
 
@@ -249,10 +266,14 @@ def transcripts_of_pieces(
     """
     inside: dict[str, list[TimedSegment]] = {piece.id: [] for piece in pieces}
     crossed: set[str] = set()
+    ordered = sorted(pieces, key=lambda piece: piece.start)
+    starts = [piece.start for piece in ordered]
+    longest = max((piece.duration for piece in pieces), default=0.0)
     for segment in segments:
+        # No others can overlap it: a day of audio may have thousands of pieces and a hundred thousand words.
+        near = ordered[bisect_left(starts, segment.start - longest) : bisect_left(starts, segment.end)]
         overlaps = {
-            piece.id: min(segment.end, piece.start + piece.duration) - max(segment.start, piece.start)
-            for piece in pieces
+            piece.id: min(segment.end, piece.start + piece.duration) - max(segment.start, piece.start) for piece in near
         }
         # A short word belongs to the piece that holds more than half of it.
         half = max(segment.end - segment.start, 0.02) / 2 - 1e-9

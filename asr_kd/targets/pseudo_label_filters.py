@@ -5,6 +5,7 @@ Training on unfiltered transcripts of another model can do harm (a noisy student
 its yield in the report: utterances and hours kept, and the WER before and after it where transcripts exist.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +118,7 @@ def apply_filters(labels: Mapping[str, Label], filters: LabelFilters) -> FilterR
     report = FilterReport(tuple(steps), removed)
     before, after = steps[0].hours, steps[-1].hours
     if after < (1 - filters.max_filtered_share) * before or not kept:
-        worst = max(dict.fromkeys(removed.values()), key=list(removed.values()).count, default="none")
+        worst = Counter(removed.values()).most_common(1)[0][0] if removed else "none"
         raise TargetsError(
             f"the filters keep {after:.2f} of {before:.2f} hours; most fail {worst}",
             expected=f"at most {100 * filters.max_filtered_share:g} % filtered out (max_filtered_share)",
@@ -131,11 +132,10 @@ def longest_repeat(text: str) -> int:
     words = text.split()
     most = min(len(words), 1)
     for length in range(1, LONGEST_REPEAT + 1):
-        for start in range(len(words) - length + 1):
-            phrase, count = words[start : start + length], 1
-            while words[start + count * length : start + (count + 1) * length] == phrase:
-                count += 1
-            most = max(most, count)
+        equal = 0  # words in a row that are those of `length` places before
+        for earlier, word in zip(words, words[length:], strict=False):
+            equal = equal + 1 if word == earlier else 0
+            most = max(most, equal // length + 1)
     return most
 
 
@@ -144,7 +144,7 @@ def _rate(label: Label) -> float:
 
 
 def _distance(reference: str | None, text: str) -> float:
-    """WER as a fraction; 0 where there is no reference text to compare with."""
+    """WER as a fraction; 0 where the reference is None, infinite for words against a reference without any."""
     if reference is None:
         return 0.0
     if not reference.strip():

@@ -121,7 +121,7 @@ def make_pseudo_labels(
             text, margin = _choose(utterance, _readings(found.text, settings, normalizer), score_readings)
             second_text = None
             if second is not None and utterance.id in second:
-                # Readings may differ ("two thirty", "two three oh") where the two systems agree: the nearest counts.
+                # Readings may differ ("two thirty", "two three oh") where the two systems agree.
                 others = _readings(second[utterance.id].text, settings, normalizer)
                 second_text = text if text in others else others[0]
             labels[utterance.id] = Label(
@@ -151,7 +151,8 @@ def ctc_reading_scorer(
     """Score readings by the log-probability that a CTC model gives them, summed over all alignments.
 
     Args:
-        teacher: in a vocabulary of its own; readings that it cannot spell get −inf.
+        teacher: in a vocabulary of its own; readings that it cannot spell get −inf, all of them in audio that is too
+            short for it.
         read: the utterance's waveform, [S] at 16 kHz.
     """
 
@@ -159,6 +160,8 @@ def ctc_reading_scorer(
         waveform = read(utterance)
         dense = teacher.log_probs(waveform[None], torch.tensor([len(waveform)]))
         frames = int(dense.lens[0])
+        if frames == 0:
+            return [float("-inf")] * len(readings)
         blank_id = teacher.vocabulary.blank_id
         found = []
         for reading in readings:
@@ -216,5 +219,5 @@ def _problem(text: str, utterance: Utterance, vocabulary: Vocabulary) -> str | N
     unknown = vocabulary.unknown_characters(text)
     if unknown:
         return f"characters outside the vocabulary: {' '.join(unknown)}"
-    frames = output_len(num_frames(int(utterance.duration * SAMPLE_RATE)))
+    frames = output_len(num_frames(round(utterance.duration * SAMPLE_RATE)))
     return None if min_ctc_frames(vocabulary.encode(text)) <= frames else "too long for CTC in its audio"

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from random import Random
 
 import pytest
 from typer.testing import CliRunner
@@ -13,9 +14,10 @@ from asr_kd.errors import TargetsError
 from asr_kd.files import read_json, write_json
 from asr_kd.targets.hypotheses import HypothesisStore, TextHypothesis
 from asr_kd.targets.hypothesis_formats import form_of, read_hypotheses
-from asr_kd.targets.importing import import_hypotheses
+from asr_kd.targets.importing import import_hypotheses, transcripts_of_pieces
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import LabelSettings
+from asr_kd.teachers.whisper_transcriber import TimedSegment
 
 UTTERANCES = [
     Utterance("an4-1", Path("audio/one.wav"), 1.0, "HELLO WORLD", "s"),
@@ -217,11 +219,42 @@ def test_a_segment_over_a_border_leaves_both_pieces_out_unless_words_have_times(
     source = written(tmp_path / "talk.json", json.dumps({"text": "One two three", "segments": [crossing]}))
     import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
     assert best(tmp_path / "into") == {"talk-2": ""}
+    listed = [json.loads(line) for line in (tmp_path / "into" / "quarantine.jsonl").read_text().splitlines()]
+    reason = "a segment, or word, of the recording reaches over the utterance's border"
+    assert {row["id"]: row["reason"] for row in listed} == {"talk-0": reason, "talk-1": reason}
+    with pytest.raises(TargetsError, match=r"for 1 of 3.*reach over the borders of 2 utterances.*times of words"):
+        import_hypotheses(source, PIECES, tmp_path / "into", "librispeech")
     words = [("One", 8.0, 9.0), (" two", 9.8, 10.3), (" three", 12.0, 13.0)]
     timed = crossing | {"words": [{"word": word, "start": start, "end": end} for word, start, end in words]}
     written(source, json.dumps({"text": "One two three", "segments": [timed]}))
     import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
     assert best(tmp_path / "into") == {"talk-0": "ONE", "talk-1": "TWO THREE", "talk-2": ""}
+
+
+@pytest.mark.parametrize("names", [("talk", "talk-1"), ("talk-1", "talk")])
+def test_a_recording_and_a_piece_of_it_are_refused_in_either_order(tmp_path, names):
+    rows = [{"id": name, "text": "One", "segments": [segment("One", 11.0, 12.0)]} for name in names]
+    source = json_lines(tmp_path / "hyps.jsonl", rows)
+    with pytest.raises(TargetsError, match=r"hyps\.jsonl:2.*stands twice.*talk-1.*hyps\.jsonl:1"):
+        import_hypotheses(source, PIECES, tmp_path / "into", "librispeech", min_coverage=0.3)
+
+
+def test_words_of_a_long_recording_find_their_pieces_as_a_search_through_all_of_them_does():
+    random = Random(0)
+    pieces = [
+        Utterance(f"p{index}", Path("talk.wav"), random.uniform(0.1, 9.0), None, "s", start=random.uniform(0, 100))
+        for index in range(40)
+    ]
+    starts = [random.uniform(-1, 105) for _ in range(300)]
+    segments = [TimedSegment(f"w{index}", start, start + random.uniform(0, 2)) for index, start in enumerate(starts)]
+    texts, crossed = transcripts_of_pieces(segments, pieces)
+    alone = [transcripts_of_pieces([segment], [piece])[0][piece.id].text for segment in segments for piece in pieces]
+    touched = [[piece.id for piece in pieces if alone.pop(0)] for _ in segments]
+    assert crossed == {id_ for ids in touched if len(ids) > 1 for id_ in ids}
+    for piece in pieces:
+        if piece.id not in crossed:
+            words = [segment.text for segment, ids in zip(segments, touched, strict=True) if ids == [piece.id]]
+            assert texts[piece.id].text == " ".join(words)
 
 
 def test_imported_texts_are_written_as_words_and_filtered_by_their_measures(tmp_path):
@@ -239,6 +272,49 @@ def test_imported_texts_are_written_as_words_and_filtered_by_their_measures(tmp_
 
 
 def test_a_measure_that_is_no_number_is_named(tmp_path):
-    source = written(tmp_path / "hyps.csv", "id,text,avg_logprob\nan4-1,x,high\n")
-    with pytest.raises(TargetsError, match=r"hyps\.csv:2: a measure is no number"):
+    source = written(tmp_path / "hyps.csv", "id,text,avg_logprob\n\nan4-1,x,high\n")
+    with pytest.raises(TargetsError, match=r"hyps\.csv:3: a measure is no number"):
         read_hypotheses(source, "csv")
+
+
+def test_an_empty_prediction_is_not_replaced_by_the_reference(tmp_path):
+    source = written(tmp_path / "hyps.csv", "id,text,pred_text\nan4-1,HELLO WORLD,\nan4-2,TWO,two\n")
+    assert [item.hypotheses[0].text for item in read_hypotheses(source, "csv")] == ["", "two"]
+
+
+def test_files_with_a_byte_order_mark_are_read(tmp_path):
+    table, whisper = tmp_path / "hyps.csv", tmp_path / "an4-1.json"
+    table.write_text("id,text\nan4-1,x\n", encoding="utf-8-sig")
+    whisper.write_text('{"text": "x"}', encoding="utf-8-sig")
+    for path in (table, whisper):
+        (item,) = read_hypotheses(path, form_of(path))
+        assert (item.name, item.hypotheses[0].text) == ("an4-1", "x")
+
+
+def test_what_is_no_csv_is_named(tmp_path):
+    source = written(tmp_path / "hyps.csv", f"id,text\nan4-1,x\nan4-2,{'word ' * 30_000}\n")
+    with pytest.raises(TargetsError, match=r"hyps\.csv:3: not CSV"):
+        read_hypotheses(source, "csv")
+
+
+@pytest.mark.parametrize("segments", ["5", '"x"', "{}", "[1]", '[{"text": "x", "words": 5}]'])
+def test_segments_of_another_form_are_ignored(tmp_path, segments):
+    path = written(tmp_path / "an4-1.json", f'{{"text": "x", "segments": {segments}}}')
+    (item,) = read_hypotheses(path, "whisper")
+    assert (item.hypotheses[0].text, item.segments) == ("x", ())
+
+
+def test_an_nbest_whose_first_entry_is_empty_keeps_the_others(tmp_path):
+    nbest = [{"text": " ", "score": -0.5}, {"text": "two", "score": -0.9}, {"text": "too", "score": -3.0}]
+    source = json_lines(tmp_path / "hyps.jsonl", [ROWS[0], {"id": "an4-2", "nbest": nbest}, ROWS[2]])
+    lines = import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech")
+    assert [text for text, _ in HypothesisStore.open(tmp_path / "into")["an4-2"]] == ["TWO", "TOO"]
+    assert "1 of these have no word in any hypothesis: they train no student" in lines
+
+
+def test_transcripts_of_the_share_stay_whatever_was_imported(tmp_path):
+    source = json_lines(tmp_path / "hyps.jsonl", [{"id": "an4-1", "text": ""}, ROWS[1]])
+    settings = LabelSettings(transcript_share=1.0)
+    import_hypotheses(source, UTTERANCES, tmp_path / "into", "librispeech", min_coverage=0.5, settings=settings)
+    assert best(tmp_path / "into") == {"an4-1": "HELLO WORLD", "an4-2": "TWO", "an4-3": "THREE"}
+    assert (tmp_path / "into" / "quarantine.jsonl").read_text() == ""

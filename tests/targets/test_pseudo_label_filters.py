@@ -78,3 +78,19 @@ def test_a_repeated_phrase_is_counted(phrase, times):
 @pytest.mark.parametrize(("text", "times"), [("", 0), ("ONE", 1), ("ONE TWO THREE", 1), ("A B A B A B", 3)])
 def test_repeats_of_known_texts(text, times):
     assert longest_repeat(text) == times
+
+
+@given(st.lists(st.sampled_from("abc"), max_size=40))
+def test_repetitions_are_counted_as_by_comparing_every_phrase(words):
+    most = min(len(words), 1)
+    for length in range(1, 5):
+        for start in range(len(words) - length + 1):
+            times = 1
+            while words[start + times * length : start + (times + 1) * length] == words[start : start + length]:
+                times += 1
+            most = max(most, times)
+    assert longest_repeat(" ".join(words)) == most
+
+
+def test_a_text_of_hours_that_repeats_one_word_takes_no_hours():
+    assert longest_repeat("la " * 100_000) == 100_000

@@ -5,6 +5,8 @@ import torch
 from pydantic import ValidationError
 
 from asr_kd.corpora.manifest import Utterance
+from asr_kd.features.fbank import num_frames
+from asr_kd.models.layers import output_len
 from asr_kd.posteriors import DensePosteriors
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import (
@@ -112,6 +114,30 @@ def test_the_ctc_scorer_prefers_what_the_model_recognises():
     right, wrong, unknown = score(utterance("a"), ["ab", "ba", "xyz"])
     assert right > wrong + 5
     assert unknown == float("-inf")
+
+
+def test_no_sample_is_lost_to_rounding_where_every_frame_is_needed():
+    samples = 129_040  # 8.065 · 16,000 is a little less in floating point, and one sample less gives one frame less
+    frames = output_len(num_frames(samples))
+    assert output_len(num_frames(samples - 1)) == frames - 1
+    text = ("AB" * frames)[:frames]
+    labelled = make_pseudo_labels(
+        {"u": whisper(text)},
+        [utterance("u", seconds=samples / 16_000)],
+        SETTINGS.model_copy(update={"verbalize": False}),
+        ANY,
+        Vocabulary.characters(["AB"]),
+    )
+    assert labelled.texts == {"u": text}
+
+
+def test_audio_too_short_for_the_ctc_model_takes_the_most_usual_reading():
+    class TooShort(OneWord):
+        def log_probs(self, waveforms, sample_lens):
+            return DensePosteriors(torch.zeros(1, 0, len(self.vocabulary)), torch.tensor([0]))
+
+    score = ctc_reading_scorer(TooShort(), "librispeech", lambda _: torch.zeros(100))
+    assert score(utterance("a"), ["ab", "ba"]) == [float("-inf")] * 2
 
 
 @pytest.mark.parametrize("source", ["base", "whisper:", "hf:openai/whisper-base"])
