@@ -208,19 +208,22 @@ class StreamingBeam:
         """Return at most `nbest` hypotheses, best first; before `finish` one, up to its last whole word."""
         if self._results is not None:
             return distinct([self._hypothesis(result) for result in self._results])[: self._nbest] or [NOTHING]
-        if not self._numbers:
+        if not self.num_frames:
             return [NOTHING]
-        return [self._hypothesis(self._search.decoder.get_best_hypothesis(0))]
+        # Where all prefixes agreed up to the last frame, nothing is left in the search.
+        return [self._hypothesis(self._search.decoder.get_best_hypothesis(0) if self._numbers else None)]
 
     def _hypothesis(self, result: Any) -> Hypothesis:
-        """The settled part, continued by a result of the search."""
-        settled = self._settled
+        """The settled part, continued by a result of the search, or alone."""
+        settled, score = self._settled, self._settled_score
         whole = Collapsed(list(settled.tokens), list(settled.frames), list(settled.ends), list(settled.log_probs))
-        self._collapse(whole, result.tokens[1 : self.pending_frames + 1])
-        words = None
-        if self._words is not None:
-            words = (*self._settled_words, *(self._words[w] for w in result.words[1:] if w >= 0))
-        return Hypothesis(*whole, self._settled_score + result.score, words)
+        words = list(self._settled_words)
+        if result is not None:
+            score += result.score
+            self._collapse(whole, result.tokens[1 : self.pending_frames + 1])
+            if self._words is not None:
+                words += [self._words[w] for w in result.words[1:] if w >= 0]
+        return Hypothesis(*whole, score, None if self._words is None else tuple(words))
 
     def _collapse(self, into: Collapsed, path: Sequence[int]) -> None:
         """Add the frames after the settled ones."""

@@ -63,8 +63,9 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
             expected="an n-gram model",
             remedy="Build one with `asr-kd lm build`, or name it",
         )
-    dictionary = Dictionary([*entries, UNKNOWN, NO_SUCH_WORD])
-    dictionary.set_default_index(len(entries))
+    names = [*entries, *([] if UNKNOWN in entries else [UNKNOWN]), NO_SUCH_WORD]
+    dictionary, outside = Dictionary(names), len(names) - 1
+    dictionary.set_default_index(names.index(UNKNOWN))
     try:
         with _quiet():
             lm = KenLM(str(path), dictionary)
@@ -76,7 +77,7 @@ def open_kenlm(path: Path, entries: Sequence[str]) -> Any:
     # Letters alone may be words of a model over words, "A" and "I": symbols are told from words by the separator.
     telling = [index for index, entry in enumerate(entries) if entry.startswith(WORD_SEPARATOR)] or range(len(entries))
     start = lm.start(False)
-    if all(lm.score(start, index)[1] == lm.score(start, len(entries) + 1)[1] for index in telling):
+    if all(lm.score(start, index)[1] == lm.score(start, outside)[1] for index in telling):
         raise LanguageModelError(
             f"it holds none of {', '.join(repr(entries[index]) for index in telling[:5])} …",
             where=path,

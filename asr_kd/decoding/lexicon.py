@@ -16,7 +16,7 @@ from pathlib import Path
 
 from asr_kd.errors import LanguageModelError, VocabularyError
 from asr_kd.text.kneser_ney import SPECIAL, open_text
-from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
+from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary, is_mark
 
 SMALLEST_SHARE = 0.5
 """Share of a lexicon's words that the vocabulary must spell; below, its language or case is another."""
@@ -109,7 +109,8 @@ def written_hotword(phrase: str, vocabulary: Vocabulary) -> str:
     Raises:
         LanguageModelError: it holds characters that no token contains, so that it could never match.
     """
-    known = {character for symbol in vocabulary.symbols for character in symbol} | {" "}
+    texts = [symbol for symbol in vocabulary.symbols if not is_mark(symbol)]
+    known = {character for symbol in texts for character in symbol} | {" "}
     phrase = " ".join(unicodedata.normalize("NFC", phrase).split())
     for written in (phrase, phrase.upper(), phrase.lower()):
         if set(written) <= known:

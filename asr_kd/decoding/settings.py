@@ -78,8 +78,9 @@ def read_decoding(path: Path | None, hotwords: Sequence[str] = ()) -> DecodingSe
     """
     plain = {} if path is None else load_yaml(path)
     plain = plain.get("decoding", plain)
-    if hotwords:
-        plain = {**plain, "kind": "beam", "hotwords": [*plain.get("hotwords", ()), *hotwords]}
+    given = plain.get("hotwords", []) if isinstance(plain, dict) else None
+    if hotwords and isinstance(given, list):  # what else stands there is refused below
+        plain = {**plain, "kind": "beam", "hotwords": [*given, *hotwords]}
     return parse_settings(DecodingSettings, plain, path or "--hotword")
 
 

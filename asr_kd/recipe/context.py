@@ -59,6 +59,11 @@ class RunContext:
         stop = self.should_stop()
         return stop.reason if stop is not None else None
 
+    def use_threads(self) -> None:
+        """Give the numerical library the recipe's number of threads, where it states one."""
+        if self.recipe.threads is not None:
+            torch.set_num_threads(self.recipe.threads)
+
     def folder(self, *parts: str) -> Path:
         """Path of a folder, or file, in the work_dir."""
         return self.work_dir.joinpath(*parts)

@@ -4,8 +4,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import UNTRANSCRIBED
@@ -174,8 +172,7 @@ def report_plan(context: RunContext, workers: int, only: Sequence[str] = ()) -> 
             f"{unknown[0]!r} has no soft targets to plan" if unknown else "no student needs soft targets",
             expected=f"one of {', '.join(teachers)}" if teachers else "one with distill.level: frame",
         )
-    if context.recipe.threads is not None:
-        torch.set_num_threads(context.recipe.threads)
+    context.use_threads()
     for name in only or teachers:
         teacher = bridge(open_teacher(context, name), vocabulary, settings=context.recipe.bridge)
         context.progress.message(f"[extract {name}] planned, nothing is stored")

@@ -1,6 +1,5 @@
 """Evaluation sets and the models of a recipe's `hypotheses`: dev sets that they label, and their own outputs."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,15 +7,15 @@ from typing import Any
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import FolderSettings
-from asr_kd.errors import CorpusError
-from asr_kd.files import json_lines, write_text
+from asr_kd.errors import CorpusError, TargetsError
+from asr_kd.files import json_lines, loads_json, write_text
 from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.pseudo_labels import FILTERS, reading_scorer
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import read_out
-from asr_kd.targets.storage import open_storage
+from asr_kd.targets.storage import Storage, open_storage
 from asr_kd.targets.whisper_transcripts import TRANSCRIPTS_INDEX, read_transcripts
 
 
@@ -109,16 +108,32 @@ def model_output_hashes(context: RunContext) -> list[Any]:
 
 
 def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
-    """Pseudo-labels by name: their source, the yield of every filter, and the sets that they are references of."""
+    """Pseudo-labels by name: their source, the yield of every filter, and the sets that they are references of.
+
+    Raises:
+        TargetsError: the file of the yields is damaged.
+    """
     found = {}
     for number, (name, settings) in enumerate(context.recipe.hypotheses.items()):
         place = open_storage(context.stored_at(context.hypotheses_folder(name)))
         if FILTERS in place.sizes():
-            content = json.loads(place.read(FILTERS))
             sets = labelled_sets(context.recipe) if number == 0 else ()
-            kept = {key: content[key] for key in ("steps", "from_transcripts")}
+            kept = _yields(place)
             found[name] = {"source": settings.source, **kept, "references_of": list(sets)}
     return found
+
+
+def _yields(place: Storage) -> dict[str, Any]:
+    try:
+        content = loads_json(place.read(FILTERS))
+        return {key: content[key] for key in ("steps", "from_transcripts")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise TargetsError(
+            f"cannot be read ({error!r})",
+            where=f"{place}/{FILTERS}",
+            expected="the yield of each filter",
+            remedy="Make these labels again (asr-kd extract --only NAME --force)",
+        ) from error
 
 
 def _first_labels(context: RunContext) -> Path:

@@ -1,6 +1,7 @@
 """`asr-kd lm build`: an n-gram model from transcripts or text; `asr-kd tune`: its weight for each system."""
 
 import gzip
+import json
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from asr_kd.features.fbank import batches_by_duration
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device
-from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer
 from asr_kd.text.kneser_ney import SPECIAL, NgramModel, estimate, read_sentences
@@ -92,11 +93,10 @@ def write_arpa(model: NgramModel, path: Path) -> None:
 
 
 def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
-    resolved = source / RESOLVED
     if source.suffix in (".yaml", ".yml"):
         recipe = load_recipe(source, [])
-    elif resolved.is_file():
-        recipe = load_recipe(resolved, [f"work_dir={source}"])  # the run may have been moved
+    elif (source / RESOLVED).is_file():
+        recipe = _recipe_of_run(source)
     else:
         _refuse_evaluation_sets(source)
         return read_sentences(source, normalizer)
@@ -105,6 +105,11 @@ def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
     own = recipe.vocabulary.normalizer
     texts = (normalize(utterance.text or "", own) for utterance in read_prepared(recipe.work_dir).train)
     return (text for text in texts if text.strip())
+
+
+def _recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe of a run by its folder, which may have been moved since."""
+    return load_recipe(folder / RESOLVED, [f"work_dir={json.dumps(str(folder), ensure_ascii=False)}", *overrides])
 
 
 def _refuse_evaluation_sets(folder: Path) -> None:
@@ -148,7 +153,7 @@ def tune_recipe(
     """
     if target.is_dir() and not (target / RESOLVED).is_file():
         raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
-    recipe = load_recipe(target / RESOLVED if target.is_dir() else target, list(overrides))
+    recipe = _recipe_of_run(target, overrides) if target.is_dir() else load_recipe(target, list(overrides))
     if not recipe.evaluate.decoding.is_tunable:
         raise RecipeError(
             "there is nothing to tune",
@@ -157,6 +162,7 @@ def tune_recipe(
             remedy="Name them: asr-kd tune RECIPE evaluate.decoding.kind=beam evaluate.decoding.lm=FILE …",
         )
     context = RunContext(recipe, progress, choose_device(recipe.device))
+    context.use_threads()
     absent = absent_systems(context)
     names = [name for name in [*recipe.teachers, *recipe.students] if name not in absent]
     unknown = [name for name in only if name not in names]

@@ -178,7 +178,7 @@ def _audio(folder: Path, progress: Progress) -> list[Utterance]:
         progress.message(f"  {len(recordings) - transcribed} of {len(recordings)} files have no .txt and are left out")
     if transcribed:
         recordings = [
-            replace(recording, text=" ".join(path.read_text(encoding="utf-8").split()))
+            replace(recording, text=_text_of(path))
             for recording, path in zip(recordings, beside, strict=True)
             if path.is_file()
         ]
@@ -186,6 +186,15 @@ def _audio(folder: Path, progress: Progress) -> list[Utterance]:
     if excluded:
         progress.message(f"  {len(excluded)} files cannot be used; the first: {excluded[0].path}: {excluded[0].reason}")
     return utterances if transcribed else cut_utterances(utterances, settings, progress)[0]
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return " ".join(path.read_text(encoding="utf-8-sig").split())  # editors of Windows begin with a mark
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(
+            f"cannot be read ({error})", where=path, expected="a transcript in UTF-8", remedy="Convert it, or remove it"
+        ) from error
 
 
 def _divided(utterances: Sequence[Utterance], manifests: Path) -> _Corpus:

@@ -45,13 +45,15 @@ def find_recipe(given: Path) -> Path:
     Raises:
         RecipeError: neither; the message lists similar names.
     """
-    if given.exists():
+    if given.exists() and not given.is_dir():
         return given
     known = {recipe.name: recipe.path for recipe in packaged_recipes()}
     name = given.as_posix().removesuffix(SUFFIX).removeprefix("recipes/")
     matches = [known[name]] if name in known else [path for key, path in known.items() if key.split("/")[1] == name]
     if len(matches) == 1:
-        return matches[0]
+        return matches[0]  # also where a folder has its name, such as that of a run
+    if given.exists():
+        return given  # a folder: reading it names what is wrong
     near = difflib.get_close_matches(name, [*known, *(key.split("/")[1] for key in known)], n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(near)}? " if near else ""
     several = [key for key, path in known.items() if path in matches]
@@ -67,7 +69,7 @@ def copy_recipe(name: str, target: Path | None) -> Path:
     """Copy a packaged recipe to `target` (a file or an existing folder; None: the working folder); return the copy.
 
     Raises:
-        RecipeError: no such recipe, or the file exists.
+        RecipeError: no such recipe, or the file exists or cannot be written.
     """
     source = find_recipe(Path(name))
     place = target or Path()
@@ -81,6 +83,10 @@ def copy_recipe(name: str, target: Path | None) -> Path:
         raise RecipeError(
             "exists already", where=copy, expected="a new file", remedy="Name another file, or remove this one"
         ) from None
+    except OSError as error:
+        raise RecipeError(
+            f"cannot be written ({error.strerror or error})", where=copy, expected="a folder that exists"
+        ) from error
     return copy
 
 

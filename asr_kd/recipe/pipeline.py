@@ -3,8 +3,6 @@
 import functools
 from collections.abc import Sequence
 
-import torch
-
 from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
@@ -40,8 +38,7 @@ def run_recipe(
             where=url,
             remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
         )
-    if context.recipe.threads is not None:
-        torch.set_num_threads(context.recipe.threads)
+    context.use_threads()
     record = functools.cache(context.write_provenance)
     ran = False
     for task in tasks:

@@ -46,6 +46,13 @@ def problems(recipe: "Recipe") -> Iterator[str]:
             yield f"export.models names {name!r}; known: {', '.join(systems)}"
         elif name in recipe.teachers and not is_one_model(recipe.teachers[name]):
             yield f"export.models names {name!r}, which this recipe does not train as one model"
+        elif isinstance(system := systems[name], ExistingTeacher) or system.model.streaming is None:
+            yield f"export.models names {name!r}, a full-context model; only streaming models are exported"
+    for name in recipe.evaluate.others:
+        labels = recipe.hypotheses.get(name)
+        if name in systems or (labels is not None and labels.evaluate):
+            owner = "of this recipe" if name in systems else "whose outputs hypotheses have"
+            yield f"evaluate.others.{name} has the name of a system {owner}; rename it"
 
 
 def _name_problems(recipe: "Recipe") -> Iterator[str]:

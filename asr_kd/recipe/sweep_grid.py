@@ -15,6 +15,21 @@ from asr_kd.errors import RecipeError
 from asr_kd.recipe.settings import Recipe
 
 
+def _plain(changes: dict[str, Any]) -> dict[str, Any]:
+    for key, value in changes.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ValueError(
+                f"{key} has a value that YAML does not read as a number or text; put it in quotes"
+            ) from None
+    return changes
+
+
+Changes = Annotated[dict[str, Any], AfterValidator(_plain)]
+"""Dotted keys with their values."""
+
+
 def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
     empty = [key for key, values in vary.items() if not values]
     if empty:
@@ -22,7 +37,7 @@ def _with_values(vary: dict[str, list[Any]]) -> dict[str, list[Any]]:
     return vary
 
 
-Values = Annotated[dict[str, list[Any]], AfterValidator(_with_values)]
+Values = Annotated[dict[str, list[Any]], AfterValidator(_with_values), AfterValidator(_plain)]
 """Dotted keys with the values to try."""
 
 
@@ -35,7 +50,7 @@ class Row(Settings):
         skip: why it is not run; the table lists it with this reason.
     """
 
-    set: dict[str, Any] = Field(default={})
+    set: Changes = Field(default={})
     vary: Values = Field(default={})
     skip: str | None = None
 
@@ -51,7 +66,7 @@ class Grid(Settings):
     """
 
     student: str = "student-kd"
-    common: dict[str, Any] = Field(default={})
+    common: Changes = Field(default={})
     vary: Values = Field(default={})
     rows: dict[str, Row] = Field(default={"as in the recipe": Row()}, min_length=1)
 
@@ -151,7 +166,9 @@ def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[P
         )
     student = {key: value for key, value in data["students"][grid.student].items() if key != "baseline"}
     students = {
-        row.name: apply_overrides(student, [f"{key}={json.dumps(value)}" for key, value in row.changes.items()])
+        row.name: apply_overrides(
+            student, [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in row.changes.items()]
+        )
         for row in rows
         if row.skip is None
     }

@@ -23,6 +23,11 @@ WORD_SEPARATOR = "▁"
 """U+2581, which the client prints as a space."""
 
 
+def is_mark(symbol: str) -> bool:
+    """Whether a symbol such as `<unk>` is no text."""
+    return len(symbol) > 1 and (symbol[0], symbol[-1]) == ("<", ">")
+
+
 def min_ctc_frames(tokens: Sequence[object]) -> int:
     """Frames that CTC needs at least to emit these tokens: one each, and a blank between equal neighbours."""
     return len(tokens) + sum(first == second for first, second in pairwise(tokens))
@@ -106,8 +111,7 @@ class Vocabulary:
             )
         if self._model is not None:
             return self._model.encode(text)
-        marks = ("<", ">")  # such as `<unk>`, which is no text
-        if any(len(symbol) > 1 and (symbol[0], symbol[-1]) != marks for symbol in self.symbols):
+        if any(len(symbol) > 1 and not is_mark(symbol) for symbol in self.symbols):
             raise VocabularyError(
                 f"the vocabulary has subwords but no {MODEL} to split text into them",
                 expected=f"{MODEL} beside tokens.txt",

@@ -166,3 +166,25 @@ def test_init_of_audio_alone_transcribes_a_dev_set(
     assert dev
     assert all(re.fullmatch(r"[A-Z' ]+", u.text or "") for u in dev)
     assert all(u.text is None for u in read_manifest(tmp_path / "calls-manifests" / "train.jsonl"))
+
+
+def test_a_folder_may_have_the_name_of_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("synthetic").mkdir()
+    assert find_recipe(Path("synthetic")).name == "synthetic.yaml"
+    with pytest.raises(RecipeError, match=r"cannot be written \(No such file or directory\)"):
+        copy_recipe("AN4/an4", Path("missing", "mine.yaml"))
+
+
+def test_init_names_a_transcript_that_is_not_utf_8_and_reads_one_of_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 3)
+    for path in (tmp_path / "speech").rglob("*.txt"):
+        path.write_text("GO", encoding="utf-8-sig")
+    write_recipe(Path("speech"))
+    assert {u.text for u in read_manifest(tmp_path / "speech-manifests" / "train.jsonl")} == {"GO"}
+    (tmp_path / "speech" / "s0" / "0.txt").write_bytes("é".encode("latin-1"))
+    with pytest.raises(CorpusError, match=r"s0/0.txt: cannot be read .* expected a transcript in UTF-8"):
+        write_recipe(Path("speech"), Path("again.yaml"))

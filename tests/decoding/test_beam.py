@@ -412,3 +412,36 @@ def test_settings_come_from_a_file_and_hotwords_make_a_beam(tmp_path):
         read_decoding(path)
     with pytest.raises(RecipeError, match="needs kind: beam"):
         path.write_text("lm: 3-gram.arpa\n") and read_decoding(path)
+
+
+@pytest.mark.parametrize("lexicon", [False, True])
+def test_a_partial_result_stays_where_all_frames_are_settled(lexicon, lm):
+    path = [BLANK, 2, BLANK, 3, SEPARATOR] * 100
+    log_probs = torch.full((len(path), 4), -30.0)
+    log_probs[torch.arange(len(path)), path] = 0.0
+    stream = search(beam_size=1, **({"lexicon": lm["lexicon"]} if lexicon else {})).stream()
+    for end in range(50, len(path) + 1, 50):
+        stream.accept(log_probs[end - 50 : end])
+        words = text_of(stream.nbest()[0], LETTERS).split()
+        assert words == ["AB"] * len(words)
+        assert 0 <= end // 5 - len(words) <= lexicon, end  # the last word of a lexicon may not have ended
+    if not lexicon:
+        assert stream.pending_frames == 0
+
+
+def test_a_token_model_fits_a_vocabulary_with_a_symbol_for_unknown_ones(lm):
+    with_unknown = Vocabulary((*LETTERS.symbols, "<unk>"))
+    log_probs = random_posteriors(30, 1)
+    more = torch.cat([log_probs, torch.full((1, 30, 1), -50.0)], -1)
+    [[plain]] = search(lm=lm["tokens"]).decode(log_probs, torch.tensor([30]))
+    [[found]] = search(with_unknown, lm=lm["tokens"]).decode(more, torch.tensor([30]))
+    assert (found.tokens, found.score) == (plain.tokens, pytest.approx(plain.score, abs=1e-3))
+
+
+@pytest.mark.parametrize("text", ["decoding: null", "decoding: 5", "hotwords: WORD", "hotwords: null", "hotwords: 5"])
+def test_malformed_decoding_files_are_refused_beside_hotwords_too(tmp_path, text):
+    path = tmp_path / "decoding.yaml"
+    path.write_text(text)
+    for hotwords in ([], ["A"]):
+        with pytest.raises(RecipeError, match="expected a"):
+            read_decoding(path, hotwords)

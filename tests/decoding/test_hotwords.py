@@ -68,6 +68,13 @@ def test_hotwords_are_written_as_the_vocabulary_writes(symbols, phrase, written)
     assert written_hotword(phrase, Vocabulary(("<blk>", "▁", *symbols))) == written
 
 
+def test_characters_of_marks_are_no_characters_of_the_text():
+    vocabulary = Vocabulary(("<blk>", "▁", *"ABKLNSU", "<unk>", "<unused-12>"))
+    assert written_hotword("bulk sun", vocabulary) == "BULK SUN"
+    with pytest.raises(LanguageModelError, match="holds '1', '2'"):
+        written_hotword("12", vocabulary)
+
+
 @pytest.mark.parametrize(("phrase", "found"), [("AB3", "'3'"), ("привет", "'в', 'е', 'и', 'п', 'р', 'т'")])
 def test_a_hotword_that_cannot_match_is_refused_by_name(phrase, found):
     with pytest.raises(LanguageModelError, match=f"the hotword '{phrase}' holds {found}"):

@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import LanguageModelError
@@ -134,3 +135,15 @@ def test_a_model_over_words_is_refused_without_its_lexicon_although_letters_are_
     message = one_line(copy.command("evaluate", *beam, "evaluate.decoding.word_score=0"))
     assert "it holds none of '▁'" in message
     assert "Name a lexicon for a model over words" in message
+
+
+def test_a_run_that_was_moved_is_tuned_in_its_new_place_with_the_recipes_threads(copy, model, tmp_path, monkeypatch):
+    threads = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    moved = copy.work_dir.rename(tmp_path / "2024")
+    options = [word.replace(str(copy.work_dir), str(moved)) for word in beam(model)]
+    monkeypatch.chdir(tmp_path)
+    tuned = command("tune", "2024", *options, "--only", "student-kd", "--lm-weights", "1", "--word-scores", "0")
+    assert tuned.code == 0, tuned.err
+    assert (moved / "decoding" / "student-kd.json").is_file()
+    assert threads == [1]

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.errors import TargetsError
 from asr_kd.models.weights import read_tensors
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.labelled_sets import label_reports
 from asr_kd.recipe.settings import load_recipe
 from tests.helpers.corpus_layouts import write_audio
 from tests.helpers.tiny_encoders import save_encoder
@@ -138,3 +141,14 @@ def test_the_demo_trains_on_pseudo_labels_alone():
     (student,) = recipe.students.values()
     assert not student.distill.needs_references
     assert recipe.hypotheses[student.hypotheses].transcript_share == 0
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"steps": []}'])
+def test_a_damaged_file_of_the_filters_is_one_message(tmp_path, text):
+    context = RunContext(load_recipe(Path("Whisper/label-free"), [f"work_dir={tmp_path}"]))
+    name = next(iter(context.recipe.hypotheses))
+    folder = context.hypotheses_folder(name)
+    folder.mkdir(parents=True)
+    (folder / "filters.json").write_text(text)
+    with pytest.raises(TargetsError, match=r"filters.json: cannot be read .* Make these labels again"):
+        label_reports(context)

@@ -107,3 +107,8 @@ def test_a_teacher_on_a_moved_encoder_is_not_trained_again_and_opens(tmp_path):
     assert next(line for line in did if "teacher" in line).endswith("skipped")
     named = json.loads((tmp_path / "run" / "teachers" / "teacher" / "model" / "model.json").read_text())
     assert named["model"]["encoder"]["source"] == f"hf:{tmp_path / 'whisper'}"
+
+
+def test_a_folder_before_a_revision_counts_as_a_folder(tmp_path, context):
+    source = f"hf:{write_model(tmp_path / 'model')}@main"
+    assert source_hashes(context, [source]) == [folder_sha256(tmp_path / "model")]

@@ -35,6 +35,12 @@ def work_dir(tmp_path):
         (["students.student-kd.model={size: huge}"], "'10m' or '30m' (found 'huge'). Correct the key"),
         (["students.a/b.model.size=tiny"], "the name 'a/b' must be letters"),
         (["export.models=[nobody]"], "export.models names 'nobody'; known: teacher, student-hard, student-kd"),
+        (["export.models=[teacher]"], "export.models names 'teacher', a full-context model"),
+        (["evaluate.others={student-hard: a.trn}"], "evaluate.others.student-hard has the name of a system of this"),
+        (
+            ["evaluate.others={w: a.trn}", "hypotheses={w: {source: 'whisper:base', evaluate: true}}"],
+            "evaluate.others.w has the name of a system whose outputs hypotheses have; rename it",
+        ),
         (["name=!!python/object/apply:os.getcwd []"], "tags such as !apply: or !!python are refused"),
         (["teachers.teacher.train"], "expected key.path=value"),
         (["device=cuda:63"], "device: there is no cuda:63"),

@@ -51,6 +51,7 @@ def test_rows_are_the_product_of_values_and_seeds():
         (["distill.kd_weight=[]"], "has no value to try"),
         (["distill.kd_wait=[0.5]"], "kd_weight"),
         (["distill.kd_weight=[2]"], "at most 1"),
+        (["distill.kd_weight=[2024-01-01]"], "put it in quotes"),
     ],
 )
 def test_a_grid_that_cannot_run_is_refused_before_anything_has(given, message):
@@ -192,3 +193,10 @@ def test_rows_whose_names_hold_commas_are_told_apart_when_one_is_unknown():
     rows = [PlannedRow(name, {}, 1, {}, None) for name in ("delayed KL, learned", "sequence")]
     with pytest.raises(RecipeError, match="'sequenze'; expected one of 'delayed KL, learned', 'sequence'"):
         only_rows(rows, ["sequenze"])
+
+
+@pytest.mark.parametrize("text", ["common: {seed: 2024-01-01}", "rows: {a: {set: {seed: !!set {1}}}}"])
+def test_values_that_json_does_not_have_are_refused(tmp_path, text):
+    (tmp_path / "grid.yaml").write_text(text)
+    with pytest.raises(RecipeError, match="seed has a value that YAML does not read as a number or text"):
+        load_grid([str(tmp_path / "grid.yaml")], None)
