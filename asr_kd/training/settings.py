@@ -73,10 +73,11 @@ class TrainSettings(Settings):
     checkpoint_minutes: float = Field(5.0, ge=0)
     """Minutes between checkpoints."""
     feature_cache_mb: int = Field(2048, ge=0)
-    """Memory per process for features and decoded soft targets; the rest is computed again each epoch."""
+    """Memory for features and decoded soft targets of each process, or of each of its `workers`, and as much for those
+    of the dev set; the rest is computed again each epoch."""
     workers: int = Field(0, ge=0, le=64)
-    """Processes that read ahead for each training process; 0 reads there itself, which suits a corpus that fits the
-    cache."""
+    """Processes that read ahead for each training process, each with a cache of its own; 0 reads there itself, which
+    suits a corpus that fits the cache."""
     init_from: UserPath | None = None
     """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, or `hf:USER/NAME[@REVISION]`;
     for example to adapt a student to another domain. None starts from random weights."""

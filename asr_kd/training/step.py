@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from asr_kd.errors import examples, is_out_of_memory
+from asr_kd.errors import TrainingError, examples, is_out_of_memory
 from asr_kd.features.augment import spec_augment
 from asr_kd.losses import LossTerms, Objective, StudentOutput, Supervision
 from asr_kd.losses.base import Pass
@@ -95,6 +95,9 @@ class Stepper:
         Returns:
             The loss in nats per encoder frame; NaN, without terms, when the step was skipped: not finite, or out of
             memory with single utterances.
+
+        Raises:
+            TrainingError: the loss does not depend on any parameter that is trained.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = rate * rate_share(self.model, group["part"], self.settings)
@@ -146,6 +149,13 @@ class Stepper:
             output = self._forward(batch, self._masked(batch.features, lens, masks), context)
             passes = {name: self._pass(name, batch, lens, context, masks) for name in self.objective.needs_passes}
         terms = self._loss(output, passes, supervision, frames)
+        if not terms.total.requires_grad:
+            raise TrainingError(
+                "no parameter that is trained has a part in the loss",
+                where=f"training of {self.job.name}, step {step}",
+                expected="an objective that trains the output layer, or layers that are not frozen",
+                remedy="Set train.frozen_epochs: 0 and train.layers_rate above 0, or add such an objective",
+            )
         terms.total.backward()
         return torch.stack([terms.total.detach(), *(terms.parts[name] for name in self.names)])
 

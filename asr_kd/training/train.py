@@ -250,6 +250,7 @@ def _loaders(
         batch_sampler=batches,
         collate_fn=collate_batch,
         num_workers=settings.workers,
+        persistent_workers=settings.workers > 0,  # with their caches, which end with them
         pin_memory=pinned,
     )
     known = []

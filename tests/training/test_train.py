@@ -8,13 +8,15 @@ import pytest
 import soundfile
 import torch
 
+from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import CheckpointError, StoppedEarly, TrainingError
-from asr_kd.features.augment import NO_AUGMENTATION
+from asr_kd.features.augment import NO_AUGMENTATION, Augmentation
 from asr_kd.losses import DistillSettings, Objective, Shape
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.weights import load_model
 from asr_kd.targets import Store, TargetSettings, extract
 from asr_kd.teachers.local import LocalTeacher
+from asr_kd.training import dataset
 from asr_kd.training.checkpoint import FILES, best_epochs, load_average
 from asr_kd.training.selection import select
 from asr_kd.training.train import train
@@ -197,8 +199,30 @@ def test_bf16_trains(make_job, tmp_path):
 
 def test_workers_read_the_same_batches(make_job, tmp_path):
     for workers in (0, 1):
-        train(make_job(settings={"epochs": 1, "workers": workers}), tmp_path / str(workers), Control())
+        train(make_job(settings={"epochs": 2, "workers": workers}), tmp_path / str(workers), Control())
     assert weights_of(tmp_path / "0") == weights_of(tmp_path / "1")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_recordings_that_fit_the_cache_are_read_once_in_all_epochs(make_job, tmp_path, monkeypatch, workers):
+    def counted(utterance):
+        with (tmp_path / "read.txt").open("a") as file:
+            file.write(f"{utterance.id}\n")
+        return read_utterance(utterance)
+
+    monkeypatch.setattr(dataset, "read_utterance", counted)
+    train(make_job(settings={"workers": workers, "augmentation": Augmentation()}), tmp_path / "run", Control())
+    assert sorted((tmp_path / "read.txt").read_text().split()) == sorted(f"noise-{number}" for number in range(12))
+
+
+def test_a_loss_that_trains_nothing_is_refused(make_job, tmp_path):
+    """Frozen layers are matched to those of a teacher, without a projection that could be trained."""
+    settings = {"pairs": [[1, 1]], "projection": "none"}
+    distill = DistillSettings(kd_weight=1.0, targets="dense", objectives={"representation": settings})
+    teacher = load_model(train(make_job(name="teacher", settings={"epochs": 1}), tmp_path / "teacher", Control())).model
+    job = make_job(settings={"frozen_epochs": 1}, distill=distill, dense_teacher=teacher)
+    with pytest.raises(TrainingError, match="no parameter that is trained"):
+        train(job, tmp_path / "student", Control())
 
 
 def test_final_weights_are_the_mean_of_the_best_epochs(make_job, tmp_path):
