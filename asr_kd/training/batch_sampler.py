@@ -30,6 +30,7 @@ class SampledUtterance(NamedTuple):
     row: int
     """Index of the utterance."""
     speed: float
+    """Factor by which it is played faster."""
     silence_frames: int
     """Feature frames (10 ms) of silence appended."""
     augmentation_seed: int | None = None
@@ -39,6 +40,7 @@ class SampledUtterance(NamedTuple):
     lead_frames: int = 0
     """Feature frames of silence in front, a multiple of 4: soft targets move by whole encoder frames."""
     gain_db: float = 0.0
+    """Its level above that of the recording, decibels."""
     silence_seed: int | None = None
     """Seed of the kind and the noise of the silence; None: zeros."""
     splice_seed: int | None = None

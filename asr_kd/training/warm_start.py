@@ -31,8 +31,11 @@ HEAD = "output."
 """Parameters of the output layer: the only ones that depend on the vocabulary."""
 LAYER = "layers."
 """Parameters of a layer, before its number from 0."""
-FREE = {"size", "dropout", "streaming", "init", "sizes"}
-"""Settings of a model that do not change its weights' shapes."""
+FREE: dict[str, Any] = {
+    **dict.fromkeys(("size", "dropout", "streaming", "init", "sizes"), True),
+    "head": {"dropout"},
+}
+"""Settings of a model that do not change its weights' shapes, as pydantic excludes them."""
 
 
 def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) -> None:
@@ -94,7 +97,7 @@ def warm_start_sha256(settings: TrainSettings) -> list[str]:
 def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> None:
     if layers:
         _check_layers(model.settings.num_layers, source, layers)
-    free = FREE | {"layers"} if layers else FREE
+    free = FREE | {"layers": True} if layers else FREE
     own_settings, other = (_sizes(each, free) for each in (model, source.model))
     differing = [name for name in own_settings if own_settings[name] != other.get(name)]
     if own_settings["architecture"] != other["architecture"]:
@@ -108,7 +111,7 @@ def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> No
         )
 
 
-def _sizes(model: Model, free: set[str]) -> dict[str, Any]:
+def _sizes(model: Model, free: dict[str, Any]) -> dict[str, Any]:
     """The settings that the weights' shapes depend on."""
     settings = model.settings
     if isinstance(settings, WhisperSettings):

@@ -129,3 +129,16 @@ def test_a_block_of_the_head_does_not_begin_as_a_layer_of_the_encoder(tmp_path):
     settings = TrainSettings(init_from=tmp_path / "source", init_layers=(2, 1, 2))
     with pytest.raises(CheckpointError, match=r"has no layers\.1\.\S+; expected a layer with the parts of .* layer 3"):
         warm_start(whisper_student(head=CausalHead(blocks=1, width=16, kernel=3)), VOCABULARY, settings)
+
+
+def test_dropout_of_a_head_does_not_matter(tmp_path):
+    head = CausalHead(blocks=1, width=16, kernel=3, dropout=0.1)
+    save_model(tmp_path / "source", whisper_student(seed=5, head=head), VOCABULARY, {})
+    settings, model = (
+        TrainSettings(init_from=tmp_path / "source"),
+        whisper_student(head=head.model_copy(update={"dropout": 0.3})),
+    )
+    warm_start(model, VOCABULARY, settings)
+    assert model.output.weight.equal(load_model(tmp_path / "source").model.output.weight)
+    with pytest.raises(CheckpointError, match="'width': 16"):
+        warm_start(whisper_student(head=head.model_copy(update={"width": 24})), VOCABULARY, settings)
