@@ -175,6 +175,8 @@ class Augmentation(Settings):
     def _speeds(cls, speeds: tuple[float, ...]) -> tuple[float, ...]:
         if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds must be numbers from 0.5 to 2, at least one")
+        if any(speed != 1 and _ratio(speed) == 1 for speed in speeds):
+            raise ValueError("speeds nearer to 1 than 0.5 % are not told from 1: resampling takes hundredths")
         return speeds
 
     def ramp_epochs(self, epochs: int) -> int:
@@ -200,8 +202,13 @@ def speed_perturb(waveform: Tensor, factor: float) -> Tensor:
     """Play [S] samples `factor` times as fast: about S / factor samples, pitch moved along (Ko et al. 2015)."""
     if factor == 1.0:
         return waveform
-    ratio = Fraction(factor).limit_denominator(100)
+    ratio = _ratio(factor)
     return torchaudio.functional.resample(waveform, ratio.numerator, ratio.denominator)
+
+
+def _ratio(factor: float) -> Fraction:
+    """The factor as resampling takes it: numerators and denominators to a hundred keep its filters short."""
+    return Fraction(factor).limit_denominator(100)
 
 
 def spec_augment(

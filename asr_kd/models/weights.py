@@ -132,6 +132,8 @@ def read_model_folder(folder: Path, kind: str) -> tuple[dict[str, Any], Vocabula
         raise CheckpointError(f"cannot be read ({error})", where=path, remedy="Copy the folder again") from error
     if description.get("format") != kind:
         raise CheckpointError(f"does not describe an {kind}", where=path)
+    if not isinstance(description.get("card", {}), dict):
+        raise CheckpointError("its card is no mapping", where=path, expected="names and values", remedy=again)
     version = description.get("version")
     if version != FORMAT_VERSION:
         remedy = "Use the release of asr-kd that wrote it, or train again"

@@ -63,7 +63,7 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         check,
         plain,
         inputs=lambda: _inputs(context, teacher, is_bridged=True),
-        report=lambda found: report_extraction(context.progress, place.folder, found),
+        report=lambda found: report_extraction(context.progress, place.store, found),
     )
 
 
@@ -202,7 +202,7 @@ def _transcripts(context: RunContext, utterances: Sequence[Utterance], vocabular
     return spell_transcripts(utterances, vocabulary, context.recipe.vocabulary.normalizer)
 
 
-def report_extraction(progress: Progress, folder: Path, report: ExtractionReport) -> None:
+def report_extraction(progress: Progress, store: Path | str, report: ExtractionReport) -> None:
     """Report the size and fidelity of a store, and the utterances that were left out."""
     progress.message(f"  {report.info.frames} frames, {report.info.bytes_per_frame:.2f} bytes a frame on disk")
     for line in fidelity_lines(report.fidelity):
@@ -210,4 +210,4 @@ def report_extraction(progress: Progress, folder: Path, report: ExtractionReport
     if report.info.layer_bytes_per_frame:
         progress.message(f"  of these, hidden layers take {report.info.layer_bytes_per_frame:.1f} bytes a frame")
     if report.quarantine:
-        progress.message(f"  {len(report.quarantine)} utterances left out, listed in {folder / QUARANTINE}")
+        progress.message(f"  {len(report.quarantine)} utterances left out, listed in {store}/{QUARANTINE}")

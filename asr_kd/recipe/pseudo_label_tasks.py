@@ -77,7 +77,7 @@ def _transcripts_task(
             share,
             lambda: context.should_stop() is not None,
             context.recipe.threads or 1,
-            context.device.type,
+            str(context.device),
         )
 
     def check(store: Path | str) -> bool:

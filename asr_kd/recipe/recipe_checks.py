@@ -93,8 +93,8 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
     for name in trains_on_them:
         if not has_such and recipe.trainings[name].transcript_share == 1:
             yield (
-                f"students.{name}.distill.untranscribed: everything in the corpus is transcribed; name folders of "
-                "further audio under untranscribed"
+                f"{_key_of(recipe, name)}.distill.untranscribed: everything in the corpus is transcribed; name folders "
+                "of further audio under untranscribed"
             )
     if not isinstance(recipe.corpus, FolderSettings) or recipe.corpus.dev:
         return
@@ -146,27 +146,32 @@ def _teacher_problems(recipe: "Recipe", name: str, teacher: AnyTeacher) -> Itera
 
 def _student_problems(recipe: "Recipe", name: str, student: StudentSettings) -> Iterator[str]:
     """Its teacher and baseline must be there, and its objectives must fit both models."""
-    known = ", ".join(recipe.teachers) or "none"
+    known, key = ", ".join(recipe.teachers) or "none", _key_of(recipe, name)
     if student.teacher is not None and student.teacher not in recipe.teachers:
-        yield f"students.{name}.teacher is {student.teacher!r}; known: {known}"
+        yield f"{key}.teacher is {student.teacher!r}; known: {known}"
     if student.baseline == name:
-        yield f"students.{name}.baseline is that student itself"
+        yield f"{key}.baseline is that student itself"
     others = [other for other, settings in recipe.students.items() if not settings.learns_from_teacher]
     if student.baseline is not None and student.baseline not in others:
-        yield (
-            f"students.{name}.baseline is {student.baseline!r}; students without a teacher: "
-            f"{', '.join(others) or 'none'}"
-        )
+        yield (f"{key}.baseline is {student.baseline!r}; students without a teacher: {', '.join(others) or 'none'}")
     if student.hypotheses is not None and not student.reads_hypotheses:
-        yield f"students.{name}.hypotheses is read with distill.level: sequence only"
+        yield f"{key}.hypotheses is read with distill.level: sequence only"
     teacher = None
     if student.needs_teacher:
         if not recipe.teachers:
-            yield f"students.{name}.distill needs a teacher, and the recipe has none"
+            yield f"{key}.distill needs a teacher, and the recipe has none"
         if student.teacher is None and len(recipe.teachers) > 1:
-            yield f"students.{name}.teacher must name one of: {known}"
+            yield f"{key}.teacher must name one of: {known}"
         teacher = recipe.teachers[recipe.teacher_of(student)]
     yield from (
-        f"students.{name}.{problem}"
+        f"{key}.{problem}"
         for problem in student.objective_problems(teacher, recipe.teacher_of(student) if teacher else "")
     )
+
+
+def _key_of(recipe: "Recipe", training: str) -> str:
+    """Where the recipe has a training: `students.NAME`, or `students.NAME.stages.0` for an earlier stage."""
+    if training in recipe.students:
+        return f"students.{training}"
+    student, _, number = training.rpartition("-stage-")
+    return f"students.{student}.stages.{int(number) - 1}"

@@ -121,7 +121,7 @@ def export_task(context: RunContext, name: str) -> StageTask:
     recipe, folder, model = context.recipe, context.folder("export", name), context.model_folders()[name]
 
     def inputs() -> list[Any]:
-        identity = [model_sha256(model), sha256_of_file(existing(model / DESCRIPTION, "student"))]
+        identity = [model_sha256(model), sha256_of_file(existing(model / DESCRIPTION, *MODEL_STAGES))]
         refuse_other_settings(context, [name])
         return [*identity, greedy_rates(context.folder("report"), name)[0]]  # the bundle states them
 

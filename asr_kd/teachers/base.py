@@ -74,7 +74,7 @@ class Teacher(Protocol):
 
 @runtime_checkable
 class LayeredTeacher(Teacher, Protocol):
-    """A teacher with readable hidden layers: one that this project trained, in its own vocabulary."""
+    """A teacher with readable hidden layers: a model folder of this project, or a public encoder without a head."""
 
     @property
     def num_layers(self) -> int:

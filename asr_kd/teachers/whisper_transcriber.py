@@ -67,6 +67,7 @@ class TranscriberSettings:
     compute_type: str = "int8"
     threads: int = 1
     device: str = "cpu"
+    """cpu, cuda or cuda:N."""
     long_seconds: float = 30.0
     """Longer recordings are cut by voice activity."""
     batch: int = 1
@@ -224,9 +225,14 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
                 remedy="Download it elsewhere, copy the folder here, and give its path: whisper:FOLDER, or put it into "
                 f"the folder that {MODELS_VARIABLE} names",
             ) from error
+    kind, _, index = settings.device.partition(":")
     try:
         model = library.WhisperModel(
-            str(folder), device=settings.device, compute_type=settings.compute_type, cpu_threads=settings.threads
+            str(folder),
+            device=kind,
+            device_index=int(index or 0),
+            compute_type=settings.compute_type,
+            cpu_threads=settings.threads,
         )
     except ValueError as error:
         raise TargetsError(

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.features.augment import SpecAugment, spec_augment, speed_perturb
+from asr_kd.features.augment import Augmentation, SpecAugment, spec_augment, speed_perturb
 
 FILL = torch.full((80,), -1.0)
 
@@ -52,3 +52,12 @@ def test_some_mask_is_drawn_and_the_seed_decides_which():
 def test_no_masks_change_nothing():
     features = torch.randn(1, 50, 80)
     assert augment(features, torch.tensor([50]), SpecAugment(frequency_masks=0, time_masks=0)).equal(features)
+
+
+@pytest.mark.parametrize("speed", [1.004, 0.996])
+def test_a_speed_that_would_change_nothing_is_refused(speed):
+    waveform = torch.randn(16_000)
+    assert speed_perturb(waveform, speed) is waveform or len(speed_perturb(waveform, speed)) == len(waveform)
+    with pytest.raises(ValueError, match="not told from 1"):
+        Augmentation(speeds=(0.9, 1.0, speed))
+    assert Augmentation(speeds=(0.99, 1.0, 1.01)).speeds == (0.99, 1.0, 1.01)

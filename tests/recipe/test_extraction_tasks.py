@@ -1,11 +1,13 @@
 """Units of extraction: damage is noticed and mended, names mean what people mean, keys hold what matters."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from asr_kd.config import parse_settings
 from asr_kd.errors import RecipeError
+from asr_kd.recipe import extraction
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.pipeline import tasks_of
 from asr_kd.recipe.settings import Recipe
@@ -126,3 +128,12 @@ def test_a_plan_says_which_stage_is_missing_before_it_opens_or_fetches_a_teacher
     source = f"teachers={{friend: {{source: 'local:{copy.file('nowhere')}'}}}}"
     line = one_line(copy.command("extract", "--plan", source, "students.student-kd.teacher=friend"))
     assert "friend/teacher.json: is missing. Run the teacher stage first" in line
+
+
+def test_a_report_names_the_place_of_the_store(monkeypatch):
+    lines = []
+    monkeypatch.setattr(extraction, "fidelity_lines", lambda fidelity: [])
+    info = SimpleNamespace(frames=3, bytes_per_frame=1.0, layer_bytes_per_frame=0.0)
+    found = SimpleNamespace(info=info, fidelity=None, quarantine=["one"])
+    extraction.report_extraction(SimpleNamespace(message=lines.append), "memory://store/targets/teacher", found)
+    assert lines[-1] == "  1 utterances left out, listed in memory://store/targets/teacher/quarantine.jsonl"

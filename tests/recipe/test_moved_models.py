@@ -4,9 +4,10 @@ import json
 import shutil
 
 import pytest
+import torch
 import yaml
 
-from asr_kd.recipe import pseudo_labels
+from asr_kd.recipe import pseudo_label_tasks, pseudo_labels
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.teachers import RECORD, folder_sha256, source_hashes, source_in_key
@@ -112,3 +113,12 @@ def test_a_teacher_on_a_moved_encoder_is_not_trained_again_and_opens(tmp_path):
 def test_a_folder_before_a_revision_counts_as_a_folder(tmp_path, context):
     source = f"hf:{write_model(tmp_path / 'model')}@main"
     assert source_hashes(context, [source]) == [folder_sha256(tmp_path / "model")]
+
+
+def test_pseudo_labels_are_made_on_the_gpu_of_the_process(tmp_path, monkeypatch):
+    recipe = load_recipe(RECIPE, [f"work_dir={tmp_path}", "hypotheses={w: {source: 'whisper:base', language: en}}"])
+    context, devices = RunContext(recipe, device=torch.device("cuda", 1)), []
+    monkeypatch.setattr(pseudo_label_tasks, "utterances_to_label", lambda context: [])
+    monkeypatch.setattr(pseudo_label_tasks, "transcribe_with", lambda *given: devices.append(given[-1]))
+    pseudo_label_tasks.pseudo_label_tasks(context, "w", recipe.hypotheses["w"])[0].run(tmp_path)
+    assert devices == ["cuda:1"]

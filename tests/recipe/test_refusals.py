@@ -41,6 +41,7 @@ def work_dir(tmp_path):
             ["evaluate.others={w: a.trn}", "hypotheses={w: {source: 'whisper:base', evaluate: true}}"],
             "evaluate.others.w has the name of a system whose outputs hypotheses have; rename it",
         ),
+        (["students.student-kd.stages=[{teacher: a}]"], "students.student-kd.stages.0.teacher is 'a'; known: teacher"),
         (["name=!!python/object/apply:os.getcwd []"], "tags such as !apply: or !!python are refused"),
         (["teachers.teacher.train"], "expected key.path=value"),
         (["device=cuda:63"], "device: there is no cuda:63"),

@@ -7,6 +7,7 @@ import torch
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import CheckpointError
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, num_frames
+from asr_kd.files import read_json, write_json
 from asr_kd.losses import DistillSettings, Objective, Shape, StudentOutput, Supervision
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.layers import output_lens
@@ -100,3 +101,10 @@ def test_stored_and_read_back_the_teacher_costs_its_own_targets_next_to_nothing(
     ).total
     assert 0 <= float(own) < 0.01
     assert float(shifted) > 10 * float(own)
+
+
+@pytest.mark.parametrize("card", [None, [], "random"])
+def test_a_card_of_another_form_is_one_message(folder, card):
+    write_json(folder / "model.json", {**read_json(folder / "model.json"), "card": card})
+    with pytest.raises(CheckpointError, match=r"model.json: its card is no mapping"):
+        LocalTeacher(folder)

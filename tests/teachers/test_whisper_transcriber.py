@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -64,6 +65,25 @@ def test_arithmetic_that_there_is_not_is_refused_with_its_setting(tmp_path):
     folder = save_whisper_ct2(tmp_path / "whisper")
     with pytest.raises(TargetsError, match=r"Invalid compute type: int9.*Correct compute_type"):
         open_transcriber(TranscriberSettings(str(folder), compute_type="int9"))
+
+
+def test_the_device_may_have_a_number(tmp_path, monkeypatch):
+    import faster_whisper
+
+    opened = []
+
+    class Model:
+        model = SimpleNamespace(is_multilingual=False)
+        supported_languages = ("en",)
+
+        def __init__(self, folder, **options):
+            opened.append((options["device"], options["device_index"]))
+
+    (tmp_path / "model.bin").write_bytes(b"")
+    monkeypatch.setattr(faster_whisper, "WhisperModel", Model)
+    for device in ("cpu", "cuda", "cuda:1"):
+        open_transcriber(TranscriberSettings(str(tmp_path), device=device))
+    assert opened == [("cpu", 0), ("cuda", 0), ("cuda", 1)]
 
 
 def test_a_damaged_tokenizer_is_refused(tmp_path):
