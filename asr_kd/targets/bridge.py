@@ -66,7 +66,8 @@ def bridge(
     if len(teacher.vocabulary) == 1:
         return BlankTeacher(teacher, vocabulary)
     symbols = map_symbols(teacher.vocabulary, vocabulary, settings.symbols, settings.ignore)
-    if symbols.identical and grid_of(teacher) == grid:
+    same_vocabulary = symbols.identical and teacher.vocabulary.sha256 == vocabulary.sha256  # with the same bpe.model
+    if same_vocabulary and grid_of(teacher) == grid:
         return teacher
     return BridgedTeacher(teacher, symbols, grid, settings.strategy)
 

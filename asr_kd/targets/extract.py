@@ -99,8 +99,12 @@ def _fidelity(
     report: ShardReport[StoreInfo],
 ) -> Fidelity:
     known = None if report.made else read_fidelity(storage)
-    if known is not None:
-        return known
+    info = report.info
+    if known is not None and (known.bytes_per_frame, known.entries_per_frame) == (
+        info.bytes_per_frame,
+        info.entries_per_frame,
+    ):
+        return known  # else a worker was stopped between its last shard and the report
     # The sample is drawn here: a look-up of all utterances would open every shard.
     left_out = {entry.id for entry in report.quarantine}
     stored = [u for u in sorted(utterances, key=lambda item: item.id) if u.id not in left_out]

@@ -93,7 +93,7 @@ def _decode(teacher: Teacher, batch: Sequence[Utterance]) -> dict[str, str]:
             continue  # counted by the caller; extraction lists it with the reason
     if not waveforms:
         return {}
-    dense, _ = run_teacher(teacher, list(waveforms.values()))
+    dense, _ = run_teacher(teacher, list(waveforms.values()), ids=list(waveforms))
     decoded = greedy(dense.log_probs, dense.lens, teacher.vocabulary.blank_id)
     return {name: teacher.vocabulary.decode(found.tokens) for name, found in zip(waveforms, decoded, strict=True)}
 

@@ -75,7 +75,7 @@ def measure_fidelity(
     sums, layers = torch.zeros(6, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     for assigned, batch in batches_by_teacher(teacher, sample, settings.batch_seconds):
         waveforms = [speed_perturb(read_utterance(utterance), speed) for utterance in batch]
-        dense, hidden = run_teacher(assigned, waveforms, settings.layers)
+        dense, hidden = run_teacher(assigned, waveforms, settings.layers, [utterance.id for utterance in batch])
         for index, utterance in enumerate(batch):
             kept = store.read(utterance.id, variant_name(speed), int(dense.lens[index]))
             sums += compare(dense.log_probs[index, : int(dense.lens[index])].cpu(), kept, teacher.vocabulary.blank_id)

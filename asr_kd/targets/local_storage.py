@@ -3,6 +3,7 @@
 import fcntl
 import os
 import socket
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,8 @@ class LocalStorage:
         """Return name → bytes of all files; empty when the folder does not exist."""
         if not self.folder.is_dir():
             return {}
-        return {path.name: path.stat().st_size for path in self.folder.iterdir() if path.is_file()}
+        found = {path.name: _status(path) for path in self.folder.iterdir()}
+        return {name: status.st_size for name, status in found.items() if status and stat.S_ISREG(status.st_mode)}
 
     def read(self, name: str) -> bytes:
         """Return a file's content; a FileNotFoundError when there is none."""
@@ -103,12 +105,19 @@ class LocalStorage:
                 with file:
                     file.seek(0)
                     return f"{file.read() or 'another process'} (lock {path})"
+            except NoLocksError:
+                file.close()
+                raise
             if _is_at(file, path):
                 break
             file.close()  # its owner removed it between our opening and locking it: the lock would exclude nobody
-        with self._writing():  # unbuffered: closing the file has nothing left to write, whatever fails here
-            os.truncate(file.fileno(), 0)
-            os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        try:
+            with self._writing():  # unbuffered: closing the file has nothing left to write, whatever fails here
+                os.truncate(file.fileno(), 0)
+                os.write(file.fileno(), f"process {os.getpid()} on {socket.gethostname()}".encode())
+        except TargetsError:
+            file.close()  # releases the lock
+            raise
         self._locks[name] = file
         return None
 
@@ -146,7 +155,13 @@ class LocalStorage:
 
 def _is_at(file: IO[str], path: Path) -> bool:
     """Return whether an open file still has its name."""
+    status = _status(path)
+    return status is not None and os.path.samestat(os.fstat(file.fileno()), status)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return a file's status; None where it is gone, such as a temporary file or a lock of another process."""
     try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+        return path.stat()
     except FileNotFoundError:
-        return False
+        return None

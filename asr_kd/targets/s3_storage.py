@@ -40,10 +40,12 @@ class RemoteStorage:
         with self._connected() as (files, folder):
             files.invalidate_cache(folder)  # other processes write there
             try:
-                rows = files.ls(folder, detail=True)
+                rows = [row for row in files.ls(folder, detail=True) if row["type"] == "file"]
             except FileNotFoundError:
                 return {}
-        return {PurePosixPath(row["name"]).name: int(row["size"]) for row in rows if row["type"] == "file"}
+            # Listings over HTTP state no sizes.
+            sizes = [files.size(row["name"]) if row["size"] is None else row["size"] for row in rows]
+        return {PurePosixPath(row["name"]).name: int(size) for row, size in zip(rows, sizes, strict=True)}
 
     def read(self, name: str) -> bytes:
         with self._connected() as (files, folder):
@@ -75,16 +77,25 @@ class RemoteStorage:
             if getattr(files, "local_file", False):
                 return Path(folder) / name if self.sha256(name) == sha256 else None
         cached = cache_folder() / f"{sha256}{PurePosixPath(name).suffix}"
-        if cached.is_file() and sha256_of_file(cached) == sha256:
-            return cached
+        with suppress(OSError):  # not there, or deleted just now
+            if sha256_of_file(cached) == sha256:
+                return cached
         try:
             content = self.read(name)
         except FileNotFoundError:
             return None
         if hashlib.sha256(content).hexdigest() != sha256:
             return None
-        with atomic_path(cached) as partial:
-            partial.write_bytes(content)
+        try:
+            with atomic_path(cached) as partial:
+                partial.write_bytes(content)
+        except AsrKdError as error:
+            raise TargetsError(
+                error.found,
+                where=error.where,
+                expected="a folder for copies of remote shards that can be written, with space left",
+                remedy=f"Free some space there, or name another folder in the environment variable {CACHE_VARIABLE}",
+            ) from error
         return cached
 
     def clear(self, name: str) -> None:

@@ -91,13 +91,21 @@ class Shard:
     Args:
         path: a file whose hash was already found right.
         blocks: see `block_cache`; shared by the shards of a store.
+        where: the file's name in messages; by default its path.
 
     Raises:
         TargetsError: the file is not such a shard.
     """
 
-    def __init__(self, path: Path, codec: Codec, num_variants: int, blocks: "BlockCache | None" = None) -> None:
-        self.path = path
+    def __init__(
+        self,
+        path: Path,
+        codec: Codec,
+        num_variants: int,
+        blocks: "BlockCache | None" = None,
+        where: str | Path = "",
+    ) -> None:
+        self.where = where or path
         self._blocks = blocks or block_cache()
         self._codec = codec
         self._num_variants = num_variants
@@ -106,7 +114,7 @@ class Shard:
             self.ids: list[str] = loads_json(zlib.decompress(self._file.get_tensor("ids").tobytes()))
             self._compressed = {FRAMES: self._load("")}
         except (SafetensorError, OSError, ValueError, zlib.error) as error:
-            raise TargetsError(f"is not a soft-target shard ({error})", where=path) from error
+            raise TargetsError(f"is not a soft-target shard ({error})", where=self.where) from error
         self._offsets: dict[str, Array] = {}
         self._row = {utterance_id: index for index, utterance_id in enumerate(self.ids)}
 
@@ -123,7 +131,7 @@ class Shard:
             try:
                 self._compressed[name] = self._load(f"posteriors.{name}.")
             except (SafetensorError, ValueError) as error:
-                raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.path) from error
+                raise TargetsError(f"has no posteriors {name!r} ({error})", where=self.where) from error
         first_rows = self._compressed[name].first_rows
         row = self._row[utterance_id] * self._num_variants + variant
         index = bisect.bisect_right(first_rows, row) - 1
@@ -142,7 +150,7 @@ class Shard:
                 known = sorted(key[6:-5] for key in self._file.keys() if key.endswith(".lens"))  # noqa: SIM118 - no mapping
                 raise TargetsError(
                     f"has no array {name!r}",
-                    where=self.path,
+                    where=self.where,
                     expected=f"one of {known}" if known else "none are stored",
                 ) from error
         row, offsets = self._row[utterance_id] * self._num_variants + variant, self._offsets[name]
@@ -162,7 +170,7 @@ class Shard:
         if first_rows[-1] != len(self.ids) * self._num_variants or block_ends[-1] != len(found.data):
             raise TargetsError(
                 f"has {first_rows[-1]} rows in {len(found.data)} bytes",
-                where=self.path,
+                where=self.where,
                 expected=f"{len(self.ids)} utterances × {self._num_variants} variants in {block_ends[-1]} bytes",
             )
         return _Rows(found.data.tobytes(), found.column_bytes.tolist(), block_ends.tolist(), first_rows.tolist())
@@ -181,7 +189,7 @@ class Shard:
         except ValueError as error:
             ids = self.ids[first // self._num_variants], self.ids[(end - 1) // self._num_variants]
             raise TargetsError(
-                f"block {index} of {name!r} (utterances {ids[0]!r} to {ids[1]!r}) is damaged: {error}", where=self.path
+                f"block {index} of {name!r} (utterances {ids[0]!r} to {ids[1]!r}) is damaged: {error}", where=self.where
             ) from error
 
 

@@ -131,6 +131,8 @@ class ShardManifest(Generic[Index]):
         self.info = info.model_copy(update={"planned_shards": len(plan)})
         self.marks: dict[int, DoneMark] = {}
         """By number of the shard, as last read."""
+        self.refused: set[int] = set()
+        """Shards with a mark whose file is damaged or of other audio: not done until `is_done` or `finish` finds so."""
         self._looked = self._gathered = float("-inf")
 
     def begin(self) -> None:
@@ -156,8 +158,11 @@ class ShardManifest(Generic[Index]):
         )
         if mark is not None and done:
             self.marks[shard.index] = mark
+            self.refused.discard(shard.index)
         else:
             self.marks.pop(shard.index, None)
+            if mark is not None:
+                self.refused.add(shard.index)
         return done
 
     def whole(self, shards: Sequence[PlannedShard]) -> set[int]:
@@ -175,15 +180,16 @@ class ShardManifest(Generic[Index]):
         self.storage.write(entry.file, content)
         self.storage.write(f"{shard.name}.json", json_text(mark.model_dump(mode="json")).encode())
         self.marks[shard.index] = mark
+        self.refused.discard(shard.index)
         if time.monotonic() - self._gathered > LOOK_SECONDS:  # not each time: there may be thousands
             self.gather()
 
     def look(self, at_once: bool = False) -> None:
-        """Read the marks that are new, at most every `LOOK_SECONDS`."""
+        """Read the marks that are new, at most every `LOOK_SECONDS`; those of refused shards count as missing."""
         if not at_once and time.monotonic() - self._looked <= LOOK_SECONDS:
             return
         there = self.storage.sizes()
-        marked = [shard for shard in self.plan if f"{shard.name}.json" in there]
+        marked = [shard for shard in self.plan if f"{shard.name}.json" in there and shard.index not in self.refused]
         new = [shard for shard in marked if shard.index not in self.marks]
         with ThreadPoolExecutor(FILES_AT_ONCE) as pool:
             found = dict(zip([shard.index for shard in new], pool.map(self._read, new), strict=True))

@@ -140,6 +140,8 @@ class ShardedExtraction(Generic[Index]):
             if shard.index not in self.finished:
                 made += self._make_or_skip(shard)
                 self._report_progress()
+        # Damaged or outdated shards that others make again: they count once they are whole.
+        self.manifest.whole([shard for shard in mine if shard.index in self.manifest.refused])
         info, quarantine = self.manifest.gather()
         self._refuse_too_many(len(quarantine), quarantine)
         self._report_progress()

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import TargetsError
@@ -104,12 +105,20 @@ def plan_shards(utterances: Iterable[Utterance], settings: ShardSettings) -> lis
     """Cut the sorted utterances into shards of at least `shard_seconds` of audio, but for the last one.
 
     Raises:
-        TargetsError: there are no utterances.
+        TargetsError: there are no utterances, or two with the same id.
     """
     shards: list[PlannedShard] = []
     pending: list[Utterance] = []
     seconds = 0.0
-    for utterance in sorted(utterances, key=lambda item: item.id):
+    ordered = sorted(utterances, key=lambda item: item.id)
+    for one, other in pairwise(ordered):
+        if one.id == other.id:
+            raise TargetsError(
+                f"two utterances have the id {one.id!r}: {one.audio} and {other.audio}",
+                expected="each id once: targets are stored by id",
+                remedy="Give one of them another id in its manifest",
+            )
+    for utterance in ordered:
         pending.append(utterance)
         seconds += settings.seconds(utterance)
         if seconds >= settings.shard_seconds:

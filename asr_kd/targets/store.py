@@ -87,7 +87,7 @@ class Store:
                 f"utterance {utterance_id!r} ({variant}) has {len(found.tokens)} frames of targets, "
                 f"its student {num_frames}",
                 expected="the same audio at the same frame shift",
-                where=shard.path,
+                where=shard.where,
                 remedy="The audio has changed since extraction, or the frame rates differ. Extract again into an "
                 "empty folder (`asr-kd extract … --force`)",
             )
@@ -166,7 +166,8 @@ class Store:
             if path is None:
                 raise self._damaged([entry.file])
             self._blocks = self._blocks or block_cache()
-            self._open[index] = Shard(path, self.info.codec, len(self.info.variants), self._blocks)
+            where = f"{self.folder}/{entry.file}"  # the path may be that of a copy
+            self._open[index] = Shard(path, self.info.codec, len(self.info.variants), self._blocks, where)
         return self._open[index]
 
     def _variant(self, variant: str) -> int:

@@ -54,6 +54,28 @@ def test_a_teacher_that_fits_is_left_alone():
     assert bridge(teacher, teacher.vocabulary) is not teacher, "its frames are centred elsewhere"
 
 
+def test_a_teacher_of_the_same_subwords_without_their_model_gets_the_students_vocabulary():
+    """Otherwise its store would be refused in training as one over another vocabulary."""
+
+    class Fits(FakeTeacher):
+        def log_probs(self, waveforms, sample_lens):
+            return super().log_probs(waveforms, sample_lens)._replace(lens=student_frames(sample_lens))
+
+    student = Vocabulary.subwords(["abba cab", "bad dab"], 12)
+    teacher = Fits()
+    teacher.vocabulary, teacher.frame_offset_ms = Vocabulary(student.symbols), STUDENT_GRID.offset_ms
+    assert teacher.vocabulary.sha256 != student.sha256
+    bridged = bridge(teacher, student)
+    assert bridged.vocabulary.sha256 == student.sha256
+    waveforms, lens = torch.randn(2, 16_000), torch.tensor([16_000, 9_000])
+    computed, own = bridged.log_probs(waveforms, lens), teacher.log_probs(waveforms, lens)
+    assert torch.equal(computed.lens, own.lens)
+    for row, frames in enumerate(own.lens.tolist()):
+        torch.testing.assert_close(computed.log_probs[row, :frames], own.log_probs[row, :frames])
+    teacher.vocabulary = student
+    assert bridge(teacher, student) is teacher
+
+
 def test_posteriors_are_in_the_students_vocabulary_and_frames():
     bridged = bridge(Wav2Vec2Like(), STUDENT)
     computed = compute(bridged, [0.6, 1.0])

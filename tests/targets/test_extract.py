@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,9 @@ import soundfile
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
-from asr_kd.files import json_text, read_json
+from asr_kd.files import json_text, read_json, write_json
 from asr_kd.targets import Store, TargetSettings, extract
+from asr_kd.targets.local_storage import LocalStorage
 from asr_kd.targets.sharded_extraction import plan_batches
 from asr_kd.targets.sharding import plan_shards
 from tests.helpers.fake_teacher import FakeTeacher
@@ -84,6 +86,60 @@ def test_a_damaged_shard_is_made_again_with_the_same_bytes(tmp_path, teacher, co
     report = extract(teacher, corpus, settings, folder)
     assert (report.made, report.skipped) == (1, len(reference) - 1)
     assert shard_files(folder) == reference
+
+
+def test_a_store_is_not_complete_while_another_worker_makes_a_damaged_shard_again(
+    tmp_path, teacher, corpus, settings, reference, shard_files
+):
+    folder, other = tmp_path / "reference", LocalStorage(tmp_path / "reference")
+    (folder / "shard-00001.safetensors").write_bytes(b"damage")
+    assert other.acquire("shard-00001") is None
+    report = extract(teacher, corpus, settings, folder)
+    assert (report.complete, report.made, len(report.busy)) == (False, 0, 1)
+    assert report.fidelity is None
+    with pytest.raises(TargetsError, match="unfinished"):
+        Store.open(folder)
+    other.release("shard-00001")
+    assert extract(teacher, corpus, settings, folder).complete
+    assert shard_files(folder) == reference
+    assert Store.open(folder).info.complete
+
+
+def test_a_damaged_shard_that_another_worker_made_again_meanwhile_counts(
+    tmp_path, corpus, settings, reference, shard_files, monkeypatch
+):
+    folder = tmp_path / "reference"
+    (folder / "shard-00000.safetensors").write_bytes(b"damage")
+    (folder / "shard-00001.safetensors").write_bytes(b"damage")
+    other = LocalStorage(folder)
+    other.acquire("shard-00000")
+    teacher = FakeTeacher()
+
+    def finish_the_other(calls: int) -> None:
+        if calls == 0:
+            (folder / "shard-00000.safetensors").write_bytes(reference["shard-00000.safetensors"])
+            other.release("shard-00000")
+
+    teacher.before_call = finish_the_other  # while this worker makes the second shard
+    report = extract(teacher, corpus, settings, folder)
+    assert (report.complete, report.made, len(report.busy)) == (True, 1, 1)
+    assert report.fidelity is not None
+    assert shard_files(folder) == reference
+
+
+def test_a_report_of_other_shards_is_measured_again(tmp_path, corpus, settings, reference):
+    folder = tmp_path / "reference"
+    fidelity = read_json(folder / "fidelity.json")
+    write_json(folder / "fidelity.json", fidelity | {"bytes_per_frame": 99.0, "kl": 9.0})
+    report = extract(FakeTeacher(), corpus, settings, folder)
+    assert report.fidelity.model_dump() == read_json(folder / "fidelity.json") == fidelity
+
+
+def test_two_utterances_with_one_id_are_refused(tmp_path, teacher, corpus, settings):
+    twice = replace(corpus[0], id=corpus[1].id)
+    with pytest.raises(TargetsError, match=r"two utterances have the id 'u05'.*noise-.*noise-"):
+        extract(teacher, [twice, *corpus[1:]], settings, tmp_path / "s")
+    assert not (tmp_path / "s").exists()
 
 
 def test_killed_in_the_middle_of_a_shard_only_that_one_is_made_again(

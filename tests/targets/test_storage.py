@@ -141,6 +141,67 @@ def test_copies_are_checked_and_fetched_anew(corpus, settings, cache):
         Store.open(url)
 
 
+def test_messages_name_the_store_and_not_the_copy(corpus, settings):
+    url = f"memory://{uuid4().hex}"
+    extract(FakeTeacher(), corpus, settings, url)
+    with pytest.raises(TargetsError, match=rf"^{url}/shard-00000\.safetensors: utterance .* frames of targets"):
+        Store.open(url).read(corpus[0].id, num_frames=1)
+    with pytest.raises(TargetsError, match=rf"^{url}/shard-00000\.safetensors: has no array"):
+        Store.open(url).read_array("layer-1", corpus[0].id)
+
+
+def test_a_cache_that_cannot_be_written_is_named_with_its_variable(corpus, settings, cache, monkeypatch):
+    url = f"memory://{uuid4().hex}"
+    extract(FakeTeacher(), corpus, settings, url)
+    cache.rename(cache.with_name("elsewhere"))
+    cache.write_text("a file")
+    with pytest.raises(TargetsError, match=rf"^{cache}.*cannot be written.*ASR_KD_CACHE"):
+        Store.open(url).read(corpus[0].id)
+
+
+def test_a_copy_that_is_deleted_while_it_is_checked_is_fetched_anew(corpus, settings, cache, monkeypatch):
+    place = open_storage(f"memory://{uuid4().hex}")
+    place.write("a.safetensors", b"content")
+    copy = place.checked("a.safetensors", sha256(b"content"))
+
+    def deleted(path: Path) -> str:
+        monkeypatch.undo()
+        monkeypatch.setenv("ASR_KD_CACHE", str(cache))
+        copy.unlink()
+        return sha256_of_file(path)
+
+    monkeypatch.setattr(s3_storage, "sha256_of_file", deleted)
+    assert place.checked("a.safetensors", sha256(b"content")).read_bytes() == b"content"
+
+
+def test_a_listing_without_sizes_is_completed(monkeypatch):
+    """As fsspec's HTTP file system lists folders."""
+    place = open_storage(f"memory://{uuid4().hex}")
+    place.write("a.json", b"three")
+    memory = fsspec.get_filesystem_class("memory")
+    listed = memory.ls
+    monkeypatch.setattr(
+        memory, "ls", lambda *given, **named: [{**row, "size": None} for row in listed(*given, **named)]
+    )
+    assert place.sizes() == {"a.json": 5}
+
+
+def test_files_that_other_processes_remove_while_they_are_listed_are_no_error(tmp_path, monkeypatch):
+    place, status = LocalStorage(tmp_path), Path.stat
+    for name in ("shard-00000.json", ".shard-00001.json.7.partial", "shard-00001.lock"):
+        place.write(name, b"x")
+
+    def removed_afterwards(path: Path, **named):
+        found = status(path, **named)
+        if path.parent == tmp_path and path.suffix != ".json":
+            path.unlink()
+        return found
+
+    monkeypatch.setattr(Path, "stat", removed_afterwards)
+    assert place.sizes()["shard-00000.json"] == 1
+    assert place.sizes() == {"shard-00000.json": 1}
+
+
 def test_no_store_behind_a_url():
     with pytest.raises(TargetsError, match=r"memory://nothing.*no soft targets here"):
         Store.open("memory://nothing")
@@ -234,10 +295,10 @@ def test_a_disk_that_is_full_when_a_shard_is_locked_is_an_error_with_its_remedy(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(local_storage.os, "write", full)
-    with pytest.raises(TargetsError, match=r"cannot be written \(No space left on device\).*Free some space"):
+    with pytest.raises(TargetsError, match=r"cannot be written \(No space left on device\).*Free some space") as error:
         LocalStorage(tmp_path).acquire("shard")
     monkeypatch.undo()
-    assert LocalStorage(tmp_path).acquire("shard") is None
+    assert LocalStorage(tmp_path).acquire("shard") is None, f"held by {error.value}"
 
 
 def test_a_lock_that_a_network_disk_denies_is_held_by_another(tmp_path, monkeypatch):

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from asr_kd.corpora.fingerprint import BLOCK_BYTES, audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import TargetsError
+from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.targets.extract import extract
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.importing import import_hypotheses
@@ -55,6 +56,22 @@ def test_swapped_files_of_one_length_are_refused_and_only_their_shards_are_made_
     swap(corpus[0].audio, corpus[1].audio)
     extract(teacher, corpus, settings, tmp_path / "s")
     assert {path.name: path.read_bytes() for path in (tmp_path / "s").glob("*.safetensors")} == before
+
+
+def test_an_interrupted_run_over_changed_audio_leaves_no_complete_store(tmp_path, teacher, corpus, settings):
+    corpus = sorted(of_one_length(corpus), key=lambda utterance: utterance.id)
+    shards = extract(teacher, corpus, settings, tmp_path / "s").made
+    last = corpus[-1].audio.read_bytes()
+    for one, other in pairwise(corpus):
+        one.audio.write_bytes(other.audio.read_bytes())
+    corpus[-1].audio.write_bytes(last[:100] + last[200:300] + last[200:])
+    calls = teacher.calls
+    with pytest.raises(StoppedEarly):
+        extract(teacher, corpus, settings, tmp_path / "s", should_stop=lambda: teacher.calls > calls + 3)
+    with pytest.raises(TargetsError, match=f"unfinished: . of {shards} shards"):
+        Store.open(tmp_path / "s")
+    extract(teacher, corpus, settings, tmp_path / "s")
+    Store.open(tmp_path / "s").check_audio(corpus)
 
 
 def test_another_duration_or_id_is_refused_without_reading_audio(tmp_path, teacher, corpus, settings):
