@@ -150,6 +150,8 @@ class StudentStage(Settings):
     def _splices_have_targets(self) -> "StudentStage":
         if self.train.augmentation.splice_share and (not self.reads_teacher or self.reads_hypotheses):
             raise ValueError(f"{SPLICES}; they need distill.targets: dense, and no objective of hypotheses")
+        if self.train.augmentation.splice_share and self.distill and not self.distill.terms.keys() - {"pooled_kl"}:
+            raise ValueError(f"{SPLICES}; pooled_kl alone leaves them out: add another objective")
         return self
 
     @property

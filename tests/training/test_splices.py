@@ -74,6 +74,13 @@ def test_some_utterances_are_spliced_beside_transcripts_and_training_resumes_exa
     [
         (["students.student-hard.train.augmentation.splice_share=0.5"], "targets: dense"),
         (["students.student-kd.train.augmentation.splice_share=0.5"], "targets: dense"),
+        (
+            [
+                "students.student-kd.train.augmentation.splice_share=0.5",
+                "students.student-kd.distill={targets: dense, objectives: {pooled_kl: {}}}",
+            ],
+            "pooled_kl alone",
+        ),
         (["teachers.teacher.train.augmentation.splice_share=0.5"], "a teacher is trained on transcripts"),
     ],
 )
