@@ -7,6 +7,7 @@ result is that of the search over the whole utterance.
 Shapes: B utterances, T frames, V vocabulary.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from copy import copy
@@ -23,6 +24,8 @@ from asr_kd.decoding.settings import DEFAULT_LM_WEIGHT, GREEDY, DecodingSettings
 from asr_kd.posteriors.types import LOWEST_LOG_PROB
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary
 
+_log = logging.getLogger(__name__)
+
 LONGEST_AT_ONCE_FRAMES = 1_500
 """Longer utterances (one minute) are decoded as a stream, in constant memory."""
 
@@ -35,6 +38,8 @@ LONGEST_UNSETTLED_FRAMES = 1_500
 
 class BeamSearch:
     """Beam search over posteriors of one vocabulary. All its streams share one language model.
+
+    Words of the lexicon that the vocabulary cannot spell are left out, and counted in a warning.
 
     Raises:
         LanguageModelError: the LM or lexicon cannot be read, or does not fit the vocabulary; or a hotword holds
@@ -53,6 +58,8 @@ class BeamSearch:
         if settings.lexicon is not None:
             words = [word for phrase in hotwords for word in phrase.split()]
             self.lexicon = build_lexicon([*read_words(settings.lexicon), *words], vocabulary, settings.lexicon)
+            if left_out := self.lexicon.left_out:
+                _log.warning("%s: the vocabulary cannot spell %d of its words, left out", settings.lexicon, left_out)
         entries = list(vocabulary.symbols) if self.lexicon is None else list(self.lexicon.spellings)
         self._entries = entries
         self._lm = None if settings.lm is None else open_kenlm(settings.lm, entries)

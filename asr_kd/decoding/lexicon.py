@@ -51,7 +51,9 @@ def build_lexicon(words: Iterable[str], vocabulary: Vocabulary, where: str | Pat
 
     Raises:
         LanguageModelError: no word, or the vocabulary cannot spell half of them.
+        VocabularyError: subwords without the model that splits words into them.
     """
+    vocabulary.encode("")  # an error that is not about a word is not counted as one
     separator = separator_of(vocabulary)
     spellings: dict[str, list[list[int]]] = {}
     seen = 0

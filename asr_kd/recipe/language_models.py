@@ -21,6 +21,7 @@ from asr_kd.features.fbank import batches_by_duration
 from asr_kd.files import atomic_path, register_files, write_text
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext, choose_device
+from asr_kd.recipe.packaged_recipes import is_recipe
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.systems import absent_systems, open_recipe_system, write_tuned
 from asr_kd.runtime.recognizer import Recognizer
@@ -93,7 +94,7 @@ def write_arpa(model: NgramModel, path: Path) -> None:
 
 
 def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
-    if source.suffix in (".yaml", ".yml"):
+    if is_recipe(source):
         recipe = load_recipe(source, [])
     elif (source / RESOLVED).is_file():
         recipe = _recipe_of_run(source)

@@ -39,6 +39,14 @@ def packaged_recipes() -> list[PackagedRecipe]:
     return [_describe(path, folder) for path in sorted(folder.glob(f"*/*{SUFFIX}"))]
 
 
+def is_recipe(given: Path) -> bool:
+    """Whether a path is a recipe file by its suffix, or no path and the name of a packaged recipe."""
+    if given.suffix in (SUFFIX, ".yml"):
+        return True
+    names = {name for recipe in packaged_recipes() for name in (recipe.name, recipe.name.split("/")[1])}
+    return given.as_posix() in names and not given.exists()
+
+
 def find_recipe(given: Path) -> Path:
     """Return a file that exists, or the packaged recipe of that name ("AN4/an4", or "synthetic" where it is unique).
 

@@ -17,6 +17,7 @@ from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import register_files
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext
+from asr_kd.recipe.packaged_recipes import is_recipe
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.stage import StageTask
 from asr_kd.text.bpe import MODEL as BPE
@@ -130,7 +131,7 @@ def check_target(target: Path, overrides: list[str], read_audio: bool, progress:
     def report(done: int, total: int) -> None:
         progress.update("check", done, total, "utterances")
 
-    if target.suffix in (".yaml", ".yml"):
+    if is_recipe(target):
         recipe = load_recipe(target, overrides)
         corpus = _prepared(recipe, progress, max_excluded_share=1.0)
         texts = [u.text for u in corpus.train if u.text]

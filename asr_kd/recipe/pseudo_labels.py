@@ -16,6 +16,7 @@ from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import register_files
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY
+from asr_kd.recipe.packaged_recipes import is_recipe
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX
 from asr_kd.targets.hypothesis_formats import Form
@@ -67,7 +68,7 @@ def open_target(
         CorpusError: neither, or the corpus is not prepared.
         RecipeError: the recipe has another normalizer.
     """
-    if target.suffix in (".yaml", ".yml"):
+    if is_recipe(target):
         recipe = load_recipe(target, [])
         if normalizer is not None and normalizer != recipe.vocabulary.normalizer:
             raise RecipeError(

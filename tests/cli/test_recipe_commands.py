@@ -15,8 +15,9 @@ from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe.new_recipe import write_recipe
-from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, packaged_recipes
+from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, is_recipe, packaged_recipes
 from asr_kd.recipe.preparation import check_target
+from asr_kd.recipe.pseudo_labels import open_target
 from asr_kd.recipe.settings import load_recipe
 
 TEXTS = ("ENTER FOUR", "YES", "GO", "RUBOUT S N", "STOP", "NO", "START", "HELP", "REPEAT", "ERASE")
@@ -188,3 +189,12 @@ def test_init_names_a_transcript_that_is_not_utf_8_and_reads_one_of_windows(
     (tmp_path / "speech" / "s0" / "0.txt").write_bytes("é".encode("latin-1"))
     with pytest.raises(CorpusError, match=r"s0/0.txt: cannot be read .* expected a transcript in UTF-8"):
         write_recipe(Path("speech"), Path("again.yaml"))
+
+
+def test_names_of_recipes_are_told_from_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert all(is_recipe(Path(name)) for name in ("AN4/an4", "an4", "mine.yaml", "mine.yml"))
+    Path("an4").mkdir()
+    assert not any(is_recipe(Path(name)) for name in ("an4", "train.jsonl", "AN5/an4"))
+    with pytest.raises(CorpusError, match="not prepared"):
+        open_target(Path("AN4/an4"), None)

@@ -16,7 +16,7 @@ from asr_kd.decoding.beam import BeamSearch, open_decoder
 from asr_kd.decoding.greedy import greedy
 from asr_kd.decoding.lexicon import build_lexicon
 from asr_kd.decoding.settings import DecodingSettings, read_decoding
-from asr_kd.errors import LanguageModelError, MissingExtraError, RecipeError
+from asr_kd.errors import LanguageModelError, MissingExtraError, RecipeError, VocabularyError
 from asr_kd.text.kneser_ney import estimate
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -445,3 +445,14 @@ def test_malformed_decoding_files_are_refused_beside_hotwords_too(tmp_path, text
     for hotwords in ([], ["A"]):
         with pytest.raises(RecipeError, match="expected a"):
             read_decoding(path, hotwords)
+
+
+def test_words_that_the_vocabulary_cannot_spell_are_counted_in_a_warning(tmp_path, caplog):
+    (tmp_path / "words.txt").write_text("A\nAB\nBOX\n")
+    assert list(search(lexicon=tmp_path / "words.txt").lexicon.spellings) == ["A", "AB"]
+    assert caplog.messages == [f"{tmp_path / 'words.txt'}: the vocabulary cannot spell 1 of its words, left out"]
+
+
+def test_a_lexicon_for_subwords_without_their_model_is_refused_with_the_cause(lm):
+    with pytest.raises(VocabularyError, match=r"subwords but no bpe\.model"):
+        search(Vocabulary(("<blk>", "▁A", "B")), lexicon=lm["lexicon"])
