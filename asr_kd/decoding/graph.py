@@ -9,6 +9,7 @@ Labels: on the input side, token id + 1 (0 is epsilon); on the output side, the 
 
 import math
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -163,27 +164,41 @@ def read_arpa(path: Path) -> dict[Gram, tuple[float, float | None]]:
     """Read an n-gram model: n-gram → log10 of its probability, and its backoff weight where it has one.
 
     Raises:
-        LanguageModelError: cannot be read, or a row is malformed; names it.
+        LanguageModelError: cannot be read, a row is malformed, which is named, or rows are missing.
     """
     grams: dict[Gram, tuple[float, float | None]] = {}
+    promised: dict[int, int] = {}
     order, ended = 0, False
     try:
         with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if section := re.fullmatch(r"\\(\d+)-grams:", line.strip()):
                     order = int(section[1])
+                elif not order and (header := re.fullmatch(r"ngram +(\d+) *= *(\d+)", line.strip())):
+                    promised[int(header[1])] = int(header[2])
                 elif line.strip() == "\\end\\":
                     ended = True
                 elif order and line.strip():
                     fields = line.split()
                     if len(fields) not in (order + 1, order + 2):
                         raise ValueError(f"row {number} has {len(fields)} columns")
-                    backs_off = float(fields[-1]) if len(fields) == order + 2 else None
-                    grams[tuple(fields[1 : order + 1])] = float(fields[0]), backs_off
+                    log_prob, backs_off = float(fields[0]), float(fields[-1]) if len(fields) == order + 2 else None
+                    if not log_prob <= 0 or math.isnan(backs_off or 0.0):
+                        raise ValueError(f"row {number} has a probability of {fields[0]}, backoff {backs_off}")
+                    grams[tuple(fields[1 : order + 1])] = log_prob, backs_off
     except (OSError, EOFError, ValueError) as error:  # UnicodeDecodeError is a ValueError
         raise LanguageModelError(f"cannot be read ({error})", where=path, expected="ARPA, or ARPA in gzip") from error
     if not ended or ("</s>",) not in grams:
         raise LanguageModelError("has no \\end\\ or no </s>", where=path, expected="a complete ARPA file over words")
+    counts = Counter(map(len, grams))
+    for length, count in promised.items():
+        if counts[length] != count:
+            raise LanguageModelError(
+                f"has {counts[length]} different {length}-grams",
+                where=path,
+                expected=f"{count}, as in its header",
+                remedy="Copy the file again, or build the model again",
+            )
     return grams
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from asr_kd.decoding.graph import write_graph
+from asr_kd.decoding.graph import read_arpa, write_graph
 from asr_kd.errors import AsrKdError, LanguageModelError
 from asr_kd.export.sherpa_client import run_client
 from asr_kd.runtime.bundle import MODEL, TOKENS
@@ -149,3 +149,28 @@ def test_the_real_client_outputs_words_of_the_graph_only(folder, tmp_path_factor
     assert any(set(text.split()) - set(WORDS) for text in free)
     assert all(set(text.split()) <= set(WORDS) for text in limited)
     assert any(limited)
+
+
+SMALL = (
+    "\\data\\\nngram 1=3\nngram 2=1\n\n"
+    "\\1-grams:\n-1\t</s>\n-99\t<s>\t-0.3\n-1\tA\t-0.3\n\n\\2-grams:\n-0.5\t<s> A\n\n\\end\\\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("-0.5\t<s> A\n", "", "has 0 different 2-grams; expected 1, as in its header"),
+        ("-1\tA", "-1\t</s>", "has 2 different 1-grams; expected 3"),
+        ("-1\tA", "nan\tA", "row 8 has a probability of nan"),
+        ("-1\tA", "2\tA", "row 8 has a probability of 2, backoff -0.3"),
+        ("A\t-0.3", "A\tnan", "row 8 has a probability of -1, backoff nan"),
+    ],
+)
+def test_a_model_with_missing_rows_or_impossible_numbers_is_refused(tmp_path, old, new, message):
+    path = tmp_path / "words.arpa"
+    path.write_text(SMALL)
+    assert len(read_arpa(path)) == 4
+    path.write_text(SMALL.replace(old, new))
+    with pytest.raises(LanguageModelError, match=message):
+        read_arpa(path)
