@@ -202,13 +202,13 @@ class Stepper:
         )
         if self.job.dense_teacher is None:
             return supervision
-        targets, layers = self._teacher_output(self.job.dense_teacher, batch, longest)
+        targets, layers = self.teacher_output(self.job.dense_teacher, batch, longest)
         if lead is not None:
             targets = dense_after_blanks(targets, lead, self.job.vocabulary.blank_id)
             layers = {number: layers_after_zeros(layer, lead) for number, layer in layers.items()}
         return supervision._replace(targets=targets, teacher_layers=layers)
 
-    def _teacher_output(
+    def teacher_output(
         self, teacher: Model | Teacher, batch: Batch, longest: int
     ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
         """Posteriors and wanted layers of a model of this project, on features, or of another teacher, on waveforms."""

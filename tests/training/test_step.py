@@ -85,5 +85,5 @@ def test_lengths_of_a_running_teacher_are_on_the_host_wherever_it_runs(batch):
     )
     with FakeTensorMode(allow_non_fake_inputs=True):
         waveforms = replace(batch, waveforms=torch.zeros(2, 12800), sample_lens=torch.tensor([12800, 9800]))
-        dense, _ = stepper._teacher_output(OnGpu(), waveforms, 80)
+        dense, _ = stepper.teacher_output(OnGpu(), waveforms, 80)
     assert (dense.log_probs.device.type, dense.lens.device.type) == ("cpu", "cpu")
