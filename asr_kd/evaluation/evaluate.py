@@ -1,6 +1,7 @@
 """Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ def evaluate_systems(
     known: Mapping[str, OutputTexts] | None = None,
     keep: Callable[[str, OutputTexts], None] = lambda name, texts: None,
     progress: Progress = SILENT,
+    stop_reason: Callable[[], str | None] = lambda: None,
 ) -> Report:
     """Evaluate all systems on all test sets and write the report into `folder`.
 
@@ -48,9 +50,11 @@ def evaluate_systems(
             every system, and listed.
         facts: further facts of the run for the report, and the pairs of students that it compares.
         known: test set → transcripts from before; used as they are instead of transcribing again.
-        keep: called with each test set and its transcripts when they are complete.
+        keep: called with each test set and its transcripts, also with a part of them when the work ends early.
+        stop_reason: called while a set is transcribed; why to stop, such as `SIGTERM`.
 
     Raises:
+        StoppedEarly: there was a reason to stop.
         EvaluationError: no system, a comparison with one that is not there, or more left out than
             `settings.max_excluded_share` allows.
         AsrKdError: the report cannot be written.
@@ -64,8 +68,9 @@ def evaluate_systems(
     names = {system.key: system.name for system in shown}
     transcribed, scored = {}, {}
     for name, utterances in sets.items():
-        found = _transcribe(name, utterances, systems, settings, (known or {}).get(name, {}), progress)
-        keep(name, found.texts)
+        found = _transcribe(
+            name, utterances, systems, settings, (known or {}).get(name, {}), partial(keep, name), progress, stop_reason
+        )
         references = {utterance.id: utterance.text or "" for utterance in found.utterances}
         reference_set = ReferenceSet(
             references,
@@ -106,7 +111,9 @@ def _transcribe(
     systems: Sequence[System],
     settings: EvaluationSettings,
     known: OutputTexts,
+    keep: Callable[[OutputTexts], None],
     progress: Progress,
+    stop_reason: Callable[[], str | None],
 ) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Exclusion(item.id, item.audio, "no transcript") for item in utterances if item.text is None]
@@ -115,6 +122,8 @@ def _transcribe(
         left,
         settings.batch_seconds,
         known=known,
+        keep=keep,
+        stop_reason=stop_reason,
         report=lambda done: progress.update(
             f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
         ),

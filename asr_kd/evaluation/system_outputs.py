@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import Exclusion, read_utterance
-from asr_kd.errors import AudioError, EvaluationError
+from asr_kd.errors import AudioError, EvaluationError, StoppedEarly
 from asr_kd.evaluation.comparison import (
     Comparison,
     SeedRows,
@@ -58,6 +58,8 @@ def transcribe_all(
     change: Change | None = None,
     known: OutputTexts | None = None,
     report: OnProgress = lambda done: None,
+    keep: Callable[[OutputTexts], None] = lambda texts: None,
+    stop_reason: Callable[[], str | None] = lambda: None,
 ) -> TranscribedSet:
     """Transcribe every utterance with every system.
 
@@ -65,39 +67,65 @@ def transcribe_all(
         recognizers: by their system's key.
         batch_seconds: audio handed to a system at once, padding included.
         change: applied to each waveform; None leaves them as they are.
-        known: transcripts of these waveforms from before; used instead of transcribing again.
+        known: transcripts of these waveforms from before, maybe of a part; used instead of transcribing again.
+        keep: called with all transcripts at the end, also when an error or a stop ends it earlier.
+        stop_reason: called after each batch that was transcribed; why to stop, such as `SIGTERM`.
 
     Raises:
+        StoppedEarly: there was a reason to stop.
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
     excluded: dict[str, Exclusion] = {}
     done = 0
     ordered = sorted(utterances, key=lambda utterance: (-utterance.duration, utterance.id))  # from long to short
-    for batch in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
-        waveforms = {}
-        for utterance in (ordered[row] for row in batch):
-            try:
-                waveform = read_utterance(utterance)
-            except AudioError as error:
-                excluded[utterance.id] = Exclusion(utterance.id, utterance.audio, str(error))
-                continue
-            waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
-        for key, recognizer in recognizers.items() if waveforms else ():
-            before = (known or {}).get(key, {})
-            if waveforms.keys() <= before.keys():
-                texts[key] |= {utterance_id: before[utterance_id] for utterance_id in waveforms}
-                continue
-            written = recognizer.transcribe(list(waveforms.values()))
-            if len(written) != len(waveforms):
-                raise EvaluationError(
-                    f"gave {len(written)} transcripts for {len(waveforms)} waveforms", where=key, expected="one each"
+    try:
+        for batch in batches_by_duration([item.duration for item in ordered], batch_seconds, range(len(ordered))):
+            is_new = False
+            waveforms = _waveforms([ordered[row] for row in batch], change, excluded)
+            for key, recognizer in recognizers.items() if waveforms else ():
+                before = (known or {}).get(key, {})
+                if waveforms.keys() <= before.keys():
+                    texts[key] |= {utterance_id: before[utterance_id] for utterance_id in waveforms}
+                else:
+                    texts[key] |= _transcribed(key, recognizer, waveforms)
+                    is_new = True
+            done += len(batch)
+            report(done)
+            reason = stop_reason() if is_new and done < len(ordered) else None  # every run goes on by a batch
+            if reason is not None:
+                raise StoppedEarly(
+                    f"evaluation stopped ({reason}) after {done} of {len(ordered)} utterances",
+                    remedy="Run the same command again; what was transcribed is kept",
                 )
-            texts[key] |= dict(zip(waveforms, written, strict=True))
-        done += len(batch)
-        report(done)
+    finally:
+        keep(texts)
     scored = [utterance for utterance in utterances if utterance.id not in excluded]
     return TranscribedSet(scored, texts, list(excluded.values()))
+
+
+def _waveforms(
+    utterances: Sequence[Utterance], change: Change | None, excluded: dict[str, Exclusion]
+) -> dict[str, Tensor]:
+    """Samples [S] by utterance; those that cannot be read are added to `excluded`."""
+    waveforms = {}
+    for utterance in utterances:
+        try:
+            waveform = read_utterance(utterance)
+        except AudioError as error:
+            excluded[utterance.id] = Exclusion(utterance.id, utterance.audio, str(error))
+        else:
+            waveforms[utterance.id] = change(utterance, waveform) if change is not None else waveform
+    return waveforms
+
+
+def _transcribed(key: str, recognizer: Transcriber, waveforms: Mapping[str, Tensor]) -> dict[str, str]:
+    written = recognizer.transcribe(list(waveforms.values()))
+    if len(written) != len(waveforms):
+        raise EvaluationError(
+            f"gave {len(written)} transcripts for {len(waveforms)} waveforms", where=key, expected="one each"
+        )
+    return dict(zip(waveforms, written, strict=True))
 
 
 def spread(utterances: Sequence[Utterance], count: int) -> list[Utterance]:

@@ -43,9 +43,11 @@ class KeptTranscripts:
         return found
 
     def write(self, name: str, texts: OutputTexts) -> None:
-        """Keep what the systems wrote on a test set."""
+        """Keep what the systems wrote on a test set, or on a part of it."""
         for key, own in texts.items():
-            write_json(self._path(name, key), {"set": name, "system": key, "texts": dict(own)})
+            if own:
+                texts_of_key = {**self._read(name, key), **own}  # those of before where the work ended early
+                write_json(self._path(name, key), {"set": name, "system": key, "texts": texts_of_key})
 
     def _read(self, name: str, key: str) -> Mapping[str, str]:
         try:

@@ -87,7 +87,17 @@ def evaluate_task(context: RunContext, force: bool = False) -> StageTask:
         settings = recipe.evaluate.model_copy(update={"others": {**recipe.evaluate.others, **outputs}})
         kept = KeptTranscripts(context, systems)
         known = {} if force else kept.read(list(corpus.sets))
-        evaluate_systems(systems, corpus.sets, settings, folder, facts, known, kept.write, context.progress)
+        evaluate_systems(
+            systems,
+            corpus.sets,
+            settings,
+            folder,
+            facts,
+            known,
+            kept.write,
+            context.progress,
+            context.stop_reason,
+        )
 
     def inputs() -> list[Any]:
         absent = absent_systems(context)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from asr_kd.files import read_json
 from asr_kd.models.weights import load_model
 from tests.helpers.tiny_run import RECIPE, Run, hashes, one_line
 
@@ -68,6 +69,22 @@ def test_a_setting_of_the_report_leaves_models_and_bundles_alone(copy):
     outcome = copy.command("run", "evaluate.bootstrap_samples=300")
     assert outcome.did == skipped("evaluate")
     assert "test: uses the transcripts of an earlier evaluation for teacher, student-hard, student-kd" in outcome.out
+    assert hashes(copy.file("report", "hypotheses")) == before
+
+
+def test_an_evaluation_that_is_stopped_keeps_what_was_transcribed(copy):
+    before = hashes(copy.file("report", "hypotheses"))
+    shutil.rmtree(copy.file("transcripts"))
+    small = "evaluate.batch_seconds=1"  # each utterance is a batch of its own
+    for done in (1, 2):
+        outcome = copy.command("run", small, "--from", "evaluate", "--to", "evaluate", "--max-minutes", "0")
+        assert outcome.code == 75
+        assert f"evaluation stopped (--max-minutes 0 are over) after {done} of" in outcome.err
+        assert "what was transcribed is kept" in outcome.err
+        assert [len(read_json(path)["texts"]) for path in copy.file("transcripts").iterdir()] == [done] * 3
+    outcome = copy.command("evaluate", small)
+    assert outcome.code == 0, outcome.err
+    assert "uses the transcripts of an earlier evaluation" in outcome.out
     assert hashes(copy.file("report", "hypotheses")) == before
 
 
