@@ -210,7 +210,7 @@ def test_layers_that_are_not_there_are_refused(pairs, changes, message):
     ("given", "message"),
     [
         ({"objectives": {"representation": {}}}, "pairs: missing"),
-        ({"objectives": {"representation": {"pairs": []}}}, "at least 1 item"),
+        ({"objectives": {"representation": {"pairs": []}}}, "at least 1, found 0"),
         ({"objectives": {"representation": {"pairs": [[0, 1]]}}}, "greater than or equal to 1"),
         (
             {"kd_weight": 1.0, "objectives": {"representation": {"pairs": [[1, 1]]}, "guided_ctc": {}}},
