@@ -93,10 +93,10 @@ def evaluate_task(context: RunContext, force: bool = False) -> StageTask:
             settings,
             folder,
             facts,
-            known,
-            kept.write,
-            context.progress,
-            context.stop_reason,
+            known=known,
+            keep=kept.write,
+            progress=context.progress,
+            stop_reason=context.stop_reason,
         )
 
     def inputs() -> list[Any]:
