@@ -210,4 +210,4 @@ def report_extraction(progress: Progress, store: Path | str, report: ExtractionR
     if report.info.layer_bytes_per_frame:
         progress.message(f"  of these, hidden layers take {report.info.layer_bytes_per_frame:.1f} bytes a frame")
     if report.quarantine:
-        progress.message(f"  {len(report.quarantine)} utterances left out, listed in {store}/{QUARANTINE}")
+        progress.message(f"  {len(report.quarantine)} left out, listed in {store}/{QUARANTINE}")

@@ -163,7 +163,7 @@ def _report(job: TrainingJob, selection: Selection, folder: Path, progress: Prog
         progress.message(f"{job.name}: trains on {selection.summary()}")
     excluded, path = selection.excluded, folder / "excluded.jsonl"
     if excluded:
-        progress.message(f"{job.name}: {len(excluded)} utterances left out, listed in {path}")
+        progress.message(f"{job.name}: {len(excluded)} left out, listed in {path}")
     if ranks.first:
         _write_rows(path, excluded)
     if not selection.utterances:

@@ -136,4 +136,4 @@ def test_a_report_names_the_place_of_the_store(monkeypatch):
     info = SimpleNamespace(frames=3, bytes_per_frame=1.0, layer_bytes_per_frame=0.0)
     found = SimpleNamespace(info=info, fidelity=None, quarantine=["one"])
     extraction.report_extraction(SimpleNamespace(message=lines.append), "memory://store/targets/teacher", found)
-    assert lines[-1] == "  1 utterances left out, listed in memory://store/targets/teacher/quarantine.jsonl"
+    assert lines[-1] == "  1 left out, listed in memory://store/targets/teacher/quarantine.jsonl"
