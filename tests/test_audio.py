@@ -1,5 +1,6 @@
 """Audio in every format, and every kind of damage that can be seen in a file."""
 
+import errno
 import logging
 import struct
 from pathlib import Path
@@ -92,10 +93,11 @@ def test_a_wav_cut_within_the_tolerance_of_its_duration_is_found_by_its_header(t
         read_audio(path)
 
 
-def test_a_streamed_wav_of_unknown_length_is_read(tmp_path):
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFFFFF, 0x7FFFF000, 0x7FFFF000 // 6 * 6])  # the last two: SoX
+def test_a_streamed_wav_of_unknown_length_is_read(tmp_path, length):
     data = bytearray(write(tmp_path / "a.wav", noise(0.5)).read_bytes())
     assert data[36:40] == b"data"
-    data[40:44] = struct.pack("<I", 0xFFFFFFFF)
+    data[40:44] = struct.pack("<I", length)
     path = tmp_path / "streamed.wav"
     path.write_bytes(data)
     assert read_audio(path).shape == (8000,)
@@ -111,6 +113,17 @@ def test_text_or_nothing_named_flac_is_damaged(tmp_path, content):
 def test_a_missing_file_and_a_folder_are_named(tmp_path):
     assert problem_of(tmp_path / "none.wav") == "missing file"
     assert problem_of(tmp_path) == "damaged audio"
+
+
+def test_a_file_that_the_system_refuses_is_named(tmp_path, monkeypatch):
+    assert problem_of(tmp_path / f"{'long' * 80}.wav") == "missing file"
+
+    def refused(path: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "stat", refused)  # a folder without permission; the tests may run as root
+    with pytest.raises(AudioError, match=r"cannot be read \(Permission denied\)"):
+        probe(tmp_path / "a.wav")
 
 
 def test_zero_length_is_refused(tmp_path):

@@ -25,6 +25,7 @@ class ContainerDamage(Exception):
 
 _SAMPLE_FORMATS = {1, 3, 6, 7, 0xFFFE}  # PCM, float, A-law, µ-law, extensible
 _BLOCK_FORMATS = {0x02, 0x11, 0x31}  # MS ADPCM, IMA ADPCM, GSM 6.10: the header states the samples of a block
+_UNKNOWN_BYTES = 0x7FFF0000  # from here on, or 0: not known yet; SoX writes 0x7FFFF000 rounded down to a whole block
 
 
 def promised_wav_samples(path: Path) -> int | None:
@@ -52,7 +53,7 @@ def promised_wav_samples(path: Path) -> int | None:
             elif name == b"fmt ":
                 header = start[8 : 8 + min(size, 40)]
             elif name == b"data":
-                if len(header) < 16 or not 0 < size < 0x7FFFFFFF:  # 0 and the largest values mean: not known yet
+                if len(header) < 16 or not 0 < size < _UNKNOWN_BYTES:
                     return None
                 audio_bytes = size
             position += 8 + size + (size & 1)

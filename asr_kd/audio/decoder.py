@@ -158,8 +158,9 @@ def require_file(path: Path) -> stat_result:
     try:
         stat = Path(path).stat()
     except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         raise AudioError(
-            "cannot be read" if isinstance(error, ValueError) or Path(path).exists() else "no such file",
+            "no such file" if missing else f"cannot be read ({getattr(error, 'strerror', None) or error})",
             problem="missing file",
             where=path,
             expected="an audio file",
