@@ -98,18 +98,6 @@ def collapse_path(path: Sequence[int], values: Sequence[float], frames: Iterable
     return collapsed
 
 
-def distinct(hypotheses: Sequence[Hypothesis]) -> list[Hypothesis]:
-    """Keep the first hypothesis of each text; paths of a search may differ in blanks and separators only."""
-    seen: set[tuple[object, ...]] = set()
-    kept = []
-    for item in hypotheses:
-        text = item.words if item.words is not None else tuple(item.tokens)
-        if text not in seen:
-            seen.add(text)
-            kept.append(item)
-    return kept
-
-
 class Word(NamedTuple):
     """Word of a transcript."""
 
@@ -122,6 +110,14 @@ class Word(NamedTuple):
 def text_of(hypothesis: Hypothesis, vocabulary: Vocabulary) -> str:
     """Return the text of a hypothesis."""
     return vocabulary.decode(hypothesis.tokens) if hypothesis.words is None else " ".join(hypothesis.words)
+
+
+def distinct(hypotheses: Sequence[Hypothesis], vocabulary: Vocabulary) -> list[Hypothesis]:
+    """Keep the first hypothesis of each text; others may differ in separators or subwords only."""
+    kept: dict[str, Hypothesis] = {}
+    for item in hypotheses:
+        kept.setdefault(text_of(item, vocabulary), item)
+    return list(kept.values())
 
 
 def words_of(

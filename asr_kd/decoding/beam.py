@@ -89,7 +89,7 @@ class BeamSearch:
         silence = blank if self._separator is None else self._separator
         search = open_search(len(self.vocabulary), blank, silence, self._options, self.lexicon, self._scorer)
         words = None if self.lexicon is None else self._entries
-        return StreamingBeam(search, blank, self.settings, self.last_frame(), words)
+        return StreamingBeam(search, self.vocabulary, self.settings, self.last_frame(), words)
 
     def last_frame(self) -> np.ndarray | None:
         """Return a frame [1, V] of the word separator, which ends the last word; None where words do not end in one."""
@@ -134,12 +134,12 @@ class StreamingBeam:
     def __init__(
         self,
         search: Any,
-        blank_id: int,
+        vocabulary: Vocabulary,
         settings: DecodingSettings,
         last_frame: np.ndarray | None,
         words: Sequence[str] | None,
     ) -> None:
-        self._search, self._blank_id = search, blank_id
+        self._search, self._vocabulary, self._blank_id = search, vocabulary, vocabulary.blank_id
         self._nbest, self._sure_blank = settings.nbest, settings.sure_blank
         self._last_frame, self._words = last_frame, words
         self.reset()
@@ -214,7 +214,8 @@ class StreamingBeam:
     def nbest(self) -> list[Hypothesis]:
         """Return at most `nbest` hypotheses, best first; before `finish` one, up to its last whole word."""
         if self._results is not None:
-            return distinct([self._hypothesis(result) for result in self._results])[: self._nbest] or [NOTHING]
+            found = distinct([self._hypothesis(result) for result in self._results], self._vocabulary)
+            return found[: self._nbest] or [NOTHING]
         if not self.num_frames:
             return [NOTHING]
         # Where all prefixes agreed up to the last frame, nothing is left in the search.
