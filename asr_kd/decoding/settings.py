@@ -54,10 +54,9 @@ class DecodingSettings(Settings):
 
     @model_validator(mode="after")
     def _check_kind(self) -> "DecodingSettings":
-        if self.kind == "greedy":
-            for name in ("lm", "lexicon", "hotwords"):
-                if getattr(self, name):
-                    raise ValueError(f"{name} needs kind: beam")
+        given = [name for name, field in type(self).model_fields.items() if getattr(self, name) != field.default]
+        if self.kind == "greedy" and given:
+            raise ValueError(f"{', '.join(given)} {'needs' if len(given) == 1 else 'need'} kind: beam")
         return self
 
     @property

@@ -329,6 +329,18 @@ def test_a_hotword_need_not_be_in_the_lexicon(lm):
 # -- what it is made of ----------------------------------------------------------------------------------
 
 
+def test_every_hypothesis_has_another_text(lm, tmp_path):
+    texts = ["ABBA BABA", "ABA BAB ABBA"] * 5
+    subwords = Vocabulary.subwords(texts, 8)
+    for vocabulary, options in ((LETTERS, {}), (LETTERS, {"lexicon": lm["lexicon"]}), (subwords, {})):
+        log_probs = random_posteriors(12, 1, size=len(vocabulary), sharpness=1.0)
+        decoder = search(vocabulary, nbest=8, **{**options, "beam_size": 200})
+        [found] = decoder.decode(log_probs, torch.tensor([12]))
+        written = [text_of(item, vocabulary) for item in found]
+        assert len(set(written)) == len(written) == 8
+        assert [item.score for item in found] == sorted((item.score for item in found), reverse=True)
+
+
 def test_weights_can_be_changed_without_loading_anew(lm, monkeypatch):
     decoder = search(lm=lm["lm"], lexicon=lm["lexicon"], lm_weight=0.0, word_score=0.0)
     monkeypatch.setattr("asr_kd.decoding.beam.open_kenlm", None)
@@ -410,8 +422,23 @@ def test_settings_come_from_a_file_and_hotwords_make_a_beam(tmp_path):
     path.write_text("kind: beem\n")
     with pytest.raises(RecipeError, match="kind"):
         read_decoding(path)
-    with pytest.raises(RecipeError, match="needs kind: beam"):
-        path.write_text("lm: 3-gram.arpa\n") and read_decoding(path)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lm: 3-gram.arpa", "lm needs kind: beam"),
+        ("lm_weight: 0.5", "lm_weight needs kind: beam"),
+        ("{word_score: 1, nbest: 5, beam_size: 50}", "word_score, beam_size, nbest need kind: beam"),
+    ],
+)
+def test_what_greedy_decoding_would_ignore_is_refused(text, message, tmp_path):
+    path = tmp_path / "decoding.yaml"
+    path.write_text(f"{text}\n")
+    with pytest.raises(RecipeError, match=message):
+        read_decoding(path)
+    path.write_text("{kind: greedy, lm: null, lm_weight: null, beam_size: 25}\n")
+    assert read_decoding(path) == DecodingSettings()
 
 
 @pytest.mark.parametrize("lexicon", [False, True])
