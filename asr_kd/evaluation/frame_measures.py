@@ -15,7 +15,7 @@ Shapes: T frames, V vocabulary, U tokens.
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.scoring.wer import align_words
-from asr_kd.text.normalize import normalize
+from asr_kd.text.normalize import Normalizer, normalize
 from asr_kd.text.vocabulary import min_ctc_frames
 
 PARTS = ("tokens", "first_token", "end_of_speech")
@@ -149,10 +149,10 @@ def chunk_wait_ms(chunk_frames: int) -> dict[str, float]:
 
 
 def _aligned_reference(text: str, teacher: SystemPosteriors, log_probs: Tensor) -> Aligned | None:
-    """The transcript as it stands, or as training wrote it where only that can be spelled."""
-    for spelled in (text, normalize(text, "librispeech")):
+    """The transcript as it stands, or as a normalizer of training writes it where only that can be spelled."""
+    for normalizer in get_args(Normalizer):
         try:
-            tokens = teacher.vocabulary.encode(spelled)
+            tokens = teacher.vocabulary.encode(normalize(text, normalizer))
         except VocabularyError:
             continue
         return forced_alignment(log_probs, tokens, teacher.vocabulary.blank_id)

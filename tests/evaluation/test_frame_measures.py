@@ -64,9 +64,10 @@ def test_only_what_both_got_right_counts():
     assert found["emission"]["first_token"] == {"count": 0, "median_ms": None, "p90_ms": None}
 
 
-def test_transcripts_are_aligned_as_training_wrote_them():
-    capital = Vocabulary(("<blk>", "▁", *"ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
-    posteriors = SystemPosteriors(lambda waveform: waveform, capital, STUDENT_GRID)
+@pytest.mark.parametrize("letters", ["ABCDEFGHIJKLMNOPQRSTUVWXYZ", "abcdefghijklmnopqrstuvwxyz"])
+def test_transcripts_are_aligned_as_training_wrote_them(letters):
+    """By the normalizer `librispeech` in capitals, by `unicode` in small letters."""
+    posteriors = SystemPosteriors(lambda waveform: waveform, Vocabulary(("<blk>", "▁", *letters)), STUDENT_GRID)
     pair = (spelled(TOKENS, at(4), 60), spelled(TOKENS, at(7), 80))
     found = measure_delay(["One, two -- three."], posteriors, posteriors, [pair])
     assert (found["not_aligned"], found["emission"]["tokens"]["count"]) == (0, len(TOKENS))
