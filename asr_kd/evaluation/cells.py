@@ -91,12 +91,16 @@ def only_gap(found: Mapping[str, Any]) -> str | None:
 
 def set_size(found: Mapping[str, Any]) -> str:
     """Utterances, speakers and duration of a test set."""
-    speakers = f"{found['speakers']} speakers" if found["speakers"] else "speakers not known"
-    size, seconds = f"{found['utterances']} utterances, {speakers}", found["seconds"]
+    speakers = _counted(found["speakers"], "speaker") if found["speakers"] else "speakers not known"
+    size, seconds = f"{_counted(found['utterances'], 'utterance')}, {speakers}", found["seconds"]
     if seconds is None:
         return size
     duration = f"{seconds / 3600:.2f} h" if seconds >= 3600 else f"{seconds / 60:.1f} min"
     return f"{size}, {duration} of speech"
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def signed(text: str) -> str:

@@ -1,16 +1,19 @@
 """Files of anyone's systems, scored side by side: `asr-kd score`, and the report that it writes."""
 
 import json
+import re
 
 import pytest
 
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation.comparison import Comparison
 from asr_kd.evaluation.report import read_results, write_report
+from asr_kd.evaluation.report.text_renderers import terminal_table
 from asr_kd.evaluation.score_files import named_file, named_pair, score_files
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.scoring.transcripts import read_transcripts, write_transcripts
 from tests.helpers.evaluations import TEXTS as REFERENCES
+from tests.helpers.evaluations import printed
 from tests.helpers.tiny_run import command, one_line
 
 RIGHT = dict(REFERENCES)
@@ -82,6 +85,12 @@ def test_speakers_come_from_the_manifest_from_a_file_or_from_ids(files):
     (files / "utt2spk").write_text("ann-1 ann\n")
     with pytest.raises(EvaluationError, match="names no speaker for 5 of 6 utterances"):
         score_files(*plain, str(files / "utt2spk"))
+
+
+def test_one_utterance_of_one_speaker_is_counted_in_the_singular(tmp_path):
+    write_transcripts(tmp_path / "one.trn", "trn", {"ann-1": "one"})
+    report = score_files(tmp_path / "one.trn", [("right", tmp_path / "one.trn")], FEW, "prefix")
+    assert "one: 1 utterance, 1 speaker\n" in re.sub(" +\n", "\n", printed(terminal_table(report)))
 
 
 def test_the_report_of_files_reads_like_any_other_and_scores_again_to_the_same(files):

@@ -139,6 +139,8 @@ def _gap_sentence(pair: Mapping[str, Any]) -> str:
         f"Distillation recovers {value:.0f} % of the gap between the student without distillation and the teacher, "
         f"95 % interval {low:.0f} to {high:.0f} %"
     )
+    if high < 0:
+        return f"{sentence}: the student with distillation is farther from the teacher."
     return f"{sentence}: recovering nothing is not excluded." if low <= 0 else f"{sentence}."
 
 

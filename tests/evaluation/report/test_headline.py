@@ -48,6 +48,8 @@ def test_sentences_give_rates_difference_and_gap(report):
 
 def test_a_gap_that_may_be_nothing_or_is_undefined_is_stated(report):
     assert "recovering nothing is not excluded" in headline_of(report, gap=(0.5, -0.2, 0.8))[1][2]
+    worse = headline_of(report, gap=(-0.8, -1.39, -0.39))[1][2]
+    assert worse.endswith("95 % interval −139 to −39 %: the student with distillation is farther from the teacher.")
     undefined = headline_of(report, gap=(None, None, None), reason="the teacher's lead of -1.00 points holds 0")[1][2]
     assert undefined.endswith("is undefined: the teacher's lead of −1.00 points holds 0.")
 
