@@ -1,13 +1,14 @@
 """Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, read_utterance
-from asr_kd.errors import EvaluationError, examples
+from asr_kd.errors import EvaluationError, StoppedEarly, examples
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost_report import cost_report
 from asr_kd.evaluation.report import Report, write_report
@@ -28,16 +29,26 @@ from asr_kd.evaluation.system_outputs import (
 from asr_kd.progress import SILENT, Progress
 
 
+@dataclass(frozen=True)
+class Resumption:
+    """What an evaluation takes from earlier ones, and how it is stopped so that a later one can go on."""
+
+    known: Mapping[str, OutputTexts] = field(default_factory=dict)
+    """Test set → transcripts from before; used as they are instead of transcribing again."""
+    keep: Callable[[str, OutputTexts], None] = lambda name, texts: None
+    """Called with each test set and its transcripts, also with a part of them when the work ends early."""
+    stop_reason: Callable[[], str | None] = lambda: None
+    """Called while a set is transcribed; why to stop, such as `SIGTERM`."""
+
+
 def evaluate_systems(
     systems: Sequence[System],
     sets: Mapping[str, Sequence[Utterance]],
     settings: EvaluationSettings,
     folder: Path,
     facts: RunFacts | None = None,
-    known: Mapping[str, OutputTexts] | None = None,
-    keep: Callable[[str, OutputTexts], None] = lambda name, texts: None,
+    resumption: Resumption | None = None,
     progress: Progress = SILENT,
-    stop_reason: Callable[[], str | None] = lambda: None,
 ) -> Report:
     """Evaluate all systems on all test sets and write the report into `folder`.
 
@@ -49,9 +60,7 @@ def evaluate_systems(
         sets: test set → its utterances. Those without a transcript or with damaged audio are left out for
             every system, and listed.
         facts: further facts of the run for the report, and the pairs of students that it compares.
-        known: test set → transcripts from before; used as they are instead of transcribing again.
-        keep: called with each test set and its transcripts, also with a part of them when the work ends early.
-        stop_reason: called while a set is transcribed; why to stop, such as `SIGTERM`.
+        resumption: transcripts from before, and reasons to stop; None: neither.
 
     Raises:
         StoppedEarly: there was a reason to stop.
@@ -68,9 +77,7 @@ def evaluate_systems(
     names = {system.key: system.name for system in shown}
     transcribed, scored = {}, {}
     for name, utterances in sets.items():
-        found = _transcribe(
-            name, utterances, systems, settings, (known or {}).get(name, {}), partial(keep, name), progress, stop_reason
-        )
+        found = _transcribe(name, utterances, systems, settings, resumption or Resumption(), progress)
         references = {utterance.id: utterance.text or "" for utterance in found.utterances}
         reference_set = ReferenceSet(
             references,
@@ -110,20 +117,27 @@ def _transcribe(
     utterances: Sequence[Utterance],
     systems: Sequence[System],
     settings: EvaluationSettings,
-    known: OutputTexts,
-    keep: Callable[[OutputTexts], None],
+    resumption: Resumption,
     progress: Progress,
-    stop_reason: Callable[[], str | None],
 ) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Exclusion(item.id, item.audio, "no transcript") for item in utterances if item.text is None]
+
+    def stop(done: int) -> None:
+        reason = resumption.stop_reason()
+        if reason is not None:
+            raise StoppedEarly(
+                f"evaluation stopped ({reason}) after {done} of {len(left)} utterances of {name}",
+                remedy="Run the same command again; what was transcribed is kept",
+            )
+
     found = transcribe_all(
         {system.key: system.recognizer for system in systems},
         left,
         settings.batch_seconds,
-        known=known,
-        keep=keep,
-        stop_reason=stop_reason,
+        known=resumption.known.get(name),
+        keep=partial(resumption.keep, name),
+        stop=stop,
         report=lambda done: progress.update(
             f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
         ),

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from asr_kd.corpora.manifest import Utterance, even_sample
 from asr_kd.corpora.recordings import Exclusion, read_utterance
-from asr_kd.errors import AudioError, EvaluationError, StoppedEarly
+from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.evaluation.comparison import (
     Comparison,
     SeedRows,
@@ -59,7 +59,7 @@ def transcribe_all(
     known: OutputTexts | None = None,
     report: OnProgress = lambda done: None,
     keep: Callable[[OutputTexts], None] = lambda texts: None,
-    stop_reason: Callable[[], str | None] = lambda: None,
+    stop: OnProgress = lambda done: None,
 ) -> TranscribedSet:
     """Transcribe every utterance with every system.
 
@@ -69,10 +69,9 @@ def transcribe_all(
         change: applied to each waveform; None leaves them as they are.
         known: transcripts of these waveforms from before, maybe of a part; used instead of transcribing again.
         keep: called with all transcripts at the end, also when an error or a stop ends it earlier.
-        stop_reason: called after each batch that was transcribed; why to stop, such as `SIGTERM`.
+        stop: called after each batch that was transcribed, except the last; it may raise `StoppedEarly`.
 
     Raises:
-        StoppedEarly: there was a reason to stop.
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
@@ -92,12 +91,8 @@ def transcribe_all(
                     is_new = True
             done += len(batch)
             report(done)
-            reason = stop_reason() if is_new and done < len(ordered) else None  # every run goes on by a batch
-            if reason is not None:
-                raise StoppedEarly(
-                    f"evaluation stopped ({reason}) after {done} of {len(ordered)} utterances",
-                    remedy="Run the same command again; what was transcribed is kept",
-                )
+            if is_new and done < len(ordered):  # every run goes on by a batch
+                stop(done)
     finally:
         keep(texts)
     scored = [utterance for utterance in utterances if utterance.id not in excluded]

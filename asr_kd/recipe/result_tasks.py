@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.evaluation.comparison import Comparison
-from asr_kd.evaluation.evaluate import evaluate_systems, spread
+from asr_kd.evaluation.evaluate import Resumption, evaluate_systems, spread
 from asr_kd.evaluation.report import RESULTS
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import external_sha256
@@ -87,17 +87,8 @@ def evaluate_task(context: RunContext, force: bool = False) -> StageTask:
         settings = recipe.evaluate.model_copy(update={"others": {**recipe.evaluate.others, **outputs}})
         kept = KeptTranscripts(context, systems)
         known = {} if force else kept.read(list(corpus.sets))
-        evaluate_systems(
-            systems,
-            corpus.sets,
-            settings,
-            folder,
-            facts,
-            known=known,
-            keep=kept.write,
-            progress=context.progress,
-            stop_reason=context.stop_reason,
-        )
+        resumption = Resumption(known, kept.write, context.stop_reason)
+        evaluate_systems(systems, corpus.sets, settings, folder, facts, resumption, context.progress)
 
     def inputs() -> list[Any]:
         absent = absent_systems(context)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import RecipeError, StoppedEarly
-from asr_kd.evaluation.evaluate import evaluate_systems
+from asr_kd.evaluation.evaluate import Resumption, evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
@@ -135,7 +135,7 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
     settings = recipe.evaluate.model_copy(update={"memory": False, "rtf_utterances": 0, "report": page})
     teacher_key = None if teacher is None else _teacher_key(context, teacher)
     known = _known_outputs(folder / TEACHER_OUTPUTS, teacher_key)
-    found = evaluate_systems(systems, dev_sets, settings, place, facts=facts, known=known, progress=context.progress)
+    found = evaluate_systems(systems, dev_sets, settings, place, facts, Resumption(known), context.progress)
     if teacher_key is not None and not known:
         texts = {
             name: {row["id"]: row.get("raw_hypothesis", row["hypothesis"]) for row in rows["teacher"]}

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.errors import EvaluationError
-from asr_kd.evaluation.evaluate import evaluate_systems, spread
+from asr_kd.errors import EvaluationError, StoppedEarly
+from asr_kd.evaluation.evaluate import Resumption, evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
 from asr_kd.evaluation.system import System
 from tests.helpers.evaluations import QUICK
@@ -84,12 +84,25 @@ def test_what_a_system_wrote_before_is_not_transcribed_again(tmp_path, utterance
     first, other = stored(), stored()
     known = {"test": {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
     systems = [System("a", "teacher", first), System("b", "other", other)]
-    report = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", known=known)
+    resumption = Resumption(known)
+    report = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", resumption=resumption)
     assert (first.batches, other.batches) == ([2, 2], [2, 2, 2])
     wrote = {row["id"]: row["hypothesis"] for row in report.rows["test"]["teacher"]}
     # A batch that is known only in part is transcribed as a whole, so that its padding does not change.
     assert (wrote["eve-2"], wrote["eve-1"], wrote["bob-2"], wrote["ann-2"]) == ("known", "known", "", "five six")
     assert report.sets["test"]["b"]["wer"] == 0
+
+
+def test_a_stop_names_the_set_and_what_was_transcribed_is_kept(tmp_path, utterances, stored):
+    settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
+    kept, whole = {}, {"a": {utterance.id: utterance.text for utterance in utterances}}
+    resumption = Resumption({"dev": whole}, kept.__setitem__, lambda: "SIGTERM")
+    sets = {"dev": utterances, "test": utterances}
+    with pytest.raises(StoppedEarly, match=r"stopped \(SIGTERM\) after 2 of 6 utterances of test\. Run the same"):
+        evaluate_systems([System("a", "other", stored())], sets, settings, tmp_path / "report", resumption=resumption)
+    assert kept["dev"] == whole
+    assert kept["test"]["a"].keys() == {"eve-1", "eve-2"}
+    assert not (tmp_path / "report").exists()
 
 
 def test_batching_does_not_change_the_result(tmp_path, utterances, stored):
