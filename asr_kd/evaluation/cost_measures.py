@@ -5,8 +5,8 @@ everything else that runs on it.
 
 Memory is measured in a separate process, `python -P -m asr_kd.evaluation.cost_measures`, which reads from its standard
 input as JSON what to open, transcribes noise of the given lengths (memory depends on nothing else) and writes JSON. It
-reports the largest resident size since its start (Linux, `VmHWM`), Python and torch included, and the resident size
-before the model was opened.
+reports the largest resident size since its start (Linux, `VmHWM`), Python, torch and a language model included, and
+the resident size before the model was opened.
 
 Shapes: S samples.
 """
@@ -24,6 +24,8 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.decoding.beam import open_decoder
+from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import AsrKdError, BundleError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.system import System, Transcriber, usual_job
@@ -213,11 +215,12 @@ def no_memory(reason: str) -> dict[str, Any]:
 
 def how_to_open(system: System) -> dict[str, Any] | None:
     """Plain data that opens the system again in another process; None where there is none."""
+    decoding = system.details.get("decoding", {})
     if system.weights is not None and system.weights.is_dir():
-        return {"folder": str(system.weights.resolve())}
+        return {"folder": str(system.weights.resolve()), "decoding": decoding}
     source = system.details.get("source")
     if isinstance(source, str) and not source.startswith("recipe:"):
-        return {"source": source, "precision": system.details.get("precision", "fp32")}
+        return {"source": source, "precision": system.details.get("precision", "fp32"), "decoding": decoding}
     return None
 
 
@@ -240,11 +243,13 @@ def main() -> None:
     torch.set_num_threads(1)
     before = resident_bytes("VmRSS")
     opening = task["open"]
-    recognizer: Transcriber = (
-        open_recognizer(opening["folder"])
-        if "folder" in opening
-        else TeacherRecognizer(open_teacher_source(TeacherSource(**opening)))
-    )
+    decoding = DecodingSettings.model_validate(opening.pop("decoding"))
+    recognizer: Transcriber
+    if "folder" in opening:
+        recognizer = open_recognizer(opening["folder"], decoding=decoding)
+    else:
+        teacher = open_teacher_source(TeacherSource(**opening))
+        recognizer = TeacherRecognizer(teacher, decoder=open_decoder(teacher.vocabulary, decoding))
     generator = torch.Generator().manual_seed(0)
     job = usual_job(recognizer)
     for samples in task["num_samples"]:

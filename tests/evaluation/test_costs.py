@@ -1,9 +1,13 @@
 """Costs of known systems: a clock and counters made here, multiplications and bytes counted by hand."""
 
+import io
+import json
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
+from asr_kd.decoding.settings import DecodingSettings
 from asr_kd.errors import EvaluationError
 from asr_kd.evaluation import cost_measures
 from asr_kd.evaluation import cost_report as cost_report_module
@@ -190,7 +194,7 @@ def test_what_cannot_be_opened_again_has_a_reason(tmp_path, monkeypatch):
         "not measured: it cannot be opened"
     )
     system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"))
-    assert how_to_open(system) == {"folder": str(tmp_path / "model")}
+    assert how_to_open(system) == {"folder": str(tmp_path / "model"), "decoding": {}}
     monkeypatch.setattr(cost_measures.sys, "executable", "/no/such/python")
     assert "its own process failed" in measure_memory(system, [1])["rss_reason"]
     monkeypatch.setattr(cost_measures, "STATUS", tmp_path / "none")
@@ -200,7 +204,7 @@ def test_what_cannot_be_opened_again_has_a_reason(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
-        ("torchaudio:X", {"source": "torchaudio:X", "precision": "bf16"}),
+        ("torchaudio:X", {"source": "torchaudio:X", "precision": "bf16", "decoding": {}}),
         ("recipe:x", None),
         ([{"source": "x"}], None),
     ],
@@ -208,6 +212,22 @@ def test_what_cannot_be_opened_again_has_a_reason(tmp_path, monkeypatch):
 def test_a_teacher_from_elsewhere_is_opened_by_its_source(source, expected):
     details = {"source": source, "precision": "bf16"}
     assert how_to_open(open_teacher_system("t", SpellingTeacher({}), details=details)) == expected
+
+
+def test_memory_is_that_of_the_decoding_that_is_evaluated(tmp_path, monkeypatch, capsys):
+    (tmp_path / "words.txt").write_text("A\nB\n")
+    decoding = DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt", hotwords=("A B",))
+    system = open_system("s", "student_kd", save_tiny_model(tmp_path / "model"), decoding=decoding)
+    opened = []
+    monkeypatch.setattr(
+        cost_measures, "open_recognizer", lambda folder, **options: opened.append(options) or system.recognizer
+    )
+    task = json.dumps({"open": how_to_open(system), "num_samples": [1_600]})
+    monkeypatch.setattr(cost_measures.sys, "stdin", io.StringIO(task))
+    monkeypatch.setattr(cost_measures.torch, "set_num_threads", lambda number: None)
+    cost_measures.main()
+    assert opened == [{"decoding": decoding}]
+    assert json.loads(capsys.readouterr().out)["rss_bytes"] > 0
 
 
 def test_all_costs_stand_together_with_their_reasons(tmp_path, monkeypatch):
