@@ -153,8 +153,8 @@ def connection_class(library: Any, admission: Admission) -> Any:
 def bound_socket(client: socket.socket, seconds: float) -> None:
     """Bound what the operating system keeps for a client that does not take it, and for how long.
 
-    The library notices such a client by a ping, after `seconds` at the latest, and closes the socket. The system would
-    go on trying for minutes, and the client might not learn that it was dropped.
+    Where nothing is taken, not even a ping, the system ends the connection after `seconds`. It would go on trying for
+    minutes otherwise.
     """
     client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
     if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux
@@ -187,8 +187,8 @@ class Gone(Exception):
     """The client has left."""
 
 
-REASONS = {1009: "too-large", 1002: "malformed", 1007: "malformed", 1011: "not-reading"}
-"""Code with which the library has ended a connection → code of the refusal; 1011: no reply to a ping."""
+REASONS = {1009: "too-large", 1002: "malformed", 1007: "malformed"}
+"""Code with which the library has ended a connection → code of the refusal"""
 
 
 class Websocket:

@@ -51,7 +51,7 @@ class LiveStream:
         self.missing_samples = stream.missing_samples  # of the chunk at hand, as the last round left it
         self.room = asyncio.Event()
         self.room.set()
-        self.ends = self.done = False
+        self.ends = self.flushed = self.done = False
         self.ends_at = 0.0
         self._taken: list[tuple[np.ndarray, float]] = []
         self._completed_at = 0.0  # arrival of the packet that completed the chunk at hand
@@ -79,6 +79,7 @@ class LiveStream:
             self.stream.queue(np.concatenate(packets))
         if self.ends and not self.packets and not self.stream.is_ready:
             self.stream.queue_end()
+            self.flushed = True
             self._completed_at = self.ends_at
 
     def progress(self, finished: bool) -> StreamProgress:
@@ -199,7 +200,7 @@ class Scheduler:
         ]
         broken = {live for live, _ in results}
         for live in chosen:
-            finished = live.ends and not live.packets and not live.stream.is_ready
+            finished = live.flushed and not live.stream.is_ready  # the end may come during the step
             if live not in broken and (finished or live in ready):
                 results.append((live, live.progress(finished)))
             live.missing_samples = live.stream.missing_samples

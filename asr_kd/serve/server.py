@@ -85,7 +85,7 @@ class Server:
                 max_size=settings.frame_bytes,
                 max_queue=QUEUED_FRAMES,
                 ping_interval=settings.ping_seconds,
-                ping_timeout=settings.ping_seconds,
+                ping_timeout=None,  # a reply waits behind the audio that a fast client has sent
                 close_timeout=CLOSE_SECONDS,
                 server_header=None,
             )

@@ -174,21 +174,25 @@ class Session:
             except TimeoutError:
                 quiet = f"no message for {self._settings.idle_seconds:g} seconds"
                 raise Refusal("idle", quiet, finishes=True) from None
-            self._count()
             if isinstance(message, str):
                 protocol.parse(protocol.End, message)
                 return
             samples = self._resampler.push(protocol.samples_of(message, self._encoding))
+            self._count(len(samples) / SAMPLE_RATE)
             if live.received_samples + len(samples) > longest * SAMPLE_RATE:
                 raise Refusal("too-long", f"the stream is longer than {longest:g} seconds", finishes=True)
             if len(samples):
                 await self._outbox.room.wait()
                 await self._scheduler.put(live, samples)
 
-    def _count(self) -> None:
-        """Count a message against the allowed rate (token bucket)."""
+    def _count(self, seconds: float) -> None:
+        """Count a message with so many seconds of audio against the allowed rate (token bucket).
+
+        Audio faster than real time allows for its own messages: the queue before the model slows it down.
+        """
         rate, now = self._settings.messages_per_second, time.monotonic()
-        self._allowed = min(self._allowed + (now - self._counted_at) * rate, rate * BURST_SECONDS) - 1
+        refill = max(now - self._counted_at, seconds) * rate
+        self._allowed = min(self._allowed + refill, rate * BURST_SECONDS) - 1
         self._counted_at = now
         if self._allowed < 0:
             raise Refusal("rate", f"more than {rate:g} messages a second; send larger packets, such as 100 ms")

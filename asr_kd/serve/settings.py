@@ -42,7 +42,7 @@ class ServeSettings(Settings):
     frame_bytes: int = Field(65_536, ge=1_024, le=16_777_216)
     """Largest message: two seconds of 16-bit audio."""
     messages_per_second: float = Field(200.0, gt=0)
-    """Average rate; those of ten seconds may arrive at once, as after a pause of the network."""
+    """Average rate, of time or of audio where that is more; those of ten seconds may arrive at once."""
     pending_seconds: float = Field(10.0, gt=0, le=600)
     """Audio of a client that waits for the model; further messages are not read until some is decoded."""
     stream_seconds: float = Field(14_400.0, gt=0)
@@ -54,7 +54,8 @@ class ServeSettings(Settings):
     send_seconds: float = Field(10.0, gt=0)
     """Time in which a client must read a message."""
     ping_seconds: float = Field(20.0, gt=0)
-    """Interval of pings, and time for their replies."""
+    """Interval of pings. Replies may take any time, because they wait behind a client's audio; what does not arrive
+    within two intervals ends the connection."""
     grace_seconds: float = Field(5.0, ge=0, le=3_600)
     """Time for which streams continue after a signal to stop."""
 

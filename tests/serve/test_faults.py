@@ -3,15 +3,23 @@
 import asyncio
 import json
 import socket
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from asr_kd.errors import ServeError
+from asr_kd.runtime.backend import TorchBackend
+from asr_kd.runtime.recognizer import Recognizer
+from asr_kd.serve import session
+from asr_kd.serve.admission import Metrics
+from asr_kd.serve.protocol import samples_of
 from asr_kd.serve.scheduler import Scheduler
 from asr_kd.serve.server import Server
 from asr_kd.serve.settings import ServeSettings
 from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, receive_all, speak, stream_address
+from tests.helpers.tiny_models import VOCABULARY, tiny_model
 
 
 async def until(server, clients):
@@ -166,18 +174,18 @@ def test_one_that_stops_reading_is_dropped_and_its_memory_bounded(serving, recog
     assert 'asr_kd_refusals_total{reason="not-reading"} 1.0' in metrics
 
 
-def test_one_that_answers_no_ping_is_dropped(serving):
+def test_one_that_answers_no_ping_is_served_until_it_is_idle(serving):
+    """A reply to a ping waits behind the audio of a client, so nothing follows from its absence."""
+
     async def run():
-        async with serving(ping_seconds=0.2) as server:
+        async with serving(ping_seconds=0.1, idle_seconds=1.0) as server:
             reader, writer = await by_hand(server)
             said = await reader.read()  # to the end; nobody answers
             writer.close()
             await until(server, clients=0)
-            return said, server.metrics.text()
+            return said
 
-    said, metrics = asyncio.run(asyncio.wait_for(run(), 600))
-    assert b"keepalive ping timeout" in said
-    assert 'asr_kd_refusals_total{reason="not-reading"} 1.0' in metrics
+    assert b'"code": "idle"' in asyncio.run(asyncio.wait_for(run(), 600))
 
 
 async def by_hand(server, **options):
@@ -274,6 +282,58 @@ def test_a_client_faster_than_the_model_waits_and_loses_nothing(serving, recogni
     messages, code = asyncio.run(run())
     assert code == 1000
     assert finals(messages) == expected_texts(recognizer, SPEECH * 3)
+
+
+def test_replies_to_pings_may_wait_behind_a_file_that_is_sent_at_once(serving, recognizer, monkeypatch):
+    rounds = Scheduler._round
+
+    def slow_round(*arguments):
+        time.sleep(0.02)
+        return rounds(*arguments)
+
+    monkeypatch.setattr(Scheduler, "_round", slow_round)
+
+    async def run():
+        async with serving(pending_seconds=0.2, ping_seconds=0.1) as server:
+            return await speak(server, SPEECH * 2, ping_interval=None)
+
+    messages, code = asyncio.run(run())
+    assert code == 1000, messages[-1]
+    assert finals(messages) == expected_texts(recognizer, SPEECH * 2)
+
+
+def test_a_file_sent_at_once_has_as_many_messages_as_its_seconds_allow(serving, recognizer, monkeypatch):
+    """Also where it takes no time at all."""
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: 0.0))
+
+    async def run():
+        async with serving(messages_per_second=1) as server:
+            return await speak(server, SPEECH * 4, 32_000), await speak(server, SPEECH, 3_200)
+
+    (messages, code), (refused, refused_code) = asyncio.run(run())
+    assert code == 1000, messages[-1]
+    assert finals(messages) == expected_texts(recognizer, SPEECH * 4)
+    assert (refused[-1]["code"], refused_code) == ("rate", 1008)
+
+
+def test_an_end_that_comes_during_a_step_is_decoded_in_the_next(monkeypatch):
+    """The rest of the audio is not decoded outside of a step, where NaN would end the thread of all streams."""
+    backend = TorchBackend(tiny_model())
+    step, rounds = backend.step, Scheduler(Recognizer(backend, VOCABULARY), ServeSettings(), Metrics())
+    live = rounds.open(lambda progress: None)
+    live.packets.append((samples_of(SPEECH, "s16le")[: live.missing_samples], 0.0))
+    live.take_packets()
+
+    def ends_meanwhile(features, state):
+        live.ends = True
+        return step(features, state)
+
+    monkeypatch.setattr(backend, "step", ends_meanwhile)
+    ((_, first),) = rounds._round([live])
+    assert not first.done
+    monkeypatch.setattr(backend, "step", lambda features, state: (step(features, state)[0] * float("nan"), state))
+    ((_, second),) = rounds._round([live])
+    assert second.refusal is not None
 
 
 def test_stopping_takes_nobody_new_and_lets_streams_end_themselves(serving, recognizer):
