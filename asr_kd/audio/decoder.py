@@ -6,6 +6,7 @@ Shapes: S samples.
 import functools
 import hashlib
 import io
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -153,8 +154,13 @@ def require_file(path: Path) -> stat_result:
     """Return the status of a file.
 
     Raises:
-        AudioError: missing, unreadable or empty.
+        AudioError: missing, unreadable or empty, or its name is not UTF-8, in which manifests and messages are written.
     """
+    printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+    if printable != str(path):
+        raise AudioError(
+            "has a name that is not UTF-8", problem="file name", where=printable, remedy="Rename the file or its folder"
+        )
     try:
         stat = Path(path).stat()
     except (OSError, ValueError) as error:

@@ -79,16 +79,19 @@ def transcribe(
       asr-kd transcribe exp/an4/export/student-kd my-recording.wav --words ctm
     """
     from asr_kd.decoding.settings import read_decoding
+    from asr_kd.errors import AudioError, EvaluationError
     from asr_kd.runtime.transcribe import transcribe_files, transcript_lines
 
     failed = False
     settings = read_decoding(decoding, hotword or [])
     for transcript in transcribe_files(model, audio, channels, settings):
-        if transcript.error is None:
+        try:
+            if transcript.error is not None:
+                raise transcript.error
             typer.echo(transcript_lines(transcript, words), nl=False)
-        else:
+        except (AudioError, EvaluationError) as error:  # the other files follow
             failed = True
-            typer.echo(f"asr-kd: {transcript.error}", err=True)
+            typer.echo(f"asr-kd: {error}", err=True)
     if failed:
         raise typer.Exit(1)
 

@@ -1,8 +1,13 @@
 """Files to text: the streaming path for a streaming model, and a damaged file that stops nobody else."""
 
+import os
+from pathlib import Path
+
 import pytest
 import soundfile
+from typer.testing import CliRunner
 
+from asr_kd.cli import app
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
@@ -46,3 +51,16 @@ def test_a_damaged_file_comes_with_its_error_and_the_next_one_is_transcribed(tmp
 def test_the_model_is_checked_before_any_file(tmp_path, files):
     with pytest.raises(CheckpointError):
         list(transcribe_files(tmp_path / "nothing", files))
+
+
+def test_a_name_that_a_form_cannot_hold_stops_no_other_file(tmp_path, files):
+    """White space in a ctm, and bytes that are not UTF-8 anywhere."""
+    folder = save_tiny_model(tmp_path / "model")
+    spaced = files[0].rename(tmp_path / "two words.wav")
+    latin = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    latin.write_bytes(spaced.read_bytes())
+    done = CliRunner().invoke(app, ["transcribe", str(folder), *map(str, [spaced, latin, files[1]]), "--words", "ctm"])
+    assert done.exit_code == 1, done.exception
+    assert {line.split()[0] for line in done.stdout.splitlines()} == {"two"}
+    assert "'two words'" in done.stderr
+    assert r"caf\xe9.wav: has a name that is not UTF-8" in done.stderr
