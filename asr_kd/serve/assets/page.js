@@ -274,7 +274,7 @@ $("ask").onsubmit = (event) => {
 };
 
 let dragged = 0;
-addEventListener("dragenter", () => { dragged++; $("drop").hidden = live !== null; });
+addEventListener("dragenter", () => { dragged++; $("drop").hidden = opening || live !== null; });
 addEventListener("dragleave", () => { if (--dragged <= 0) { dragged = 0; $("drop").hidden = true; } });
 addEventListener("dragover", (event) => event.preventDefault());
 addEventListener("drop", (event) => {
@@ -282,7 +282,7 @@ addEventListener("drop", (event) => {
   dragged = 0;
   $("drop").hidden = true;
   const [file] = event.dataTransfer.files;
-  if (file && !live) attempt(() => read(file));
+  if (file && !opening && !live) attempt(() => read(file));
 });
 
 const given = new URLSearchParams(location.hash.slice(1)).get("token");

@@ -3,9 +3,18 @@
 
 const worker = new Worker("worker.js", { type: "module" });
 let current = null;
+let started = false;
+let broken = null; // why the worker never started: it tells so once, perhaps before anything is connected
 
-worker.onmessage = ({ data }) => current?.take(data);
-worker.onerror = (event) => current?.fail(event.message || "the recognizer cannot be started");
+worker.onmessage = ({ data }) => {
+  started = true;
+  current?.take(data);
+};
+worker.onerror = (event) => {
+  const reason = event.message || "The recognizer cannot be loaded: a script is missing, or .mjs is not served as JavaScript.";
+  if (!started) broken = reason;
+  current?.fail(reason);
+};
 
 if ("serviceWorker" in navigator && isSecureContext) navigator.serviceWorker.register("service-worker.js");
 
@@ -14,7 +23,8 @@ class Connection {
     this.readyState = WebSocket.CONNECTING;
     this.bufferedAmount = 0; // bytes that the worker has not decoded
     current = this;
-    worker.postMessage({ type: "open" });
+    if (broken === null) worker.postMessage({ type: "open" });
+    else queueMicrotask(() => this.fail(broken));
   }
 
   send(data) {

@@ -8,12 +8,17 @@ ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 
 const FACTOR = 4, LOOKAHEAD = 3; // feature frames of an encoder frame; frames that a chunk reads beyond its end
 
+async function get(name) {
+  const found = await fetch(name);
+  if (!found.ok) throw new Error(`${name}: ${found.status}`);
+  return found;
+}
+
 class Engine {
   static async load() {
-    const info = await (await fetch("bundle.json")).json();
-    const found = await fetch(info.model);
-    if (!found.ok) throw new Error(`${info.model}: ${found.status}`);
-    const bytes = await found.arrayBuffer();
+    if (!crypto.subtle) throw new Error("Browsers verify the model only over https, or on this machine itself.");
+    const info = await (await get("bundle.json")).json();
+    const bytes = await (await get(info.model)).arrayBuffer();
     const digest = [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].map((b) => b.toString(16).padStart(2, "0")).join("");
     if (digest !== info.sha256) throw new Error(`${info.model} is damaged; copy the folder again`);
     return new Engine(info, await ort.InferenceSession.create(bytes, { executionProviders: ["wasm"] }));
