@@ -76,6 +76,7 @@ def test_methods_are_those_of_the_client():
     for method, function in {
         "createStream": "SherpaOnnxCreateOnlineStream",
         "acceptWaveform": "SherpaOnnxOnlineStreamAcceptWaveform",
+        "inputFinished": "SherpaOnnxOnlineStreamInputFinished",
         "isReady": "SherpaOnnxIsOnlineStreamReady",
         "decode": "SherpaOnnxDecodeOnlineStream",
         "getResult": "SherpaOnnxGetOnlineStreamResult",
@@ -84,6 +85,8 @@ def test_methods_are_those_of_the_client():
     }.items():
         assert f"{method}(" in code("kotlin")
         assert function in text
+    for language in ("kotlin", "swift"):  # the end of a recording
+        assert "inputFinished(" in code(language)
 
 
 @pytest.mark.slow
