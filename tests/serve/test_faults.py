@@ -12,7 +12,8 @@ import torch
 from asr_kd.errors import ServeError
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.recognizer import Recognizer
-from asr_kd.serve import session
+from asr_kd.runtime.streaming import step_together
+from asr_kd.serve import scheduler, session
 from asr_kd.serve.admission import Metrics
 from asr_kd.serve.protocol import samples_of
 from asr_kd.serve.scheduler import Scheduler
@@ -285,13 +286,11 @@ def test_a_client_faster_than_the_model_waits_and_loses_nothing(serving, recogni
 
 
 def test_replies_to_pings_may_wait_behind_a_file_that_is_sent_at_once(serving, recognizer, monkeypatch):
-    rounds = Scheduler._round
-
-    def slow_round(*arguments):
+    def slow_steps(streams):
         time.sleep(0.02)
-        return rounds(*arguments)
+        return step_together(streams)
 
-    monkeypatch.setattr(Scheduler, "_round", slow_round)
+    monkeypatch.setattr(scheduler, "step_together", slow_steps)
 
     async def run():
         async with serving(pending_seconds=0.2, ping_seconds=0.1) as server:
@@ -317,23 +316,38 @@ def test_a_file_sent_at_once_has_as_many_messages_as_its_seconds_allow(serving, 
 
 
 def test_an_end_that_comes_during_a_step_is_decoded_in_the_next(monkeypatch):
-    """The rest of the audio is not decoded outside of a step, where NaN would end the thread of all streams."""
+    """Output that is not finite then ends that stream, and not the thread of all streams."""
     backend = TorchBackend(tiny_model())
-    step, rounds = backend.step, Scheduler(Recognizer(backend, VOCABULARY), ServeSettings(), Metrics())
-    live = rounds.open(lambda progress: None)
-    live.packets.append((samples_of(SPEECH, "s16le")[: live.missing_samples], 0.0))
-    live.take_packets()
+    step, results = backend.step, []
 
-    def ends_meanwhile(features, state):
-        live.ends = True
-        return step(features, state)
+    async def run():
+        rounds, loop = (
+            Scheduler(Recognizer(backend, VOCABULARY), ServeSettings(), Metrics()),
+            asyncio.get_running_loop(),
+        )
+        live = rounds.open(results.append)
 
-    monkeypatch.setattr(backend, "step", ends_meanwhile)
-    ((_, first),) = rounds._round([live])
-    assert not first.done
-    monkeypatch.setattr(backend, "step", lambda features, state: (step(features, state)[0] * float("nan"), state))
-    ((_, second),) = rounds._round([live])
-    assert second.refusal is not None
+        def ends_meanwhile(features, state):
+            if live.ends:
+                return step(features, state)[0] * float("nan"), state
+            if live.received_samples and not live.packets:  # no warm-up
+                loop.call_soon_threadsafe(rounds.end, live)
+                while not live.ends:
+                    time.sleep(0.001)
+            return step(features, state)
+
+        monkeypatch.setattr(backend, "step", ends_meanwhile)
+        work = asyncio.create_task(rounds.run())
+        await rounds.put(live, samples_of(SPEECH, "s16le")[: live.missing_samples])
+        while not (live.done or work.done()):
+            await asyncio.sleep(0.01)
+        failed = work.done()
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+        return failed
+
+    assert asyncio.run(run()) is False
+    assert [result.refusal is None for result in results] == [True, False]
 
 
 def test_stopping_takes_nobody_new_and_lets_streams_end_themselves(serving, recognizer):
