@@ -14,6 +14,7 @@ from asr_kd.cli.app import (
     console,
     show,
 )
+from asr_kd.config import user_path
 from asr_kd.corpora.formats import FormatName, ManifestFormat
 from asr_kd.text.normalize import Normalizer
 
@@ -69,7 +70,7 @@ def download(
     default = LibriSpeechSettings()
     names = [name for given in splits or [] for name in given.split(",")]
     names = names or [*default.train, *default.dev, *default.test]
-    folder = into.expanduser() if into is not None else corpora_root(None)
+    folder = user_path(into) if into is not None else corpora_root(None)
     with console() as progress:
         if check:
             found = librispeech_folder(folder)

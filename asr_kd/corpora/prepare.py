@@ -1,7 +1,7 @@
 """Prepare any corpus: list its utterances, read their durations, and exclude what is missing or unusable."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from asr_kd.corpora.settings import (
     UntranscribedSettings,
 )
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
-from asr_kd.errors import CorpusError
+from asr_kd.errors import CorpusError, examples
 from asr_kd.progress import SILENT, Progress
 
 LEAST_GROUPS = 3
@@ -53,10 +53,17 @@ class Listing:
     max_excluded_share: float = 0.0
     dropped: Counter[str] = field(default_factory=Counter)
     remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them"
+    manifests: dict[str, list[Path]] = field(default_factory=dict)  # of each set, where it is listed in manifests
+    faulty: list[str] = field(default_factory=list)  # sets of `unmatched`
 
     def limits(self, settings: FileSettings) -> None:
         """Take the policy for channels, and the share that may be unusable, from settings."""
         self.channels, self.max_excluded_share = settings.row_channels, settings.max_excluded_share
+
+    def place(self, *parts: str) -> str:
+        """Return where sets are listed: their manifests, or the corpus' folder."""
+        paths = [path for part in parts for path in self.manifests.get(part, [self.folder])]
+        return examples([str(path) for path in dict.fromkeys(paths)])
 
     def measure(self) -> tuple[dict[str, list[Utterance]], list[Exclusion]]:
         """Return the sets with durations, and what is missing or unusable.
@@ -64,14 +71,15 @@ class Listing:
         Raises:
             CorpusError: too many are unusable, an id is unsafe or occurs twice, or a set is empty.
         """
-        excluded = list(self.unmatched)
+        excluded, faulty = list(self.unmatched), list(self.faulty)
         sets: dict[str, list[Utterance]] = {}
         for part, recordings in self.parts.items():
             sets[part], unusable = measure(recordings, self.channels)
             excluded += unusable
+            faulty += [part] if unusable else []
         listed = sum(map(len, self.parts.values())) + len(self.unmatched)
-        refuse_too_many(excluded, listed, self.max_excluded_share, self.folder, self.remedy)
-        check_sets(sets, excluded, self.folder)
+        refuse_too_many(excluded, listed, self.max_excluded_share, self.place(*faulty), self.remedy)
+        check_sets(sets, excluded, self.place)
         return sets, excluded
 
     def add_split(self, part: str, split: str) -> None:
@@ -85,6 +93,8 @@ class Listing:
         table = read_table(path, settings.format, settings.data_root, settings.row_channels)
         self.parts.setdefault(part, []).extend(table.recordings)
         self.unmatched += table.excluded
+        self.faulty += [part] if table.excluded else []
+        self.manifests.setdefault(part, []).append(path)
         self.dropped += table.dropped
 
 
@@ -176,7 +186,7 @@ def _cut_folder(
     if not settings.dev:
         train, dev = hold_out(train, settings.held_out_share)
         sets = {"dev": dev, **sets}
-    check_sets({"train": train, **sets}, excluded, listing.folder)  # pieces have new ids
+    check_sets({"train": train, **sets}, excluded, listing.place)  # pieces have new ids
     return replace(corpus, train=train, sets=sets, excluded=excluded)
 
 
@@ -239,29 +249,35 @@ def add_untranscribed(
     known = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() in own]
     extra, unusable = _cut(others, settings, listing, progress)
     excluded += [*(Exclusion.of(u, "is audio of the corpus itself") for u in known), *unusable]
-    check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.folder)
+    check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.place)
     return replace(corpus, untranscribed=extra, excluded=[*corpus.excluded, *excluded])
 
 
-def check_sets(sets: Mapping[str, Sequence[Utterance]], excluded: Sequence[Exclusion], where: Path) -> None:
+def check_sets(
+    sets: Mapping[str, Sequence[Utterance]], excluded: Sequence[Exclusion], place: Callable[..., str]
+) -> None:
     """Refuse an empty set, and an id that is unsafe or belongs to two utterances, with a CorpusError."""
     for part, members in sets.items():
         if not members:
             why = (
                 f"; {len(excluded)} were left out, such as {excluded[0].path}: {excluded[0].reason}" if excluded else ""
             )
-            raise CorpusError(f"the set {part!r} is empty{why}", where=where, expected="at least one utterance in it")
-    home: dict[str, Utterance] = {}
-    for members in sets.values():
-        for utterance in members:
-            problem = id_problem(utterance.id)
-            if problem:
-                raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=where, expected="a plain name")
-            other = home.setdefault(utterance.id, utterance)
-            if other is not utterance:
-                raise CorpusError(
-                    f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}",
-                    where=where,
-                    expected="each id once",
-                    remedy="Rename one of the files and its transcript, or remove the copy",
-                )
+            raise CorpusError(
+                f"the set {part!r} is empty{why}", where=place(part), expected="at least one utterance in it"
+            )
+    home: dict[str, tuple[str, Utterance]] = {}
+    for part, utterance in ((part, utterance) for part, members in sets.items() for utterance in members):
+        problem = id_problem(utterance.id)
+        if problem:
+            raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=place(part), expected="a plain name")
+        first, other = home.setdefault(utterance.id, (part, utterance))
+        if other is not utterance:
+            sets = f" ({first} and {part})" if first != part else ""
+            raise CorpusError(
+                f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}{sets}",
+                where=place(first, part),
+                expected="each id once, and no utterance in two sets",
+                remedy="Leave it out of one of the sets"
+                if other.audio == utterance.audio
+                else "Rename one of the files and its transcript, or remove the copy",
+            )

@@ -110,7 +110,7 @@ def refuse_too_many(
     exclusions: Iterable[Exclusion],
     listed: int,
     max_share: float,
-    where: Path,
+    where: str | Path,
     remedy: str = "Unpack the corpus again, or raise corpus.max_excluded_share to go on without them",
     expected: str = "missing or unreadable",
 ) -> None:

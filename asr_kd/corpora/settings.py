@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from asr_kd.audio import ChannelPolicy
-from asr_kd.config import Settings, UserPath
+from asr_kd.config import Settings, UserPath, user_path
 from asr_kd.corpora.formats import ManifestFormat
 from asr_kd.errors import CorpusError
 
@@ -165,7 +165,7 @@ class FolderSettings(AudioFolders, OwnSettings):
     """This corpus."""
     train: Paths
     """Folders that are searched for audio, at any depth."""
-    dev: Annotated[list[Path], BeforeValidator(_one_or_several)] = Field(default=[])
+    dev: Annotated[list[UserPath], BeforeValidator(_one_or_several)] = Field(default=[])
     """Manifests of the dev set. Empty: a part of the recordings is held out, and the recipe's first `hypotheses` are
     its transcripts, so that its WER is the distance to that model."""
     held_out_share: float = Field(0.1, gt=0, lt=0.5)
@@ -236,7 +236,7 @@ def corpora_root(root: Path | None) -> Path:
             expected=f"corpus.root in the recipe, or the environment variable {CORPORA_VARIABLE}",
             remedy=f"Set {CORPORA_VARIABLE}=/folder/that/holds/the/corpora and run again",
         )
-    folder = Path(given).expanduser()
+    folder = user_path(given)
     if not folder.is_dir():
         raise CorpusError(
             "no such folder",

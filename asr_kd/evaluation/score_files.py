@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from asr_kd.config import user_path
 from asr_kd.errors import EvaluationError, examples
 from asr_kd.evaluation.comparison import Comparison, SeedRows, resolve_comparisons
 from asr_kd.evaluation.report import Report
@@ -47,7 +48,7 @@ def score_files(
         EvaluationError: a file cannot be read, ids do not match, two systems of one name, or a name that cannot be
             one.
     """
-    references = read_transcripts(reference.expanduser(), "reference")
+    references = read_transcripts(user_path(reference), "reference")
     test_set = _stem(reference)
     check_name(test_set, "test set")
     rows = _rows(hypotheses)
@@ -126,7 +127,7 @@ def _speakers(given: str | None, references: Transcripts) -> dict[str, str]:
         return dict(references.speakers) if len(references.speakers) == len(ids) else {}
     if given == PREFIX:
         return {utterance_id: utterance_id.replace("_", "-").split("-")[0] for utterance_id in ids}
-    speakers = read_speakers(Path(given).expanduser())
+    speakers = read_speakers(user_path(given))
     missing = [utterance_id for utterance_id in ids if utterance_id not in speakers]
     if missing:
         raise EvaluationError(

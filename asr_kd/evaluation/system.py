@@ -12,6 +12,7 @@ from typing import Any, Literal, Protocol
 from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
+from asr_kd.config import user_path
 from asr_kd.errors import EvaluationError
 from asr_kd.files import sha256_of_file
 from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcripts
@@ -194,7 +195,7 @@ def read_external(name: str, path: Path, role: Role = "other") -> ExternalSystem
     Raises:
         EvaluationError: unreadable, or not of its form.
     """
-    transcripts = read_transcripts(path.expanduser(), "hypothesis")
+    transcripts = read_transcripts(user_path(path), "hypothesis")
     return ExternalSystem(name, transcripts, sha256_of_file(transcripts.path), role)
 
 
@@ -205,9 +206,9 @@ def external_sha256(others: Mapping[str, Path]) -> list[str]:
         EvaluationError: one is not there.
     """
     for name, path in others.items():
-        if not path.expanduser().is_file():
+        if not user_path(path).is_file():
             raise EvaluationError("is not there", where=path, expected=f"the hypotheses of evaluate.others.{name}")
-    return [sha256_of_file(path.expanduser()) for path in others.values()]
+    return [sha256_of_file(user_path(path)) for path in others.values()]
 
 
 def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:

@@ -3,15 +3,19 @@
 import functools
 from collections.abc import Sequence
 
+from asr_kd.config import user_path
 from asr_kd.errors import RecipeError, StoppedEarly
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.extraction import extraction_task, hypotheses_task
 from asr_kd.recipe.preparation import prepare_task
 from asr_kd.recipe.pseudo_label_tasks import pseudo_label_tasks
+from asr_kd.recipe.recipe_checks import key_of
 from asr_kd.recipe.result_tasks import evaluate_task, export_task
 from asr_kd.recipe.stage import STAGES, StageTask, run_task
 from asr_kd.recipe.system_settings import ExistingTeacher
 from asr_kd.recipe.training_tasks import student_tasks, teacher_tasks
+from asr_kd.targets.hypotheses import HYPOTHESES_INDEX
+from asr_kd.targets.storage import URL
 
 
 def run_recipe(
@@ -38,6 +42,7 @@ def run_recipe(
             where=url,
             remedy="Delete its targets/ or hypotheses/ there, or name another store_url",
         )
+    _refuse_missing_labels(context, tasks)
     context.use_threads()
     record = functools.cache(context.write_provenance)
     ran = False
@@ -50,6 +55,24 @@ def run_recipe(
                     f"stopped ({reason}) after {task.label}", remedy="Run the same command again to continue"
                 )
     return ran
+
+
+def _refuse_missing_labels(context: RunContext, tasks: Sequence[StageTask]) -> None:
+    """Refuse students whose imported hypotheses are not there, before hours of earlier stages."""
+    recipe, trained = context.recipe, {task.name for task in tasks if task.stage == "student"}
+    for name, training in recipe.trainings.items():
+        place = training.hypotheses
+        if name not in trained or place is None or place in recipe.hypotheses or URL.match(place):
+            continue
+        folder = user_path(place)
+        if not folder.is_relative_to(recipe.work_dir) and not (folder / HYPOTHESES_INDEX).is_file():
+            raise RecipeError(
+                f"holds no hypotheses ({HYPOTHESES_INDEX})",
+                where=folder,
+                expected=f"{key_of(recipe, name)}.hypotheses to name one, a URL, or pseudo-labels of the recipe "
+                f"({', '.join(recipe.hypotheses) or 'it has none'})",
+                remedy="asr-kd pseudo-label or asr-kd targets import fills such a folder",
+            )
 
 
 def _select(tasks: Sequence[StageTask], first: str, last: str, only: Sequence[str]) -> list[StageTask]:

@@ -1,6 +1,7 @@
 """Which parts of a recipe do not fit together: names, teachers, students, the corpus."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from asr_kd.corpora.settings import FolderSettings, OwnSettings
@@ -93,7 +94,7 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
     for name in trains_on_them:
         if not has_such and recipe.trainings[name].transcript_share == 1:
             yield (
-                f"{_key_of(recipe, name)}.distill.untranscribed: everything in the corpus is transcribed; name folders "
+                f"{key_of(recipe, name)}.distill.untranscribed: everything in the corpus is transcribed; name folders "
                 "of further audio under untranscribed"
             )
     if not isinstance(recipe.corpus, FolderSettings) or recipe.corpus.dev:
@@ -146,7 +147,7 @@ def _teacher_problems(recipe: "Recipe", name: str, teacher: AnyTeacher) -> Itera
 
 def _student_problems(recipe: "Recipe", name: str, student: StudentSettings) -> Iterator[str]:
     """Its teacher and baseline must be there, and its objectives must fit both models."""
-    known, key = ", ".join(recipe.teachers) or "none", _key_of(recipe, name)
+    known, key = ", ".join(recipe.teachers) or "none", key_of(recipe, name)
     if student.teacher is not None and student.teacher not in recipe.teachers:
         yield f"{key}.teacher is {student.teacher!r}; known: {known}"
     if student.baseline == name:
@@ -156,6 +157,9 @@ def _student_problems(recipe: "Recipe", name: str, student: StudentSettings) -> 
         yield (f"{key}.baseline is {student.baseline!r}; students without a teacher: {', '.join(others) or 'none'}")
     if student.hypotheses is not None and not student.reads_hypotheses:
         yield f"{key}.hypotheses is read with distill.level: sequence only"
+    labels, own = student.hypotheses, recipe.hypotheses
+    if labels is not None and own and labels not in own and "/" not in labels and not Path(labels).is_dir():
+        yield f"{key}.hypotheses is {labels!r}, no folder; known under hypotheses: {', '.join(own)}"
     teacher = None
     if student.needs_teacher:
         if not recipe.teachers:
@@ -169,7 +173,7 @@ def _student_problems(recipe: "Recipe", name: str, student: StudentSettings) -> 
     )
 
 
-def _key_of(recipe: "Recipe", training: str) -> str:
+def key_of(recipe: "Recipe", training: str) -> str:
     """Where the recipe has a training: `students.NAME`, or `students.NAME.stages.0` for an earlier stage."""
     if training in recipe.students:
         return f"students.{training}"

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from asr_kd.config import user_path
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
@@ -175,7 +176,7 @@ def encoder_hashes(settings: object) -> list[str]:
     """The SHA-256 of the weights that a model begins from, as part of a stage's inputs; none of a hub's repository."""
     if not isinstance(settings, WhisperSettings):
         return []
-    path = Path(local_copy(parse_source(settings.source).place)).expanduser() / WEIGHTS
+    path = user_path(local_copy(parse_source(settings.source).place)) / WEIGHTS
     return [sha256_of_file(path)] if path.is_file() else []
 
 

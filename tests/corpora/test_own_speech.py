@@ -17,7 +17,7 @@ from asr_kd.corpora.formats.catalogue import convert
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.corpora.prepare import hold_out, prepare
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.corpora.settings import FolderSettings, ManifestSettings
+from asr_kd.corpora.settings import FolderSettings, ManifestSettings, corpora_root
 from asr_kd.corpora.utterance_checks import check_utterances
 from asr_kd.errors import CorpusError, RecipeError
 from tests.helpers.corpus_layouts import write_audio
@@ -96,8 +96,28 @@ def test_several_manifests_are_one_set_and_share_no_id(own):
     folder, sets = own
     corpus = prepare(settings_of(folder, train=[folder / "train.jsonl", folder / "test.jsonl"], test={}), folder)
     assert corpus.train == [*sets["train"], *sets["test"]]
-    with pytest.raises(CorpusError, match="the id 'e' belongs to"):
+    with pytest.raises(CorpusError, match=r"'e' belongs to .* \(train and mine\).*Leave it out"):
         prepare(settings_of(folder, train=[folder / "train.jsonl", folder / "test.jsonl"]), folder)
+
+
+def test_messages_name_the_manifest_at_fault_and_not_the_training_sets(own):
+    folder, sets = own
+    write_manifest(folder / "test.jsonl", [Utterance("gone", folder / "gone.flac", 1.0, "A", "s"), *sets["test"]])
+    with pytest.raises(CorpusError, match=r"^\S*test\.jsonl: 1 of 6 utterances cannot be used"):
+        prepare(settings_of(folder), folder)
+    write_manifest(folder / "test.jsonl", sets["dev"])
+    with pytest.raises(CorpusError, match=r"^\S*dev\.jsonl, \S*test\.jsonl: the id 'd' belongs to"):
+        prepare(settings_of(folder), folder)
+    (folder / "test.jsonl").write_text("")
+    with pytest.raises(CorpusError, match=r"^\S*test\.jsonl: the set 'mine' is empty"):
+        prepare(settings_of(folder), folder)
+
+
+def test_a_home_folder_is_found_for_dev_of_a_folder_of_audio_and_an_unknown_user_has_none(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert FolderSettings(train="audio", dev="~/dev.csv").dev == [Path("/home/me/dev.csv")]
+    with pytest.raises(CorpusError, match="~no-user-of-this-name: no such folder"):
+        corpora_root(Path("~no-user-of-this-name"))
 
 
 def test_rows_whose_file_is_not_what_they_say_are_left_out_or_stop_it(own):

@@ -1,5 +1,7 @@
 """Others' hypotheses in an evaluation: scored beside ours, on the same utterances, matched by id."""
 
+from pathlib import Path
+
 import pytest
 
 from asr_kd.errors import EvaluationError
@@ -77,6 +79,9 @@ def test_names_that_are_taken_and_files_that_are_not_there(theirs, utterances, s
     for name, message in (("teacher", "the report uses the name 'teacher' itself"), ("a/b", "cannot be a file name")):
         with pytest.raises(EvaluationError, match=message):
             evaluate_systems(systems, {"dev": utterances}, with_others(**{name: theirs}), tmp_path / "r")
-    with pytest.raises(EvaluationError, match=r"none\.trn: is not there; expected the hypotheses of evaluate.others.x"):
-        external_sha256({"x": tmp_path / "none.trn"})
+    for path in (tmp_path / "none.trn", Path("~no-user-of-this-name/none.trn")):
+        with pytest.raises(
+            EvaluationError, match=r"none\.trn: is not there; expected the hypotheses of evaluate.others"
+        ):
+            external_sha256({"x": path})
     assert len(external_sha256({"x": theirs})[0]) == 64

@@ -74,6 +74,23 @@ def test_a_recipe_that_is_not_there_or_not_one(tmp_path, verb):
     assert "not a mapping" in one_line(command(verb, str(tmp_path / "list.yaml")))
 
 
+LABELS = ["students.student-kd.distill={level: sequence, kd_weight: 1.0}", "students.student-kd.hypotheses=labells"]
+
+
+def test_a_misspelt_name_of_hypotheses_is_refused_before_anything_runs(work_dir, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    overrides = [f"work_dir={work_dir}", *LABELS]
+    line = one_line(command("run", str(RECIPE), *overrides))
+    assert line.startswith("asr-kd: labells: holds no hypotheses")
+    assert (
+        "expected students.student-kd.hypotheses to name one, a URL, or pseudo-labels of the recipe (it has none)"
+        in line
+    )
+    line = one_line(command("extract", str(RECIPE), *overrides, "hypotheses.labels.source=whisper:base"))
+    assert "students.student-kd.hypotheses is 'labells', no folder; known under hypotheses: labels" in line
+    assert not work_dir.exists()
+
+
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path, finished):
     (tmp_path / "file").write_text("")
     line = one_line(command("run", str(RECIPE), f"work_dir={tmp_path / 'file' / 'run'}"))

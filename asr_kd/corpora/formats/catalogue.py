@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.audio import ChannelPolicy
+from asr_kd.config import user_path
 from asr_kd.corpora.formats import FormatName, ManifestFormat, kaldi, lhotse, nemo, speechbrain_csv
 from asr_kd.corpora.formats.table import Rendering, Table, numbered_lines
 from asr_kd.corpora.manifest import Malformed, Utterance, json_object, read_manifest, render_manifest
@@ -38,7 +39,7 @@ def read_table(
     Raises:
         CorpusError: unreadable, of no known format, or with rows that are malformed or share an id.
     """
-    root = data_root.expanduser().absolute() if data_root is not None else None
+    root = user_path(data_root).absolute() if data_root is not None else None
     other = _OTHERS.get(detect(path) if name == "auto" else name)
     if other is not None:
         table: Table = other.read(path, root, channels)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.audio import ChannelPolicy
+from asr_kd.config import user_path
 from asr_kd.corpora.formats.table import (
     UNKNOWN_SPEAKER,
     Rendering,
@@ -103,6 +104,4 @@ def _audio(row: dict[str, Any], base: Path) -> Path:
         raise Unfit(f"several files ({len(written)}) for one row")
     if not isinstance(written, str):
         raise Malformed("no audio_filepath")
-    return audio_path(
-        str(Path(written).expanduser()) if written.startswith("~") else written, base, str(row.get("id", ""))
-    )
+    return audio_path(str(user_path(written)) if written.startswith("~") else written, base, str(row.get("id", "")))
