@@ -62,11 +62,13 @@ def text_form_of(path: Path) -> TextForm:
         return "kaldi"
     if path.suffix in _BY_SUFFIX:
         return _BY_SUFFIX[path.suffix]
+    if not path.exists():
+        raise EvaluationError("does not exist", where=path, expected="a file of transcripts")
     raise EvaluationError(
         "the form of these transcripts does not follow from the file's name",
         where=path,
         expected=f"{', '.join(_BY_SUFFIX)}, or Kaldi's `text`",
-        remedy="Rename it",
+        remedy="Rename it, or make a manifest of it: asr-kd manifest convert IN OUT.jsonl --to asr-kd",
     )
 
 

@@ -59,6 +59,8 @@ def form_of(path: Path) -> Form:
         return _BY_NAME[path.suffix]
     if path.name == "text":
         return "kaldi"
+    if not path.exists():
+        raise TargetsError("does not exist", where=path, expected="a file of hypotheses, or a folder of Whisper's JSON")
     raise TargetsError(
         "the form of these hypotheses cannot be inferred from the name",
         where=path,

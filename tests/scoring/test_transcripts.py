@@ -112,6 +112,7 @@ def test_a_manifest_has_speakers_and_durations(tmp_path):
         ("a.jsonl", "", "holds no transcript"),
         ("a.trn", ";; only a comment\n", "holds no transcript"),
         ("a.doc", "x (a)\n", "the form of these transcripts does not follow"),
+        ("a.csv", "ID,wrd\n", "manifest convert IN OUT.jsonl --to asr-kd"),
     ],
 )
 def test_what_is_no_transcript_is_named(name, content, message, tmp_path):
@@ -123,6 +124,8 @@ def test_what_is_no_transcript_is_named(name, content, message, tmp_path):
 def test_no_file_and_no_text_are_one_message(tmp_path):
     with pytest.raises(EvaluationError, match=r"none\.trn: cannot be read"):
         read_transcripts(tmp_path / "none.trn", "reference")
+    with pytest.raises(EvaluationError, match="none: does not exist; expected a file of transcripts"):
+        read_transcripts(tmp_path / "none", "reference")
     (tmp_path / "latin.trn").write_bytes("caf\xe9 (a)\n".encode("latin-1"))
     with pytest.raises(EvaluationError, match=r"latin\.trn: cannot be read .*; expected text in UTF-8"):
         read_transcripts(tmp_path / "latin.trn", "reference")

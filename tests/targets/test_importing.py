@@ -164,6 +164,9 @@ def test_unreadable_and_unnamed_forms_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(TargetsError, match="cannot be read"):
         read_hypotheses(path, "trn")
+    with pytest.raises(TargetsError, match="none: does not exist"):
+        form_of(tmp_path / "none")
+    (tmp_path / "hyps.txt").touch()
     with pytest.raises(TargetsError, match=r"--form whisper\|jsonl"):
         form_of(tmp_path / "hyps.txt")
 
