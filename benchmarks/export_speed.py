@@ -127,10 +127,11 @@ def compare_clients(arguments: argparse.Namespace, folder: Path) -> None:
 
 def _beside(folder: Path, graph: Path, chunk_frames: int, turns: int) -> str:
     """One graph's times, their ratio and the memory of each alone."""
+    from asr_kd.models.settings import Context
     from asr_kd.runtime.backend import padded_num_samples
 
     # What our loop pads with, and a packet more: the client takes a step only when more than its window is there.
-    silence = padded_num_samples(SECONDS * SAMPLE_RATE, chunk_frames) - SECONDS * SAMPLE_RATE + 1_600
+    silence = padded_num_samples(SECONDS * SAMPLE_RATE, Context(chunk_frames, 64)) - SECONDS * SAMPLE_RATE + 1_600
     np.save(folder / "tail.npy", np.zeros(silence, dtype=np.float32))
     paths = {"samples": folder / "noise.npy", "tail": folder / "tail.npy", "model": graph}
     paths["tokens"] = graph.parent / "tokens.txt"

@@ -25,6 +25,9 @@ def export_model(
     left: Annotated[
         list[int] | None, typer.Option(metavar="MS", help="Left context; once, or once for each chunk.")
     ] = None,
+    right: Annotated[
+        list[int] | None, typer.Option(metavar="MS", help="Right context; once, or once for each chunk.")
+    ] = None,
     speech: Annotated[
         list[Path] | None,
         typer.Option(metavar="MANIFEST", help="Held-out utterances to verify on; else the sets of its run."),
@@ -44,20 +47,23 @@ def export_model(
     given = {"formats": formats.split(",")} if formats else {}
     settings = parse_settings(ExportSettings, {**given, "int8": int8, "licence": licence}, "the command line")
     with console() as progress:
-        contexts = _contexts(folder, chunk or [], left or [])
+        contexts = _contexts(folder, chunk or [], left or [], right or [])
         exporting.export_model(folder, out, settings, contexts, speech or (), progress)
 
 
-def _contexts(folder: Path, chunks: list[int], lefts: list[int]) -> "list[Context]":
-    """Chunks and left contexts in frames, one pair for each chunk; empty when none is given."""
+def _contexts(folder: Path, chunks: list[int], lefts: list[int], rights: list[int]) -> "list[Context]":
+    """Chunks, left and right contexts in frames, one context for each chunk; empty when none is given."""
     from asr_kd.models.layers import FRAME_SHIFT_MS
     from asr_kd.recipe.export_model import contexts_of
 
-    if any(number < FRAME_SHIFT_MS or number % FRAME_SHIFT_MS for number in (*chunks, *lefts)):
-        raise typer.BadParameter(f"chunks and left contexts are multiples of {FRAME_SHIFT_MS} ms")
-    if lefts and len(lefts) not in (1, max(len(chunks), 1)):
-        raise typer.BadParameter("give --left once, or once for each --chunk")
-    frames = ([number // FRAME_SHIFT_MS for number in numbers] for numbers in (chunks, lefts))
+    if any(number < FRAME_SHIFT_MS for number in (*chunks, *lefts)) or any(number < 0 for number in rights):
+        raise typer.BadParameter(f"chunks and left contexts are at least {FRAME_SHIFT_MS} ms, right contexts 0")
+    if any(number % FRAME_SHIFT_MS for number in (*chunks, *lefts, *rights)):
+        raise typer.BadParameter(f"chunks and contexts are multiples of {FRAME_SHIFT_MS} ms")
+    for option, numbers in (("--left", lefts), ("--right", rights)):
+        if numbers and len(numbers) not in (1, max(len(chunks), 1)):
+            raise typer.BadParameter(f"give {option} once, or once for each --chunk")
+    frames = ([number // FRAME_SHIFT_MS for number in numbers] for numbers in (chunks, lefts, rights))
     return contexts_of(folder, *frames)
 
 

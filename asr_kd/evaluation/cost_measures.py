@@ -31,7 +31,7 @@ from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.system import System, Transcriber, usual_job
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.files import sha256_of_file
-from asr_kd.models.layers import FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.runtime.backend import TorchBackend
 from asr_kd.runtime.bundle import DESCRIPTION as BUNDLE
@@ -86,7 +86,7 @@ def arithmetic(system: System, waveform: Tensor | None) -> Measured:
     backend: Any = getattr(recognizer, "backend", None)
     if isinstance(backend, TorchBackend) and backend.context is not None:
         chunk_frames = backend.context.chunk_frames
-        chunk = torch.zeros(1, feature_frames_for(chunk_frames), NUM_MEL_BINS)
+        chunk = torch.zeros(1, backend.context.window_feature_frames, NUM_MEL_BINS)
         macs = count_macs(lambda: backend.step(chunk, backend.initial_state(1)))
         chunk_ms = chunk_frames * FRAME_SHIFT_MS
         return Measured(1000 * macs / chunk_ms, f"one chunk of {chunk_ms} ms with its left context")

@@ -27,6 +27,7 @@ from asr_kd.evaluation.open_systems import SystemPosteriors
 from asr_kd.features.fbank import FRAME_SHIFT_MS as FEATURE_SHIFT_MS
 from asr_kd.features.fbank import SAMPLE_RATE, WINDOW_SAMPLES
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.settings import Context
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.scoring.wer import align_words
 from asr_kd.text.normalize import Normalizer, normalize
@@ -52,13 +53,14 @@ def measure_delay(
 ) -> dict[str, Any]:
     """Summary of `token_delays`: count, median and 90th percentile of each part, and how long a chunk waits."""
     found = token_delays(references, teacher, student, pairs)
-    chunk_frames = student.context.chunk_frames if student.context is not None else None
+    context = student.context
     for kind in ("emission", "available"):
         found[kind] = found[kind] and {part: _percentiles(delays) for part, delays in found[kind].items()}
     return {
         **found,
-        "chunk_frames": chunk_frames,
-        "chunk_wait_ms": chunk_wait_ms(chunk_frames) if chunk_frames else None,
+        "chunk_frames": context.chunk_frames if context is not None else None,
+        "right_context_frames": context.right_context_frames if context is not None else None,
+        "chunk_wait_ms": chunk_wait_ms(context) if context is not None else None,
     }
 
 
@@ -82,7 +84,6 @@ def token_delays(
         `utterances`, `reference_tokens`; `not_aligned`, utterances whose reference is outside the teacher's vocabulary
         or too long for its frames.
     """
-    chunk_frames = student.context.chunk_frames if student.context is not None else None
     emission: dict[str, list[float]] = {part: [] for part in PARTS}
     available: dict[str, list[float]] = {part: [] for part in PARTS}
     counts = {"utterances": 0, "not_aligned": 0, "reference_tokens": 0}
@@ -106,12 +107,12 @@ def token_delays(
                 since["end_of_speech"] = teacher.grid.centre_ms(aligned.last_frames[position])
             for part, spoken_ms in since.items():
                 emission[part].append(student.grid.centre_ms(frame) - spoken_ms)
-                if chunk_frames is not None:
-                    available[part].append(available_ms(frame, chunk_frames) - spoken_ms)
+                if student.context is not None:
+                    available[part].append(available_ms(frame, student.context) - spoken_ms)
     return {
         **counts,
         "emission": emission,
-        "available": None if chunk_frames is None else available,
+        "available": None if student.context is None else available,
     }
 
 
@@ -130,20 +131,22 @@ def forced_alignment(log_probs: Tensor, tokens: Sequence[int], blank_id: int) ->
     return Aligned(list(tokens), [span.start for span in spans], [span.end - 1 for span in spans])
 
 
-def available_ms(frame: int, chunk_frames: int) -> float:
+def available_ms(frame: int, context: Context) -> float:
     """Audio, in milliseconds from its start, that a stream needs to compute a frame.
 
     The window of the last feature frame of the chunk reaches 12.5 ms beyond its centre.
     """
-    features = feature_frames_for((frame // chunk_frames + 1) * chunk_frames)
+    chunk_end = (frame // context.chunk_frames + 1) * context.chunk_frames
+    features = feature_frames_for(chunk_end + context.right_context_frames)
     centre_ms = (features - 0.5) * FEATURE_SHIFT_MS
     return centre_ms + 1000 * WINDOW_SAMPLES / 2 / SAMPLE_RATE
 
 
-def chunk_wait_ms(chunk_frames: int) -> dict[str, float]:
+def chunk_wait_ms(context: Context) -> dict[str, float]:
     """How long after its own centre a frame can be computed: the last frame of a chunk, on average, the first."""
     waits = [
-        available_ms(frame, chunk_frames) - (FRAME_OFFSET_MS + frame * FRAME_SHIFT_MS) for frame in range(chunk_frames)
+        available_ms(frame, context) - (FRAME_OFFSET_MS + frame * FRAME_SHIFT_MS)
+        for frame in range(context.chunk_frames)
     ]
     return {"least": min(waits), "mean": sum(waits) / len(waits), "most": max(waits)}
 

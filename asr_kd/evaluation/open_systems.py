@@ -63,6 +63,7 @@ def open_system(
     streaming = {
         "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS if context else None,
         "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS if context else None,
+        "right_context_ms": context.right_context_frames * FRAME_SHIFT_MS if context else None,
     }
     facts = {"engine": engine, **streaming, **_decoding_details(decoding), **(details or {})}
     return System(name, role, recognizer, weights=folder, parameters=parameters, device=where, details=facts)
@@ -149,7 +150,7 @@ class SystemPosteriors:
 
     Args:
         log_probs: a waveform [S] → log-probabilities [T, V] float32 on the CPU, its padding included.
-        context: chunk and left context of a system that streams.
+        context: chunk, left and right context of a system that streams.
         teacher: the teacher behind it, where one may be bridged to another vocabulary and grid.
     """
 

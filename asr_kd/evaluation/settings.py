@@ -7,7 +7,7 @@ from pydantic import Field, field_validator
 
 from asr_kd.config import Settings
 from asr_kd.decoding.settings import DecodingSettings
-from asr_kd.models.settings import Context
+from asr_kd.models.settings import SavedContext
 from asr_kd.text.normalize import ScoringNormalizer
 
 STANDARD = (
@@ -88,8 +88,9 @@ class EvaluationSettings(Settings):
     system inserts in it, on ten utterances of the sample; 0 skips the measurement."""
     memory: bool = True
     """Whether each system is opened once more, in its own process, to measure its memory."""
-    matrix: tuple[Context, ...] = ()
-    """Chunk and left context, in frames of 40 ms, that every streaming model is evaluated with; empty: only its own."""
+    matrix: tuple[SavedContext, ...] = ()
+    """Chunk, left and right context (0 where it is left out), in frames of 40 ms, that every streaming model is
+    evaluated with; empty: only its own."""
     robustness: bool | tuple[str, ...] = False
     """Conditions that every system is evaluated under, such as [pink:10, babble:5, reverb:0.5, telephone:mu-law,
     codec:opus, speed:0.9, lead:0.3, gain:-20]; true: a standard set of 19."""

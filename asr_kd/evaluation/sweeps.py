@@ -1,4 +1,4 @@
-"""Systems under changed conditions: WER by chunk and left context, and WER in noise, rooms and codecs.
+"""Systems under changed conditions: WER by chunk, left and right context, and WER in noise, rooms and codecs.
 
 The weights stay as they are. In the matrix of contexts only the frames that a model sees change: a model that was
 trained with several contexts serves them all, another one only its own well, so each row states whether the context
@@ -85,8 +85,10 @@ def context_matrix(
                 "set": set_name,
                 "chunk_frames": context.chunk_frames,
                 "left_context_frames": context.left_context_frames,
+                "right_context_frames": context.right_context_frames,
                 "chunk_ms": context.chunk_frames * FRAME_SHIFT_MS,
                 "left_context_ms": context.left_context_frames * FRAME_SHIFT_MS,
+                "right_context_ms": context.right_context_frames * FRAME_SHIFT_MS,
                 "trained": context in trained,
                 "wer": words.rate,
                 "errors": words.errors,
@@ -99,7 +101,7 @@ def context_matrix(
 
 
 def in_context(system: System, context: Context) -> System:
-    """The same system with another chunk and left context."""
+    """The same system in another context."""
     recognizer: Any = system.recognizer
     return replace(system, recognizer=recognizer.in_context(context))
 

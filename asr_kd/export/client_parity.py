@@ -76,7 +76,7 @@ def client_input(bundle: Bundle, waveform: Tensor, spare_frames: int = 1) -> Ten
     further frames are needed, which depend on the samples that follow.
     """
     streaming = bundle.info.streaming
-    samples = padded_num_samples(len(waveform), streaming.chunk_frames, streaming.tail_ms)
+    samples = padded_num_samples(len(waveform), streaming.context, streaming.tail_ms)
     samples += spare_frames * FRAME_SHIFT_SAMPLES
     return torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
 

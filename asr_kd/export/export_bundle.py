@@ -23,7 +23,7 @@ from asr_kd.export.web import write_web
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import atomic_folder, write_json
 from asr_kd.models.layers import FRAME_SHIFT_MS
-from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.settings import Context, SavedContext, Streaming
 from asr_kd.models.weights import LoadedModel, load_model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, LOOKAHEAD_MS
@@ -56,8 +56,9 @@ Format = Literal["sherpa", "pt2", "web"]
 class ExportSettings(Settings):
     """Settings of an export."""
 
-    context: Context | None = None
-    """Chunk and left context in 40 ms frames; None keeps the model's own. Others suit dynamic-chunk models."""
+    context: SavedContext | None = None
+    """Chunk, left and right context (0 where it is left out) in 40 ms frames; None keeps the model's own. Other chunks
+    suit dynamic-chunk models."""
     tail_ms: int = Field(default=DEFAULT_TAIL_MS, ge=0, le=10_000)
     """Silence after the end of speech in which the model finishes its last word, ms."""
     client: bool = True
@@ -124,11 +125,12 @@ def export_bundle(
     settings, origin = settings or ExportSettings(), origin or Origin()
     source, streaming, own = _streaming_model(model_folder, settings)
     chunk_ms, measured = streaming.chunk_frames * FRAME_SHIFT_MS, origin.wer if streaming == own else {}
+    lookahead_ms = streaming.right_context_frames * FRAME_SHIFT_MS + LOOKAHEAD_MS
     latency = Latency(
         **streaming.context._asdict(),
         chunk_ms=chunk_ms,
-        lookahead_ms=LOOKAHEAD_MS,
-        latency_ms=chunk_ms + LOOKAHEAD_MS,
+        lookahead_ms=lookahead_ms,
+        latency_ms=chunk_ms + lookahead_ms,
         tail_ms=settings.tail_ms,
     )
     trace = Trace(
@@ -166,10 +168,12 @@ def bundle_places(contexts: Sequence[Context], destination: Path) -> dict[Path, 
     """
     if len(contexts) < 2:
         return {destination: contexts[0] if contexts else None}
-    return {
-        destination / f"chunk-{chunk * FRAME_SHIFT_MS}ms-left-{left * FRAME_SHIFT_MS}ms": Context(chunk, left)
-        for chunk, left in contexts
-    }
+    return {destination / _place(context): context for context in contexts}
+
+
+def _place(context: Context) -> str:
+    chunk, left, right = (frames * FRAME_SHIFT_MS for frames in context)
+    return f"chunk-{chunk}ms-left-{left}ms" + (f"-right-{right}ms" if right else "")
 
 
 def _streaming_model(model_folder: Path, settings: ExportSettings) -> tuple[LoadedModel, Streaming, Streaming]:

@@ -5,7 +5,8 @@ are slower. The pt2 file holds raw tensors and a graph as JSON: no example input
 exporter's notes, which hold paths of this machine; `runtime.graph_backends` refuses everything else. Only this file
 imports onnx.
 
-Shapes: N streams, L left-context frames, C chunk frames, D width, K convolution kernel, V vocabulary."""
+Shapes: N streams, L left-context frames, C chunk frames, R right-context frames, D width, K convolution
+kernel, V vocabulary."""
 
 import contextlib
 import io
@@ -40,7 +41,7 @@ class SherpaWire(nn.Module):
             cast(ModelLayer, layer).fuse()
 
     def forward(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        """[N, 4C + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""
+        """[N, 4 (C + R) + 3, 80] and the states → log-probabilities [N, C, V] and the new states, in the same order."""
         *caches, embed_states, processed_lens = states
         layers = [caches[start : start + CACHES_PER_LAYER] for start in range(0, len(caches), CACHES_PER_LAYER)]
         # The halves of the wire format are joined to our caches; nonlin_attn belongs to another model and is ignored.

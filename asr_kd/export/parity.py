@@ -19,7 +19,6 @@ from asr_kd.decoding.greedy import greedy
 from asr_kd.errors import BundleError
 from asr_kd.export.client_parity import EmittedTokens, client_agrees, client_resets_agree, client_version
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.layers import FACTOR, feature_frames_for
 from asr_kd.models.weights import LoadedModel
 from asr_kd.runtime.backend import Backend
 from asr_kd.runtime.bundle import DESCRIPTION, INT8, PT2, Bundle, read_bundle
@@ -97,7 +96,7 @@ class Int8Report(Settings):
 def verify_bundle(
     folder: Path, source: LoadedModel, waveforms: Sequence[Tensor], *, with_client: bool = True
 ) -> ParityReport:
-    """Compare a bundle with its source model, which has the same chunk and left context.
+    """Compare a bundle with its source model, which has the same context.
 
     Args:
         folder, source: the bundle and its model.
@@ -258,7 +257,7 @@ def mixed_log_probs(backend: Backend[Any], features: Sequence[Tensor]) -> list[T
     """Log-probabilities [T', V] of complete windows [T, 80] of each utterance, when stream n joins n chunks late."""
     if backend.context is None:
         raise ValueError("a full-context model has no chunks")
-    shift, window = FACTOR * backend.context.chunk_frames, feature_frames_for(backend.context.chunk_frames)
+    shift, window = backend.context.shift_feature_frames, backend.context.window_feature_frames
     chunks = [len(item.unfold(0, window, shift)) for item in features]
     states = [backend.initial_state(1) for _ in features]
     outputs: list[list[Tensor]] = [[] for _ in features]

@@ -12,8 +12,8 @@ from typing import Any
 
 from asr_kd.evaluation.cells import escape, percent
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS, feature_frames_for
-from asr_kd.models.settings import Context, Streaming
+from asr_kd.models.layers import FRAME_SHIFT_MS
+from asr_kd.models.settings import Streaming
 from asr_kd.runtime.bundle import BPE_MODEL, DESCRIPTION, INT8, MODEL, PT2, TOKENS, BundleInfo, Latency
 
 EXAMPLES = ("sherpa_onnx_file.py", "onnxruntime_file.py", "command_line.sh", "c_plus_plus.cc")
@@ -69,8 +69,8 @@ def _numbers(info: BundleInfo) -> dict[str, str]:
     numbers = {
         "chunk_ms": streaming.chunk_ms,
         "chunk_samples": streaming.chunk_ms * SAMPLE_RATE // 1000,
-        "window_frames": feature_frames_for(streaming.chunk_frames),
-        "shift_frames": FACTOR * streaming.chunk_frames,
+        "window_frames": streaming.context.window_feature_frames,
+        "shift_frames": streaming.context.shift_feature_frames,
         "tail_samples": streaming.tail_ms * SAMPLE_RATE // 1000,
         "client_tail_ms": client_tail_ms,
         "client_tail_samples": client_tail_ms * SAMPLE_RATE // 1000,
@@ -142,10 +142,11 @@ def _facts(info: BundleInfo, own: Streaming) -> str:
 
 def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
     """Notes on a bundle whose chunks differ from its model's own."""
-    context = Context(streaming.chunk_frames, streaming.left_context_frames)
-    if context == own.context:
+    if streaming.context == own.context:
         return []
-    trained = "it was trained on these too" if context in own.train_contexts else "it was not trained on these"
+    trained = (
+        "it was trained on these too" if streaming.context in own.train_contexts else "it was not trained on these"
+    )
     return [
         f"The model's own chunks are of {FRAME_SHIFT_MS * own.chunk_frames} ms and look back "
         f"{FRAME_SHIFT_MS * own.left_context_frames} ms; {trained}."

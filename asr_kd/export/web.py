@@ -90,6 +90,7 @@ def _description(bundle: Bundle) -> dict[str, object]:
         "model": bundle.graph,
         "sha256": hashlib.sha256(bundle.graph_bytes).hexdigest(),
         "chunk_frames": streaming.chunk_frames,
+        "window_feature_frames": streaming.context.window_feature_frames,
         "chunk_ms": streaming.chunk_ms,
         "lookahead_ms": streaming.lookahead_ms,
         "tail_ms": streaming.tail_ms,

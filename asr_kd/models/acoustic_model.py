@@ -4,7 +4,7 @@ With full context a model may be a teacher; with chunks the same layers run mask
 evaluation) or chunk by chunk on explicit caches (streaming, export), to the same result.
 
 Shapes: B utterances or N streams, T feature frames, T' = output_lens(T) encoder frames of 40 ms, D width, C chunk
-frames, L left-context frames, K convolution kernel, V vocabulary."""
+frames, L left-context frames, R right-context frames, K convolution kernel, V vocabulary."""
 
 from collections.abc import Collection, Mapping
 from typing import Literal, NamedTuple, cast
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.layers import Table, attention_mask, feature_frames_for, output_lens
+from asr_kd.models.layout import Layout, layout_of
 from asr_kd.models.settings import ConformerSettings, Context, WhisperSettings
 
 
@@ -54,14 +55,16 @@ class ModelLayer(nn.Module):
         """Combine what a graph need not compute apart, for export."""
         raise NotImplementedError
 
-    def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
-        """[B, T', D] → [B, T', D]; `valid` [B, T', 1] is 0 on padding."""
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor, layout: Layout) -> Tensor:
+        """[B, P, D] → [B, P, D], P places of the layout."""
         raise NotImplementedError
 
     def step(
-        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor
+        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor, chunk: int
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-        """One chunk of every stream, [N · C, D], and the layer's keys, values and convolution inputs after it."""
+        """One chunk of every stream and its right context, [N · (C + R), D], and the layer's keys, values and
+        convolution inputs after the chunk, which has `chunk` (C) frames.
+        """
         raise NotImplementedError
 
 
@@ -135,26 +138,24 @@ class AcousticModel(nn.Module):
         with self._gradients(0):
             hidden = self._embed((features - self.mean) * self.inverse_std, None)
         lens = output_lens(feature_lens)
-        frames = hidden.shape[1]
-        counts = lens.to(hidden.device, non_blocking=True)
-        valid = torch.arange(frames, device=hidden.device) < counts.unsqueeze(1)  # [B, T']
         offsets = self._chunk_offsets(len(hidden), context).to(hidden.device, non_blocking=True)
-        allowed = visible_frames(frames, context, offsets) & valid.unsqueeze(1)
+        layout = layout_of(lens.to(hidden.device, non_blocking=True), hidden.shape[1], context, offsets)
+        hidden = layout.spread(hidden)
         # Padding frames look at themselves: a row without any key would be NaN, in the gradient too.
-        mask = attention_mask((allowed | torch.eye(frames, dtype=torch.bool, device=hidden.device)).unsqueeze(1))
-        unpadded = valid.unsqueeze(-1).to(hidden.dtype)
-        table = self._table(frames, hidden.device)
+        itself = torch.eye(hidden.shape[1], dtype=torch.bool, device=hidden.device)
+        mask = attention_mask((layout.allowed & layout.valid.unsqueeze(1) | itself).unsqueeze(1))
+        table = layout.table(self._table(layout.positions, hidden.device))
         inner: list[Tensor] = []
         layers: dict[int, Tensor] = {}
         for number, layer in enumerate(self.layers, start=1):
             with self._gradients(number):
-                deeper = layer(hidden, table, mask, unpadded)
+                deeper = layer(hidden, table, mask, layout)
                 hidden = self._mix(hidden, deeper, number)
             if number in inner_layers:
-                inner.append(hidden)
+                inner.append(layout.gather(hidden))
             if number in wanted_layers:
-                layers[number] = self._layer_output(hidden, number)
-        return hidden, lens, inner, layers
+                layers[number] = self._layer_output(layout.gather(hidden), number)
+        return layout.gather(hidden), lens, inner, layers
 
     @property
     def head_from(self) -> int:
@@ -209,24 +210,32 @@ class AcousticModel(nn.Module):
             processed=torch.zeros(streams, dtype=torch.int64, device=self.mean.device),
         )
 
-    def stream_step(self, features: Tensor, state: StreamState) -> tuple[Tensor, StreamState]:
-        """One chunk: features [N, 4C + 3, F], of which the next chunk repeats the last 3.
+    def stream_step(
+        self, features: Tensor, state: StreamState, right_context_frames: int | None = None
+    ) -> tuple[Tensor, StreamState]:
+        """One chunk: features [N, 4 (C + R) + 3, F], of which the next chunk repeats the last 4R + 3.
 
-        Returns log-probabilities [N, C, V] and the state after them.
+        `right_context_frames` is R, None: the model's own. Returns log-probabilities [N, C, V] and the state after
+        them.
         """
+        if right_context_frames is None:
+            right_context_frames = self._shape.streaming.right_context_frames if self._shape.streaming else 0
         hidden = self._embed((features - self.mean) * self.inverse_std, state.processed)
-        chunk, left = hidden.shape[1], state.keys[0].shape[0]
+        new, left = hidden.shape[1], state.keys[0].shape[0]
+        chunk = new - right_context_frames
         # Frames of all streams as rows: runtimes then multiply and add the bias in one operation.
         hidden = hidden.flatten(0, 1)
-        window = torch.arange(left + chunk, device=hidden.device)
+        window = torch.arange(left + new, device=hidden.device)
         allowed = (window >= left - state.processed.unsqueeze(1)).unsqueeze(1).unsqueeze(1)
-        mask = attention_mask(allowed)  # [N, 1, 1, L + C]
-        table = self._step_table(left, chunk, hidden.device)
+        mask = attention_mask(allowed)  # [N, 1, 1, L + C + R]
+        table = self._step_table(left, new, hidden.device)
         caches = []
         for layer, *cache in zip(self.layers, state.keys, state.values, state.convs, strict=True):
-            hidden, after = cast(ModelLayer, layer).step(hidden, tuple(cache), table, mask)
+            hidden, after = cast(ModelLayer, layer).step(hidden, tuple(cache), table, mask, chunk)
             caches.append(after)
         keys, values, convs = (list(part) for part in zip(*caches, strict=True))
+        if chunk < new:
+            hidden = hidden.unflatten(0, (-1, new))[:, :chunk].flatten(0, 1)
         log_probs = self._log_probs(hidden).unflatten(0, (-1, chunk))
         return log_probs, StreamState(keys, values, convs, state.processed + chunk)
 
@@ -241,8 +250,8 @@ class AcousticModel(nn.Module):
         """What the attention of whole utterances needs of positions."""
         return None
 
-    def _step_table(self, left: int, chunk: int, device: torch.device) -> Table:
-        """The same for a chunk."""
+    def _step_table(self, left: int, new: int, device: torch.device) -> Table:
+        """The same for a step of C + R frames."""
         return None
 
     def _layer_output(self, hidden: Tensor, number: int) -> Tensor:
@@ -251,19 +260,3 @@ class AcousticModel(nn.Module):
 
     def _log_probs(self, hidden: Tensor) -> Tensor:
         return self.output(hidden).float().log_softmax(dim=-1)
-
-
-def visible_frames(frames: int, context: Context | None, offsets: Tensor) -> Tensor:
-    """[B, T', T'] true where frame (row) may look at frame (column).
-
-    Args:
-        frames: T'.
-        context: None: all frames.
-        offsets: [B] int64, frames by which the first chunk of each utterance is shorter.
-    """
-    if context is None:
-        return torch.ones(len(offsets), frames, frames, dtype=torch.bool, device=offsets.device)
-    index = torch.arange(frames, device=offsets.device)
-    late = offsets.unsqueeze(1)
-    start = ((index + late) // context.chunk_frames * context.chunk_frames - late).unsqueeze(2)  # of a row's chunk
-    return (index < start + context.chunk_frames) & (index >= start - context.left_context_frames)

@@ -1,12 +1,12 @@
-"""Layers: subsampling, rotary self-attention, the convolution module and dropout.
+"""Layers: subsampling, rotary self-attention and dropout.
 
 Two unpadded strided convolutions make one 40 ms encoder frame of four 10 ms feature frames. Each layer above runs over
 a whole utterance or over one chunk with explicit caches, to the same result. Rotary embedding (Su et al. 2021) makes
 scores depend on the distance of two frames only. Keys are cached before rotation and rotated by their place in the
 window, so nothing absolute is kept and a stream has no longest length.
 
-Shapes: B utterances or N streams, T frames, F mel bins, L left-context frames, C chunk frames, D width, H heads, K
-kernel."""
+Shapes: B utterances or N streams, T frames, F mel bins, L left-context frames, C chunk frames, R right-context
+frames, D width, H heads."""
 
 import torch
 from torch import Tensor, nn
@@ -63,9 +63,9 @@ def rotary_table(frames: int, head_width: int, device: torch.device) -> tuple[Te
     return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
-def step_table(left: int, chunk: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """`rotary_table` of a chunk's L + C keys, and of its C queries after them: `step` turns all of them at once."""
-    cos, sin = rotary_table(left + chunk, head_width, device)
+def step_table(left: int, new: int, head_width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """`rotary_table` of a step's L + C + R keys, and of its C + R queries after them: `step` turns all at once."""
+    cos, sin = rotary_table(left + new, head_width, device)
     return torch.cat([cos, cos[left:]]), torch.cat([sin, sin[left:]])
 
 
@@ -119,20 +119,21 @@ class RelativeSelfAttention(nn.Module):
         return self.output(self._mix(query, key, value, mask).transpose(1, 2).flatten(2))
 
     def step(
-        self, hidden: Tensor, keys: Tensor, values: Tensor, table: Table, mask: Tensor
+        self, hidden: Tensor, keys: Tensor, values: Tensor, table: Table, mask: Tensor, chunk: int
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """One chunk of every stream, [N · C, D], with cached keys and values [L, N, D].
+        """One chunk and its right context of every stream, [N · (C + R), D], with cached keys and values [L, N, D].
 
-        `table` is a `step_table` or None, `mask` [N, 1, 1, L + C] leaves out what is no history.
-        Returns the output [N · C, D] and the caches moved on by C frames.
+        `table` is a `step_table` or None, `mask` [N, 1, 1, L + C + R] leaves out what is no history, `chunk` is C.
+        Returns the output [N · (C + R), D] and the caches moved on by C frames.
         """
-        left, chunk = keys.shape[0], mask.shape[-1] - keys.shape[0]
-        projected = self._project(hidden).unflatten(0, (-1, chunk)).transpose(0, 1)  # [C, N, 3D]
+        left, new = keys.shape[0], mask.shape[-1] - keys.shape[0]
+        projected = self._project(hidden).unflatten(0, (-1, new)).transpose(0, 1)  # [C + R, N, 3D]
         query, key, value = projected.chunk(3, dim=-1)
-        window, values = torch.cat([keys, key, query]), torch.cat([values, value])  # [L + 2C or L + C, N, D]
-        turned, query = rotate(self._split(window), table).split([left + chunk, chunk], dim=2)
+        window, values = torch.cat([keys, key, query]), torch.cat([values, value])  # [L + 2 or 1 · (C + R), N, D]
+        turned, query = rotate(self._split(window), table).split([left + new, new], dim=2)
         mixed = self._mix(query, turned, self._split(values), mask)
-        return self.output(mixed.transpose(1, 2).flatten(2).flatten(0, 1)), window[chunk:-chunk], values[-left:]
+        mixed = self.output(mixed.transpose(1, 2).flatten(2).flatten(0, 1))
+        return mixed, window[chunk : chunk + left], values[chunk : chunk + left]
 
     def _project(self, hidden: Tensor) -> Tensor:
         """Queries, keys and values, [.., D] → [.., 3D].
@@ -157,37 +158,6 @@ class RelativeSelfAttention(nn.Module):
         # The fused kernel's backward pass is slower in bf16 on a CPU; the softmax is of float32, the mask's type.
         scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1) + mask
         return scores.softmax(-1).to(value.dtype) @ value
-
-
-class ConvolutionModule(nn.Module):
-    """Pointwise → GLU → depthwise → LayerNorm → SiLU → pointwise. Shapes: [B, T, D] in and out."""
-
-    def __init__(self, width: int, kernel: int, causal: bool) -> None:
-        super().__init__()
-        self.past = kernel - 1 if causal else kernel // 2
-        self.future = 0 if causal else kernel // 2
-        self.expand = nn.Linear(width, 2 * width)
-        self.depthwise = nn.Conv1d(width, width, kernel, groups=width)
-        self.norm = nn.LayerNorm(width)
-        self.project = nn.Linear(width, width)
-
-    def forward(self, hidden: Tensor, valid: Tensor) -> Tensor:
-        """Over a whole utterance; `valid` [B, T, 1] is 0 on padding, which counts as zeros."""
-        gated = F.pad(F.glu(self.expand(hidden), dim=-1) * valid, (0, 0, self.past, self.future))
-        return self._finish(self.depthwise(gated.transpose(1, 2)).transpose(1, 2))
-
-    def step(self, hidden: Tensor, cache: Tensor) -> tuple[Tensor, Tensor]:
-        """One chunk of every stream, [N · C, D], after the cached inputs [N, D, K − 1].
-
-        Returns the output and the new cache.
-        """
-        gated = F.glu(self.expand(hidden), dim=-1).unflatten(0, (cache.shape[0], -1)).transpose(1, 2)
-        gated = torch.cat([cache, gated], dim=-1)
-        return self._finish(self.depthwise(gated).transpose(1, 2).flatten(0, 1)), gated[..., -self.past :]
-
-    def _finish(self, mixed: Tensor) -> Tensor:
-        """[.., D] → [.., D]."""
-        return self.project(F.silu(self.norm(mixed)))
 
 
 STEPS = 1 << 16

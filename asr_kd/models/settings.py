@@ -3,9 +3,10 @@
 import sys
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
 
 from asr_kd.config import Odd, Settings
+from asr_kd.models.layers import FACTOR, LOOKAHEAD_FEATURE_FRAMES
 
 Size = Literal["tiny", "small", "medium", "large", "5m", "10m", "30m"]
 
@@ -23,10 +24,29 @@ about 5, 10 and 30 million with 29 characters or 500 BPE pieces; docs/design/dec
 
 
 class Context(NamedTuple):
-    """What a frame of chunk i may see: frames [i·chunk − left, (i+1)·chunk)."""
+    """What a frame of chunk i may see: frames [i·chunk − left, (i+1)·chunk + right)."""
 
     chunk_frames: Annotated[int, Field(ge=1, le=128)]
     left_context_frames: Annotated[int, Field(ge=1, le=1024)]
+    right_context_frames: Annotated[int, Field(ge=0, le=128)] = 0
+
+    @property
+    def window_feature_frames(self) -> int:
+        """Feature frames that a step reads."""
+        return FACTOR * (self.chunk_frames + self.right_context_frames) + LOOKAHEAD_FEATURE_FRAMES
+
+    @property
+    def shift_feature_frames(self) -> int:
+        """Feature frames by which a step moves on."""
+        return FACTOR * self.chunk_frames
+
+
+def _shortest(context: Context) -> list[int]:
+    return list(context if context.right_context_frames else context[:2])
+
+
+SavedContext = Annotated[Context, PlainSerializer(_shortest)]
+"""A context in a file: without right context two numbers, as files were before there was one."""
 
 
 class Streaming(Settings):
@@ -36,13 +56,17 @@ class Streaming(Settings):
     """Frames of a chunk; 8 are 320 ms."""
     left_context_frames: int = Field(64, ge=1, le=1024)
     """Frames before a chunk that its frames attend to."""
-    train_contexts: tuple[Context, ...] = ()
-    """Dynamic chunk: (chunk, left context) pairs, one drawn a training step; empty trains on the pair above."""
+    right_context_frames: int = Field(0, ge=0, le=128)
+    """Frames after a chunk that its frames see: they are read with it and computed again with the next chunk, so a
+    step costs (chunk + right) / chunk times as much, and a sound waits so much longer."""
+    train_contexts: tuple[SavedContext, ...] = ()
+    """Dynamic chunk: (chunk, left context) or (chunk, left context, right context), one drawn a training step; empty
+    trains on the context above."""
 
     @property
     def context(self) -> Context:
-        """The pair used outside training."""
-        return Context(self.chunk_frames, self.left_context_frames)
+        """What is used outside training."""
+        return Context(self.chunk_frames, self.left_context_frames, self.right_context_frames)
 
 
 class ConformerSettings(Settings):

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from asr_kd.features.fbank import NUM_MEL_BINS
 from asr_kd.models.acoustic_model import AcousticModel, ModelLayer, Part
 from asr_kd.models.layers import Dropout, RelativeSelfAttention, Table
+from asr_kd.models.layout import Layout
 from asr_kd.models.settings import CausalHead, WhisperSettings
 
 PERIOD = 1500
@@ -113,21 +114,22 @@ class WhisperLayer(ModelLayer):
         """Three projections as one."""
         self.attention.fuse()
 
-    def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor, layout: Layout) -> Tensor:
         hidden = hidden + self.dropout(self.attention(self.attention_norm(hidden), table, mask))
-        past = F.pad((self.convolution_norm(hidden) * valid).transpose(1, 2), (self.convolution.past, 0))
-        return self._feed_forward(hidden + self.dropout(self.convolution(past)))
+        past = layout.with_past(self.convolution_norm(hidden), self.convolution.past)
+        mixed = layout.joined(self.convolution(past.transpose(1, 2)))
+        return self._feed_forward(hidden + self.dropout(mixed))
 
     def step(
-        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor
+        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor, chunk: int
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         keys, values, conv = caches
-        mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, mask)
+        mixed, keys, values = self.attention.step(self.attention_norm(hidden), keys, values, table, mask, chunk)
         hidden = hidden + mixed
         normed = self.convolution_norm(hidden).unflatten(0, (conv.shape[0], -1)).transpose(1, 2)
         conv = torch.cat([conv, normed], dim=-1)
         hidden = self._feed_forward(hidden + self.convolution(conv).flatten(0, 1))
-        return hidden, (keys, values, conv[..., -self.convolution.past :])
+        return hidden, (keys, values, conv[..., chunk : chunk + self.convolution.past])
 
     def _feed_forward(self, hidden: Tensor) -> Tensor:
         return hidden + self.dropout(self.contract(F.gelu(self.expand(self.feed_forward_norm(hidden)))))
@@ -157,19 +159,19 @@ class HeadBlock(ModelLayer):
     def fuse(self) -> None:
         """Nothing is computed apart."""
 
-    def forward(self, hidden: Tensor, table: Table, mask: Tensor, valid: Tensor) -> Tensor:
+    def forward(self, hidden: Tensor, table: Table, mask: Tensor, layout: Layout) -> Tensor:
         hidden = self.encoder_norm(hidden)
-        return hidden + self._convolve(F.pad(self.norm(hidden) * valid, (0, 0, self.past, 0)))
+        return hidden + layout.joined(self._convolve(layout.with_past(self.norm(hidden), self.past)))
 
     def step(
-        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor
+        self, hidden: Tensor, caches: tuple[Tensor, ...], table: Table, mask: Tensor, chunk: int
     ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
         keys, values, conv = caches
         hidden = self.encoder_norm(hidden)
         normed = self.norm(hidden).unflatten(0, (conv.shape[0], -1)).transpose(1, 2)
-        conv = torch.cat([conv, normed], dim=-1)  # [N, D, K − 1 + C]
+        conv = torch.cat([conv, normed], dim=-1)  # [N, D, K − 1 + C + R]
         hidden = hidden + self._convolve(conv[..., self.cached - self.past :].transpose(1, 2)).flatten(0, 1)
-        return hidden, (keys, values, conv[..., -self.cached :])
+        return hidden, (keys, values, conv[..., chunk : chunk + self.cached])
 
     def _convolve(self, frames: Tensor) -> Tensor:
         """[B, T + kernel − 1, D] → [B, T, D]."""

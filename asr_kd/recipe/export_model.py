@@ -73,20 +73,20 @@ def export_bundles(
     return found
 
 
-def contexts_of(folder: Path, chunks: Sequence[int], lefts: Sequence[int]) -> list[Context]:
-    """Pairs of chunk and left context in frames; without either the model's own.
+def contexts_of(folder: Path, chunks: Sequence[int], lefts: Sequence[int], rights: Sequence[int] = ()) -> list[Context]:
+    """Contexts of chunk, left and right context in frames; what is not given is the model's own, all of it no context.
 
-    `lefts`: none, one for all, or one for each chunk.
+    `lefts`, `rights`: none, one for all, or one for each chunk.
     """
-    if not chunks and not lefts:
+    if not (chunks or lefts or rights):
         return []
     streaming = load_model(_model_folder(folder)).model.settings.streaming
     if streaming is None:
         raise CheckpointError("is a full-context model", where=folder, expected="a streaming one")
     chunks = list(chunks) or [streaming.chunk_frames]
-    looks_back = list(lefts) or [streaming.left_context_frames]
-    each = looks_back * len(chunks) if len(looks_back) == 1 else looks_back
-    return [Context(*pair) for pair in zip(chunks, each, strict=True)]
+    given = (list(lefts) or [streaming.left_context_frames], list(rights) or [streaming.right_context_frames])
+    each = [frames * len(chunks) if len(frames) == 1 else frames for frames in given]
+    return [Context(*numbers) for numbers in zip(chunks, *each, strict=True)]
 
 
 def _model_folder(folder: Path) -> Path:

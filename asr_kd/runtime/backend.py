@@ -41,7 +41,7 @@ class Backend(Protocol[State]):
 
     @property
     def context(self) -> Context | None:
-        """Chunk and left context of a streaming model, None for full context."""
+        """Chunk, left and right context of a streaming model, None for full context."""
 
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
         """Whole utterances, [B, T, 80] and [B] → log-probabilities [B, T', V] with their lengths."""
@@ -50,7 +50,7 @@ class Backend(Protocol[State]):
         """State of so many streams without history."""
 
     def step(self, features: Tensor, state: State) -> tuple[Tensor, State]:
-        """One chunk, [N, 4C + 3, 80] → log-probabilities [N, C, V] and the state after it."""
+        """One chunk and its right context, [N, 4 (C + R) + 3, 80] → log-probabilities [N, C, V] and the state after."""
 
     def join(self, states: Sequence[State]) -> State:
         """Join the states of several streams, each at its own position, into that of a batch."""
@@ -75,12 +75,17 @@ class TorchBackend:
 
     @torch.inference_mode()
     def log_probs(self, features: Tensor, feature_lens: Tensor) -> EncoderOutput:
-        """One masked pass over whole utterances; for a chunked model it equals the streamed result."""
+        """One masked pass over whole utterances, padded as by `padded_num_samples` for a chunked model.
+
+        For a chunked model it equals the streamed result.
+        """
         device = self.model.mean.device
         missing = max(SHORTEST_FEATURES - features.shape[1], 0)
         features = torch.nn.functional.pad(features, (0, 0, 0, missing))
         output = self.model(features.to(device), feature_lens.to(device))
-        return EncoderOutput(mask_tokens(output.log_probs, self.unprintable).cpu(), output.lens.cpu())
+        log_probs = mask_tokens(output.log_probs, self.unprintable).cpu()
+        ahead = self.context.right_context_frames if self.context is not None else 0
+        return EncoderOutput(log_probs[:, : log_probs.shape[1] - ahead], (output.lens.cpu() - ahead).clamp_min(0))
 
     def initial_state(self, streams: int) -> StreamState:
         return self.model.initial_state(streams)
@@ -149,8 +154,8 @@ def run_chunks(backend: Backend[State], features: Tensor, feature_lens: Tensor) 
     """
     if backend.context is None:
         raise ValueError("a full-context model cannot run in chunks")
-    chunk_frames = backend.context.chunk_frames
-    shift, window = FACTOR * chunk_frames, feature_frames_for(chunk_frames)
+    shift, window = backend.context.shift_feature_frames, backend.context.window_feature_frames
+    ahead = backend.context.right_context_frames  # frames of the padding that are only read
     state = backend.initial_state(features.shape[0])
     outputs = []
     for start in range(0, features.shape[1] - window + 1, shift):
@@ -158,14 +163,14 @@ def run_chunks(backend: Backend[State], features: Tensor, feature_lens: Tensor) 
         outputs.append(chunk)
     if not outputs:
         return EncoderOutput(torch.zeros(features.shape[0], 0, 1), torch.zeros_like(feature_lens))
-    return EncoderOutput(torch.cat(outputs, dim=1), output_lens(feature_lens))
+    return EncoderOutput(torch.cat(outputs, dim=1), (output_lens(feature_lens) - ahead).clamp_min(0))
 
 
 def num_chunks(num_samples: int, chunk_frames: int, tail_ms: int = DEFAULT_TAIL_MS) -> int:
     """Return the number of chunks of an utterance, its tail included; 0 for an empty one.
 
     Every feature frame of the audio and of the tail is among the 4·C frames by which a chunk advances, none only among
-    the 3 of its look-ahead.
+    those of its look-ahead.
     """
     if num_samples == 0:
         return 0
@@ -173,11 +178,12 @@ def num_chunks(num_samples: int, chunk_frames: int, tail_ms: int = DEFAULT_TAIL_
     return max(-(-frames // (FACTOR * chunk_frames)), 1)
 
 
-def padded_num_samples(num_samples: int, chunk_frames: int, tail_ms: int = DEFAULT_TAIL_MS) -> int:
-    """Return the samples of an utterance after padding: exactly `num_chunks` windows of 4·C + 3 feature frames.
+def padded_num_samples(num_samples: int, context: Context, tail_ms: int = DEFAULT_TAIL_MS) -> int:
+    """Return the samples of an utterance after padding: exactly `num_chunks` windows of 4·(C + R) + 3 feature frames.
 
     At least 30 ms are added, so that Kaldi's reflection at the end reads zeros only and features do not depend on
     whether more silence follows.
     """
-    chunks = num_chunks(num_samples, chunk_frames, tail_ms)
-    return FRAME_SHIFT_SAMPLES * feature_frames_for(chunk_frames * chunks) if chunks else 0
+    chunks = num_chunks(num_samples, context.chunk_frames, tail_ms)
+    frames = context.chunk_frames * chunks + context.right_context_frames
+    return FRAME_SHIFT_SAMPLES * feature_frames_for(frames) if chunks else 0

@@ -69,12 +69,18 @@ class Latency(Settings):
 
     chunk_frames: int = Field(ge=1)
     left_context_frames: int = Field(ge=1)
+    right_context_frames: int = Field(0, ge=0)
     chunk_ms: int = Field(ge=1)
     lookahead_ms: int = Field(ge=0)
     latency_ms: int = Field(ge=1)
     """Longest wait from a sound to its step: a chunk and its look-ahead, without computing time."""
     tail_ms: int = Field(ge=0)
     """Silence that a client should append after the end of speech, in addition to completing the chunk."""
+
+    @property
+    def context(self) -> Context:
+        """The same in frames."""
+        return Context(self.chunk_frames, self.left_context_frames, self.right_context_frames)
 
 
 class VocabularyEntry(Settings):
@@ -95,7 +101,7 @@ class Trace(Settings):
     """Test set → word error rate (a fraction), measured with the bundle's chunks and greedy decoding; empty: not
     measured so."""
     trained: bool = True
-    """Whether the model was trained with the chunk and left context of the bundle."""
+    """Whether the model was trained with the context of the bundle."""
     card: dict[str, Any] = Field(default_factory=dict)
     """Description of the source model, written by training."""
 
@@ -137,7 +143,7 @@ class Bundle:
 
     @property
     def context(self) -> Context:
-        return Context(self.info.streaming.chunk_frames, self.info.streaming.left_context_frames)
+        return self.info.streaming.context
 
     def error(self, found: str, *, expected: str = "", remedy: str = COPY_AGAIN) -> BundleError:
         """Return an error about the form to run."""
@@ -223,9 +229,13 @@ def _read_info(folder: Path) -> BundleInfo:
         raise BundleError(f"expects features {info.features}", where=path, expected=str(FEATURE_CONTRACT))
     if streaming is None:
         raise BundleError("holds a full-context model", where=path, expected="a model with streaming settings")
-    stated = Context(info.streaming.chunk_frames, info.streaming.left_context_frames)
+    stated = info.streaming.context
     if stated != streaming.context:
-        raise BundleError(f"streaming states {stated}", where=path, expected=f"{streaming.context} as its model states")
+        raise BundleError(
+            f"streaming states {stated}",
+            where=path,
+            expected=f"{streaming.context} as its model states",
+        )
     return info
 
 

@@ -129,7 +129,7 @@ class _GraphBackend:
 
     @property
     def context(self) -> Context:
-        """Chunk and left context."""
+        """Chunk, left and right context."""
         return self._bundle.context
 
     def log_probs(self: Any, features: Tensor, feature_lens: Tensor) -> EncoderOutput:

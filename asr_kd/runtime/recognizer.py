@@ -80,7 +80,7 @@ class Recognizer:
         return StreamingRecognizer(self.backend, self.vocabulary, *settings)
 
     def in_context(self, context: Context) -> "Recognizer":
-        """Return the recognizer with another chunk and left context, for models trained with dynamic chunks.
+        """Return the recognizer in another context, for models trained with dynamic chunks.
 
         Raises:
             CheckpointError: a full-context model, or a bundle, whose context is fixed.
@@ -138,7 +138,7 @@ class Recognizer:
         waveform = check_samples(waveform)
         if self.context is None:
             return fbank(waveform)
-        samples = padded_num_samples(len(waveform), self.context.chunk_frames, self.tail_ms)
+        samples = padded_num_samples(len(waveform), self.context, self.tail_ms)
         # As in streams: the last bits of `fbank` differ.
         computer = StreamingFbank()
         padded = torch.nn.functional.pad(waveform, (0, samples - len(waveform)))
@@ -197,7 +197,7 @@ def torch_recognizer(
 
 
 def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
-    """Return the model with another chunk and left context, for models trained with dynamic chunks.
+    """Return the model in another context, for models trained with dynamic chunks.
 
     Raises:
         CheckpointError: a full-context model.
@@ -206,7 +206,7 @@ def with_context(loaded: LoadedModel, context: Context) -> LoadedModel:
 
 
 def _in_context(model: Model, context: Context, name: str) -> Model:
-    """The same weights with another chunk and left context."""
+    """The same weights in another context."""
     streaming = model.settings.streaming
     if streaming is None:
         raise CheckpointError("is a full-context model", where=name, expected="a streaming one")

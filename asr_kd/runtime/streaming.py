@@ -16,7 +16,7 @@ from asr_kd.decoding.greedy import GreedyDecoder
 from asr_kd.decoding.settings import EndpointSettings, activated_rule
 from asr_kd.errors import AudioError, CheckpointError
 from asr_kd.features.fbank import NUM_MEL_BINS, StreamingFbank
-from asr_kd.models.layers import FACTOR, FRAME_SHIFT_MS, feature_frames_for
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.backend import DEFAULT_TAIL_MS, Backend, check_numbers, padded_num_samples
 from asr_kd.text.vocabulary import Vocabulary
 
@@ -66,8 +66,7 @@ class StreamingRecognizer:
         if backend.context is None:
             raise ValueError("a full-context model cannot stream; use Recognizer.transcribe")
         self.backend, self._vocabulary, self._tail_ms, self._name = backend, vocabulary, tail_ms, name
-        self._chunk_frames = backend.context.chunk_frames
-        self._window_frames = feature_frames_for(self._chunk_frames)
+        self._context = backend.context
         self._decoder = (decoder or GreedyDecoder(vocabulary.blank_id)).stream()
         self._endpoint, self._cut_at_endpoints = endpoint, cut_at_endpoints
         self.reset()
@@ -142,7 +141,7 @@ class StreamingRecognizer:
         """Queue the padding after the last sample without decoding; call `final` once `is_ready` is false."""
         if not self._finished:
             self._finished = True
-            missing = padded_num_samples(self._num_samples, self._chunk_frames, self._tail_ms) - self._num_samples
+            missing = padded_num_samples(self._num_samples, self._context, self._tail_ms) - self._num_samples
             if self._num_samples:
                 self._fbank.queue(torch.zeros(missing))
                 self._fbank.end()
@@ -176,22 +175,24 @@ class StreamingRecognizer:
 
     @property
     def decoded_seconds(self) -> float:
-        """Audio decoded so far, from the start of the stream; the model has read 30 ms beyond."""
+        """Audio decoded so far, from the start of the stream; the model has read its look-ahead beyond."""
         return (self._frames_before + self._decoder.num_frames) * FRAME_SHIFT_MS / 1000
 
     @property
     def is_ready(self) -> bool:
         """Whether a complete chunk is queued."""
-        return len(self._features) + self._fbank.ready >= self._window_frames
+        return len(self._features) + self._fbank.ready >= self._context.window_feature_frames
 
     @property
     def missing_samples(self) -> int:
         """Samples until the next chunk is complete; 0 when it is."""
-        return 0 if self.is_ready else self._fbank.samples_until(self._window_frames - len(self._features))
+        return (
+            0 if self.is_ready else self._fbank.samples_until(self._context.window_feature_frames - len(self._features))
+        )
 
     def window(self) -> tuple[Tensor, Any]:
-        """Return the input of the next step of a stream that `is_ready`: features [4C + 3, 80] and its state."""
-        missing = self._window_frames - len(self._features)
+        """Return the input of the next step of a stream that `is_ready`: features [4 (C + R) + 3, 80] and its state."""
+        missing = self._context.window_feature_frames - len(self._features)
         if missing > 0:
             found = self._fbank.take(min(missing, self._fbank.ready))
             self._features = np.concatenate([self._features, found])
@@ -204,7 +205,7 @@ class StreamingRecognizer:
             CheckpointError: the log-probabilities are NaN.
         """
         check_numbers(log_probs, self._name)
-        self._features, self._state = self._features[FACTOR * self._chunk_frames :], state
+        self._features, self._state = self._features[self._context.shift_feature_frames :], state
         self._decoder.accept(log_probs)
         if self._cut_at_endpoints and self.ended_by_rule is not None:
             ended = self.next_utterance()

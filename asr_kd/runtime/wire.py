@@ -11,8 +11,7 @@ from typing import NamedTuple
 import numpy as np
 
 from asr_kd.features.fbank import NUM_MEL_BINS
-from asr_kd.models.layers import FACTOR, feature_frames_for
-from asr_kd.models.settings import ConformerSettings, WhisperSettings
+from asr_kd.models.settings import ConformerSettings, Context, WhisperSettings
 from asr_kd.text.vocabulary import Vocabulary
 
 BATCH = "batch"
@@ -49,8 +48,7 @@ class WireFormat:
     heads: int
     layers: int
     kernel: int
-    chunk_frames: int
-    left_context_frames: int
+    context: Context
     vocab_size: int
 
     @classmethod
@@ -63,14 +61,9 @@ class WireFormat:
             heads=settings.heads,
             layers=settings.num_layers,
             kernel=settings.kernel,
-            chunk_frames=settings.streaming.chunk_frames,
-            left_context_frames=settings.streaming.left_context_frames,
+            context=settings.streaming.context,
             vocab_size=vocab_size,
         )
-
-    @property
-    def window_frames(self) -> int:
-        return feature_frames_for(self.chunk_frames)
 
     def metadata(self) -> dict[str, str]:
         """Return the metadata without which the client ends its whole process."""
@@ -82,24 +75,25 @@ class WireFormat:
             "num_heads": self.heads,
             "num_encoder_layers": self.layers,
             "cnn_module_kernels": self.kernel,
-            "left_context_len": self.left_context_frames,
-            "T": self.window_frames,
-            "decode_chunk_len": FACTOR * self.chunk_frames,
+            "left_context_len": self.context.left_context_frames,
+            "T": self.context.window_feature_frames,
+            "decode_chunk_len": self.context.shift_feature_frames,
         }
         return {key: str(number) for key, number in numbers.items()}
 
     def inputs(self) -> list[TensorSpec]:
         """Return the features, then the states."""
-        return [TensorSpec("x", "float32", (BATCH, self.window_frames, NUM_MEL_BINS)), *self.states()]
+        features = (BATCH, self.context.window_feature_frames, NUM_MEL_BINS)
+        return [TensorSpec("x", "float32", features), *self.states()]
 
     def outputs(self) -> list[TensorSpec]:
         """Return the log-probabilities, then the new states in the order of the old."""
         states = [TensorSpec(f"new_{name}", dtype, shape) for name, dtype, shape in self.states()]
-        return [TensorSpec("log_probs", "float32", (BATCH, self.chunk_frames, self.vocab_size)), *states]
+        return [TensorSpec("log_probs", "float32", (BATCH, self.context.chunk_frames, self.vocab_size)), *states]
 
     def states(self) -> list[TensorSpec]:
         """Return six caches per layer, then two of the whole model."""
-        left, half = self.left_context_frames, self.width // 2
+        left, half = self.context.left_context_frames, self.width // 2
         shapes: dict[str, tuple[int | str, ...]] = {
             "cached_key": (left, BATCH, self.width),
             "cached_nonlin_attn": (1, BATCH, left, 3 * self.width // 4),

@@ -17,12 +17,13 @@ from asr_kd.errors import is_out_of_memory
 from asr_kd.features.fbank import FEATURE_CONTRACT, fbank, pad_batch
 from asr_kd.files import read_json
 from asr_kd.models.layers import (
+    FACTOR,
     FRAME_OFFSET_MS,
     FRAME_SHIFT_MS,
-    LOOKAHEAD_FEATURE_FRAMES,
     feature_frames_for,
     output_len,
 )
+from asr_kd.models.settings import Context
 from asr_kd.models.weights import (
     DESCRIPTION,
     WEIGHTS,
@@ -97,7 +98,7 @@ class LocalTeacher:
             if model.settings.streaming is None:
                 raise
         features = self._inputs(waveforms[0, : int(sample_lens[0])])
-        return self._in_chunks(model, features, model.settings.streaming.chunk_frames)
+        return self._in_chunks(model, features, model.settings.streaming.context)
 
     def with_layers(
         self, waveforms: Tensor, sample_lens: Tensor, layers: Sequence[int]
@@ -108,15 +109,16 @@ class LocalTeacher:
             output = self._model(inputs.to(self._device), lens.to(self._device), wanted_layers=layers)
         return DensePosteriors(output.log_probs, output.lens), output.layers
 
-    def _in_chunks(self, model: Model, features: Tensor, chunk_frames: int) -> DensePosteriors:
+    def _in_chunks(self, model: Model, features: Tensor, context: Context) -> DensePosteriors:
         """Posteriors [1, T', V] of features [T, F], of which a chunk at a time is on the device."""
         frames = output_len(len(features))
         state, pieces = model.initial_state(1), []
         with torch.inference_mode(), arithmetic(self._precision, self._device):
-            for first in range(0, frames, chunk_frames):
-                stop = feature_frames_for(min(first + chunk_frames, frames))
-                window = features[feature_frames_for(first) - LOOKAHEAD_FEATURE_FRAMES : stop]
-                log_probs, state = model.stream_step(window.unsqueeze(0).to(self._device), state)
+            for first in range(0, frames, context.chunk_frames):
+                end = min(first + context.chunk_frames, frames)  # of the chunk; the last one may be shorter
+                seen = min(end + context.right_context_frames, frames)
+                window = features[FACTOR * first : feature_frames_for(seen)]
+                log_probs, state = model.stream_step(window.unsqueeze(0).to(self._device), state, seen - end)
                 pieces.append(log_probs)
         return DensePosteriors(torch.cat(pieces, 1), torch.tensor([frames], device=self._device))
 

@@ -93,10 +93,10 @@ def test_the_forced_path_goes_where_the_model_puts_the_tokens():
 
 
 def test_a_chunk_waits_for_its_last_frame():
-    assert chunk_wait_ms(1) == {"least": 42.5, "mean": 42.5, "most": 42.5}
-    assert chunk_wait_ms(8) == {"least": 42.5, "mean": 182.5, "most": 322.5}
+    assert chunk_wait_ms(Context(1, 8)) == {"least": 42.5, "mean": 42.5, "most": 42.5}
+    assert chunk_wait_ms(Context(8, 8)) == {"least": 42.5, "mean": 182.5, "most": 322.5}
     found = delays(at(4), context=Context(4, 8))
-    waits = [available_ms(frame, 4) - (35 + 40 * frame) for frame in at(4)]
+    waits = [available_ms(frame, Context(4, 8)) - (35 + 40 * frame) for frame in at(4)]
     assert found["available"]["tokens"]["median_ms"] == pytest.approx(sorted(waits)[6])
     assert found["chunk_frames"] == 4
 
@@ -105,7 +105,7 @@ def test_a_real_stream_gives_a_frame_when_that_audio_is_there(tmp_path):
     recognizer = open_recognizer(save_tiny_model(tmp_path / "model"))
     waveform = noise_speech(2.0)
     for frame in (0, 3, 4, 11):
-        needed = round(16 * available_ms(frame, CHUNK_FRAMES))
+        needed = round(16 * available_ms(frame, Context(CHUNK_FRAMES, 8)))
         stream = recognizer.stream()
         stream.accept(waveform[: needed - 1])
         assert stream.decoded_seconds <= 0.04 * frame

@@ -252,29 +252,34 @@ def words_of_the_model(tmp_path, utterances):
 
 def test_the_matrix_has_its_own_context_as_it_was_and_others_as_they_are(words_of_the_model):
     system, right = words_of_the_model
-    contexts = (Context(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES), Context(2, 4), Context(16, 8))
+    contexts = (Context(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES), Context(2, 4), Context(16, 8), Context(2, 4, 3))
     settings = SETTINGS.model_copy(update={"matrix": contexts})
     teacher = open_teacher_system("t", SpellingTeacher({}))
     rows = context_matrix(system, "dev", right, Sample(right, settings), teacher)
-    assert [(row["chunk_frames"], row["left_context_frames"]) for row in rows] == list(contexts)
+    keys = ("chunk_frames", "left_context_frames", "right_context_frames")
+    assert [tuple(row[key] for key in keys) for row in rows] == list(contexts)
     assert rows[0]["wer"] == 0.0
-    assert [row["trained"] for row in rows] == [True, False, False]
+    assert [row["trained"] for row in rows] == [True, False, False, False]
     assert "cannot be mapped" in rows[0]["delay_reason"]
     # The same as streaming with that context, and not as with its own.
-    streamed = {}
-    for utterance in right:
-        stream = in_context(system, Context(2, 4)).recognizer.stream()
-        stream.accept(read_utterance(utterance))
-        streamed[utterance.id] = stream.final()
-    assert rows[1]["wer"] == score({u.id: u.text for u in right}, streamed, "none").wer > 0
-    assert system.recognizer.context == (CHUNK_FRAMES, LEFT_CONTEXT_FRAMES)
+    for row, context in ((rows[1], contexts[1]), (rows[3], contexts[3])):
+        streamed = {}
+        for utterance in right:
+            stream = in_context(system, context).recognizer.stream()
+            stream.accept(read_utterance(utterance))
+            streamed[utterance.id] = stream.final()
+        assert row["wer"] == score({u.id: u.text for u in right}, streamed, "none").wer > 0
+    assert system.recognizer.context == contexts[0]
 
 
 def test_who_can_stand_in_the_matrix(words_of_the_model, tmp_path, late):
     system, _ = words_of_the_model
     full = open_system("t", "teacher", save_tiny_model(tmp_path / "t", streaming=False))
     assert [can_change_context(each) for each in (system, full, late[0])] == [True, False, False]
-    assert (trained_contexts(system), trained_contexts(full)) == ({(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES)}, set())
+    assert (trained_contexts(system), trained_contexts(full)) == (
+        {Context(CHUNK_FRAMES, LEFT_CONTEXT_FRAMES)},
+        set(),
+    )
 
 
 def test_what_the_settings_request_is_measured(late, utterances, tmp_path):

@@ -13,13 +13,14 @@ from asr_kd.export.client_parity import client_input
 from asr_kd.export.parity import verify_bundle
 from asr_kd.export.sherpa_client import ClientFailure, client_is_installed, run_client
 from asr_kd.files import json_text
+from asr_kd.models.settings import Context
 from asr_kd.models.weights import load_model
 from asr_kd.runtime.bundle import DESCRIPTION, MODEL, TOKENS, file_entry, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.runtime.wire import WireFormat
 from tests.helpers.tiny_models import noise_speech
 
-METADATA_KEYS = sorted(WireFormat(32, 2, 2, 5, 4, 8, 13).metadata())
+METADATA_KEYS = sorted(WireFormat(32, 2, 2, 5, Context(4, 8), 13).metadata())
 
 
 def edit(folder: Path, change) -> None:

@@ -23,7 +23,11 @@ from tests.helpers.tiny_models import VOCABULARY, noise_speech, tiny_model
 pytestmark = pytest.mark.slow
 
 TRAINED = (Context(4, 8), Context(8, 16))
-CHOSEN = {"chunk-160ms-left-640ms": Context(4, 16), "chunk-320ms-left-640ms": Context(8, 16)}
+CHOSEN = {
+    "chunk-160ms-left-640ms": Context(4, 16),
+    "chunk-320ms-left-640ms": Context(8, 16),
+    "chunk-160ms-left-640ms-right-80ms": Context(4, 16, 2),
+}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def model(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def bundles(model) -> Path:
-    """What the verb writes for two chunks."""
+    """What the verb writes for two chunks, and for one of them with right context."""
     pytest.importorskip("onnx")
     utterances = []
     for index, seconds in enumerate([1.2, 0.6]):
@@ -49,7 +53,8 @@ def bundles(model) -> Path:
         utterances.append(Utterance(f"u{index}", path, seconds, "A B", f"s{index}"))
     write_manifest(model.parent / "speech.jsonl", utterances)
     out = model.parent / "bundles"
-    words = ["--int8", "--chunk", "160", "--chunk", "320", "--left", "640"]
+    words = ["--int8", "--chunk", "160", "--chunk", "320", "--chunk", "160", "--left", "640"]
+    words += ["--right", "0", "--right", "0", "--right", "80"]
     words += ["--speech", str(model.parent / "speech.jsonl"), "--out", str(out)]
     result = CliRunner().invoke(app, ["export-model", str(model), *words])
     assert result.exit_code == 0, (result.output, result.exception)
@@ -64,7 +69,7 @@ def test_each_bundle_streams_in_its_own_chunks_as_torch_does_in_them(bundles, mo
     for name, context in CHOSEN.items():
         opened = read_bundle(bundles / name)
         assert opened.context == context
-        assert opened.info.streaming.latency_ms == 40 * context.chunk_frames + 30
+        assert opened.info.streaming.latency_ms == 40 * (context.chunk_frames + context.right_context_frames) + 30
         inputs = [client_input(opened, item).numpy() for item in audio]
         original = torch_recognizer(with_context(load_model(model), context))
         expected = stream_alignments(original, audio)
@@ -77,7 +82,7 @@ def test_each_bundle_streams_in_its_own_chunks_as_torch_does_in_them(bundles, mo
         for eight, full in zip(near, heard, strict=True):
             assert SequenceMatcher(None, eight.symbols, full.symbols).ratio() > 0.7
         said[name] = texts
-    assert len({tuple(texts) for texts in said.values()}) == 2, "chunks that do not matter test nothing"
+    assert len({tuple(texts) for texts in said.values()}) == 3, "contexts that do not matter test nothing"
 
 
 @pytest.mark.parametrize(("name", "context"), CHOSEN.items())
@@ -85,18 +90,19 @@ def test_each_bundle_streams_in_its_own_chunks_as_torch_does_in_them(bundles, mo
 def test_each_graph_has_its_own_chunk_in_its_metadata(bundles, name, context, form):
     onnx = pytest.importorskip("onnx")
     found = {entry.key: entry.value for entry in onnx.load(bundles / name / form).metadata_props}
-    frames = context.chunk_frames
-    assert (found["decode_chunk_len"], found["T"]) == (str(4 * frames), str(4 * frames + 3))
+    frames, window = context.chunk_frames, context.chunk_frames + context.right_context_frames
+    assert (found["decode_chunk_len"], found["T"]) == (str(4 * frames), str(4 * window + 3))
     assert found["left_context_len"] == str(context.left_context_frames)
     assert open_recognizer(bundles / name / form).context == context
 
 
 def test_each_readme_says_whose_chunks_they_are_and_whether_they_were_trained(bundles):
     texts = {name: " ".join((bundles / name / "README.md").read_text().split()) for name in CHOSEN}
-    first, second = texts.values()
+    first, second, third = texts.values()
     assert "# student-dynamic" in first
     assert "it was not trained on these" in first
     assert "own chunks are of 160 ms and look back 320 ms; it was trained on these too" in second
+    assert "look back 640 ms, and 110 ms ahead, so a sound waits at most 270 ms" in third
     for name, text in texts.items():
         parity = read_bundle(bundles / name).info.parity
         assert f"{parity['int8']['batch_transcripts_equal']} of 2 transcripts as alone" in text

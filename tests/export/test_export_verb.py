@@ -50,6 +50,7 @@ def test_each_latency_gets_a_folder(run, exported, tmp_path):
     contexts = contexts_of(run / "students" / "student-kd", [4, 8], [])
     assert contexts == [Context(4, 8), Context(8, 8)], "what is not said is the model's own"
     assert contexts_of(run / "students" / "student-kd", [4, 8], [16]) == [Context(4, 16), Context(8, 16)]
+    assert contexts_of(run / "students" / "student-kd", [], [], [2]) == [Context(4, 8, 2)]
     export_model(run / "students/student-kd/model", tmp_path / "out", ExportSettings(), contexts)
     assert [(place.name, context) for _, place, _, context in exported] == [
         ("chunk-160ms-left-320ms", Context(4, 8)),

@@ -256,9 +256,9 @@ def test_what_a_graph_puts_together_changes_nothing():
     hidden, table = torch.randn(8, 32), step_table(8, 4, 16, torch.device("cpu"))
     caches = torch.randn(8, 2, 32), torch.randn(8, 2, 32), torch.randn(2, 32, model.settings.kernel - 1)
     mask, layer = torch.zeros(2, 1, 1, 12), model.layers[0]
-    before, after = layer.step(hidden, caches, table, mask)
+    before, after = layer.step(hidden, caches, table, mask, 4)
     layer.fuse()
-    found, moved = layer.step(hidden, caches, table, mask)
+    found, moved = layer.step(hidden, caches, table, mask, 4)
     for one, other in zip((found, *moved), (before, *after), strict=True):
         torch.testing.assert_close(one, other)
     assert not hasattr(layer.attention, "query")

@@ -21,11 +21,12 @@ from asr_kd.export import web
 from asr_kd.export.export_bundle import ExportSettings, export_bundle, web_folder
 from asr_kd.export.web import write_web
 from asr_kd.features.fbank import fbank
+from asr_kd.models.settings import Context
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.serve.protocol import samples_of
 from tests.helpers.browser import IDLE, SPOKEN, microphone, open_tab, write_wav
 from tests.helpers.serve_client import SPEECH
-from tests.helpers.tiny_models import noise_speech, save_tiny_model
+from tests.helpers.tiny_models import CHUNK_FRAMES, noise_speech, save_tiny_model
 from tests.helpers.tiny_run import ROOT
 
 STOPPED = "document.documentElement.dataset.state === 'error'"
@@ -43,7 +44,7 @@ def bundle(tmp_path_factory):
         pytest.skip("onnxruntime-web has not been fetched (make web, which needs npm)")
     folder = tmp_path_factory.mktemp("web")
     model = save_tiny_model(folder / "model")
-    settings = ExportSettings(formats=("sherpa", "web"), client=False)
+    settings = ExportSettings(formats=("sherpa", "web"), client=False, context=Context(CHUNK_FRAMES, 8, 2))
     export_bundle(model, folder / "tiny", [noise_speech(2.0)], settings=settings)
     return folder / "tiny"
 

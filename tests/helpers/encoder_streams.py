@@ -21,10 +21,11 @@ ARCHITECTURES = ("conformer", *WHISPERS)
 
 
 def small_encoder(
-    architecture: str = "conformer", chunk: int | None = 4, left: int = 6, seed: int = 0, **changed
+    architecture: str = "conformer", chunk: int | None = 4, left: int = 6, right: int = 0, seed: int = 0, **changed
 ) -> Model:
     """Two random layers of width 32, in evaluation mode; full context where `chunk` is None."""
-    streaming = Streaming(chunk_frames=chunk, left_context_frames=left) if chunk else None
+    context = {"chunk_frames": chunk, "left_context_frames": left, "right_context_frames": right}
+    streaming = Streaming(**context) if chunk else None
     if architecture != "conformer":
         return whisper_student(seed=seed, streaming=streaming, **WHISPERS[architecture], **changed)
     torch.manual_seed(seed)
@@ -39,11 +40,14 @@ def features(frames: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
 
 
 @torch.no_grad()
-def stream(model: Model, inputs: torch.Tensor, chunk: int, left: int, state: StreamState | None = None) -> torch.Tensor:
+def stream(
+    model: Model, inputs: torch.Tensor, chunk: int, left: int, right: int = 0, state: StreamState | None = None
+) -> torch.Tensor:
     """Log-posteriors of the whole chunks of `inputs`, step by step."""
     state, outputs = state or model.initial_state(inputs.shape[0], left), []
-    for begin in range(0, inputs.shape[1] - feature_frames_for(chunk) + 1, 4 * chunk):
-        log_probs, state = model.stream_step(inputs[:, begin : begin + feature_frames_for(chunk)], state)
+    window = feature_frames_for(chunk + right)
+    for begin in range(0, inputs.shape[1] - window + 1, 4 * chunk):
+        log_probs, state = model.stream_step(inputs[:, begin : begin + window], state, right)
         outputs.append(log_probs)
     return torch.cat(outputs, dim=1)
 

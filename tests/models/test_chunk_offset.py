@@ -2,9 +2,10 @@
 
 import torch
 
-from asr_kd.models.acoustic_model import FULL_CONTEXT, visible_frames
+from asr_kd.models.acoustic_model import FULL_CONTEXT
 from asr_kd.models.conformer import Conformer
 from asr_kd.models.layers import Dropout
+from asr_kd.models.layout import visible_frames
 from asr_kd.models.settings import Context
 from tests.helpers.tiny_models import tiny_model
 

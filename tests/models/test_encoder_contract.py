@@ -16,20 +16,28 @@ built = functools.cache(small_encoder)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@given(chunk=st.integers(1, 9), left=st.integers(1, 20), chunks=st.integers(1, 6), seed=st.integers(0, 99))
-@settings(max_examples=12)
-def test_streamed_equals_offline(architecture, chunk, left, chunks, seed):
-    model = small_encoder(architecture, chunk, left, seed).double()  # in float32 the last bits alone reach 1e-5
-    inputs = features(feature_frames_for(chunk * chunks), batch=2, seed=seed).double()
-    torch.testing.assert_close(stream(model, inputs, chunk, left), offline(model, inputs), atol=1e-5, rtol=0)
+@given(
+    chunk=st.integers(1, 9),
+    left=st.integers(1, 20),
+    right=st.integers(0, 6),
+    chunks=st.integers(1, 6),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=16)
+def test_streamed_equals_offline(architecture, chunk, left, right, chunks, seed):
+    model = small_encoder(architecture, chunk, left, right, seed).double()  # float32's last bits alone reach 1e-5
+    inputs = features(feature_frames_for(chunk * chunks + right), batch=2, seed=seed).double()
+    whole = offline(model, inputs)[:, : chunk * chunks]
+    torch.testing.assert_close(stream(model, inputs, chunk, left, right), whole, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("context", [Context(8, 12), Context(8, 12, 3), Context(2, 12, 5)])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_one_model_streams_with_other_chunks_than_its_own(architecture):
+def test_one_model_streams_in_other_contexts_than_its_own(architecture, context):
     model = small_encoder(architecture, chunk=4, left=6)
-    inputs = features(feature_frames_for(24))
-    context = Context(8, 12)
-    torch.testing.assert_close(stream(model, inputs, *context), offline(model, inputs, context), atol=1e-5, rtol=0)
+    inputs = features(feature_frames_for(24 + context.right_context_frames))
+    whole = offline(model, inputs, context)[:, :24]
+    torch.testing.assert_close(stream(model, inputs, *context), whole, atol=1e-5, rtol=0)
     assert not torch.allclose(offline(model, inputs), offline(model, inputs, context), atol=1e-3), "context is ignored"
 
 
@@ -42,6 +50,19 @@ def test_later_input_never_changes_earlier_output(architecture):
     before, after = offline(model, inputs), offline(model, changed)
     torch.testing.assert_close(before[:, :12], after[:, :12], atol=1e-6, rtol=0)
     assert not torch.allclose(before[:, 12:], after[:, 12:], atol=1e-3)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_right_context_is_seen_and_nothing_after_it(architecture):
+    model = small_encoder(architecture, chunk=4, right=2)
+    inputs = features(feature_frames_for(24))
+    inside, outside = inputs.clone(), inputs.clone()
+    inside[:, feature_frames_for(13) :] += 3.0
+    outside[:, feature_frames_for(14) :] += 3.0
+    before, seen, unseen = (offline(model, each) for each in (inputs, inside, outside))
+    torch.testing.assert_close(before[:, :12], unseen[:, :12], atol=1e-6, rtol=0)
+    assert all((before[0, frame] - seen[0, frame]).abs().max() > 1e-4 for frame in range(8, 12))
+    torch.testing.assert_close(before[:, :8], seen[:, :8], atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

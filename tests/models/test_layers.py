@@ -5,14 +5,15 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from asr_kd.models.conformer import ConvolutionModule
 from asr_kd.models.layers import (
-    ConvolutionModule,
     RelativeSelfAttention,
     Subsampling,
     attention_mask,
     rotary_table,
     rotate,
 )
+from asr_kd.models.layout import Layout
 from tests.helpers.encoder_streams import features, small_encoder
 
 BATCH, FRAMES, WIDTH, HEADS = 3, 10, 16, 2
@@ -66,12 +67,14 @@ def test_attention_is_softmax_of_scaled_products(hidden):
 @pytest.mark.parametrize("causal", [False, True])
 def test_convolution_goes_over_time_within_each_channel(hidden, causal):
     layer = ConvolutionModule(WIDTH, 5, causal)
-    valid = torch.ones(BATCH, FRAMES, 1)
-    valid[1, 6:] = 0.0
-    gated = F.glu(layer.expand(hidden), dim=-1) * valid
+    lens = torch.full((BATCH,), FRAMES)
+    lens[1] = 6
+    layout = Layout(lens, FRAMES, None, torch.zeros(1, dtype=torch.int64))
+    gated = F.glu(layer.expand(hidden), dim=-1)
+    gated[1, 6:] = 0.0
     padded = F.pad(gated.transpose(1, 2), (4, 0) if causal else (2, 2))
     expected = layer.project(F.silu(layer.norm(layer.depthwise(padded).transpose(1, 2))))
-    check(layer, layer(hidden, valid), expected)
+    check(layer, layer(hidden, layout), expected)
 
 
 @pytest.mark.parametrize("frames", [7, 8, 9, 10, 31])

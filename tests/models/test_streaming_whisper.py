@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from asr_kd.models.layers import attention_mask, feature_frames_for
+from asr_kd.models.layout import Layout
 from asr_kd.models.settings import WhisperSettings, WhisperSizes
 from asr_kd.models.weights import load_model, save_model
 from asr_kd.models.whisper import FRAMES_PER_PERIOD, PERIOD, StreamingWhisper, WhisperLayer, WrappedPositions
@@ -27,7 +28,7 @@ def test_a_stream_of_a_year_gives_what_its_first_minute_gives():
     year = 365 * 24 * 3600 * 25 // FRAMES_PER_PERIOD * FRAMES_PER_PERIOD
     late = net.initial_state(1)._replace(processed=torch.tensor([year]))
     early = net.initial_state(1)._replace(processed=torch.tensor([FRAMES_PER_PERIOD]))
-    assert stream(net, inputs, 4, 6, late).equal(stream(net, inputs, 4, 6, early))
+    assert stream(net, inputs, 4, 6, state=late).equal(stream(net, inputs, 4, 6, state=early))
 
 
 def test_positions_have_no_seam():
@@ -82,12 +83,13 @@ def test_layers_compute_what_transformers_computes():
     ours = StreamingWhisper(WhisperSettings(init="x", layers=[0, 2], sizes=sizes), 5).eval()
     ours.copy_encoder(theirs.state_dict())
     hidden = torch.randn(2, 20, 32)
-    mask, valid = attention_mask(torch.ones(1, 1, 20, 20, dtype=torch.bool)), torch.ones(2, 20, 1)
+    layout = Layout(torch.tensor([20, 20]), 20, None, torch.zeros(1, dtype=torch.int64))
+    mask = attention_mask(layout.allowed.unsqueeze(1))
     with torch.no_grad():
         for own, number in zip(ours.layers, (0, 2), strict=True):
             given = theirs.layers[number](hidden, None)
             expected = given[0] if isinstance(given, tuple) else given
-            torch.testing.assert_close(own(hidden, None, mask, valid), expected, atol=1e-5, rtol=0)
+            torch.testing.assert_close(own(hidden, None, mask, layout), expected, atol=1e-5, rtol=0)
         mel = torch.randn(2, 80, 43)
         convolved = torch.nn.functional.gelu(theirs.conv2(torch.nn.functional.gelu(theirs.conv1(mel))))
         pairs = convolved.transpose(1, 2)[:, 1:21].unflatten(1, (10, 2)).mean(2)

@@ -7,12 +7,13 @@ from hypothesis import strategies as st
 
 from asr_kd.features.fbank import num_frames
 from asr_kd.models.layers import output_lens
+from asr_kd.models.settings import Context
 from asr_kd.runtime.backend import num_chunks, padded_num_samples
 
 
 @given(samples=st.integers(1, 400_000), chunk=st.integers(1, 40), tail_ms=st.integers(0, 2_000))
 def test_whole_chunks_that_hold_the_audio_and_its_tail_and_no_chunk_too_many(samples, chunk, tail_ms):
-    padded = padded_num_samples(samples, chunk, tail_ms)
+    padded = padded_num_samples(samples, Context(chunk, 8), tail_ms)
     chunks = num_chunks(samples, chunk, tail_ms)
     frames = num_frames(padded)
     assert frames == 4 * chunk * chunks + 3
@@ -28,4 +29,4 @@ def test_whole_chunks_that_hold_the_audio_and_its_tail_and_no_chunk_too_many(sam
 )
 def test_known_answers_at_320_ms_chunks(samples, tail_ms, chunks):
     assert num_chunks(samples, 8, tail_ms) == chunks
-    assert padded_num_samples(samples, 8, tail_ms) == (160 * (32 * chunks + 3) if chunks else 0)
+    assert padded_num_samples(samples, Context(8, 64), tail_ms) == (160 * (32 * chunks + 3) if chunks else 0)

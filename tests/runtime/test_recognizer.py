@@ -68,7 +68,9 @@ def test_every_length_streams_as_offline(recognizer, samples):
     assert streamed(recognizer, [audio])[1:] == (offline.tokens, offline.frames)
 
 
-def test_a_masked_pass_equals_the_chunks(recognizer):
+@pytest.mark.parametrize("right", [0, 3])
+def test_a_masked_pass_equals_the_chunks(recognizer, right):
+    recognizer = recognizer.in_context(Context(CHUNK_FRAMES, 8, right))
     waveforms = [SPEECH, SPEECH[:9_000], SPEECH[4_000:30_000]]
     masked = recognizer.log_probs(waveforms)
     features = torch.nn.utils.rnn.pad_sequence([recognizer.features(w) for w in waveforms], batch_first=True)
@@ -76,6 +78,17 @@ def test_a_masked_pass_equals_the_chunks(recognizer):
     assert masked.lens.tolist() == chunked.lens.tolist() == [CHUNK_FRAMES * num_chunks(len(w), 4) for w in waveforms]
     for row, length in enumerate(masked.lens):
         torch.testing.assert_close(masked.log_probs[row, :length], chunked.log_probs[row, :length], atol=2e-5, rtol=0)
+
+
+@settings(max_examples=10)
+@given(cuts=st.lists(st.integers(0, len(SPEECH)), max_size=12), right=st.integers(1, 6))
+def test_packets_of_any_size_give_the_offline_transcript_with_right_context(recognizer, cuts, right):
+    looking_ahead = recognizer.in_context(Context(CHUNK_FRAMES, 8, right))
+    borders = [0, *sorted(cuts), len(SPEECH)]
+    _, tokens, frames = streamed(looking_ahead, [SPEECH[start:end] for start, end in pairwise(borders)])
+    offline = best(looking_ahead, SPEECH)
+    assert (tokens, frames) == (offline.tokens, offline.frames)
+    assert tokens != best(recognizer, SPEECH).tokens or right < 2
 
 
 def test_later_audio_never_changes_an_earlier_transcript(recognizer):

@@ -90,10 +90,11 @@ def test_windows_are_computed_one_by_one():
     torch.testing.assert_close(found.log_probs, expected.log_probs, atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("right", [0, 6])
 @pytest.mark.parametrize("samples", [9_000, 160_000, 163_001])
-def test_a_streaming_model_computes_a_long_utterance_in_chunks(tmp_path, monkeypatch, samples):
+def test_a_streaming_model_computes_a_long_utterance_in_chunks(tmp_path, monkeypatch, samples, right):
     torch.manual_seed(0)
-    streaming = Streaming(chunk_frames=4, left_context_frames=8)
+    streaming = Streaming(chunk_frames=4, left_context_frames=8, right_context_frames=right)
     model = Conformer(ConformerSettings(**SHAPE, streaming=streaming), len(VOCABULARY)).eval()
     save_model(tmp_path / "m", model, VOCABULARY, {})
     teacher = LocalTeacher(tmp_path / "m")

@@ -29,8 +29,8 @@ _LATENCY_NOTE = (
     "Median (90th percentile) over tokens that student and teacher both got right, against forced alignment of the "
     "reference with the teacher's posteriors. Emission: from the token's frame in that alignment to the frame in which "
     "the student emits it. Available: from the same frame to the end of the audio that is needed to compute the "
-    "student's frame, which is the end of its chunk; computing time comes on top. End of speech: from the end of the "
-    "last token."
+    "student's frame, which is the end of its chunk and right context; computing time comes on top. End of "
+    "speech: from the end of the last token."
 )
 _STABILITY_NOTE = (
     "Revised: words of partial results that a later one changed, for each final word; grown: last words that a later "
@@ -59,13 +59,19 @@ def _median(delays: Plain) -> str:
     return signed(f"{delays['median_ms']:.0f} ({delays['p90_ms']:.0f})")
 
 
+def _chunk(row: Plain) -> str:
+    """Milliseconds of a chunk, and of its right context after a plus."""
+    right = row.get("right_context_frames") or 0
+    return " + ".join(str(frames * FRAME_SHIFT_MS) for frames in (row["chunk_frames"], right) if frames)
+
+
 def _share(fraction: float) -> str:
     return f"{100 * fraction:.1f}"
 
 
 _LATENCY: Columns = (
     SYSTEM,
-    ("Chunk", "", lambda row: f"{row['chunk_frames'] * FRAME_SHIFT_MS} ms" if row["chunk_frames"] else "whole"),
+    ("Chunk", "", lambda row: f"{_chunk(row)} ms" if row["chunk_frames"] else "whole"),
     ("Emission, ms", "emission.tokens", _median),
     ("first token", "emission.first_token", _median),
     ("end of speech", "emission.end_of_speech", _median),
@@ -120,7 +126,7 @@ def latency_section(report: Report) -> Section:
 
 
 def matrix_section(report: Report) -> Section:
-    """WER by chunk and left context."""
+    """WER by chunk, left and right context."""
     figures: list[Figure] = []
     tables: list[ReportTable] = []
     for name in report.order:
@@ -128,9 +134,12 @@ def matrix_section(report: Report) -> Section:
         found = {key: rows for key, rows in matrix.items() if rows}
         figures += _matrix_figure(report, name, found)
         tables += [_matrix_table(f"{report.name(key)} on {name}", rows) for key, rows in found.items()]
-    intro = "One model with shorter and longer chunks. * marks contexts that it was not trained with."
+    intro = (
+        "One model with shorter and longer chunks; 320 + 160 is a chunk with 160 ms of right context. * marks contexts "
+        "that it was not trained with."
+    )
     blocks = [SectionBlock(tables=tables)] if tables else []
-    return Section("matrix", "Chunk and left context", "Chunks", blocks, figures, intro)
+    return Section("matrix", "Chunk and context", "Chunks", blocks, figures, intro)
 
 
 def agreement_section(report: Report) -> Section:
@@ -195,22 +204,28 @@ def _matrix_figure(report: Report, name: str, found: Mapping[str, Sequence[Plain
     longest = max((row["left_context_frames"] for rows in found.values() for row in rows), default=0)
     curves = []
     for key, rows in found.items():
-        at_longest = sorted((row["chunk_ms"], row["wer"]) for row in rows if row["left_context_frames"] == longest)
+        at_longest = sorted(
+            (row["chunk_ms"] + row.get("right_context_ms", 0), row["wer"])
+            for row in rows
+            if row["left_context_frames"] == longest
+        )
         curves.append([Point(report.styles[key], wer, x=chunk) for chunk, wer in at_longest])
     chunks = sorted({point.x for curve in curves for point in curve if point.x is not None})
     if len(chunks) > 1:
-        chart = CurveChart([curve for curve in curves if curve], "milliseconds of audio a chunk", True, chunks)
+        chart = CurveChart([curve for curve in curves if curve], "chunk and right context, ms", True, chunks)
         note = f"WER, left context {longest * FRAME_SHIFT_MS} ms"
         yield Figure(name, chart, f"WER on {name} against the chunk", note)
 
 
 def _matrix_table(caption: str, found: Sequence[Plain]) -> ReportTable:
-    """A row for each chunk; a column of WER for each left context; the latency at the longest."""
+    """A row for each chunk and right context; a column of WER for each left context; the latency at the longest."""
     lefts = sorted({row["left_context_ms"] for row in found})
     rows = []
-    for chunk in sorted({row["chunk_ms"] for row in found}):
-        here = {str(row["left_context_ms"]): row for row in found if row["chunk_ms"] == chunk}
-        rows.append({"chunk": chunk, "at": here, "longest": here[max(here, key=int)].get("delay")})
+    for chunk in sorted({(row["chunk_frames"], row.get("right_context_frames", 0)) for row in found}):
+        alike = [row for row in found if (row["chunk_frames"], row.get("right_context_frames", 0)) == chunk]
+        here = {str(row["left_context_ms"]): row for row in alike}
+        row: dict[str, Any] = {"chunk": _chunk(alike[0]), "at": here}
+        rows.append({**row, "longest": here[max(here, key=int)].get("delay")})
     columns: Columns = [
         ("Chunk, ms", "chunk", str),
         *(

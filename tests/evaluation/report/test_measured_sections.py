@@ -48,8 +48,10 @@ AGREEMENT = {
 }
 
 
-def context(chunk: int, left: int, wer: float, trained: bool = True) -> dict:
+def context(chunk: int, left: int, wer: float, trained: bool = True, right: int | None = None) -> dict:
     frames = {"chunk_frames": chunk, "left_context_frames": left, "chunk_ms": 40 * chunk, "left_context_ms": 40 * left}
+    if right is not None:  # reports of earlier versions do not have it
+        frames |= {"right_context_frames": right, "right_context_ms": 40 * right}
     return {"set": "test", **frames, "wer": wer, "trained": trained, "delay": DELAY if trained else None}
 
 
@@ -69,6 +71,7 @@ def measured(report) -> Report:
     sets = {"test": {**found, "student_kd": student, "agreement": {"student_kd": AGREEMENT}}}
     models = report.summary["models"]
     matrix = [context(4, 32, 0.3), context(8, 32, 0.21), context(8, 64, 0.1999, False)]
+    matrix.append(context(8, 32, 0.1777, False, right=4))
     conditions = [
         {"set": "test", "condition": "clean", "wer": 0.2},
         {"set": "test", "condition": "pink:5", "wer": 0.987},
@@ -97,7 +100,7 @@ ROWS = {
     ],
     "cost": ["student-kd 0.94 M 29.2 M 3.8 MB 1.0 MB* 0.019 – 580 MB (550) 7.2 ms 11.3 ms –"],
     "agreement": ["student-kd 23.46 17 19 3 4", "student-kd 5.432 34.7 – 120 0.250 90.0 79.9"],
-    "matrix": ["160 30.00 – 123 (234) 345 (234) 123 (234)", "320 21.00 19.99 * – – –"],
+    "matrix": ["160 30.00 – 123 (234) 345 (234) 123 (234)", "320 21.00 19.99 * – – –", "320 + 160 17.77 * – – – –"],
     "robustness": ["clean 20.00", "pink:5 98.70"],
     "seeds": ["kd test 2 11.00 1.41 10.00–12.00 [8.00, 15.00]"],
 }

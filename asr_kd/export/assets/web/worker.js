@@ -27,7 +27,7 @@ class Engine {
   constructor(info, session) {
     Object.assign(this, { info, session });
     this.advance = FACTOR * info.chunk_frames;
-    this.window = this.advance + LOOKAHEAD;
+    this.window = info.window_feature_frames;
   }
 
   zeros() {
