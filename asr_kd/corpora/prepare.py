@@ -272,9 +272,9 @@ def check_sets(
             raise CorpusError(f"the id {utterance.id[:40]!r} {problem}", where=place(part), expected="a plain name")
         first, other = home.setdefault(utterance.id, (part, utterance))
         if other is not utterance:
-            sets = f" ({first} and {part})" if first != part else ""
+            both = f" ({first} and {part})" if first != part else ""
             raise CorpusError(
-                f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}{sets}",
+                f"the id {utterance.id!r} belongs to {other.audio} and to {utterance.audio}{both}",
                 where=place(first, part),
                 expected="each id once, and no utterance in two sets",
                 remedy="Leave it out of one of the sets"

@@ -113,9 +113,9 @@ def test_messages_name_the_manifest_at_fault_and_not_the_training_sets(own):
         prepare(settings_of(folder), folder)
 
 
-def test_a_home_folder_is_found_for_dev_of_a_folder_of_audio_and_an_unknown_user_has_none(monkeypatch):
-    monkeypatch.setenv("HOME", "/home/me")
-    assert FolderSettings(train="audio", dev="~/dev.csv").dev == [Path("/home/me/dev.csv")]
+def test_a_home_folder_is_found_for_dev_of_a_folder_of_audio_and_an_unknown_user_has_none(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert FolderSettings(train="audio", dev="~/dev.csv").dev == [tmp_path / "dev.csv"]
     with pytest.raises(CorpusError, match="~no-user-of-this-name: no such folder"):
         corpora_root(Path("~no-user-of-this-name"))
 

@@ -42,6 +42,7 @@ def test_the_bundle_says_how_to_run_it_and_where_it_comes_from(bundle, model_fol
     ]
     assert info["streaming"] == {
         "chunk_frames": CHUNK_FRAMES,
+        "right_context_frames": 0,
         "left_context_frames": 8,
         "chunk_ms": 160,
         "lookahead_ms": 30,
