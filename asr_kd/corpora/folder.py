@@ -1,6 +1,7 @@
 """Folders of untranscribed audio: list files and speakers, and cut long files into segments at quiet points."""
 
 import math
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -11,7 +12,7 @@ import numpy as np
 
 from asr_kd.audio import SAMPLE_RATE, ChannelPolicy, read_audio
 from asr_kd.corpora.formats.table import name_of, segment_name
-from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.manifest import Utterance, list_some
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.corpora.settings import AudioFolders
 from asr_kd.errors import AudioError, CorpusError
@@ -19,6 +20,8 @@ from asr_kd.progress import SILENT, Progress
 
 THREADS = 4
 """Files cut at a time; libsndfile releases the interpreter lock."""
+
+_NOT_SEARCHED = ("lost+found",)  # of a file system, readable for root alone
 
 SIDES: tuple[ChannelPolicy, ChannelPolicy] = ("first", "second")
 """Channels of a call, one a side."""
@@ -33,13 +36,50 @@ QUIET_FRAMES = 10
 def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
     """Return the audio files below a folder at any depth, sorted; hidden files and folders are skipped.
 
+    Links to folders are followed, but no folder is searched twice.
+
     Raises:
-        CorpusError: no such folder.
+        CorpusError: no such folder, one that cannot be read, or names of audio files that are not UTF-8.
     """
     if not folder.is_dir():
         raise CorpusError("no such folder", where=folder, expected="a folder of audio files")
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
-    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts))
+    found: list[Path] = []
+    searched: set[Path] = set()
+    waiting = [folder]
+    while waiting:
+        for parent, folders, names in os.walk(waiting.pop(0), onerror=_refuse_unreadable):
+            here, real = Path(parent), Path(parent).resolve()
+            if real in searched:
+                folders.clear()
+                continue
+            searched.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(".") and name not in _NOT_SEARCHED)
+            waiting += [here / name for name in folders if (here / name).is_symlink()]
+            found += [here / name for name in names if not name.startswith(".")]
+    audio = sorted(path for path in found if path.suffix.lower() in extensions)
+    undecodable = [path for path in audio if _printable(path) != str(path)]
+    if undecodable:
+        raise CorpusError(
+            f"{len(undecodable)} names of files or folders are not UTF-8: {list_some(map(_printable, undecodable))}",
+            where=_printable(folder),
+            expected="names in UTF-8, which manifests are written in",
+            remedy="Rename them, for example with convmv -f latin1 -t utf8",
+        )
+    return audio
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    raise CorpusError(
+        f"cannot be searched ({error.strerror})",
+        where=str(error.filename),
+        expected="a folder that can be read",
+        remedy="Change its permissions, or move it elsewhere",
+    ) from error
+
+
+def _printable(path: Path) -> str:
+    """A path with escapes for the bytes that are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:

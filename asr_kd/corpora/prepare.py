@@ -204,8 +204,8 @@ def _cut(
 def hold_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Utterance], list[Utterance]]:
     """Divide utterances into a training set and a dev set of a share of the audio, at most `MOST_HELD_OUT_SECONDS`.
 
-    Whole speakers are held out where there are at least three, otherwise whole recordings, otherwise utterances; which
-    ones depends on their names alone.
+    Whole speakers are held out where there are at least three, otherwise whole recordings, otherwise utterances, in an
+    order that depends on their names alone. Where each is more than the share, the shortest is held out.
     """
     by_speaker, by_file = ({u.id: u.speaker for u in utterances}, {u.id: str(u.audio) for u in utterances})
     groups = next((names for names in (by_speaker, by_file) if len(set(names.values())) >= LEAST_GROUPS), None)
@@ -214,12 +214,14 @@ def hold_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Uttera
     for utterance in utterances:
         seconds[group[utterance.id]] += utterance.duration  # type: ignore[assignment]  # a Counter adds any numbers
     wanted = min(share * sum(seconds.values()), MOST_HELD_OUT_SECONDS)
+    order = sorted(seconds, key=lambda name: shuffled(name, 0))
     held: set[str] = set()
     total = 0.0
-    for name in sorted(seconds, key=lambda name: shuffled(name, 0)):
-        if not held or total + seconds[name] <= wanted:
+    for name in order:
+        if total + seconds[name] <= wanted:
             held.add(name)
             total += seconds[name]
+    held = held or set(sorted(order, key=seconds.__getitem__)[:1])
     return (
         [utterance for utterance in utterances if group[utterance.id] not in held],
         [utterance for utterance in utterances if group[utterance.id] in held],

@@ -169,7 +169,8 @@ class FolderSettings(AudioFolders, OwnSettings):
     """Manifests of the dev set. Empty: a part of the recordings is held out, and the recipe's first `hypotheses` are
     its transcripts, so that its WER is the distance to that model."""
     held_out_share: float = Field(0.1, gt=0, lt=0.5)
-    """Share of the audio that is held out without `dev`, at most an hour; whole speakers where there are several."""
+    """Share of the audio that is held out without `dev`, at most an hour; whole speakers where there are several, and
+    where each of them has more, the one with the least."""
 
 
 class UntranscribedSettings(AudioFolders):

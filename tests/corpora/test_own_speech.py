@@ -1,6 +1,8 @@
 """A user's own speech: manifests of any format, and folders of untranscribed audio."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -327,6 +329,46 @@ def test_the_fingerprint_sees_every_file_of_the_folder(heap):
     write_audio(root / "ann" / "deep" / "er" / "three.wav", 1.5)
     assert fingerprint(settings) != after
     assert len(audio_files(root, settings.extensions)) == len(list_folder(root, settings)) == 6
+
+
+def test_links_to_folders_are_followed_once(heap, tmp_path):
+    folder, root = heap
+    write_audio(tmp_path / "elsewhere" / "six.wav", 1.0)
+    (root / "carl").symlink_to(tmp_path / "elsewhere")
+    before = audio_files(root, (".flac", ".wav"))
+    assert root / "carl" / "six.wav" in before
+    (root / "above").symlink_to(folder)  # and back into the heap, without end
+    (root / "again").symlink_to(root / "ann")
+    after = audio_files(root, (".flac", ".wav"))
+    assert len({path.resolve() for path in after}) == len(after)
+    assert set(before) <= set(after)
+
+
+def test_folders_that_cannot_be_read_and_names_that_are_not_utf8_are_refused(heap, monkeypatch):
+    folder, root = heap
+    name = os.fsdecode(b"caf\xe9.wav")
+    write_audio(root / "ann" / "cafe.wav", 1.0).rename(root / "ann" / name)
+    with pytest.raises(CorpusError, match=r"1 names of files or folders are not UTF-8: .*caf\\xe9\.wav"):
+        prepare(folder_settings(folder), folder)
+    scan = os.scandir
+
+    def refused(path: Path) -> object:
+        if Path(path) == root / "bob":  # the tests may run as root, who may read everything
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(CorpusError, match=r"bob: cannot be searched \(Permission denied\)"):
+        prepare(folder_settings(folder), folder)
+
+
+def test_a_speaker_longer_than_the_share_is_not_held_out_where_another_is_shorter():
+    lengths = {"anna": 9000.0, "bea": 600.0, "carl": 500.0}
+    train, dev = hold_out([Utterance(who, Path(f"{who}.wav"), s, None, who) for who, s in lengths.items()], 0.1)
+    assert ([u.id for u in train], [u.id for u in dev]) == (["anna", "bea"], ["carl"])
+    even = {"anna": 902.0, "bea": 900.0, "carl": 901.0}
+    _, dev = hold_out([Utterance(who, Path(f"{who}.wav"), s, None, who) for who, s in even.items()], 0.1)
+    assert [u.id for u in dev] == ["bea"]
 
 
 @pytest.mark.parametrize(
