@@ -84,15 +84,19 @@ def _listing(folder: Path) -> Iterator[tuple[str, int | None]]:
 def audio_identities(utterances: Iterable[Utterance]) -> dict[str, str]:
     """Return the identity of each utterance's audio, 16 hex digits, by id; empty where its file cannot be read.
 
-    It covers the file's size, three blocks of it, and the utterance's start and duration. Paths are not part of it:
-    corpora move between machines.
+    It covers the file's size, three blocks of it, the utterance's start and duration, and which channels are read.
+    Paths are not part of it: corpora move between machines.
     """
     given = list(utterances)
     files = _of_files(_sampled_sha256, (utterance.audio for utterance in given))
-    return {
-        u.id: sha256_of([file, round(u.start, 4), round(u.duration, 4)])[:16] if (file := files[u.audio]) else ""
-        for u in given
-    }
+
+    def identity(utterance: Utterance, file: str) -> str:
+        parts = [file, round(utterance.start, 4), round(utterance.duration, 4)]
+        if utterance.channels not in ("refuse", "first"):  # which are the same audio wherever both can be read
+            parts.append(utterance.channels)
+        return sha256_of(parts)[:16]
+
+    return {u.id: identity(u, file) if (file := files[u.audio]) else "" for u in given}
 
 
 def audio_sha256(utterances: Sequence[Utterance]) -> str:

@@ -208,8 +208,8 @@ def _audio_rows(utterance: Utterance, read: bool, levels: dict[str, Level]) -> I
     elif start is None or not wrong_duration:  # decoding also finds whether a file is empty or cut off near its start
         try:
             duration = None if start is None else utterance.duration
-            side: ChannelPolicy = "second" if utterance.channels == "second" else "first"
-            waveform = read_audio(utterance.audio, channels=side, start=start, duration=duration)
+            policy: ChannelPolicy = "first" if utterance.channels == "refuse" else utterance.channels
+            waveform = read_audio(utterance.audio, channels=policy, start=start, duration=duration)
             levels[utterance.id] = level_of(waveform)
         except AudioError as error:
             yield row(error.problem, error.found)

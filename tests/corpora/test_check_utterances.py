@@ -99,6 +99,14 @@ def test_another_rate_is_a_note_and_stereo_a_problem(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "  ", "?!…"])
+def test_the_average_of_channels_is_checked_where_it_is_trained_on(tmp_path):
+    samples = np.full((16_000, 2), 0.1, dtype=np.float32)
+    samples[100, 1] = np.nan
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, subtype="FLOAT")
+    found = check_utterances([Utterance("a", tmp_path / "a.wav", 1.0, "A", "s", channels="mean")], None, "none")
+    assert list(found.counts) == ["NaN or infinite samples"]
+
+
 def test_empty_transcripts(good, text):
     assert kinds(utterance(good.audio, text=text)) == ["empty transcript"]
 

@@ -2,11 +2,14 @@
 
 import json
 import shutil
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.fingerprint import BLOCK_BYTES, audio_identities, audio_sha256
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import StoppedEarly, TargetsError
@@ -106,6 +109,9 @@ def test_identity_is_of_content_and_segment_not_of_the_path(tmp_path, corpus):
     gone = Utterance(one.id, tmp_path / "gone", one.duration, one.text, one.speaker)
     assert audio_identities([later]) != audio_identities([one])
     assert audio_identities([gone]) == {one.id: ""}
+    sides = {read: audio_identities([replace(one, channels=read)])[one.id] for read in get_args(ChannelPolicy)}
+    assert sides["refuse"] == sides["first"]  # the same audio wherever both can be read
+    assert len(set(sides.values())) == 3
     large = tmp_path / "large"
     for place in (0, 2 * BLOCK_BYTES + 10, 4 * BLOCK_BYTES - 1):
         content = bytearray(4 * BLOCK_BYTES)
