@@ -111,13 +111,13 @@ def _read_transcripts(chapter: Path) -> dict[str, str]:
             continue
         lines = read_text(path, "lines of an id and its words", "Unpack the split again").splitlines()
         for row, line in enumerate(lines, start=1):
-            utterance_id, _, text = line.strip().partition(" ")
+            utterance_id, *words = line.split() or [""]
             if utterance_id in texts:
                 raise CorpusError(
                     f"the id {utterance_id!r} occurs twice", where=f"{path}:{row}", expected="each id once in a chapter"
                 )
             if utterance_id:
-                texts[utterance_id] = " ".join(text.split())
+                texts[utterance_id] = " ".join(words)
     return texts
 
 

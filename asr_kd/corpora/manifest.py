@@ -114,14 +114,14 @@ def read_manifest(path: Path, *, check_files: bool = False, root: Path | None = 
 
 
 def read_text(path: Path, expected: str, remedy: str) -> str:
-    """Read a text file in UTF-8, gzipped if its name ends in .gz.
+    """Read a text file in UTF-8, with or without a byte order mark, gzipped if its name ends in .gz.
 
     Raises:
         CorpusError: cannot be read; with the given expectation and remedy.
     """
     try:
         data = path.read_bytes()
-        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8").replace("\r\n", "\n")
+        return (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig").replace("\r\n", "\n")
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise CorpusError(f"cannot be read ({error})", where=path, expected=expected, remedy=remedy) from error
 
@@ -211,11 +211,13 @@ def json_object(line: str) -> dict[str, Any]:
     """Parse a line of JSON Lines.
 
     Raises:
-        Malformed: not JSON, or not a mapping.
+        Malformed: not JSON, not a mapping, or not to be written in UTF-8 (a lone surrogate).
     """
     try:
         row = loads_json(line)
-    except (ValueError, RecursionError) as error:
+        if "\\ud" in line.lower():
+            json_lines([row]).encode()
+    except ValueError as error:
         raise Malformed(f"not JSON ({error})") from error
     if not isinstance(row, dict):
         raise Malformed(f"{type(row).__name__} instead of a mapping (JSON Lines has one per line)")
@@ -270,12 +272,7 @@ def required_text(row: dict[str, Any], key: str) -> str:
     return value
 
 
-def raise_wrong_rows(
-    problems: list[tuple[int, str]],
-    path: Path,
-    expected: str = ROWS,
-    remedy: str = REMEDY,
-) -> None:
+def raise_wrong_rows(problems: list[tuple[int, str]], path: Path, expected: str = ROWS, remedy: str = REMEDY) -> None:
     """Raise an error about wrong rows, each (row from 1, problem), if there are any.
 
     Raises:

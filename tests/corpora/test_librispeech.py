@@ -23,6 +23,13 @@ def test_every_audio_format_is_read(librispeech_folder, tmp_path):
     assert corpus.excluded == []
 
 
+def test_a_tab_may_follow_the_id(tmp_path):
+    chapter = write_chapter(tmp_path / "dev-clean", "19", [".wav"])
+    (chapter / "19-7.trans.txt").write_text("19-7-0000\tHELLO  WORLD\n")
+    recordings, unmatched = read_split(tmp_path, "dev-clean")
+    assert ([(r.id, r.text) for r in recordings], unmatched) == ([("19-7-0000", "HELLO WORLD")], [])
+
+
 def test_several_splits_train_and_present_tests_are_sets(librispeech_folder, tmp_path):
     write_chapter(librispeech_folder / "train-other-500", "30", [".flac"])
     write_chapter(librispeech_folder / "test-other", "31", [".flac"])

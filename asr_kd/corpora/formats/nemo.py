@@ -16,6 +16,8 @@ from asr_kd.corpora.formats.table import (
     Table,
     Unfit,
     audio_path,
+    channel_notes,
+    channel_policy,
     names_of_files,
     numbered_lines,
     segment_name,
@@ -41,7 +43,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
     def parse(line: str) -> Recording:
         row = json_object(line)
         recording = _recording(row, base, names)
-        table.drop(row, _KNOWN)
+        table.drop(row, _KNOWN if recording.channels is None else (*_KNOWN, "channels"))
         return recording
 
     table.collect(path, rows, parse)
@@ -49,7 +51,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
 
 def render(utterances: Sequence[Utterance]) -> Rendering:
-    """Render a manifest; `id` and `speaker` are stored in keys that NeMo ignores."""
+    """Render a manifest; `id`, `speaker` and `channels` are stored in keys that NeMo ignores."""
     rendering = Rendering({}, len(utterances))
     rows = []
     for utterance in utterances:
@@ -58,9 +60,11 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
             row["offset"] = utterance.start
         if utterance.text is not None:
             row["text"] = utterance.text
-        rows.append({**row, "id": utterance.id, "speaker": utterance.speaker})
+        row |= {"id": utterance.id, "speaker": utterance.speaker}
         if utterance.channels != "refuse":
-            rendering.dropped[f"channels: {utterance.channels}"] += 1
+            row["channels"] = utterance.channels
+        rows.append(row)
+    rendering.notes += channel_notes(utterances, "NeMo")
     rendering.texts[""] = json_lines(rows)
     return rendering
 
@@ -83,7 +87,7 @@ def _recording(row: dict[str, Any], base: Path, names: dict[Path, str]) -> Recor
         raise Unfit("its audio lies in a tar archive (shard_id): unpack it", str(name or audio.name))
     if "text" not in row and "text_filepath" in row:
         raise Unfit("its text lies in a file of its own (text_filepath)", str(name or audio.name))
-    offset = row.get("offset")
+    offset, speaker = row.get("offset"), row.get("speaker")  # a number in manifests for speech synthesis
     start = 0.0 if offset is None else seconds(row, "offset")
     if not isinstance(name, str) or not name:
         name = names[audio] if offset is None else segment_name(names[audio], start)
@@ -91,10 +95,11 @@ def _recording(row: dict[str, Any], base: Path, names: dict[Path, str]) -> Recor
         name,
         audio,
         optional_text(row, "text" if "text" in row else "normalized_text"),
-        optional_text(row, "speaker") or UNKNOWN_SPEAKER,
+        str(speaker) if type(speaker) is int else optional_text(row, "speaker") or UNKNOWN_SPEAKER,
         positive_seconds(row, "duration"),
         start,
         whole=offset is None,
+        channels=channel_policy(row.get("channels")),
     )
 
 

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.audio import DURATION_TOLERANCE_SECONDS, AudioInfo, ChannelPolicy
-from asr_kd.corpora.formats.table import UNKNOWN_SPEAKER, Rendering, Table, Unfit, audio_path, finite_number
+from asr_kd.corpora.formats.table import (
+    UNKNOWN_SPEAKER,
+    Rendering,
+    Table,
+    Unfit,
+    audio_path,
+    channel_notes,
+    channel_policy,
+    finite_number,
+)
 from asr_kd.corpora.manifest import Malformed, Utterance, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.errors import AudioError, CorpusError
@@ -49,7 +58,7 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
 
     def parse(row: dict[Any, Any]) -> Recording:
         recording = _recording(row, data_root, path.parent, infos)
-        table.drop(row, _KNOWN)
+        table.drop(row, _KNOWN if recording.channels is None else (*_KNOWN, "channels"))
         return recording
 
     table.collect(path, rows, parse)
@@ -61,6 +70,8 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
     rendering = Rendering({})
     columns = _COLUMNS if all(utterance.whole for utterance in utterances) else _SEGMENT_COLUMNS
     infos = probe_all(utterance.audio for utterance in utterances) if columns is _SEGMENT_COLUMNS else {}
+    if any(utterance.channels != "refuse" for utterance in utterances):
+        columns = (*columns, "channels")
     file = io.StringIO(newline="")
     # SpeechBrain skips spaces after a comma, but not inside quotes.
     spaces = any((u.text or "").startswith(" ") or u.speaker.startswith(" ") for u in utterances)
@@ -86,8 +97,7 @@ def render(utterances: Sequence[Utterance]) -> Rendering:
         rendering.utterances += 1
         if utterance.text == "":
             rendering.dropped["an empty transcript (reads back as none)"] += 1
-        if utterance.channels != "refuse":
-            rendering.dropped[f"channels: {utterance.channels}"] += 1
+    rendering.notes += channel_notes(utterances, "SpeechBrain")
     rendering.texts[""] = file.getvalue()
     return rendering
 
@@ -99,6 +109,7 @@ def _row(utterance: Utterance) -> dict[str, Any]:
         "wav": str(utterance.audio.absolute()),
         "spk_id": utterance.speaker,
         "wrd": utterance.text or "",
+        "channels": "" if utterance.channels == "refuse" else utterance.channels,
     }
 
 
@@ -135,9 +146,8 @@ def _recording(
     start, whole = 0.0, True
     if row.get("start") and row.get("stop"):
         start, whole = _segment(row, infos.get(audio))
-    return Recording(
-        row["ID"], audio, row.get("wrd") or None, row.get("spk_id") or UNKNOWN_SPEAKER, duration, start, whole
-    )
+    speaker, policy = row.get("spk_id") or UNKNOWN_SPEAKER, channel_policy(row.get("channels"))
+    return Recording(row["ID"], audio, row.get("wrd") or None, speaker, duration, start, whole, policy)
 
 
 def _segment(row: dict[Any, Any], info: AudioInfo | AudioError | None) -> tuple[float, bool]:

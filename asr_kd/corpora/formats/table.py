@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from asr_kd.audio import ChannelPolicy
 from asr_kd.corpora.manifest import Malformed, Utterance, collect_rows, read_text
 from asr_kd.corpora.recordings import Exclusion, Recording
 
@@ -101,6 +102,18 @@ def finite_number(value: Any, what: str = "") -> float:
     if not -1e12 < number < 1e12:
         raise Malformed(f"{stated} a finite number")
     return number
+
+
+def channel_policy(written: Any) -> ChannelPolicy | None:
+    """Return the policy that writers of formats without one add to a row; None for anything else."""
+    policies: tuple[ChannelPolicy, ...] = ("first", "second", "mean")
+    return next((policy for policy in policies if policy == written), None)
+
+
+def channel_notes(utterances: Iterable[Utterance], tool: str) -> list[str]:
+    """Return what to note about policies for channels that only this project reads back."""
+    count = sum(utterance.channels != "refuse" for utterance in utterances)
+    return [f"{count} rows state which channels are read: asr-kd reads that back, {tool} ignores it"] if count else []
 
 
 def audio_path(written: str, base: Path, name: str = "") -> Path:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asr_kd.corpora.formats.catalogue import detect, read_table, render
+from asr_kd.corpora.formats.catalogue import detect, read_table
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import CorpusError
 from tests.helpers import rows
@@ -80,6 +80,8 @@ def test_rows_that_are_no_file_here_are_listed(tmp_path):
         ({"audio_filepath": "a.wav", "duration": True}, "not a positive number"),
         ({"audio_filepath": "a.wav", "duration": 1, "offset": -1}, "seconds from 0"),
         ({"audio_filepath": "a.wav", "duration": 1, "text": 3}, "not a string"),
+        ({"audio_filepath": "a.wav", "duration": 1, "speaker": True}, "not a string"),
+        ({"audio_filepath": "caf\udce9.wav", "duration": 1}, "surrogates not allowed"),
         ({"audio_filepath": "a.wav", "duration": 1, "id": "../x"}, "out of a folder"),
         ({"audio_filepath": "good.wav", "duration": 1}, "'good' occurs in rows 1 and 2"),
     ],
@@ -106,6 +108,20 @@ def test_round_trip(tmp_path, speech, data):
         assert row.get("text") == utterance.text
 
 
-def test_the_policy_for_channels_is_said_to_be_lost(speech):
-    rendering = render([Utterance("a", speech / "stereo.flac", 4.0, None, "s", channels="mean")], "nemo")
-    assert rendering.dropped == {"channels: mean": 1}
+def test_channels_are_read_back_and_nemo_is_said_to_ignore_them(tmp_path, speech):
+    written = [
+        Utterance("a", speech / "stereo.flac", 4.0, None, "s", channels="mean"),
+        Utterance("b", speech / "stereo.flac", 1.0, "B", "s", channels="second", start=1.0),
+        Utterance("c", speech / "one.flac", 4.0, "C", "s"),
+    ]
+    found, rendering, table = rows.through(tmp_path / "a.json", written, "nemo")
+    assert (found, rendering.dropped, table.dropped) == (written, {}, {})
+    assert rendering.notes == ["2 rows state which channels are read: asr-kd reads that back, NeMo ignores it"]
+    own = manifest(tmp_path / "b.json", {"audio_filepath": "a.wav", "duration": 1.0, "channels": 2})
+    assert (read(own)[0].channels, read_table(own, "auto").dropped) == (None, {"channels": 1})
+
+
+def test_speakers_may_be_numbers_and_the_file_may_begin_with_a_mark(tmp_path):
+    """As manifests for speech synthesis and Windows' editors have them."""
+    path = manifest(tmp_path / "a.json", '\ufeff{"audio_filepath": "a.wav", "duration": 1.0, "speaker": 92}')
+    assert [(r.id, r.speaker) for r in read_table(path, "auto").recordings] == [("a", "92")]

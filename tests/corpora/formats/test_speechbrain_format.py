@@ -139,5 +139,24 @@ def test_what_is_lost_is_said(speech):
         Utterance("b", speech / "gone.flac", 1.0, "B", "s", start=1.0),
     ]
     rendering = render(some, "speechbrain")
-    assert rendering.dropped == {"channels: first": 1, "an empty transcript (reads back as none)": 1}
+    assert rendering.dropped == {"an empty transcript (reads back as none)": 1}
+    assert rendering.notes == ["1 rows state which channels are read: asr-kd reads that back, SpeechBrain ignores it"]
     assert rows.reasons(rendering) == {"b": "no such file"}
+
+
+def test_channels_are_read_back(tmp_path, speech):
+    written = [
+        Utterance("a", speech / "stereo.flac", 4.0, "A", "s", channels="mean"),
+        Utterance("b", speech / "stereo.flac", 1.0, "B", "s", channels="second", start=1.0),
+        Utterance("c", speech / "one.flac", 4.0, "C", "s"),
+    ]
+    for some in (written, written[:1]):
+        found, _, table = rows.through(tmp_path / "a.csv", some, "speechbrain")
+        assert (found, table.dropped) == (some, {})
+        assert list(load_data_csv(tmp_path / "a.csv")) == [utterance.id for utterance in some]
+
+
+def test_a_csv_of_a_spreadsheet_begins_with_a_mark_and_ends_lines_with_two_characters(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes("\ufeffID,duration,wav,spk_id,wrd\r\na,1.0,a.wav,ann,É\r\n".encode())
+    assert [(r.id, r.speaker, r.text) for r in read_table(path, "auto").recordings] == [("a", "ann", "É")]
