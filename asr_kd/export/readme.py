@@ -147,9 +147,11 @@ def _other_chunks(streaming: Latency, own: Streaming) -> list[str]:
     trained = (
         "it was trained on these too" if streaming.context in own.train_contexts else "it was not trained on these"
     )
+    right_ms = FRAME_SHIFT_MS * own.right_context_frames
+    ahead = f", with {right_ms} ms of right context" if right_ms else ""
     return [
         f"The model's own chunks are of {FRAME_SHIFT_MS * own.chunk_frames} ms and look back "
-        f"{FRAME_SHIFT_MS * own.left_context_frames} ms; {trained}."
+        f"{FRAME_SHIFT_MS * own.left_context_frames} ms{ahead}; {trained}."
     ]
 
 

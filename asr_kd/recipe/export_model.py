@@ -140,13 +140,12 @@ def report_bundle(progress: Progress, folder: Path, info: BundleInfo) -> None:
     wer = info.int8_wer
     cost = f"; WER {percent(wer['wer_int8'])} % with 8-bit weights, {percent(wer['wer_fp32'])} % without" if wer else ""
     progress.message(
-        f"  {folder}: computes what its model computes, chunks of {info.streaming.chunk_ms} ms, {forms}{cost}; see its "
-        "README.md"
+        f"  {folder}: computes what its model computes, {info.streaming.described}, {forms}{cost}; see its README.md"
     )
     if not info.trace.trained:
         progress.message(
-            f"  its model was not trained with chunks of {info.streaming.chunk_ms} ms: words may be wrong. Measure it "
-            "with evaluate.matrix before use"
+            f"  its model was not trained with {info.streaming.described}: words may be wrong. Measure it with "
+            "evaluate.matrix before use"
         )
     elif not info.trace.wer:
         progress.message("  its error rates with these chunks and greedy decoding were not measured")

@@ -78,6 +78,12 @@ class Latency(Settings):
     """Silence that a client should append after the end of speech, in addition to completing the chunk."""
 
     @property
+    def described(self) -> str:
+        """The chunk and, if there is any, its right context, for messages."""
+        right_ms = self.right_context_frames * self.chunk_ms // self.chunk_frames
+        return f"chunks of {self.chunk_ms} ms" + (f" and {right_ms} ms of right context" if right_ms else "")
+
+    @property
     def context(self) -> Context:
         """The same in frames."""
         return Context(self.chunk_frames, self.left_context_frames, self.right_context_frames)

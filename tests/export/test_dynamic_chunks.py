@@ -59,6 +59,7 @@ def bundles(model) -> Path:
     result = CliRunner().invoke(app, ["export-model", str(model), *words])
     assert result.exit_code == 0, (result.output, result.exception)
     assert sorted(path.name for path in out.iterdir()) == sorted(CHOSEN)
+    assert "was not trained with chunks of 160 ms and 80 ms of right context" in " ".join(result.output.split())
     return out
 
 

@@ -6,7 +6,7 @@ import { BINS, RATE, SHIFT, StreamingFbank } from "./fbank.js";
 ort.env.wasm.numThreads = 1; // more need headers that static file servers do not send
 ort.env.wasm.wasmPaths = new URL("./", import.meta.url).href;
 
-const FACTOR = 4, LOOKAHEAD = 3; // feature frames of an encoder frame; frames that a chunk reads beyond its end
+const FACTOR = 4; // feature frames of an encoder frame
 
 async function get(name) {
   const found = await fetch(name);
