@@ -4,13 +4,14 @@ import json
 
 import pytest
 
+from asr_kd.models.settings import Context
 from asr_kd.runtime.bundle import INT8, MODEL, PT2, read_bundle
 from asr_kd.runtime.recognizer import open_recognizer
 from tests.helpers.tiny_run import Run
 
 FORMS = ("export.formats=[sherpa,pt2]", "export.int8=true", "export.licence=CC0-1.0")
 CONTEXTS = "export.contexts=[[4,8],[8,16]]"
-FOLDERS = {"chunk-160ms-left-320ms": (4, 8), "chunk-320ms-left-640ms": (8, 16)}
+FOLDERS = {"chunk-160ms-left-320ms": Context(4, 8), "chunk-320ms-left-640ms": Context(8, 16)}
 
 
 @pytest.fixture
