@@ -1,4 +1,5 @@
-"""The page without a server, in headless Chromium: the transcript of our own recognizer, offline, no audio sent."""
+"""The page without a server, in headless Chromium, and its worker in Node.js too: the transcript of our own recognizer,
+offline, no audio sent."""
 
 import asyncio
 import contextlib
@@ -7,6 +8,7 @@ import http.server
 import json
 import os
 import shutil
+import subprocess
 import threading
 from pathlib import Path
 
@@ -78,6 +80,41 @@ def served(folder):
     finally:
         server.shutdown()
         server.server_close()
+
+
+NODE = """
+import fs from "node:fs";
+const texts = [], read = (name) => fs.readFileSync(new URL(name, import.meta.url));
+globalThis.fetch = async (name) => ({
+  ok: true, json: async () => JSON.parse(read(name)), arrayBuffer: async () => new Uint8Array(read(name)).buffer,
+});
+globalThis.postMessage = (message) => {
+  if (message.type === "final") texts.push(message.text);
+  if (message.type === "error") throw new Error(message.message);
+  if (message.type === "done") { console.log(JSON.stringify(texts)); process.exit(0); }
+};
+globalThis.onmessage = null;
+await import("./worker.js");
+const samples = new Int16Array(new Uint8Array(read("speech.s16le")).buffer);
+onmessage({ data: { type: "open" } });
+for (let i = 0; i < samples.length; i += 1777) {
+  onmessage({ data: { type: "audio", samples: samples.slice(i, i + 1777) } });
+}
+onmessage({ data: { type: "end" } });
+setInterval(() => {}, 1000);
+"""
+
+
+def test_its_worker_gives_the_transcript_of_our_recognizer_in_node_too(bundle, recognizer, tmp_path):
+    node = shutil.which("node")
+    if node is None:
+        pytest.skip("Node.js is not installed")
+    folder = shutil.copytree(web_folder(bundle), tmp_path / "page")
+    (folder / "speech.s16le").write_bytes(SPEECH)
+    (folder / "main.mjs").write_text(NODE, encoding="utf-8")
+    done = subprocess.run([node, "main.mjs"], cwd=folder, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == transcript(recognizer, SPEECH)
 
 
 async def choose(tab, path):
