@@ -190,6 +190,11 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
     return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
 
 
+def printable(path: Path | str) -> str:
+    """A path with escapes for the bytes that are not UTF-8: equal to the path where there are none."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def loads_json(text: str | bytes) -> Any:
     """Parse JSON as `json.loads` does; also nesting that exceeds the interpreter's recursion limit is its error.
 

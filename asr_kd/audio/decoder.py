@@ -6,7 +6,6 @@ Shapes: S samples.
 import functools
 import hashlib
 import io
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from asr_kd.audio.containers import (
     verify_ogg,
 )
 from asr_kd.errors import AudioError
+from asr_kd.files import printable
 
 DURATION_TOLERANCE_SECONDS = 0.02
 """Largest difference between a stated and a decoded duration that counts as rounding: two frames."""
@@ -156,10 +156,12 @@ def require_file(path: Path) -> stat_result:
     Raises:
         AudioError: missing, unreadable or empty, or its name is not UTF-8, in which manifests and messages are written.
     """
-    printable = os.fsencode(path).decode("utf-8", "backslashreplace")
-    if printable != str(path):
+    if printable(path) != str(path):
         raise AudioError(
-            "has a name that is not UTF-8", problem="file name", where=printable, remedy="Rename the file or its folder"
+            "has a name that is not UTF-8",
+            problem="file name",
+            where=printable(path),
+            remedy="Rename the file or its folder",
         )
     try:
         stat = Path(path).stat()

@@ -16,6 +16,7 @@ from asr_kd.corpora.manifest import Utterance, list_some
 from asr_kd.corpora.recordings import Exclusion, Recording, probe_all
 from asr_kd.corpora.settings import AudioFolders
 from asr_kd.errors import AudioError, CorpusError
+from asr_kd.files import printable
 from asr_kd.progress import SILENT, Progress
 
 THREADS = 4
@@ -36,7 +37,7 @@ QUIET_FRAMES = 10
 def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
     """Return the audio files below a folder at any depth, sorted; hidden files and folders are skipped.
 
-    Links to folders are followed, but no folder is searched twice.
+    Links to folders are followed, but no folder is searched twice, and none that holds this one.
 
     Raises:
         CorpusError: no such folder, one that cannot be read, or names of audio files that are not UTF-8.
@@ -44,12 +45,12 @@ def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
     if not folder.is_dir():
         raise CorpusError("no such folder", where=folder, expected="a folder of audio files")
     found: list[Path] = []
-    searched: set[Path] = set()
+    root, searched = folder.resolve(), set[Path]()
     waiting = [folder]
     while waiting:
         for parent, folders, names in os.walk(waiting.pop(0), onerror=_refuse_unreadable):
             here, real = Path(parent), Path(parent).resolve()
-            if real in searched:
+            if real in searched or (real != root and root.is_relative_to(real)):
                 folders.clear()
                 continue
             searched.add(real)
@@ -57,11 +58,11 @@ def audio_files(folder: Path, extensions: Sequence[str]) -> list[Path]:
             waiting += [here / name for name in folders if (here / name).is_symlink()]
             found += [here / name for name in names if not name.startswith(".")]
     audio = sorted(path for path in found if path.suffix.lower() in extensions)
-    undecodable = [path for path in audio if _printable(path) != str(path)]
+    undecodable = [path for path in audio if printable(path) != str(path)]
     if undecodable:
         raise CorpusError(
-            f"{len(undecodable)} names of files or folders are not UTF-8: {list_some(map(_printable, undecodable))}",
-            where=_printable(folder),
+            f"{len(undecodable)} names of files or folders are not UTF-8: {list_some(map(printable, undecodable))}",
+            where=printable(folder),
             expected="names in UTF-8, which manifests are written in",
             remedy="Rename them, for example with convmv -f latin1 -t utf8",
         )
@@ -75,11 +76,6 @@ def _refuse_unreadable(error: OSError) -> None:
         expected="a folder that can be read",
         remedy="Change its permissions, or move it elsewhere",
     ) from error
-
-
-def _printable(path: Path) -> str:
-    """A path with escapes for the bytes that are not UTF-8."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def list_folder(folder: Path, settings: AudioFolders) -> list[Recording]:

@@ -338,10 +338,11 @@ def test_links_to_folders_are_followed_once(heap, tmp_path):
     before = audio_files(root, (".flac", ".wav"))
     assert root / "carl" / "six.wav" in before
     (root / "above").symlink_to(folder)  # and back into the heap, without end
+    write_audio(folder / "beside" / "seven.wav", 1.0)
     (root / "again").symlink_to(root / "ann")
     after = audio_files(root, (".flac", ".wav"))
     assert len({path.resolve() for path in after}) == len(after)
-    assert {path.resolve() for path in before} <= {path.resolve() for path in after}
+    assert {path.resolve() for path in before} == {path.resolve() for path in after}, "what is beside it is not in it"
 
 
 def test_folders_that_cannot_be_read_and_names_that_are_not_utf8_are_refused(heap, monkeypatch):
