@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
 
 from asr_kd.config import Odd, Settings
-from asr_kd.models.layers import FACTOR, LOOKAHEAD_FEATURE_FRAMES
+from asr_kd.models.layers import FACTOR, feature_frames_for
 
 Size = Literal["tiny", "small", "medium", "large", "5m", "10m", "30m"]
 
@@ -33,7 +33,7 @@ class Context(NamedTuple):
     @property
     def window_feature_frames(self) -> int:
         """Feature frames that a step reads."""
-        return FACTOR * (self.chunk_frames + self.right_context_frames) + LOOKAHEAD_FEATURE_FRAMES
+        return feature_frames_for(self.chunk_frames + self.right_context_frames)
 
     @property
     def shift_feature_frames(self) -> int:

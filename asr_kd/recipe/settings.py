@@ -10,7 +10,7 @@ from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_
 from asr_kd.corpora.settings import CorpusSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
-from asr_kd.models.settings import Context
+from asr_kd.models.settings import SavedContext
 from asr_kd.posteriors.measures import POOLED
 from asr_kd.recipe.packaged_recipes import find_recipe
 from asr_kd.recipe.recipe_checks import problems
@@ -36,9 +36,10 @@ class RecipeExport(ExportSettings):
     """Names of students; empty exports every streaming one."""
     verify_utterances: int = Field(8, ge=1)
     """Dev utterances that a bundle is verified on, spread from the shortest to the longest."""
-    contexts: tuple[Context, ...] = ()
-    """Several latencies of one dynamic-chunk student: a bundle for each (chunk, left context), in frames of 40 ms, in
-    folders of their own below its name; one is written there itself. Empty: `context`."""
+    contexts: tuple[SavedContext, ...] = ()
+    """Several latencies of one student: a bundle for each (chunk, left context) or (chunk, left context, right
+    context), in frames of 40 ms, in folders of their own below its name; one is written there itself. Empty:
+    `context`."""
 
 
 class Recipe(Settings):

@@ -17,6 +17,7 @@ from asr_kd.errors import BundleError, VocabularyError
 from asr_kd.features.fbank import FEATURE_CONTRACT
 from asr_kd.files import read_json
 from asr_kd.hub import local_folder
+from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context, ModelSettings
 from asr_kd.runtime.wire import WireFormat
 from asr_kd.text.bpe import MODEL as BPE_MODEL
@@ -80,7 +81,7 @@ class Latency(Settings):
     @property
     def described(self) -> str:
         """The chunk and, if there is any, its right context, for messages."""
-        right_ms = self.right_context_frames * self.chunk_ms // self.chunk_frames
+        right_ms = FRAME_SHIFT_MS * self.right_context_frames
         return f"chunks of {self.chunk_ms} ms" + (f" and {right_ms} ms of right context" if right_ms else "")
 
     @property

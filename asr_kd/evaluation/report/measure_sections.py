@@ -220,12 +220,13 @@ def _matrix_figure(report: Report, name: str, found: Mapping[str, Sequence[Plain
 def _matrix_table(caption: str, found: Sequence[Plain]) -> ReportTable:
     """A row for each chunk and right context; a column of WER for each left context; the latency at the longest."""
     lefts = sorted({row["left_context_ms"] for row in found})
-    rows = []
-    for chunk in sorted({(row["chunk_frames"], row.get("right_context_frames", 0)) for row in found}):
-        alike = [row for row in found if (row["chunk_frames"], row.get("right_context_frames", 0)) == chunk]
-        here = {str(row["left_context_ms"]): row for row in alike}
-        row: dict[str, Any] = {"chunk": _chunk(alike[0]), "at": here}
-        rows.append({**row, "longest": here[max(here, key=int)].get("delay")})
+    by_chunk: dict[str, dict[str, Plain]] = {}
+    for row in sorted(found, key=lambda row: (row["chunk_frames"], row.get("right_context_frames", 0))):
+        by_chunk.setdefault(_chunk(row), {})[str(row["left_context_ms"])] = row
+    rows: list[dict[str, Any]] = [
+        {"chunk": chunk, "at": here, "longest": here[max(here, key=int)].get("delay")}
+        for chunk, here in by_chunk.items()
+    ]
     columns: Columns = [
         ("Chunk, ms", "chunk", str),
         *(
