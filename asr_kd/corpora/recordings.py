@@ -1,6 +1,6 @@
 """Recordings that a corpus lists, and utterances of them: headers are read, unusable recordings are listed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from torch import Tensor
 from asr_kd.audio import AudioInfo, ChannelPolicy, length_problem, probe, read_audio
 from asr_kd.corpora.manifest import Utterance, list_some
 from asr_kd.errors import AudioError, CorpusError
+from asr_kd.progress import SILENT, Progress
 
 THREADS = 8
 """Headers are read in parallel, because most of the time is waiting for the disk."""
@@ -104,6 +105,19 @@ def read_utterance(utterance: Utterance) -> Tensor:
         duration=utterance.duration,
         start=None if utterance.whole else utterance.start,
     )
+
+
+def readable_utterances(
+    utterances: Iterable[Utterance], progress: Progress = SILENT
+) -> Iterator[tuple[Utterance, Tensor]]:
+    """Yield utterances with their samples, as `read_utterance`; damaged ones are left out, each with a message."""
+    for utterance in utterances:
+        try:
+            waveform = read_utterance(utterance)
+        except AudioError as error:
+            progress.message(f"  {utterance.id} left out: {error}")
+        else:
+            yield utterance, waveform
 
 
 def refuse_too_many(

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.recordings import readable_utterances
 from asr_kd.errors import BundleError
 from asr_kd.evaluation.comparison import ends, error_counts, word_counts
 from asr_kd.evaluation.settings import EvaluationSettings
@@ -239,7 +239,7 @@ def _versions() -> dict[str, Any]:
 def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progress = SILENT) -> dict[str, Any]:
     """Compare word error rates of a bundle's int8 and float32 graphs, with a paired interval over speakers.
 
-    Utterances are transcribed one at a time, because streams of a batch share a scale.
+    Utterances are transcribed one at a time, because streams of a batch share a scale. Damaged audio is left out.
 
     Returns:
         wer_fp32, wer_int8 and difference (fractions), its 95 % interval low and high (None: one speaker only), and
@@ -247,16 +247,17 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
 
     Raises:
         BundleError: damaged, or without one of the two graphs.
-        EvaluationError: no reference holds a word.
+        EvaluationError: no reference of readable audio holds a word.
     """
-    transcribed = {utterance.id: utterance for utterance in utterances if utterance.text is not None}
+    with_text = {utterance.id: utterance for utterance in utterances if utterance.text is not None}
+    transcribed: dict[str, Utterance] = {}
     graphs = {name: open_recognizer(folder / name) for name in (MODEL, INT8)}
     texts: dict[str, dict[str, str]] = {name: {} for name in graphs}
-    for done, (utterance_id, utterance) in enumerate(transcribed.items(), start=1):
-        waveform = read_utterance(utterance)
+    for utterance, waveform in readable_utterances(with_text.values(), progress):
+        transcribed[utterance.id] = utterance
         for name, recognizer in graphs.items():
-            texts[name][utterance_id] = recognizer.transcribe([waveform])[0]
-        progress.update("int8 beside fp32", done, len(transcribed), "utterances")
+            texts[name][utterance.id] = recognizer.transcribe([waveform])[0]
+        progress.update("int8 beside fp32", len(transcribed), len(with_text), "utterances")
     references = {utterance_id: utterance.text or "" for utterance_id, utterance in transcribed.items()}
     normalizer = EvaluationSettings().normalizer
     full, small = (score(references, texts[name], normalizer) for name in (MODEL, INT8))

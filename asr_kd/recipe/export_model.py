@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from asr_kd.corpora.manifest import Utterance, read_manifest
-from asr_kd.corpora.recordings import read_utterance
+from asr_kd.corpora.recordings import readable_utterances
 from asr_kd.errors import BundleError, CheckpointError
 from asr_kd.evaluation.cells import percent
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
@@ -64,7 +64,9 @@ def export_bundles(
     progress: Progress,
 ) -> dict[Path, BundleInfo]:
     """Export a model once for each context, verify the bundles on a sample, and report them; see `bundle_places`."""
-    waveforms = [read_utterance(utterance) for utterance in sample]
+    waveforms = [waveform for _, waveform in readable_utterances(sample, progress)]
+    if not waveforms:
+        raise BundleError("none of the utterances to verify its bundle on can be read", where=model)
     found = {}
     for place, context in bundle_places(contexts, destination).items():
         chosen = settings.model_copy(update={"context": context or settings.context})

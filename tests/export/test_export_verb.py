@@ -58,6 +58,24 @@ def test_each_latency_gets_a_folder(run, exported, tmp_path):
     ]
 
 
+def test_damaged_speech_is_left_out_and_speech_that_is_all_damaged_refused(run, exported, tmp_path, monkeypatch):
+    verified = []
+
+    def remember(folder, place, waveforms, **options):
+        verified.append([len(waveform) for waveform in waveforms])
+
+    monkeypatch.setattr(asr_kd.recipe.export_model, "export_bundle", remember)
+    (tmp_path / "cut.wav").write_bytes((tmp_path / "dev.wav").read_bytes()[:9_000])
+    cut = Utterance("dev-2", tmp_path / "cut.wav", 1.0, "A", "s")
+    good = Utterance("dev-1", tmp_path / "dev.wav", 1.0, "A", "s")
+    write_manifest(run / "manifests" / "dev.jsonl", [good, cut])
+    export_model(run / "students" / "student-kd", None, ExportSettings())
+    assert verified == [[16_000]]
+    write_manifest(run / "manifests" / "dev.jsonl", [cut])
+    with pytest.raises(BundleError, match="can be read"):
+        export_model(run / "students" / "student-kd", None, ExportSettings())
+
+
 def test_a_model_outside_a_run_needs_a_place_and_speech(exported, tmp_path):
     folder = save_tiny_model(tmp_path / "model")
     with pytest.raises(BundleError, match="--out"):

@@ -17,10 +17,11 @@ import torch
 import asr_kd.export.export_bundle
 import asr_kd.export.parity
 from asr_kd.config import parse_settings
+from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import BundleError, RecipeError
 from asr_kd.evaluation.cost_measures import int8_size
 from asr_kd.evaluation.open_systems import open_system
-from asr_kd.export.export_bundle import ExportSettings, bundle_places, export_bundle
+from asr_kd.export.export_bundle import ExportSettings, bundle_places, compare_int8, export_bundle
 from asr_kd.export.parity import best_token_losses, mixed_log_probs, stream_alignments
 from asr_kd.export.readme import EXAMPLES
 from asr_kd.export.sherpa_client import client_is_installed
@@ -88,6 +89,13 @@ def test_word_error_rates_of_both_precisions_are_paired_over_speakers(forms):
     assert found["low"] <= found["difference"] <= found["high"]
     wrong = round(found["wer_int8"] * found["words"])
     assert (wrong == 0) == (found["texts_equal"] == 3)
+
+
+def test_damaged_audio_is_left_out_of_the_rates_of_both_precisions(forms, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise_speech(1.0).numpy(), 16_000)
+    (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:9_000])
+    pair = [Utterance(name, tmp_path / f"{name}.wav", 1.0, "A", "s") for name in ("a", "b")]
+    assert compare_int8(forms, pair)["utterances"] == 1
 
 
 def test_eight_bit_weights_of_other_results_are_refused(model_folder, bundle, waveforms, tmp_path, monkeypatch):
