@@ -50,6 +50,8 @@ def test_it_loads_and_compares_like_with_like(path):
             assert hard.model.model_copy(update={"dropout": kd.model.dropout}) == kd.model
             continue
         other = {"init_from": kd.train.init_from} if hard.stages else {}  # from a stage of the other
+        if kd.stages:  # the control has as many epochs, all of them with labels
+            other |= {"epochs": hard.train.epochs - sum(stage.train.epochs for stage in kd.stages)}
         if hard.transcript_share < 1:  # more epochs of less speech
             other |= {"epochs": kd.train.epochs, "validate_every_epochs": kd.train.validate_every_epochs}
         assert (hard.model, hard.train.model_copy(update=other)) == (kd.model, kd.train)
