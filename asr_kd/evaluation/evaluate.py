@@ -1,25 +1,24 @@
 """Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import Exclusion, read_utterance
-from asr_kd.errors import EvaluationError, StoppedEarly, examples
+from asr_kd.errors import EvaluationError, examples
 from asr_kd.evaluation.comparison import resolve_comparisons, teachers_of, without_absent
 from asr_kd.evaluation.cost_report import cost_report
 from asr_kd.evaluation.report import Report, write_report
 from asr_kd.evaluation.report.evidence import gather_evidence
 from asr_kd.evaluation.results import RunFacts, summarize
+from asr_kd.evaluation.resumption import Resumption, SetVariant
 from asr_kd.evaluation.sample_measures import Sample, measure_set
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.sweeps import can_change_context, context_matrix, robustness_rows, swept_utterances
 from asr_kd.evaluation.system import AnySystem, System, check_external, check_systems, read_external
 from asr_kd.evaluation.system_outputs import (
-    OutputTexts,
     ReferenceSet,
     TranscribedSet,
     score_set,
@@ -27,18 +26,6 @@ from asr_kd.evaluation.system_outputs import (
     transcribe_all,
 )
 from asr_kd.progress import SILENT, Progress
-
-
-@dataclass(frozen=True)
-class Resumption:
-    """What an evaluation takes from earlier ones, and how it is stopped so that a later one can go on."""
-
-    known: Mapping[str, OutputTexts] = field(default_factory=dict)
-    """Test set → transcripts from before; used as they are instead of transcribing again."""
-    keep: Callable[[str, OutputTexts], None] = lambda name, texts: None
-    """Called with each test set and its transcripts, also with a part of them when the work ends early."""
-    stop_reason: Callable[[], str | None] = lambda: None
-    """Called while a set is transcribed; why to stop, such as `SIGTERM`."""
 
 
 def evaluate_systems(
@@ -68,7 +55,7 @@ def evaluate_systems(
             `settings.max_excluded_share` allows.
         AsrKdError: the report cannot be written.
     """
-    facts = facts or RunFacts()
+    facts, resumption = facts or RunFacts(), resumption or Resumption()
     external = [read_external(name, path, facts.roles.get(name, "other")) for name, path in settings.others.items()]
     shown: list[AnySystem] = [*systems, *external]
     check_systems(shown)
@@ -77,7 +64,7 @@ def evaluate_systems(
     names = {system.key: system.name for system in shown}
     transcribed, scored = {}, {}
     for name, utterances in sets.items():
-        found = _transcribe(name, utterances, systems, settings, resumption or Resumption(), progress)
+        found = _transcribe(name, utterances, systems, settings, resumption, progress)
         references = {utterance.id: utterance.text or "" for utterance in found.utterances}
         reference_set = ReferenceSet(
             references,
@@ -103,9 +90,10 @@ def evaluate_systems(
         for system in systems if settings.matrix else ():
             if can_change_context(system):
                 teacher = by_key.get(teachers.get(system.key, ""))
-                rows = context_matrix(system, name, swept_utterances(found, settings), sample, teacher, progress)
+                swept = swept_utterances(found, settings)
+                rows = context_matrix(system, name, swept, sample, teacher, resumption, progress)
                 matrix.setdefault(system.key, []).extend(rows)
-        for key, rows in robustness_rows(systems, name, found, settings, progress).items():
+        for key, rows in robustness_rows(systems, name, found, settings, resumption, progress).items():
             robustness.setdefault(key, []).extend(rows)
     report = summarize(shown, scored, settings, facts, costs, matrix, robustness)
     write_report(report, folder, gather_evidence(report, systems, sets, settings.report, progress), settings.report)
@@ -122,22 +110,14 @@ def _transcribe(
 ) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Exclusion(item.id, item.audio, "no transcript") for item in utterances if item.text is None]
-
-    def stop(done: int) -> None:
-        reason = resumption.stop_reason()
-        if reason is not None:
-            raise StoppedEarly(
-                f"evaluation stopped ({reason}) after {done} of {len(left)} utterances of {name}",
-                remedy="Run the same command again; what was transcribed is kept",
-            )
-
+    variant = SetVariant(name)
     found = transcribe_all(
         {system.key: system.recognizer for system in systems},
         left,
         settings.batch_seconds,
-        known=resumption.known.get(name),
-        keep=partial(resumption.keep, name),
-        stop=stop,
+        known=resumption.known.get(variant),
+        keep=partial(resumption.keep, variant),
+        stop=partial(resumption.stop, variant, len(left)),
         report=lambda done: progress.update(
             f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
         ),

@@ -20,10 +20,11 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError, EvaluationError
+from asr_kd.evaluation.resumption import OutputTexts, Resumption, SetVariant
 from asr_kd.evaluation.sample_measures import Sample
 from asr_kd.evaluation.settings import Condition, EvaluationSettings
 from asr_kd.evaluation.system import System
-from asr_kd.evaluation.system_outputs import OutputTexts, TranscribedSet, spread, transcribe_all
+from asr_kd.evaluation.system_outputs import TranscribedSet, spread, transcribe_all
 from asr_kd.features import perturb
 from asr_kd.features.augment import speed_perturb
 from asr_kd.models.layers import FRAME_SHIFT_MS
@@ -56,6 +57,7 @@ def context_matrix(
     utterances: Sequence[Utterance],
     sample: Sample,
     teacher: System | None = None,
+    resumption: Resumption | None = None,
     progress: Progress = SILENT,
 ) -> list[dict[str, Any]]:
     """A row for each context of `evaluate.matrix`, as plain data.
@@ -64,22 +66,30 @@ def context_matrix(
         system: a chunked model (`can_change_context`).
         sample: what delays are measured on, and the settings.
         teacher: against whose alignment; None, or a sample of nothing, measures no delay.
+        resumption: transcripts from before, and reasons to stop; None: neither.
     """
-    settings = sample.settings
-    contexts = list(dict.fromkeys(settings.matrix))
-    variants = {str(place): in_context(system, context) for place, context in enumerate(contexts)}
-    outputs = transcribe_all(
-        {place: variant.recognizer for place, variant in variants.items()},
-        utterances,
-        settings.batch_seconds,
-        report=lambda done: progress.update(f"matrix {system.key} {set_name}", done, len(utterances), "utterances"),
-    )
+    settings, resumption = sample.settings, resumption or Resumption()
     references = {utterance.id: utterance.text or "" for utterance in utterances}
     trained = trained_contexts(system)
     rows = []
-    for context, (place, variant) in zip(contexts, variants.items(), strict=True):
-        words = score(references, outputs.texts[place], settings.normalizer).words
-        delay, _ = sample.against(teacher, variant)
+    for context in dict.fromkeys(settings.matrix):
+        changed = in_context(system, context)
+        variant = SetVariant(set_name, context_name(context))
+
+        def report(done: int, variant: SetVariant = variant) -> None:
+            progress.update(f"matrix {system.key} {variant}", done, len(utterances), "utterances")
+
+        outputs = transcribe_all(
+            {system.key: changed.recognizer},
+            utterances,
+            settings.batch_seconds,
+            known=resumption.known.get(variant),
+            keep=partial(resumption.keep, variant),
+            stop=partial(resumption.stop, variant, len(utterances)),
+            report=report,
+        )
+        words = score(references, outputs.texts[system.key], settings.normalizer).words
+        delay, _ = sample.against(teacher, changed)
         rows.append(
             {
                 "set": set_name,
@@ -98,6 +108,11 @@ def context_matrix(
             }
         )
     return rows
+
+
+def context_name(context: Context) -> str:
+    """The name of a context among the variants of a set."""
+    return "context " + "-".join(map(str, context))
 
 
 def in_context(system: System, context: Context) -> System:
@@ -131,13 +146,16 @@ def robustness_rows(
     set_name: str,
     clean: TranscribedSet,
     settings: EvaluationSettings,
+    resumption: Resumption | None = None,
     progress: Progress = SILENT,
 ) -> dict[str, list[dict[str, Any]]]:
     """System's key → a row for `clean` and each condition of `evaluate.robustness`, as plain data; empty without any.
 
     Args:
         clean: the set as it was transcribed without a condition; babble is made of other utterances of it.
+        resumption: transcripts from before, and reasons to stop; None: neither.
     """
+    resumption = resumption or Resumption()
     if not settings.conditions:
         return {}
     utterances = swept_utterances(clean, settings)
@@ -153,7 +171,17 @@ def robustness_rows(
             progress.update(name, done, len(utterances), "utterances")
 
         recognizers = {system.key: system.recognizer for system in systems}
-        outputs = transcribe_all(recognizers, utterances, settings.batch_seconds, change=change, report=report)
+        variant = SetVariant(set_name, condition.name)
+        outputs = transcribe_all(
+            recognizers,
+            utterances,
+            settings.batch_seconds,
+            change=change,
+            known=resumption.known.get(variant),
+            keep=partial(resumption.keep, variant),
+            stop=partial(resumption.stop, variant, len(utterances)),
+            report=report,
+        )
         if outputs.excluded:  # they were all read before
             raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].path)
         texts[condition.name] = outputs.texts

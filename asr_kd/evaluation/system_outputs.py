@@ -26,6 +26,7 @@ from asr_kd.evaluation.comparison import (
     seed_rows,
     word_counts,
 )
+from asr_kd.evaluation.resumption import OutputTexts
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.features.fbank import batches_by_duration
@@ -34,9 +35,6 @@ from asr_kd.scoring.wer import ErrorCounts, Score, score, score_groups
 
 Change = Callable[[Utterance, Tensor], Tensor]
 """A change of a waveform [S] before it is transcribed."""
-
-OutputTexts = Mapping[str, Mapping[str, str]]
-"""System's key → utterance id → text."""
 
 OnProgress = Callable[[int], None]
 """Called with the number of utterances that are done."""

@@ -4,9 +4,10 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.evaluation.comparison import Comparison
-from asr_kd.evaluation.evaluate import Resumption, evaluate_systems, spread
+from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.report import RESULTS
 from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.resumption import Resumption
 from asr_kd.evaluation.system import external_sha256
 from asr_kd.export.export_bundle import Origin, bundle_places
 from asr_kd.files import sha256_of_file

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from asr_kd.errors import RecipeError, StoppedEarly
-from asr_kd.evaluation.evaluate import Resumption, evaluate_systems
+from asr_kd.evaluation.evaluate import evaluate_systems
 from asr_kd.evaluation.report import read_results
 from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.resumption import Resumption, SetVariant
 from asr_kd.files import hashed, parse_json, read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
 from asr_kd.recipe.context import RunContext, model_sha256
@@ -173,12 +174,12 @@ def _teacher_key(context: RunContext, teacher: str) -> str:
     )
 
 
-def _known_outputs(path: Path, key: str | None) -> dict[str, dict[str, dict[str, str]]]:
+def _known_outputs(path: Path, key: str | None) -> dict[SetVariant, dict[str, dict[str, str]]]:
     """The teacher's transcripts, as `evaluate_systems` takes them; empty when of another key, or damaged."""
     try:
         found = read_json(path)
         if found["key"] == key:
-            return {name: {"teacher": dict(texts)} for name, texts in found["texts"].items()}
+            return {SetVariant(name): {"teacher": dict(texts)} for name, texts in found["texts"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):  # they are computed again
         return {}
     return {}

@@ -6,8 +6,9 @@ import pytest
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.errors import EvaluationError, StoppedEarly
-from asr_kd.evaluation.evaluate import Resumption, evaluate_systems, spread
+from asr_kd.evaluation.evaluate import evaluate_systems, spread
 from asr_kd.evaluation.results import RunFacts
+from asr_kd.evaluation.resumption import Resumption, SetVariant
 from asr_kd.evaluation.system import System
 from tests.helpers.evaluations import QUICK
 
@@ -82,7 +83,7 @@ def test_batches_are_bounded_by_padded_seconds(tmp_path, utterances, stored):
 def test_what_a_system_wrote_before_is_not_transcribed_again(tmp_path, utterances, stored):
     settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
     first, other = stored(), stored()
-    known = {"test": {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
+    known = {SetVariant("test"): {"teacher": {"eve-2": "known", "eve-1": "known", "bob-2": "known"}}}
     systems = [System("a", "teacher", first), System("b", "other", other)]
     resumption = Resumption(known)
     report = evaluate_systems(systems, {"test": utterances}, settings, tmp_path / "report", resumption=resumption)
@@ -96,12 +97,12 @@ def test_what_a_system_wrote_before_is_not_transcribed_again(tmp_path, utterance
 def test_a_stop_names_the_set_and_what_was_transcribed_is_kept(tmp_path, utterances, stored):
     settings = SETTINGS.model_copy(update={"batch_seconds": 2.0, "rtf_utterances": 0})
     kept, whole = {}, {"a": {utterance.id: utterance.text for utterance in utterances}}
-    resumption = Resumption({"dev": whole}, kept.__setitem__, lambda: "SIGTERM")
+    resumption = Resumption({SetVariant("dev"): whole}, kept.__setitem__, lambda: "SIGTERM")
     sets = {"dev": utterances, "test": utterances}
     with pytest.raises(StoppedEarly, match=r"stopped \(SIGTERM\) after 2 of 6 utterances of test\. Run the same"):
         evaluate_systems([System("a", "other", stored())], sets, settings, tmp_path / "report", resumption=resumption)
-    assert kept["dev"] == whole
-    assert kept["test"]["a"].keys() == {"eve-1", "eve-2"}
+    assert kept[SetVariant("dev")] == whole
+    assert kept[SetVariant("test")]["a"].keys() == {"eve-1", "eve-2"}
     assert not (tmp_path / "report").exists()
 
 

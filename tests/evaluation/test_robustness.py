@@ -8,7 +8,8 @@ import torch
 from pydantic import ValidationError
 
 from asr_kd.corpora.recordings import read_utterance
-from asr_kd.errors import EvaluationError
+from asr_kd.errors import EvaluationError, StoppedEarly
+from asr_kd.evaluation.resumption import Resumption, SetVariant
 from asr_kd.evaluation.settings import STANDARD, EvaluationSettings, parse_condition
 from asr_kd.evaluation.sweeps import BabbleSource, perturbed, robustness_rows
 from asr_kd.evaluation.system import System
@@ -94,6 +95,21 @@ def test_rows_of_known_errors(utterances):
     }  # fmt: skip
     for one, other in zip(good.received, poor.received, strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_stop_under_a_condition_keeps_it_and_the_next_run_goes_on(utterances):
+    texts = {round(utterance.duration * 16_000): utterance.text for utterance in utterances}
+    clean = TranscribedSet(utterances, {"teacher": {u.id: u.text for u in utterances}})
+    wanted = settings("gain:-20", "pink:20").model_copy(update={"batch_seconds": 0.1})
+    reasons, kept = iter([None, None, "SIGTERM"]), {}
+    stopped = Resumption({}, kept.__setitem__, lambda: next(reasons))
+    with pytest.raises(StoppedEarly, match=r"stopped \(SIGTERM\) after 3 of 5 utterances of test, gain:-20"):
+        robustness_rows([System("t", "teacher", LoudOnly(texts))], "test", clean, wanted, stopped)
+    assert {variant: len(found["teacher"]) for variant, found in kept.items()} == {SetVariant("test", "gain:-20"): 3}
+    system = System("t", "teacher", LoudOnly(texts))
+    rows = robustness_rows([system], "test", clean, wanted, Resumption(kept))
+    assert len(system.recognizer.received) == 2 + 5
+    assert [row["wer"] for row in rows["teacher"]] == [0.0, 1.0, 0.0]
 
 
 def test_babble_is_of_other_speakers(utterances):

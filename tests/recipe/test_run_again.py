@@ -1,7 +1,9 @@
 """What is done is skipped, what depends on a change runs again, and what was there before is kept."""
 
 import json
+import re
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -86,6 +88,25 @@ def test_an_evaluation_that_is_stopped_keeps_what_was_transcribed(copy):
     assert outcome.code == 0, outcome.err
     assert "uses the transcripts of an earlier evaluation" in outcome.out
     assert hashes(copy.file("report", "hypotheses")) == before
+
+
+def test_conditions_and_contexts_go_on_where_they_were_stopped(copy):
+    wanted = ["evaluate.robustness=[gain:-20]", "evaluate.matrix=[[4, 16]]", "evaluate.batch_seconds=1"]
+    assert copy.command("evaluate", *wanted).code == 0
+    before = read_json(copy.file("report", "results.json"))
+    for path in copy.file("transcripts").iterdir():
+        if read_json(path)["change"]:
+            path.unlink()
+    stops = []
+    again = ["run", *wanted, "evaluate.bootstrap_samples=300", "--from", "evaluate", "--to", "evaluate"]
+    while (outcome := copy.command(*again, "--max-minutes", "0")).code == 75:
+        stops += re.findall(r"after (\d+) of \d+ utterances of test, ([^.]*)", outcome.err)
+    assert outcome.code == 0, outcome.err
+    assert stops[0] == ("1", "context 4-16-0")
+    counts = Counter(stops)  # two students in the context, then the condition
+    assert {(change, count) for (_, change), count in counts.items()} == {("context 4-16-0", 2), ("gain:-20", 1)}
+    after = read_json(copy.file("report", "results.json"))
+    assert (after["matrix"], after["robustness"]) == (before["matrix"], before["robustness"])
 
 
 def test_transcripts_are_made_again_with_force_other_weights_another_decoding_or_damage(copy):
