@@ -59,7 +59,7 @@ def evaluate_systems(
     external = [read_external(name, path, facts.roles.get(name, "other")) for name, path in settings.others.items()]
     shown: list[AnySystem] = [*systems, *external]
     check_systems(shown)
-    check_external(external, {name: {utterance.id for utterance in found} for name, found in sets.items()})
+    check_external(external, sets)
     pairs = resolve_comparisons(shown, without_absent(facts.comparisons, facts.absent_systems))
     names = {system.key: system.name for system in shown}
     transcribed, scored = {}, {}

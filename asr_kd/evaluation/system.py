@@ -13,6 +13,8 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.config import user_path
+from asr_kd.corpora.manifest import Utterance
+from asr_kd.corpora.recordings import readable_utterances
 from asr_kd.errors import EvaluationError
 from asr_kd.files import sha256_of_file
 from asr_kd.scoring.transcripts import Transcripts, hypotheses_for, read_transcripts
@@ -211,17 +213,26 @@ def external_sha256(others: Mapping[str, Path]) -> list[str]:
     return [sha256_of_file(user_path(path)) for path in others.values()]
 
 
-def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Collection[str]]) -> None:
-    """Refuse a file that belongs to no test set of this evaluation, before anything is transcribed.
+def check_external(others: Sequence[ExternalSystem], sets: Mapping[str, Sequence[Utterance]]) -> None:
+    """Refuse files that do not fit the test sets of this evaluation, before anything is transcribed.
+
+    Utterances of damaged audio may be missing in a file: they are left out for every system.
 
     Raises:
-        EvaluationError: such a file.
+        EvaluationError: a file has no utterance of any test set, or lacks some of one that it has others of.
     """
     for other in others:
-        if not any(other.covers(ids) for ids in sets.values()):
+        covered = {name: found for name, found in sets.items() if other.covers({item.id for item in found})}
+        if not covered:
             raise EvaluationError(
                 "has none of the utterances of this evaluation",
                 where=other.transcripts.path,
                 expected=f"utterance ids of {' or '.join(sets)}",
                 remedy="Correct evaluate.others, or write the ids as the manifests have them",
+            )
+        for name, utterances in covered.items():
+            scored = [item for item in utterances if item.text is not None]
+            other.texts_of(
+                name,
+                [item.id for item in scored if item.id in other.transcripts.texts or any(readable_utterances([item]))],
             )

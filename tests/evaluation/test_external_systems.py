@@ -48,6 +48,16 @@ def test_what_was_left_out_for_ours_is_left_out_for_them(theirs, utterances, sto
     assert (found["whisper"]["wer"], found["whisper"]["words"]) == (0, 14)
 
 
+def test_their_file_need_not_have_utterances_of_damaged_audio(utterances, stored, tmp_path):
+    utterances[1].audio.write_bytes(b"RIFF")
+    write_transcripts(
+        tmp_path / "theirs.trn", "trn", {item.id: item.text or "" for item in utterances if item.id != "ann-2"}
+    )
+    settings = with_others(whisper=tmp_path / "theirs.trn").model_copy(update={"max_excluded_share": 0.5})
+    evaluate_systems([System("big", "teacher", stored())], {"dev": utterances}, settings, tmp_path / "report")
+    assert read_results(tmp_path / "report")["test_sets"]["dev"]["whisper"]["wer"] == 0
+
+
 def test_a_set_that_their_files_do_not_cover_is_without_them(theirs, utterances, stored, tmp_path):
     write_transcripts(tmp_path / "theirs.trn", "trn", {item.id: "x" for item in utterances[:3]})
     sets = {"one": utterances[:3], "two": utterances[3:]}
@@ -72,6 +82,7 @@ def test_ids_that_do_not_match_are_refused(known, message, theirs, utterances, s
         evaluate_systems(
             [System("big", "teacher", recognizer)], {"dev": utterances}, with_others(whisper=theirs), tmp_path / "r"
         )
+    assert recognizer.batches == []  # before anything is transcribed
 
 
 def test_names_that_are_taken_and_files_that_are_not_there(theirs, utterances, stored, tmp_path):
