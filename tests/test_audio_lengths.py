@@ -200,6 +200,16 @@ def test_a_wav_header_that_contradicts_itself_is_refused(tmp_path):
     refused(write(tmp_path / "shorter.wav", bytes(shorter)))
 
 
+def test_a_wav_that_states_no_audio_before_its_samples_was_not_finished(tmp_path):
+    data = bytearray(encoded("WAV"))
+    data[40:44] = bytes(4)
+    message = refused(write(tmp_path / "open.wav", bytes(data)))
+    assert f"states no audio, and {len(data) - 44} bytes follow" in message
+    assert "ffmpeg -ignore_length 1" in message
+    note = bytes(data[:44]) + b"LIST" + (4).to_bytes(4, "little") + b"INFO"
+    assert "holds no samples" in refused(write(tmp_path / "empty.wav", note))
+
+
 def test_a_length_far_beyond_the_file_asks_for_no_memory(tmp_path):
     info = AudioInfo(RATE, 1, 2**36 - 1, (2**36 - 1) / RATE)
     assert length_problem(info, 3.0)
