@@ -56,7 +56,7 @@ def promised_wav_samples(path: Path) -> int | None:
                 rest = size_of_file - position - 8
                 if size == 0 and rest and not all(32 <= byte < 127 for byte in start[8:12]):
                     raise ContainerDamage(
-                        f"its header states no audio, and {rest} bytes follow, as of a recording that was not finished; "
+                        f"its header states no audio, and {rest} bytes follow: the recording was not finished; "
                         "ffmpeg -ignore_length 1 can copy it into a new file"
                     )
                 if len(header) < 16 or not 0 < size < _UNKNOWN_BYTES:

@@ -12,6 +12,8 @@ from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, UserPath, load_yaml, parse_settings
 
+LARGEST_WEIGHT = 20
+"""Largest LM weight, and largest word score of either sign."""
 DEFAULT_LM_WEIGHT = 1.0
 """Weight of a language model that was not tuned; log10, as in KenLM and torchaudio."""
 
@@ -26,9 +28,9 @@ class DecodingSettings(Settings):
     lexicon: UserPath | None = None
     """Allowed words: the first column of each line (LibriSpeech's lexicon, torchaudio's, a list of words; may be .gz),
     spelled by the vocabulary. beam only."""
-    lm_weight: float | None = Field(None, ge=0, le=20)
+    lm_weight: float | None = Field(None, ge=0, le=LARGEST_WEIGHT)
     """Weight of the LM's log10 probabilities; None: as tuned by `asr-kd tune`, else 1."""
-    word_score: float | None = Field(None, ge=-20, le=20)
+    word_score: float | None = Field(None, ge=-LARGEST_WEIGHT, le=LARGEST_WEIGHT)
     """Added for each word (without a lexicon: for each frame of a word separator), nats; None: as tuned, else 0."""
     hotwords: tuple[str, ...] = ()
     """Words and phrases to prefer, written as the transcripts are. beam only."""

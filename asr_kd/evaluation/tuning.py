@@ -9,6 +9,7 @@ from torch import Tensor
 from asr_kd.decoding.base import Decoder, text_of
 from asr_kd.decoding.beam import BeamSearch
 from asr_kd.decoding.greedy import GreedyDecoder
+from asr_kd.decoding.settings import LARGEST_WEIGHT
 from asr_kd.scoring.wer import score
 from asr_kd.text.normalize import ScoringNormalizer
 from asr_kd.text.vocabulary import Vocabulary
@@ -86,7 +87,12 @@ def tune(
 
     best = visit((weight, value) for weight in weights for value in values)
     around = [_around(weights, best.lm_weight), _around(values, best.word_score)]
-    visit((weight, value) for weight in around[0] if weight >= 0 for value in around[1])
+    visit(
+        (weight, value)
+        for weight in around[0]
+        for value in around[1]
+        if 0 <= weight <= LARGEST_WEIGHT and abs(value) <= LARGEST_WEIGHT
+    )
     greedy = _errors(GreedyDecoder(search.vocabulary.blank_id), search.vocabulary, dev, normalizer)
     words = max(greedy[1], 1)
     return Tuning(sorted(found.values(), key=_preference), greedy[0] / words, words)

@@ -42,6 +42,7 @@ def export_model(
         CheckpointError, CorpusError, MissingExtraError: as reading the parts raises them.
     """
     folder = _model_folder(folder)
+    recipe = load_model(folder).card.get("recipe")
     above, name = folder.parent.parent.parent, folder.parent.name
     run = above if folder.name == "model" and (above / "manifests").is_dir() else None
     destination = out or (run / "export" / name if run is not None else None)
@@ -50,7 +51,7 @@ def export_model(
             "is not in a run", where=folder, expected="RUN/students/NAME/model", remedy="Name a folder with --out"
         )
     held_out = _held_out(folder, run, speech)
-    origin, sample = _origin(folder, run, name, held_out), spread(held_out, VERIFIED_ON)
+    origin, sample = _origin(recipe, run, name, held_out), spread(held_out, VERIFIED_ON)
     return export_bundles(folder, destination, contexts, settings, sample, origin, progress)
 
 
@@ -111,9 +112,8 @@ def _held_out(folder: Path, run: Path | None, speech: Sequence[Path]) -> list[Ut
     return found
 
 
-def _origin(folder: Path, run: Path | None, name: str, held_out: Sequence[Utterance]) -> Origin:
+def _origin(recipe: str | None, run: Path | None, name: str, held_out: Sequence[Utterance]) -> Origin:
     """Name, error rates and model card from the run's report, where there is one."""
-    recipe = load_model(folder).card.get("recipe")
     if run is None or not (run / "report" / RESULTS).is_file():
         return Origin(recipe=recipe, name=name, held_out=held_out)
     rates, card = greedy_rates(run / "report", name)

@@ -14,6 +14,7 @@ from asr_kd.corpora.corpus import manifests_folder, read_prepared
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
+from asr_kd.decoding.settings import LARGEST_WEIGHT
 from asr_kd.errors import AudioError, EvaluationError, LanguageModelError, RecipeError
 from asr_kd.evaluation.open_systems import TeacherRecognizer
 from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES, DevSet, tune
@@ -147,11 +148,15 @@ def tune_recipe(
     `target` is a recipe or the folder of a run; `lm_weights` and `word_scores` are the first grid.
 
     Raises:
-        RecipeError: no such run or recipe, `evaluate.decoding` has nothing to tune, or `only` names a system that does
-            not exist.
+        RecipeError: no such run or recipe, a weight that decoding refuses, `evaluate.decoding` has nothing to tune, or
+            `only` names a system that does not exist.
         EvaluationError: a dev set without transcripts.
         LanguageModelError: the LM or lexicon cannot be read, or does not fit.
     """
+    for what, values, least in (("LM weight", lm_weights, 0), ("word score", word_scores, -LARGEST_WEIGHT)):
+        outside = [value for value in values if not least <= value <= LARGEST_WEIGHT]
+        if outside:
+            raise RecipeError(f"the {what} {outside[0]:g} cannot be used", expected=f"{least} to {LARGEST_WEIGHT}")
     if target.is_dir() and not (target / RESOLVED).is_file():
         raise RecipeError(f"has no {RESOLVED}", where=target, expected="the folder of a run, or a recipe")
     recipe = _recipe_of_run(target, overrides) if target.is_dir() else load_recipe(target, list(overrides))

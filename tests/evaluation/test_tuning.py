@@ -60,6 +60,13 @@ def test_a_table_shows_every_point_and_marks_the_best(search):
     assert "50.00" in "".join(lines)
 
 
+def test_no_weight_is_tried_that_decoding_refuses(search):
+    dev = DevSet({"1": frames_of("A", "?", doubt=0.3)}, {"1": "A B"})
+    tuning = tune(search, dev, "none", (16.0, 20.0), (18.0, 20.0))
+    assert {item.lm_weight for item in tuning.tried} <= {14.0, 16.0, 18.0, 20.0}
+    assert max(item.word_score for item in tuning.tried) <= 20
+
+
 def test_without_a_language_model_only_the_word_score_is_tuned(tmp_path):
     (tmp_path / "words.txt").write_text("A\nB\nAB\n")
     search = BeamSearch(LETTERS, DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt"))

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 import asr_kd.recipe.export_model
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
-from asr_kd.errors import BundleError
+from asr_kd.errors import BundleError, CheckpointError
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.models.settings import Context
 from asr_kd.recipe.export_model import contexts_of, export_model
@@ -82,6 +82,10 @@ def test_a_model_outside_a_run_needs_a_place_and_speech(exported, tmp_path):
         export_model(folder, None, ExportSettings())
     with pytest.raises(BundleError, match="--speech"):
         export_model(folder, tmp_path / "out", ExportSettings())
+    with pytest.raises(CheckpointError, match="none: does not exist"):
+        export_model(tmp_path / "none", None, ExportSettings())
+    with pytest.raises(CheckpointError, match="is not a model folder"):
+        export_model(Path(__file__).parent, tmp_path / "out", ExportSettings())
     assert exported == []
 
 

@@ -93,6 +93,8 @@ def test_what_cannot_be_tuned_or_built_is_said(copy, tmp_path):
     options = ["evaluate.decoding.kind=beam", f"evaluate.decoding.lexicon={words}"]
     strange = copy.command("tune", *options, "--only", "nobody")
     assert "nobody is not trained yet" in strange.err
+    heavy = copy.command("tune", *options, "--lm-weights", "1,25")
+    assert "the LM weight 25 cannot be used; expected 0 to 20" in heavy.err
     folder = command("tune", str(tmp_path), *options)
     assert "recipe.resolved.yaml" in folder.err
     usage = command("lm", "build", str(words), "--out", str(tmp_path / "x.arpa"), "--unit", "token")
