@@ -49,11 +49,10 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
 
     # The number of threads changes nothing.
     plain = {key: value for key, value in settings.key_settings().items() if key != "readers"}
-    if settings.pooled:
-        plain["normalizer"] = context.recipe.vocabulary.normalizer
+    others: dict[str, Any] = {"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}
     settings_of_bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
     if settings_of_bridge and isinstance(context.recipe.teachers[teacher], ExistingTeacher):  # others are not bridged
-        plain["bridge"] = settings_of_bridge
+        others["bridge"] = settings_of_bridge
     return sharded_task(
         [place],
         teacher,
@@ -61,7 +60,8 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         place.folder,
         compute,
         check,
-        plain,
+        {**plain, **others},
+        {**settings.model_dump(mode="json", exclude_defaults=True), **others},
         inputs=lambda: _inputs(context, teacher, is_bridged=True),
         report=lambda found: report_extraction(context.progress, place.store, found),
     )
@@ -88,7 +88,8 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
         info = HypothesisStore.open(store).info  # opening hashes the shards
         return not of_other_audio(info.shards, utterances_to_label(context, teacher, context.read_corpus()[0]))
 
-    plain = nbest.model_dump(mode="json", include={"count", "beam_size", "shard_seconds"})
+    fields = {"count", "beam_size", "shard_seconds"}
+    stated = nbest.model_dump(mode="json", include=fields, exclude_defaults=True)
     return sharded_task(
         [place],
         name,
@@ -96,7 +97,8 @@ def hypotheses_task(context: RunContext, teacher: str) -> StageTask:
         place.folder,
         compute,
         check,
-        {**plain, "normalizer": normalizer},
+        {**nbest.model_dump(mode="json", include=fields), "normalizer": normalizer},
+        {**stated, "normalizer": normalizer},
         inputs=lambda: _inputs(context, teacher, is_bridged=False),
         report=report,
     )

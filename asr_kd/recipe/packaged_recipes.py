@@ -89,7 +89,10 @@ def copy_recipe(name: str, target: Path | None) -> Path:
             file.write(source.read_text(encoding="utf-8"))
     except FileExistsError:
         raise RecipeError(
-            "exists already", where=copy, expected="a new file", remedy="Name another file, or remove this one"
+            "exists already",
+            where=copy,
+            expected="a new file",
+            remedy=f"Name another (asr-kd recipe cp {name} mine.yaml), or remove this one",
         ) from None
     except OSError as error:
         raise RecipeError(

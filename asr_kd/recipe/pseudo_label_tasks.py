@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import FolderSettings
@@ -24,9 +25,7 @@ MODELS = ("source", "agree_with", "reading_model")
 """Settings that name models."""
 
 
-def _models_in_key(
-    context: RunContext, settings: PseudoLabelSettings, fields: Collection[str]
-) -> dict[str, str | None]:
+def _models_in_key(context: RunContext, settings: PseudoLabelSettings, fields: Collection[str]) -> dict[str, Any]:
     """Return the settings that name models as cache keys hold them: folders by their content."""
     named = {field: getattr(settings, field) for field in MODELS if field in fields}
     return {field: None if source is None else source_in_key(context, source) for field, source in named.items()}
@@ -83,9 +82,9 @@ def _transcripts_task(
     def check(store: Path | str) -> bool:
         return not of_other_audio(read_transcripts(store)[0].shards, utterances())
 
-    plain = {**settings.model_dump(mode="json", include=DECODING), **_models_in_key(context, settings, DECODING)}
+    others = _models_in_key(context, settings, DECODING)
     if settings.agree_beam is not None:
-        plain["agree_beam"] = settings.agree_beam
+        others["agree_beam"] = settings.agree_beam
     models = [settings.source, settings.agree_with]
     return sharded_task(
         parts,
@@ -94,7 +93,8 @@ def _transcripts_task(
         folder,
         compute,
         check,
-        plain,
+        {**settings.model_dump(mode="json", include=DECODING), **others},
+        {**settings.model_dump(mode="json", include=DECODING, exclude_defaults=True), **others},
         inputs=lambda: context.corpus_hashes(*sets(), spelling=False) + source_hashes(context, models),
     )
 
@@ -115,18 +115,18 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
         HypothesisStore.open(store).check_audio(utterances_to_label(context))
         return True
 
-    plain = {
-        **settings.model_dump(mode="json", exclude={"evaluate"} if settings.agree_beam else {"evaluate", "agree_beam"}),
-        **_models_in_key(context, settings, MODELS),
-        "normalizer": normalizer,
-    }
+    unused = {"evaluate"} if settings.agree_beam else {"evaluate", "agree_beam"}
+    others = {**_models_in_key(context, settings, MODELS), "normalizer": normalizer}
     models = [getattr(settings, field) for field in MODELS]
     return StageTask(
         "extract",
         name,
         context.work_dir,
         place.folder,
-        settings=place.key_settings(plain),
+        settings=place.key_settings({**settings.model_dump(mode="json", exclude=unused), **others}),
+        stated=place.key_settings(
+            {**settings.model_dump(mode="json", exclude=unused, exclude_defaults=True), **others}
+        ),
         inputs=lambda: context.corpus_hashes("train", *labelled_sets(context.recipe)) + source_hashes(context, models),
         run=run,
         results=(place.result,),

@@ -78,6 +78,7 @@ def sharded_task(
     compute: Callable[[Share], Report],
     check: Callable[[Path | str], bool],
     settings: dict[str, Any],
+    stated: dict[str, Any],
     inputs: Callable[[], list[Any]],
     report: Callable[[Report], None] = lambda found: None,
 ) -> StageTask:
@@ -88,7 +89,7 @@ def sharded_task(
         owner: the teacher or labels that `--only` selects it by.
         compute: computes a share of the shards.
         check: whether a finished store is complete and of the present audio; may raise a TargetsError.
-        settings, inputs: of the cache key.
+        settings, stated, inputs: of the cache key (`StageTask`).
         report: reports what was made, once the shards of all shares are done.
     """
     context = places[0].context
@@ -120,6 +121,7 @@ def sharded_task(
         context.work_dir,
         folder,
         settings=places[0].key_settings(settings),
+        stated=places[0].key_settings(stated),
         inputs=inputs,
         run=run,
         results=tuple(place.result for place in places),

@@ -8,8 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from asr_kd.files import read_json
+from asr_kd.files import read_json, sha256_of, write_json
 from asr_kd.models.weights import load_model
+from asr_kd.recipe.context import RunContext
+from asr_kd.recipe.extraction import extraction_task
+from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.stage import VERSION
 from tests.helpers.tiny_run import RECIPE, Run, hashes, one_line
 
 TASKS = (
@@ -64,6 +68,17 @@ def test_a_changed_setting_runs_what_depends_on_it_and_comes_back_without_work(c
     assert {name: again[name] for name in again if name.startswith(results)} == {
         name: before[name] for name in before if name.startswith(results)
     }
+
+
+def test_soft_targets_of_a_release_without_a_setting_are_used_as_they_are(copy):
+    places = [f"work_dir={copy.work_dir}", f"corpus.root={copy.corpus_root}"]
+    task = extraction_task(RunContext(load_recipe(RECIPE, places)), "teacher")
+    status = read_json(task.status_path)
+    earlier = {name: value for name, value in status["settings"].items() if name != "layers"}
+    assert len(earlier) == len(status["settings"]) - 1
+    key = sha256_of([VERSION, "extract", earlier, task.inputs()])
+    write_json(task.status_path, {**status, "settings": earlier, "key": key})
+    assert copy.command("run").did == skipped()
 
 
 def test_a_setting_of_the_report_leaves_models_and_bundles_alone(copy):
