@@ -1,9 +1,10 @@
-"""An auxiliary full-context layer on the student, in training only: it takes the KL and is dropped afterwards.
+"""An auxiliary full-context layer on the student: the KL is computed on its output; it is dropped after training.
 
-A streaming layer cannot predict what its teacher saw in the future; a layer above it with full context can, and what
-the student's layers learn is to supply it. Source: Shim et al. 2023 ("Knowledge distillation from non-streaming to
-streaming ASR encoder using auxiliary non-streaming layer"), whose branch here ends in a CTC head of its own. The layer
-is a Transformer's (Xiong et al. 2020: norms first) with a learned bias for each distance (Raffel et al. 2020).
+A streaming layer has no access to the frames after its chunk, on which the teacher's posteriors depend. A full-context
+layer above it has. Through it the student's layers are trained to hold the features that the KL needs. Source: Shim et
+al. 2023 ("Knowledge distillation from non-streaming to streaming ASR encoder using auxiliary non-streaming layer");
+here the branch ends in a CTC head of its own. The layer is a pre-norm Transformer's (Xiong et al. 2020) with a learned
+bias for each distance (Raffel et al. 2020).
 
 Shapes: B utterances, T frames, D width of the student, H heads, V vocabulary.
 """
@@ -14,7 +15,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, precision_of
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, autocast_like
 from asr_kd.losses.ctc import ctc_loss
 from asr_kd.losses.frame_kl import FrameKl, SelectionSettings
 from asr_kd.posteriors.measures import frame_mask
@@ -58,7 +59,7 @@ class FullContextLayer(nn.Module):
         index = torch.arange(frames, device=hidden.device)
         distance = (index - index[:, None]).clamp(-NEAR_FRAMES, NEAR_FRAMES) + NEAR_FRAMES
         scores = query @ key.transpose(-2, -1) * query.shape[-1] ** -0.5 + self.distances[:, distance]
-        # An utterance without a frame looks at its padding: a row without any key would be NaN.
+        # An utterance without a frame attends to its padding: a softmax over no key would be NaN.
         valid = frame_mask(lens.clamp_min(1), frames, hidden.device)[:, None, None]
         weights = scores.masked_fill(~valid, float("-inf")).softmax(-1).to(value.dtype)
         mixed: Tensor = self.mixed((weights @ value).transpose(1, 2).flatten(2))
@@ -68,8 +69,8 @@ class FullContextLayer(nn.Module):
 class Auxiliary(Term):
     """KL(q ‖ r) on selected frames + c · CTC(r), summed over the batch.
 
-    q are the teacher's posteriors, r those of the branch over the student's layer. The student's own head learns
-    nothing from it, the layers up to that one do.
+    q are the teacher's posteriors, r those of the branch above the student's layer. It trains the student's layers up
+    to that one, not its output layer.
 
     Args:
         branch: a full-context layer with a head; hidden states and lengths to log-probabilities.
@@ -98,7 +99,7 @@ class Auxiliary(Term):
         hidden, references = student.layers.get(self.needs_layers[0]), supervision.references
         if hidden is None or (references is None and self.needs_references):
             raise ValueError(f"auxiliary needs the student's layer {self.needs_layers[0]}, and references for its CTC")
-        with precision_of(hidden):
+        with autocast_like(hidden):
             log_probs = self.branch(hidden, student.lens)
         loss: Tensor = self.kl(StudentOutput(log_probs, student.lens), supervision)
         if references is None or not self.needs_references:
@@ -107,15 +108,15 @@ class Auxiliary(Term):
 
 
 class AuxiliarySettings(SelectionSettings):
-    """A full-context layer with a head of its own over the student takes the frame KL, and is dropped after training.
+    """Frame KL on an additional full-context layer above the student, with a head of its own; dropped after training.
 
     Attributes:
-        layer: of the student, over which it stands, counted from 1; None is the last.
-        heads: of its attention, a divisor of the student's width.
-        feed_forward: its inner width; None is twice the student's.
-        dropout: in it.
-        ctc_weight: of CTC on its head, beside the KL.
-        delay_frames: output frames by which it may be later than the teacher; with full context it needs none.
+        layer: the student's layer that it is on, counted from 1; None: the last.
+        heads: attention heads, a divisor of the student's width.
+        feed_forward: inner width of its feed-forward part; None: twice the student's width.
+        dropout: its dropout.
+        ctc_weight: weight of CTC on its head, relative to the KL.
+        delay_frames: its delay behind the teacher, in output frames; with full context it needs none.
     """
 
     term: ClassVar[type[Term]] = Auxiliary

@@ -48,10 +48,10 @@ class Supervision(NamedTuple):
     references: References | None = None
     targets: SoftTargets | DensePosteriors | None = None
     hypotheses: Hypotheses | None = None
-    teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], as many frames as `targets` at most
+    teacher_layers: Mapping[int, Tensor] = {}  # teacher's layer → [B, Q, D'], at most as many frames as `targets`
     arrays: Mapping[str, Tensor] = {}  # named arrays of the store, [B, n, …], padded with zeros
     untranscribed: tuple[int, ...] = ()  # rows that have no transcript
-    lead_lens: Tensor | None = None  # [B] int64: first frames of `targets` that are silence in front; None: no frame
+    lead_lens: Tensor | None = None  # [B] int64: leading frames of `targets` that are added silence; None: none are
 
 
 class StudentOutput(NamedTuple):
@@ -70,9 +70,9 @@ class Shape:
     Attributes:
         blank_id: the blank's index in the vocabulary.
         vocab_size: V.
-        width, layers: of the student (D).
-        teacher_width, teacher_layers: of the teacher whose layers are matched; None where there is none.
-        streaming: whether the student sees chunks, so that a full-context pass of it is another one.
+        width, layers: width (D) and number of layers of the student.
+        teacher_width, teacher_layers: the same of the teacher whose layers are matched; None where there is none.
+        streaming: whether the student processes chunks, so that its full-context pass differs.
     """
 
     blank_id: int
@@ -95,9 +95,9 @@ class Term(nn.Module):
     on_inner_heads: ClassVar[bool] = True
     """Whether it also applies to the head on an inner layer."""
     trains_head: ClassVar[bool] = True
-    """Whether the student's output layer learns from it at all."""
+    """Whether it trains the student's output layer."""
     trains_blanks: ClassVar[bool] = True
-    """Whether it trains blanks of the student's output layer by itself, without CTC."""
+    """Whether it trains the student's output layer to emit blanks, without CTC."""
 
     needs_references: bool = False
     needs_layers: tuple[int, ...] = ()
@@ -107,7 +107,7 @@ class Term(nn.Module):
     needs_arrays: tuple[str, ...] = ()
     """Named arrays of the store."""
     delay_frames: int = 0
-    """The most frames by which the student may be late; so much silence follows the audio."""
+    """The largest delay of the student, in its frames; training appends that much silence to the audio."""
 
     def __init__(self, blank_id: int = 0) -> None:
         super().__init__()
@@ -123,10 +123,10 @@ class Term(nn.Module):
         raise NotImplementedError
 
 
-def precision_of(hidden: Tensor) -> torch.autocast:
-    """Return an autocast context in the precision of `hidden`.
+def autocast_like(hidden: Tensor) -> torch.autocast:
+    """Return an autocast context in the precision of `hidden`, for a term's own layers.
 
-    Losses are taken outside the trainer's mixed precision, which a term's own layers would otherwise miss.
+    Losses are computed outside the trainer's autocast.
     """
     return torch.autocast(hidden.device.type, torch.bfloat16, enabled=hidden.dtype == torch.bfloat16)
 
@@ -145,7 +145,7 @@ class TermSettings(Settings):
 
     @property
     def trains_blanks(self) -> bool:
-        """Whether it trains blanks by itself with these settings, without CTC."""
+        """Whether it trains blanks with these settings, without CTC."""
         return self.term.trains_blanks
 
     @property
@@ -172,7 +172,7 @@ def student_of(student: StudentOutput, rows: Sequence[int]) -> StudentOutput:
 
 
 def supervision_of(supervision: Supervision, rows: Sequence[int], *, transcribed: bool) -> Supervision:
-    """Select rows of a batch's targets; all of them are transcribed, or none."""
+    """Select rows of a batch's targets: rows that all have a transcript (`transcribed`), or none of which has one."""
     hypotheses = supervision.hypotheses
     if hypotheses is not None:
         hypotheses = hypotheses_of(hypotheses, rows, _count(supervision))

@@ -107,7 +107,7 @@ class SequenceSettings(TermSettings):
     """Weighted CTC against a teacher's hypotheses, which may come from any system with any vocabulary.
 
     Attributes:
-        hypotheses: of an utterance, the best so many.
+        hypotheses: the largest number of hypotheses of an utterance; the best are used.
         score_temperature: weights are the softmax of the hypotheses' scores divided by this.
         max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are left out (a
             fraction); None keeps all.
@@ -126,7 +126,7 @@ class SequenceSettings(TermSettings):
 class GuidedCtc(Term):
     """−Σ_t 1[argmax q_t ≠ ∅] · log p_{t+delay}(argmax q_t), summed over the batch.
 
-    Frames where the best token is blank do not count, so it stands beside CTC or a KL that trains them.
+    Frames where the teacher's best token is blank do not count, so it needs CTC or a KL beside it that trains blanks.
     """
 
     needs_targets = True
@@ -154,7 +154,7 @@ class GuidedCtc(Term):
 
 
 class GuidedCtcSettings(TermSettings):
-    """The student's spikes on its teacher's.
+    """Cross entropy at the frames where the teacher emits a token, so that the student emits the same token there.
 
     Attributes:
         delay_frames: the student is that many output frames later than its teacher.

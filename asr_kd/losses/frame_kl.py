@@ -1,7 +1,7 @@
 """Frame-level KL divergence to a teacher's posteriors, on selected frames, with a fixed delay or one of several.
 
-A student that streams has no access to the future that its teacher saw, so it may be later: by a fixed number of
-frames (`FrameKl`), or by a delay that is chosen between a least and a most one (`DelayedKl`).
+A streaming student has fewer frames ahead than its teacher, so it may emit later: by a fixed number of frames
+(`FrameKl`), or by a delay that is chosen from a range (`DelayedKl`).
 
 Sources: Hinton 2015 (KL, temperature); Tian 2022 and Hilmes 2025 (blank elimination and its symmetric widening);
 Kurata & Saon 2020 (the minimum over alignments); Delayed-KD 2025 (a limited delay for streaming CTC).
@@ -199,8 +199,8 @@ class DelayedKl(FrameKl):
     - minimum: w_td = 1 at argmin_d K_td, else 0.
     - soft_minimum: w_td = softmax_d(−β·K_td).
     - utterance: w_td = 1 at argmin_d Σ_t m_t·K_td, else 0.
-    - learned: Σ_t m_t · −log Σ_d π_d·exp(−K_td) with π = softmax(θ) learned: the delay of a frame is a hidden variable.
-      No more than the KL expected under π, never negative, and 0 when every delay that π allows fits.
+    - learned: Σ_t m_t · −log Σ_d π_d·exp(−K_td) with π = softmax(θ) learned: the delay of a frame is a latent variable.
+      It is at most the KL expected under π, never negative, and 0 when every delay that π allows fits.
 
     The delays of a frame need not follow each other in order; of two that fit equally well the smaller one is taken.
 
@@ -274,12 +274,12 @@ class DelayedKlSettings(SelectionSettings):
     """KL to the teacher's posteriors, each frame at one of several delays.
 
     Attributes:
-        mode: how the delay is chosen. `minimum`: the best of each frame; `soft_minimum`: delays of a frame weighted by
-            how well they fit; `utterance`: the best of all selected frames of an utterance together; `learned`: a
-            distribution over delays, learned along, is what a frame's delay is drawn from.
+        mode: how the delay is chosen. `minimum`: the best one of each frame; `soft_minimum`: all delays of a frame,
+            weighted by how well they fit; `utterance`: the one that is best for all selected frames of an utterance
+            together; `learned`: the delay is a latent variable whose distribution is learned in training.
         min_delay_frames: the least delay to choose from, in output frames.
-        max_delay_frames: the largest delay to choose from; so much silence follows the audio.
-        sharpness: of `soft_minimum` (β): 0 weighs all delays equally, a large one is `minimum`.
+        max_delay_frames: the largest delay to choose from; training appends that much silence to the audio.
+        sharpness: β of `soft_minimum`: 0 weighs all delays equally, a large β equals `minimum`.
     """
 
     term: ClassVar[type[Term]] = DelayedKl

@@ -28,11 +28,11 @@ class Objective(nn.Module):
     """Σ_i w_i · term_i / frames.
 
     Args:
-        terms: objectives by the name their curves get.
+        terms: objectives by name.
         weights: w by the same names, at the first step.
         inner: names of the terms for the heads of inner layers; None: all that apply there.
-        weights_at: w when a share of the training is done, from 0 to 1; None: always the same.
-        untranscribed: w by name for utterances without a transcript; None: there are none.
+        weights_at: returns w after a share of the training, from 0 to 1; None: w is constant.
+        untranscribed: w by name for utterances without a transcript; None: there are no such utterances.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Objective(nn.Module):
         Args:
             student: output of this process's part of the batch.
             supervision: of the same utterances, on the same device; lengths may stay on the host.
-            num_frames: student frames of the *global* batch: over accumulation and processes.
+            num_frames: student frames of the *global* batch, over all processes and pieces.
 
         Raises:
             TrainingError: transcripts, soft targets or hypotheses are missing, or a size does not fit.
@@ -126,7 +126,7 @@ class Objective(nn.Module):
     def _groups(
         self, student: StudentOutput, supervision: Supervision
     ) -> Iterator[tuple[Mapping[str, float], StudentOutput, Supervision]]:
-        """The batch, or where some of it has no transcript first the rest of it, with the weights of each."""
+        """The batch with its weights; or its transcribed rows and its untranscribed rows, with the weights of each."""
         without = supervision.untranscribed
         if not without:
             yield self.weights, student, supervision

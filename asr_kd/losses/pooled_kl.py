@@ -1,8 +1,8 @@
 """KL divergence between teacher and student for each token of the reference, wherever each model emits it.
 
-Posteriors are averaged over the frames that each model itself gives to a token, by forward–backward over the reference;
-so the tokens are compared, not their times, and a student that streams may be as late as it needs to be. The objective
-is this project's own; the occupancies are those of CTC (Graves et al. 2006).
+The posteriors of each model are averaged over the frames that it aligns to a token, by forward–backward over the
+reference. So tokens are compared independently of their times, and a streaming student may emit late. The objective is
+this project's own; the occupancies are those of CTC (Graves et al. 2006).
 
 Shapes: B utterances, T frames, V vocabulary, U tokens, K kept entries of a token.
 """
@@ -22,11 +22,11 @@ from asr_kd.posteriors.types import DensePosteriors, SoftTargets
 class PooledKl(Term):
     """Σ_u KL(q̄_u ‖ p̄_u) with q̄_u = Σ_t γ_ut·q_t / Σ_t γ_ut, and p̄_u in the same way with the student's own γ.
 
-    γ are constants in the gradient. A token that one of both cannot align adds nothing. Blanks between tokens are not
-    compared, so it stands beside CTC or a KL that trains them.
+    γ are constants in the gradient. A token that one of the models cannot align adds nothing. Blanks between tokens are
+    not compared, so it needs CTC or a KL beside it that trains blanks.
 
-    With stored targets q̄ is the store's array `pooled`, [B, U, K, 2]: token and probability of each entry, what is
-    missing to 1 the tail; all zero where the teacher could not align. With dense ones it is computed here.
+    With stored targets q̄ is the store's array `pooled`, [B, U, K, 2]: token and probability of each entry; the rest of
+    the probability is the tail; all zero where the teacher could not align. With dense targets it is computed here.
     """
 
     needs_references = True

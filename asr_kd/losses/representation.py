@@ -1,7 +1,7 @@
-"""Representation: the student's hidden layers are drawn, through a projection, to layers of its teacher.
+"""Representation: the student's hidden layers are trained to match layers of its teacher, through a projection.
 
-Sources: Romero et al. 2015 (FitNets: a regression to a hidden layer through a learned map); Shim et al. 2023 and
-icefall's MVQ-KD (the same for streaming speech recognition, where hidden states gave the largest gains). The
+Sources: Romero et al. 2015 (FitNets: regression to a hidden layer through a learned map); Shim et al. 2023 and
+icefall's MVQ-KD (the same for streaming speech recognition, where hidden layers gave the largest gains). The
 projections belong to the objective and are dropped after training.
 
 Shapes: B utterances, T frames of the student, Q frames of the teacher, D width of the student, D' of the teacher.
@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from asr_kd.errors import TrainingError
-from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, precision_of
+from asr_kd.losses.base import Shape, StudentOutput, Supervision, Term, TermSettings, autocast_like
 from asr_kd.losses.frame_kl import check_lengths
 from asr_kd.posteriors.measures import frame_mask
 from asr_kd.posteriors.types import array_names, dequantise
@@ -23,9 +23,9 @@ from asr_kd.posteriors.types import array_names, dequantise
 Distance = Literal["mse", "channels", "cosine"]
 Projection = Literal["linear", "none"]
 SMALLEST_DEVIATION = 0.05
-"""A channel of the teacher that varies less counts as varying so much."""
+"""Least standard deviation that a channel's difference is divided by."""
 SMALLEST_LENGTH = 1e-4
-"""A vector shorter than this counts as so long: the cosine of nothing is 0, and its gradient finite."""
+"""Least norm of a vector in a cosine: with a zero vector the cosine is 0, and its gradient finite."""
 
 
 class LayerPair(NamedTuple):
@@ -39,9 +39,9 @@ class Representation(Term):
     """1/P · Σ_pairs Σ_t d(W·h_{t+delay} + b, z_t), summed over the batch.
 
     h is the student's layer, z the teacher's, P the number of pairs, and d the mean of the squared differences over D'
-    (mse), the same with each channel divided by its standard deviation over the teacher's frames of the batch
-    (channels), or 1 − cos. Without a projection h is layer-normalised instead, as layers of public encoders are. Every
-    frame of the teacher counts, blanks too, but not silence in front.
+    (mse), the same with each channel divided by the teacher's standard deviation over its frames of the batch
+    (channels), or 1 − cos. Without a projection h is layer-normalised instead, as the layers of public encoders are.
+    Every frame of the teacher counts, also blanks, but not the silence added before the speech.
 
     Args:
         width, teacher_width: D and D'.
@@ -107,12 +107,12 @@ class Representation(Term):
     def _projected(self, projection: nn.Module, hidden: Tensor, frames: int) -> Tensor:
         """The student's layer in the teacher's space, [B, Q, D'] float32."""
         shifted = hidden[:, self.delay_frames : self.delay_frames + frames]
-        with precision_of(hidden):
+        with autocast_like(hidden):
             projected: Tensor = projection(shifted)
         return projected.float()
 
     def _distance(self, student: Tensor, teacher: Tensor, valid: Tensor) -> Tensor:
-        """[B, Q] of two of [B, Q, D']; `valid` [B, Q] are the teacher's frames, which is 0 elsewhere."""
+        """Distance [B, Q] of two [B, Q, D']; `valid` [B, Q] marks the frames that count; `teacher` is 0 elsewhere."""
         if self.distance == "mse":
             return (student - teacher).square().mean(-1)
         if self.distance == "channels":
@@ -139,15 +139,15 @@ def _hidden(supervision: Supervision, layer: int) -> Tensor:
 
 
 class RepresentationSettings(TermSettings):
-    """Hidden layers of the student are drawn to those of a teacher: one trained here, `local:` or `encoder:`.
+    """Distance between hidden layers of the student and of a teacher that is trained here, `local:` or `encoder:`.
 
     Attributes:
         pairs: layers, [student's, teacher's], each counted from 1.
         distance: `mse`: the mean squared difference; `channels`: the same with each channel divided by the teacher's
-            standard deviation in the batch, of which each process takes its own part; `cosine`: 1 − cos of the angle.
+            standard deviation over the process's part of the batch; `cosine`: 1 − cosine.
         projection: `linear`: a learned map from the student's layer to the teacher's, dropped after training; `none`:
-            the student's layer itself, layer-normalised, for a student of the teacher's width, such as one that begins
-            from it.
+            the student's layer itself, layer-normalised, for a student of the teacher's width, such as one that is
+            initialised from it.
         delay_frames: the student is that many output frames later than its teacher.
     """
 

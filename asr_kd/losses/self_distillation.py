@@ -23,8 +23,8 @@ class SelfDistillationSettings(TermSettings):
     """CTC on a further pass, and a KL between the passes.
 
     Attributes:
-        ctc_weight: of the further pass' CTC; 0 needs no transcripts.
-        kl_weight: of the KL.
+        ctc_weight: weight of CTC on the further pass; 0 needs no transcripts.
+        kl_weight: weight of the KL.
     """
 
     ctc_weight: float = Field(default=1.0, ge=0.0, le=1000.0)
@@ -38,7 +38,7 @@ class SelfDistillationSettings(TermSettings):
 
     @property
     def trains_blanks(self) -> bool:
-        """Not without CTC: the other pass would be untrained, and passes that agree may be wrong."""
+        """Not without CTC on the other pass: two passes may agree on anything."""
         return self.needs_references
 
     @property
@@ -50,8 +50,8 @@ class Consistency(Term):
     """c · CTC(b) + α · Σ_t [KL(sg(b_t) ‖ a_t) + KL(sg(a_t) ‖ b_t)], summed over the batch.
 
     a are the posteriors of the first view, whose CTC is the weighted sum's own, b those of the second; sg stops the
-    gradient, so that each view is drawn to the other as it is. Frames of appended silence count. c is `ctc_weight`,
-    α `kl_weight`.
+    gradient, so each view is a fixed target of the other. Frames of appended silence count. c is `ctc_weight`, α
+    `kl_weight`.
     """
 
     on_inner_heads = False
@@ -76,15 +76,15 @@ class Consistency(Term):
 
 
 class ConsistencySettings(SelfDistillationSettings):
-    """Two views of each utterance under other masks and dropout, each trained towards the other (CR-CTC).
+    """Two views of each utterance, with different masks and dropout, each trained towards the other (CR-CTC).
 
     Needs no teacher, and a second pass a step. With λ = 0.5 and the defaults it is the paper's loss,
     ½·(CTC(a) + CTC(b)) + 0.2·½·(KL + KL). With another λ, `ctc_weight: (1 − λ) / (λ·weight)` gives both views the same
     CTC; with 1 and no other objective, the shares of CTC sum to 1 for every λ.
 
     Attributes:
-        ctc_weight: of the second view's CTC, beside the first view's, which has 1 − λ; 0 needs no transcripts.
-        kl_weight: of the KL in both directions (the paper's α).
+        ctc_weight: weight of CTC on the second view; that of the first view is 1 − λ; 0 needs no transcripts.
+        kl_weight: weight of the KL in both directions (the paper's α).
     """
 
     term: ClassVar[type[Term]] = Consistency
@@ -98,9 +98,9 @@ class ConsistencySettings(SelfDistillationSettings):
 class DualMode(Term):
     """c · CTC(q) + κ · D(sg(q) ‖ p), summed over the batch.
 
-    q are the posteriors of the full-context pass, p those of the chunked one, D the kl: a frame KL with a fixed
-    delay or with the best of several. sg stops the gradient: the full-context pass learns from CTC alone. The last
-    frames, as many as the delay, have no counterpart and do not count: they are appended silence.
+    q are the posteriors of the full-context pass, p those of the chunked one, D a frame KL with a fixed delay or with
+    the best of several. sg stops the gradient: the full-context pass is trained by CTC alone. The last frames, as many
+    as the delay, have no counterpart and do not count: they are appended silence.
 
     Args:
         kl: D.
@@ -135,11 +135,12 @@ class DualModeSettings(SelfDistillationSettings, SelectionSettings):
     (ctc_weight·CTC(full context) + kl_weight·KL).
 
     Attributes:
-        ctc_weight: of the full-context pass' CTC; 0 needs no transcripts, but then something else must train it.
-        kl_weight: of the KL; 0 trains both modes by CTC alone.
-        delay: the student is `delay_frames` later (`fixed`), or with each frame where it fits best among 0 to
+        ctc_weight: weight of CTC on the full-context pass; 0 needs no transcripts, but then another objective must
+            train this pass.
+        kl_weight: weight of the KL; 0 trains both modes by CTC alone.
+        delay: the delay of the student in chunks: `delay_frames` (`fixed`), or for each frame the best one from 0 to
             `delay_frames` (`minimum`).
-        delay_frames: in output frames.
+        delay_frames: the delay, or the largest one, in output frames.
     """
 
     term: ClassVar[type[Term]] = DualMode

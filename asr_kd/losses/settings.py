@@ -24,7 +24,7 @@ class ObjectiveSettings(Settings):
     delayed_kl: DelayedKlSettings | None = None
     """KL to the teacher's posteriors, each frame at one of several delays."""
     guided_ctc: GuidedCtcSettings | None = None
-    """The student's spikes on the teacher's."""
+    """Cross entropy at the frames where the teacher emits a token."""
     pooled_kl: PooledKlSettings | None = None
     """KL to the teacher's posteriors of each token, pooled over its frames."""
     sequence: SequenceSettings | None = None
@@ -34,13 +34,13 @@ class ObjectiveSettings(Settings):
     dual_mode: DualModeSettings | None = None
     """KL from the student with full context to the student in chunks; needs no teacher."""
     auxiliary: AuxiliarySettings | None = None
-    """KL to the teacher's posteriors on a full-context layer over the student, which is dropped after training."""
+    """KL to the teacher's posteriors on a full-context layer above the student, which is dropped after training."""
     representation: RepresentationSettings | None = None
     """Distance between hidden layers of student and teacher."""
 
     @property
     def chosen(self) -> dict[str, TermSettings]:
-        """Those that are there, by name."""
+        """Those that are given, by name."""
         members = {name: getattr(self, name) for name in type(self).model_fields}
         return {name: member for name, member in members.items() if member is not None}
 
@@ -49,24 +49,24 @@ class DistillSettings(Settings):
     """Settings of distillation: weight, objectives, frames, delay.
 
     Attributes:
-        kd_weight: weight λ; 0 is labels alone and needs no targets, 1 needs no transcripts.
+        kd_weight: weight λ; 0 is labels alone and needs no targets, 1 leaves out CTC on the transcript.
         kd_schedule: course of λ over the steps of training: constant, linear, or half a cosine.
         kd_weight_final: value of λ at the last step of a schedule.
-        untranscribed: utterances without a transcript take part as well, with λ = 1 for them.
-        level: `frame`: its posteriors; `sequence`: its hypotheses, weighted, which may come from any system with any
-            vocabulary. The settings from `selection` to `temperature` are about frames, those from `hypotheses` on
-            about hypotheses.
+        untranscribed: utterances without a transcript are also trained on, with λ = 1.
+        level: the targets. `frame`: the teacher's posteriors (see `selection`, `dilation`, `delay_frames`,
+            `temperature`); `sequence`: weighted hypotheses of any system with any vocabulary (see `hypotheses`,
+            `score_temperature`, `max_hypothesis_wer`).
         selection: all frames, or those where the teacher's best token is not blank.
         dilation: frames added on either side of each selected frame (`selection: nonblank` only).
         delay_frames: the student is that many output frames later than its teacher.
         temperature: softens both sides; other than 1 needs `targets: dense`.
         targets: from the store, or dense posteriors of a teacher that runs in each step.
-        hypotheses: of an utterance, the best so many.
+        hypotheses: the largest number of hypotheses of an utterance; the best are used.
         score_temperature: weights are the softmax of the hypotheses' scores divided by this.
         max_hypothesis_wer: hypotheses further than this from the transcript, where there is one, are left out (a
             fraction); None keeps all.
-        objectives: a weighted sum of objectives, instead of the one that the keys from `level` on describe.
-        inner_heads: what the heads at `train.inner_layers` learn from: transcripts and teacher, or one of them.
+        objectives: a weighted sum of objectives, instead of the one that `level` and its keys describe.
+        inner_heads: what the heads at `train.inner_layers` are trained on: transcripts and teacher, or one of them.
     """
 
     one_objective: ClassVar[tuple[str, ...]] = (
@@ -134,7 +134,7 @@ class DistillSettings(Settings):
 
     @property
     def trains_head(self) -> bool:
-        """Whether the student's output layer learns anything; not from hidden layers alone."""
+        """Whether the student's output layer is trained; hidden layers alone do not train it."""
         return self.learns_from_labels or any(settings.term.trains_head for settings in self._terms.values())
 
     @property

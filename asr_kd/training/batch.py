@@ -46,7 +46,7 @@ class Example:
     hypotheses: Sequence[WeightedHypothesis] = ()  # pseudo-labels
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # named arrays of the store, [n, …] each
     lead_frames: int = 0  # feature frames of silence in front, a multiple of 4; targets and arrays include them
-    waveform: Tensor | None = None  # [S] as the teacher that runs along reads it: without silence on either side
+    waveform: Tensor | None = None  # [S] for a teacher that runs during training: without silence on either side
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Batch:
     arrays: Mapping[str, Tensor] = field(default_factory=dict)  # [B, n, …] each, padded with zeros
     untranscribed: tuple[int, ...] = ()  # rows without a transcript
     lead_lens: Tensor | None = None  # [B] int64: feature frames of silence in front; None: no utterance has any
-    waveforms: Tensor | None = None  # [B, S], for a teacher that runs along
+    waveforms: Tensor | None = None  # [B, S], for a teacher that runs during training
     sample_lens: Tensor | None = None  # [B] int64, of the waveforms
 
     def to(self, device: torch.device) -> "Batch":

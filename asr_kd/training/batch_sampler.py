@@ -30,7 +30,7 @@ class SampledUtterance(NamedTuple):
     row: int
     """Index of the utterance."""
     speed: float
-    """Factor by which it is played faster."""
+    """Speed factor; above 1 the audio is shorter."""
     silence_frames: int
     """Feature frames (10 ms) of silence appended."""
     augmentation_seed: int | None = None
@@ -38,11 +38,11 @@ class SampledUtterance(NamedTuple):
     augmented_copy: str = ""
     """Name of a stored augmented copy (`targets.perturbed`); empty: the recording itself."""
     lead_frames: int = 0
-    """Feature frames of silence in front, a multiple of 4: soft targets move by whole encoder frames."""
+    """Feature frames of silence in front, a multiple of 4: soft targets are shifted by whole encoder frames."""
     gain_db: float = 0.0
-    """Its level above that of the recording, decibels."""
+    """Gain in decibels."""
     silence_seed: int | None = None
-    """Seed of the kind and the noise of the silence; None: zeros."""
+    """Seed of the kind of silence and of its noise; None: zeros."""
     splice_seed: int | None = None
     """Seed of the pieces of other utterances that replace this one; None: the utterance itself."""
 
@@ -85,7 +85,7 @@ def plan_epoch(
             copies[row],
             int(lead[row]),
             float(gains[row]),
-            int(silence_seeds[row]) if with_silence[row] or lead[row] else None,  # frames for a delay are zeros
+            int(silence_seeds[row]) if with_silence[row] or lead[row] else None,  # silence for a delay alone is zeros
             splice_seeds[row],
         )
         for row in range(count)
@@ -182,9 +182,9 @@ class DurationBatchSampler:
             self._batches.sort(key=lambda batch: max(map(self._seconds, batch)))
 
     def count_all(self, epochs: int) -> int:
-        """Return the number of batches of so many epochs, estimated from two of them, and plan the first.
+        """Return the number of batches of `epochs` epochs, estimated from the first and the last; plan the first.
 
-        While the share of silence rises, epochs have more and more batches.
+        While the share of silence rises, each epoch has more batches than the one before.
         """
         self.set_epoch(epochs)
         last = len(self)

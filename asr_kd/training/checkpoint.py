@@ -1,4 +1,4 @@
-"""What a run keeps on disk: checkpoints, the weights of the best epochs, and averages of weights.
+"""Checkpoints, the weights of the best epochs, and averages of weights.
 
 Checkpoints are safetensors and JSON with hashes, written atomically and verified when read. The newest intact one is
 restored; damaged ones are reported and skipped. Averages are the moving average during training, and the mean of the
@@ -164,7 +164,7 @@ def best_epochs(curve: list[dict[str, Any]], count: int) -> list[int]:
 def still_falling(curve: list[dict[str, Any]], averaged: Sequence[int]) -> str | None:
     """Return a message when the dev WER still fell at the end, so that the average may be worse than the last epoch.
 
-    The epochs whose weights are `averaged` begin with the best.
+    `averaged` are the epochs whose weights are averaged, the best first.
     """
     rates = {row["epoch"]: row["dev_wer"] for row in curve if "dev_wer" in row}
     if len(averaged) < 2 or any(epoch not in rates for epoch in averaged):  # a stage without dev scores

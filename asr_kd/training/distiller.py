@@ -58,7 +58,7 @@ class Distiller(sb.Brain):
         self.model = model
         self.stepper = Stepper(model, objective, job, control, self.training_ctx)
         self.state = TrainingState(job.key)
-        self.trains_head = job.distill is None or job.distill.trains_head  # else dev scores mean nothing
+        self.trains_head = job.distill is None or job.distill.trains_head  # without it there is no dev WER
         self.writer = SummaryWriter(str(folder / "tensorboard")) if control.ranks.first else None
         self.total_steps = 0
         self._checkpointed_at = time.monotonic()
@@ -127,11 +127,11 @@ class Distiller(sb.Brain):
 
     def _fit_valid(self, valid_set: Any, epoch: int, enable: bool) -> None:
         every = self.settings.validate_every_epochs
-        is_looked_at = epoch % every == 0 or epoch == self.settings.epochs
-        if is_looked_at and self.trains_head:
+        is_evaluated = epoch % every == 0 or epoch == self.settings.epochs
+        if is_evaluated and self.trains_head:
             super()._fit_valid(valid_set, epoch, enable)
         else:
-            self._end_epoch({}, keep=is_looked_at)
+            self._end_epoch({}, keep=is_evaluated)
 
     def on_stage_end(self, stage: sb.Stage, stage_loss: float, epoch: int | None = None) -> None:
         """Finish an epoch with the dev scores."""
@@ -141,7 +141,7 @@ class Distiller(sb.Brain):
     def _end_epoch(self, dev: dict[str, float], keep: bool) -> None:
         """Add a row to the curve; keep the weights of epochs that may be averaged.
 
-        An output layer that learns nothing has no dev scores: the last epochs are then the best.
+        Where the output layer is not trained there are no dev scores; the last epochs then count as the best.
         """
         state = self.state
         row = {
@@ -278,7 +278,7 @@ class Distiller(sb.Brain):
         """Save the state and delete weights of epochs no longer among the best; called in the first process."""
         stepper = self.stepper
         save_checkpoint(self.folder / "checkpoints", stepper.trained, stepper.optimizer, self.state)
-        # The previous checkpoint may be the one that is resumed: the best epochs of that time are kept, too.
+        # A run may resume from the previous checkpoint: the best epochs at that time are kept too.
         prune_best(self.folder, self.state.curve, self._checkpointed_rows, self.settings.average_best)
         self._checkpointed_rows = len(self.state.curve)
         self._checkpointed_at = time.monotonic()

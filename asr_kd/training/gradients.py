@@ -12,8 +12,8 @@ class Gradients:
     """Gradients summed over all processes, by one all-reduce a step.
 
     With several processes they are sent in one flat buffer, with a few more numbers (the loss terms). A parameter
-    without a gradient contributes zeros, so a process whose part of the batch is empty takes part as well. One that no
-    process has a gradient of has none afterwards, as with one process: the optimizer leaves it as it is.
+    without a gradient contributes zeros, so a process whose part of the batch is empty takes part too. A parameter
+    without a gradient in any process has none afterwards, as with one process: the optimizer does not change it.
 
     Args:
         parameters: trained parameters, float32; those without `requires_grad` are left out.

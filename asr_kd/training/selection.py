@@ -23,11 +23,11 @@ from asr_kd.training.training_job import TrainingJob
 
 @dataclass
 class Selection:
-    """Utterances that a run trains on."""
+    """Utterances that a run trains on; the lists have an entry for each of them, unless stated otherwise."""
 
     utterances: list[Utterance] = field(default_factory=list)
     tokens: list[list[int] | None] = field(default_factory=list)
-    """Transcripts; empty where none are needed, None for utterances with teacher targets only."""
+    """Transcript; empty where none is needed, None for an utterance with teacher targets only."""
     hypotheses: list[list[WeightedHypothesis]] = field(default_factory=list)
     """Pseudo-labels; empty where none are needed."""
     excluded: list[dict[str, str]] = field(default_factory=list)
@@ -39,9 +39,8 @@ class Selection:
         """Return the numbers of pseudo-labels."""
         kept = sum(map(len, self.hypotheses))
         left_out = ", ".join(f"{count} {reason}" for reason, count in self.dropped.most_common())
-        return f"{kept} hypotheses of {len(self.utterances)} utterances" + (
-            f"; left out: {left_out}" if left_out else ""
-        )
+        summary = f"{kept} hypotheses of {len(self.utterances)} utterances"
+        return f"{summary}; left out: {left_out}" if left_out else summary
 
 
 def select(job: TrainingJob, objective: Objective) -> Selection:

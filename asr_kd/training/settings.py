@@ -37,56 +37,57 @@ class TrainSettings(Settings):
     """Learning rate of everything below the output layer, as a share of `learning_rate`; 0 trains the output layer
     alone."""
     adopted_rate: float = Field(1.0, ge=0, le=1)
-    """Further share for what a model with `init` took from Whisper; its new parts have `layers_rate`."""
+    """Further factor for the weights that a model with `init` took from Whisper: their learning rate is `layers_rate` ×
+    `adopted_rate` × `learning_rate`. New parts below the output layer have `layers_rate` alone."""
     frozen_epochs: int = Field(0, ge=0)
-    """First epochs in which the output layer is trained alone."""
+    """First epochs, in which only the output layer is trained."""
     weight_decay: float = Field(1e-2, ge=0)
     """Weight decay of AdamW, on matrices only."""
     clip_norm: float = Field(5.0, gt=0)
     """Largest L2 norm of the gradient of all parameters together; a longer one is scaled down to it."""
     inner_layers: tuple[int, ...] = ()
-    """Layers, counted from 1, that also go through the head and the objective (InterCTC, Lee & Watanabe 2021)."""
+    """Layers, counted from 1, on which the loss is also computed, through the same output layer (InterCTC, Lee &
+    Watanabe 2021)."""
     inner_weight: float = Field(0.3, ge=0, lt=1)
-    """Share of the inner layers' mean in the loss, when there are any."""
+    """Share of the mean loss of the inner layers in the loss, when there are any."""
     precision: Literal["fp32", "bf16"] = "bf16"
     """Arithmetic of the forward pass: bfloat16 where that is safe, or float32 throughout."""
     augmentation: Augmentation = Augmentation()
     """Augmentation of training utterances."""
     average_best: int = Field(5, ge=1, le=100)
-    """The final weights are the mean of so many best epochs on the dev set."""
+    """Number of epochs, the best on the dev set, whose mean is the final weights."""
     ema: EmaSettings | None = None
-    """Evaluate and save a moving average of the weights instead of the weights; None: the weights themselves."""
+    """Moving average of the weights, which is evaluated and saved instead of them; None: no average."""
     layer_drop: float = Field(0.0, ge=0, lt=1)
-    """Probability of skipping the last layer for an utterance in training; the others less, in proportion to
+    """Probability of skipping the last layer for an utterance in training; lower for the others, in proportion to
     their depth (stochastic depth, Huang et al. 2016)."""
     random_chunk_offset: bool = True
     """Shorten the first chunk of an utterance by a random number of frames, drawn each time, so that the model does
-    not depend on where in a chunk the speech begins. Models with full context have no chunks."""
+    not depend on where in a chunk the speech begins. Has no effect on models with full context."""
     curriculum_epochs: int = Field(0, ge=0)
     """Number of first epochs whose batches are sorted by length (SortaGrad, Amodei et al. 2016)."""
     validate_every_epochs: int = Field(1, ge=1)
     """Epochs between two evaluations on the dev set."""
     max_nonfinite_steps: int = Field(5, ge=0)
-    """Steps in a row whose loss or gradient is not finite, before training stops."""
+    """Largest number of steps in a row whose loss or gradient is not finite; with more, training stops."""
     max_bad_share: float = Field(0.01, ge=0, le=1)
-    """Share of the training utterances that may turn out unreadable before training stops."""
+    """Largest share of the training utterances that cannot be read; above it, training stops."""
     checkpoint_minutes: float = Field(5.0, ge=0)
     """Minutes between checkpoints."""
     feature_cache_mb: int = Field(2048, ge=0)
-    """Memory for features and decoded soft targets of each process, or of each of its `workers`, and as much for those
-    of the dev set; the rest is computed again each epoch."""
+    """Memory for features and decoded soft targets, in each process or in each of its `workers`; the dev set has as
+    much. What does not fit is computed again in each epoch."""
     workers: int = Field(0, ge=0, le=64)
-    """Processes that read ahead for each training process, each with a cache of its own; 0 reads there itself, which
-    suits a corpus that fits the cache."""
+    """Processes that read ahead for each training process, each with a cache of its own; 0: the training process reads
+    itself, which suits a corpus that fits into the cache."""
     init_from: UserPath | None = None
     """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, or `hf:USER/NAME[@REVISION]`;
     for example to adapt a student to another domain. None starts from random weights."""
     init_head: bool = True
-    """Also copy the output layer; without it the vocabulary may differ."""
-
+    """Also copy the output layer; with `false` the vocabulary may differ."""
     init_layers: tuple[int, ...] = ()
-    """Layers of `init_from`, counted from 1, that this model's layers are copied from, one for each: for a shallower
-    student of the teacher's width. Empty copies all layers in order."""
+    """For each layer of this model the layer of `init_from`, counted from 1, that it is copied from; for a shallower
+    student of the teacher's width. Empty: all layers in order."""
 
     @field_validator("init_layers")
     @classmethod

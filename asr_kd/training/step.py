@@ -30,7 +30,7 @@ from asr_kd.training.gradients import Gradients
 from asr_kd.training.settings import TrainSettings
 from asr_kd.training.training_job import Control, TrainingJob
 
-ANOTHER_STREAM = 0x9E3779B97F4A7C15
+PIECE_SEED_STEP = 0x9E3779B97F4A7C15
 """Added to a seed for each further piece of a batch; far from the seeds of other steps and processes."""
 
 
@@ -47,7 +47,7 @@ class Stepper:
     Args:
         model: on `control.device`.
         objective: on the same device; its parameters are trained with the model's.
-        job: settings, seed and the teacher that runs along.
+        job: settings, seed and the teacher that runs during training, if any.
         control: device and processes.
         autocast: context of the forward pass (precision).
     """
@@ -139,7 +139,7 @@ class Stepper:
         seed = self.job.seed * 1_000_003 + step
         context = self._draw_context(torch.Generator().manual_seed(seed))  # the same for all processes and pieces
         ranks = self.control.ranks
-        own = (seed * ranks.count + ranks.rank + piece * ANOTHER_STREAM) % (1 << 63)
+        own = (seed * ranks.count + ranks.rank + piece * PIECE_SEED_STEP) % (1 << 63)
         torch.manual_seed(own)
         lens, longest = batch.feature_lens, int(batch.audio_lens.max())
         batch = batch.to(self.device)
@@ -194,8 +194,8 @@ class Stepper:
         return terms._replace(total=(1 - weight) * terms.total + weight * inner)
 
     def _supervision(self, batch: Batch, longest: int) -> Supervision:
-        """Return all supervision of a batch; a dense teacher runs on the same view, unmasked and without the silence
-        on either side."""
+        """Return all supervision of a batch; a dense teacher runs on the same audio, without masks and without the
+        silence on either side."""
         lead = batch.lead_lens // FACTOR if batch.lead_lens is not None else None
         supervision = Supervision(
             batch.references, batch.targets, batch.hypotheses, {}, batch.arrays, batch.untranscribed, lead
@@ -211,7 +211,8 @@ class Stepper:
     def teacher_output(
         self, teacher: Model | Teacher, batch: Batch, longest: int
     ) -> tuple[DensePosteriors, Mapping[int, Tensor]]:
-        """Posteriors and wanted layers of a model of this project, on features, or of another teacher, on waveforms."""
+        """Posteriors and the layers that the objective needs, from a model of this project, which runs on features, or
+        from another teacher, which runs on waveforms."""
         wanted = self.objective.needs_teacher_layers
         if isinstance(teacher, Model):
             features = batch.features[:, :longest]
@@ -221,7 +222,7 @@ class Stepper:
                 output = teacher(features, batch.audio_lens, wanted_layers=wanted)
             return DensePosteriors(output.log_probs, output.lens), output.layers
         if batch.waveforms is None or batch.sample_lens is None:
-            raise ValueError("a teacher that runs along needs waveforms")
+            raise ValueError("a teacher that runs during training needs waveforms")
         if wanted and isinstance(teacher, LayeredTeacher):
             dense, layers = teacher.with_layers(batch.waveforms, batch.sample_lens, wanted)
         else:
@@ -273,7 +274,7 @@ def parameter_groups(model: nn.Module, objective: nn.Module, weight_decay: float
 
 
 def rate_share(model: nn.Module, part: str, settings: TrainSettings) -> float:
-    """Learning rate of a part as a share of `settings.learning_rate`; 0 while it is frozen."""
+    """Return the learning rate of a part as a share of `settings.learning_rate`; 0 while it is frozen."""
     if isinstance(model, EncoderCtc):
         return model.rate_share(part)
     if part not in ("layers", "adopted"):
@@ -283,7 +284,7 @@ def rate_share(model: nn.Module, part: str, settings: TrainSettings) -> float:
 
 
 def start_epoch(model: nn.Module, epoch: int, settings: TrainSettings) -> None:
-    """Take the freezing schedule of a model to an epoch, counted from 1."""
+    """Freeze or unfreeze parts of a model as an epoch, counted from 1, requires."""
     if isinstance(model, EncoderCtc):
         model.start_epoch(epoch)
     elif isinstance(model, AcousticModel):

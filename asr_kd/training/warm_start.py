@@ -36,7 +36,7 @@ FREE: dict[str, Any] = {
     **dict.fromkeys(("size", "dropout", "streaming", "init", "sizes"), True),
     "head": {"dropout"},
 }
-"""Settings of a model that do not change its weights' shapes, as pydantic excludes them."""
+"""Settings of a model that do not change the shapes of its weights, in the form of pydantic's `exclude`."""
 
 
 def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) -> None:
@@ -173,7 +173,8 @@ def read_sizes(settings: S, init_from: Path | None = None) -> S:
 
 
 def encoder_hashes(settings: object) -> list[str]:
-    """The SHA-256 of the weights that a model begins from, as part of a stage's inputs; none of a hub's repository."""
+    """Return the SHA-256 of the weights that `model.init` names, as part of a stage's inputs; empty for a repository of
+    the hub."""
     if not isinstance(settings, WhisperSettings):
         return []
     path = user_path(local_copy(parse_source(settings.source).place)) / WEIGHTS

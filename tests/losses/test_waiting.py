@@ -77,7 +77,7 @@ def ctc_without_numbers(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "ctc_loss", loss)
     monkeypatch.setattr(torch, "_ctc_loss", variables)
     for term in (auxiliary, representation):  # nor is autocast made for it
-        monkeypatch.setattr(term, "precision_of", lambda hidden: contextlib.nullcontext())
+        monkeypatch.setattr(term, "autocast_like", lambda hidden: contextlib.nullcontext())
 
 
 @pytest.mark.parametrize("objectives", FORMS, ids=str)
