@@ -39,7 +39,7 @@ from asr_kd.corpora.corpus import fold_of_utterances
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.greedy import greedy
-from asr_kd.features.augment import Sound
+from asr_kd.features.augment import WaveformAugmentation
 from asr_kd.posteriors.measures import dense_kl
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.language_models import RESOLVED
@@ -57,7 +57,7 @@ from asr_kd.teachers import LocalTeacher, Teacher
 from asr_kd.teachers.ensemble import Ensemble
 from asr_kd.text.normalize import normalize
 
-NOISY = Sound()
+NOISY = WaveformAugmentation()
 SETTINGS = TargetSettings(max_quarantine_share=1.0, fidelity_utterances=1)
 AS_RECORDED, PERTURBED = Variant(1.0), Variant(1.0, "noisy", NOISY)
 LOWEST = -30.0
@@ -198,7 +198,8 @@ def side(
     with tempfile.TemporaryDirectory() as folder:
         if store is None:
             assert subject.teacher is not None
-            perturbed = {variant.version: variant.sound} if variant.version else {}
+            name = variant.augmented_copy
+            perturbed = {name: variant.augmentation} if name else {}
             extract(subject.teacher, utterances, SETTINGS.model_copy(update={"perturbed": perturbed}), folder)
             store = Store.open(folder)
         stored = {u.id: store.read(u.id, variant.name) for u in utterances if u.id in store}

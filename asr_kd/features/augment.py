@@ -39,20 +39,20 @@ Voices = Callable[[torch.Generator], Sequence[Tensor]]
 """Draws utterances to make babble of, [S] each; maybe none."""
 
 
-class Sound(Settings):
+class WaveformAugmentation(Settings):
     """Noise, rooms, telephones and levels of a waveform."""
 
     allowed_db: ClassVar[tuple[float, float]] = (-20.0, 60.0)
 
     snr_db: tuple[float, float] | None = (5.0, 25.0)
-    """How far their energy is above that of noise, in decibels, from the least to the most. Half of them get pink
-    noise, half the babble of three other training utterances; null: no noise."""
+    """Range of the signal-to-noise ratio, decibels. Half of these utterances get pink noise, half the babble of three
+    other training utterances; null: no noise."""
     room_share: float = Field(0.25, ge=0, le=1)
-    """Share of them in a room of 0.15 to 0.6 s RT60."""
+    """Share of these utterances with the reverberation of a room of 0.15 to 0.6 s RT60."""
     telephone_share: float = Field(0.1, ge=0, le=1)
-    """Share of them over a telephone: 300 to 3,400 Hz, 8 kHz, mu-law."""
+    """Share of these utterances over a telephone: 300 to 3,400 Hz, 8 kHz, mu-law."""
     gain_db: float = Field(6.0, ge=0, le=60)
-    """Largest change of level."""
+    """Largest gain, up or down."""
 
     @field_validator("snr_db")
     @classmethod
@@ -63,14 +63,16 @@ class Sound(Settings):
         return snr_db
 
 
-class Perturbation(Sound):
+class Perturbation(WaveformAugmentation):
     """Noise, rooms, telephones and levels in training. Soft targets from the store stay those of the clean audio."""
 
     share: float = Field(0.5, gt=0, le=1)
     """Share of the utterances that are augmented, drawn each epoch; their features are not cached."""
 
 
-def augment_waveform(waveform: Tensor, settings: Sound, generator: torch.Generator, voices: Voices) -> Tensor:
+def augment_waveform(
+    waveform: Tensor, settings: WaveformAugmentation, generator: torch.Generator, voices: Voices
+) -> Tensor:
     """Augment a waveform [S]; its length does not change.
 
     Args:
@@ -142,26 +144,27 @@ class Augmentation(Settings):
     spec_augment: SpecAugment | None = SpecAugment()
     """Masks over time and frequency; None: no masks."""
     silence_share: float = Field(0.6, ge=0, le=1)
-    """Share of utterances that get silence in front, and share that get it behind, each drawn by itself: zeros, low
-    noise, or the recording's own background. Soft targets and stored layers move along. 0 is the default of teachers
-    with an `encoder`, whose outputs are kept in memory for each way an utterance is augmented."""
+    """Share of utterances with silence in front, and share with silence behind, drawn independently: zeros, low noise,
+    or the recording's own background. Soft targets and stored layers are shifted. The default of teachers with an
+    `encoder` is 0, because their outputs are cached for each way an utterance is augmented."""
     silence_max_seconds: float = Field(1.0, ge=0, le=10)
     """The longest silence on either side."""
     gain_share: float = Field(0.8, ge=0, le=1)
-    """Share of utterances at another level than recorded; 0 is the default of teachers with an `encoder`."""
+    """Share of utterances with a gain; the default of teachers with an `encoder` is 0."""
     gain_db: tuple[float, float] = (-25.0, 10.0)
-    """Their gain, decibels, from the least to the most."""
+    """Range of the gain, decibels."""
     ramp_share: float = Field(0.33, ge=0, le=1)
-    """Share of the epochs over which silence_share and gain_share rise from 0: a model finds where the tokens are
-    sooner without them. 0: both from the start."""
+    """Share of the epochs over which silence_share and gain_share rise from 0: without them a model learns the
+    alignment sooner. 0: both from the start."""
     perturb: Perturbation | None = None
     """Waveform augmentation with noise, rooms, telephones and levels, which keeps time; null: none."""
     splice_share: float = Field(0.0, ge=0, le=1)
     """Share of utterances that are replaced by pieces of 1 to 4 s of training utterances, joined to the same length and
-    drawn each epoch. They have no transcript: only a teacher that runs along (`targets: dense`) gives their targets."""
+    drawn each epoch. They have no transcript; their targets come from a teacher that runs during training (`targets:
+    dense`)."""
     augmented_copies: tuple[str, ...] = ()
-    """Names of `targets.perturbed`: each epoch the recording or one of these copies is drawn for an utterance, all with
-    equal probability; its soft targets are those that the teacher computed on that copy."""
+    """Names of `targets.perturbed`: in each epoch the recording or one of these copies is drawn for an utterance, with
+    equal probability; the soft targets are those of the drawn copy."""
 
     @field_validator("gain_db")
     @classmethod
@@ -176,7 +179,7 @@ class Augmentation(Settings):
         if not speeds or not all(0.5 <= speed <= 2.0 for speed in speeds):
             raise ValueError("speeds must be numbers from 0.5 to 2, at least one")
         if any(speed != 1 and _ratio(speed) == 1 for speed in speeds):
-            raise ValueError("speeds nearer to 1 than 0.5 % are not told from 1: resampling takes hundredths")
+            raise ValueError("speeds within 0.5 % of 1 count as 1: resampling takes hundredths")
         return speeds
 
     def ramp_epochs(self, epochs: int) -> int:

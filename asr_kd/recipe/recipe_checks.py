@@ -138,8 +138,8 @@ def _teacher_problems(recipe: "Recipe", name: str, teacher: AnyTeacher) -> Itera
         layers = layers_and_width(teacher)[0]
         if layers is None:
             yield (
-                "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, "
-                f"and {name!r} is not"
+                "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, or "
+                f"an `encoder:`, and {name!r} is neither"
             )
         elif recipe.targets.layers[-1] > layers:
             yield f"targets.layers {list(recipe.targets.layers)} must lie from 1 to {layers}, the layers of {name!r}"

@@ -9,53 +9,54 @@ from torch import Tensor
 
 from asr_kd.config import Settings
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.features.augment import Sound, augment_waveform, speed_perturb
+from asr_kd.features.augment import WaveformAugmentation, augment_waveform, speed_perturb
 from asr_kd.features.perturb import generator_for
 from asr_kd.targets.packing import Codec
 
 
 class Variant(NamedTuple):
-    """An augmented copy of an utterance."""
+    """An utterance at one speed, as recorded or as an augmented copy."""
 
     speed: float
-    version: str = ""
-    """Name of a perturbation; empty: as it was recorded."""
-    sound: Sound | None = None
-    """Its settings."""
+    augmented_copy: str = ""
+    """Name of the augmented copy (`targets.perturbed`); empty: as recorded."""
+    augmentation: WaveformAugmentation | None = None
+    """Settings of the augmented copy."""
 
     @property
     def name(self) -> str:
         """The key of its targets beside the utterance's id: ``speed-0.9``, ``speed-0.9-noisy``."""
-        return variant_name(self.speed, self.version)
+        return variant_name(self.speed, self.augmented_copy)
 
     @property
     def words(self) -> str:
         """Description for messages."""
-        return f"at speed {self.speed:g}" + (f", {self.version}" if self.version else "")
+        return f"at speed {self.speed:g}" + (f", {self.augmented_copy}" if self.augmented_copy else "")
 
     def apply(self, waveform: Tensor, utterance_id: str) -> Tensor:
         """Return a recorded waveform [S] in this variant; random draws depend on the id and the variant alone."""
         changed = speed_perturb(waveform, self.speed)
-        if self.sound is None:
+        if self.augmentation is None:
             return changed
-        return augment_waveform(changed, self.sound, generator_for(utterance_id, self.name), lambda generator: ())
+        generator = generator_for(utterance_id, self.name)
+        return augment_waveform(changed, self.augmentation, generator, lambda generator: ())
 
 
-def variant_name(speed: float, version: str = "") -> str:
+def variant_name(speed: float, augmented_copy: str = "") -> str:
     """Return the name of a variant, see `Variant.name`."""
-    return f"speed-{float(speed)!r}" + (f"-{version}" if version else "")
+    return f"speed-{float(speed)!r}" + (f"-{augmented_copy}" if augmented_copy else "")
 
 
-def variant_of(speed: float, version: str, sounds: Mapping[str, Sound]) -> Variant:
-    """A variant by name.
+def variant_of(speed: float, augmented_copy: str, augmentations: Mapping[str, WaveformAugmentation]) -> Variant:
+    """Return a variant, with the settings of its augmented copy.
 
     Raises:
-        KeyError: there is no augmentation of that name.
+        KeyError: there is no augmented copy of that name.
     """
-    return Variant(speed, version, sounds[version] if version else None)
+    return Variant(speed, augmented_copy, augmentations[augmented_copy] if augmented_copy else None)
 
 
-VERSION = re.compile(r"[a-z0-9_]{1,40}")
+COPY_NAME = re.compile(r"[a-z0-9_]{1,40}")
 
 
 class ShardSettings(Settings):
@@ -86,26 +87,28 @@ class TargetSettings(ShardSettings):
     """Settings of a soft-target store and of its extraction; all but the last decide what is stored."""
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
-    """Entries of a frame are kept until at most this mass is outside (ε)."""
+    """The most probable entries of a frame are kept until at most this probability is outside (ε)."""
     max_entries: int = Field(default=8, ge=1, le=15)
-    """Most entries a frame (k)."""
+    """Largest number of entries of a frame (k)."""
     certain_blank: float = Field(default=0.005, ge=0.0, le=0.1)
-    """Frames with at least 1 − this on blank are kept as runs, without their entries (δ)."""
+    """Frames whose blank has a probability of at least 1 − this are kept as runs, without their entries (δ)."""
     levels: int = Field(default=24, ge=4, le=255)
     """Steps in which a share of a frame is kept, as an angle from 0 to 90 degrees; see `packing`."""
     speeds: tuple[float, ...] = (1.0,)
     """Speed variants, each with its own targets; training draws from the same speeds."""
-    perturbed: dict[str, Sound] = Field(default={})
+    perturbed: dict[str, WaveformAugmentation] = Field(default={})
     """Augmented copies by name: each utterance (at each speed) with noise, in a room, over a telephone or at another
     level, drawn once by utterance and variant; noise is pink. Students train on the same audio where
     `train.augmentation.augmented_copies` names it."""
     pooled: bool = False
-    """Also keep posteriors pooled over each token of the transcript; done anyway when a student here needs them."""
+    """Also keep posteriors pooled over each token of the transcript; always done when a student of the recipe needs
+    them."""
     layers: tuple[int, ...] = ()
     """Also keep these hidden layers of the teacher, counted from 1, with 8 bits a channel: many times the posteriors'
-    size. Done anyway for those that a student here needs; teachers of this project only."""
+    size. Always done for those that a student of the recipe needs. Teachers trained here, `local:` and `encoder:`
+    only."""
     fidelity_utterances: int = Field(default=32, ge=1)
-    """Sample of the fidelity report."""
+    """Utterances of the sample that the fidelity is measured on."""
 
     @field_validator("speeds")
     @classmethod
@@ -116,8 +119,8 @@ class TargetSettings(ShardSettings):
 
     @field_validator("perturbed")
     @classmethod
-    def _version_names(cls, perturbed: dict[str, Sound]) -> dict[str, Sound]:
-        wrong = [name for name in perturbed if not VERSION.fullmatch(name)]
+    def _copy_names(cls, perturbed: dict[str, WaveformAugmentation]) -> dict[str, WaveformAugmentation]:
+        wrong = [name for name in perturbed if not COPY_NAME.fullmatch(name)]
         if wrong:
             raise ValueError(f"the name {wrong[0]!r} must be small letters, digits and '_'")
         return perturbed
@@ -135,10 +138,8 @@ class TargetSettings(ShardSettings):
 
     @property
     def variants(self) -> tuple[Variant, ...]:
-        """The variants: as recorded at each speed, then each perturbation at each speed."""
-        return tuple(
-            variant_of(speed, version, self.perturbed) for version in ("", *self.perturbed) for speed in self.speeds
-        )
+        """The variants: as recorded at each speed, then each augmented copy at each speed."""
+        return tuple(variant_of(speed, name, self.perturbed) for name in ("", *self.perturbed) for speed in self.speeds)
 
     def codec(self, vocab_size: int, blank_id: int) -> Codec:
         return Codec(vocab_size, blank_id, self.max_entries, self.certain_blank, self.levels)

@@ -1,8 +1,8 @@
 """Arrays stored beside frame posteriors: hidden layers of the teacher, and posteriors pooled over tokens.
 
-Only teachers that this project trains expose layers; they are stored with 8 bits a channel. Pooled posteriors are
-packed as frames are. A fingerprint of the transcript's tokens is stored beside them; reading with another transcript
-is an error.
+Only model folders of this project and public encoders expose layers; these are stored with 8 bits a channel. Pooled
+posteriors are packed as frames are. A fingerprint of the transcript's tokens is stored beside them; reading with
+another transcript is an error.
 
 Shapes: B utterances, S samples, T frames, D' width of the teacher, U tokens, K most entries of a token.
 """
@@ -42,8 +42,8 @@ def layered(teacher: Teacher, layers: Sequence[int]) -> LayeredTeacher:
         raise TargetsError(
             f"the teacher {teacher.name!r} does not expose its hidden layers",
             where="targets.layers",
-            expected="a teacher that was trained by this project, in its students' vocabulary",
-            remedy="Remove targets.layers and the objective `representation`, or train the teacher with this project",
+            expected="a model of this project in its students' vocabulary, or an `encoder:`",
+            remedy="Remove targets.layers and the objective `representation`, or name such a teacher",
         )
     unknown = [layer for layer in layers if not 1 <= layer <= teacher.num_layers]
     if unknown:

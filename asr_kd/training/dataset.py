@@ -12,7 +12,7 @@ from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import AudioError
-from asr_kd.features.augment import VOICES, Perturbation, Sound, augment_waveform, splice
+from asr_kd.features.augment import VOICES, Perturbation, WaveformAugmentation, augment_waveform, splice
 from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, num_frames
 from asr_kd.features.perturb import change_gain
 from asr_kd.features.silence import LOG_MEL, FrameFeatures
@@ -67,7 +67,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         store: soft targets, when the objective needs them from there, and `arrays` of it.
         perturb: waveform augmentation of samples with an `augmentation_seed`. Samples with a `splice_seed` are pieces
             of several of the utterances and have no transcript.
-        with_waveforms: also return the waveform, for a teacher that runs along; it is not cached.
+        with_waveforms: also return the waveform, for a teacher that runs during training; it is not cached.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         hypotheses: Sequence[Sequence[WeightedHypothesis]] | None = None,
         arrays: Sequence[str] = (),
         perturb: Perturbation | None = None,
-        augmented_copies: Mapping[str, Sound] | None = None,
+        augmented_copies: Mapping[str, WaveformAugmentation] | None = None,
         features: FrameFeatures = LOG_MEL,
         with_waveforms: bool = False,
     ) -> None:
@@ -115,8 +115,8 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return Example(utterance.id, features, audio_frames, tokens, targets, hypotheses, arrays, lead, waveform)
 
     def _view(self, sample: SampledUtterance) -> tuple[Tensor, int, Tensor | None]:
-        """Return a sample's features at its level and with its silence, the frames of the utterance itself, and, where
-        a teacher runs on waveforms, the same audio [S] without the silence."""
+        """Return a sample's features with its gain and silence, the frames of the utterance itself, and, where a
+        teacher runs on waveforms, the same audio [S] without the silence."""
         if sample.augmentation_seed is None and sample.splice_seed is None:
             features, audio_frames = self._surrounded(sample)
             waveform = self._waveform(sample) if self._with_waveforms else None
@@ -148,7 +148,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         def read() -> tuple[Tensor]:
             if name == POOLED:
                 tokens = self.tokens[row]
-                if tokens is None:  # the objective leaves out an utterance whose transcript is not used
+                if tokens is None:  # no transcript to pool over: the objective leaves the utterance out
                     return (torch.zeros(0, store.info.max_entries, 2),)
                 return (read_pooled(store, utterance_id, variant, tokens),)
             return (torch.from_numpy(store.read_array(name, utterance_id, variant).copy()),)
@@ -156,7 +156,7 @@ class SpeechDataset(Dataset[Example | Unreadable]):
         return self._cache.get((name, utterance_id, variant), read)[0]
 
     def _surrounded(self, sample: SampledUtterance) -> tuple[Tensor, int]:
-        """Return the features of a sample at its level, with its silence, and the frames of the utterance itself."""
+        """Return the features of a sample with its gain and silence, and the frames of the utterance itself."""
         key = (sample.row, sample.speed, sample.augmented_copy)
         features, audio_frames, front = self._cache.get(key, lambda: self._unaugmented(sample))
         # Silence behind is cut from the features of audio followed by zeros, as a streaming client computes them.

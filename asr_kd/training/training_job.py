@@ -8,7 +8,7 @@ import torch
 
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.distributed import ALONE, Ranks
-from asr_kd.features.augment import Sound
+from asr_kd.features.augment import WaveformAugmentation
 from asr_kd.losses import DistillSettings
 from asr_kd.models.settings import ConformerSettings, WhisperSettings
 from asr_kd.models.weights import Model
@@ -41,7 +41,8 @@ class TrainingJob:
     dense_teacher: Model | Teacher | None = None
     hypotheses: HypothesisStore | None = None
     card: dict[str, Any] = field(default_factory=dict)  # goes into model.json
-    augmented_copies: Mapping[str, Sound] = field(default_factory=dict)  # settings by name (`targets.perturbed`)
+    augmented_copies: Mapping[str, WaveformAugmentation] = field(default_factory=dict)
+    """Settings by name (`targets.perturbed`)."""
 
 
 CPU = torch.device("cpu")

@@ -34,7 +34,11 @@ SELF_TAUGHT = "{objectives: {consistency: {}, dual_mode: {}}}"
         ),
         (["targets.layers=[2]"], "targets.layers [2] must lie from 1 to 1, the layers of 'teacher'"),
         (["targets.layers=[0]"], "layers are counted from 1"),
-        (["targets.layers=[1]", ELSEWHERE], "targets.layers needs teachers that are one model of this project's own"),
+        (
+            ["targets.layers=[1]", ELSEWHERE],
+            "targets.layers needs teachers that are one model of this project's own, trained here or `local:`, or an "
+            "`encoder:`",
+        ),
         ([OBJECTIVES + "{}"], "objectives is empty"),
         (
             [

@@ -84,7 +84,9 @@ def test_a_store_without_a_layer_names_those_it_has(corpus, local, deep, tmp_pat
 
 
 def test_only_our_own_teachers_have_layers(corpus, local, teacher, deep, tmp_path):
-    with pytest.raises(TargetsError, match=r"does not expose its hidden layers.*trained by this project"):
+    with pytest.raises(
+        TargetsError, match=r"does not expose its hidden layers.*a model of this project.*or an `encoder:`"
+    ):
         extract(teacher, corpus, deep, tmp_path / "store")
     assert not (tmp_path / "store").exists()
     letters = Vocabulary((*VOCABULARY.symbols, "Z"))

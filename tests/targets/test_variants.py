@@ -6,7 +6,7 @@ import torch
 from asr_kd.config import parse_settings
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import RecipeError, TargetsError
-from asr_kd.features.augment import Augmentation, Sound, speed_perturb
+from asr_kd.features.augment import Augmentation, WaveformAugmentation, speed_perturb
 from asr_kd.posteriors.measures import partition_log_probs
 from asr_kd.posteriors.types import map_tensors
 from asr_kd.targets import Store, TargetSettings, extract
@@ -18,8 +18,8 @@ from asr_kd.training.dataset import SpeechDataset
 from tests.helpers.fake_teacher import FakeTeacher
 
 SOUNDS = {
-    "noisy": Sound(snr_db=(0.0, 5.0), room_share=0.0, telephone_share=0.0),
-    "far": Sound(snr_db=None, room_share=1.0, telephone_share=0.0, gain_db=0.0),
+    "noisy": WaveformAugmentation(snr_db=(0.0, 5.0), room_share=0.0, telephone_share=0.0),
+    "far": WaveformAugmentation(snr_db=None, room_share=1.0, telephone_share=0.0, gain_db=0.0),
 }
 
 
