@@ -29,13 +29,13 @@ def export_model(
     speech: Sequence[Path] = (),
     progress: Progress = SILENT,
 ) -> dict[Path, BundleInfo]:
-    """Export a model folder, or the student's that holds it, once for each context; return what was written.
+    """Export a model once for each context; return the bundles by folder.
 
     Args:
-        folder: of the model, such as RUN/students/NAME/model.
+        folder: the model's, RUN/students/NAME/model, or RUN/students/NAME.
         out: folder of the bundle, or of the bundles' folders; None: RUN/export/NAME of the model's run.
-        contexts: chunks and left contexts; none: the model's own.
-        speech: manifests of held-out utterances; none: all sets of the model's run but its training set.
+        contexts: empty: the model's own.
+        speech: manifests of held-out utterances; empty: all sets of the model's run but its training set.
 
     Raises:
         BundleError: no speech to verify on, no place to write to, or a bundle does not do what its model does.
@@ -77,9 +77,9 @@ def export_bundles(
 
 
 def contexts_of(folder: Path, chunks: Sequence[int], lefts: Sequence[int], rights: Sequence[int] = ()) -> list[Context]:
-    """Contexts of chunk, left and right context in frames; what is not given is the model's own, all of it no context.
+    """Return a context for each chunk; numbers are in frames. Empty where nothing is given.
 
-    `lefts`, `rights`: none, one for all, or one for each chunk.
+    What is not given is the model's own. `lefts` and `rights` are empty, one number for all chunks, or one for each.
     """
     if not (chunks or lefts or rights):
         return []

@@ -47,7 +47,7 @@ def extraction_task(context: RunContext, teacher: str) -> StageTask:
         found, utterances = verify(store), utterances_to_label(context, teacher, context.read_corpus()[0])
         return found.ok and found.info.complete and not of_other_audio(found.info.shards, utterances)
 
-    # The number of threads changes nothing.
+    # The number of reader threads does not change the result.
     plain = {key: value for key, value in settings.key_settings().items() if key != "readers"}
     others: dict[str, Any] = {"normalizer": context.recipe.vocabulary.normalizer} if settings.pooled else {}
     settings_of_bridge = context.recipe.bridge.model_dump(mode="json", exclude_defaults=True)
@@ -131,8 +131,10 @@ def _checked_opener(
 def _callbacks(
     context: RunContext, name: str, place: StorePlace
 ) -> tuple[Callable[[], bool], Callable[[float, float], None]]:
-    """Whether to stop: at once on a signal, on a time limit after one shard, so that short limits make progress too;
-    and the report of progress."""
+    """Return `should_stop` and `progress` of an extraction.
+
+    On a signal it stops at once; at the time limit once a shard is done, so that each call makes progress.
+    """
     before = done_shards(place.store)
 
     def should_stop() -> bool:

@@ -58,7 +58,7 @@ class StageTask:
     owner: str | None = None
     """The teacher that the task belongs to: `--only OWNER` selects it too."""
     stated: Any = None
-    """The part of `settings` that is not at its default. Without it, a new setting makes earlier results stale."""
+    """The part of `settings` that is not at its default; None: a setting that a release adds makes results outdated."""
 
     @property
     def label(self) -> str:

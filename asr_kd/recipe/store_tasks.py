@@ -58,7 +58,7 @@ class StorePlace:
         try:
             return self._is_as_noted() and check(self.store)
         except TargetsError:
-            return False  # the task makes what is missing, and the note; or names what is wrong
+            return False  # the task runs again: it makes what is missing, or raises the error
 
     def _is_as_noted(self) -> bool:
         if self.context.recipe.store_url is None:

@@ -71,7 +71,8 @@ def row_key(row: str, varied: Mapping[str, Any], seed: int) -> str:
 
 
 def is_current(result: Result | None, key: str, teacher_sha256: str | None) -> bool:
-    """Whether a row's newest result is of these weights, this evaluation and this teacher, against which delays are."""
+    """Whether a row's newest result is of these weights, this evaluation and this teacher (delays are measured against
+    the teacher)."""
     return result is not None and (result["key"], result["teacher_sha256"]) == (key, teacher_sha256)
 
 
@@ -99,7 +100,7 @@ def run_sweep(context: RunContext, rows: Sequence[PlannedRow], folder: Path) -> 
 
 
 def _score(context: RunContext, row: PlannedRow, folder: Path) -> None:
-    """Add the row's result where the newest one is not of these weights, this way to score and this teacher."""
+    """Add the row's result unless the newest one is of the same weights, evaluation and teacher."""
     weights = model_sha256(context.model_folders()[row.name])
     key = sha256_of([weights, context.recipe.evaluate.model_dump(mode="json"), row.row])
     teacher = _teacher_beside(context, row)
@@ -122,7 +123,7 @@ def _seed(context: RunContext, row: PlannedRow) -> int:
 
 
 def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder: Path) -> dict[str, Any]:
-    """The student on the dev sets, its teacher beside it for the delay: what goes into a line."""
+    """Evaluate the student on the dev sets, with its teacher for the delay; return the line of `rows.jsonl`."""
     corpus, _ = context.read_corpus()
     recipe, seed = context.recipe, _seed(context, row)
     dev_sets = {name: corpus.sets[name] for name in corpus.dev_sets}  # choices are made on these only
@@ -131,7 +132,7 @@ def _evaluate(context: RunContext, row: PlannedRow, teacher: str | None, folder:
     systems = [replace(system, role="teacher" if system.name == teacher else "other") for system in opened]
     facts = RunFacts(synthetic=corpus.synthetic, seeds=(seed,), command=context.command or None)
     place = folder / "reports" / row.name
-    # What a row is chosen by: errors and delay. The rest takes longer than some rows' training.
+    # Rows are compared by errors and delay; other measurements would take longer than the training of some rows.
     page = recipe.evaluate.report.model_copy(update={"utterances": 0})
     settings = recipe.evaluate.model_copy(update={"memory": False, "rtf_utterances": 0, "report": page})
     teacher_key = None if teacher is None else _teacher_key(context, teacher)

@@ -23,10 +23,10 @@ class TrainedTeacher(Settings):
     train: TrainSettings = TrainSettings()
     """How it is trained."""
     seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
+    """Seed of its weights and its training; None: the recipe's. Members of an ensemble need seeds of their own."""
     folds: int | None = Field(None, ge=2, le=20)
-    """Train this many teachers, each on all training speakers but those of its fold; each labels the speakers that it
-    was not trained on. As one system they are the average of all. None: one teacher, of all speakers."""
+    """Train this many teachers, each on all training speakers but those of its fold, which it labels. In reports they
+    are one system, the average of all. None: one teacher, trained on all speakers."""
 
     if TYPE_CHECKING:
 
@@ -133,10 +133,11 @@ class StudentStage(Settings):
     train: TrainSettings = TrainSettings()
     """How it is trained in this stage."""
     distill: DistillSettings | None = None
-    """What it learns from a teacher; `null`: it learns from transcripts alone. A stage may train hidden layers alone
-    (`kd_weight: 1`, `objectives: {representation: …}`); it ends with its last epochs."""
+    """Distillation from a teacher; `null`: training on transcripts alone. An earlier stage may train hidden layers
+    alone (`kd_weight: 1`, `objectives: {representation: …}`); its weights are then the mean of the last epochs."""
     teacher: str | None = None
-    """Whose soft targets, hypotheses or hidden layers it learns from; may be left out when there is one teacher."""
+    """Name of the teacher whose soft targets, hypotheses or hidden layers are used; may be left out when there is one
+    teacher."""
     hypotheses: str | None = None
     """`distill.level: sequence`: pseudo-labels of the recipe by name, or a folder or URL that `asr-kd pseudo-label` or
     `asr-kd targets import` filled; None: the teacher's n-best."""
@@ -187,21 +188,22 @@ class StudentStage(Settings):
 
 
 class StudentSettings(StudentStage):
-    """A student; without `distill` it learns from transcripts alone."""
+    """A student; without `distill` it is trained on transcripts alone."""
 
     model: ModelSettings
     """Shape of the model."""
     stages: tuple[StudentStage, ...] = ()
-    """Earlier stages of its training, in order: each goes on from the weights of the one before, and the student itself
-    from the last. The first may have `train.init_from`."""
+    """Earlier stages of its training, in order: each continues from the weights of the one before, and the student
+    itself from the last. Only the first may have `train.init_from`."""
     baseline: str | None = None
     """The student without a teacher that the report compares it with; `student-kd` and `student-hard` are a pair."""
     seed: int | None = Field(None, ge=0, lt=2**31)
-    """Of its weights and its training; None: the recipe's."""
+    """Seed of its weights and its training; None: the recipe's."""
     transcript_share: float = Field(1.0, gt=0, le=1)
-    """Share of the training utterances whose transcripts it uses, the same ones as `hypotheses.NAME.transcript_share`;
-    the others count as untranscribed: a student with `distill.untranscribed`, or one that needs no transcripts
-    (`kd_weight: 1`), is trained on them as well. The control of pseudo-labels where few transcripts exist."""
+    """Share of the training utterances whose transcripts it uses, the same ones as in
+    `hypotheses.NAME.transcript_share`. The others count as untranscribed: they are used by a student with
+    `distill.untranscribed`, or one that needs no transcripts (`kd_weight: 1`). For comparing pseudo-labels with few
+    transcripts."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "StudentSettings":

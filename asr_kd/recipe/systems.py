@@ -36,7 +36,7 @@ def absent_systems(context: RunContext) -> dict[str, str]:
 
 
 def system_sha256(context: RunContext, name: str) -> str:
-    """SHA-256 of an existing system."""
+    """SHA-256 of a trained system or an existing teacher."""
     if name in context.recipe.teachers:
         return teacher_sha256(context, name)
     return model_sha256(context.model_folders()[name])
@@ -124,9 +124,9 @@ def _description(settings: AnyTeacher) -> dict[str, Any]:
     return {"source": plain["source"], "precision": plain["precision"]}
 
 
-BESIDES = ("seed", "baseline")
+MAY_DIFFER_IN_ROW = ("seed", "baseline")
 """Settings that may differ within a row: a run is compared with the baseline of its own seed."""
-_DEFAULT = {"student-kd": "student-hard"}
+_DEFAULT_BASELINE = {"student-kd": "student-hard"}
 
 
 def seeds_of(recipe: Recipe) -> tuple[int, ...]:
@@ -147,7 +147,7 @@ def seed_rows_of(recipe: Recipe) -> SeedRows:
     pairs = []
     for row in rows:
         student = recipe.students.get(row)
-        baseline = student and (student.baseline or _DEFAULT.get(row))
+        baseline = student and (student.baseline or _DEFAULT_BASELINE.get(row))
         if student is not None and baseline in row_of:
             pairs.append(Comparison(row, row_of[baseline], row_of.get(teacher_of_student(recipe, student) or "")))
     return SeedRows(rows, tuple(pairs))
@@ -159,7 +159,7 @@ def _key_without_seed(name: str, system: Any) -> str:
         return name
     plain = system.model_dump(mode="json")
     kind = "student" if isinstance(system, StudentSettings) else "teacher"
-    return sha256_of([kind, {key: value for key, value in plain.items() if key not in BESIDES}])
+    return sha256_of([kind, {key: value for key, value in plain.items() if key not in MAY_DIFFER_IN_ROW}])
 
 
 TUNED_KEYS = ("lm_weight", "word_score")
