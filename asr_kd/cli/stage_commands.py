@@ -211,6 +211,7 @@ def sweep(
     from asr_kd.errors import RecipeError
     from asr_kd.evaluation.results import command_line
     from asr_kd.recipe.context import RunContext, choose_device, stop_on
+    from asr_kd.recipe.settings import load_recipe
     from asr_kd.recipe.sweep import run_sweep
     from asr_kd.recipe.sweep_grid import load_grid, only_rows, plan, recipe_of
     from asr_kd.recipe.sweep_table import write_tables
@@ -227,10 +228,10 @@ def sweep(
     rows = plan(found, numbers(seeds, int, "--seeds"))
     chosen = only_rows(rows, only) if only else rows
     wanted = recipe_of(recipe, overrides or [], found, rows)  # all rows: they share what is extracted
-    name = Path(grid[0]).stem if "=" not in grid[0] else "command-line"
-    folder = out if out is not None else wanted.work_dir / "sweeps" / name
+    folder = out or wanted.work_dir / "sweeps" / ("command-line" if "=" in grid[0] else Path(grid[0]).stem)
     with stop_on(max_minutes) as should_stop, console() as progress:
         context = RunContext(wanted, progress, choose_device(wanted.device), should_stop, command_line())
+        context.recorded = load_recipe(recipe, overrides or [])
         try:
             run_sweep(context, chosen, folder)
         finally:

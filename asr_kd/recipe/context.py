@@ -48,6 +48,7 @@ class RunContext:
     command: str = ""
     ranks: Ranks = ALONE
     share: Share | None = None  # of extraction, in independent processes; None: all of it
+    recorded: Recipe | None = None  # written beside the results, of a sweep the one without its rows; None: `recipe`
 
     @property
     def work_dir(self) -> Path:
@@ -70,7 +71,7 @@ class RunContext:
 
     def write_provenance(self) -> None:
         """Write the resolved recipe and what ran it beside the results."""
-        plain = self.recipe.model_dump(mode="json", exclude={"extras"})
+        plain = (self.recorded or self.recipe).model_dump(mode="json", exclude={"extras"})
         register_files(self.work_dir, ["recipe.resolved.yaml", "run.json"])
         write_text(self.folder("recipe.resolved.yaml"), yaml.safe_dump(plain, sort_keys=False, allow_unicode=True))
         write_json(

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Field
 
 from asr_kd.config import Settings, apply_overrides, load_yaml, parse_settings
 from asr_kd.errors import RecipeError
+from asr_kd.recipe.packaged_recipes import find_recipe
 from asr_kd.recipe.settings import Recipe
 
 
@@ -158,7 +159,7 @@ def recipe_of(path: Path, overrides: Sequence[str], grid: Grid, rows: Sequence[P
     Raises:
         RecipeError: no such student, or a row that is not a valid student; nothing has run.
     """
-    data = apply_overrides(load_yaml(path), overrides)
+    data = apply_overrides(load_yaml(find_recipe(path)), overrides)
     whole = parse_settings(Recipe, data, path)
     if grid.student not in whole.students:
         raise RecipeError(

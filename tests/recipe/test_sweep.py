@@ -1,12 +1,14 @@
 """Sweeps: rows are planned, run once, go on where they stopped, and say what did not run."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from asr_kd.errors import RecipeError
 from asr_kd.evaluation.results import git_commit
 from asr_kd.files import json_text
+from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.sweep import is_current, newest, read_rows, row_key
 from asr_kd.recipe.sweep_grid import Grid, PlannedRow, load_grid, only_rows, plan, recipe_of
 from asr_kd.recipe.sweep_table import lead, lines_of, plot, table
@@ -69,6 +71,11 @@ def test_an_unknown_student_is_named():
         recipe_of(RECIPE, [], grid, plan(grid, []))
 
 
+def test_a_recipe_that_comes_along_is_swept_by_its_name():
+    grid = load_grid(["distill.kd_weight=[0.3]"], None)
+    assert list(recipe_of(Path("Synthetic/synthetic"), [], grid, plan(grid, [])).students)
+
+
 def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
     first = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
     assert first.code == 0, first.err
@@ -85,6 +92,9 @@ def test_rows_run_once_and_a_new_one_alone(copy, grid_file):
     assert "| never | 0 | no time |" in printed
     assert "plain KL, kd_weight 0.7" in printed
     assert "<svg" in (folder / "dev.svg").read_text()
+
+    recorded = load_recipe(copy.file("recipe.resolved.yaml"), [])
+    assert "student-kd" in recorded.students, "the run's own models stay those of its folder: asr-kd tune FOLDER"
 
     again = copy.command("sweep", "--grid", str(grid_file), "--seeds", "1")
     assert again.code == 0, again.err
