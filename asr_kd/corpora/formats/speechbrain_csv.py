@@ -53,6 +53,14 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
         raise CorpusError(
             f"no column {', '.join(missing)}", where=f"{path}:1", expected=f"the columns {', '.join(_COLUMNS)}"
         )
+    variables = [found for _, row in rows if (found := _VARIABLE.search(row["wav"] or ""))]
+    if variables and data_root is None:
+        raise CorpusError(
+            f"{len(variables)} rows have audio below {variables[0][0]}, which no setting names",
+            where=path,
+            expected="the folder that it stands for",
+            remedy="Set corpus.data_root in a recipe, or write whole paths: asr-kd manifest convert --data-root",
+        )
     table = Table(files=[path])
     infos = probe_all(_segment_files([row for _, row in rows], data_root, path.parent))
 
@@ -174,9 +182,6 @@ def _fits(row: dict[Any, Any], rate: float) -> bool:
 
 def _audio(row: dict[Any, Any], data_root: Path | None, folder: Path) -> Path:
     written = row["wav"] or ""
-    variable = _VARIABLE.search(written)
-    if variable and data_root is None:
-        raise Malformed(f"wav is {written!r}: set data_root to the folder that {variable[0]} stands for")
-    if variable:
+    if data_root is not None:
         written = _VARIABLE.sub(lambda match: str(data_root), written)
     return audio_path(written, data_root or folder, row["ID"])

@@ -39,8 +39,8 @@ def test_rows_as_its_recipes_write_them(tmp_path):
 def test_a_variable_is_the_data_root(tmp_path, variable):
     lines = ("ID,duration,wav", f"a,1.0,{variable}/x/a.wav")
     assert table_of(tmp_path / "a.csv", *lines, data_root=tmp_path / "r").recordings[0].audio == tmp_path / "r/x/a.wav"
-    with pytest.raises(CorpusError, match="set data_root to the folder"):
-        table_of(tmp_path / "a.csv", *lines)
+    with pytest.raises(CorpusError, match=r"2 rows have audio below .*Set corpus.data_root .* --data-root$"):
+        table_of(tmp_path / "a.csv", *lines, lines[-1].replace("a,", "b,", 1))
 
 
 def test_start_and_stop_in_samples_or_in_seconds(tmp_path, speech):
