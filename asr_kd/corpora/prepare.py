@@ -10,6 +10,7 @@ from asr_kd.corpora.an4 import find_an4, official_test, read_an4, split_speakers
 from asr_kd.corpora.corpus import PreparedCorpus, shuffled
 from asr_kd.corpora.folder import cut_utterances, list_folder
 from asr_kd.corpora.formats.catalogue import read_table
+from asr_kd.corpora.formats.table import Table
 from asr_kd.corpora.librispeech import find_librispeech, read_split, require_splits
 from asr_kd.corpora.manifest import Utterance, id_problem
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
@@ -91,11 +92,24 @@ class Listing:
     def add_manifest(self, part: str, path: Path, settings: OwnSettings) -> None:
         """Add a manifest to a set."""
         table = read_table(path, settings.format, settings.data_root, settings.row_channels)
-        self.parts.setdefault(part, []).extend(table.recordings)
+        self.parts.setdefault(part, []).extend(self._with_free_ids(table))
         self.unmatched += table.excluded
         self.faulty += [part] if table.excluded else []
         self.manifests.setdefault(part, []).append(path)
         self.dropped += table.dropped
+
+    def _with_free_ids(self, table: Table) -> list[Recording]:
+        """Return the recordings; ids that are made of names of files get a number where another file has them."""
+        earlier = {recording.id: recording.audio for members in self.parts.values() for recording in members}
+        taken = {**{recording.id: recording.audio for recording in table.recordings}, **earlier}
+        found = []
+        for recording in table.recordings:
+            name, number = recording.id, 1
+            while recording.id in table.made and taken.setdefault(name, recording.audio) != recording.audio:
+                number += 1
+                name = f"{recording.id}-{number}"
+            found.append(replace(recording, id=name))
+        return found
 
 
 def prepare(

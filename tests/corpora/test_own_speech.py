@@ -102,6 +102,18 @@ def test_several_manifests_are_one_set_and_share_no_id(own):
         prepare(settings_of(folder, train=[folder / "train.jsonl", folder / "test.jsonl"]), folder)
 
 
+def test_files_of_one_name_in_several_manifests_without_ids_get_ids_of_their_own(tmp_path):
+    for name in ("train", "dev", "more"):
+        audio = write_audio(tmp_path / name / "1.flac", 2.0)
+        row = {"audio_filepath": str(audio), "duration": 2.0, "text": "ONE"}
+        (tmp_path / f"{name}.json").write_text(json.dumps(row))
+    sets = {name: tmp_path / f"{name}.json" for name in ("train", "dev", "more")}
+    corpus = prepare(ManifestSettings(train=sets["train"], dev=sets["dev"], test={"more": sets["more"]}), tmp_path)
+    assert [(u.id, u.audio.parent.name) for u in corpus.utterances] == [("1", "train"), ("1-2", "dev"), ("1-3", "more")]
+    with pytest.raises(CorpusError, match=r"the id '1' .* \(train and dev\)"):
+        prepare(ManifestSettings(train=sets["train"], dev=sets["train"]), tmp_path)
+
+
 def test_messages_name_the_manifest_at_fault_and_not_the_training_sets(own):
     folder, sets = own
     write_manifest(folder / "test.jsonl", [Utterance("gone", folder / "gone.flac", 1.0, "A", "s"), *sets["test"]])

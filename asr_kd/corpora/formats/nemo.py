@@ -44,6 +44,8 @@ def read(path: Path, data_root: Path | None, channels: ChannelPolicy) -> Table:
         row = json_object(line)
         recording = _recording(row, base, names)
         table.drop(row, _KNOWN if recording.channels is None else (*_KNOWN, "channels"))
+        if recording.id != row.get("id"):
+            table.made.add(recording.id)
         return recording
 
     table.collect(path, rows, parse)

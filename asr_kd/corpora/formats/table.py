@@ -40,6 +40,8 @@ class Table:
     """Fields without a counterpart → number of rows."""
     files: list[Path] = field(default_factory=list)
     """Files that were read."""
+    made: set[str] = field(default_factory=set)
+    """Ids that the rows do not state: they are made of the names of files."""
 
     def drop(self, row: dict[str, Any], known: Iterable[str]) -> None:
         """Count the keys of a row that are not used."""
