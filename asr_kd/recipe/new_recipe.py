@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from asr_kd.corpora.an4 import find_an4
 from asr_kd.corpora.corpus import balanced_folds, shuffled
 from asr_kd.corpora.folder import audio_files, cut_utterances, list_folder
-from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
+from asr_kd.corpora.formats.catalogue import complete, is_manifest, manifests_in, named_sets, read_table
 from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
 from asr_kd.corpora.recordings import measure
 from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, FolderSettings, LibriSpeechSettings
@@ -32,8 +32,6 @@ HELD_OUT_HOURS = 1.0
 FOLDS = 10
 """Dev and test are each a tenth, or less of a large corpus."""
 ENGLISH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-
-_NAMES = {"train": ("train",), "dev": ("dev", "valid", "validation"), "test": ("test", "eval")}
 
 
 @dataclass(frozen=True)
@@ -129,18 +127,9 @@ def _known_layout(folder: Path) -> _Corpus | None:
     return _Corpus({"kind": "an4", "root": str(an4)}, "AN4", 0.8)
 
 
-def _manifests_in(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and is_manifest(path)]
-
-
 def _named_manifests(folder: Path) -> _Corpus | None:
-    """Manifests that are called train, dev and (it may be missing) test."""
-    sets: dict[str, Path] = {}
-    for path in _manifests_in(folder):
-        stem = path.name.split(".")[0].lower()
-        for part, names in _NAMES.items():
-            if stem in names:
-                sets.setdefault(part, path)
+    """Manifests of sets; that of test may be missing."""
+    sets = named_sets(folder)
     if "train" not in sets or "dev" not in sets:
         return None
     train, _ = complete(read_table(sets["train"], "auto").recordings, "refuse")
@@ -154,7 +143,7 @@ def _named_manifests(folder: Path) -> _Corpus | None:
 
 
 def _single_manifest(folder: Path) -> list[Utterance] | None:
-    found = _manifests_in(folder) if not is_manifest(folder) else [folder]
+    found = manifests_in(folder) if not is_manifest(folder) else [folder]
     if not found:
         return None
     if len(found) > 1:
@@ -183,6 +172,13 @@ def _audio(folder: Path, progress: Progress) -> list[Utterance]:
             if path.is_file()
         ]
     utterances, excluded = measure(recordings)
+    if not utterances:
+        raise CorpusError(
+            f"none of {len(recordings)} files can be used, such as {excluded[0].path}: {excluded[0].reason}",
+            where=folder,
+            expected="files of one channel that can be read",
+            remedy="Correct them, or write the recipe by hand: docs/guides/own-data.md, of calls docs/guides/calls.md",
+        )
     if excluded:
         progress.message(f"  {len(excluded)} files cannot be used; the first: {excluded[0].path}: {excluded[0].reason}")
     return utterances if transcribed else cut_utterances(utterances, settings, progress)[0]

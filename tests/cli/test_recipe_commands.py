@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
+from asr_kd.files import json_lines
 from asr_kd.progress import SILENT
 from asr_kd.recipe.new_recipe import write_recipe
 from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, is_recipe, packaged_recipes
@@ -110,6 +111,46 @@ def test_init_reads_a_manifest_and_named_manifests(tmp_path: Path, monkeypatch: 
     shutil.copy(single / "all.jsonl", single / "more.jsonl")
     with pytest.raises(CorpusError, match="holds 2 manifests"):
         write_recipe(single, Path("two.yaml"))
+
+
+def test_init_finds_manifests_by_the_names_that_other_tools_give_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 12)
+    write_recipe(Path("speech"))
+    nemo, pairs = tmp_path / "nemo", tmp_path / "pairs"
+    nemo.mkdir()
+    pairs.mkdir()
+    for part in ("train", "dev", "test"):
+        members = read_manifest(Path("speech-manifests") / f"{part}.jsonl")
+        word = {"dev": "validation"}.get(part, part)
+        (nemo / f"{word}_manifest.json").write_text(
+            json_lines([{"audio_filepath": str(u.audio), "duration": 1.5, "text": u.text} for u in members])
+        )
+        sources = [{"type": "file", "channels": [0], "source": str(u.audio)} for u in members]
+        recordings = [
+            {"id": u.id, "sources": [source], "sampling_rate": 16_000, "num_samples": 24_000, "duration": 1.5}
+            for u, source in zip(members, sources, strict=True)
+        ]
+        spans = [{"id": u.id, "recording_id": u.id, "start": 0.0, "duration": 1.5, "text": u.text} for u in members]
+        (pairs / f"own_recordings_{part}.jsonl").write_text(json_lines(recordings))
+        (pairs / f"own_supervisions_{part}.jsonl").write_text(json_lines(spans))
+    for folder, dev in ((nemo, "validation_manifest.json"), (pairs, "own_recordings_dev.jsonl")):
+        path = write_recipe(folder.relative_to(tmp_path))
+        assert load_recipe(path, []).corpus.dev == [Path(folder.name, dev)]  # type: ignore[union-attr]
+        assert check_target(path, [], False, SILENT).ok
+    shutil.copy(nemo / "train_manifest.json", nemo / "train_more.json")
+    with pytest.raises(CorpusError, match="holds 4 manifests"):
+        write_recipe(nemo, Path("several.yaml"))
+
+
+def test_init_of_stereo_calls_names_the_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("calls").mkdir()
+    soundfile.write("calls/a.wav", np.full((24_000, 2), 0.1), 8_000)
+    with pytest.raises(CorpusError, match=r"^calls: none of 1 files can be used, .* has 2 channels.*guides/calls\.md$"):
+        write_recipe(Path("calls"))
 
 
 def test_init_keeps_what_exists_and_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """Detect, read, write and convert manifests of any format."""
 
 import gzip
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ from asr_kd.errors import CorpusError
 from asr_kd.files import atomic_folder, atomic_path
 
 _OTHERS = {"lhotse": lhotse, "nemo": nemo, "speechbrain": speechbrain_csv, "kaldi": kaldi}
+SET_NAMES = {"train": {"train"}, "dev": {"dev", "val", "valid", "validation"}, "test": {"test", "eval"}}
+"""Words for a set in names of manifests."""
 _JSON_SUFFIXES = (".jsonl", ".jsonl.gz", ".json", ".json.gz")
 
 
@@ -52,6 +55,30 @@ def is_manifest(path: Path) -> bool:
     if path.is_dir():
         return (path / kaldi.WAV).is_file() or lhotse.is_pair_folder(path)
     return path.name == kaldi.WAV or path.suffix == ".csv" or path.name.endswith(_JSON_SUFFIXES)
+
+
+def manifests_in(folder: Path) -> list[Path]:
+    """Return the manifests that lie in a folder; of a pair of lhotse its recordings alone."""
+    found = [path for path in sorted(folder.iterdir()) if not path.name.startswith(".") and is_manifest(path)]
+    return [path for path in found if not lhotse.has_recordings_beside(path)]
+
+
+def named_sets(folder: Path) -> dict[str, Path]:
+    """Return the manifest of each set: the one called train, or the only one with that word: cuts_train.jsonl.gz.
+
+    Sets without one are left out; where several could be one set, all are.
+    """
+    words = {path: re.split(r"[^a-z]+", path.name.split(".")[0].lower()) for path in manifests_in(folder)}
+    parts = {path: [part for part, names in SET_NAMES.items() if names & {*found}] for path, found in words.items()}
+    sets: dict[str, Path] = {}
+    for part in SET_NAMES:
+        own = [path for path, found in parts.items() if found == [part]]
+        exact = [path for path in own if len(words[path]) == 1]
+        if len(own) > 1 and not exact:
+            return {}
+        if own:
+            sets[part] = (exact or own)[0]
+    return sets
 
 
 def detect(path: Path) -> FormatName:

@@ -91,6 +91,11 @@ def is_pair_folder(path: Path) -> bool:
     return path.is_dir() and any(path.glob(f"*{_RECORDINGS}*.jsonl*"))
 
 
+def has_recordings_beside(path: Path) -> bool:
+    """Whether a file is the supervisions of a pair, which its recordings stand for."""
+    return _SUPERVISIONS in path.name and path.with_name(path.name.replace(_SUPERVISIONS, _RECORDINGS)).is_file()
+
+
 def _pair(path: Path) -> tuple[Path, Path | None]:
     """A file of cuts or recordings alone, or of recordings and their supervisions."""
     if path.is_dir():
