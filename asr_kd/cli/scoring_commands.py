@@ -88,7 +88,7 @@ def tune(
 
     \b
     Example:
-      asr-kd tune recipes/AN4/an4.yaml evaluate.decoding.kind=beam evaluate.decoding.lm=lm/an4.arpa
+      asr-kd tune exp/an4 'evaluate.decoding={kind: beam, lm: lm/an4.arpa, lexicon: lm/an4.words.txt}'
     """
     from asr_kd.evaluation.tuning import LM_WEIGHTS, WORD_SCORES
     from asr_kd.recipe.language_models import tune_recipe
@@ -188,7 +188,7 @@ def compare(
 
     \b
     Example:
-      asr-kd compare exp/an4 exp/an4-fold1 --out comparison
+      asr-kd compare exp/an4 exp/an4-seed2 --out comparison
     """
     from asr_kd.evaluation.report.compare_report import terminal, write_comparison
     from asr_kd.evaluation.report.compare_runs import compare_runs, open_runs
