@@ -11,6 +11,7 @@ from torch import Tensor
 
 from asr_kd.audio import SAMPLE_RATE
 from asr_kd.corpora.corpus import manifests_folder, read_prepared
+from asr_kd.corpora.formats.catalogue import detect, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.decoding.beam import BeamSearch
@@ -101,11 +102,44 @@ def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
         recipe = _recipe_of_run(source)
     else:
         _refuse_evaluation_sets(source)
-        return read_sentences(source, normalizer)
+        return _sentences_of_manifest(source, normalizer) or read_sentences(source, normalizer)
     if not (manifests_folder(recipe.work_dir) / VOCABULARY).is_file():
         raise LanguageModelError("its corpus is not prepared", where=source, remedy="Run asr-kd prepare with it first")
     own = recipe.vocabulary.normalizer
-    texts = (normalize(utterance.text or "", own) for utterance in read_prepared(recipe.work_dir).train)
+    texts = [normalize(utterance.text or "", own) for utterance in read_prepared(recipe.work_dir).train]
+    if not any(text.strip() for text in texts):
+        raise LanguageModelError(
+            "its training set has no transcripts",
+            where=source,
+            expected="text",
+            remedy="Name text of the same domain (.txt, one sentence a line), or a manifest with transcripts",
+        )
+    return (text for text in texts if text.strip())
+
+
+def _sentences_of_manifest(source: Path, normalizer: Normalizer) -> Iterator[str] | None:
+    """Texts of a manifest of another tool; None for anything else, and for JSON Lines with a `text`.
+
+    Raises:
+        CorpusError: a manifest that is malformed.
+        LanguageModelError: rows that are no utterances, or a data folder of Kaldi without `text`.
+    """
+    if not is_manifest(source):
+        return None
+    form = detect(source)
+    if form == "kaldi":
+        return read_sentences((source if source.is_dir() else source.parent) / "text", normalizer)
+    if form == "asr-kd" and ".jsonl" in source.name:
+        return None
+    table = read_table(source, "auto", channels="mean")
+    if table.excluded:
+        raise LanguageModelError(
+            f"{len(table.excluded)} rows are no utterances; the first: {table.excluded[0].reason}",
+            where=source,
+            expected="rows of one recording and one transcript",
+            remedy="Leave them out, or name the text alone (.txt, one sentence a line)",
+        )
+    texts = (normalize(recording.text or "", normalizer) for recording in table.recordings)
     return (text for text in texts if text.strip())
 
 

@@ -1,17 +1,22 @@
 """lm build, tune, evaluate and transcribe with a beam, on the tiny recipe."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 
-from asr_kd.corpora.manifest import read_manifest
+from asr_kd.corpora.corpus import PreparedCorpus, write_prepared
+from asr_kd.corpora.formats.catalogue import convert
+from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.errors import LanguageModelError
 from asr_kd.files import json_text
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.language_models import words_path
+from asr_kd.recipe.language_models import build_lm, words_path
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.systems import decoding_inputs, decoding_of
+from asr_kd.text.vocabulary import Vocabulary
+from tests.helpers.corpus_layouts import write_audio
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
 
@@ -149,3 +154,38 @@ def test_a_run_that_was_moved_is_tuned_in_its_new_place_with_the_recipes_threads
     assert tuned.code == 0, tuned.err
     assert (moved / "decoding" / "student-kd.json").is_file()
     assert threads == [1]
+
+
+def test_lm_build_reads_the_text_of_manifests_of_other_tools(tmp_path):
+    rows = [Utterance(f"s-{n}", write_audio(tmp_path / f"{n}.flac", 1.0), 1.0, "ONE TWO", "s") for n in range(3)]
+    write_manifest(tmp_path / "own.jsonl", rows)
+    wanted = ["ONE", "TWO"]
+    for name, form in (("a.json", "nemo"), ("a.csv", "speechbrain"), ("a.jsonl.gz", "lhotse"), ("kaldi", "kaldi")):
+        convert(tmp_path / "own.jsonl", tmp_path / name, "auto", form)
+        out = tmp_path / f"{form}.arpa"
+        build_lm([tmp_path / name], out, 2)
+        assert words_path(out).read_text().split() == wanted, form
+    (tmp_path / "kaldi" / "text").unlink()
+    with pytest.raises(LanguageModelError, match="kaldi/text: no such file"):
+        build_lm([tmp_path / "kaldi"], tmp_path / "x.arpa", 2)
+
+
+def test_lm_build_of_a_run_without_transcripts_names_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    audio = write_audio(tmp_path / "speech" / "a.flac", 1.0)
+    write_manifest(tmp_path / "dev.jsonl", [Utterance("d", audio, 1.0, "ONE", "s")])
+    train = [Utterance("t", audio, 1.0, None, "t")]
+    recipe = {
+        "name": "calls",
+        "work_dir": "exp",
+        "corpus": {"kind": "folder", "train": "speech", "dev": "dev.jsonl"},
+        "vocabulary": {"alphabet": "AB"},
+        "teachers": {"t": {"source": "torchaudio:WAV2VEC2_ASR_BASE_960H"}},
+        "students": {"a": {"model": {"size": "tiny"}, "train": {"epochs": 1}, "distill": {"kd_weight": 1}}},
+    }
+    Path("calls.yaml").write_text(json.dumps(recipe))
+    Vocabulary(("<blk>", "A")).save(tmp_path / "exp" / "manifests" / "tokens.txt")
+    dev = read_manifest(tmp_path / "dev.jsonl")
+    write_prepared(PreparedCorpus("folder", train, {"dev": dev}), Path("exp"), ["tokens.txt"])
+    with pytest.raises(LanguageModelError, match=r"^calls\.yaml: its training set has no transcripts; .*\.txt"):
+        build_lm([Path("calls.yaml")], tmp_path / "x.arpa", 2)
