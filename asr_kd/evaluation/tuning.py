@@ -48,6 +48,11 @@ class Tuning(NamedTuple):
     def best(self) -> GridPoint:
         return self.tried[0]
 
+    @property
+    def is_worse_than_greedy(self) -> bool:
+        """Whether the beam search at its best makes more errors on dev than greedy decoding."""
+        return self.best.wer > self.greedy_wer
+
     def lines(self) -> list[str]:
         """A table: weights down, scores across, WER in percent; the best is marked."""
         points = {(item.lm_weight, item.word_score): f"{100 * item.wer:8.2f} " for item in self.tried}

@@ -33,6 +33,7 @@ from asr_kd.text.vocabulary import Vocabulary
 
 EVALUATION = re.compile(r"(dev|test|eval)([-_.].*)?$", re.IGNORECASE)
 """Names of folders that hold evaluation sets."""
+WORSE_THAN_GREEDY = "the beam search is worse than greedy decoding: does the lexicon hold the words of dev?"
 
 
 def build_lm(
@@ -254,6 +255,7 @@ def _tune_one(
         *tuning.lines(),
         f"greedy {100 * tuning.greedy_wer:.2f} %, beam {100 * best.wer:.2f} % with lm_weight {best.lm_weight:g} and "
         f"word_score {best.word_score:g} → {path}",
+        *([WORSE_THAN_GREEDY] if tuning.is_worse_than_greedy else []),
         *([f"left out: {len(left_out)} utterances ({'; '.join(left_out[:3])})"] if left_out else []),
     ]
 

@@ -60,6 +60,17 @@ def test_a_table_shows_every_point_and_marks_the_best(search):
     assert "50.00" in "".join(lines)
 
 
+def test_a_lexicon_without_the_words_of_dev_is_worse_than_greedy(tmp_path):
+    (tmp_path / "words.txt").write_text("BA\n")
+    search = BeamSearch(LETTERS, DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt"))
+    dev = DevSet({"1": frames_of("A", "B", doubt=0)}, {"1": "A B"})
+    tuning = tune(search, dev, "none", word_scores=(0.0,))
+    assert tuning.is_worse_than_greedy
+    (tmp_path / "words.txt").write_text("A\nB\n")
+    search = BeamSearch(LETTERS, DecodingSettings(kind="beam", lexicon=tmp_path / "words.txt"))
+    assert not tune(search, dev, "none", word_scores=(0.0,)).is_worse_than_greedy
+
+
 def test_no_weight_is_tried_that_decoding_refuses(search):
     dev = DevSet({"1": frames_of("A", "?", doubt=0.3)}, {"1": "A B"})
     tuning = tune(search, dev, "none", (16.0, 20.0), (18.0, 20.0))

@@ -164,6 +164,9 @@ def open_report(path: Path) -> Report:
     folder = path.parent if path.name == RESULTS else path
     if not (folder / RESULTS).is_file() and (folder / "report" / RESULTS).is_file():
         folder = folder / "report"
+    if folder.is_dir() and not (folder / RESULTS).exists():
+        expected = f"a run's folder with report/{RESULTS}, or {RESULTS} itself"
+        raise EvaluationError("has no report", where=path, expected=expected, remedy=_REMEDY)
     summary = read_results(folder)
     rows: dict[str, dict[str, list[Row]]] = {}
     for name, found in summary["test_sets"].items():
