@@ -9,6 +9,7 @@ from asr_kd.corpora.corpus import PreparedCorpus, read_prepared
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.settings import UNTRANSCRIBED
 from asr_kd.errors import RecipeError, TargetsError
+from asr_kd.hub import is_repository
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS
 from asr_kd.models.weights import WEIGHTS, load_model
 from asr_kd.progress import Progress
@@ -136,6 +137,9 @@ def _key_settings(context: RunContext, settings: TrainedTeacher | StudentSetting
         if written != source:
             place, key = (plain["model"], "init") if "model" in plain else (plain["encoder"], "source")
             place[key] = written
+    warm_start = settings.train.init_from
+    if warm_start is not None and not is_repository(warm_start):  # `warm_start_sha256` is among the inputs
+        plain["train"]["init_from"] = "FOLDER"
     labels = plain.get("hypotheses")
     if labels is not None and labels not in context.recipe.hypotheses and Path(labels).is_dir():
         plain["hypotheses"] = "FOLDER"

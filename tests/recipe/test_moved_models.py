@@ -7,11 +7,14 @@ import pytest
 import torch
 import yaml
 
+from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe import pseudo_label_tasks, pseudo_labels
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.recipe.teachers import RECORD, folder_sha256, source_hashes, source_in_key
+from asr_kd.recipe.training_tasks import student_tasks
 from asr_kd.teachers.whisper_transcriber import Transcription
+from asr_kd.training.warm_start import warm_start_sha256
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_run import RECIPE, command
 
@@ -108,6 +111,25 @@ def test_a_teacher_on_a_moved_encoder_is_not_trained_again_and_opens(tmp_path):
     assert next(line for line in did if "teacher" in line).endswith("skipped")
     named = json.loads((tmp_path / "run" / "teachers" / "teacher" / "model" / "model.json").read_text())
     assert named["model"]["encoder"]["source"] == f"hf:{tmp_path / 'whisper'}"
+
+
+def test_a_renamed_run_keeps_the_students_that_begin_from_its_own_models(tmp_path):
+    def keys(place, weights):
+        (place / "students" / "warm" / "model").mkdir(parents=True, exist_ok=True)
+        (place / "students" / "warm" / "model" / WEIGHTS).write_text(weights)
+        train = {"epochs": 1, "init_from": str(place / "students" / "warm" / "model")}
+        staged = {"model": {"size": "tiny"}, "train": {"epochs": 1}, "stages": [{"train": train}]}
+        (tmp_path / "recipe.yaml").write_text(
+            yaml.safe_dump({"name": "r", "work_dir": str(place), "corpus": {"kind": "an4"}, "students": {"s": staged}})
+        )
+        context = RunContext(load_recipe(tmp_path / "recipe.yaml", []))
+        tasks = student_tasks(context, "s", context.recipe.students["s"])
+        assert len(tasks) == 2
+        return [task.settings for task in tasks], warm_start_sha256(context.recipe.students["s"].stages[0].train)
+
+    first = keys(tmp_path / "a", "weights")
+    assert keys(tmp_path / "b", "weights") == first
+    assert keys(tmp_path / "b", "others")[1] != first[1]
 
 
 def test_a_folder_before_a_revision_counts_as_a_folder(tmp_path, context):
