@@ -1,7 +1,6 @@
 """Evaluate systems: transcribe every test set with all of them, score, time and measure, and write the report."""
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -110,14 +109,12 @@ def _transcribe(
 ) -> TranscribedSet:
     left = [utterance for utterance in utterances if utterance.text is not None]
     excluded = [Exclusion(item.id, item.audio, "no transcript") for item in utterances if item.text is None]
-    variant = SetVariant(name)
     found = transcribe_all(
         {system.key: system.recognizer for system in systems},
+        SetVariant(name),
         left,
         settings.batch_seconds,
-        known=resumption.known.get(variant),
-        keep=partial(resumption.keep, variant),
-        stop=partial(resumption.stop, variant, len(left)),
+        resumption,
         report=lambda done: progress.update(
             f"transcribe {name}", len(utterances) - len(left) + done, len(utterances), "utterances"
         ),

@@ -32,12 +32,12 @@ class Resumption:
     stop_reason: Callable[[], str | None] = lambda: None
     """Called while audio is transcribed; why to stop, such as `SIGTERM`."""
 
-    def stop(self, variant: SetVariant, count: int, done: int) -> None:
+    def stop(self, variant: SetVariant, done: int, count: int) -> None:
         """Raise StoppedEarly where there is a reason to stop.
 
         Args:
-            count: utterances of the variant.
-            done: those that are transcribed.
+            done: utterances of the variant that are transcribed.
+            count: all of them.
         """
         reason = self.stop_reason()
         if reason is not None:

@@ -80,13 +80,7 @@ def context_matrix(
             progress.update(f"matrix {system.key} {variant}", done, len(utterances), "utterances")
 
         outputs = transcribe_all(
-            {system.key: changed.recognizer},
-            utterances,
-            settings.batch_seconds,
-            known=resumption.known.get(variant),
-            keep=partial(resumption.keep, variant),
-            stop=partial(resumption.stop, variant, len(utterances)),
-            report=report,
+            {system.key: changed.recognizer}, variant, utterances, settings.batch_seconds, resumption, report
         )
         words = score(references, outputs.texts[system.key], settings.normalizer).words
         delay, _ = sample.against(teacher, changed)
@@ -172,16 +166,7 @@ def robustness_rows(
 
         recognizers = {system.key: system.recognizer for system in systems}
         variant = SetVariant(set_name, condition.name)
-        outputs = transcribe_all(
-            recognizers,
-            utterances,
-            settings.batch_seconds,
-            change=change,
-            known=resumption.known.get(variant),
-            keep=partial(resumption.keep, variant),
-            stop=partial(resumption.stop, variant, len(utterances)),
-            report=report,
-        )
+        outputs = transcribe_all(recognizers, variant, utterances, settings.batch_seconds, resumption, report, change)
         if outputs.excluded:  # they were all read before
             raise AudioError(outputs.excluded[0].reason, where=outputs.excluded[0].path)
         texts[condition.name] = outputs.texts

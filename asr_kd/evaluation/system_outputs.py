@@ -26,7 +26,7 @@ from asr_kd.evaluation.comparison import (
     seed_rows,
     word_counts,
 )
-from asr_kd.evaluation.resumption import OutputTexts
+from asr_kd.evaluation.resumption import OutputTexts, Resumption, SetVariant
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.evaluation.system import Transcriber, report_order
 from asr_kd.features.fbank import batches_by_duration
@@ -50,28 +50,27 @@ class TranscribedSet(NamedTuple):
 
 def transcribe_all(
     recognizers: Mapping[str, Transcriber],
+    variant: SetVariant,
     utterances: Sequence[Utterance],
     batch_seconds: float,
-    *,
-    change: Change | None = None,
-    known: OutputTexts | None = None,
+    resumption: Resumption,
     report: OnProgress = lambda done: None,
-    keep: Callable[[OutputTexts], None] = lambda texts: None,
-    stop: OnProgress = lambda done: None,
+    change: Change | None = None,
 ) -> TranscribedSet:
-    """Transcribe every utterance with every system.
+    """Transcribe every utterance of a variant of a test set with every system.
 
     Args:
         recognizers: by their system's key.
         batch_seconds: audio handed to a system at once, padding included.
+        resumption: transcripts from before; where all are kept at the end, also when an error or a stop ends it
+            earlier; and reasons to stop, asked for after each batch that was transcribed, except the last.
         change: applied to each waveform; None leaves them as they are.
-        known: transcripts of these waveforms from before, maybe of a part; used instead of transcribing again.
-        keep: called with all transcripts at the end, also when an error or a stop ends it earlier.
-        stop: called after each batch that was transcribed, except the last; it may raise `StoppedEarly`.
 
     Raises:
+        StoppedEarly: there was a reason to stop.
         EvaluationError: a system gives another number of transcripts than it was given waveforms.
     """
+    known = resumption.known.get(variant, {})
     texts: dict[str, dict[str, str]] = {key: {} for key in recognizers}
     excluded: dict[str, Exclusion] = {}
     done = 0
@@ -81,7 +80,7 @@ def transcribe_all(
             is_new = False
             waveforms = _waveforms([ordered[row] for row in batch], change, excluded)
             for key, recognizer in recognizers.items() if waveforms else ():
-                before = (known or {}).get(key, {})
+                before = known.get(key, {})
                 if waveforms.keys() <= before.keys():
                     texts[key] |= {utterance_id: before[utterance_id] for utterance_id in waveforms}
                 else:
@@ -90,9 +89,9 @@ def transcribe_all(
             done += len(batch)
             report(done)
             if is_new and done < len(ordered):  # every run goes on by a batch
-                stop(done)
+                resumption.stop(variant, done, len(ordered))
     finally:
-        keep(texts)
+        resumption.keep(variant, texts)
     scored = [utterance for utterance in utterances if utterance.id not in excluded]
     return TranscribedSet(scored, texts, list(excluded.values()))
 
