@@ -63,7 +63,7 @@ def transcribe_all(
         recognizers: by their system's key.
         batch_seconds: audio handed to a system at once, padding included.
         resumption: transcripts from before; where all are kept at the end, also when an error or a stop ends it
-            earlier; and reasons to stop, asked for after each batch that was transcribed, except the last.
+            earlier; and reasons to stop, which are looked for after each batch that was transcribed, except the last.
         change: applied to each waveform; None leaves them as they are.
 
     Raises:
