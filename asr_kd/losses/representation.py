@@ -129,7 +129,7 @@ def _deviation(hidden: Tensor, valid: Tensor) -> Tensor:
 
 
 def _hidden(supervision: Supervision, layer: int) -> Tensor:
-    """A teacher's layer [B, Q', D'] float32, from one that runs along or from the store; no gradient."""
+    """A teacher's layer [B, Q', D'] float32, from one that is run in training or from the store; no gradient."""
     if layer in supervision.teacher_layers:
         return supervision.teacher_layers[layer].detach().float()
     codes, scale = (supervision.arrays.get(name) for name in array_names(layer))
@@ -160,7 +160,7 @@ class RepresentationSettings(TermSettings):
 
     @property
     def teacher_layers(self) -> tuple[int, ...]:
-        """Layers of the teacher that must be stored or run along."""
+        """Layers of the teacher that must be stored or computed in training."""
         return tuple(sorted({pair.teacher for pair in self.pairs}))
 
     def incompatibility(self, shape: Shape) -> str | None:

@@ -89,9 +89,15 @@ def write_recipe(
         raise CorpusError("no such folder", where=folder, expected="a folder of speech")
     recipe = target or Path(f"{folder.absolute().name}.yaml")
     manifests = recipe.with_name(f"{recipe.stem}-manifests")
-    for path in (recipe, manifests):
-        if path.exists():
-            raise RecipeError("exists already", where=path, expected="a new name", remedy="Name another recipe file")
+    if recipe.exists():
+        raise RecipeError("exists already", where=recipe, expected="a new name", remedy="Name another recipe file")
+    if manifests.exists():  # the recipe is written last
+        raise RecipeError(
+            f"exists already, without {recipe.name}",
+            where=manifests,
+            expected="a new name",
+            remedy="Delete the folder if it is of an init that was killed, or name another recipe file",
+        )
     try:
         corpus = (
             _known_layout(folder)

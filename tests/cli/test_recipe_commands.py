@@ -166,6 +166,12 @@ def test_init_keeps_what_exists_and_names_what_is_missing(tmp_path: Path, monkey
     with pytest.raises(CorpusError, match="holds no audio"):
         write_recipe(Path("empty"))
     assert not Path("empty.yaml").exists()
+    Path("killed-manifests").mkdir()
+    with pytest.raises(
+        RecipeError, match=r"^killed-manifests: exists already, without killed\.yaml.*Delete the folder"
+    ):
+        write_recipe(tmp_path / "speech", Path("killed.yaml"))
+    assert Path("killed-manifests").is_dir()
 
 
 def test_init_leaves_nothing_after_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

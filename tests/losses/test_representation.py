@@ -32,7 +32,7 @@ def output_of(frames: int = 6, lens: torch.Tensor = LENS) -> StudentOutput:
 
 
 def student_output(chosen: slice = slice(None), lens: torch.Tensor = LENS) -> Supervision:
-    """A teacher that runs along."""
+    """A teacher that is run in training."""
     layers = {layer: hidden(10 + layer, 6)[chosen] for layer in (2, 8)}
     targets = DensePosteriors(random_log_probs(2, 3, 6, 5)[chosen], lens[chosen])
     return Supervision(targets=targets, teacher_layers=layers)

@@ -1,4 +1,4 @@
-"""A student learns from posteriors pooled over the transcripts, from the store or from a teacher that runs along."""
+"""A student learns from posteriors pooled over the transcripts, stored or computed in training."""
 
 import json
 from dataclasses import replace

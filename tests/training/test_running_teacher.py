@@ -1,4 +1,4 @@
-"""A teacher that runs along on waveforms: on the view that the student is trained on, as a store would give it."""
+"""A teacher that is run in training: on the view that the student is trained on, as a store would give it."""
 
 import pytest
 import torch

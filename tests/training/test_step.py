@@ -1,4 +1,4 @@
-"""One optimizer step: how heads of inner layers take part in its loss, and lengths of a teacher that runs along."""
+"""One optimizer step: how heads of inner layers count in its loss, and lengths of a teacher run in training."""
 
 import contextlib
 from dataclasses import replace
