@@ -109,6 +109,8 @@ class EncoderCtc(nn.Module):
         self._below = count - settings.encoder.unfreeze_layers
         self.unfrozen = nn.ModuleDict({str(n): encoder.layer(n) for n in range(self._below + 1, count + 1)})
         self.unfrozen.requires_grad_(True)
+        if self.unfrozen and not torch.cuda.is_available():
+            encoder.use_plain_attention()
         self.thawed = settings.encoder.frozen_epochs == 0
         self.register_buffer(
             "encoder_sha256", torch.tensor(list(bytes.fromhex(encoder.sha256)), dtype=torch.uint8), persistent=True

@@ -69,6 +69,11 @@ class HuggingfaceEncoder:
         follows = self.family == WHISPER or bool(getattr(self._config, "do_stable_layer_norm", False))
         return nn.ModuleList([layer, stack.layer_norm]) if number == self.num_layers and follows else layer
 
+    def use_plain_attention(self) -> None:
+        """Compute attention as matrix products: on a CPU torch's fused form is slow, most of all backward in bf16."""
+        model: Any = self.model
+        model.set_attn_implementation("eager")
+
     @property
     def runs_in_parts(self) -> bool:
         """Whether it has `lower` and `upper`: layers of other families read more than the output of the one below."""

@@ -113,6 +113,13 @@ def test_the_schedule_freezes_unfrozen_layers_in_the_first_epochs(folder):
     assert model.rate_share("head.output.weight") == 1.0
 
 
+def test_plain_attention_gives_the_same_posteriors(folder):
+    fused, plain = built(folder), built(folder)
+    plain.encoder.use_plain_attention()
+    features, lens = batch(16000, 9000)
+    torch.testing.assert_close(plain(features, lens).log_probs, fused(features, lens).log_probs, atol=1e-5, rtol=0)
+
+
 def test_the_cache_is_not_read_once_layers_are_trained(folder):
     model = built(folder, unfreeze_layers=1, frozen_epochs=1)
     features, lens = batch(16000)
