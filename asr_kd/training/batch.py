@@ -135,7 +135,7 @@ def padded_length(frames: int) -> int:
     On a CPU bf16's kernels are compiled for each shape, which takes up to a third of the step of a small model where
     every batch has a length of its own (`benchmarks/batch_lengths.py`).
     """
-    step = max(1 << frames.bit_length(), 4 * 2 * LENGTHS_PER_OCTAVE) // (2 * LENGTHS_PER_OCTAVE)
+    step = max((1 << frames.bit_length()) // (2 * LENGTHS_PER_OCTAVE), 4)  # the octave's upper end is 1 << bit_length
     return -(-frames // step) * step
 
 

@@ -26,7 +26,8 @@ class TrainSettings(Settings):
     epochs: int = Field(50, ge=1)
     """Epochs of training."""
     batch_seconds: float = Field(16.0, gt=0)
-    """Audio in a batch, padding counted, over all processes. Small batches leave CTC's blank plateau sooner."""
+    """Audio in a batch, padding to the longest utterance counted, over all processes. Small batches leave CTC's blank
+    plateau sooner."""
     learning_rate: float = Field(1e-3, gt=0, le=1)
     """Peak, reached after the warm-up."""
     warmup_epochs: float = Field(3.0, ge=0)
