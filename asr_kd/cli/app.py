@@ -30,6 +30,7 @@ app = typer.Typer(
 ChannelPolicy = Literal["refuse", "first", "second", "mean"]
 HypothesisForm = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
 WordForm = Literal["json", "ctm"]
+EngineName = Literal["pico", "espeak"]
 
 N = TypeVar("N", int, float)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
 from asr_kd.corpora.recordings import Exclusion
-from asr_kd.corpora.settings import UNTRANSCRIBED
+from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED
 from asr_kd.errors import CorpusError
 from asr_kd.files import read_json, register_files, release_files, sha256_of_file, write_json, written_files
 
@@ -20,7 +20,7 @@ FORMAT = 2
 
 @dataclass(frozen=True)
 class PreparedCorpus:
-    """A corpus ready for use, with untranscribed audio beside it.
+    """A corpus ready for use, with untranscribed audio for students and further speech for teachers beside it.
 
     Attributes:
         sets: every evaluation set by name.
@@ -37,6 +37,7 @@ class PreparedCorpus:
     excluded: list[Exclusion] = field(default_factory=list)
     synthetic: bool = False
     untranscribed: list[Utterance] = field(default_factory=list)
+    further_speech: list[Utterance] = field(default_factory=list)
 
     @property
     def dev(self) -> list[Utterance]:
@@ -50,9 +51,14 @@ class PreparedCorpus:
 
     @property
     def manifests(self) -> dict[str, list[Utterance]]:
-        """Utterances by the name of their manifest: train, untranscribed if there are any, and the evaluation sets."""
-        extra = {UNTRANSCRIBED: self.untranscribed} if self.untranscribed else {}
-        return {"train": self.train, **extra, **self.sets}
+        """Utterances by the name of their manifest: train, what is beside it, and the evaluation sets."""
+        return {"train": self.train, **self.additions, **self.sets}
+
+    @property
+    def additions(self) -> dict[str, list[Utterance]]:
+        """Speech beside the corpus by the name of its manifest; absent where there is none."""
+        extra = {UNTRANSCRIBED: self.untranscribed, FURTHER_SPEECH: self.further_speech}
+        return {name: members for name, members in extra.items() if members}
 
     @property
     def utterances(self) -> list[Utterance]:
@@ -83,7 +89,7 @@ def write_prepared(corpus: PreparedCorpus, work_dir: Path, others: Sequence[str]
         "synthetic": corpus.synthetic,
         "train": _summary(corpus.train),
         "sets": {name: _summary(members) for name, members in corpus.sets.items()},
-        **({UNTRANSCRIBED: _summary(corpus.untranscribed)} if corpus.untranscribed else {}),
+        **{name: _summary(members) for name, members in corpus.additions.items()},
         "sha256": {name: sha256_of_file(folder / name) for name in [*(path.name for path in manifests), *others]},
         "dev_sets": list(corpus.dev_sets),
         "absent": corpus.absent,
@@ -119,7 +125,7 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
                     expected="the file that prepare wrote",
                     remedy="Run asr-kd prepare: it writes the files anew",
                 )
-        untranscribed = read(UNTRANSCRIBED) if description.get(UNTRANSCRIBED) else []
+        additions = {name: read(name) for name in (UNTRANSCRIBED, FURTHER_SPEECH) if description.get(name)}
         sets = {name: read(name) for name in ("train", *description["sets"])}
         excluded = [Exclusion(row["id"], Path(row["path"]), row["reason"]) for row in description["excluded"]]
         return PreparedCorpus(
@@ -130,7 +136,7 @@ def read_prepared(work_dir: Path, *, check_files: bool = False) -> PreparedCorpu
             dict(description["absent"]),
             excluded,
             bool(description["synthetic"]),
-            untranscribed,
+            **additions,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CorpusError(

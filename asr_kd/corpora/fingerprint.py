@@ -20,8 +20,9 @@ from asr_kd.corpora.settings import (
     An4Settings,
     AnyCorpus,
     FolderSettings,
+    FurtherSpeechSettings,
+    ManifestFiles,
     ManifestSettings,
-    OwnSettings,
     SyntheticSettings,
     UntranscribedSettings,
 )
@@ -37,8 +38,8 @@ BLOCK_BYTES = 16_384
 T = TypeVar("T")
 
 
-def fingerprint(settings: AnyCorpus | UntranscribedSettings) -> Any:
-    """Return plain data that changes with the files of a corpus, or of untranscribed audio.
+def fingerprint(settings: AnyCorpus | UntranscribedSettings | FurtherSpeechSettings) -> Any:
+    """Return plain data that changes with the files of a corpus, or of speech beside it.
 
     Raises:
         CorpusError: the corpus is missing, or a manifest cannot be read.
@@ -47,6 +48,8 @@ def fingerprint(settings: AnyCorpus | UntranscribedSettings) -> Any:
         return settings_key(settings)
     if isinstance(settings, UntranscribedSettings):
         return [_sizes(audio_files(folder, settings.extensions)) for folder in settings.folders]
+    if isinstance(settings, FurtherSpeechSettings):
+        return _manifests(settings.manifests, settings)
     if isinstance(settings, FolderSettings):
         audio = [_sizes(audio_files(folder, settings.extensions)) for folder in settings.train]
         return [audio, _manifests([*settings.dev, *settings.test.values()], settings)]
@@ -59,7 +62,7 @@ def fingerprint(settings: AnyCorpus | UntranscribedSettings) -> Any:
     return [str(folder.resolve()), [entry for part in parts for entry in _listing(folder / part)]]
 
 
-def _manifests(paths: Sequence[Path], settings: OwnSettings) -> list[Any]:
+def _manifests(paths: Sequence[Path], settings: ManifestFiles) -> list[Any]:
     """Hashes of manifests, and sizes of the files that they name."""
     tables = [read_table(path, settings.format, settings.data_root, settings.row_channels) for path in paths]
     read = [[str(file.resolve()), sha256_of_file(file)] for table in tables for file in table.files]

@@ -15,17 +15,15 @@ from asr_kd.corpora.librispeech import find_librispeech, read_split, require_spl
 from asr_kd.corpora.manifest import Utterance, id_problem
 from asr_kd.corpora.recordings import Exclusion, Recording, measure, refuse_too_many
 from asr_kd.corpora.settings import (
-    UNTRANSCRIBED,
     An4Settings,
     AnyCorpus,
     AudioFolders,
     FileSettings,
     FolderSettings,
     LibriSpeechSettings,
+    ManifestFiles,
     ManifestSettings,
-    OwnSettings,
     SyntheticSettings,
-    UntranscribedSettings,
 )
 from asr_kd.corpora.synthetic import SPLITS, synthetic_folder, write_synthetic
 from asr_kd.errors import CorpusError, examples
@@ -89,7 +87,7 @@ class Listing:
         self.parts.setdefault(part, []).extend(recordings)
         self.unmatched += unmatched
 
-    def add_manifest(self, part: str, path: Path, settings: OwnSettings) -> None:
+    def add_manifest(self, part: str, path: Path, settings: ManifestFiles) -> None:
         """Add a manifest to a set."""
         table = read_table(path, settings.format, settings.data_root, settings.row_channels)
         self.parts.setdefault(part, []).extend(self._with_free_ids(table))
@@ -195,7 +193,7 @@ def _cut_folder(
     corpus: PreparedCorpus, settings: FolderSettings, listing: Listing, progress: Progress
 ) -> PreparedCorpus:
     """Cut long recordings, and hold out a dev set where none is given."""
-    train, unusable = _cut(corpus.train, settings, listing, progress)
+    train, unusable = cut(corpus.train, settings, listing, progress)
     sets, excluded = corpus.sets, [*corpus.excluded, *unusable]
     if not settings.dev:
         train, dev = hold_out(train, settings.held_out_share)
@@ -204,7 +202,7 @@ def _cut_folder(
     return replace(corpus, train=train, sets=sets, excluded=excluded)
 
 
-def _cut(
+def cut(
     utterances: Sequence[Utterance], settings: AudioFolders, listing: Listing, progress: Progress
 ) -> tuple[list[Utterance], list[Exclusion]]:
     """Cut long recordings; refuse too many that are damaged where a cut was searched, short ones aside."""
@@ -240,33 +238,6 @@ def hold_out(utterances: Sequence[Utterance], share: float) -> tuple[list[Uttera
         [utterance for utterance in utterances if group[utterance.id] not in held],
         [utterance for utterance in utterances if group[utterance.id] in held],
     )
-
-
-def add_untranscribed(
-    corpus: PreparedCorpus,
-    settings: UntranscribedSettings,
-    progress: Progress = SILENT,
-    *,
-    max_excluded_share: float | None = None,
-) -> PreparedCorpus:
-    """Add untranscribed audio to a corpus, cut where it is long; audio of the corpus itself is excluded.
-
-    Raises:
-        CorpusError: no such folder, no audio in it, or too much of it is unusable.
-    """
-    recordings = [recording for folder in settings.folders for recording in list_folder(folder, settings)]
-    listing = Listing("folder", settings.folders[0], {UNTRANSCRIBED: recordings}, remedy=OWN_REMEDY)
-    listing.limits(settings)
-    if max_excluded_share is not None:
-        listing.max_excluded_share = max_excluded_share
-    measured, excluded = listing.measure()
-    own = {utterance.audio.resolve() for utterance in corpus.utterances}
-    others = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() not in own]
-    known = [utterance for utterance in measured[UNTRANSCRIBED] if utterance.audio.resolve() in own]
-    extra, unusable = _cut(others, settings, listing, progress)
-    excluded += [*(Exclusion.of(u, "is audio of the corpus itself") for u in known), *unusable]
-    check_sets({"train": corpus.train, **corpus.sets, UNTRANSCRIBED: extra}, excluded, listing.place)
-    return replace(corpus, untranscribed=extra, excluded=[*corpus.excluded, *excluded])
 
 
 def check_sets(

@@ -22,6 +22,9 @@ FolderChannels = ChannelPolicy | Literal["split"]
 UNTRANSCRIBED = "untranscribed"
 """Name of the manifest of untranscribed audio."""
 
+FURTHER_SPEECH = "further_speech"
+"""Name of the manifest of transcribed speech for teachers alone."""
+
 TrainSplit = Literal["train-clean-100", "train-clean-360", "train-other-500"]
 DevSplit = Literal["dev-clean", "dev-other"]
 TestSplit = Literal["test-clean", "test-other"]
@@ -97,23 +100,29 @@ class LibriSpeechSettings(CorpusFolderSettings):
         return self
 
 
-class OwnSettings(FileSettings):
+class ManifestFiles(FileSettings):
+    """How manifests are read."""
+
+    format: ManifestFormat = "auto"
+    """Format of all manifests; auto detects that of each."""
+    data_root: UserPath | None = None
+    """Folder that relative audio paths of manifests start at; None: each manifest's folder."""
+
+
+class OwnSettings(ManifestFiles):
     """Settings of a user's own speech: evaluation sets as manifests."""
 
     dev: Paths
     """Manifests of the dev set: a file, a Kaldi or lhotse folder, or several, as one set."""
     test: dict[str, UserPath] = Field(default={})
     """Name → manifest of every test set."""
-    format: ManifestFormat = "auto"
-    """Format of all manifests; auto detects that of each."""
-    data_root: UserPath | None = None
-    """Folder that relative audio paths of manifests start at; None: each manifest's folder."""
 
     @field_validator("test")
     @classmethod
     def _check_names(cls, test: dict[str, UserPath]) -> dict[str, Path]:
+        taken = ("train", "dev", UNTRANSCRIBED, FURTHER_SPEECH)
         for name in test:
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in ("train", "dev", UNTRANSCRIBED):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name in taken:
                 raise ValueError(f"the name {name!r} must be letters, digits, '.', '_', '-', and not train or dev")
         return test
 
@@ -125,6 +134,13 @@ class ManifestSettings(OwnSettings):
     """This corpus."""
     train: Paths
     """Manifests of the training set, as one set; rows without a transcript are usable for distillation only."""
+
+
+class FurtherSpeechSettings(ManifestFiles):
+    """Transcribed speech for teachers alone, such as what `asr-kd synthesize` writes."""
+
+    manifests: Paths
+    """Manifests, as one set. Audio of the corpus itself is excluded (listed)."""
 
 
 class AudioFolders(FileSettings):

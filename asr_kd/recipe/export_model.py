@@ -5,6 +5,7 @@ from pathlib import Path
 
 from asr_kd.corpora.manifest import Utterance, read_manifest
 from asr_kd.corpora.recordings import readable_utterances
+from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED
 from asr_kd.errors import BundleError, CheckpointError
 from asr_kd.evaluation.cells import percent
 from asr_kd.evaluation.report import CARDS, RESULTS, read_results
@@ -15,7 +16,7 @@ from asr_kd.models.weights import DESCRIPTION, load_model
 from asr_kd.progress import SILENT, Progress
 from asr_kd.runtime.bundle import BundleInfo
 
-TRAINED_ON = {"train", "untranscribed"}
+TRAINED_ON = {"train", UNTRANSCRIBED, FURTHER_SPEECH}
 """Manifests of a run that are not held out."""
 VERIFIED_ON = 8
 """Utterances that a bundle is verified on, spread from the shortest to the longest."""

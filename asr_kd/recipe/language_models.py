@@ -60,7 +60,7 @@ def build_lm(
         VocabularyError: a sentence that the vocabulary cannot spell.
     """
     register_files(out.parent, [out.name] if tokens is not None else [out.name, words_path(out).name])
-    sentences: Iterator[str] = (sentence for source in sources for sentence in _sentences(source, normalizer))
+    sentences: Iterator[str] = (sentence for source in sources for sentence in training_sentences(source, normalizer))
     if tokens is not None:
         vocabulary = Vocabulary.load(tokens)
         sentences = (" ".join(vocabulary.symbols[token] for token in vocabulary.encode(text)) for text in sentences)
@@ -96,7 +96,12 @@ def write_arpa(model: NgramModel, path: Path) -> None:
                 text.writelines(model.arpa_lines())
 
 
-def _sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
+def training_sentences(source: Path, normalizer: Normalizer) -> Iterator[str]:
+    """Return the normalized sentences of a source of `build_lm`.
+
+    Raises:
+        LanguageModelError: no text, or a folder that holds evaluation sets.
+    """
     if is_recipe(source):
         recipe = load_recipe(source, [])
     elif (source / RESOLVED).is_file():
@@ -150,7 +155,7 @@ def _recipe_of_run(folder: Path, overrides: Sequence[str] = ()) -> Recipe:
 
 
 def _refuse_evaluation_sets(folder: Path) -> None:
-    """Refuse a folder of transcripts that holds evaluation sets: a model of what it is tested on proves nothing.
+    """Refuse a folder of transcripts that holds evaluation sets: what learned the text of a test proves nothing.
 
     Raises:
         LanguageModelError: a folder named dev… or test… with transcripts lies in it.

@@ -2,14 +2,15 @@
 
 from pathlib import Path
 
+from asr_kd.corpora.additions import add_further_speech, add_untranscribed
 from asr_kd.corpora.corpus import PreparedCorpus, is_prepared, manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint
 from asr_kd.corpora.folder import list_folder
 from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance, hours
-from asr_kd.corpora.prepare import add_untranscribed, prepare
+from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion, measure, refuse_too_many
-from asr_kd.corpora.settings import FolderSettings, SyntheticSettings
+from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED, FolderSettings, SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.corpora.utterance_checks import CheckReport, check_utterances, untrainable
@@ -28,7 +29,8 @@ from asr_kd.text.vocabulary import Vocabulary
 def prepare_task(context: RunContext) -> StageTask:
     """Task that writes the manifests of a recipe's corpus, and the vocabulary."""
     recipe, folder = context.recipe, manifests_folder(context.work_dir)
-    extra = recipe.untranscribed
+    given = {UNTRANSCRIBED: recipe.untranscribed, FURTHER_SPEECH: recipe.further_speech}
+    additions = {name: extra for name, extra in given.items() if extra is not None}
     results = [folder / "corpus.json", folder / VOCABULARY]
     if isinstance(recipe.corpus, SyntheticSettings):
         results.append(synthetic_folder(recipe.corpus, context.work_dir) / SYNTHETIC)
@@ -51,12 +53,12 @@ def prepare_task(context: RunContext) -> StageTask:
         settings={
             "corpus": recipe.corpus.key_settings(),
             "vocabulary": recipe.vocabulary.model_dump(mode="json"),
-            **({"untranscribed": extra.key_settings()} if extra is not None else {}),
+            **{name: extra.key_settings() for name, extra in additions.items()},
         },
         inputs=lambda: [
             fingerprint(recipe.corpus),
             vocabulary_fingerprint(recipe.vocabulary),
-            *([fingerprint(extra)] if extra is not None else []),
+            *map(fingerprint, additions.values()),
         ],
         run=run,
         results=tuple(results),
@@ -103,9 +105,11 @@ def _refuse_untrainable(context: RunContext, corpus: PreparedCorpus, vocabulary:
 
 def _prepared(recipe: Recipe, progress: Progress, max_excluded_share: float | None = None) -> PreparedCorpus:
     corpus = prepare(recipe.corpus, recipe.work_dir, progress, max_excluded_share=max_excluded_share)
-    if recipe.untranscribed is None:
-        return corpus
-    return add_untranscribed(corpus, recipe.untranscribed, progress, max_excluded_share=max_excluded_share)
+    if recipe.untranscribed is not None:
+        corpus = add_untranscribed(corpus, recipe.untranscribed, progress, max_excluded_share=max_excluded_share)
+    if recipe.further_speech is not None:
+        corpus = add_further_speech(corpus, recipe.further_speech, max_excluded_share=max_excluded_share)
+    return corpus
 
 
 def report_corpus(progress: Progress, folder: Path, corpus: PreparedCorpus, vocabulary: Vocabulary) -> None:

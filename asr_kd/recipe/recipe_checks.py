@@ -90,6 +90,13 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
     trains_on_them = [name for name, student in recipe.trainings.items() if student.learns_untranscribed]
     if recipe.untranscribed is not None and not trains_on_them:
         yield "untranscribed: no student has distill.untranscribed: true, so it would not be used"
+    trained = {name: each for name, each in recipe.teachers.items() if isinstance(each, TrainedTeacher)}
+    learns = [name for name, teacher in trained.items() if teacher.further_speech]
+    if recipe.further_speech is not None and not learns:
+        yield "further_speech: no teacher has further_speech: true, so it would not be used"
+    if recipe.further_speech is None:
+        for name in learns:
+            yield f"teachers.{name}.further_speech: name manifests under further_speech (further_speech.manifests)"
     has_such = recipe.untranscribed is not None or isinstance(recipe.corpus, OwnSettings)
     for name in trains_on_them:
         if not has_such and recipe.trainings[name].transcript_share == 1:
@@ -105,9 +112,8 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
             "corpus.dev is not given and nothing under hypotheses transcribes a held-out part; give transcribed "
             "manifests as corpus.dev, or pseudo-labels of Whisper as hypotheses"
         )
-    for name, teacher in recipe.teachers.items():
-        if isinstance(teacher, TrainedTeacher):
-            yield f"teachers.{name} is trained on transcripts, and the corpus has none: give corpus.dev"
+    for name in trained:
+        yield f"teachers.{name} is trained on transcripts, and the corpus has none: give corpus.dev"
 
 
 def _teacher_problems(recipe: "Recipe", name: str, teacher: AnyTeacher) -> Iterator[str]:

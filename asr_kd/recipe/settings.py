@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field, field_validator, model_validator
 
 from asr_kd.config import Settings, UserPath, apply_overrides, load_yaml, parse_settings
-from asr_kd.corpora.settings import CorpusSettings, UntranscribedSettings
+from asr_kd.corpora.settings import CorpusSettings, FurtherSpeechSettings, UntranscribedSettings
 from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.export_bundle import ExportSettings
 from asr_kd.models.settings import SavedContext
@@ -59,6 +59,8 @@ class Recipe(Settings):
     """The speech; `kind` selects the corpus."""
     untranscribed: UntranscribedSettings | None = None
     """Further audio for students with `distill.untranscribed`, without transcripts; null: none."""
+    further_speech: FurtherSpeechSettings | None = None
+    """Further transcribed speech for teachers with `further_speech: true`; null: none."""
     vocabulary: VocabularySettings = VocabularySettings()
     """Tokens of the models."""
     teachers: dict[str, AnyTeacher] = Field(default={})

@@ -27,6 +27,8 @@ class TrainedTeacher(Settings):
     folds: int | None = Field(None, ge=2, le=20)
     """Train this many teachers, each on all training speakers but those of its fold, which it labels. In reports they
     are one system, the average of all. None: one teacher, trained on all speakers."""
+    further_speech: bool = False
+    """Train it on the recipe's `further_speech` too, which it does not label: students never see that speech."""
 
     if TYPE_CHECKING:
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from asr_kd.corpora.corpus import PreparedCorpus, read_prepared
 from asr_kd.corpora.manifest import Utterance, hours
-from asr_kd.corpora.settings import UNTRANSCRIBED
+from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED
 from asr_kd.errors import RecipeError, TargetsError
 from asr_kd.hub import is_repository
 from asr_kd.models.layers import FRAME_OFFSET_MS, FRAME_SHIFT_MS
@@ -99,6 +99,7 @@ def _trained(
 
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
+    further += [FURTHER_SPEECH] if isinstance(settings, TrainedTeacher) and settings.further_speech else []
     folder = context.student_folder(name) if is_student else context.teacher_folder(name)
     others = {
         **({} if fold is None else {"fold": fold + 1}),
@@ -190,9 +191,13 @@ def _training_job(
         utterances = _with_transcripts_of(settings, utterances)
         if _reads_untranscribed(context, settings):
             utterances = [*utterances, *corpus.untranscribed]
-    elif fold is not None:
-        utterances = utterances_of_fold(context, settings, fold)
-        card |= {"left_out_fold": [fold + 1, settings.folds]}
+    else:
+        if fold is not None:
+            utterances = utterances_of_fold(context, settings, fold)
+            card |= {"left_out_fold": [fold + 1, settings.folds]}
+        if settings.further_speech:
+            utterances = [*utterances, *corpus.further_speech]
+            card |= {"further_speech_hours": round(hours(corpus.further_speech), 2)}
     return TrainingJob(
         name=name,
         key=key,
@@ -276,9 +281,10 @@ def _hypotheses(context: RunContext, student: StudentSettings, teacher: str) -> 
 
 def report_fold(progress: Progress, used: Sequence[Utterance], everything: Sequence[Utterance]) -> None:
     """Report the training data of a fold's teacher, and the utterances that it will label."""
-    left_out = {utterance.speaker for utterance in everything} - {utterance.speaker for utterance in used}
-    minutes = 60 * (hours(everything) - hours(used))
+    ids = {utterance.id for utterance in used}
+    left_out = [utterance for utterance in everything if utterance.id not in ids]
+    speakers, minutes = len({utterance.speaker for utterance in left_out}), 60 * hours(left_out)
     progress.message(
-        f"  trains on {len(used)} utterances ({hours(used):.2f} h); leaves out {len(everything) - len(used)} of "
-        f"{len(left_out)} speakers ({minutes:.1f} min), which it will label"
+        f"  trains on {len(used)} utterances ({hours(used):.2f} h); leaves out {len(left_out)} of {speakers} speakers "
+        f"({minutes:.1f} min), which it will label"
     )

@@ -105,7 +105,7 @@ def test_the_default_place_is_the_work_dir(espeak, tmp_path):
 def test_unchanged_settings_skip_and_others_replace(corpus_folder, tmp_path, monkeypatch):
     folder = tmp_path / "synthetic"
     write_synthetic(SMALL, folder)
-    monkeypatch.setattr(synthetic, "import_extra", lambda *names: pytest.fail("spoken again"))
+    monkeypatch.setattr(synthetic, "require_engine", lambda *names: pytest.fail("spoken again"))
     write_synthetic(SMALL.model_copy(update={"root": tmp_path}), folder)
     monkeypatch.undo()
     write_synthetic(SMALL.model_copy(update={"test_utterances": 3}), folder)
