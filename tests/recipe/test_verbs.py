@@ -13,6 +13,7 @@ import typer
 from asr_kd.audio import ChannelPolicy
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
+from asr_kd.corpora.speech_engines import EngineName
 from asr_kd.runtime.transcribe import WordForm
 from asr_kd.targets.hypothesis_formats import Form
 from tests.helpers.tiny_bundle import tiny_bundle
@@ -23,7 +24,7 @@ app_module = importlib.import_module("asr_kd.cli.app")  # the name is that of th
 
 VERBS = (
     *("run", "prepare", "train", "extract", "distill", "evaluate", "export", "sweep", "init", "check", "download"),
-    *("pseudo-label", "tune", "score", "compare", "export-model", "transcribe", "serve", "push"),
+    *("synthesize", "pseudo-label", "tune", "score", "compare", "export-model", "transcribe", "serve", "push"),
 )
 GROUPS = ("recipe", "manifest", "targets", "lm")
 
@@ -41,6 +42,7 @@ def test_these_are_the_verbs():
         (app_module.ChannelPolicy, ChannelPolicy),
         (app_module.HypothesisForm, Form),
         (app_module.WordForm, WordForm),
+        (app_module.EngineName, EngineName),
     ],
 )
 def test_choices_are_those_of_the_modules(ours, theirs):
