@@ -16,7 +16,11 @@ def main() -> None:
         signal.signal(signal.SIGINT, _interrupt)
     from asr_kd.cli import main as run
 
-    run()
+    try:
+        run()
+    finally:
+        if signal.getsignal(signal.SIGINT) is _interrupt:  # while the interpreter ends, it would print a traceback
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

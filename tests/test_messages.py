@@ -235,6 +235,16 @@ def test_ctrl_c_at_any_time_prints_one_line_or_comes_before_the_first_of_our_lin
         assert process.returncode in ([130] if "interrupted" in err else [1, -signal.SIGINT])
 
 
+def test_ctrl_c_while_the_interpreter_ends_adds_nothing(tmp_path):
+    script = (
+        "import atexit, os, signal, sys; from asr_kd.__main__ import main;"
+        "atexit.register(os.kill, os.getpid(), signal.SIGINT);"
+        f"sys.argv = ['asr-kd', 'transcribe', {str(tmp_path)!r}, {str(tmp_path / 'audio.wav')!r}]; main()"
+    )
+    out, err = (process := started("-c", script)).communicate(timeout=120)
+    assert (out, len(err.splitlines()), process.returncode) == ("", 1, -signal.SIGINT), err
+
+
 def test_lack_of_memory_on_a_cpu_is_recognised():
     torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as failed:
