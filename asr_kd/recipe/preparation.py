@@ -86,21 +86,23 @@ def _refuse_untrainable(context: RunContext, corpus: PreparedCorpus, vocabulary:
             remedy="Set distill.kd_weight to 1 for these students and leave out those without distill; or make "
             "pseudo-labels (asr-kd pseudo-label)",
         )
-    found = untrainable(transcribed, vocabulary, recipe.vocabulary.normalizer)
-    refuse_too_many(
-        found,
-        len(transcribed),
-        getattr(recipe.corpus, "max_excluded_share", 0.0),
-        manifests_folder(context.work_dir),
-        "Correct vocabulary.path, vocabulary.normalizer or the transcripts (asr-kd check lists them), or raise "
-        "corpus.max_excluded_share to train without them",
-        "whose transcript the vocabulary cannot spell or CTC cannot emit",
-    )
-    if found:
-        context.progress.message(
-            f"  {len(found)} transcripts cannot be trained on, such as {found[0].id}: {found[0].reason}; asr-kd check "
-            "lists them"
+    settings = {"corpus": recipe.corpus, FURTHER_SPEECH: recipe.further_speech}
+    for key, utterances in {"corpus": transcribed, FURTHER_SPEECH: corpus.further_speech}.items():
+        found = untrainable(utterances, vocabulary, recipe.vocabulary.normalizer)
+        refuse_too_many(
+            found,
+            len(utterances),
+            getattr(settings[key], "max_excluded_share", 0.0),
+            manifests_folder(context.work_dir),
+            "Correct vocabulary.path, vocabulary.normalizer or the transcripts (asr-kd check lists them), or raise "
+            f"{key}.max_excluded_share to train without them",
+            "whose transcript the vocabulary cannot spell or CTC cannot emit",
         )
+        if found:
+            context.progress.message(
+                f"  {len(found)} transcripts cannot be trained on, such as {found[0].id}: {found[0].reason}; asr-kd "
+                "check lists them"
+            )
 
 
 def _prepared(recipe: Recipe, progress: Progress, max_excluded_share: float | None = None) -> PreparedCorpus:

@@ -96,7 +96,7 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
         yield "further_speech: no teacher has further_speech: true, so it would not be used"
     if recipe.further_speech is None:
         for name in learns:
-            yield f"teachers.{name}.further_speech: name manifests under further_speech (further_speech.manifests)"
+            yield f"teachers.{name}.further_speech is true without further_speech.manifests; name them there"
     has_such = recipe.untranscribed is not None or isinstance(recipe.corpus, OwnSettings)
     for name in trains_on_them:
         if not has_such and recipe.trainings[name].transcript_share == 1:

@@ -31,7 +31,7 @@ def manifest(tmp_path) -> Path:
     ("overrides", "message"),
     [
         (["further_speech={manifests: there.jsonl}"], "no teacher has further_speech: true"),
-        ([ON], "teachers.teacher.further_speech: name manifests under further_speech"),
+        ([ON], "teachers.teacher.further_speech is true without further_speech.manifests"),
         (["further_speech={manifests: []}", ON], "further_speech.manifests"),
         (["further_speech={manifest: x}", ON], "did you mean 'manifests'?"),
     ],
@@ -76,3 +76,11 @@ def test_speech_that_is_missing_is_one_message(copy, manifest, tmp_path):
     outcome = copy.command("prepare", f"further_speech={{manifests: {manifest}}}", ON)
     assert outcome.code == 1
     assert "further-1" in one_line(outcome)
+
+
+def test_transcripts_that_the_vocabulary_cannot_spell_stop_prepare(copy, manifest):
+    manifest.write_text(manifest.read_text().replace("GO ON", "GÖ ÖN"))
+    outcome = copy.command("prepare", f"further_speech={{manifests: {manifest}}}", ON)
+    assert outcome.code == 1
+    assert "3 of 3 utterances cannot be used" in one_line(outcome)
+    assert "raise further_speech.max_excluded_share" in one_line(outcome)
