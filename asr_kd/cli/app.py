@@ -51,6 +51,14 @@ Only = Annotated[
     list[str] | None, typer.Option("--only", metavar="NAME", help="Only this teacher or student; may be repeated.")
 ]
 
+TextSources = Annotated[
+    list[Path],
+    typer.Argument(
+        metavar="TEXT…",
+        help="Text (.txt, .gz), a manifest, a prepared recipe or run (its training set), a LibriSpeech folder.",
+    ),
+]
+
 ModelPath = Annotated[
     Path, typer.Argument(metavar="BUNDLE_OR_CHECKPOINT", help="An exported bundle or a trained model's folder.")
 ]

@@ -9,6 +9,7 @@ from asr_kd.cli.app import (
     ChannelPolicy,
     EngineName,
     Overrides,
+    TextSources,
     app,
     console,
 )
@@ -136,13 +137,7 @@ def convert(
 
 @app.command()
 def synthesize(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="TEXT…",
-            help="Text (.txt, .gz), a manifest, a prepared recipe or run (its training set), a LibriSpeech folder.",
-        ),
-    ],
+    sources: TextSources,
     into: Annotated[Path, typer.Option("--into", metavar="FOLDER", help="Where to put the audio and its manifest.")],
     hours: Annotated[float, typer.Option(min=0.001, help="Hours of speech.")],
     engine: Annotated[EngineName, typer.Option(help="SVOX Pico (extra pico) or eSpeak NG (synthetic).")] = "pico",

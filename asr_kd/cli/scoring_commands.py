@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from asr_kd.cli.app import Only, Overrides, app, console, numbers, show
+from asr_kd.cli.app import Only, Overrides, TextSources, app, console, numbers, show
 from asr_kd.scoring.transcripts import TextForm
 from asr_kd.text.normalize import Normalizer, ScoringNormalizer
 
@@ -16,13 +16,7 @@ app.add_typer(lm_app, name="lm")
 
 @lm_app.command()
 def build(
-    sources: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="TEXT…",
-            help="Text (.txt, .gz), a manifest, a prepared recipe or run (its training set), a LibriSpeech folder.",
-        ),
-    ],
+    sources: TextSources,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.arpa[.gz]", help="The model.")],
     order: Annotated[int, typer.Option(min=2, max=6, help="Longest n-gram.")] = 3,
     prune: Annotated[

@@ -42,7 +42,7 @@ def main() -> None:
     library.espeak_SetSynthCallback(receive)
     if library.espeak_SetVoiceByName(job["voice"].encode()) != 0:
         sys.exit(f"eSpeak NG has no voice {job['voice']!r}")
-    library.espeak_SetParameter(_RATE, job["words_per_minute"], 0)
+    library.espeak_SetParameter(_RATE, job["rate"], 0)
     library.espeak_SetParameter(_PITCH, job["pitch"], 0)
     library.espeak_ng_SetRandSeed(ctypes.c_long(job["seed"]))
     for index, text in enumerate(job["texts"]):

@@ -1,7 +1,6 @@
 """Synthesize one speaker's sentences with SVOX Pico, in a process of its own.
 
-A fresh process for every speaker makes the samples depend on that speaker's sentences only; a crash of the library does
-not end the caller. Run as a script with a JSON job on standard input; it imports ttspico and the standard library.
+Run as a script with a JSON job on standard input; it imports ttspico and the standard library.
 """
 
 import json

@@ -1,7 +1,8 @@
-"""Speech synthesizers: eSpeak NG (formants) and SVOX Pico (units of two recorded English speakers).
+"""Speech synthesizers: eSpeak NG (formant synthesis, many voices) and SVOX Pico (statistical, two English voices).
 
-Both are optional packages with licences of their own (GPL-3.0 and Apache-2.0). Each speaker is synthesized in a process
-of its own, so that the samples depend on that speaker's sentences only.
+Both are optional packages with licences of their own (GPL-3.0 and Apache-2.0). The sentences of one call are
+synthesized in a process of their own, so that the samples depend on them only, and a crash of the library does not end
+the caller.
 """
 
 import io
@@ -10,8 +11,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -51,25 +53,24 @@ class Engine:
     voices: tuple[str, ...]
     rates: tuple[int, int]
     pitches: tuple[int, int]
-    sample_rate: int
+    worker: ModuleType
 
 
 ENGINES: dict[EngineName, Engine] = {
     "pico": Engine(
-        "pico", "SVOX Pico", "ttspico", ("en-US", "en-GB"), (85, 120), (75, 130), pico_worker.SAMPLE_RATE,
+        "pico", "SVOX Pico", "ttspico", ("en-US", "en-GB"), (85, 120), (75, 130), pico_worker,
     ),
     "espeak": Engine(
         "espeak", "eSpeak NG", "espeakng-loader",
-        tuple(f"{ACCENT}+{voice}" for voice in (*FEMALE, *MALE)), (145, 200), (35, 65),
-        espeak_worker.SAMPLE_RATE,
+        tuple(f"{ACCENT}+{voice}" for voice in (*FEMALE, *MALE)), (145, 200), (35, 65), espeak_worker,
     ),
 }  # fmt: skip
 """Rates and pitches: percent of the voice's own for Pico; words a minute and 0 to 99 for eSpeak NG."""
 
 
 @dataclass(frozen=True)
-class Voice:
-    """One synthetic speaker: a voice at a rate and a pitch; the seed is that of the engine's own randomness."""
+class EngineSpeaker:
+    """A voice at a rate and a pitch; the seed is that of the engine's own randomness (eSpeak NG)."""
 
     id: str
     voice: str
@@ -89,23 +90,20 @@ def require_engine(engine: Engine) -> Any:
     return import_extra("espeakng_loader", "synthetic", "espeakng-loader")
 
 
-def synthesize(engine: Engine, speaker: Voice, texts: Sequence[str]) -> list[np.ndarray]:
-    """Return the samples of each text, float32 in [−1, 1) at `engine.sample_rate`.
+def synthesize(engine: Engine, speaker: EngineSpeaker, texts: Sequence[str]) -> list[np.ndarray]:
+    """Return the samples of each text, float32 in [−1, 1) at the worker's SAMPLE_RATE.
 
     Raises:
         MissingExtraError: the engine's package is not installed.
         CorpusError: the engine failed.
     """
     package = require_engine(engine)
-    job: dict[str, Any] = {"voice": speaker.voice, "pitch": speaker.pitch, "texts": list(texts)}
+    job = {**asdict(speaker), "texts": list(texts)}
+    isolated = ["-I"]
     if engine.name == "espeak":
-        job |= {"library": package.get_library_path(), "data": package.get_data_path(), "seed": speaker.seed}
-        job |= {"words_per_minute": speaker.rate}
-        # Isolated and without site-packages: the worker needs only the standard library and starts faster.
-        command = [sys.executable, "-I", "-S", espeak_worker.__file__]
-    else:
-        job |= {"rate": speaker.rate}
-        command = [sys.executable, "-I", pico_worker.__file__]
+        job |= {"library": package.get_library_path(), "data": package.get_data_path()}
+        isolated += ["-S"]  # no site-packages: this worker needs only the standard library, and starts faster
+    command = [sys.executable, *isolated, str(engine.worker.__file__)]
     with tempfile.TemporaryDirectory() as scratch:
         job["folder"] = scratch
         result = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)
@@ -134,7 +132,7 @@ def as_recorded(
         raise CorpusError(
             f"{engine.title} gave no audible samples", expected="speech", remedy=f"Install {engine.package} again"
         )
-    speech = resample(spoken[audible[0] : audible[-1] + 1], engine.sample_rate, SAMPLE_RATE)
+    speech = resample(spoken[audible[0] : audible[-1] + 1], engine.worker.SAMPLE_RATE, SAMPLE_RATE)
     speech = speech * (_amplitude(generator.uniform(*_PEAK_DB)) / np.abs(speech).max())
     before, after = (int(generator.uniform(*_PAUSE_SECONDS) * SAMPLE_RATE) for _ in range(2))
     padded = np.pad(speech, (before, after))

@@ -21,7 +21,7 @@ from asr_kd.corpora.speech_engines import (
     ENGINES,
     Engine,
     EngineName,
-    Voice,
+    EngineSpeaker,
     as_recorded,
     require_engine,
     synthesize,
@@ -104,7 +104,9 @@ def synthesize_text(
     return report
 
 
-def _spoken(engine: Engine, speakers: Sequence[Voice], texts: Sequence[str]) -> Iterator[tuple[Voice, str, np.ndarray]]:
+def _spoken(
+    engine: Engine, speakers: Sequence[EngineSpeaker], texts: Sequence[str]
+) -> Iterator[tuple[EngineSpeaker, str, np.ndarray]]:
     """Speaker, text and samples in the order of the texts; speakers take turns, several are synthesized at once."""
     jobs = [texts[start : start + _PER_JOB] for start in range(0, len(texts), _PER_JOB)]
     workers = os.cpu_count() or 1
@@ -135,10 +137,10 @@ def utterance_texts(sentences: Iterable[str], settings: SynthesisSettings) -> li
     return texts
 
 
-def _speakers(settings: SynthesisSettings) -> list[Voice]:
+def _speakers(settings: SynthesisSettings) -> list[EngineSpeaker]:
     engine, generator = ENGINES[settings.engine], random.Random(f"speakers {settings.seed}")
     return [
-        Voice(
+        EngineSpeaker(
             id=f"{engine.name}{number}",
             voice=engine.voices[number % len(engine.voices)],
             rate=generator.randint(*engine.rates),

@@ -24,7 +24,7 @@ from asr_kd.corpora.speech_engines import (
     ENGINES,
     FEMALE,
     MALE,
-    Voice,
+    EngineSpeaker,
     as_recorded,
     require_engine,
     synthesize,
@@ -177,7 +177,7 @@ def _write_speaker(speaker: Speaker, sentences: Sequence[str], settings: Synthet
     chapter = corpus / speaker.split / speaker.id / "1"
     chapter.mkdir(parents=True)
     name = f"{speaker.id}-1"
-    voice = Voice(
+    voice = EngineSpeaker(
         speaker.id, f"{ACCENT}+{speaker.voice}", speaker.words_per_minute, speaker.pitch, seed=int(speaker.id)
     )
     for index, speech in enumerate(synthesize(ENGINE, voice, sentences)):
