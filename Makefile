@@ -1,4 +1,4 @@
-# make demo    set up and run the whole path on synthetic speech (under 8 minutes on two cores)
+# make demo    set up and run the whole path on synthetic speech (under 8 minutes on two quiet cores)
 # make demo-whisper   AN4 and Whisper tiny.en: a streaming student without transcripts (see recipes/Whisper/demo.yaml)
 # make test    set up and run every check: lint, types, layers, tests
 # make test-fast   the same without the tests that take over ten seconds
