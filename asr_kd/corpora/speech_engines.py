@@ -99,11 +99,11 @@ def synthesize(engine: Engine, speaker: EngineSpeaker, texts: Sequence[str]) -> 
     """
     package = require_engine(engine)
     job = {**asdict(speaker), "texts": list(texts)}
-    isolated = ["-I"]
+    options = []
     if engine.name == "espeak":
         job |= {"library": package.get_library_path(), "data": package.get_data_path()}
-        isolated += ["-S"]  # no site-packages: this worker needs only the standard library, and starts faster
-    command = [sys.executable, *isolated, str(engine.worker.__file__)]
+        options = ["-S"]  # no site-packages: this worker needs only the standard library, and starts faster
+    command = [sys.executable, "-I", *options, str(engine.worker.__file__)]
     with tempfile.TemporaryDirectory() as scratch:
         job["folder"] = scratch
         result = subprocess.run(command, input=json.dumps(job), capture_output=True, text=True, check=False)

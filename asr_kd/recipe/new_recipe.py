@@ -13,14 +13,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from asr_kd.corpora.an4 import find_an4
 from asr_kd.corpora.corpus import balanced_folds, shuffled
-from asr_kd.corpora.folder import audio_files, cut_utterances, list_folder
-from asr_kd.corpora.formats.catalogue import complete, is_manifest, manifests_in, named_sets, read_table
+from asr_kd.corpora.folder import audio_files
+from asr_kd.corpora.formats.catalogue import complete, named_sets, read_table
 from asr_kd.corpora.manifest import Utterance, hours, read_manifest, write_manifest
-from asr_kd.corpora.recordings import measure
-from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, FolderSettings, LibriSpeechSettings
+from asr_kd.corpora.settings import LIBRISPEECH_SPLITS, LibriSpeechSettings
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import atomic_path
 from asr_kd.progress import SILENT, Progress
+from asr_kd.recipe.folder_utterances import utterances_in
 from asr_kd.recipe.pseudo_labels import pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_labelling import PREFIX, PseudoLabelSettings
@@ -76,7 +76,7 @@ def write_recipe(
     """Write a recipe for a folder of speech, and manifests beside it where the folder has no sets of its own.
 
     Args:
-        folder: a corpus, manifests, or audio at any depth with or without NAME.txt beside NAME.wav.
+        folder: a corpus, manifests, or audio at any depth with or without transcripts (see `utterances_in`).
         target: the recipe; None: `folder`'s name in the working folder.
         whisper, language: transcribe a dev set, and in the run the training set, of audio without transcripts.
 
@@ -100,9 +100,7 @@ def write_recipe(
         )
     try:
         corpus = (
-            _known_layout(folder)
-            or _named_manifests(folder)
-            or _divided(_single_manifest(folder) or _audio(folder, progress), manifests)
+            _known_layout(folder) or _named_manifests(folder) or _divided(utterances_in(folder, progress), manifests)
         )
         if not corpus.transcribed:
             corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
@@ -146,57 +144,6 @@ def _named_manifests(folder: Path) -> _Corpus | None:
     if "test" in sets:
         corpus["test"] = {"test": str(sets["test"])}
     return _Corpus(corpus, f"manifests of {', '.join(sets)}", hours(train), normalizer=_normalizer(texts))
-
-
-def _single_manifest(folder: Path) -> list[Utterance] | None:
-    found = manifests_in(folder) if not is_manifest(folder) else [folder]
-    if not found:
-        return None
-    if len(found) > 1:
-        raise CorpusError(
-            f"holds {len(found)} manifests ({', '.join(path.name for path in found[:5])})",
-            where=folder,
-            expected="one manifest, or manifests named train, dev and test",
-            remedy="Rename them, or write the recipe by hand: docs/guides/own-data.md",
-        )
-    utterances, _ = complete(read_table(found[0], "auto").recordings, "refuse")
-    return utterances
-
-
-def _audio(folder: Path, progress: Progress) -> list[Utterance]:
-    """Audio files, with the text of a .txt beside each where there is one."""
-    settings = FolderSettings(train=[folder], dev=[folder])
-    recordings = list_folder(folder, settings)
-    beside = [recording.audio.with_suffix(".txt") for recording in recordings]
-    transcribed = sum(path.is_file() for path in beside)
-    if 0 < transcribed < len(recordings):
-        progress.message(f"  {len(recordings) - transcribed} of {len(recordings)} files have no .txt and are left out")
-    if transcribed:
-        recordings = [
-            replace(recording, text=_text_of(path))
-            for recording, path in zip(recordings, beside, strict=True)
-            if path.is_file()
-        ]
-    utterances, excluded = measure(recordings)
-    if not utterances:
-        raise CorpusError(
-            f"none of {len(recordings)} files can be used, such as {excluded[0].path}: {excluded[0].reason}",
-            where=folder,
-            expected="files of one channel that can be read",
-            remedy="Correct them, or write the recipe by hand: docs/guides/own-data.md, of calls docs/guides/calls.md",
-        )
-    if excluded:
-        progress.message(f"  {len(excluded)} files cannot be used; the first: {excluded[0].path}: {excluded[0].reason}")
-    return utterances if transcribed else cut_utterances(utterances, settings, progress)[0]
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())  # editors of Windows begin with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise CorpusError(
-            f"cannot be read ({error})", where=path, expected="a transcript in UTF-8", remedy="Convert it, or remove it"
-        ) from error
 
 
 def _divided(utterances: Sequence[Utterance], manifests: Path) -> _Corpus:

@@ -14,7 +14,7 @@ from asr_kd.cli import app
 from asr_kd.corpora.manifest import read_manifest
 from asr_kd.errors import CorpusError, RecipeError, TargetsError
 from asr_kd.files import json_lines
-from asr_kd.progress import SILENT
+from asr_kd.progress import SILENT, ConsoleProgress
 from asr_kd.recipe.new_recipe import write_recipe
 from asr_kd.recipe.packaged_recipes import copy_recipe, find_recipe, is_recipe, packaged_recipes
 from asr_kd.recipe.preparation import check_target
@@ -87,6 +87,35 @@ def test_init_divides_transcribed_audio_by_speaker(tmp_path: Path, monkeypatch: 
     assert sum(map(len, sets.values())) == 120
     assert {u.text for u in sets["train"]} == set(TEXTS)
     assert check_target(path, [], True, SILENT).ok
+
+
+def _chapter(folder: Path, speaker: str) -> None:
+    """A speaker's folder in LibriSpeech's layout; the last file has no transcript."""
+    folder = folder / speaker / "1"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        noise = np.random.default_rng(number).uniform(-0.1, 0.1, 24_000)
+        soundfile.write(folder / f"{speaker}-1-{number}.flac", noise, 16_000)
+    (folder / f"{speaker}-1.trans.txt").write_text("".join(f"{speaker}-1-{n} {TEXTS[n].upper()}\n" for n in range(3)))
+
+
+def test_init_reads_the_transcripts_of_a_part_of_librispeech(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for speaker in range(5):
+        _chapter(tmp_path / "whole" / "train-clean-100", str(speaker))
+    _chapter(tmp_path / "whole" / "test-clean", "9")
+    for name, folder in (("splits", Path("whole")), ("split", Path("whole") / "train-clean-100")):
+        progress = ConsoleProgress()
+        recipe = load_recipe(write_recipe(folder, Path(f"{name}.yaml"), progress), [])
+        assert recipe.corpus.kind == "manifest"
+        read = [u for part in ("train", "dev", "test") for u in read_manifest(Path(f"{name}-manifests/{part}.jsonl"))]
+        assert sorted(u.id for u in read) == sorted(f"{s}-1-{n}" for s in range(5) for n in range(3))
+        assert {u.text for u in read} == {text.upper() for text in TEXTS[:3]}
+        printed = capsys.readouterr()
+        assert "5 files without transcript" in printed.out + printed.err
+        assert ("test-clean left out" in printed.out + printed.err) == (name == "splits")
 
 
 def test_init_of_one_speaker_divides_utterances_and_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
