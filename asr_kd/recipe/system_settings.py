@@ -81,7 +81,7 @@ class EncoderTeacherSettings(TrainedTeacher):
     @model_validator(mode="after")
     def _trains_as_an_encoder_can(self) -> "EncoderTeacherSettings":
         train = self.train
-        if train.init_from is not None or train.inner_layers or train.layer_drop:
+        if train.init_models or train.inner_layers or train.layer_drop:
             raise ValueError("train.init_from, inner_layers and layer_drop are of Conformers, not of encoder teachers")
         if "spec_augment" in train.augmentation.model_fields_set and train.augmentation.spec_augment is not None:
             raise ValueError(
@@ -150,7 +150,9 @@ class StudentStage(Settings):
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
     @model_validator(mode="after")
-    def _splices_have_targets(self) -> "StudentStage":
+    def _trains_on_what_it_has(self) -> "StudentStage":
+        if self.train.epochs == 0 and self.distill is not None:
+            raise ValueError("train.epochs: 0 trains nothing, so distill would have no effect; leave one of them out")
         if self.train.augmentation.splice_share and (not self.reads_teacher or self.reads_hypotheses):
             raise ValueError(f"{SPLICES}; they need distill.targets: dense, and no objective of hypotheses")
         if self.train.augmentation.splice_share and self.distill and not self.distill.terms.keys() - {"pooled_kl"}:
@@ -214,7 +216,7 @@ class StudentSettings(StudentStage):
                 "distill: kd_weight 1 with hidden layers alone would leave the output layer random; set kd_weight "
                 "below 1, add an objective of posteriors or hypotheses, or make this one of its stages"
             )
-        if any(stage.train.init_from is not None for stage in [*self.stages, self][1:]):
+        if any(stage.train.init_models for stage in [*self.stages, self][1:]):
             raise ValueError("train.init_from: a stage goes on from the one before; only the first may have it")
         return self
 

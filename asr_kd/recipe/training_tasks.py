@@ -138,9 +138,10 @@ def _key_settings(context: RunContext, settings: TrainedTeacher | StudentSetting
         if written != source:
             place, key = (plain["model"], "init") if "model" in plain else (plain["encoder"], "source")
             place[key] = written
-    warm_start = settings.train.init_from
-    if warm_start is not None and not is_repository(warm_start):  # `warm_start_sha256` is among the inputs
-        plain["train"]["init_from"] = "FOLDER"
+    # `warm_start_sha256` is among the inputs
+    starts = [str(place) if is_repository(place) else "FOLDER" for place in settings.train.init_models]
+    if starts:
+        plain["train"]["init_from"] = starts if isinstance(settings.train.init_from, tuple) else starts[0]
     labels = plain.get("hypotheses")
     if labels is not None and labels not in context.recipe.hypotheses and Path(labels).is_dir():
         plain["hypotheses"] = "FOLDER"
@@ -201,7 +202,7 @@ def _training_job(
     return TrainingJob(
         name=name,
         key=key,
-        model=read_sizes(settings.model, settings.train.init_from),
+        model=read_sizes(settings.model, next(iter(settings.train.init_models), None)),
         train=settings.train,
         vocabulary=vocabulary,
         normalizer=recipe.vocabulary.normalizer,

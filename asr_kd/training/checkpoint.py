@@ -7,7 +7,7 @@ best epochs after it.
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -194,9 +194,16 @@ def prune_best(folder: Path, curve: list[dict[str, Any]], earlier_rows: int, cou
 def load_average(model: nn.Module, paths: Sequence[Path]) -> None:
     """Fill `model` with the mean of several weights (checkpoint averaging, Vaswani et al. 2017)."""
     load_weights(model, paths[0])
-    own = model.state_dict()
-    sums = {name: torch.zeros_like(tensor, dtype=torch.float64, device="cpu") for name, tensor in own.items()}
-    for path in paths:
-        for name, tensor in read_tensors(path).items():
-            sums[name] += tensor.double()
-    model.load_state_dict({name: (total / len(paths)).to(own[name].dtype) for name, total in sums.items()})
+    model.load_state_dict(mean_weights(read_tensors(path) for path in paths))
+
+
+def mean_weights(models: Iterable[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Return the mean of each tensor over several models of one shape, at least one, computed in float64."""
+    iterator = iter(models)
+    first = next(iterator)
+    sums = {name: tensor.double().cpu() for name, tensor in first.items()}
+    count = 1
+    for weights in iterator:
+        sums = {name: total + weights[name].double().cpu() for name, total in sums.items()}
+        count += 1
+    return {name: (total / count).to(first[name].dtype) for name, total in sums.items()}

@@ -75,7 +75,8 @@ class Distiller(sb.Brain):
         batches: DurationBatchSampler,
         dev_references: dict[str, str],
     ) -> TrainingState:
-        """Train to the last epoch, from the newest intact checkpoint if there is one.
+        """Train to the last epoch, from the newest intact checkpoint if there is one; with `epochs: 0` only score the
+        first weights on the dev set.
 
         Args:
             batches: the sampler of `train_loader`.
@@ -102,10 +103,19 @@ class Distiller(sb.Brain):
             self.state = restored
             self._checkpointed_rows = len(restored.curve)
             progress.message(f"{self.job.name}: resumes at epoch {restored.epoch}, batch {restored.batch}")
+        if self.settings.epochs == 0:
+            self._score_first_weights(dev_loader)
+            return self.state
         # Batches differ a little between epochs; the schedule takes an estimate from two of them.
         self.total_steps = batches.count_all(self.settings.epochs)
         self.fit(range(self.state.epoch, self.settings.epochs + 1), train_loader, dev_loader)
         return self.state
+
+    def _score_first_weights(self, dev_loader: DataLoader[Any]) -> None:
+        """Make the first weights those of epoch 0, the only one."""
+        if not self.state.curve:
+            self.state.epoch = 0
+            self._fit_valid(dev_loader, epoch=0, enable=False)
 
     def init_optimizers(self) -> None:
         """Do nothing: `Stepper` creates the optimizer before a checkpoint is restored into it."""
@@ -144,10 +154,11 @@ class Distiller(sb.Brain):
         Where the output layer is not trained there are no dev scores; the last epochs then count as the best.
         """
         state = self.state
+        trained = {"train_loss": state.loss_sum / max(self._epoch_batches, 1)} if state.epoch else {}
         row = {
             "epoch": state.epoch,
             "step": state.step,
-            "train_loss": state.loss_sum / max(self._epoch_batches, 1),
+            **trained,
             **dev,
             **({"kept": True} if keep and not dev else {}),
         }
@@ -158,10 +169,11 @@ class Distiller(sb.Brain):
                     weights = self.stepper.evaluated_model.state_dict()
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f", dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}" if dev else ""
+            loss = f", loss {trained['train_loss']:.3f}" if trained else ""
             self.control.run_progress.message(
-                f"{self.job.name}: epoch {state.epoch}/{self.settings.epochs}, loss {row['train_loss']:.3f}{shown}"
+                f"{self.job.name}: epoch {state.epoch}/{self.settings.epochs}{loss}{shown}"
             )
-        self._log({key: row[key] for key in ("train_loss", *dev)}, state.epoch)
+        self._log(trained | dev, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()

@@ -1,6 +1,7 @@
 """Settings of a training run."""
 
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -23,8 +24,8 @@ class TrainSettings(Settings):
         {"max_bad_share", "max_nonfinite_steps", "checkpoint_minutes", "feature_cache_mb"}
     )
 
-    epochs: int = Field(50, ge=1)
-    """Epochs of training."""
+    epochs: int = Field(50, ge=0)
+    """Epochs of training; 0: the weights of `init_from` as they are, scored on the dev set."""
     batch_seconds: float = Field(16.0, gt=0)
     """Audio in a batch, padding to the longest utterance counted, over all processes. Small batches leave CTC's blank
     plateau sooner."""
@@ -81,9 +82,10 @@ class TrainSettings(Settings):
     workers: int = Field(0, ge=0, le=64)
     """Processes that read ahead for each training process, each with a cache of its own; 0: the training process reads
     itself, which suits a corpus that fits into the cache."""
-    init_from: UserPath | None = None
+    init_from: UserPath | Annotated[tuple[UserPath, ...], Field(min_length=1)] | None = None
     """Warm start: a model folder of the same shape (see `init_layers`) and vocabulary, or `hf:USER/NAME[@REVISION]`;
-    for example to adapt a student to another domain. None starts from random weights."""
+    for example to adapt a student to another domain. Several: the mean of their weights (Wortsman et al. 2022), for
+    models that were trained further from the same weights. None starts from random weights."""
     init_head: bool = True
     """Also copy the output layer; with `false` the vocabulary may differ."""
     init_layers: tuple[int, ...] = ()
@@ -99,6 +101,15 @@ class TrainSettings(Settings):
 
     @model_validator(mode="after")
     def _layers_of_a_model(self) -> "TrainSettings":
-        if self.init_layers and self.init_from is None:
+        if self.init_layers and not self.init_models:
             raise ValueError("init_layers are layers of the model that init_from names")
+        if self.epochs == 0 and not self.init_models:
+            raise ValueError("epochs: 0 leaves random weights; name a model in init_from, or train for some epochs")
         return self
+
+    @property
+    def init_models(self) -> tuple[Path, ...]:
+        """Model folders of the warm start; empty without one."""
+        if self.init_from is None:
+            return ()
+        return self.init_from if isinstance(self.init_from, tuple) else (self.init_from,)

@@ -111,7 +111,7 @@ def train(job: TrainingJob, folder: Path, control: Control) -> Path:
     )
     if isinstance(model, EncoderCtc):  # whose encoder normalises its own features
         model.keep_outputs()
-    elif job.train.init_from is not None:  # the weights include the normalisation of the features
+    elif job.train.init_models:  # the weights include the normalisation of the features
         warm_start(model, job.vocabulary, job.train)
     elif not resumes:  # the checkpoint holds the statistics and the weights
         _set_normalisation(model, usable, job.seed, ranks)

@@ -26,6 +26,7 @@ from asr_kd.progress import Progress
 from asr_kd.teachers.huggingface_encoder import WHISPER, HuggingfaceEncoder, local_copy
 from asr_kd.teachers.settings import EncoderSettings, parse_source
 from asr_kd.text.vocabulary import Vocabulary
+from asr_kd.training.checkpoint import mean_weights
 from asr_kd.training.settings import TrainSettings
 
 HEAD = "output."
@@ -40,7 +41,8 @@ FREE: dict[str, Any] = {
 
 
 def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) -> None:
-    """Fill `model` with the weights, and the features' normalisation, of the model that `init_from` names.
+    """Fill `model` with the weights, and the features' normalisation, of the model that `init_from` names, or with the
+    mean over the models that it names.
 
     Full-context and chunked models have the same weights. With `init_layers` each layer is copied
     from the layer named there.
@@ -48,16 +50,23 @@ def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) ->
     Raises:
         CheckpointError: not a model folder, or a model of another shape or vocabulary; names both sides.
     """
-    if settings.init_from is None:
-        return
-    source = load_model(settings.init_from)
+    if settings.init_models:
+        sources = (load_model(folder) for folder in settings.init_models)
+        taken = mean_weights(_taken_over(model, vocabulary, settings, source) for source in sources)
+        model.load_state_dict({**model.state_dict(), **taken})
+
+
+def _taken_over(
+    model: Model, vocabulary: Vocabulary, settings: TrainSettings, source: LoadedModel
+) -> dict[str, Tensor]:
+    """Return the weights of `source` by their names in `model`."""
     layers = settings.init_layers
     _check_shape(model, source, layers)
     if settings.init_head:
         _check_vocabulary(vocabulary, source)
-    own, other = model.state_dict(), source.model.state_dict()
-    kept = {name for name in own if name.startswith(HEAD) and not settings.init_head}
-    names = {name: _named(name, layers) for name in own if name not in kept}
+    other = source.model.state_dict()
+    kept = HEAD if not settings.init_head else None
+    names = {name: _named(name, layers) for name in model.state_dict() if kept is None or not name.startswith(kept)}
     missing = [name for name in names if names[name] not in other]
     if missing:
         raise CheckpointError(
@@ -66,7 +75,7 @@ def warm_start(model: Model, vocabulary: Vocabulary, settings: TrainSettings) ->
             where=source.folder,
             remedy="Name layers of Whisper for layers of Whisper, and blocks of the head for blocks of the head",
         )
-    model.load_state_dict({name: other[names[name]] if name in names else own[name] for name in own})
+    return {name: other[theirs] for name, theirs in names.items()}
 
 
 def _named(name: str, layers: Sequence[int]) -> str:
@@ -83,16 +92,15 @@ def warm_start_sha256(settings: TrainSettings) -> list[str]:
     Raises:
         CheckpointError: they are not there.
     """
-    if settings.init_from is None:
-        return []
-    path = local_folder(settings.init_from) / WEIGHTS
-    if not path.is_file():
-        raise CheckpointError(
-            "the weights for the warm start are missing",
-            where=path,
-            remedy="Run the recipe that makes them first, or name another model folder in train.init_from",
-        )
-    return [sha256_of_file(path)]
+    paths = [local_folder(folder) / WEIGHTS for folder in settings.init_models]
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointError(
+                "the weights for the warm start are missing",
+                where=path,
+                remedy="Run the recipe that makes them first, or name another model folder in train.init_from",
+            )
+    return [sha256_of_file(path) for path in paths]
 
 
 def _check_shape(model: Model, source: LoadedModel, layers: Sequence[int]) -> None:

@@ -14,6 +14,7 @@ from asr_kd.training.settings import TrainSettings
 from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
 from asr_kd.training.warm_start import warm_start, warm_start_sha256
+from tests.helpers.jobs import Recorder
 from tests.helpers.tiny_models import VOCABULARY, save_tiny_model, tiny_model
 from tests.helpers.whisper_students import whisper_student
 
@@ -61,6 +62,54 @@ def test_another_vocabulary_or_shape_is_refused_naming_both(source):
     wider = Conformer(tiny_model().settings.model_copy(update={"width": 64, "layers": 3}), len(VOCABULARY))
     with pytest.raises(CheckpointError, match=r"width 32, layers 2; expected the student's width 64, layers 3"):
         warm_start(wider, VOCABULARY, settings)
+
+
+def test_several_models_give_the_mean_of_their_weights(source, tmp_path):
+    other = save_tiny_model(tmp_path / "other", seed=6)
+    model = tiny_model(seed=1)
+    settings = TrainSettings(init_from=(source, other))
+    warm_start(model, VOCABULARY, settings)
+    first, second = (load_model(folder).model.state_dict() for folder in (source, other))
+    assert not first["output.weight"].equal(second["output.weight"])
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2, msg=name)
+    assert warm_start_sha256(settings) == [
+        *warm_start_sha256(TrainSettings(init_from=source)),
+        *warm_start_sha256(TrainSettings(init_from=other)),
+    ]
+
+
+def test_each_of_several_models_must_fit(source, tmp_path):
+    narrow = tmp_path / "narrow"
+    shape = tiny_model().settings.model_copy(update={"layers": 1})
+    save_model(narrow, Conformer(shape, len(VOCABULARY)), VOCABULARY, {})
+    with pytest.raises(CheckpointError, match=r"narrow.*layers 1.*layers 2"):
+        warm_start(tiny_model(), VOCABULARY, TrainSettings(init_from=(source, narrow)))
+    with pytest.raises(CheckpointError, match=r"nothing.*missing"):
+        warm_start_sha256(TrainSettings(init_from=(source, tmp_path / "nothing")))
+
+
+def test_without_epochs_the_first_weights_are_scored_and_saved(make_job, tmp_path):
+    folders = [train(make_job(settings={"epochs": 2}, seed=seed), tmp_path / str(seed), Control()) for seed in (1, 2)]
+    job = make_job(settings={"epochs": 0, "init_from": tuple(folders)})
+    progress = Recorder()
+    mean = load_model(train(job, tmp_path / "mean", Control(progress=progress)))
+    first, second = (load_model(folder).model.state_dict() for folder in folders)
+    for name, tensor in mean.model.state_dict().items():
+        torch.testing.assert_close(tensor, (first[name] + second[name]) / 2, msg=name)
+    (row,) = map(json.loads, (tmp_path / "mean" / "curve.jsonl").read_text().splitlines())
+    assert row.keys() == {"epoch", "step", "dev_wer", "dev_loss"}
+    assert (row["epoch"], row["step"], mean.card["best_dev_wer"]) == (0, 0, row["dev_wer"])
+    assert any("epoch 0/0, dev WER" in line for line in progress.lines)
+    train(job, tmp_path / "mean", Control())  # goes on from its checkpoint, where nothing is left to do
+    assert len((tmp_path / "mean" / "curve.jsonl").read_text().splitlines()) == 1
+
+
+def test_without_epochs_there_must_be_weights():
+    with pytest.raises(ValueError, match="epochs: 0 leaves random weights"):
+        TrainSettings(epochs=0)
+    with pytest.raises(ValueError, match="at least 1 item"):
+        TrainSettings(init_from=())
 
 
 def test_what_is_not_there_is_named(tmp_path):
