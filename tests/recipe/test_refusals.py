@@ -28,7 +28,7 @@ def work_dir(tmp_path):
             ["teachers.big={encoder: {source: 'hf:a/b', unfreeze_layer: 1}, train: {epochs: 1}}"],
             "unknown key 'teachers.big.encoder.unfreeze_layer': did you mean 'unfreeze_layers'?",
         ),
-        (["teachers.teacher.train.epochs=0"], "teachers.teacher.train.epochs: allowed: at least 1 (found 0)"),
+        (["teachers.teacher.train.epochs=0"], "teachers.teacher.train: epochs: 0 leaves random weights"),
         (["students.student-kd.distill.kd_weight=1.5"], "allowed: at least 0 and at most 1 (found 1.5)"),
         (["students.student-hard.model.streaming.train_contexts=[[0, 4]]"], "greater than or equal to 1 (found 0)"),
         (["teachers.teacher.train.augmentation.speeds=[0]"], "speeds must be numbers from 0.5 to 2"),
