@@ -150,9 +150,13 @@ class StudentStage(Settings):
         return place if place is None or URL.match(place) else str(Path(place))  # keys are of paths without a last /
 
     @model_validator(mode="after")
-    def _trains_on_what_it_has(self) -> "StudentStage":
+    def _has_epochs_to_distill_in(self) -> "StudentStage":
         if self.train.epochs == 0 and self.distill is not None:
             raise ValueError("train.epochs: 0 trains nothing, so distill would have no effect; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _splices_have_targets(self) -> "StudentStage":
         if self.train.augmentation.splice_share and (not self.reads_teacher or self.reads_hypotheses):
             raise ValueError(f"{SPLICES}; they need distill.targets: dense, and no objective of hypotheses")
         if self.train.augmentation.splice_share and self.distill and not self.distill.terms.keys() - {"pooled_kl"}:

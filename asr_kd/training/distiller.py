@@ -154,7 +154,8 @@ class Distiller(sb.Brain):
         Where the output layer is not trained there are no dev scores; the last epochs then count as the best.
         """
         state = self.state
-        trained = {"train_loss": state.loss_sum / max(self._epoch_batches, 1)} if state.epoch else {}
+        # Epoch 0 is that of the first weights: no batch was trained on.
+        trained = {"train_loss": state.loss_sum / max(self._epoch_batches, 1)} if state.epoch > 0 else {}
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -170,9 +171,8 @@ class Distiller(sb.Brain):
                     write_tensors(partial, {name: tensor.cpu() for name, tensor in weights.items()})
             shown = f", dev WER {100 * dev['dev_wer']:.1f} %, dev loss {dev['dev_loss']:.3f}" if dev else ""
             loss = f", loss {trained['train_loss']:.3f}" if trained else ""
-            self.control.run_progress.message(
-                f"{self.job.name}: epoch {state.epoch}/{self.settings.epochs}{loss}{shown}"
-            )
+            epoch = f"epoch {state.epoch}/{self.settings.epochs}" if trained else "not trained"
+            self.control.run_progress.message(f"{self.job.name}: {epoch}{loss}{shown}")
         self._log(trained | dev, state.epoch)
         state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
         if state.epoch <= self.settings.epochs:

@@ -100,7 +100,7 @@ def test_without_epochs_the_first_weights_are_scored_and_saved(make_job, tmp_pat
     (row,) = map(json.loads, (tmp_path / "mean" / "curve.jsonl").read_text().splitlines())
     assert row.keys() == {"epoch", "step", "dev_wer", "dev_loss"}
     assert (row["epoch"], row["step"], mean.card["best_dev_wer"]) == (0, 0, row["dev_wer"])
-    assert any("epoch 0/0, dev WER" in line for line in progress.lines)
+    assert any("not trained, dev WER" in line for line in progress.lines)
     train(job, tmp_path / "mean", Control())  # goes on from its checkpoint, where nothing is left to do
     assert len((tmp_path / "mean" / "curve.jsonl").read_text().splitlines()) == 1
 
