@@ -145,10 +145,10 @@ def synthesize(
     seed: Annotated[int, typer.Option(help="Seed of the order of the text and of the speakers.")] = 0,
     normalizer: Annotated[Normalizer, typer.Option(help="Normalizer of the text.")] = "librispeech",
 ) -> None:
-    """Synthesize speech from English text, for teachers: words that the recorded training speech does not hold.
+    """Synthesize speech from English text, for training: words that the recorded training speech does not hold.
 
     Name the manifest it writes under further_speech of a recipe, and set further_speech: true for a teacher. A student
-    does not learn from it.
+    that is trained on it becomes worse where it was measured.
 
     \b
     Example:

@@ -23,7 +23,7 @@ UNTRANSCRIBED = "untranscribed"
 """Name of the manifest of untranscribed audio."""
 
 FURTHER_SPEECH = "further_speech"
-"""Name of the manifest of transcribed speech for teachers alone."""
+"""Name of the manifest of transcribed speech that no teacher labels."""
 
 TrainSplit = Literal["train-clean-100", "train-clean-360", "train-other-500"]
 DevSplit = Literal["dev-clean", "dev-other"]
@@ -137,7 +137,7 @@ class ManifestSettings(OwnSettings):
 
 
 class FurtherSpeechSettings(ManifestFiles):
-    """Transcribed speech for teachers alone, such as what `asr-kd synthesize` writes."""
+    """Transcribed speech that no teacher labels, such as what `asr-kd synthesize` writes."""
 
     manifests: Paths
     """Manifests, as one set. Audio of the corpus itself is excluded (listed)."""

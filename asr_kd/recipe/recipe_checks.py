@@ -91,12 +91,15 @@ def _corpus_problems(recipe: "Recipe") -> Iterator[str]:
     if recipe.untranscribed is not None and not trains_on_them:
         yield "untranscribed: no student has distill.untranscribed: true, so it would not be used"
     trained = {name: each for name, each in recipe.teachers.items() if isinstance(each, TrainedTeacher)}
-    learns = [name for name, teacher in trained.items() if teacher.further_speech]
+    learns = [
+        *(f"teachers.{name}" for name, teacher in trained.items() if teacher.further_speech),
+        *(key_of(recipe, name) for name, student in recipe.trainings.items() if student.further_speech),
+    ]
     if recipe.further_speech is not None and not learns:
-        yield "further_speech: no teacher has further_speech: true, so it would not be used"
+        yield "further_speech: no teacher or student has further_speech: true, so it would not be used"
     if recipe.further_speech is None:
-        for name in learns:
-            yield f"teachers.{name}.further_speech is true without further_speech.manifests; name them there"
+        for key in learns:
+            yield f"{key}.further_speech is true without further_speech.manifests; name them there"
     has_such = recipe.untranscribed is not None or isinstance(recipe.corpus, OwnSettings)
     for name in trains_on_them:
         if not has_such and recipe.trainings[name].transcript_share == 1:

@@ -60,7 +60,7 @@ class Recipe(Settings):
     untranscribed: UntranscribedSettings | None = None
     """Further audio for students with `distill.untranscribed`, without transcripts; null: none."""
     further_speech: FurtherSpeechSettings | None = None
-    """Further transcribed speech for teachers with `further_speech: true`; null: none."""
+    """Further transcribed speech for teachers and students with `further_speech: true`; null: none."""
     vocabulary: VocabularySettings = VocabularySettings()
     """Tokens of the models."""
     teachers: dict[str, AnyTeacher] = Field(default={})

@@ -28,7 +28,7 @@ class TrainedTeacher(Settings):
     """Train this many teachers, each on all training speakers but those of its fold, which it labels. In reports they
     are one system, the average of all. None: one teacher, trained on all speakers."""
     further_speech: bool = False
-    """Train it on the recipe's `further_speech` too, which it does not label: students never see that speech."""
+    """Train it on the recipe's `further_speech` too, which it does not label."""
 
     if TYPE_CHECKING:
 
@@ -143,6 +143,8 @@ class StudentStage(Settings):
     hypotheses: str | None = None
     """`distill.level: sequence`: pseudo-labels of the recipe by name, or a folder or URL that `asr-kd pseudo-label` or
     `asr-kd targets import` filled; None: the teacher's n-best."""
+    further_speech: bool = False
+    """Train it on the recipe's `further_speech` too; without `distill` only, as no teacher labels that speech."""
 
     @field_validator("hypotheses")
     @classmethod
@@ -153,6 +155,15 @@ class StudentStage(Settings):
     def _has_epochs_to_distill_in(self) -> "StudentStage":
         if self.train.epochs == 0 and self.distill is not None:
             raise ValueError("train.epochs: 0 trains nothing, so distill would have no effect; leave one of them out")
+        return self
+
+    @model_validator(mode="after")
+    def _further_speech_has_labels(self) -> "StudentStage":
+        if self.further_speech and self.distill is not None:
+            raise ValueError(
+                "further_speech: no teacher labels that speech, which has transcripts alone; leave out distill or "
+                "further_speech, or learn from each in a stage of its own"
+            )
         return self
 
     @model_validator(mode="after")

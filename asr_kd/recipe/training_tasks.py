@@ -99,7 +99,7 @@ def _trained(
 
     is_student = isinstance(settings, StudentSettings)
     further = [UNTRANSCRIBED] if _reads_untranscribed(context, settings) else []
-    further += [FURTHER_SPEECH] if isinstance(settings, TrainedTeacher) and settings.further_speech else []
+    further += [FURTHER_SPEECH] if settings.further_speech else []
     folder = context.student_folder(name) if is_student else context.teacher_folder(name)
     others = {
         **({} if fold is None else {"fold": fold + 1}),
@@ -192,13 +192,12 @@ def _training_job(
         utterances = _with_transcripts_of(settings, utterances)
         if _reads_untranscribed(context, settings):
             utterances = [*utterances, *corpus.untranscribed]
-    else:
-        if fold is not None:
-            utterances = utterances_of_fold(context, settings, fold)
-            card |= {"left_out_fold": [fold + 1, settings.folds]}
-        if settings.further_speech:
-            utterances = [*utterances, *corpus.further_speech]
-            card |= {"further_speech_hours": round(hours(corpus.further_speech), 2)}
+    elif fold is not None:
+        utterances = utterances_of_fold(context, settings, fold)
+        card |= {"left_out_fold": [fold + 1, settings.folds]}
+    if settings.further_speech:
+        utterances = [*utterances, *corpus.further_speech]
+        card |= {"further_speech_hours": round(hours(corpus.further_speech), 2)}
     return TrainingJob(
         name=name,
         key=key,

@@ -1,4 +1,4 @@
-"""Further transcribed speech: teachers may be trained on it; it is not labelled, and no student sees it."""
+"""Further transcribed speech: teachers, and students of transcripts, may be trained on it; it is not labelled."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ from tests.helpers.tiny_models import noise_speech
 from tests.helpers.tiny_run import RECIPE, command, one_line
 
 ON = "teachers.teacher.further_speech=true"
+STUDENT_ON = "students.student-hard.further_speech=true"
 
 
 @pytest.fixture
@@ -30,8 +31,10 @@ def manifest(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["further_speech={manifests: there.jsonl}"], "no teacher has further_speech: true"),
+        (["further_speech={manifests: there.jsonl}"], "no teacher or student has further_speech: true"),
         ([ON], "teachers.teacher.further_speech is true without further_speech.manifests"),
+        ([STUDENT_ON], "students.student-hard.further_speech is true without further_speech.manifests"),
+        (["students.student-kd.further_speech=true"], "no teacher labels that speech"),
         (["further_speech={manifests: []}", ON], "further_speech.manifests"),
         (["further_speech={manifest: x}", ON], "did you mean 'manifests'?"),
     ],
@@ -69,6 +72,21 @@ def test_a_teacher_is_trained_on_it_and_labels_the_corpus_alone(copy, manifest):
     assert copy.file("manifests", "tokens.txt").read_text() == vocabulary  # that of the corpus alone
     again = copy.command("run", further, ON, "--to", "student")
     assert {line.split(": ")[1] for line in again.did} == {"skipped"}
+
+
+def test_a_student_of_transcripts_is_trained_on_it(copy, manifest):
+    outcome = copy.command("run", f"further_speech={{manifests: {manifest}}}", STUDENT_ON, "--to", "student")
+    assert outcome.code == 0, outcome.err
+    assert outcome.did == [
+        "prepare: starts",
+        "teacher: skipped",
+        "extract teacher: skipped",
+        "student student-hard: starts",
+        "student student-kd: skipped",
+    ]
+    card = load_model(copy.file("students", "student-hard", "model")).card
+    corpus = read_prepared(copy.work_dir)
+    assert (card["training_utterances"], card["further_speech_hours"]) == (len(corpus.train) + 3, 0.0)
 
 
 def test_speech_that_is_missing_is_one_message(copy, manifest, tmp_path):
