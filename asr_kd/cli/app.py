@@ -31,6 +31,7 @@ ChannelPolicy = Literal["refuse", "first", "second", "mean"]
 HypothesisForm = Literal["whisper", "jsonl", "csv", "kaldi", "trn", "ctm"]
 WordForm = Literal["json", "ctm"]
 EngineName = Literal["pico", "espeak"]
+Start = Literal["conformer", "whisper"]
 
 N = TypeVar("N", int, float)
 

@@ -1,15 +1,10 @@
-"""`asr-kd init`: write a recipe for a folder of speech, with sizes that fit the hours and the machine."""
+"""`asr-kd init`: look at a folder of speech and write a recipe for it."""
 
-import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import torch
-import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from asr_kd.corpora.an4 import find_an4
 from asr_kd.corpora.corpus import balanced_folds, shuffled
@@ -22,6 +17,7 @@ from asr_kd.files import atomic_path
 from asr_kd.progress import SILENT, Progress
 from asr_kd.recipe.folder_utterances import utterances_in
 from asr_kd.recipe.pseudo_labels import pseudo_label
+from asr_kd.recipe.recipe_text import FoundCorpus, Start, render_recipe
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_labelling import PREFIX, PseudoLabelSettings
 from asr_kd.text.normalize import Normalizer, letters_beyond_english
@@ -31,39 +27,9 @@ HELD_OUT_HOURS = 1.0
 """Most of the speech that dev and test are each given."""
 FOLDS = 10
 """Dev and test are each a tenth, or less of a large corpus."""
+WORDS_FOR_SUBWORDS = 5_000
+"""Fewest words of transcripts from which subwords are learned."""
 ENGLISH = "ABCDEFGHIJKLMNOPQRSTUVWXYZ'"
-
-
-@dataclass(frozen=True)
-class Size:
-    """Models for an amount of speech."""
-
-    below_hours: float
-    teacher: str
-    student: str
-    passes_hours: float  # epochs × hours of speech, for a CPU
-
-
-SIZES = (
-    Size(10, "small", "tiny", 240),
-    Size(100, "medium", "5m", 1500),
-    Size(500, "large", "10m", 6000),
-    Size(float("inf"), "large", "30m", 30000),
-)
-"""By hours: the sizes and passes of the project's recipes for such an amount."""
-
-
-@dataclass(frozen=True)
-class _Corpus:
-    """What was found."""
-
-    settings: dict[str, object]  # the recipe's `corpus`
-    found: str
-    train_hours: float
-    transcribed: bool = True
-    normalizer: Normalizer = "librispeech"
-    alphabet: str | None = None
-    notes: tuple[str, ...] = ()
 
 
 def write_recipe(
@@ -72,13 +38,16 @@ def write_recipe(
     progress: Progress = SILENT,
     whisper: str = "openai/whisper-base",
     language: str = "en",
+    start: Start | None = None,
 ) -> Path:
     """Write a recipe for a folder of speech, and manifests beside it where the folder has no sets of its own.
 
     Args:
         folder: a corpus, manifests, or audio at any depth with or without transcripts (see `utterances_in`).
         target: the recipe; None: `folder`'s name in the working folder.
-        whisper, language: transcribe a dev set, and in the run the training set, of audio without transcripts.
+        whisper: transcribes a dev set, and in the run the training set, of audio without transcripts.
+        language: of the speech, by Whisper's code.
+        start: first weights of the student; None: Whisper's where there are no transcripts, which needs Whisper anyway.
 
     Raises:
         CorpusError: no such folder, no speech in it, or it cannot be divided.
@@ -108,14 +77,14 @@ def write_recipe(
         shutil.rmtree(manifests, ignore_errors=True)  # begun here: the same command must work when its cause is gone
         raise
     with atomic_path(recipe) as partial:
-        partial.write_text(render_recipe(recipe.stem, folder, corpus, whisper, language), encoding="utf-8")
+        partial.write_text(render_recipe(recipe.stem, folder, corpus, whisper, language, start), encoding="utf-8")
     progress.message(f"{folder}: {corpus.found}, {corpus.train_hours:.2f} hours for training")
     for note in corpus.notes:
         progress.message(f"  {note}")
     return recipe
 
 
-def _known_layout(folder: Path) -> _Corpus | None:
+def _known_layout(folder: Path) -> FoundCorpus | None:
     splits = [split for split in LIBRISPEECH_SPLITS if (folder / split).is_dir()]
     train = [split for split in splits if split.startswith("train-")]
     dev = [split for split in splits if split.startswith("dev-")]
@@ -123,15 +92,15 @@ def _known_layout(folder: Path) -> _Corpus | None:
         settings = LibriSpeechSettings(root=folder, train=train, dev=dev)
         found = [path for split in train for path in audio_files(folder / split, (".flac", ".wav", ".ogg", ".opus"))]
         corpus = {**settings.model_dump(mode="json", include={"kind", "train", "dev", "test"}), "root": str(folder)}
-        return _Corpus(corpus, f"LibriSpeech's layout, {', '.join(splits)}", len(found) * 12 / 3600)
+        return FoundCorpus(corpus, f"LibriSpeech's layout, {', '.join(splits)}", len(found) * 12 / 3600, subwords=True)
     try:
         an4 = find_an4(folder)
     except CorpusError:
         return None
-    return _Corpus({"kind": "an4", "root": str(an4)}, "AN4", 0.8)
+    return FoundCorpus({"kind": "an4", "root": str(an4)}, "AN4", 0.8)
 
 
-def _named_manifests(folder: Path) -> _Corpus | None:
+def _named_manifests(folder: Path) -> FoundCorpus | None:
     """Manifests of sets; that of test may be missing."""
     sets = named_sets(folder)
     if "train" not in sets or "dev" not in sets:
@@ -143,10 +112,16 @@ def _named_manifests(folder: Path) -> _Corpus | None:
     corpus: dict[str, object] = {"kind": "manifest", "train": str(sets["train"]), "dev": str(sets["dev"])}
     if "test" in sets:
         corpus["test"] = {"test": str(sets["test"])}
-    return _Corpus(corpus, f"manifests of {', '.join(sets)}", hours(train), normalizer=_normalizer(texts))
+    return FoundCorpus(
+        corpus,
+        f"manifests of {', '.join(sets)}",
+        hours(train),
+        normalizer=_normalizer(texts),
+        subwords=_enough_for_subwords(texts),
+    )
 
 
-def _divided(utterances: Sequence[Utterance], manifests: Path) -> _Corpus:
+def _divided(utterances: Sequence[Utterance], manifests: Path) -> FoundCorpus:
     """Write train, dev and test manifests of disjoint speakers, or of disjoint utterances where speakers are few."""
     texts = [u.text for u in utterances if u.text]
     transcribed = len(texts) > len(utterances) / 2
@@ -179,18 +154,20 @@ def _divided(utterances: Sequence[Utterance], manifests: Path) -> _Corpus:
     sizes = ", ".join(f"{part} {len(members)}" for part, members in sets.items() if members)
     kind = "transcribed recordings" if transcribed else "recordings without transcripts"
     notes = () if by_speaker else ("fewer than three speakers are named: the sets share them, and WER is optimistic",)
-    return _Corpus(
+    return FoundCorpus(
         corpus,
         f"{len(utterances)} {kind} ({sizes})",
         hours(sets["train"]),
         transcribed,
         _normalizer(texts),
-        None,
-        notes,
+        subwords=_enough_for_subwords(texts),
+        notes=notes,
     )
 
 
-def _with_whisper_dev(corpus: _Corpus, manifests: Path, progress: Progress, whisper: str, language: str) -> _Corpus:
+def _with_whisper_dev(
+    corpus: FoundCorpus, manifests: Path, progress: Progress, whisper: str, language: str
+) -> FoundCorpus:
     """Transcribe the dev set with Whisper: training needs one for its choices."""
     path = manifests / "dev.jsonl"
     normalizer: Normalizer = "librispeech" if language == "en" else "unicode"
@@ -218,40 +195,5 @@ def _normalizer(texts: Sequence[str]) -> Normalizer:
     return "unicode" if letters_beyond_english(texts) else "librispeech"
 
 
-def render_recipe(name: str, folder: Path, corpus: _Corpus, whisper: str, language: str) -> str:
-    """Return the recipe's text, from `new_recipe.yaml.j2`."""
-    gpu = torch.cuda.is_available()
-    size = next(size for size in SIZES if corpus.train_hours < size.below_hours)
-    epochs = max(12, min(100, round(size.passes_hours / max(corpus.train_hours, 0.1))))
-    training = {
-        "epochs": epochs,
-        "batch_seconds": 300 if gpu else 30,
-        "learning_rate": 0.002 if size.student == "tiny" else 0.001,
-        "warmup_epochs": max(1, epochs // 20),
-        "validate_every_epochs": max(1, epochs // 12),
-        "augmentation": {"speeds": [0.9, 1.0, 1.1]},
-    }
-    templates = Environment(
-        loader=PackageLoader("asr_kd.recipe", ""),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-    )
-    templates.filters["flow"] = _flow
-    return templates.get_template("new_recipe.yaml.j2").render(
-        name=name,
-        folder=folder,
-        corpus=corpus,
-        vocabulary={"normalizer": corpus.normalizer, **({"alphabet": corpus.alphabet} if corpus.alphabet else {})},
-        size=size,
-        training=training,
-        whisper=PREFIX + whisper.removeprefix(PREFIX),
-        language=language,
-        gpu=gpu,
-        few_cores=(os.cpu_count() or 1) <= 2,
-    )
-
-
-def _flow(value: object) -> str:
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=True, width=10_000)
-    return text.removesuffix("...\n").strip()
+def _enough_for_subwords(texts: Sequence[str]) -> bool:
+    return sum(len(text.split()) for text in texts) >= WORDS_FOR_SUBWORDS

@@ -239,6 +239,7 @@ def test_init_of_audio_alone_transcribes_a_dev_set(
     recipe = write_recipe(Path("calls"), whisper=str(model))
     loaded = load_recipe(recipe, [])
     assert loaded.students["student"].hypotheses == "whisper"
+    assert loaded.students["student"].model.init == "hf:openai/whisper-tiny.en"
     dev = read_manifest(tmp_path / "calls-manifests" / "dev.jsonl")
     assert dev
     assert all(re.fullmatch(r"[A-Z' ]+", u.text or "") for u in dev)

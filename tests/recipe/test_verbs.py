@@ -14,6 +14,7 @@ from asr_kd.audio import ChannelPolicy
 from asr_kd.cli import app
 from asr_kd.corpora.manifest import Utterance, write_manifest
 from asr_kd.corpora.speech_engines import EngineName
+from asr_kd.recipe.recipe_text import Start
 from asr_kd.runtime.transcribe import WordForm
 from asr_kd.targets.hypothesis_formats import Form
 from tests.helpers.tiny_bundle import tiny_bundle
@@ -43,6 +44,7 @@ def test_these_are_the_verbs():
         (app_module.HypothesisForm, Form),
         (app_module.WordForm, WordForm),
         (app_module.EngineName, EngineName),
+        (app_module.Start, Start),
     ],
 )
 def test_choices_are_those_of_the_modules(ours, theirs):
