@@ -43,7 +43,7 @@ ONE_HOME = {
     "flashlight": "decoding/flashlight.py",
     "librosa": "evaluation/report/evidence.py",
     "PIL": "evaluation/report/evidence.py",
-    "jinja2": ("evaluation/report/page.py", "recipe/new_recipe.py"),
+    "jinja2": ("evaluation/report/page.py", "recipe/recipe_text.py"),
     "sentencepiece": "text/bpe.py",
     "fsspec": "targets/s3_storage.py",
     "whisper_normalizer": "text/normalize.py",
