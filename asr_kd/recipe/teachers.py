@@ -24,6 +24,7 @@ from asr_kd.corpora.settings import An4Settings
 from asr_kd.errors import AsrKdError, CheckpointError
 from asr_kd.files import read_json, sha256_of, sha256_of_file, write_json
 from asr_kd.models.settings import WhisperSettings
+from asr_kd.models.weights import WEIGHTS
 from asr_kd.posteriors.types import DensePosteriors
 from asr_kd.recipe.context import VOCABULARY, RunContext, existing, model_sha256
 from asr_kd.recipe.stage import StageTask
@@ -38,6 +39,7 @@ from asr_kd.recipe.system_settings import (
 from asr_kd.targets.bridge import bridge
 from asr_kd.teachers.base import Teacher
 from asr_kd.teachers.ensemble import OutOfFold, open_teacher_source
+from asr_kd.teachers.huggingface_encoder import local_copy
 from asr_kd.teachers.local import LocalTeacher
 from asr_kd.teachers.settings import EncoderCtcSettings, parse_source
 from asr_kd.text.vocabulary import Vocabulary
@@ -225,18 +227,30 @@ def source_in_key(context: RunContext, source: str) -> str:
 
 def source_hashes(context: RunContext, sources: Iterable[str | None]) -> list[str]:
     """The SHA-256 of the content of each source that is a folder; other sources have none."""
-    hashes, recorded = [], _recorded(context)
+    hashes = []
     for source in filter(None, sources):
         folder = _folder(source)
-        if folder is not None:
-            found = folder_sha256(folder)
-            if recorded.get(source) != found:
-                recorded[source] = found
-                write_json(context.folder("stages", RECORD), recorded)
-            hashes.append(found)
-        elif source in recorded:
-            hashes.append(recorded[source])
+        hashes += _recorded_hash(context, source, None if folder is None else folder_sha256(folder))
     return hashes
+
+
+def encoder_hashes(context: RunContext, model: object) -> list[str]:
+    """The SHA-256 of the Whisper weights that a student begins from, also where its name is one of the hub and
+    `ASR_KD_MODELS` holds it; none of a download from the hub."""
+    if not isinstance(model, WhisperSettings):
+        return []
+    path = user_path(local_copy(parse_source(model.source).place)) / WEIGHTS
+    found = sha256_of_file(path) if path.is_file() else None
+    return _recorded_hash(context, f"{model.source}/{WEIGHTS}", found)
+
+
+def _recorded_hash(context: RunContext, name: str, found: str | None) -> list[str]:
+    """Record a hash; without one return that recorded before, if any."""
+    recorded = _recorded(context)
+    if found is not None and recorded.get(name) != found:
+        recorded[name] = found
+        write_json(context.folder("stages", RECORD), recorded)
+    return [recorded[name]] if name in recorded else []
 
 
 def folder_sha256(folder: Path) -> str:

@@ -26,6 +26,7 @@ from asr_kd.recipe.system_settings import (
 )
 from asr_kd.recipe.teachers import (
     bridged_sha256,
+    encoder_hashes,
     encoder_sources,
     open_teacher,
     source_hashes,
@@ -40,7 +41,7 @@ from asr_kd.targets.pseudo_labelling import in_share
 from asr_kd.targets.store import Store
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.training_job import Control, TrainingJob
-from asr_kd.training.warm_start import encoder_hashes, read_sizes, warm_start_sha256
+from asr_kd.training.warm_start import read_sizes, warm_start_sha256
 
 
 def teacher_tasks(context: RunContext, name: str, settings: AnyTeacher) -> list[StageTask]:
@@ -119,7 +120,7 @@ def _trained(
             + dev_label_hashes(context)
             + _teacher_hashes(context, settings)
             + warm_start_sha256(settings.train)
-            + encoder_hashes(settings.model)
+            + encoder_hashes(context, settings.model)
             + source_hashes(context, encoder_sources(settings.model))
         ),
         run=run,

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from asr_kd.config import user_path
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import read_utterance
 from asr_kd.distributed import Ranks
@@ -23,8 +22,8 @@ from asr_kd.models.settings import WhisperSettings, WhisperSizes
 from asr_kd.models.weights import WEIGHTS, LoadedModel, Model, load_model
 from asr_kd.models.whisper import StreamingWhisper
 from asr_kd.progress import Progress
-from asr_kd.teachers.huggingface_encoder import WHISPER, HuggingfaceEncoder, local_copy
-from asr_kd.teachers.settings import EncoderSettings, parse_source
+from asr_kd.teachers.huggingface_encoder import WHISPER, HuggingfaceEncoder
+from asr_kd.teachers.settings import EncoderSettings
 from asr_kd.text.vocabulary import Vocabulary
 from asr_kd.training.checkpoint import mean_weights
 from asr_kd.training.settings import TrainSettings
@@ -178,15 +177,6 @@ def read_sizes(settings: S, init_from: Path | None = None) -> S:
     config: Any = encoder.model.config
     sizes = {"width": config.d_model, "heads": config.encoder_attention_heads, "feed_forward": config.encoder_ffn_dim}
     return settings.model_copy(update={"sizes": WhisperSizes.model_validate({**sizes, "sha256": encoder.sha256})})
-
-
-def encoder_hashes(settings: object) -> list[str]:
-    """Return the SHA-256 of the weights that `model.init` names, as part of a stage's inputs; empty for a repository of
-    the hub."""
-    if not isinstance(settings, WhisperSettings):
-        return []
-    path = user_path(local_copy(parse_source(settings.source).place)) / WEIGHTS
-    return [sha256_of_file(path)] if path.is_file() else []
 
 
 def start_from_whisper(

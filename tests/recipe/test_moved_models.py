@@ -7,11 +7,13 @@ import pytest
 import torch
 import yaml
 
+from asr_kd.files import sha256_of_file
+from asr_kd.models.settings import WhisperSettings
 from asr_kd.models.weights import WEIGHTS
 from asr_kd.recipe import pseudo_label_tasks, pseudo_labels
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.settings import load_recipe
-from asr_kd.recipe.teachers import RECORD, folder_sha256, source_hashes, source_in_key
+from asr_kd.recipe.teachers import RECORD, encoder_hashes, folder_sha256, source_hashes, source_in_key
 from asr_kd.recipe.training_tasks import student_tasks
 from asr_kd.teachers.whisper_transcriber import Transcription
 from asr_kd.training.warm_start import warm_start_sha256
@@ -51,6 +53,19 @@ def test_names_stay_and_folders_are_recorded(tmp_path, context):
     assert there == ("whisper:FOLDER", [folder_sha256(tmp_path / "model")])
     shutil.rmtree(tmp_path / "model")
     assert (source_in_key(context, source), source_hashes(context, [source])) == there
+
+
+def test_weights_that_a_student_began_from_are_recorded(tmp_path, context, monkeypatch):
+    encoder = tmp_path / "models" / "whisper-tiny.en"
+    save_encoder("whisper", encoder)
+    monkeypatch.setenv("ASR_KD_MODELS", str(tmp_path / "models"))
+    by_name = WhisperSettings(init="hf:openai/whisper-tiny.en", layers=(0,))
+    by_folder = WhisperSettings(init=str(encoder), layers=(0,))
+    there = encoder_hashes(context, by_name)
+    assert there == encoder_hashes(context, by_folder) == [sha256_of_file(encoder / WEIGHTS)]
+    shutil.rmtree(tmp_path / "models")
+    assert encoder_hashes(context, by_name) == encoder_hashes(context, by_folder) == there
+    assert encoder_hashes(context, WhisperSettings(init="hf:openai/whisper-base.en", layers=(0,))) == []
 
 
 class FakeWhisper:

@@ -22,7 +22,7 @@ from asr_kd.teachers.ensemble import open_teacher_source
 from asr_kd.teachers.settings import TeacherSource
 from asr_kd.training.train import measure_normalisation, train
 from asr_kd.training.training_job import Control
-from asr_kd.training.warm_start import encoder_hashes, fit_feature_map, read_sizes, start_from_whisper
+from asr_kd.training.warm_start import fit_feature_map, read_sizes, start_from_whisper
 from tests.helpers.jobs import Recorder, assert_resumes_exactly
 from tests.helpers.tiny_encoders import save_encoder
 from tests.helpers.tiny_models import noise_speech
@@ -46,7 +46,6 @@ def test_the_sizes_are_the_encoders(whisper_encoder):
     found = read_sizes(WhisperSettings(init=f"hf:{whisper_encoder}", layers=(1,)))
     assert (found.width, found.heads, found.opened.feed_forward, found.num_layers) == (32, 2, 37, 1)
     assert len(found.opened.sha256) == 64
-    assert encoder_hashes(found) == encoder_hashes(WhisperSettings(init=str(whisper_encoder), layers=(0,)))
 
 
 def test_least_squares_finds_an_affine_map_exactly():
