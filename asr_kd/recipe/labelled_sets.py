@@ -12,6 +12,7 @@ from asr_kd.files import json_lines, loads_json, write_text
 from asr_kd.recipe.context import RunContext, store_sha256
 from asr_kd.recipe.pseudo_labels import FILTERS, reading_scorer
 from asr_kd.recipe.settings import Recipe
+from asr_kd.recipe.system_settings import transcripts_task_names
 from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import read_out
@@ -142,4 +143,5 @@ def _first_labels(context: RunContext) -> Path:
 
 def _outputs(context: RunContext, name: str) -> str:
     """Where the transcripts of the evaluation sets by the model of `hypotheses.NAME` lie."""
-    return f"{context.stored_at(context.folder('transcripts', f'{name}-evaluation'))}/1"
+    _, task = transcripts_task_names(name)
+    return f"{context.stored_at(context.folder('transcripts', task))}/1"

@@ -11,6 +11,7 @@ from asr_kd.recipe.labelled_sets import labelled_sets, utterances_to_label, utte
 from asr_kd.recipe.pseudo_labels import label_from, transcribe_with
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.store_tasks import StorePlace, sharded_task
+from asr_kd.recipe.system_settings import transcripts_task_names
 from asr_kd.recipe.teachers import source_hashes, source_in_key
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesisStore
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
@@ -34,21 +35,27 @@ def _models_in_key(context: RunContext, settings: PseudoLabelSettings, fields: C
 def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSettings) -> list[StageTask]:
     """The tasks that make the pseudo-labels called `name`, and their model's outputs on the evaluation sets."""
     sets = labelled_sets(context.recipe)
-    transcripts = context.folder("transcripts", name)
+    of_train, of_evaluation = transcripts_task_names(name)
     train = _transcripts_task(
-        context, name, settings, transcripts, lambda: utterances_to_label(context), lambda: ["train", *sets]
+        context,
+        of_train,
+        name,
+        settings,
+        context.folder("transcripts", name),
+        lambda: utterances_to_label(context),
+        lambda: ["train", *sets],
     )
     tasks = [train, _labels_task(context, name, settings)]
     corpus = context.recipe.corpus
     if settings.evaluate and not (isinstance(corpus, FolderSettings) and not corpus.dev and not corpus.test):
         evaluated = _transcripts_task(
             context,
+            of_evaluation,
             name,
             settings.model_copy(update={"agree_with": None, "agree_beam": None}),
-            context.folder("transcripts", f"{name}-evaluation"),
+            context.folder("transcripts", of_evaluation),
             lambda: utterances_to_transcribe(context),
             lambda: [each for each in context.read_corpus()[0].sets if each not in sets],
-            "evaluation",
         )
         tasks.append(evaluated)
     return tasks
@@ -56,14 +63,14 @@ def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSett
 
 def _transcripts_task(
     context: RunContext,
+    task: str,
     name: str,
     settings: PseudoLabelSettings,
     folder: Path,
     utterances: Callable[[], Sequence[Utterance]],
     sets: Callable[[], Sequence[str]],
-    what: str = "transcripts",
 ) -> StageTask:
-    """Task that transcribes utterances, of these sets, into `folder`."""
+    """The task of this name that transcribes utterances, of these sets, into `folder` for the pseudo-labels `name`."""
     numbers = ("1", "2") if settings.agree_with else ("1",)
     parts = [StorePlace(context, folder / number, TRANSCRIPTS_INDEX) for number in numbers]
 
@@ -88,7 +95,7 @@ def _transcripts_task(
     models = [settings.source, settings.agree_with]
     return sharded_task(
         parts,
-        f"{name}-{what}",
+        task,
         name,
         folder,
         compute,

@@ -14,6 +14,7 @@ from asr_kd.recipe.system_settings import (
     is_one_model,
     layers_and_width,
     nbest_task_name,
+    transcripts_task_names,
 )
 from asr_kd.teachers.settings import parse_source
 
@@ -80,9 +81,11 @@ def _name_problems(recipe: "Recipe") -> Iterator[str]:
             yield f"{name!r} is the name of {taken[name]} and of {owner}; rename one"
         taken[name] = owner
     extracted = {*filter(recipe.target_speeds, recipe.teachers), *recipe.hypotheses}
-    for name in filter(recipe.needs_nbest, recipe.teachers):
-        if (task := nbest_task_name(name)) in extracted:
-            yield f"{task!r} is the name of {taken[task]} and of the task for the n-best of {name!r}; rename one"
+    tasks = {nbest_task_name(name): f"the n-best of {name!r}" for name in filter(recipe.needs_nbest, recipe.teachers)}
+    for name in recipe.hypotheses:
+        tasks |= {task: f"Whisper's transcripts for {name!r}" for task in transcripts_task_names(name)}
+    for task in tasks.keys() & extracted:
+        yield f"{task!r} is the name of {taken[task]} and of the task for {tasks[task]}; rename one"
 
 
 def _corpus_problems(recipe: "Recipe") -> Iterator[str]:

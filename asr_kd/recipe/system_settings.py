@@ -302,3 +302,8 @@ def has_layers_only(teacher: AnyTeacher) -> bool:
 def nbest_task_name(teacher: str) -> str:
     """Name of the task that extracts a teacher's n-best; that of its soft targets has the teacher's name."""
     return f"{teacher}-hypotheses"
+
+
+def transcripts_task_names(hypotheses: str) -> tuple[str, str]:
+    """Names of the tasks that transcribe with Whisper for pseudo-labels: the training set, and the evaluation sets."""
+    return f"{hypotheses}-transcripts", f"{hypotheses}-evaluation"

@@ -82,6 +82,12 @@ def test_two_tasks_of_one_name_are_refused():
         RecipeError, match="'a-hypotheses' is the name of a teacher and of the task for the n-best of 'a'"
     ):
         context({"teachers": {"a-hypotheses": {"source": "local:other"}}}, **students)
+    labels = {name: {"source": "whisper:openai/whisper-base", "language": "en"} for name in ("w", "w-evaluation")}
+    with pytest.raises(
+        RecipeError,
+        match="'w-evaluation' is the name of pseudo-labels and of the task for Whisper's transcripts for 'w'",
+    ):
+        context({"hypotheses": labels}, x={"teacher": "a"})
 
 
 def test_only_keys_of_teachers_behind_the_bridge_hold_its_settings():
