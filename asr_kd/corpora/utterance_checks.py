@@ -21,6 +21,8 @@ THREADS = 4
 NOTES = frozenset({"other sample rate", "no transcript", "audio used twice", "letters of another script"})
 """Kinds that do no harm; every other kind is a problem."""
 
+OUTSIDE_VOCABULARY = "characters outside the vocabulary"
+
 FRAME_SHIFT_MS = 40.0
 """Duration of the models' output frames."""
 
@@ -97,6 +99,11 @@ class CheckReport:
             count, affected = len(self.problems), len({row.id for row in self.problems})
             found = f"{count} problem{'s'[: count > 1]} in {affected} utterance{'s'[: affected > 1]}"
             lines.append(f"{found}. Repair these files or leave them out.")
+            if OUTSIDE_VOCABULARY in self.counts:
+                lines.append(
+                    "Characters outside the vocabulary can be added to it: vocabulary.alphabet names all characters of "
+                    "a vocabulary of characters. Without it they are those of the training transcripts."
+                )
         return lines
 
 
@@ -233,7 +240,7 @@ def _text_rows(
         yield row("letters of another script", f"{beyond[:20]}: the normalizer librispeech is for English; use unicode")
     unknown = vocabulary.unknown_characters(text) if vocabulary is not None else []
     if unknown:
-        yield row("characters outside the vocabulary", f"{' '.join(map(repr, unknown))} in {text[:60]!r}")
+        yield row(OUTSIDE_VOCABULARY, f"{' '.join(map(repr, unknown))} in {text[:60]!r}")
     symbols: Sequence[object] = WORD_SEPARATOR.join(text.split())
     if vocabulary is not None and not unknown:
         symbols = vocabulary.encode(text)

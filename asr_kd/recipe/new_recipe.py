@@ -20,7 +20,7 @@ from asr_kd.recipe.pseudo_labels import pseudo_label
 from asr_kd.recipe.recipe_text import FoundCorpus, Start, render_recipe
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_labelling import PREFIX, PseudoLabelSettings
-from asr_kd.text.normalize import Normalizer, letters_beyond_english
+from asr_kd.text.normalize import Normalizer, letters_beyond_english, normalize
 
 PARTS = ("train", "dev", "test")
 HELD_OUT_HOURS = 1.0
@@ -73,6 +73,8 @@ def write_recipe(
         )
         if not corpus.transcribed:
             corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
+        if start == "whisper" and corpus.subwords:  # their pieces hold the characters
+            corpus = replace(corpus, alphabet=None)
     except BaseException:
         shutil.rmtree(manifests, ignore_errors=True)  # begun here: the same command must work when its cause is gone
         raise
@@ -105,10 +107,12 @@ def _named_manifests(folder: Path) -> FoundCorpus | None:
     sets = named_sets(folder)
     if "train" not in sets or "dev" not in sets:
         return None
-    train, _ = complete(read_table(sets["train"], "auto").recordings, "refuse")
+    recordings = {name: read_table(path, "auto").recordings for name, path in sets.items()}
+    train, _ = complete(recordings["train"], "refuse")
     texts = [u.text for u in train if u.text]
     if not texts:
         return None
+    all_texts = [recording.text for members in recordings.values() for recording in members if recording.text]
     corpus: dict[str, object] = {"kind": "manifest", "train": str(sets["train"]), "dev": str(sets["dev"])}
     if "test" in sets:
         corpus["test"] = {"test": str(sets["test"])}
@@ -116,7 +120,8 @@ def _named_manifests(folder: Path) -> FoundCorpus | None:
         corpus,
         f"manifests of {', '.join(sets)}",
         hours(train),
-        normalizer=_normalizer(texts),
+        normalizer=_normalizer(all_texts),
+        alphabet=_alphabet(all_texts),
         subwords=_enough_for_subwords(texts),
     )
 
@@ -160,7 +165,8 @@ def _divided(utterances: Sequence[Utterance], manifests: Path) -> FoundCorpus:
         hours(sets["train"]),
         transcribed,
         _normalizer(texts),
-        subwords=_enough_for_subwords(texts),
+        _alphabet(texts) if transcribed else None,
+        subwords=transcribed and _enough_for_subwords(texts),
         notes=notes,
     )
 
@@ -193,6 +199,14 @@ def _with_whisper_dev(
 
 def _normalizer(texts: Sequence[str]) -> Normalizer:
     return "unicode" if letters_beyond_english(texts) else "librispeech"
+
+
+def _alphabet(texts: Sequence[str]) -> str:
+    """All characters of the transcripts of all sets: a letter of dev alone must be in the vocabulary too."""
+    normalizer = _normalizer(texts)
+    found = {character for text in texts for character in normalize(text, normalizer) if not character.isspace()}
+    english = ENGLISH if normalizer == "librispeech" else ""
+    return english + "".join(sorted(found - set(english)))
 
 
 def _enough_for_subwords(texts: Sequence[str]) -> bool:

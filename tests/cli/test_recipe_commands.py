@@ -89,6 +89,32 @@ def test_init_divides_transcribed_audio_by_speaker(tmp_path: Path, monkeypatch: 
     assert check_target(path, [], True, SILENT).ok
 
 
+def test_init_writes_the_characters_of_all_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A letter of one speaker alone is in dev or test and not in train."""
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 12)
+    for path in Path("speech").rglob("*.txt"):
+        path.write_text("é" + "abcdefghijkl"[int(path.parent.name[1:])])
+    divided = write_recipe(Path("speech"))
+    named = write_recipe(Path("speech-manifests"), Path("named.yaml"))
+    for path in (divided, named):
+        assert load_recipe(path, []).vocabulary.alphabet == "ABCDEFGHIJKLMNOPQRSTUVWXYZ'É"
+        assert check_target(path, [], False, SILENT).ok
+    for path in Path("speech").rglob("*.txt"):
+        path.write_text("д" * 3 + "абвгежзийклм"[int(path.parent.name[1:])])
+    shutil.rmtree("speech-manifests")
+    assert load_recipe(write_recipe(Path("speech"), Path("other.yaml")), []).vocabulary.alphabet == "абвгдежзийклм"
+
+
+def test_init_writes_no_alphabet_beside_subwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("asr_kd.recipe.new_recipe.WORDS_FOR_SUBWORDS", 5)
+    _speech(tmp_path / "speech", 3)
+    vocabulary = load_recipe(write_recipe(Path("speech"), start="whisper"), []).vocabulary
+    assert (vocabulary.kind, vocabulary.alphabet) == ("bpe", None)
+    assert load_recipe(write_recipe(Path("speech"), Path("other.yaml")), []).vocabulary.alphabet
+
+
 def _chapter(folder: Path, speaker: str) -> None:
     """A speaker's folder in LibriSpeech's layout; the last file has no transcript."""
     folder = folder / speaker / "1"

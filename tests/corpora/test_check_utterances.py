@@ -121,6 +121,7 @@ def test_characters_outside_the_vocabulary(good):
     report = check_utterances([utterance(good.audio, text="CAFÉ 7")], VOCABULARY, "librispeech")
     assert [row.problem for row in report.problems] == ["characters outside the vocabulary"]
     assert "'7' 'É'" in report.problems[0].detail
+    assert "vocabulary.alphabet names all characters" in report.lines()[-1]
     assert check_utterances([utterance(good.audio, text="CAFÉ 7")], None, "librispeech").ok
 
 
