@@ -1,4 +1,4 @@
-"""The utterances of a folder of speech without sets of its own, for `asr-kd init`."""
+"""The utterances of a folder of speech without sets of its own, for `asr-kd init` and `asr-kd check`."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,6 +24,18 @@ def utterances_in(folder: Path, progress: Progress) -> list[Utterance]:
         CorpusError: several manifests, no speech, a transcript that cannot be read, or nothing that can be used.
     """
     return _of_manifest(folder) or _of_librispeech(folder, progress) or _of_audio(folder, progress)
+
+
+def recordings_in(folder: Path) -> list[Recording]:
+    """Return all recordings of a folder of audio with the transcripts that `utterances_in` reads, for their check.
+
+    Those of several splits of LibriSpeech, and files without a transcript where others have one, are among them.
+
+    Raises:
+        CorpusError: no audio, or a transcript that cannot be read.
+    """
+    splits = [split for split in LIBRISPEECH_SPLITS if (folder / split).is_dir()] or ["."]
+    return [recording for split in splits for recording in read_split(folder, split)[0]] or _with_texts(folder)
 
 
 def _of_manifest(folder: Path) -> list[Utterance] | None:
@@ -59,20 +71,25 @@ def _of_librispeech(folder: Path, progress: Progress) -> list[Utterance] | None:
 
 def _of_audio(folder: Path, progress: Progress) -> list[Utterance]:
     """Audio files, with the text of a .txt beside each where there is one."""
-    settings = FolderSettings(train=[folder], dev=[folder])
-    recordings = list_folder(folder, settings)
-    beside = [recording.audio.with_suffix(".txt") for recording in recordings]
-    transcribed = sum(path.is_file() for path in beside)
-    if 0 < transcribed < len(recordings):
-        progress.message(f"  {len(recordings) - transcribed} of {len(recordings)} files have no .txt and are left out")
+    recordings = _with_texts(folder)
+    transcribed = [recording for recording in recordings if recording.text is not None]
+    if 0 < len(transcribed) < len(recordings):
+        left_out = len(recordings) - len(transcribed)
+        progress.message(f"  {left_out} of {len(recordings)} files have no .txt and are left out")
     if transcribed:
-        recordings = [
-            replace(recording, text=_text_of(path))
-            for recording, path in zip(recordings, beside, strict=True)
-            if path.is_file()
-        ]
+        return _measured(transcribed, folder, progress)
     utterances = _measured(recordings, folder, progress)
-    return utterances if transcribed else cut_utterances(utterances, settings, progress)[0]
+    return cut_utterances(utterances, FolderSettings(train=[folder], dev=[folder]), progress)[0]
+
+
+def _with_texts(folder: Path) -> list[Recording]:
+    """Audio files, each with the text of the .txt beside it; None where there is none."""
+    recordings = list_folder(folder, FolderSettings(train=[folder], dev=[folder]))
+    beside = [recording.audio.with_suffix(".txt") for recording in recordings]
+    return [
+        replace(recording, text=_text_of(path) if path.is_file() else None)
+        for recording, path in zip(recordings, beside, strict=True)
+    ]
 
 
 def _measured(recordings: Sequence[Recording], folder: Path, progress: Progress) -> list[Utterance]:

@@ -5,12 +5,11 @@ from pathlib import Path
 from asr_kd.corpora.additions import add_further_speech, add_untranscribed
 from asr_kd.corpora.corpus import PreparedCorpus, is_prepared, manifests_folder, write_prepared
 from asr_kd.corpora.fingerprint import fingerprint
-from asr_kd.corpora.folder import list_folder
 from asr_kd.corpora.formats.catalogue import complete, is_manifest, read_table
 from asr_kd.corpora.manifest import Utterance, hours
 from asr_kd.corpora.prepare import prepare
 from asr_kd.corpora.recordings import Exclusion, measure, refuse_too_many
-from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED, FolderSettings, SyntheticSettings
+from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED, SyntheticSettings
 from asr_kd.corpora.synthetic import DESCRIPTION as SYNTHETIC
 from asr_kd.corpora.synthetic import synthetic_folder
 from asr_kd.corpora.utterance_checks import CheckReport, check_utterances, untrainable
@@ -18,6 +17,7 @@ from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import register_files
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import VOCABULARY, RunContext
+from asr_kd.recipe.folder_utterances import recordings_in
 from asr_kd.recipe.packaged_recipes import is_recipe
 from asr_kd.recipe.settings import Recipe, load_recipe
 from asr_kd.recipe.stage import StageTask
@@ -168,4 +168,4 @@ def _manifest_or_folder(path: Path) -> tuple[list[Utterance], list[Exclusion], s
             expected="a .yaml, JSON Lines (ours, lhotse's or NeMo's), a .csv of SpeechBrain, a data folder of Kaldi, "
             "or a folder of audio",
         )
-    return *measure(list_folder(path, FolderSettings(train=[path], dev=[path]))), "unusable audio"
+    return *measure(recordings_in(path)), "unusable audio"

@@ -106,6 +106,24 @@ def test_init_writes_the_characters_of_all_sets(tmp_path: Path, monkeypatch: pyt
     assert load_recipe(write_recipe(Path("speech"), Path("other.yaml")), []).vocabulary.alphabet == "абвгдежзийклм"
 
 
+def test_check_of_a_folder_reads_the_transcripts_that_init_reads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 2)
+    assert check_target(Path("speech"), [], False, SILENT).rows == []
+    (tmp_path / "speech" / "s0" / "0.txt").write_text(" \n")
+    (tmp_path / "speech" / "s1" / "1.txt").write_text("x" * 500)
+    (tmp_path / "speech" / "s1" / "2.txt").unlink()
+    found = check_target(Path("speech"), [], False, SILENT)
+    assert found.counts == {"empty transcript": 1, "transcript too long for CTC": 1, "no transcript": 1}
+    for split in ("train-clean-100", "dev-clean"):
+        _chapter(tmp_path / "whole" / split, split[:1])
+    found = check_target(Path("whole"), [], False, SILENT)
+    assert found.utterances == 6  # those with transcripts
+    assert found.ok
+
+
 def test_init_writes_no_alphabet_beside_subwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("asr_kd.recipe.new_recipe.WORDS_FOR_SUBWORDS", 5)
