@@ -130,8 +130,13 @@ def _divided(utterances: Sequence[Utterance], manifests: Path) -> FoundCorpus:
     """Write train, dev and test manifests of disjoint speakers, or of disjoint utterances where speakers are few."""
     texts = [u.text for u in utterances if u.text]
     transcribed = len(texts) > len(utterances) / 2
+    notes: list[str] = []
     if transcribed:
-        utterances = [u for u in utterances if u.text]
+        normalizer = _normalizer(texts)
+        kept = [u for u in utterances if u.text and normalize(u.text, normalizer)]
+        if left_out := len(utterances) - len(kept):
+            notes.append(f"{left_out} without a transcript {'is' if left_out == 1 else 'are'} left out")
+        utterances = kept
     by_speaker = len({u.speaker for u in utterances}) >= len(PARTS)
     group = {u.id: u.speaker if by_speaker else u.id for u in utterances}
     if len(set(group.values())) < len(PARTS):
@@ -158,7 +163,8 @@ def _divided(utterances: Sequence[Utterance], manifests: Path) -> FoundCorpus:
             corpus[part] = {"test": str(path)} if part == "test" else str(path)
     sizes = ", ".join(f"{part} {len(members)}" for part, members in sets.items() if members)
     kind = "transcribed recordings" if transcribed else "recordings without transcripts"
-    notes = () if by_speaker else ("fewer than three speakers are named: the sets share them, and WER is optimistic",)
+    if not by_speaker:
+        notes.append("fewer than three speakers are named: the sets share them, and WER is optimistic")
     return FoundCorpus(
         corpus,
         f"{len(utterances)} {kind} ({sizes})",
@@ -167,7 +173,7 @@ def _divided(utterances: Sequence[Utterance], manifests: Path) -> FoundCorpus:
         _normalizer(texts),
         _alphabet(texts) if transcribed else None,
         subwords=transcribed and _enough_for_subwords(texts),
-        notes=notes,
+        notes=tuple(notes),
     )
 
 

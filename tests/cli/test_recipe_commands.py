@@ -124,6 +124,21 @@ def test_check_of_a_folder_reads_the_transcripts_that_init_reads(
     assert found.ok
 
 
+def test_init_counts_the_recordings_whose_transcript_is_empty(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    _speech(tmp_path / "speech", 3)
+    (tmp_path / "speech" / "s0" / "0.txt").write_text("")
+    (tmp_path / "speech" / "s1" / "0.txt").write_text("?!")  # nothing after the normalizer
+    path = write_recipe(Path("speech"), progress=ConsoleProgress())
+    printed = capsys.readouterr()
+    assert "28 transcribed recordings" in printed.out + printed.err
+    assert "2 without a transcript are left out" in printed.out + printed.err
+    assert "# Note: 2 without a transcript are left out." in path.read_text()
+    assert check_target(path, [], False, SILENT).ok
+
+
 def test_init_writes_no_alphabet_beside_subwords(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("asr_kd.recipe.new_recipe.WORDS_FOR_SUBWORDS", 5)
