@@ -151,6 +151,16 @@ def test_stereo_follows_the_policy(tmp_path):
     torch.testing.assert_close(read_audio(path, channels="mean"), torch.from_numpy((left + right) / 2))
 
 
+def test_messages_fit_a_recipe_and_the_command_line(tmp_path):
+    path = write(tmp_path / "a.wav", np.stack([noise(), noise()], axis=1))
+    with pytest.raises(AudioError, match="first, second or mean: channels in a recipe, --channels on the command line"):
+        read_audio(path)
+    with pytest.raises(
+        AudioError, match=r"is a folder; expected an audio file. Name its files, for example .*\.wav$"
+    ):
+        read_audio(tmp_path)
+
+
 def test_another_rate_is_resampled_and_said_once(tmp_path, caplog):
     time = np.arange(19_000) / 19_000  # a rate of this test alone
     path = write(tmp_path / "a.wav", (0.5 * np.sin(2 * np.pi * 440 * time)).astype(np.float32), rate=19_000)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from os import stat_result
 from pathlib import Path
+from stat import S_ISDIR
 from typing import Any
 
 import numpy as np
@@ -174,6 +175,13 @@ def require_file(path: Path) -> stat_result:
             expected="an audio file",
             remedy="Check the path, or restore the file",
         ) from error
+    if S_ISDIR(stat.st_mode):
+        raise AudioError(
+            "is a folder",
+            where=path,
+            expected="an audio file",
+            remedy=f"Name its files, for example {Path(path) / '*.wav'}",
+        )
     if stat.st_size == 0:
         raise AudioError("the file is empty (0 bytes)", where=path, expected="audio", remedy="Restore the file")
     return stat

@@ -235,7 +235,8 @@ def _several_channels(path: Path, count: int) -> AudioError:
         problem="several channels",
         where=path,
         expected="one",
-        remedy="State which to use with channels: first, second or mean; of calls with a side a channel, see split",
+        remedy="State which to use, first, second or mean: channels in a recipe, --channels on the command line; of "
+        "calls with a side a channel, see split in docs/guides/calls.md",
     )
 
 
