@@ -90,7 +90,7 @@ def transcribe(
 
     failed = False
     settings = read_decoding(decoding, hotword or [])
-    for transcript in transcribe_files(model, audio, channels, settings):
+    for transcript in transcribe_files(model, audio, channels, settings, words):
         try:
             if transcript.error is not None:
                 raise transcript.error

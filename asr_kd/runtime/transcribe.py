@@ -15,12 +15,13 @@ from torch import Tensor
 from asr_kd.audio import ChannelPolicy, read_blocks
 from asr_kd.decoding.base import Hypothesis, Word, text_of, words_of
 from asr_kd.decoding.settings import GREEDY, DecodingSettings
-from asr_kd.errors import AudioError
+from asr_kd.errors import AudioError, EvaluationError
 from asr_kd.features.fbank import SAMPLE_RATE
+from asr_kd.files import printable
 from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.runtime.recognizer import Recognizer, open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
-from asr_kd.scoring.formats import TimedWord, ctm_lines
+from asr_kd.scoring.formats import TimedWord, ctm_lines, is_ctm_name
 
 WINDOW_SECONDS = 120
 """Longest audio in one pass of a full-context model."""
@@ -38,7 +39,7 @@ class Transcript(NamedTuple):
 
     path: Path
     text: str
-    error: AudioError | None = None
+    error: AudioError | EvaluationError | None = None
     words: tuple[Word, ...] = ()
     nbest: tuple[tuple[str, float], ...] = ()  # text and score, best first
 
@@ -48,8 +49,11 @@ def transcribe_files(
     paths: Sequence[Path],
     channels: ChannelPolicy = "refuse",
     decoding: DecodingSettings = GREEDY,
+    form: WordForm | None = None,
 ) -> Iterator[Transcript]:
     """Transcribe audio files; a file that cannot be read gives its error, and the others follow.
+
+    So does one whose name the printed `form` cannot hold, which is not decoded.
 
     Raises:
         CheckpointError, BundleError: the model is not one, or is damaged; before any file is read.
@@ -58,9 +62,20 @@ def transcribe_files(
     recognizer = open_recognizer(model, decoding=decoding)
     for path in paths:
         try:
+            _check_name(path, form)
             yield _transcribe(recognizer, path, channels)
-        except AudioError as error:
+        except (AudioError, EvaluationError) as error:
             yield Transcript(path, "", error)
+
+
+def _check_name(path: Path, form: WordForm | None) -> None:
+    if form == "ctm" and not is_ctm_name(path.stem):
+        raise EvaluationError(
+            f"its name {path.stem!r} cannot be written as ctm",
+            where=printable(path),
+            expected="a name without white space that does not begin with ;;",
+            remedy="Use --words json, which takes any name, or rename the file",
+        )
 
 
 def _transcribe(recognizer: Recognizer, path: Path, channels: ChannelPolicy) -> Transcript:

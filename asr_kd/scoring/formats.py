@@ -127,6 +127,11 @@ def text_line(form: str, name: str, text: str) -> str:
     return (f"{text} ({name})".lstrip() if trn else f"{name} {text}".rstrip()) + "\n"
 
 
+def is_ctm_name(name: str) -> bool:
+    """Whether a name can stand in a ctm file: without white space, and not read as a comment."""
+    return name.split() == [name] and not name.startswith(_COMMENT)
+
+
 def ctm_lines(name: str, words: Sequence[TimedWord]) -> str:
     """The lines of a name in a ctm file: none where it has no word.
 
@@ -135,7 +140,7 @@ def ctm_lines(name: str, words: Sequence[TimedWord]) -> str:
     """
     lines = []
     for word in words:
-        if name.split() != [name] or name.startswith(_COMMENT) or word.word.split() != [word.word]:
+        if not is_ctm_name(name) or word.word.split() != [word.word]:
             raise _cannot_be_written(name, word.word, "ctm")
         confidence = "" if word.confidence is None else f" {word.confidence:.4f}"
         lines.append(f"{name} {CHANNEL} {word.start:.3f} {word.duration:.3f} {word.word}{confidence}\n")

@@ -8,7 +8,7 @@ import soundfile
 from typer.testing import CliRunner
 
 from asr_kd.cli import app
-from asr_kd.errors import AudioError, CheckpointError
+from asr_kd.errors import AudioError, CheckpointError, EvaluationError
 from asr_kd.runtime.recognizer import open_recognizer
 from asr_kd.runtime.streaming import StreamingRecognizer
 from asr_kd.runtime.transcribe import transcribe_files
@@ -62,5 +62,13 @@ def test_a_name_that_a_form_cannot_hold_stops_no_other_file(tmp_path, files):
     done = CliRunner().invoke(app, ["transcribe", str(folder), *map(str, [spaced, latin, files[1]]), "--words", "ctm"])
     assert done.exit_code == 1, done.exception
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"two"}
-    assert "'two words'" in done.stderr
+    assert "two words.wav: its name 'two words' cannot be written as ctm" in done.stderr
+    assert "Use --words json" in done.stderr
     assert r"caf\xe9.wav: has a name that is not UTF-8" in done.stderr
+
+
+def test_a_name_that_a_form_cannot_hold_is_found_before_the_audio_is_read(tmp_path):
+    folder = save_tiny_model(tmp_path / "model")
+    (tmp_path / "two words.wav").write_text("not audio")
+    (result,) = transcribe_files(folder, [tmp_path / "two words.wav"], form="ctm")
+    assert isinstance(result.error, EvaluationError)
