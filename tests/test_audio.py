@@ -155,9 +155,7 @@ def test_messages_fit_a_recipe_and_the_command_line(tmp_path):
     path = write(tmp_path / "a.wav", np.stack([noise(), noise()], axis=1))
     with pytest.raises(AudioError, match="first, second or mean: channels in a recipe, --channels on the command line"):
         read_audio(path)
-    with pytest.raises(
-        AudioError, match=r"is a folder; expected an audio file. Name its files, for example .*\.wav$"
-    ):
+    with pytest.raises(AudioError, match=r"is a folder; expected an audio file. Name its files, for example .*\.wav$"):
         read_audio(tmp_path)
 
 

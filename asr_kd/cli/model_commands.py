@@ -3,7 +3,7 @@
 import asyncio
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -41,10 +41,16 @@ def export_model(
       asr-kd export-model exp/an4/students/student-kd/model --int8 --chunk 320 --chunk 640 --out bundles
     """
     from asr_kd.config import parse_settings
-    from asr_kd.export.export_bundle import ExportSettings
+    from asr_kd.export.export_bundle import ExportSettings, Format
     from asr_kd.recipe import export_model as exporting
 
     given = {"formats": formats.split(",")} if formats else {}
+    unknown = [form for form in given.get("formats", []) if form not in get_args(Format)]
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r}; expected {', '.join(get_args(Format))}, or several with commas between them",
+            param_hint="--format",
+        )
     settings = parse_settings(ExportSettings, {**given, "int8": int8, "licence": licence}, "the command line")
     with console() as progress:
         contexts = _contexts(folder, chunk or [], left or [], right or [])
