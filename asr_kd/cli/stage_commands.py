@@ -77,12 +77,20 @@ def print_summary(context: "RunContext", command: list[str], last: str, console:
         line("next", f"asr-kd run {shlex.join(command)} --from {following}")
 
 
+_STAGE_OF_COMMAND = {"train": "teacher", "distill": "student"}
+"""Stages whose commands have another name: `run` takes both."""
+
+
 @app.command()
 def run(
     recipe: RecipePath,
     overrides: Overrides = None,
-    first: Annotated[str, typer.Option("--from", metavar="STAGE", help="Begin with this stage.")] = "prepare",
-    last: Annotated[str, typer.Option("--to", metavar="STAGE", help="End with this stage.")] = "export",
+    first: Annotated[
+        str, typer.Option("--from", metavar="STAGE", help="Begin with this stage; train is teacher, distill student.")
+    ] = "prepare",
+    last: Annotated[
+        str, typer.Option("--to", metavar="STAGE", help="End with this stage; train is teacher, distill student.")
+    ] = "export",
     force: Force = False,
     max_minutes: MaxMinutes = None,
 ) -> None:
@@ -94,6 +102,7 @@ def run(
     Example:
       asr-kd run recipes/AN4/an4.yaml students.student-kd.distill.kd_weight=0.3 --from student
     """
+    first, last = (_STAGE_OF_COMMAND.get(name, name) for name in (first, last))
     run_stages(recipe, overrides, first, last, force, max_minutes)
 
 
@@ -163,7 +172,12 @@ def extract(
     run_stages(recipe, overrides, "extract", "extract", force, max_minutes, only, None if part == EVERYTHING else part)
 
 
-_add_training("distill", "student", "Train the recipe's students, with and without a teacher.", "--only student-kd")
+_add_training(
+    "distill",
+    _STAGE_OF_COMMAND["distill"],
+    "Train the recipe's students, with and without a teacher.",
+    "--only student-kd",
+)
 
 
 _add_verb("evaluate", "Score teachers and students on every evaluation set and write the report.")

@@ -56,6 +56,17 @@ def test_help_does_not_wait_for_torch():
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_run_takes_the_names_of_commands_for_stages(monkeypatch):
+    asked = []
+    stage_commands = importlib.import_module("asr_kd.cli.stage_commands")
+    monkeypatch.setattr(
+        stage_commands, "run_stages", lambda recipe, overrides, first, last, *rest: asked.append((first, last))
+    )
+    assert command("run", str(RECIPE), "--from", "train", "--to", "distill").code == 0
+    assert command("run", str(RECIPE), "--from", "extract").code == 0
+    assert asked == [("teacher", "student"), ("extract", "export")]
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_help_shows_an_example(verb):
     outcome = command(verb, "--help")
