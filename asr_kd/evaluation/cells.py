@@ -82,11 +82,9 @@ def gap_of_system(found: Mapping[str, Any], key: str) -> str:
 
 
 def only_gap(found: Mapping[str, Any]) -> str | None:
-    """The gap recovered on a test set in words; None where there are several comparisons, or nothing to compare."""
+    """The gap recovered on a test set in words; None where there are several comparisons, or none."""
     pairs = found["comparisons"]
-    if len(pairs) > 1 or not (pairs or any(key in found for key in ("teacher", "student_hard", "student_kd"))):
-        return None
-    return f"Gap recovered: {gap(pairs[0] if pairs else found)}"
+    return f"Gap recovered: {gap(pairs[0])}" if len(pairs) == 1 else None
 
 
 def set_size(found: Mapping[str, Any]) -> str:

@@ -102,7 +102,6 @@ def headline(report: Report) -> tuple[str, Sequence[str]]:
         sentences = [f"On {main.test_set}: {found['utterances']} utterances, {found[main.student]['words']} words."]
         if main.teacher is not None:
             sentences.append(f"Its teacher, {report.name(main.teacher)}, has {rate[main.teacher]}.")
-            sentences.append(f"No gap recovered is computed: {found['gap_recovered_reason']}.")
         return f"{report.name(main.student)} has a word error rate of {rate[main.student]}", sentences
     pair = found["comparisons"][0]
     low, high, wer = (pair["difference"][name] for name in ("low", "high", "wer"))
