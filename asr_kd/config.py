@@ -5,6 +5,7 @@ import os
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, TypeVar, Union, get_args, get_origin
 
@@ -131,8 +132,22 @@ def apply_overrides(data: dict[str, Any], overrides: Sequence[str]) -> dict[str,
             raise RecipeError(
                 f"override {override!r}", expected="key.path=value, for example students.student-kd.train.epochs=5"
             )
-        data = _replaced(data, keys, _parse_yaml(text, f"override {override!r}"), override)
+        data = _replaced(data, keys, _value_of(text, override), override)
     return data
+
+
+def _value_of(text: str, override: str) -> Any:
+    try:
+        return _parse_yaml(text, f"override {override!r}")
+    except RecipeError as error:
+        if not isinstance(error.__cause__, yaml.parser.ParserError | yaml.scanner.ScannerError):
+            raise
+        raise RecipeError(
+            f"the value {text!r} is not complete YAML",
+            where=f"override {override!r}",
+            expected="a value in which every bracket and quote is closed",
+            remedy="Close it, as in key=[a, b], or put text with such characters in quotes: 'key=\"[text\"'",
+        ) from error
 
 
 def _replaced(data: dict[str, Any], keys: Sequence[str], value: Any, override: str) -> dict[str, Any]:
@@ -202,7 +217,9 @@ def _describe(kind: type[BaseModel], data: Any, problem: Any) -> str:
         return f"{'.'.join(map(str, location[:-1]))}: expected text as the name, in quotes"
     if code == "extra_forbidden":
         place = _Place(kind).enter_all(location[:-1])
-        return f"unknown key {'.'.join([*place.path, str(location[-1])])!r}: {_nearest(location[-1], place.known)}"
+        elsewhere = list(islice(_paths_of(kind, str(location[-1])), 3)) if len(location) == 1 else []
+        meant = f"did you mean {', '.join(elsewhere)}?" if elsewhere else _nearest(location[-1], place.known)
+        return f"unknown key {'.'.join([*place.path, str(location[-1])])!r}: {meant}"
     place = _Place(kind).enter_all(location)
     path = ".".join(place.path)
     if code in ("union_tag_invalid", "union_tag_not_found"):
@@ -276,6 +293,23 @@ def _members(annotation: Any) -> Iterator[Any]:
         yield from _members(get_args(annotation)[0])
     else:
         yield annotation
+
+
+def _paths_of(kind: type[BaseModel], key: str) -> Iterator[str]:
+    """The places below `kind` that have a key of that name, the shallowest first; NAME is one of the recipe's own."""
+    level: list[tuple[str, type[BaseModel], frozenset[type[BaseModel]]]] = [("", kind, frozenset())]
+    while level:
+        paths = [f"{path}{key}" for path, model, _ in level if key in model.model_fields]
+        yield from dict.fromkeys(paths)
+        deeper = []
+        for path, model, above in level:
+            for name, field in model.model_fields.items():
+                for member in _members(field.annotation):
+                    named = get_origin(member) is dict
+                    for inner in _members(get_args(member)[-1]) if named else [member]:
+                        if isinstance(inner, type) and issubclass(inner, BaseModel) and inner not in above:
+                            deeper.append((f"{path}{name}{'.NAME' if named else ''}.", inner, above | {model}))
+        level = deeper
 
 
 def _tags(model: type[BaseModel]) -> tuple[Any, ...]:

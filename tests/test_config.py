@@ -150,6 +150,22 @@ def test_a_misspelt_kind_and_a_missing_one():
     assert "corpus.kind: missing, known: folder, made" in refused({**GOOD, "corpus": {"train_size": 3}})
 
 
+def test_a_key_without_its_path_gets_the_places_that_have_it():
+    assert "unknown key 'epochs': did you mean systems.NAME.train.epochs?" in refused(GOOD, "epochs=1")
+    with pytest.raises(RecipeError) as found:
+        parse_settings(Recipe, {"name": "a", "epochs": 1}, "recipe.yaml")
+    assert "students.NAME.train.epochs" in str(found.value)
+    assert "teachers.NAME.train.epochs" in str(found.value)
+    (message,) = [part for part in str(found.value).split("; ") if "'epochs'" in part]
+    assert message.count(".epochs") <= 3
+
+
+@pytest.mark.parametrize("value", ["[", "[a, b", "{a: 1", "'text", "a: b: c", "*"])
+def test_a_value_that_is_not_closed_is_said_to_be(value):
+    with pytest.raises(RecipeError, match=r"is not complete YAML; expected .* closed. Close it, as in"):
+        apply_overrides({}, [f"corpus.train={value}"])
+
+
 def test_a_misspelt_name_in_an_override_is_recognised():
     message = refused(GOOD, "systems.first-studnet.note=x")
     assert "systems.first-studnet.train: missing (is 'first-studnet' meant to be 'first-student'?)" in message
