@@ -5,6 +5,7 @@ several processes, the first one decides, moves and writes the status; the other
 lock lets one run at a time work on a task; the system releases it when the process ends."""
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -211,16 +212,20 @@ def _archive_previous(task: StageTask, status: dict[str, Any], report: Report, r
 
 
 def _restore_previous(task: StageTask, key: str, report: Report, on_change: Callable[[], object]) -> dict[str, Any]:
-    """Restore an earlier result of this cache key from `previous/`; return its status, or an empty one."""
-    archive = task.previous_folder(key)
-    status = _read_status(_archived_status(archive), force=True)
-    if not task.keep_previous or task.folder.exists() or not archive.is_dir() or status.get("key") != key:
+    """Restore the newest earlier result of this cache key from `previous/`; return its status, or an empty one."""
+    if not task.keep_previous or task.folder.exists():
         return {}
-    on_change()
-    _move(archive, task.folder)
-    _move(_archived_status(archive), task.status_path)
-    report(f"[{task.label}] the earlier result for these settings is restored from {archive}")
-    return status
+    archives = _numbered(task.previous_folder(key))
+    for number in sorted(archives, reverse=True):
+        archive = archives[number]
+        status = _read_status(_archived_status(archive), force=True)
+        if archive.is_dir() and status.get("key") == key:
+            on_change()
+            _move(archive, task.folder)
+            _move(_archived_status(archive), task.status_path)
+            report(f"[{task.label}] the earlier result for these settings is restored from {archive}")
+            return status
+    return {}
 
 
 def _archived_status(archive: Path) -> Path:
@@ -228,12 +233,21 @@ def _archived_status(archive: Path) -> Path:
 
 
 def _unused(path: Path) -> Path:
-    """The path itself, or with a number behind it where something exists already."""
-    number, found = 1, path
-    while found.exists() or _archived_status(found).exists():
-        number += 1
-        found = path.with_name(f"{path.name}-{number}")
-    return found
+    """The path itself, or with a number behind it, above those that exist, where something exists already."""
+    number = max(_numbered(path), default=0) + 1
+    return path if number == 1 else path.with_name(f"{path.name}-{number}")
+
+
+def _numbered(path: Path) -> dict[int, Path]:
+    """Paths of this name that exist, or of which a status exists, by their number: a higher one is newer."""
+    name = re.compile(re.escape(path.name) + r"(?:-(\d+))?(?:\.json)?")
+    found = [match for match in map(name.fullmatch, _names(path.parent)) if match]
+    return {int(match[1] or 1): path.with_name(match[0].removesuffix(".json")) for match in found}
+
+
+def _names(folder: Path) -> list[str]:
+    """Names in a folder; none where it does not exist."""
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
 
 
 def _move(source: Path, target: Path) -> None:

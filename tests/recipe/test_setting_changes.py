@@ -72,3 +72,19 @@ def test_nothing_is_left_out_that_is_stated_or_was_there(settings, earlier):
 )
 def test_the_message_of_a_difference(old, new, message):
     assert first_difference(old, new) == message
+
+
+def test_settings_that_come_back_restore_the_newest_result_of_theirs(tmp_path):
+    results = iter("abcd")
+
+    def make(folder):
+        folder.mkdir()
+        (folder / "text").write_text(next(results))
+
+    first = StageTask("student", "s", tmp_path, tmp_path / "result", {"rate": 1}, inputs=list, run=make, results=())
+    other = replace(first, settings={"rate": 2})
+    steps = [(first, False, "a"), (first, True, "b"), (other, False, "c")]  # --force replaces a by b
+    steps += [(first, False, "b"), (other, False, "c"), (first, False, "b")]
+    for task, force, expected in steps:
+        run_task(task, force, print, lambda: None)
+        assert (tmp_path / "result" / "text").read_text() == expected
