@@ -160,7 +160,7 @@ def pseudo_label_(
             into,
             progress,
             share=part,
-            should_stop=lambda: should_stop() is not None,
+            should_stop=should_stop,
             threads=threads,
             device=device,
         ):

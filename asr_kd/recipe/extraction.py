@@ -11,7 +11,7 @@ from asr_kd.errors import AsrKdError
 from asr_kd.progress import Progress
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.stage import StageTask
-from asr_kd.recipe.store_tasks import StorePlace, sharded_task
+from asr_kd.recipe.store_tasks import StorePlace, sharded_task, stop_after_a_shard
 from asr_kd.recipe.system_settings import ExistingTeacher, nbest_task_name
 from asr_kd.recipe.teachers import open_teacher, teacher_sha256
 from asr_kd.targets.bridge import bridge
@@ -22,7 +22,7 @@ from asr_kd.targets.hypotheses import HYPOTHESES_INDEX, HypothesesInfo, Hypothes
 from asr_kd.targets.inspect import verify
 from asr_kd.targets.nbest import extract_hypotheses
 from asr_kd.targets.settings import TargetSettings
-from asr_kd.targets.shard_manifest import QUARANTINE, done_shards, of_other_audio
+from asr_kd.targets.shard_manifest import QUARANTINE, of_other_audio
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import Share
 from asr_kd.targets.store_index import INDEX
@@ -131,16 +131,8 @@ def _checked_opener(
 def _callbacks(
     context: RunContext, name: str, place: StorePlace
 ) -> tuple[Callable[[], bool], Callable[[float, float], None]]:
-    """Return `should_stop` and `progress` of an extraction.
-
-    On a signal it stops at once; at the time limit once a shard is done, so that each call makes progress.
-    """
-    before = done_shards(place.store)
-
-    def should_stop() -> bool:
-        stop = context.should_stop()
-        return stop is not None and (stop.urgent or done_shards(place.store) > before)
-
+    """Return `should_stop` and `progress` of an extraction."""
+    should_stop = stop_after_a_shard(context.should_stop, [place.store])
     return should_stop, lambda done, total: context.progress.update(f"extract {name}", done, total, "s of audio")
 
 

@@ -81,7 +81,7 @@ def _transcripts_task(
             context.stored_at(folder),
             context.progress,
             share,
-            lambda: context.should_stop() is not None,
+            context.should_stop,
             context.recipe.threads or 1,
             str(context.device),
         )

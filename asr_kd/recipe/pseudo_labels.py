@@ -15,9 +15,10 @@ from asr_kd.corpora.recordings import read_utterance
 from asr_kd.errors import CorpusError, RecipeError
 from asr_kd.files import register_files
 from asr_kd.progress import Progress
-from asr_kd.recipe.context import VOCABULARY
+from asr_kd.recipe.context import VOCABULARY, Stop
 from asr_kd.recipe.packaged_recipes import is_recipe
 from asr_kd.recipe.settings import load_recipe
+from asr_kd.recipe.store_tasks import stop_after_a_shard
 from asr_kd.targets.hypotheses import HYPOTHESES_INDEX
 from asr_kd.targets.hypothesis_formats import Form
 from asr_kd.targets.importing import SHARD, import_hypotheses, store_labels
@@ -89,7 +90,7 @@ def pseudo_label(
     progress: Progress,
     normalizer: Normalizer | None = None,
     share: Share = EVERYTHING,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], Stop | None] = lambda: None,
     threads: int = 1,
     device: str = "cpu",
 ) -> list[str]:
@@ -100,7 +101,7 @@ def pseudo_label(
 
     Raises:
         TargetsError: too much is filtered out, or a folder holds something else.
-        StoppedEarly: `should_stop` returned true; finished shards are kept.
+        StoppedEarly: `should_stop` returned a reason; finished shards are kept. At a time limit one was finished.
     """
     utterances, written, vocabulary = open_target(target, normalizer)
     transcripts = folder / "transcripts"
@@ -116,7 +117,7 @@ def transcribe_with(
     folder: Path | str,
     progress: Progress,
     share: Share = EVERYTHING,
-    should_stop: Callable[[], bool] = lambda: False,
+    should_stop: Callable[[], Stop | None] = lambda: None,
     threads: int = 1,
     device: str = "cpu",
 ) -> ShardReport[TranscriptsInfo]:
@@ -126,6 +127,7 @@ def transcribe_with(
     """
     second = settings.agree_beam or settings.beam
     models = [(settings.source, settings.beam), (settings.agree_with, second)]
+    stop = stop_after_a_shard(should_stop, [f"{folder}/{number}" for number in (1, 2)])
     for number, (source, beam) in enumerate(models, start=1):
         if source is None:
             break
@@ -145,7 +147,7 @@ def transcribe_with(
             utterances,
             f"{folder}/{number}",
             share,
-            should_stop,
+            stop,
             lambda done, total, source=source: progress.update(source, done, total, "s of audio"),  # type: ignore[misc]
         )
         if not report.complete:

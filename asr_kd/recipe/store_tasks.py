@@ -7,8 +7,9 @@ from typing import Any, TypeVar
 
 from asr_kd.errors import StoppedEarly, TargetsError
 from asr_kd.files import read_json, write_json
-from asr_kd.recipe.context import RunContext, store_sha256
+from asr_kd.recipe.context import RunContext, Stop, store_sha256
 from asr_kd.recipe.stage import StageTask
+from asr_kd.targets.shard_manifest import done_shards
 from asr_kd.targets.sharded_extraction import ShardReport
 from asr_kd.targets.sharding import EVERYTHING, Share
 from asr_kd.targets.storage import open_storage
@@ -68,6 +69,24 @@ class StorePlace:
         except (OSError, ValueError):
             return False
         return open_storage(note["place"]).sha256(self.index) == note["sha256"]
+
+
+def stop_after_a_shard(should_stop: Callable[[], Stop | None], stores: Sequence[Path | str]) -> Callable[[], bool]:
+    """Return the `should_stop` of an extraction into these stores.
+
+    On a signal it stops at once; at the time limit once a shard is done, so that each call makes progress.
+    """
+
+    def count() -> int:
+        return sum(done_shards(store) for store in stores)
+
+    before = count()
+
+    def stop_now() -> bool:
+        stop = should_stop()
+        return stop is not None and (stop.urgent or count() > before)
+
+    return stop_now
 
 
 def sharded_task(

@@ -11,6 +11,7 @@ from asr_kd.corpora.manifest import Utterance, read_manifest, write_manifest
 from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe import pseudo_labels
+from asr_kd.recipe.context import Stop
 from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_label_filters import LabelFilters
@@ -112,12 +113,30 @@ def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
 
 def test_a_stop_keeps_finished_shards_and_the_same_call_resumes(manifest, whisper, tmp_path, monkeypatch):
     monkeypatch.setattr("asr_kd.targets.whisper_transcripts.SHARDS", ShardSettings(shard_seconds=2.0))
+    signal = Stop("SIGTERM", urgent=True)
     with pytest.raises(StoppedEarly):
         pseudo_label(
-            manifest, SETTINGS, tmp_path / "labels", SILENT, should_stop=lambda: bool(whisper) and whisper[0].calls >= 2
+            manifest,
+            SETTINGS,
+            tmp_path / "labels",
+            SILENT,
+            should_stop=lambda: signal if whisper and whisper[0].calls >= 2 else None,
         )
     pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
     assert [model.calls for model in whisper] == [2, 3]
+
+
+def test_a_time_limit_shorter_than_a_shard_still_finishes_one_in_each_call(manifest, whisper, tmp_path, monkeypatch):
+    monkeypatch.setattr("asr_kd.targets.whisper_transcripts.SHARDS", ShardSettings(shard_seconds=4.0))
+    settings = SETTINGS.model_copy(update={"agree_with": "whisper:tiny"})
+    limit = Stop("time", urgent=False)
+    for _ in range(5):  # three shards of each model; the last call finishes the sixth, and the labels
+        with pytest.raises(StoppedEarly):
+            pseudo_label(
+                manifest, settings, tmp_path / "labels", SILENT, should_stop=lambda: Stop("time", urgent=False)
+            )
+    pseudo_label(manifest, settings, tmp_path / "labels", SILENT, should_stop=lambda: limit)
+    assert sum(model.calls for model in whisper) == 10
 
 
 def test_two_models_are_compared(manifest, whisper, tmp_path):
