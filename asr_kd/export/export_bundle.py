@@ -26,7 +26,7 @@ from asr_kd.models.layers import FRAME_SHIFT_MS
 from asr_kd.models.settings import Context, SavedContext, Streaming
 from asr_kd.models.weights import LoadedModel, load_model
 from asr_kd.progress import SILENT, Progress
-from asr_kd.runtime.backend import DEFAULT_TAIL_MS, LOOKAHEAD_MS
+from asr_kd.runtime.backend import DEFAULT_TAIL_MS
 from asr_kd.runtime.bundle import (
     BPE_MODEL,
     DESCRIPTION,
@@ -125,12 +125,11 @@ def export_bundle(
     settings, origin = settings or ExportSettings(), origin or Origin()
     source, streaming, own = _streaming_model(model_folder, settings)
     chunk_ms, measured = streaming.chunk_frames * FRAME_SHIFT_MS, origin.wer if streaming == own else {}
-    lookahead_ms = streaming.right_context_frames * FRAME_SHIFT_MS + LOOKAHEAD_MS
     latency = Latency(
         **streaming.context._asdict(),
         chunk_ms=chunk_ms,
-        lookahead_ms=lookahead_ms,
-        latency_ms=chunk_ms + lookahead_ms,
+        lookahead_ms=streaming.context.lookahead_ms,
+        latency_ms=chunk_ms + streaming.context.lookahead_ms,
         tail_ms=settings.tail_ms,
     )
     trace = Trace(

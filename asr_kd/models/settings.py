@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 from pydantic import Discriminator, Field, PlainSerializer, Tag, field_validator, model_validator
 
 from asr_kd.config import Odd, Settings
+from asr_kd.features.fbank import FRAME_SHIFT_MS as FEATURE_SHIFT_MS
 from asr_kd.models.layers import FACTOR, feature_frames_for
 
 Size = Literal["tiny", "small", "medium", "large", "5m", "10m", "30m"]
@@ -39,6 +40,11 @@ class Context(NamedTuple):
     def shift_feature_frames(self) -> int:
         """Feature frames by which a step moves on."""
         return FACTOR * self.chunk_frames
+
+    @property
+    def lookahead_ms(self) -> int:
+        """Audio after a chunk that its step reads: the right context and what the convolutions need."""
+        return (self.window_feature_frames - self.shift_feature_frames) * FEATURE_SHIFT_MS
 
 
 def _shortest(context: Context) -> list[int]:

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from asr_kd.errors import CheckpointError
-from asr_kd.features.fbank import FRAME_SHIFT_MS, FRAME_SHIFT_SAMPLES, SAMPLE_RATE, num_frames
+from asr_kd.features.fbank import FRAME_SHIFT_SAMPLES, SAMPLE_RATE, num_frames
 from asr_kd.models.acoustic_model import EncoderOutput, StreamState
-from asr_kd.models.layers import FACTOR, LOOKAHEAD_FEATURE_FRAMES, feature_frames_for, output_lens
+from asr_kd.models.layers import FACTOR, feature_frames_for, output_lens
 from asr_kd.models.settings import Context
 from asr_kd.models.weights import Model
 
@@ -32,8 +32,6 @@ DEFAULT_TAIL_MS = 320
 
 CACHE_BATCH_AXES = (1, 1, 0)
 """Of the keys, values and convolution inputs of a `StreamState`."""
-
-LOOKAHEAD_MS = LOOKAHEAD_FEATURE_FRAMES * FRAME_SHIFT_MS
 
 
 class Backend(Protocol[State]):

@@ -99,6 +99,7 @@ class Scheduler:
         self._recognizer, self._settings, self._metrics = recognizer, settings, metrics
         context = recognizer.stream().backend.context  # refuses a full-context model
         self.chunk_seconds = (context.chunk_frames if context else 1) * FRAME_SHIFT_MS / 1000
+        self.lookahead_ms = context.lookahead_ms if context else 0
         self._live: dict[LiveStream, None] = {}  # in the order in which they were last served
         self._work = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
@@ -165,7 +166,7 @@ class Scheduler:
         for streams in {1, 2, self._settings.max_batch}:
             opened = [self._recognizer.stream() for _ in range(streams)]
             for stream in opened:
-                stream.queue(np.zeros(round(2 * self.chunk_seconds * SAMPLE_RATE), dtype=np.float32))
+                stream.queue(np.zeros(stream.missing_samples, dtype=np.float32))
             step_together([stream for stream in opened if stream.is_ready])
 
     def _choose(self) -> list[LiveStream]:

@@ -10,7 +10,6 @@ import numpy as np
 
 from asr_kd.audio.waveform_reader import StreamResampler
 from asr_kd.features.fbank import SAMPLE_RATE
-from asr_kd.runtime.backend import LOOKAHEAD_MS
 from asr_kd.serve import protocol
 from asr_kd.serve.admission import Metrics, Place
 from asr_kd.serve.connections import Gone, Websocket
@@ -203,9 +202,12 @@ class Session:
         settings = self._settings
         limits = {"frame_bytes": settings.frame_bytes, "stream_seconds": settings.stream_seconds}
         limits |= {"idle_seconds": settings.idle_seconds, "messages_per_second": settings.messages_per_second}
-        chunk_ms = round(1000 * self._scheduler.chunk_seconds)
+        timing = {
+            "chunk_ms": round(1000 * self._scheduler.chunk_seconds),
+            "lookahead_ms": self._scheduler.lookahead_ms,
+        }
         fields = {"protocol": protocol.PROTOCOL, "model": self._model, "sample_rate": SAMPLE_RATE}
-        return message_of("ready", **fields, chunk_ms=chunk_ms, lookahead_ms=LOOKAHEAD_MS, limits=limits)
+        return message_of("ready", **fields, **timing, limits=limits)
 
     def _forward(self, progress: StreamProgress) -> None:
         """Queue messages for the result of a round; runs on the loop."""

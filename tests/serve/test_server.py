@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
+from asr_kd.serve.server import Server
 from asr_kd.serve.settings import ServeSettings
 from tests.helpers.serve_client import SPEECH, START, expected_texts, finals, pcm, receive_all, speak, stream_address
 from tests.helpers.tiny_models import noise_speech, save_tiny_model
@@ -49,6 +50,17 @@ def test_a_stream_says_what_our_own_says_whatever_its_packets(serving, recognize
         for final in (message for message in messages if message["type"] == "final"):
             assert " ".join(word["word"] for word in final["words"]) == final["text"]
             assert final["start"] <= final["words"][0]["start"] < final["words"][-1]["end"] <= final["end"]
+
+
+def test_the_audio_that_a_step_needs_after_its_chunk_is_stated_with_its_right_context(recognizer):
+    pytest.importorskip("websockets")
+    with_right = recognizer.in_context(recognizer.context._replace(right_context_frames=4))
+
+    async def run(model):
+        async with Server(model, ServeSettings(port=0), "tiny") as server:
+            return (await speak(server, SPEECH))[0][0]["lookahead_ms"]
+
+    assert [asyncio.run(run(model)) for model in (recognizer, with_right)] == [30, 190]
 
 
 def test_many_clients_share_steps_and_none_hears_another(serving, recognizer):
