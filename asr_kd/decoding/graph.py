@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from asr_kd.decoding.lexicon import build_lexicon, separator_of
 from asr_kd.errors import LanguageModelError, import_extra
 from asr_kd.files import atomic_path, register_files
-from asr_kd.text.kneser_ney import open_text
+from asr_kd.text.kneser_ney import reading_text
 from asr_kd.text.vocabulary import Vocabulary
 
 EPSILON, BACKOFF = "<eps>", "#0"
@@ -169,25 +169,22 @@ def read_arpa(path: Path) -> dict[Gram, tuple[float, float | None]]:
     grams: dict[Gram, tuple[float, float | None]] = {}
     promised: dict[int, int] = {}
     order, ended = 0, False
-    try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, start=1):
-                if section := re.fullmatch(r"\\(\d+)-grams:", line.strip()):
-                    order = int(section[1])
-                elif not order and (header := re.fullmatch(r"ngram +(\d+) *= *(\d+)", line.strip())):
-                    promised[int(header[1])] = int(header[2])
-                elif line.strip() == "\\end\\":
-                    ended = True
-                elif order and line.strip():
-                    fields = line.split()
-                    if len(fields) not in (order + 1, order + 2):
-                        raise ValueError(f"row {number} has {len(fields)} columns")
-                    log_prob, backs_off = float(fields[0]), float(fields[-1]) if len(fields) == order + 2 else None
-                    if not log_prob <= 0 or math.isnan(backs_off or 0.0):
-                        raise ValueError(f"row {number} has a probability of {fields[0]}, backoff {backs_off}")
-                    grams[tuple(fields[1 : order + 1])] = log_prob, backs_off
-    except (OSError, EOFError, ValueError) as error:  # UnicodeDecodeError is a ValueError
-        raise LanguageModelError(f"cannot be read ({error})", where=path, expected="ARPA, or ARPA in gzip") from error
+    with reading_text(path, "ARPA, or ARPA in gzip") as file:
+        for number, line in enumerate(file, start=1):
+            if section := re.fullmatch(r"\\(\d+)-grams:", line.strip()):
+                order = int(section[1])
+            elif not order and (header := re.fullmatch(r"ngram +(\d+) *= *(\d+)", line.strip())):
+                promised[int(header[1])] = int(header[2])
+            elif line.strip() == "\\end\\":
+                ended = True
+            elif order and line.strip():
+                fields = line.split()
+                if len(fields) not in (order + 1, order + 2):
+                    raise ValueError(f"row {number} has {len(fields)} columns")
+                log_prob, backs_off = float(fields[0]), float(fields[-1]) if len(fields) == order + 2 else None
+                if not log_prob <= 0 or math.isnan(backs_off or 0.0):
+                    raise ValueError(f"row {number} has a probability of {fields[0]}, backoff {backs_off}")
+                grams[tuple(fields[1 : order + 1])] = log_prob, backs_off
     if not ended or ("</s>",) not in grams:
         raise LanguageModelError("has no \\end\\ or no </s>", where=path, expected="a complete ARPA file over words")
     counts = Counter(map(len, grams))

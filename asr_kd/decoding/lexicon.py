@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from asr_kd.errors import LanguageModelError, VocabularyError
-from asr_kd.text.kneser_ney import SPECIAL, open_text
+from asr_kd.text.kneser_ney import SPECIAL, reading_text
 from asr_kd.text.vocabulary import WORD_SEPARATOR, Vocabulary, is_mark
 
 SMALLEST_SHARE = 0.5
@@ -81,14 +81,9 @@ def read_words(path: Path) -> list[str]:
     Raises:
         LanguageModelError: the file cannot be read or holds no word.
     """
-    try:
-        with open_text(path) as file:
-            columns = (line.split(maxsplit=1) for line in file)
-            words = [column[0] for column in columns if column and column[0] not in SPECIAL]
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise LanguageModelError(
-            f"cannot be read ({error})", where=path, expected="a lexicon or list of words, UTF-8, a word a line"
-        ) from error
+    with reading_text(path, "a lexicon or list of words, UTF-8, a word a line") as file:
+        columns = (line.split(maxsplit=1) for line in file)
+        words = [column[0] for column in columns if column and column[0] not in SPECIAL]
     if not words:
         raise LanguageModelError("holds no word", where=path, expected="a word a line")
     return words

@@ -9,6 +9,7 @@ Memory: about 100 bytes per running word.
 import gzip
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, TextIO, cast
@@ -252,20 +253,30 @@ def read_sentences(path: Path, normalizer: Normalizer = "librispeech") -> Iterat
                 yield sentence
 
 
-def open_text(path: Path) -> TextIO:
-    """Open a text file, decompressed if its name ends in .gz."""
+@contextmanager
+def reading_text(path: Path, expected: str) -> Iterator[TextIO]:
+    """Open a text file, decompressed if its name ends in .gz, for the block that reads it.
+
+    Raises:
+        LanguageModelError: the file cannot be read or is damaged, or the block raised a ValueError.
+    """
+    try:
+        with _opened(path) as file:
+            yield file
+    except (OSError, EOFError, zlib.error, ValueError) as error:  # UnicodeDecodeError is a ValueError
+        raise LanguageModelError(f"cannot be read ({error})", where=path, expected=expected) from error
+
+
+def _opened(path: Path) -> TextIO:
     if path.suffix == ".gz":
         return cast(TextIO, gzip.open(path, "rt", encoding="utf-8"))
     return path.open(encoding="utf-8")
 
 
 def _texts(path: Path) -> Iterator[str]:
-    try:
-        with open_text(path) as file:
-            for number, line in enumerate(file, start=1):
-                yield _text(line, path, number)
-    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise LanguageModelError(f"cannot be read ({error})", where=path, expected="text in UTF-8") from error
+    with reading_text(path, "text in UTF-8") as file:
+        for number, line in enumerate(file, start=1):
+            yield _text(line, path, number)
 
 
 def _text(line: str, path: Path, number: int) -> str:

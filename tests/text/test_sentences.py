@@ -4,6 +4,8 @@ import gzip
 
 import pytest
 
+from asr_kd.decoding.graph import read_arpa
+from asr_kd.decoding.lexicon import read_words
 from asr_kd.errors import LanguageModelError
 from asr_kd.text.kneser_ney import read_sentences
 
@@ -48,6 +50,9 @@ def test_a_packed_file_with_flipped_bits_is_named(tmp_path):
     (tmp_path / "damaged.txt.gz").write_bytes(content)
     with pytest.raises(LanguageModelError, match=r"damaged\.txt\.gz: cannot be read"):
         list(read_sentences(tmp_path / "damaged.txt.gz"))
+    for read in (read_words, read_arpa):
+        with pytest.raises(LanguageModelError, match=r"damaged\.txt\.gz: cannot be read"):
+            read(tmp_path / "damaged.txt.gz")
 
 
 @pytest.mark.parametrize("text", ['["A", "B"]', "5", "true"])
