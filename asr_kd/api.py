@@ -65,9 +65,12 @@ def distill_loss(
     Raises:
         TrainingError: a student shorter than its targets and the delay, another number of utterances, another
             vocabulary size, or no transcripts although λ < 1.
-        ValueError: targets without lengths (not from `collate_targets`).
+        ValueError: targets without lengths (not from `collate_targets`), or one of tokens and token_lens alone.
         pydantic.ValidationError: an unknown setting, or settings that exclude each other.
     """
+    if (tokens is None) != (token_lens is None):
+        missing = "tokens" if tokens is None else "token_lens"
+        raise ValueError(f"{missing} is missing: transcripts are given as tokens with their token_lens")
     weight = kd_weight if kd_weight is not None else (1.0 if tokens is None else 0.5)
     objective = Objective.from_settings(DistillSettings(kd_weight=weight, **settings), Shape(blank_id))
     references = None if tokens is None or token_lens is None else References(tokens, token_lens)

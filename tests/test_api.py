@@ -41,6 +41,9 @@ def test_the_loss_is_that_of_a_recipe() -> None:
         log_probs, lens, targets, tokens, token_lens, kd_weight=0.3, selection="nonblank", delay_frames=2
     )
     assert found.item() == expected.item()
+    for given in ({"tokens": tokens}, {"token_lens": token_lens}):
+        with pytest.raises(ValueError, match=r"token(s|_lens) is missing"):
+            asr_kd.distill_loss(log_probs, lens, targets, **given)
 
 
 def test_without_transcripts_it_is_the_divergence_alone() -> None:

@@ -57,7 +57,7 @@ class StageTask:
     shared: bool = False
     """Several runs may work on it at once: they divide it among themselves."""
     owner: str | None = None
-    """The teacher that the task belongs to: `--only OWNER` selects it too."""
+    """The teacher, student or pseudo-labels that the task belongs to: `--only OWNER` selects it too."""
     stated: Any = None
     """The part of `settings` that is not at its default; None: a setting that a release adds makes results outdated."""
 
