@@ -53,7 +53,7 @@ def open_huggingface(
     folder, name = _folder_of(place, revision)
     _check_head(folder, place)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS, TOKENIZERS))
-    files = _load(folder, name, "AutoModelForCTC", "CTC model", _fetch_again(place, revision))
+    files = _load(folder, name, _fetch_again(place, revision), is_ctc=True)
     config, extractor = files.config, files.extractor
     if extractor.sampling_rate != SAMPLE_RATE:
         raise RecipeError(f"was trained on {extractor.sampling_rate} Hz", where=name, expected=f"{SAMPLE_RATE} Hz")
@@ -99,7 +99,7 @@ def open_encoder_files(place: str, revision: str | None = None) -> LoadedFiles:
     _transformers()  # before anything is downloaded
     folder, name = _folder_of(place, revision)
     _check_files(folder, place, revision, ((CONFIG,), EXTRACTORS))
-    return _load(folder, name, "AutoModel", "encoder", _fetch_again(place, revision))
+    return _load(folder, name, _fetch_again(place, revision), is_ctc=False)
 
 
 def fetch_command(place: str, revision: str | None) -> str:
@@ -201,15 +201,17 @@ def _identity(folder: Path) -> str:
     return sha256_of({name: sha256_of_file(folder / name) for name in sorted(names) if (folder / name).is_file()})
 
 
-def _load(folder: Path, name: str, model_class: str, what: str, remedy: str) -> LoadedFiles:
+def _load(folder: Path, name: str, remedy: str, *, is_ctc: bool) -> LoadedFiles:
+    """Load a CTC model with its tokenizer, or an encoder, which needs none."""
+    model_class, what = ("AutoModelForCTC", "CTC model") if is_ctc else ("AutoModel", "encoder")
     transformers = _transformers()
     quiet = {"local_files_only": True, "trust_remote_code": False}
     try:
         config = transformers.AutoConfig.from_pretrained(folder, **quiet)
-        if what == "CTC model":
+        if is_ctc:
             _family(config, name)
         extractor = transformers.AutoFeatureExtractor.from_pretrained(folder, **quiet)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet) if what == "CTC model" else None
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **quiet) if is_ctc else None
         model, report = getattr(transformers, model_class).from_pretrained(
             folder, **quiet, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
