@@ -140,7 +140,7 @@ def export_task(context: RunContext, name: str) -> StageTask:
         name,
         context.work_dir,
         folder,
-        settings=recipe.export.model_dump(mode="json"),
+        settings=recipe.export.key_settings(),
         inputs=inputs,
         run=run,
         results=tuple(place / BUNDLE for place in bundle_places(recipe.export.contexts, folder)),

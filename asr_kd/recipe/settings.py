@@ -2,7 +2,7 @@
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -31,6 +31,8 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 class RecipeExport(ExportSettings):
     """Which models are exported, and how."""
+
+    no_effect: ClassVar[frozenset[str]] = frozenset({"models"})  # on the bundle of one model
 
     models: tuple[str, ...] = ()
     """Names of students; empty exports every streaming one."""

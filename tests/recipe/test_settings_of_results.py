@@ -11,6 +11,7 @@ from asr_kd.files import read_json, write_json
 from asr_kd.recipe import extraction
 from asr_kd.recipe.context import RunContext
 from asr_kd.recipe.export_model import greedy_rates
+from asr_kd.recipe.result_tasks import export_task
 from asr_kd.recipe.settings import load_recipe
 from asr_kd.runtime.bundle import read_bundle
 from asr_kd.training.settings import TrainSettings
@@ -39,6 +40,15 @@ def test_keys_hold_what_decides_the_result_and_caps_at_their_default():
     plain, raised = TrainSettings(), TrainSettings(max_bad_share=0.5)
     assert raised.key_settings() == plain.key_settings() == plain.model_dump(mode="json")
     assert TrainSettings(epochs=7).key_settings() != plain.key_settings()
+
+
+def test_another_exported_model_leaves_the_bundles_of_the_others_alone():
+    plain, named = (
+        RunContext(load_recipe(RECIPE, [f"export={{{models}}}"]))
+        for models in ("", "models: [student-kd, student-hard]")
+    )
+    tasks = [export_task(context, "student-kd") for context in (plain, named)]
+    assert tasks[0].settings == tasks[1].settings == plain.recipe.export.model_dump(mode="json")
 
 
 @pytest.mark.parametrize("verb", ["evaluate", "export"])
