@@ -36,7 +36,8 @@ class TrainingState:
     epoch: int = 1  # the epoch under way, counted from 1
     batch: int = 0  # batches of it done
     step: int = 0  # optimizer steps done
-    loss_sum: float = 0.0  # of this epoch's batches
+    loss_sum: float = 0.0  # of this epoch's batches whose loss is finite
+    nonfinite_batches: int = 0  # of this epoch, not in the sum
     nonfinite_total: int = 0
     nonfinite_row: int = 0
     curve: list[dict[str, Any]] = field(default_factory=list)  # a row an epoch

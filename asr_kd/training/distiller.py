@@ -155,7 +155,8 @@ class Distiller(sb.Brain):
         """
         state = self.state
         # Epoch 0 is that of the first weights: no batch was trained on.
-        trained = {"train_loss": state.loss_sum / max(self._epoch_batches, 1)} if state.epoch > 0 else {}
+        finite = max(self._epoch_batches - state.nonfinite_batches, 1)
+        trained = {"train_loss": state.loss_sum / finite} if state.epoch > 0 else {}
         row = {
             "epoch": state.epoch,
             "step": state.step,
@@ -174,7 +175,7 @@ class Distiller(sb.Brain):
             epoch = f"epoch {state.epoch}/{self.settings.epochs}" if trained else "not trained"
             self.control.run_progress.message(f"{self.job.name}: {epoch}{loss}{shown}")
         self._log(trained | dev, state.epoch)
-        state.epoch, state.batch, state.loss_sum = state.epoch + 1, 0, 0.0
+        state.epoch, state.batch, state.loss_sum, state.nonfinite_batches = state.epoch + 1, 0, 0.0, 0
         if state.epoch <= self.settings.epochs:
             self._checkpoint_or_stop()
         elif self.control.ranks.first:
@@ -227,6 +228,7 @@ class Distiller(sb.Brain):
         """Count and report a skipped step; `ids` are those of the global batch."""
         state, most, named = self.state, self.settings.max_nonfinite_steps, examples(ids)
         state.nonfinite_row += 1
+        state.nonfinite_batches += 1
         state.nonfinite_total += 1
         self.control.run_progress.message(
             f"{self.job.name}: step {state.step} is not finite and was left out (utterances {named})"

@@ -1,6 +1,7 @@
 """Training: resumed = uninterrupted, bad steps and bad audio left out and counted, targets of the same audio."""
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from asr_kd.teachers.local import LocalTeacher
 from asr_kd.training import dataset
 from asr_kd.training.checkpoint import FILES, best_epochs, load_average
 from asr_kd.training.selection import select
+from asr_kd.training.step import Stepper
 from asr_kd.training.train import train
 from asr_kd.training.training_job import Control
 from tests.helpers.jobs import Recorder, stop_after, weights_of
@@ -75,6 +77,29 @@ def test_steps_that_are_not_finite_are_counted_and_too_many_in_a_row_stop(make_j
     job = make_job(settings={"epochs": 5}, distill=BESIDE, dense_teacher=TeacherBesideTraining(lambda lens: "loss"))
     with pytest.raises(TrainingError, match=r"6 steps in a row.*noise-"):
         train(job, tmp_path / "all", Control())
+
+
+def test_the_training_loss_is_the_mean_of_the_finite_steps_also_after_a_resume(make_job, tmp_path):
+    for stops in (False, True):
+        teacher = TeacherBesideTraining(lambda lens: "loss" if teacher.calls == 1 else None)  # noqa: B023
+        job, folder = make_job(settings={"epochs": 1}, distill=BESIDE, dense_teacher=teacher), tmp_path / str(stops)
+        losses, take = [], Stepper.take
+
+        def recorded(self, *given):
+            loss, parts = take(self, *given)  # noqa: B023
+            losses.append(loss)  # noqa: B023
+            return loss, parts
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Stepper, "take", recorded)
+            if stops:
+                with pytest.raises(StoppedEarly):
+                    train(job, folder, Control(should_stop=stop_after(2)))
+            train(job, folder, Control())
+        finite = [loss for loss in losses if math.isfinite(loss)]
+        assert len(finite) == len(losses) - 1 > 0
+        (row,) = [json.loads(line) for line in (folder / "curve.jsonl").read_text().splitlines()]
+        assert row["train_loss"] == pytest.approx(sum(finite) / len(finite))
 
 
 @pytest.mark.parametrize("failure", ["loss", "gradient"])
