@@ -6,7 +6,7 @@ from dataclasses import replace
 from asr_kd.corpora.corpus import PreparedCorpus
 from asr_kd.corpora.folder import list_folder
 from asr_kd.corpora.manifest import Utterance
-from asr_kd.corpora.prepare import OWN_REMEDY, Listing, check_sets, cut
+from asr_kd.corpora.prepare import Listing, check_sets, cut
 from asr_kd.corpora.recordings import Exclusion
 from asr_kd.corpora.settings import FURTHER_SPEECH, UNTRANSCRIBED, FurtherSpeechSettings, UntranscribedSettings
 from asr_kd.progress import SILENT, Progress
@@ -25,7 +25,7 @@ def add_untranscribed(
         CorpusError: no such folder, no audio in it, or too much of it is unusable.
     """
     recordings = [recording for folder in settings.folders for recording in list_folder(folder, settings)]
-    listing = Listing("folder", settings.folders[0], {UNTRANSCRIBED: recordings}, remedy=OWN_REMEDY)
+    listing = Listing("folder", settings.folders[0], {UNTRANSCRIBED: recordings}, remedy=_remedy(UNTRANSCRIBED))
     others, excluded = _measured(corpus, listing, settings, max_excluded_share)
     extra, unusable = cut(others, settings, listing, progress)
     excluded += unusable
@@ -41,12 +41,17 @@ def add_further_speech(
     Raises:
         CorpusError: a manifest that cannot be read, an empty one, or too much of it is unusable.
     """
-    listing = Listing("manifest", settings.manifests[0], remedy=OWN_REMEDY)
+    listing = Listing("manifest", settings.manifests[0], remedy=_remedy("further_speech"))
     for path in settings.manifests:
         listing.add_manifest(FURTHER_SPEECH, path, settings)
     others, excluded = _measured(corpus, listing, settings, max_excluded_share)
     check_sets({**corpus.manifests, FURTHER_SPEECH: others}, excluded, listing.place)
     return replace(corpus, further_speech=others, excluded=[*corpus.excluded, *excluded])
+
+
+def _remedy(section: str) -> str:
+    """The way out of too much unusable audio, with the key that counts: that of the recipe's own section."""
+    return f"Correct the folders, manifests or files, or raise {section}.max_excluded_share to go on without them"
 
 
 def _measured(

@@ -94,6 +94,7 @@ def test_speech_that_is_missing_is_one_message(copy, manifest, tmp_path):
     outcome = copy.command("prepare", f"further_speech={{manifests: {manifest}}}", ON)
     assert outcome.code == 1
     assert "further-1" in one_line(outcome)
+    assert "raise further_speech.max_excluded_share" in one_line(outcome)
 
 
 def test_transcripts_that_the_vocabulary_cannot_spell_stop_prepare(copy, manifest):
