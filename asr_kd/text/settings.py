@@ -89,7 +89,7 @@ def build_vocabulary(settings: VocabularySettings, texts: Iterable[str]) -> Voca
     if beyond:
         _log.warning(
             "vocabulary.normalizer: librispeech is for English, the transcripts hold %s. Set vocabulary.normalizer and "
-            "evaluation.normalizer to unicode, which is for all scripts",
+            "evaluate.normalizer to unicode, which is for all scripts",
             " ".join(beyond[:20]),
         )
     normalized = texts if settings.alphabet else [normalize(text, settings.normalizer) for text in texts]

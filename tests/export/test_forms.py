@@ -232,6 +232,29 @@ def test_the_python_examples_write_what_we_write(bundle, tmp_path, example):
     assert " ".join(done.stdout.split()).startswith(expected)
 
 
+@pytest.mark.skipif(not client_is_installed(), reason="sherpa-onnx is not installed")
+@pytest.mark.parametrize("example", ["sherpa_onnx_file.py", "onnxruntime_file.py"])
+def test_the_python_examples_refuse_in_one_line_what_they_cannot_read(bundle, tmp_path, example):
+    samples = noise_speech(1.0, 21).numpy()
+    soundfile.write(tmp_path / "telephone.wav", samples, 8_000, subtype="ULAW")
+    soundfile.write(tmp_path / "stereo.wav", np.stack([samples, samples], 1), 16_000, subtype="PCM_16")
+    soundfile.write(tmp_path / "whole.wav", samples, 16_000, subtype="PCM_16")
+    (tmp_path / "half.wav").write_bytes((tmp_path / "whole.wav").read_bytes()[:15_001])
+
+    def refusal(*arguments: str) -> str:
+        script = [sys.executable, "-P", str(bundle / "examples" / example), *arguments]
+        done = subprocess.run(script, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        return done.stderr.strip()
+
+    assert f"python {example} recording.wav" in refusal()
+    for name in ("telephone.wav", "stereo.wav", "half.wav", "missing.wav"):
+        message = refusal(name)
+        assert message.startswith(f"{name}: ")
+        assert message.endswith("expected a complete mono WAV of 16 kHz and 16 bits")
+        assert "\n" not in message
+
+
 def test_the_readme_and_examples_hold_the_bundles_numbers(forms):
     text = (forms / "README.md").read_text()
     info = read_bundle(forms).info

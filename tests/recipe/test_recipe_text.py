@@ -56,3 +56,9 @@ def test_epochs_follow_the_hours_and_many_hours_train_the_layers(written):
     few, many = (written(hours, "whisper").students["student-hard"] for hours in (3.7, 40.0))
     assert (few.stages[0].train.epochs, few.train.epochs, few.train.layers_rate) == (10, 8, 0)  # recipes/Whisper
     assert (many.stages[0].train.epochs, many.train.epochs, many.train.layers_rate) == (2, 2, 0.1)
+
+
+@pytest.mark.parametrize("start", ["conformer", "whisper"])
+def test_another_script_is_scored_in_its_own_letters(written, start):
+    assert written(3.7, start, "de", normalizer="unicode").evaluate.normalizer == "unicode"
+    assert written(3.7, start).evaluate.normalizer == "librispeech"

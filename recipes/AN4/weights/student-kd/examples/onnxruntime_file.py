@@ -15,10 +15,17 @@ BUNDLE = Path(__file__).parent.parent
 WINDOW, SHIFT = 35, 32  # feature frames of 10 ms that a step reads, and that it moves on by
 TAIL = 5120  # samples of silence in which the last word is finished
 
-with wave.open(sys.argv[1]) as file:
-    if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
-        sys.exit("a mono WAV of 16 kHz and 16 bits, please")
-    samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
+try:
+    with wave.open(sys.argv[1]) as file:
+        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
+            raise wave.Error("has another rate, number of channels or sample size")
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        if len(samples) < file.getnframes():
+            raise wave.Error("ends before its last sample")
+except (OSError, EOFError, ValueError, wave.Error) as error:
+    sys.exit(f"{sys.argv[1]}: {error}; expected a complete mono WAV of 16 kHz and 16 bits")
 
 # Complete chunks: round up, then one look-ahead of 3 frames.
 chunks = max(-(-((len(samples) + TAIL + 80) // 160) // SHIFT), 1)

@@ -16,10 +16,17 @@ CHUNK = 5120  # samples: 320 ms; packets of any size give the same text
 recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
     tokens=str(BUNDLE / "tokens.txt"), model=str(BUNDLE / "model.int8.onnx"), num_threads=1
 )
-with wave.open(sys.argv[1]) as file:
-    if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
-        sys.exit("a mono WAV of 16 kHz and 16 bits, please")
-    samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+if len(sys.argv) != 2:
+    sys.exit(__doc__)
+try:
+    with wave.open(sys.argv[1]) as file:
+        if (file.getframerate(), file.getnchannels(), file.getsampwidth()) != (16_000, 1, 2):
+            raise wave.Error("has another rate, number of channels or sample size")
+        samples = np.frombuffer(file.readframes(file.getnframes()), np.int16).astype(np.float32) / 32768
+        if len(samples) < file.getnframes():
+            raise wave.Error("ends before its last sample")
+except (OSError, EOFError, ValueError, wave.Error) as error:
+    sys.exit(f"{sys.argv[1]}: {error}; expected a complete mono WAV of 16 kHz and 16 bits")
 
 # The client neither completes the last chunk nor waits for the last word: give it silence.
 samples = np.concatenate([samples, np.zeros(11520, np.float32)])
