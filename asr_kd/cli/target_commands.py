@@ -11,13 +11,13 @@ from asr_kd.text.normalize import Normalizer
 targets_app = typer.Typer(help="Inspect stored soft targets.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(targets_app, name="targets")
 
-StorePlace = Annotated[
+StoreArgument = Annotated[
     str, typer.Argument(metavar="STORE", help="Folder of soft targets, or a URL such as s3://bucket/folder.")
 ]
 
 
 @targets_app.command()
-def info(store: StorePlace) -> None:
+def info(store: StoreArgument) -> None:
     """Print a store's teacher, size and fidelity.
 
     \b
@@ -30,7 +30,7 @@ def info(store: StorePlace) -> None:
 
 
 @targets_app.command()
-def verify(store: StorePlace) -> None:
+def verify(store: StoreArgument) -> None:
     """Hash every file that the index names; exit code 1 when something is damaged or missing.
 
     \b
@@ -49,7 +49,7 @@ def verify(store: StorePlace) -> None:
 
 @targets_app.command()
 def sample(
-    store: StorePlace,
+    store: StoreArgument,
     utterance: Annotated[
         str | None, typer.Argument(metavar="ID", help="The utterance; a random one by default.")
     ] = None,

@@ -10,7 +10,7 @@ from asr_kd.corpora.settings import FolderSettings
 from asr_kd.errors import CorpusError, TargetsError
 from asr_kd.files import json_lines, loads_json, write_text
 from asr_kd.recipe.context import RunContext, store_sha256
-from asr_kd.recipe.pseudo_labels import FILTERS, reading_scorer
+from asr_kd.recipe.pseudo_labels import FILTERS_FILE, reading_scorer
 from asr_kd.recipe.settings import Recipe
 from asr_kd.recipe.system_settings import transcripts_task_names
 from asr_kd.recipe.teachers import source_hashes, source_in_key
@@ -25,7 +25,7 @@ def labelled_sets(recipe: Recipe) -> tuple[str, ...]:
     return ("dev",) if isinstance(recipe.corpus, FolderSettings) and not recipe.corpus.dev else ()
 
 
-def utterances_to_label(context: RunContext) -> list[Utterance]:
+def utterances_to_pseudo_label(context: RunContext) -> list[Utterance]:
     """The training set and the dev sets without transcripts."""
     corpus, _ = context.read_corpus()
     return [*corpus.train, *(u for name in labelled_sets(context.recipe) for u in corpus.sets[name])]
@@ -117,7 +117,7 @@ def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
     found = {}
     for number, (name, settings) in enumerate(context.recipe.hypotheses.items()):
         place = open_storage(context.stored_at(context.hypotheses_folder(name)))
-        if FILTERS in place.sizes():
+        if FILTERS_FILE in place.sizes():
             sets = labelled_sets(context.recipe) if number == 0 else ()
             kept = _yields(place)
             found[name] = {"source": settings.source, **kept, "references_of": list(sets)}
@@ -126,12 +126,12 @@ def label_reports(context: RunContext) -> dict[str, dict[str, Any]]:
 
 def _yields(place: Storage) -> dict[str, Any]:
     try:
-        content = loads_json(place.read(FILTERS))
+        content = loads_json(place.read(FILTERS_FILE))
         return {key: content[key] for key in ("steps", "from_transcripts")}
     except (ValueError, KeyError, TypeError) as error:
         raise TargetsError(
             f"cannot be read ({error!r})",
-            where=f"{place}/{FILTERS}",
+            where=f"{place}/{FILTERS_FILE}",
             expected="the yield of each filter",
             remedy="Make these labels again (asr-kd extract --only NAME --force)",
         ) from error

@@ -7,7 +7,7 @@ from typing import Any
 from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.settings import FolderSettings
 from asr_kd.recipe.context import RunContext
-from asr_kd.recipe.labelled_sets import labelled_sets, utterances_to_label, utterances_to_transcribe
+from asr_kd.recipe.labelled_sets import labelled_sets, utterances_to_pseudo_label, utterances_to_transcribe
 from asr_kd.recipe.pseudo_labels import label_from, transcribe_with
 from asr_kd.recipe.stage import StageTask
 from asr_kd.recipe.store_tasks import StorePlace, sharded_task
@@ -42,7 +42,7 @@ def pseudo_label_tasks(context: RunContext, name: str, settings: PseudoLabelSett
         name,
         settings,
         context.folder("transcripts", name),
-        lambda: utterances_to_label(context),
+        lambda: utterances_to_pseudo_label(context),
         lambda: ["train", *sets],
     )
     tasks = [train, _labels_task(context, name, settings)]
@@ -113,13 +113,13 @@ def _labels_task(context: RunContext, name: str, settings: PseudoLabelSettings) 
 
     def run(folder: Path) -> None:
         _, vocabulary = context.read_corpus()
-        utterances = utterances_to_label(context)
+        utterances = utterances_to_pseudo_label(context)
         for line in label_from(settings, utterances, transcripts, place.store, normalizer, vocabulary):
             context.progress.message(f"  {line}")
         place.write_note()
 
     def is_intact(store: Path | str) -> bool:
-        HypothesisStore.open(store).check_audio(utterances_to_label(context))
+        HypothesisStore.open(store).check_audio(utterances_to_pseudo_label(context))
         return True
 
     unused = {"evaluate"} if settings.agree_beam else {"evaluate", "agree_beam"}

@@ -41,7 +41,7 @@ from asr_kd.teachers.whisper_transcriber import TranscriberSettings, open_transc
 from asr_kd.text.normalize import Normalizer
 from asr_kd.text.vocabulary import Vocabulary
 
-FILTERS = "filters.json"
+FILTERS_FILE = "filters.json"
 """Beside stored pseudo-labels: the yield of every filter."""
 
 
@@ -173,14 +173,14 @@ def label_from(
     scorer = reading_scorer(settings, normalizer)
     labelled = make_pseudo_labels(first, utterances, settings, normalizer, vocabulary, second, scorer)
     if isinstance(folder, Path):
-        register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS))
+        register_files(folder, (HYPOTHESES_INDEX, SHARD, QUARANTINE, FILTERS_FILE))
     store_labels(folder, labelled.texts, utterances, settings.source, info.model_sha256, normalizer, settings)
     content = {
         "steps": [asdict(step) for step in labelled.report.steps],
         "removed": dict(labelled.report.removed),
         "from_transcripts": len(labelled.own_transcripts),
     }
-    open_storage(folder).write(FILTERS, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    open_storage(folder).write(FILTERS_FILE, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
     lines = labelled.report.lines() if labelled.report.steps else []
     if labelled.own_transcripts:
         lines.append(f"{len(labelled.own_transcripts)} utterances keep their own transcripts (transcript_share)")

@@ -84,7 +84,7 @@ class ShardSettings(Settings):
 
 
 class TargetSettings(ShardSettings):
-    """Settings of a soft-target store and of its extraction; all but the last decide what is stored."""
+    """Settings of a soft-target store and of its extraction."""
 
     epsilon: float = Field(default=0.005, ge=0.0, le=0.5)
     """The most probable entries of a frame are kept until at most this probability is outside (ε)."""

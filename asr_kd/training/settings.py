@@ -21,7 +21,7 @@ class TrainSettings(Settings):
     """Settings of training. Defaults suit a few hours of speech."""
 
     no_effect: ClassVar[frozenset[str]] = frozenset(
-        {"max_bad_share", "max_nonfinite_steps", "checkpoint_minutes", "feature_cache_mb"}
+        {"max_bad_share", "max_nonfinite_steps", "checkpoint_minutes", "feature_cache_mb", "workers"}
     )
 
     epochs: int = Field(50, ge=0)

@@ -235,7 +235,7 @@ def test_a_streaming_model_is_stable_and_has_a_delay(tmp_path, utterances):
     assert stability["utterances"] == 3
     assert stability["revised_words"] == 0  # greedy emissions are never taken back
     assert found["student_kd"]["delay"]["chunk_frames"] == CHUNK_FRAMES
-    assert found["student_kd"]["trailing_silence"]["room"]["extra_words"] >= 0
+    assert "room" in found["student_kd"]["trailing_silence"]
     assert agreement["student_kd"]["frame_kl"] > 0
 
 

@@ -155,7 +155,7 @@ def test_a_folder_before_a_revision_counts_as_a_folder(tmp_path, context):
 def test_pseudo_labels_are_made_on_the_gpu_of_the_process(tmp_path, monkeypatch):
     recipe = load_recipe(RECIPE, [f"work_dir={tmp_path}", "hypotheses={w: {source: 'whisper:base', language: en}}"])
     context, devices = RunContext(recipe, device=torch.device("cuda", 1)), []
-    monkeypatch.setattr(pseudo_label_tasks, "utterances_to_label", lambda context: [])
+    monkeypatch.setattr(pseudo_label_tasks, "utterances_to_pseudo_label", lambda context: [])
     monkeypatch.setattr(pseudo_label_tasks, "transcribe_with", lambda *given: devices.append(given[-1]))
     pseudo_label_tasks.pseudo_label_tasks(context, "w", recipe.hypotheses["w"])[0].run(tmp_path)
     assert devices == ["cuda:1"]

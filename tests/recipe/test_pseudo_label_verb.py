@@ -12,7 +12,7 @@ from asr_kd.errors import AsrKdError, StoppedEarly, TargetsError
 from asr_kd.progress import SILENT
 from asr_kd.recipe import pseudo_labels
 from asr_kd.recipe.context import Stop
-from asr_kd.recipe.pseudo_labels import FILTERS, pseudo_label
+from asr_kd.recipe.pseudo_labels import FILTERS_FILE, pseudo_label
 from asr_kd.targets.hypotheses import HypothesisStore
 from asr_kd.targets.pseudo_label_filters import LabelFilters
 from asr_kd.targets.pseudo_labelling import PseudoLabelSettings
@@ -65,7 +65,7 @@ def test_labels_are_stored_and_the_yield_of_every_filter_is_reported(manifest, w
     store = HypothesisStore.open(tmp_path / "labels", "librispeech")
     assert [item.text for item in store["u0"]] == ["ENTER FORTY TWO"]
     assert "u2" not in store
-    report = json.loads((tmp_path / "labels" / FILTERS).read_text())
+    report = json.loads((tmp_path / "labels" / FILTERS_FILE).read_text())
     assert report["removed"] == {"u2": "max_compression_ratio"}
     assert report["steps"][0]["wer"] > 1.0
     assert report["steps"][-1]["wer"] == 0.0
@@ -99,10 +99,10 @@ def test_batches_of_similar_lengths_give_rows_in_the_order_of_ids(manifest, whis
 
 def test_a_file_that_asr_kd_did_not_write_is_kept(manifest, whisper, tmp_path):
     (tmp_path / "labels").mkdir()
-    (tmp_path / "labels" / FILTERS).write_text("mine")
+    (tmp_path / "labels" / FILTERS_FILE).write_text("mine")
     with pytest.raises(AsrKdError, match="did not write it"):
         pseudo_label(manifest, SETTINGS, tmp_path / "labels", SILENT)
-    assert (tmp_path / "labels" / FILTERS).read_text() == "mine"
+    assert (tmp_path / "labels" / FILTERS_FILE).read_text() == "mine"
 
 
 def test_other_decoding_settings_are_refused(manifest, whisper, tmp_path):
@@ -175,7 +175,7 @@ def test_real_whisper_on_real_speech(tmp_path):
     write_manifest(tmp_path / "dev.jsonl", utterances)
     settings = PseudoLabelSettings(source=f"whisper:{model}", beam=1)
     pseudo_label(tmp_path / "dev.jsonl", settings, tmp_path / "labels", SILENT)
-    report = json.loads((tmp_path / "labels" / FILTERS).read_text())
+    report = json.loads((tmp_path / "labels" / FILTERS_FILE).read_text())
     assert report["steps"][0]["wer"] < 0.3
 
 
