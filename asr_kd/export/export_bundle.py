@@ -15,7 +15,6 @@ from asr_kd.corpora.manifest import Utterance
 from asr_kd.corpora.recordings import readable_utterances
 from asr_kd.errors import BundleError
 from asr_kd.evaluation.comparison import ends, error_counts, word_counts
-from asr_kd.evaluation.settings import EvaluationSettings
 from asr_kd.export.graphs import SherpaWire, write_int8, write_onnx, write_pt2
 from asr_kd.export.parity import verify_bundle
 from asr_kd.export.readme import write_readme
@@ -45,6 +44,7 @@ from asr_kd.runtime.recognizer import open_recognizer, with_context
 from asr_kd.runtime.wire import WireFormat, unprintable_tokens
 from asr_kd.scoring.significance import bootstrap_difference
 from asr_kd.scoring.wer import score
+from asr_kd.text.normalize import ScoringNormalizer
 
 FORMS = {"model": MODEL, "int8": INT8, "pt2": PT2}
 TRACED_PACKAGES = ("asr-kd", "torch", "onnx", "onnxscript", "onnxruntime", "sherpa-onnx")
@@ -94,6 +94,8 @@ class Origin:
     """A model card, Markdown, with these rates; None, or a bundle that does not state them: a short one is written."""
     held_out: Sequence[Utterance] = ()
     """Utterances with references, on which the error rate of 8-bit weights is measured; empty: not measured."""
+    normalizer: ScoringNormalizer = "librispeech"
+    """How references and outputs are normalized before they are compared; as in `wer`."""
 
 
 def export_bundle(
@@ -147,7 +149,8 @@ def export_bundle(
         report = verify_bundle(partial, source, waveforms, with_client=settings.client)
         info = info.model_copy(update={"parity": report.model_dump(mode="json")})
         if settings.int8 and origin.held_out:
-            info = info.model_copy(update={"int8_wer": compare_int8(partial, origin.held_out, progress)})
+            compared = compare_int8(partial, origin.held_out, progress, origin.normalizer)
+            info = info.model_copy(update={"int8_wer": compared})
         write_json(partial / DESCRIPTION, info.model_dump(mode="json"))
         write_readme(partial, info, origin.card if measured else None, own)
     if "web" in settings.formats:
@@ -235,7 +238,12 @@ def _versions() -> dict[str, Any]:
     return versions
 
 
-def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progress = SILENT) -> dict[str, Any]:
+def compare_int8(
+    folder: Path,
+    utterances: Sequence[Utterance],
+    progress: Progress = SILENT,
+    normalizer: ScoringNormalizer = "librispeech",
+) -> dict[str, Any]:
     """Compare word error rates of a bundle's int8 and float32 graphs, with a paired interval over speakers.
 
     Utterances are transcribed one at a time, because streams of a batch share a scale. Damaged audio is left out.
@@ -258,7 +266,6 @@ def compare_int8(folder: Path, utterances: Sequence[Utterance], progress: Progre
             texts[name][utterance.id] = recognizer.transcribe([waveform])[0]
         progress.update("int8 beside fp32", len(transcribed), len(with_text), "utterances")
     references = {utterance_id: utterance.text or "" for utterance_id, utterance in transcribed.items()}
-    normalizer = EvaluationSettings().normalizer
     full, small = (score(references, texts[name], normalizer) for name in (MODEL, INT8))
     speakers = [utterance.speaker for utterance in transcribed.values()]
     several = len(set(speakers)) > 1

@@ -118,7 +118,8 @@ def _origin(recipe: str | None, run: Path | None, name: str, held_out: Sequence[
     if run is None or not (run / "report" / RESULTS).is_file():
         return Origin(recipe=recipe, name=name, held_out=held_out)
     rates, card = greedy_rates(run / "report", name)
-    return Origin(recipe=recipe, name=name, wer=rates, card=card, held_out=held_out)
+    normalizer = read_results(run / "report")["provenance"]["normalizer"]
+    return Origin(recipe=recipe, name=name, wer=rates, card=card, held_out=held_out, normalizer=normalizer)
 
 
 def greedy_rates(report: Path, name: str) -> tuple[dict[str, float], str | None]:

@@ -131,7 +131,8 @@ def export_task(context: RunContext, name: str) -> StageTask:
         corpus, progress = evaluated_corpus(context), context.progress
         rates, card = greedy_rates(context.folder("report"), name)
         held_out = [utterance for members in corpus.sets.values() for utterance in members]
-        origin = Origin(recipe=recipe.name, name=name, wer=rates, card=card, held_out=held_out)
+        normalizer = recipe.evaluate.normalizer
+        origin = Origin(recipe=recipe.name, name=name, wer=rates, card=card, held_out=held_out, normalizer=normalizer)
         sample = spread(corpus.dev, recipe.export.verify_utterances)
         export_bundles(model, folder, recipe.export.contexts, recipe.export, sample, origin, progress)
 

@@ -25,6 +25,7 @@ from asr_kd.teachers.settings import MODELS_VARIABLE, find_model
 WEIGHTS = "model.bin"
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 """A model of faster-whisper, or OWNER/NAME of the hub."""
+SET_LANGUAGE = "Set hypotheses.NAME.language in the recipe, --language of `asr-kd init`, or --set language=en of `asr-kd pseudo-label`"
 SILENT = -10.0
 """Average log-probability of a transcript without a segment."""
 
@@ -253,14 +254,14 @@ def open_transcriber(settings: TranscriberSettings) -> WhisperTranscriber:
             "this Whisper model is multilingual and no language is set",
             where=folder,
             expected="language: en (or another two-letter code)",
-            remedy="Set the language in the recipe, or with --language",
+            remedy=SET_LANGUAGE,
         )
     if settings.language not in (None, *model.supported_languages):
         raise TargetsError(
             f"this Whisper model has no language {settings.language!r}",
             where=folder,
             expected=f"one of {', '.join(model.supported_languages)}",
-            remedy="Set the language in the recipe, or with --language; a model named .en has English alone",
+            remedy=f"{SET_LANGUAGE}; a model named .en has English alone",
         )
     return WhisperTranscriber(model, settings, sha256_of_file(folder / WEIGHTS))
 

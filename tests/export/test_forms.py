@@ -91,6 +91,14 @@ def test_word_error_rates_of_both_precisions_are_paired_over_speakers(forms):
     assert (wrong == 0) == (found["texts_equal"] == 3)
 
 
+def test_the_rates_are_those_of_the_normalizer(forms, tmp_path):
+    soundfile.write(tmp_path / "a.wav", noise_speech(1.0).numpy(), 16_000)
+    text = open_recognizer(forms).transcribe([noise_speech(1.0)])[0]
+    pair = [Utterance("a", tmp_path / "a.wav", 1.0, text.lower(), "s")]
+    assert compare_int8(forms, pair)["wer_fp32"] == 0.0
+    assert compare_int8(forms, pair, normalizer="none")["wer_fp32"] == 1.0
+
+
 def test_damaged_audio_is_left_out_of_the_rates_of_both_precisions(forms, tmp_path):
     soundfile.write(tmp_path / "a.wav", noise_speech(1.0).numpy(), 16_000)
     (tmp_path / "b.wav").write_bytes((tmp_path / "a.wav").read_bytes()[:9_000])
