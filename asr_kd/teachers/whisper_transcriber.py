@@ -25,7 +25,9 @@ from asr_kd.teachers.settings import MODELS_VARIABLE, find_model
 WEIGHTS = "model.bin"
 HUB_NAME = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 """A model of faster-whisper, or OWNER/NAME of the hub."""
-SET_LANGUAGE = "Set hypotheses.NAME.language in the recipe, --language of `asr-kd init`, or --set language=en of `asr-kd pseudo-label`"
+SET_LANGUAGE = (
+    "Set hypotheses.NAME.language in the recipe, --language of asr-kd init, --set language=en of asr-kd pseudo-label"
+)
 SILENT = -10.0
 """Average log-probability of a transcript without a segment."""
 
