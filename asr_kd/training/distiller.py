@@ -154,9 +154,9 @@ class Distiller(sb.Brain):
         Where the output layer is not trained there are no dev scores; the last epochs then count as the best.
         """
         state = self.state
-        # Epoch 0 is that of the first weights: no batch was trained on.
-        finite = max(self._epoch_batches - state.nonfinite_batches, 1)
-        trained = {"train_loss": state.loss_sum / finite} if state.epoch > 0 else {}
+        trained = {}
+        if state.epoch > 0:  # epoch 0 is that of the first weights: no batch was trained on
+            trained["train_loss"] = state.loss_sum / max(self._epoch_batches - state.nonfinite_batches, 1)
         row = {
             "epoch": state.epoch,
             "step": state.step,
