@@ -41,7 +41,7 @@ def add_further_speech(
     Raises:
         CorpusError: a manifest that cannot be read, an empty one, or too much of it is unusable.
     """
-    listing = Listing("manifest", settings.manifests[0], remedy=_remedy("further_speech"))
+    listing = Listing("manifest", settings.manifests[0], remedy=_remedy(FURTHER_SPEECH))
     for path in settings.manifests:
         listing.add_manifest(FURTHER_SPEECH, path, settings)
     others, excluded = _measured(corpus, listing, settings, max_excluded_share)

@@ -73,8 +73,6 @@ def write_recipe(
         )
         if not corpus.transcribed:
             corpus = _with_whisper_dev(corpus, manifests, progress, whisper, language)
-        if start == "whisper" and corpus.subwords:  # their pieces hold the characters
-            corpus = replace(corpus, alphabet=None)
     except BaseException:
         shutil.rmtree(manifests, ignore_errors=True)  # begun here: the same command must work when its cause is gone
         raise

@@ -84,7 +84,7 @@ def _name_problems(recipe: "Recipe") -> Iterator[str]:
     tasks = {nbest_task_name(name): f"the n-best of {name!r}" for name in filter(recipe.needs_nbest, recipe.teachers)}
     for name in recipe.hypotheses:
         tasks |= {task: f"Whisper's transcripts for {name!r}" for task in transcripts_task_names(name)}
-    for task in tasks.keys() & extracted:
+    for task in sorted(tasks.keys() & extracted):
         yield f"{task!r} is the name of {taken[task]} and of the task for {tasks[task]}; rename one"
 
 

@@ -64,6 +64,7 @@ def render_recipe(
     """Return the recipe's text, from `new_recipe.yaml.j2`; see `write_recipe`."""
     start = start or ("conformer" if corpus.transcribed else "whisper")
     gpu = torch.cuda.is_available()
+    size = next(size for size in SIZES if corpus.train_hours < size.below_hours)
     templates = Environment(
         loader=PackageLoader("asr_kd.recipe", ""),
         undefined=StrictUndefined,
@@ -77,9 +78,9 @@ def render_recipe(
         corpus=corpus,
         vocabulary=_vocabulary(corpus, start),
         start=start,
-        size=next(size for size in SIZES if corpus.train_hours < size.below_hours),
-        training=_conformer_training(corpus.train_hours, gpu),
-        stages=_whisper_stages(corpus.train_hours, gpu),
+        size=size,
+        training=_conformer_training(size, corpus.train_hours, gpu),
+        stages=_whisper_stages(corpus.train_hours),
         encoder="openai/whisper-tiny.en" if language == "en" else "openai/whisper-tiny",
         whisper=PREFIX + whisper.removeprefix(PREFIX),
         language=language,
@@ -89,16 +90,12 @@ def render_recipe(
 
 
 def _vocabulary(corpus: FoundCorpus, start: Start) -> dict[str, Any]:
-    vocabulary: dict[str, Any] = {"normalizer": corpus.normalizer}
-    if corpus.alphabet:
-        vocabulary["alphabet"] = corpus.alphabet
-    if start == "whisper" and corpus.subwords:
-        vocabulary |= {"kind": "bpe", "size": 256}
-    return vocabulary
+    if start == "whisper" and corpus.subwords:  # which hold the characters
+        return {"normalizer": corpus.normalizer, "kind": "bpe", "size": 256}
+    return {"normalizer": corpus.normalizer, **({"alphabet": corpus.alphabet} if corpus.alphabet else {})}
 
 
-def _conformer_training(train_hours: float, gpu: bool) -> dict[str, Any]:
-    size = next(size for size in SIZES if train_hours < size.below_hours)
+def _conformer_training(size: Size, train_hours: float, gpu: bool) -> dict[str, Any]:
     epochs = max(12, min(100, round(size.passes_hours / max(train_hours, 0.1))))
     return {
         "epochs": epochs,
@@ -110,15 +107,18 @@ def _conformer_training(train_hours: float, gpu: bool) -> dict[str, Any]:
     }
 
 
-def _whisper_stages(train_hours: float, gpu: bool) -> dict[str, dict[str, Any]]:
+def _whisper_stages(train_hours: float) -> dict[str, dict[str, Any]]:
     """Training of a student that begins from Whisper's layers: `matching` of hidden layers, then the `head` with CTC;
-    and of the CTC head of a `teacher`."""
+    and of the CTC head of a `teacher`.
+
+    Batches are those of the measurements on a GPU too: larger ones would take fewer steps.
+    """
 
     def training(passes_hours: float, batch_seconds: int) -> dict[str, Any]:
         epochs = max(2, min(80, round(passes_hours / max(train_hours, 0.1))))
         return {
             "epochs": epochs,
-            "batch_seconds": 300 if gpu else batch_seconds,
+            "batch_seconds": batch_seconds,
             "learning_rate": 0.001,
             "warmup_epochs": 0.5,
             "weight_decay": 0.001,

@@ -47,7 +47,7 @@ def test_the_whisper_of_another_language_is_the_multilingual_one(written):
 
 
 def test_subwords_are_learned_where_there_is_text_for_them(written):
-    assert written(3.7, "whisper", subwords=True).vocabulary.kind == "bpe"
+    assert written(3.7, "whisper", subwords=True, alphabet="AB").vocabulary.kind == "bpe"
     assert written(3.7, "whisper").vocabulary.kind == "characters"
     assert written(3.7, "conformer", subwords=True).vocabulary.kind == "characters"
 
