@@ -74,4 +74,4 @@ def init(
 
     with console() as progress:
         written = write_recipe(folder, target, progress, whisper=whisper, language=language, start=start)
-    typer.echo(f"{written} written. Next: asr-kd run {written}")
+    typer.echo(f"{written} written. Next: asr-kd check {written}, then asr-kd run {written}")
