@@ -88,7 +88,9 @@ def test_from_an_empty_environment_to_a_bundle(environment, tmp_path):
         soundfile.write(place, random.uniform(-0.1, 0.1, 16_000), 16_000)
         place.with_suffix(".txt").write_text(("YES", "NO", "GO")[number % 3])
     assert "Synthetic/synthetic" in _run(environment, tmp_path, "recipe", "ls")
-    assert "Next: asr-kd run recordings.yaml" in _run(environment, tmp_path, "init", "recordings")
+    assert "Next: asr-kd check recordings.yaml, then asr-kd run recordings.yaml" in _run(
+        environment, tmp_path, "init", "recordings"
+    )
     fast = {
         "model.size": "tiny",
         "train.epochs": "1",
